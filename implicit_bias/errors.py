@@ -1,0 +1,9 @@
+"""Errors that are the user's to mend; the command prints them as one line."""
+
+
+class BadInput(ValueError):
+    """Unusable input. The message is one line that begins with the offending key and says what is allowed."""
+
+
+class NotSeparable(ValueError):
+    """The classes cannot be separated by the model, so no maximum margin exists."""

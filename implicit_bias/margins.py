@@ -1,0 +1,117 @@
+"""All that is measured along a trajectory: margins, running certificates, correlation, alignment and KKT ratio under every norm.
+
+Notation: q = min gap, L = degree of homogeneity, g = grad of the mean loss, C = -g / sum w = sum w_ic grad m_ic with weights summing to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from implicit_bias.models import Parameters
+from implicit_bias.norms import ParameterNorm
+
+# The average of the certificates' weights at steps 1..t gives step s a weight in proportion to s^AVERAGE_POWER: early weights, which
+# are far from optimal, fade polynomially (Shamir and Zhang, arXiv 1212.1824, polynomial-decay averaging).
+AVERAGE_POWER = 3
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The reference of each run under one norm.
+
+    Attributes:
+        max_margin: The maximum margin, shape (R,); nan where there is no reference.
+        separator: A maximiser, one tensor (R, p, q) a block, nan where there is none; or None.
+    """
+
+    max_margin: Tensor
+    separator: Parameters | None = None
+
+
+@dataclass
+class Certificate:
+    """Proven upper bounds on the maximum margin of a linear model, one running minimum a norm.
+
+    For weights w >= 0 summing to one, gamma*_N <= N_*(sum w_ic (e_y - e_c) x_i^T) = N_*(C): by duality, for any W with N(W) <= 1,
+    min gap <= sum w_ic m_ic = <W, C> <= N_*(C). The loss gradient supplies C at every step for free; so does any average of C.
+    """
+
+    average: Parameters = field(default_factory=dict)
+    count: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, c: Parameters) -> None:
+        """Take the certificate matrix of one more step into the average."""
+        self.count += 1
+        share = (AVERAGE_POWER + 1) / (self.count + AVERAGE_POWER)
+        self.average = {n: b.lerp(c[n], share) for n, b in self.average.items()} if self.average else dict(c)
+
+    def bound(self, label: str, norm: ParameterNorm, c: Parameters) -> Tensor:
+        """The running minimum of N_*(C) and N_*(average), shape (R,)."""
+        now = torch.minimum(norm.dual(c), norm.dual(self.average))
+        return self.lower(label, now)
+
+    def lower(self, label: str, value: Tensor) -> Tensor:
+        """Take another proven bound into the running minimum."""
+        self.best[label] = torch.minimum(self.best[label], value) if label in self.best else value
+        return self.best[label]
+
+
+def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
+    """<a, b> summed over blocks, shape (R,)."""
+    return torch.stack([(a[n] * b[n]).sum(dim=(-2, -1)) for n in a]).sum(dim=0)
+
+
+def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
+    """Cosine of the angle between two parameter sets, shape (R,); nan where either is zero. Safe at any size."""
+    a, b = unit_entries(a), unit_entries(b)
+    return inner(a, b) / (inner(a, a) * inner(b, b)).sqrt()
+
+
+def unit_entries(a: Mapping[str, Tensor]) -> Parameters:
+    """``a`` divided by its largest absolute entry, per run; nan where it is zero."""
+    size = torch.stack([x.abs().amax(dim=(-2, -1), keepdim=True) for x in a.values()]).amax(dim=0)
+    return {n: x / size for n, x in a.items()}
+
+
+def accuracy_and_margin(negative_gaps: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of samples whose gaps are all positive, and the margin q = min gap; from u (R, pairs, n) to (R,), (R,)."""
+    worst = negative_gaps.amax(dim=-2)
+    return (worst < 0).to(worst.dtype).mean(dim=-1), -worst.amax(dim=-1)
+
+
+def measure(
+    norm: ParameterNorm,
+    degree: int,
+    parameters: Parameters,
+    c: Parameters,
+    q: Tensor,
+    upper_bound: Tensor | None,
+    optimum: Optimum | None,
+) -> dict[str, Tensor]:
+    """The columns of one norm at one checkpoint, each of shape (R,); nan stands for an empty cell.
+
+    margin = q / N^L; relative_gap = |max_margin - margin| / max_margin; alignment = <theta, -g> / (N(theta) N_*(g)); on a linear model
+    kkt_ratio = margin / upper_bound, the KKT ratio q / (N(theta) N_*(sum w grad m)) of the best weights met so far, empty where q <= 0.
+    """
+    size = norm.value(parameters)
+    nothing = torch.full_like(q, torch.nan)
+    size_or_nan = torch.where(size == 0, nothing, size)
+    margin = q / size_or_nan**degree
+    max_margin = nothing if optimum is None else optimum.max_margin
+    separator = None if optimum is None else optimum.separator
+    kkt_ratio = nothing if upper_bound is None else torch.where(q > 0, margin / upper_bound, nothing)
+    return {
+        "margin": margin,
+        "max_margin": max_margin,
+        "relative_gap": (max_margin - margin).abs() / max_margin,
+        "upper_bound": nothing if upper_bound is None else upper_bound,
+        "correlation": nothing if separator is None else cosine(parameters, separator),
+        "alignment": inner(parameters, c) / (size_or_nan * norm.dual(c)),
+        "kkt_ratio": kkt_ratio,
+        "param_norm": size,
+    }

@@ -1,0 +1,90 @@
+"""What a norm is: a value, a dual value, a linear minimisation oracle, a projection and a cvxpy expression."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from implicit_bias.registry import Registry
+from implicit_bias.scaled import Scaled
+
+if TYPE_CHECKING:
+    import cvxpy
+
+NORMS = Registry("implicit_bias.norms", "norm")
+
+
+@dataclass(frozen=True)
+class Norm(ABC):
+    """A norm N on matrices (..., p, q), batched over every leading axis.
+
+    Identities, for every G != 0, with N_* the dual norm: ``<G, direction(G)> = dual(G)`` and ``value(direction(G)) = 1``.
+    ``dual(0) = 0`` and ``direction(0) = 0``. Any maximiser is a right direction; ties are resolved deterministically.
+    """
+
+    name: ClassVar[str]
+    #: True for a function of the entries alone, which then acts on a whole parameter vector; False for a matrix norm.
+    entrywise: ClassVar[bool] = False
+    #: True when N(Q W) = N(W) for every Q with orthonormal columns.
+    unitarily_invariant: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """The norm's name in files and columns, its parameter included: ``linf``, ``lp3``, ``schatten1.5``."""
+        return self.name + "".join(format_number(getattr(self, f.name)) for f in fields(self))
+
+    @abstractmethod
+    def value(self, w: Tensor) -> Tensor:
+        """N(w): shape (..., p, q) to (...)."""
+
+    @abstractmethod
+    def dual(self, g: Tensor) -> Tensor:
+        """N_*(g) = max over N(u) <= 1 of <g, u>: shape (..., p, q) to (...)."""
+
+    @abstractmethod
+    def direction(self, g: Tensor) -> Tensor:
+        """A maximiser u of <g, u> over N(u) <= 1 (the steepest ascent direction), same shape as ``g``; 0 where g is 0."""
+
+    @abstractmethod
+    def project(self, w: Tensor) -> Tensor:
+        """The Euclidean projection of each matrix of ``w`` onto the unit ball N <= 1, same shape."""
+
+    @abstractmethod
+    def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
+        """N as a convex cvxpy expression of a (p, q) variable."""
+
+    def scaled_direction(self, g: Scaled) -> Tensor:
+        """:meth:`direction` of a scaled tensor. Norms that treat entries or rows apart override it, and lose nothing to underflow."""
+        return self.direction(g.collapse())
+
+
+def format_number(p: float | Tensor) -> str:
+    """``3`` for 3.0, ``1.5`` for 1.5, ``inf``: how a parameter stands in a label; ``*`` for a tensor of one value a run."""
+    if isinstance(p, Tensor):
+        return "*"
+    return str(int(p)) if math.isfinite(p) and p == int(p) else repr(p)
+
+
+def normalised(g: Tensor) -> tuple[Tensor, Tensor]:
+    """``g`` divided by its largest absolute entry, and that entry (..., 1, 1): nothing over- or underflows in what follows.
+
+    The factor is 0 and the quotient 0 where g is 0.
+    """
+    size = g.abs().amax(dim=(-2, -1), keepdim=True)
+    return g / torch.where(size == 0, torch.ones_like(size), size), size
+
+
+def flat(x: Tensor) -> Tensor:
+    """(..., p, q) to (..., p q)."""
+    return x.flatten(start_dim=-2)
+
+
+def one_hot_largest(g: Tensor) -> Tensor:
+    """sign(g_j) e_j at the first entry j of largest absolute value along the last axis; 0 where g is 0."""
+    index = g.abs().argmax(dim=-1, keepdim=True)
+    return torch.zeros_like(g).scatter(-1, index, torch.gather(g, -1, index).sign())

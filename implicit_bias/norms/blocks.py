@@ -1,0 +1,243 @@
+"""Norms on parameter sets: a dictionary of blocks, each of shape (R, p, q), one leading run axis.
+
+Entrywise norms act on the whole parameter vector. Matrix norms act on each block, and the set's norm is their maximum (its dual is the
+sum of the blocks' duals). Product norms compose parts with weights, by a maximum or in l2 (Bernstein and Newhouse, arXiv 2409.20325,
+Proposition 7; Crawshaw et al., arXiv 2510.09827, section 3).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from implicit_bias.norms.base import Norm
+from implicit_bias.norms.vectors import lp_value
+from implicit_bias.scaled import Scaled
+
+if TYPE_CHECKING:
+    import cvxpy
+
+Blocks = Mapping[str, Tensor]
+ScaledBlocks = Mapping[str, Scaled]
+
+
+class ParameterNorm(ABC):
+    """A norm on parameter sets, with the identities of :class:`Norm` for the inner product summed over blocks."""
+
+    label: str
+
+    @abstractmethod
+    def value(self, blocks: Blocks) -> Tensor:
+        """N(theta), shape (R,)."""
+
+    @abstractmethod
+    def dual(self, blocks: Blocks) -> Tensor:
+        """N_*(g), shape (R,)."""
+
+    @abstractmethod
+    def direction(self, blocks: Blocks) -> dict[str, Tensor]:
+        """A maximiser of <g, u> over N(u) <= 1."""
+
+    def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
+        """:meth:`direction` of scaled blocks."""
+        return self.direction(in_common_unit(blocks))
+
+
+def in_common_unit(blocks: ScaledBlocks) -> dict[str, Tensor]:
+    """Plain tensors in units of the largest scale over all blocks of each run."""
+    tops = torch.stack([b.log_scale.amax(dim=(-2, -1), keepdim=True) for b in blocks.values()])
+    top = tops.amax(dim=0)
+    unit = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+    return {name: b.relative_to(unit) for name, b in blocks.items()}
+
+
+@dataclass(frozen=True)
+class WholeVector(ParameterNorm):
+    """An entrywise norm of all blocks laid end to end."""
+
+    norm: Norm
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.norm.label
+
+    def value(self, blocks: Blocks) -> Tensor:
+        return self.norm.value(_joined(blocks))
+
+    def dual(self, blocks: Blocks) -> Tensor:
+        return self.norm.dual(_joined(blocks))
+
+    def direction(self, blocks: Blocks) -> dict[str, Tensor]:
+        return _parted(self.norm.direction(_joined(blocks)), blocks)
+
+    def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
+        mantissas = {name: b.mantissa for name, b in blocks.items()}
+        if len(blocks) == 1:
+            return {name: self.norm.scaled_direction(b) for name, b in blocks.items()}
+        scales = {name: b.log_scale.expand_as(b.mantissa) for name, b in blocks.items()}
+        joined = Scaled(_joined(mantissas), _joined(scales))
+        return _parted(self.norm.scaled_direction(joined), mantissas)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of blocks in a product norm: weight * norm(those blocks)."""
+
+    blocks: tuple[str, ...]
+    norm: ParameterNorm
+    weight: float = 1.0
+
+    def of(self, blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: blocks[name] for name in self.blocks}
+
+
+@dataclass(frozen=True)
+class ProductNorm(ParameterNorm):
+    """Parts composed by a maximum or in l2.
+
+    ``max``: N = max_b w_b N_b, N_* = sum_b N_b* / w_b, direction = direction_b / w_b in every part.
+    ``l2``: N = sqrt(sum_b (w_b N_b)^2), N_* = D = sqrt(sum_b (N_b* / w_b)^2), direction = direction_b N_b* / (w_b^2 D).
+    """
+
+    label: str
+    parts: tuple[Part, ...]
+    outer: Literal["max", "l2"] = "max"
+
+    def value(self, blocks: Blocks) -> Tensor:
+        values = torch.stack([part.weight * part.norm.value(part.of(blocks)) for part in self.parts])
+        return values.amax(dim=0) if self.outer == "max" else lp_value(values.mT, 2)
+
+    def dual(self, blocks: Blocks) -> Tensor:
+        duals = self._duals(blocks)
+        return duals.sum(dim=0) if self.outer == "max" else lp_value(duals.mT, 2)
+
+    def direction(self, blocks: Blocks) -> dict[str, Tensor]:
+        if self.outer == "max":
+            return _merged(_times(part.norm.direction(part.of(blocks)), 1 / part.weight) for part in self.parts)
+        duals = self._duals(blocks)
+        total = lp_value(duals.mT, 2)
+        shares = duals / torch.where(total == 0, torch.ones_like(total), total)
+        return _merged(
+            _times(part.norm.direction(part.of(blocks)), (share / part.weight)[:, None, None])
+            for part, share in zip(self.parts, shares, strict=True)
+        )
+
+    def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
+        if self.outer == "l2":
+            return self.direction(in_common_unit(blocks))
+        # Under a maximum each part's direction ignores the size of the others: no common unit, nothing underflows.
+        return _merged(
+            _times(part.norm.scaled_direction({name: blocks[name] for name in part.blocks}), 1 / part.weight)
+            for part in self.parts
+        )
+
+    def _duals(self, blocks: Blocks) -> Tensor:
+        return torch.stack([part.norm.dual(part.of(blocks)) / part.weight for part in self.parts])
+
+
+@dataclass(frozen=True)
+class SingleBlock(ParameterNorm):
+    """A matrix norm of one block."""
+
+    block: str
+    norm: Norm
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.norm.label
+
+    def value(self, blocks: Blocks) -> Tensor:
+        return self.norm.value(blocks[self.block])
+
+    def dual(self, blocks: Blocks) -> Tensor:
+        return self.norm.dual(blocks[self.block])
+
+    def direction(self, blocks: Blocks) -> dict[str, Tensor]:
+        return {self.block: self.norm.direction(blocks[self.block])}
+
+    def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
+        return {self.block: self.norm.scaled_direction(blocks[self.block])}
+
+
+@dataclass(frozen=True)
+class InRowSpace(Norm):
+    """A unitarily invariant norm, for gradients whose columns lie in the span of an orthonormal basis B (p, r).
+
+    N_*(G) = N_*(B^T G) and direction(G) = B direction(B^T G): null directions are absent by construction instead of being cut by a
+    tolerance, and the decomposition is smaller. Values and projections are those of the norm itself.
+    """
+
+    name: ClassVar[str] = "in_row_space"
+    unitarily_invariant: ClassVar[bool] = True
+
+    norm: Norm
+    basis: Tensor
+
+    @property
+    def label(self) -> str:
+        return self.norm.label
+
+    def value(self, w: Tensor) -> Tensor:
+        return self.norm.value(w)
+
+    def dual(self, g: Tensor) -> Tensor:
+        return self.norm.dual(self.basis.mT @ g)
+
+    def direction(self, g: Tensor) -> Tensor:
+        return self.basis @ self.norm.direction(self.basis.mT @ g)
+
+    def project(self, w: Tensor) -> Tensor:
+        return self.norm.project(w)
+
+    def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
+        return self.norm.expression(variable)
+
+
+def over_blocks(norm: Norm, names: Sequence[str], row_bases: Mapping[str, Tensor] | None = None) -> ParameterNorm:
+    """The norm of a parameter set that ``norm`` stands for: of the whole vector if entrywise, else the maximum over blocks.
+
+    Args:
+        norm: The norm of one matrix, or of the entries.
+        names: The blocks it covers.
+        row_bases: For blocks whose gradients' columns are known to lie in a subspace, its orthonormal basis (p, r).
+    """
+    if norm.entrywise:
+        return WholeVector(norm)
+    bases = row_bases or {}
+
+    def single(name: str) -> SingleBlock:
+        compress = norm.unitarily_invariant and name in bases
+        return SingleBlock(name, InRowSpace(norm, bases[name]) if compress else norm)
+
+    if len(names) == 1:
+        return single(names[0])
+    return ProductNorm(norm.label, tuple(Part((name,), single(name)) for name in names))
+
+
+def _joined(blocks: Blocks) -> Tensor:
+    if len(blocks) == 1:
+        return next(iter(blocks.values()))
+    return torch.cat([b.flatten(start_dim=1) for b in blocks.values()], dim=1).unsqueeze(1)
+
+
+def _parted(vector: Tensor, like: Blocks) -> dict[str, Tensor]:
+    if len(like) == 1:
+        return dict.fromkeys(like, vector)
+    pieces = vector.squeeze(1).split([b[0].numel() for b in like.values()], dim=1)
+    return {name: piece.reshape(b.shape) for (name, b), piece in zip(like.items(), pieces, strict=True)}
+
+
+def _times(blocks: Blocks, factor: Tensor | float) -> dict[str, Tensor]:
+    return {name: b * factor for name, b in blocks.items()}
+
+
+def _merged(dictionaries: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    merged: dict[str, Tensor] = {}
+    for dictionary in dictionaries:
+        merged.update(dictionary)
+    return merged

@@ -1,0 +1,68 @@
+"""Batched singular values, polar factors and top singular pairs, by the cheapest decomposition that is exact enough."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from implicit_bias.norms.base import normalised
+
+# Singular values below this fraction of the largest count as zero in a polar factor.
+RANK_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+# The Gram matrix squares the condition number; its eigenvectors give a polar factor good to eps * cond^2. This bound on
+# lambda_min / lambda_max (cond <= 200) keeps that below 1e-11 in float64; worse conditioned matrices go to the SVD.
+GRAM_TOLERANCE = {torch.float64: 2.5e-5, torch.float32: 1e-2}
+
+
+def singular_values(w: Tensor) -> Tensor:
+    """Singular values (..., min(p, q)), descending, of (..., p, q)."""
+    unit, size = normalised(w)
+    return torch.linalg.svdvals(unit) * size.squeeze(-1)
+
+
+def polar(g: Tensor) -> Tensor:
+    """The truncated polar factor U_r V_r^T of every g = U S V^T, over singular values above 1e-12 of the largest.
+
+    It is the maximiser of <g, u> over ||u||_spectral <= 1 of least rank. Computed as (g g^T)^(-1/2) g on the smaller side by a batched
+    symmetric eigendecomposition where that is exact to 1e-11, else by an SVD. Shape (..., p, q), 0 where g is 0.
+    """
+    unit, _ = normalised(g)
+    if unit.shape[-2] > unit.shape[-1]:
+        return _polar_wide(unit.mT).mT
+    return _polar_wide(unit)
+
+
+def _polar_wide(g: Tensor) -> Tensor:
+    if g.shape[-2] == 1:
+        norm = torch.linalg.vector_norm(g, dim=-1, keepdim=True)
+        return g / torch.where(norm == 0, torch.ones_like(norm), norm)
+    eigenvalues, vectors = torch.linalg.eigh(g @ g.mT)
+    exact = eigenvalues[..., 0] > GRAM_TOLERANCE[g.dtype] * eigenvalues[..., -1]
+    inverse_root = eigenvalues.clamp(min=torch.finfo(g.dtype).tiny).rsqrt()
+    result = (vectors * inverse_root.unsqueeze(-2)) @ (vectors.mT @ g)
+    if bool(exact.all()):
+        return result
+    result[~exact] = _polar_svd(g[~exact])
+    return result
+
+
+def _polar_svd(g: Tensor) -> Tensor:
+    u, s, vh = torch.linalg.svd(g, full_matrices=False)
+    keep = s > RANK_TOLERANCE[g.dtype] * s[..., :1]
+    return (u * keep.unsqueeze(-2)) @ vh
+
+
+def rank_one(g: Tensor) -> Tensor:
+    """u_1 v_1^T, the top singular pair of each g: the maximiser of <g, u> over ||u||_nuclear <= 1. Shape (..., p, q)."""
+    unit, _ = normalised(g)
+    if unit.shape[-2] > unit.shape[-1]:
+        return _rank_one_wide(unit.mT).mT
+    return _rank_one_wide(unit)
+
+
+def _rank_one_wide(g: Tensor) -> Tensor:
+    # The top eigenvector of the Gram matrix is exact to round-off over its gap, and any mixture of tied ones is a maximiser.
+    left = torch.linalg.eigh(g @ g.mT).eigenvectors[..., -1:]
+    right = left.mT @ g
+    norm = torch.linalg.vector_norm(right, dim=-1, keepdim=True)
+    return left @ (right / torch.where(norm == 0, torch.ones_like(norm), norm))

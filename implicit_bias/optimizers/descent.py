@@ -1,0 +1,57 @@
+"""The general rules: steepest descent with and without momentum, normalised or not, in any norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from implicit_bias.norms import ParameterNorm
+from implicit_bias.optimizers.base import Blocks, Number, Optimizer, State, Step, steepest
+from implicit_bias.registry import hyper
+from implicit_bias.scaled import Scaled, average, combine
+
+MOMENTUM = "momentum"
+
+
+@dataclass(frozen=True)
+class NormalisedDescent(Optimizer):
+    """theta -= eta_t direction(g_t)."""
+
+    def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
+        return state, Step(norm.scaled_direction(gradient))
+
+
+@dataclass(frozen=True)
+class SteepestDescent(Optimizer):
+    """theta -= eta_t N_*(g_t) direction(g_t)."""
+
+    normalised: ClassVar[bool] = False
+
+    def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
+        return state, steepest(gradient, norm)
+
+
+@dataclass(frozen=True)
+class WithMomentum(Optimizer):
+    """The moving average of gradients, m_t = beta m_{t-1} + (1 - beta) g_t, and Nesterov's look-ahead beta m_t + (1 - beta) g_t."""
+
+    buffers: ClassVar[tuple[str, ...]] = (MOMENTUM,)
+
+    beta: Number = hyper(0.9, help="momentum, weight of the past in the moving average", ge=0, lt=1)
+    nesterov: bool = hyper(False, help="use beta * average + (1 - beta) * gradient instead of the average")
+
+    def averaged(self, state: State, gradient: Blocks) -> tuple[State, dict[str, Scaled]]:
+        """The new buffer, and the average that the step is taken from."""
+        momentum = {name: average(state[MOMENTUM][name], g, self.beta) for name, g in gradient.items()}
+        if not self.nesterov:
+            return {MOMENTUM: momentum}, momentum
+        return {MOMENTUM: momentum}, {name: combine(momentum[name], g, self.beta, 1 - self.beta) for name, g in gradient.items()}
+
+
+@dataclass(frozen=True)
+class NormalisedMomentumDescent(WithMomentum):
+    """theta -= eta_t direction(m_t)."""
+
+    def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
+        state, momentum = self.averaged(state, gradient)
+        return state, Step(norm.scaled_direction(momentum))

@@ -1,0 +1,94 @@
+"""Tensors with a logarithmic scale: numbers as small as e^-100000 with full relative precision.
+
+Late in training every entry of a gradient is far below the smallest double, and entries of one gradient differ by factors
+that no double spans. A :class:`Scaled` tensor keeps ``mantissa * exp(log_scale)``, where the log scale is shared along some
+axes only (for the gradient of a linear model: one scale per run and class row).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """``mantissa * exp(log_scale)``.
+
+    Args:
+        mantissa: Tensor of shape (R, p, q), entries of moderate size.
+        log_scale: Tensor that broadcasts against ``mantissa``, usually (R, p, 1); -inf marks an exact zero.
+    """
+
+    mantissa: Tensor
+    log_scale: Tensor
+
+    @staticmethod
+    def zeros(like: Tensor, per_entry: bool = False) -> Scaled:
+        """An exact zero shaped like ``like`` (R, p, q), with one scale per row or per entry."""
+        scale = like if per_entry else like[..., :1]
+        return Scaled(torch.zeros_like(like), torch.full_like(scale, -math.inf))
+
+    def log_abs(self) -> Tensor:
+        """log|x| of every entry; -inf where the entry is zero."""
+        return self.mantissa.abs().log() + self.log_scale
+
+    def top(self) -> Tensor:
+        """The largest log|x| of each run, shape (R, 1, 1); 0 for a run that is entirely zero."""
+        top = self.log_abs().amax(dim=(-2, -1), keepdim=True)
+        return torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+
+    def relative_to(self, log_unit: Tensor) -> Tensor:
+        """The plain tensor in units of ``exp(log_unit)``; entries far below the unit underflow to zero."""
+        return self.mantissa * torch.exp(self.log_scale - log_unit)
+
+    def collapse(self) -> Tensor:
+        """The plain tensor in units of each run's own largest row scale (a positive multiple of the true one)."""
+        top = self.log_scale.amax(dim=(-2, -1), keepdim=True)
+        return self.relative_to(torch.where(torch.isfinite(top), top, torch.zeros_like(top)))
+
+    def times(self, log_factor: Tensor | float) -> Scaled:
+        """The tensor times ``exp(log_factor)``."""
+        return Scaled(self.mantissa, self.log_scale + log_factor)
+
+
+def rescaled(mantissa: Tensor, log_scale: Tensor) -> Scaled:
+    """Move the size of each scale group from the mantissa into its log scale (largest |mantissa| becomes 1)."""
+    per_entry = log_scale.shape[-1] == mantissa.shape[-1]
+    size = mantissa.abs() if per_entry else mantissa.abs().amax(dim=-1, keepdim=True)
+    empty = size == 0
+    shift = torch.where(empty, torch.ones_like(size), size)
+    scale = torch.where(empty, torch.full_like(log_scale, -math.inf), log_scale + shift.log())
+    return Scaled(mantissa / shift, scale)
+
+
+def _units(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A common log scale for two, and the factors that bring each to it (0 for an exact zero)."""
+    common = torch.maximum(a, b)
+    safe = torch.where(torch.isfinite(common), common, torch.zeros_like(common))
+    return common, torch.exp(a - safe), torch.exp(b - safe)
+
+
+def average(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
+    """Exponential moving average ``beta * old + (1 - beta) * new``, exact at any scale.
+
+    When ``new`` is smaller than ``beta * old`` the average is dominated by its oldest terms; that is what the algorithm does in
+    exact arithmetic, and nothing is clamped here.
+    """
+    return combine(old, new, beta, 1 - beta)
+
+
+def combine(a: Scaled, b: Scaled, weight_a: Tensor | float, weight_b: Tensor | float) -> Scaled:
+    """``weight_a * a + weight_b * b`` for non-negative weights of shape (R, 1, 1) or plain numbers."""
+    common, factor_a, factor_b = _units(a.log_scale, b.log_scale)
+    return rescaled(weight_a * factor_a * a.mantissa + weight_b * factor_b * b.mantissa, common)
+
+
+def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
+    """``sqrt(beta * old^2 + (1 - beta) * new^2)`` by hypot: the root r of Adam's v, which would underflow twice as early."""
+    common, factor_old, factor_new = _units(old.log_scale, new.log_scale)
+    keep, add = (beta**0.5, (1 - beta) ** 0.5) if isinstance(beta, float) else (beta.sqrt(), (1 - beta).sqrt())
+    return rescaled(torch.hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)

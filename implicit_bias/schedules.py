@@ -1,0 +1,96 @@
+"""Step sizes. The t-th update uses eta_t, t from 1; everything is kept as log eta_t, so that eta_t = lr / L works at any depth."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from implicit_bias.registry import Table, hyper
+
+SCHEDULES = Table("schedule")
+
+LR_HELP = "eta0: a number > 0, or auto = 10 / B (1 / B^2 if unnormalised), B = max N_*((e_y - e_c) x_i^T)"
+# A first step of norm-1 direction and size c / max_ic N_*((e_y - e_c) x_i^T) changes every gap by at most c.
+AUTO_GAP_CHANGE = 10.0
+# Unnormalised steepest descent moves by eta N_*(g) <= eta max N_*, and is stable for eta below about 2 / max N_*^2.
+AUTO_UNNORMALISED = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """eta_t as a function of t and of the log loss before the t-th update."""
+
+    name: ClassVar[str]
+    #: True when eta_t is divided by the loss; such a schedule is for unnormalised methods, and `lr` in files is eta_t times the loss.
+    per_loss: ClassVar[bool] = False
+
+    lr: Any = hyper("auto", help=LR_HELP, gt=0)
+
+    @abstractmethod
+    def log_relative(self, t: int) -> Tensor | float:
+        """log(eta_t / eta0), the loss left out; broadcasts against (R,)."""
+
+    def log_lr(self, t: int, log_loss: Tensor) -> Tensor:
+        """log eta_t, shape (R,)."""
+        base = torch.log(torch.as_tensor(self.lr, dtype=log_loss.dtype, device=log_loss.device)) + self.log_relative(t)
+        return base - log_loss if self.per_loss else base.expand_as(log_loss)
+
+    def recorded(self, t: int, like: Tensor) -> Tensor:
+        """The `lr` column: eta_t, or eta_t times the loss under a loss-based schedule (eta_t itself may exceed every double)."""
+        return self.log_lr(t, torch.zeros_like(like)).exp()
+
+
+@SCHEDULES.register
+@dataclass(frozen=True)
+class Power(Schedule):
+    """Power law eta_t = lr * t^-power, the default (power 0.5: Fan et al., arXiv 2502.04664, Theorem 1)."""
+
+    name: ClassVar[str] = "power"
+
+    power: float = hyper(0.5, help="exponent a in eta0 * t^-a; 0 is constant", ge=0)
+
+    def log_relative(self, t: int) -> Tensor | float:
+        return -self.power * math.log(t)
+
+
+@SCHEDULES.register
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Constant step size eta_t = lr."""
+
+    name: ClassVar[str] = "constant"
+
+    def log_relative(self, t: int) -> Tensor | float:
+        return 0.0
+
+
+@SCHEDULES.register
+@dataclass(frozen=True)
+class LossBased(Schedule):
+    """Loss-based eta_t = lr / L(theta_{t-1}), for unnormalised methods only (Lyu and Li, arXiv 1906.05890, section 5)."""
+
+    name: ClassVar[str] = "loss_based"
+    per_loss: ClassVar[bool] = True
+
+    def log_relative(self, t: int) -> Tensor | float:
+        return 0.0
+
+
+def auto_lr(unit_step: Tensor, normalised: bool) -> Tensor:
+    """eta0 in units of the data, one rule for every method, norm and dataset.
+
+    Args:
+        unit_step: B = max_ic N_*((e_y - e_c) x_i^T) of each run: a step of norm 1 changes gaps by at most B.
+        normalised: Whether the method's steps have norm eta_t (10 / B), or eta_t N_*(gradient) (1 / B^2).
+
+    Raises:
+        ValueError: all features are zero, so there is no such unit.
+    """
+    if bool((unit_step <= 0).any()):
+        raise ValueError("schedule.lr=auto: every feature of the data is zero, so steps have no natural size; give a number")
+    return AUTO_GAP_CHANGE / unit_step if normalised else AUTO_UNNORMALISED / unit_step**2

@@ -1,0 +1,352 @@
+"""Resolved configurations in, finished run folders out: skip what is done, batch the rest, isolate what fails."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from implicit_bias.datasets import Dataset, make_dataset
+from implicit_bias.engine import Problem, Trajectory, simulate
+from implicit_bias.errors import BadInput, NotSeparable
+from implicit_bias.losses import LOSSES
+from implicit_bias.models import MODELS, Data, Model
+from implicit_bias.norms import NORMS, Norm, make_norm
+from implicit_bias.optimizers import OPTIMIZERS, Optimizer
+from implicit_bias.records import ReferenceCache, config_hash, is_finished, read_run, run_directory, write_run
+from implicit_bias.registry import hyper_fields
+from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr
+from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, norm_label, own_label
+from implicit_bias.sweep.references import References, optima, solve_all
+from implicit_bias.sweep.tables import is_finite, summary_table, trajectory_table
+
+Kind = Literal["bad_input", "not_separable", "io", "internal"]
+
+# First-order steps that tighten the certificate of the last checkpoint, and the multiply-adds that they may cost in all.
+CERTIFICATE_ITERATIONS = 400
+CERTIFICATE_BUDGET = 2e11
+
+
+class Progress(Protocol):
+    """Told how a sweep is getting on."""
+
+    def status(self, text: str) -> None: ...
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None: ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def status(self, text: str) -> None:
+        pass
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        pass
+
+
+@dataclass
+class Outcome:
+    """What became of one cell.
+
+    Attributes:
+        config: Its resolved configuration.
+        directory: Its run folder.
+        status: ``done`` now, ``skipped`` because its folder was finished, or ``failed``.
+        error: One line, where it failed.
+        error_kind: Whose fault it is.
+        trajectory, summary: Its tables, unless it failed.
+    """
+
+    config: Config
+    directory: Path | None
+    status: Literal["done", "skipped", "failed"]
+    error: str | None = None
+    error_kind: Kind | None = None
+    trajectory: pd.DataFrame | None = None
+    summary: pd.DataFrame | None = None
+
+
+def execute(cells: Sequence[Config], *, command: str, progress: Progress | None = None) -> list[Outcome]:
+    """Compute every cell that has no finished run folder, in batches, and write each one's folder.
+
+    A cell that cannot be computed (unusable data file, classes that cannot be separated, divergence) fails alone; the others finish.
+
+    Args:
+        cells: Resolved, checked configurations.
+        command: What the user typed, for the provenance.
+        progress: Told of every stage.
+
+    Returns:
+        One outcome a cell, in order.
+    """
+    watcher = progress or Silent()
+    outcomes: list[Outcome | None] = [None] * len(cells)
+    ready: list[Cell] = []
+    for prepared in _prepared(cells):
+        if isinstance(prepared, Cell):
+            ready.append(prepared)
+        else:
+            outcomes[prepared[0]] = prepared[1]
+    plan = batches(ready)
+    total = sum(batch[0].config["steps"] for batch in plan)
+    done = 0
+    for batch in plan:
+        for cell, outcome in zip(batch, _run_batch(batch, command, watcher, done, total), strict=True):
+            outcomes[cell.index] = outcome
+        done += batch[0].config["steps"]
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
+    """Cells to compute; or the outcome of those that are finished, cannot be loaded, or stand in the list twice."""
+    datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
+    for index, config in enumerate(cells):
+        key = json.dumps(config["dataset"], sort_keys=True)
+        if key not in datasets:
+            datasets[key] = _loaded(config["dataset"])
+        loaded = datasets[key]
+        if isinstance(loaded, BadInput):
+            yield index, Outcome(config, None, "failed", str(loaded), "bad_input")
+            continue
+        dataset, fingerprint = loaded
+        directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint))
+        if not config["force"] and is_finished(directory):
+            trajectory, summary = read_run(directory)
+            yield index, Outcome(config, directory, "skipped", trajectory=trajectory, summary=summary)
+        else:
+            yield Cell(index, config, dataset, directory)
+
+
+def _loaded(config: Mapping[str, Any]) -> tuple[Dataset, str] | BadInput:
+    try:
+        source = make_dataset(config)
+        return source.load(), source.fingerprint()
+    except BadInput as error:
+        return error
+
+
+def _run_batch(batch: Sequence[Cell], command: str, progress: Progress, done: int, total: int) -> list[Outcome]:
+    """The outcomes of one batch; cells without an optimum drop out of it, and a batch that breaks is run cell by cell."""
+    config = batch[0].config
+    try:
+        references = _references(batch, progress)
+        failed = {c.index: r for c, r in zip(batch, references, strict=True) if isinstance(r, NotSeparable)}
+        going = [(c, r) for c, r in zip(batch, references, strict=True) if not isinstance(r, NotSeparable)]
+        outcomes = {index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
+        if going:
+            progress.status(_describe(config, len(going)))
+            computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
+            outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
+        return [outcomes[cell.index] for cell in batch]
+    except OSError as error:
+        return [Outcome(c.config, None, "failed", _io_message(c.config, error), "io") for c in batch]
+    except (BadInput, ValueError) as error:
+        return _one_by_one(batch, command, progress, done, total, error, "bad_input")
+    except (RuntimeError, ArithmeticError) as error:
+        return _one_by_one(batch, command, progress, done, total, error, "internal")
+
+
+def _one_by_one(
+    batch: Sequence[Cell], command: str, progress: Progress, done: int, total: int, error: Exception, kind: Kind
+) -> list[Outcome]:
+    if len(batch) == 1:
+        return [Outcome(batch[0].config, None, "failed", str(error).splitlines()[0], kind)]
+    return [_run_batch([cell], command, progress, done, total)[0] for cell in batch]
+
+
+def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[References | NotSeparable]:
+    config = batch[0].config
+    model = MODELS.get(config["model"]["name"])
+    if config["reference"] == "none" or not model.linear:
+        return [{} for _ in batch]
+    wanted = [(cell.dataset, _labels(cell.config)) for cell in batch]
+    return solve_all(wanted, config["reference"], ReferenceCache(config["results_dir"]), progress.status)
+
+
+def _labels(config: Config) -> list[str]:
+    """The norms to log: those asked for, and the optimizer's own."""
+    logged = [make_norm(label).label for label in config["log"]["norms"]]
+    return list(dict.fromkeys([*logged, own_label(config)]))
+
+
+def _compute(
+    cells: Sequence[Cell], references: Sequence[References], command: str, progress: Progress, done: int, total: int
+) -> list[Outcome]:
+    started = time.perf_counter()
+    problem = build_problem(cells, references)
+    trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
+    seconds = time.perf_counter() - started
+    return [_finished(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
+
+
+def _finished(
+    cell: Cell, run: int, trajectory: Trajectory, references: References, command: str, seconds: float, batch: int
+) -> Outcome:
+    config = cell.config
+    own = own_label(config)
+    table = trajectory_table(trajectory, run, config["seed"], own)
+    if not is_finite(table):
+        message = "diverged: the parameters are no longer finite numbers; choose a smaller schedule.lr"
+        return Outcome(config, None, "failed", message, "internal")
+    summary = summary_table(table, config["optimizer"]["name"], own)
+    kept = trajectory.parameters.items()
+    provenance = {
+        "command": command,
+        "device": str(_device(config)),
+        "wall_seconds": seconds / batch,
+        "batch_runs": batch,
+        "batch_seconds": seconds,
+        "references": {
+            label: {"solver": r.solver, "lower": r.lower, "upper": r.upper, "seconds": r.seconds} for label, r in references.items()
+        },
+    }
+    arrays = {step: {name: block[run].numpy() for name, block in blocks.items()} for step, blocks in kept}
+    log_losses = dict(zip(trajectory.steps, trajectory.common["log_loss"][:, run].tolist(), strict=True))
+    write_run(
+        cell.directory,
+        config=config,
+        trajectory=table,
+        summary=summary,
+        weights=_weights_file(arrays, log_losses),
+        provenance=provenance,
+    )
+    return Outcome(config, cell.directory, "done", trajectory=table, summary=summary)
+
+
+def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Mapping[int, float]) -> dict[str, np.ndarray]:
+    """The arrays of final.npz: the last parameters by block name, `log_loss` there and `log_scale` (theta = array * exp(log_scale)).
+
+    With ``log.weights=all`` also `steps`, and for every block ``<name>_all`` (records, p, q).
+    """
+    if not arrays:
+        return {}
+    steps = sorted(arrays)
+    file = dict(arrays[steps[-1]])
+    file["log_scale"] = np.array(0.0)
+    file["log_loss"] = np.array(log_losses[steps[-1]])
+    if len(steps) > 1:
+        file["steps"] = np.array(steps)
+        file.update({f"{name}_all": np.stack([arrays[s][name] for s in steps]) for name in arrays[steps[-1]]})
+    return file
+
+
+def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Problem:
+    """The engine's problem for cells of one batch, each with its references (empty: none)."""
+    config = cells[0].config
+    dtype, device = getattr(torch, config["precision"]), _device(config)
+    data = _stacked_data([cell.dataset for cell in cells], dtype, device)
+    model: Model = _batched(MODELS, [c.config["model"] for c in cells], dtype, device, (-1, 1, 1))
+    initial = model.initial(data, [cell.config["seed"] for cell in cells])
+    optimizer: Optimizer = _batched(OPTIMIZERS, [c.config["optimizer"] for c in cells], dtype, device, (-1, 1, 1))
+    own = [own_label(cell.config) for cell in cells]
+    norm = None if optimizer.own_norm else _batched_norm([cell.config["norm"] for cell in cells], dtype, device)
+    geometry_norm = norm or make_norm(optimizer.own_norm or "l2")
+    measured = {label: make_norm(label) for label in _labels(config) if label != own[0]}
+    measured[geometry_norm.label] = geometry_norm
+    labels = {label: own if label == geometry_norm.label else [label] * len(cells) for label in measured}
+    ordered = [geometry_norm.label if label == own[0] else label for label in _labels(config)]
+    found = optima(references, labels, next(iter(initial)))
+    return Problem(
+        model=model,
+        loss=LOSSES.get(config["loss"]["name"])(),
+        optimizer=optimizer,
+        schedule=_schedule(cells, model, data, geometry_norm, optimizer.normalised),
+        data=data,
+        initial=initial,
+        steps=config["steps"],
+        measured={label: measured[label] for label in ordered},
+        norm=norm,
+        optima={label: _moved(optimum, dtype, device) for label, optimum in found.items()},
+        points=config["log"]["points"],
+        weights=config["log"]["weights"],
+        certificate_iterations=_certificate_iterations(cells, len(measured)),
+    )
+
+
+def _certificate_iterations(cells: Sequence[Cell], norms: int) -> int:
+    data = cells[0].dataset
+    work = 4.0 * len(cells) * norms * data.x.size * data.num_classes
+    return int(min(CERTIFICATE_ITERATIONS, CERTIFICATE_BUDGET // work))
+
+
+def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    separator = None if optimum.separator is None else {n: b.to(device, dtype) for n, b in optimum.separator.items()}
+    return replace(optimum, max_margin=optimum.max_margin.to(device, dtype), separator=separator)
+
+
+def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, normalised: bool) -> Schedule:
+    configs = [cell.config["schedule"] for cell in cells]
+    if SCHEDULES.get(configs[0]["name"]).per_loss and normalised:
+        raise BadInput("schedule=loss_based: needs an unnormalised optimizer (sd, gd, momentum_gd)")
+    given = [c["lr"] for c in configs]
+    if "auto" in given:
+        automatic = auto_lr(model.unit_step(data, norm), normalised).expand(len(cells)).tolist()
+        given = [auto if lr == "auto" else lr for lr, auto in zip(given, automatic, strict=True)]
+    resolved = [{**c, "lr": lr} for c, lr in zip(configs, given, strict=True)]
+    schedule: Schedule = _batched(SCHEDULES, resolved, data.x.dtype, data.x.device, (-1,))
+    return schedule
+
+
+def _batched(registry: Any, configs: Sequence[Config], dtype: torch.dtype, device: torch.device, shape: tuple[int, ...]) -> Any:
+    """One object whose numeric fields are numbers where all runs agree, and tensors where they differ."""
+    cls = registry.get(configs[0]["name"])
+    numeric = batched_fields(registry, cls.name)
+
+    def field(key: str) -> Any:
+        values = [c[key] for c in configs]
+        if key not in numeric or len(set(values)) == 1:
+            return values[0]
+        return torch.tensor(values, dtype=dtype, device=device).reshape(shape)
+
+    return cls(**{key: field(key) for key in hyper_fields(cls)})
+
+
+def _batched_norm(configs: Sequence[Config | None], dtype: torch.dtype, device: torch.device) -> Norm:
+    first = configs[0]
+    if first is None:
+        return make_norm("l2")
+    exponents = [c["p"] for c in configs if c is not None and "p" in c]
+    if not exponents or len(set(exponents)) == 1:
+        return make_norm(**first)
+    norm: Norm = NORMS.get(first["name"])(p=torch.tensor(exponents, dtype=dtype, device=device))
+    return norm
+
+
+def _stacked_data(datasets: Sequence[Dataset], dtype: torch.dtype, device: torch.device) -> Data:
+    first = datasets[0]
+    own = [first] if all(d is first for d in datasets) else datasets
+    x: Tensor = torch.from_numpy(np.stack([d.x for d in own])).to(device, dtype)
+    y: Tensor = torch.from_numpy(np.stack([d.y for d in own])).to(device)
+    return Data(x, y, first.num_classes)
+
+
+def _device(config: Config) -> torch.device:
+    chosen = config["device"]
+    if chosen == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(chosen)
+
+
+def _config_of(batch: Sequence[Cell], index: int) -> Config:
+    return next(cell.config for cell in batch if cell.index == index)
+
+
+def _describe(config: Config, runs: int) -> str:
+    norm = "" if config["norm"] is None else f" {norm_label(config)}"
+    return f"{config['optimizer']['name']}{norm}" + (f", {runs} runs" if runs > 1 else "")
+
+
+def _io_message(config: Config, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"results_dir={config['results_dir']}: cannot be written ({reason[:1].lower()}{reason[1:]})"
+
+
