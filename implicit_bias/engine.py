@@ -133,7 +133,8 @@ class _Simulation:
     def _update(self, state: State, gradient: Gradient, t: int) -> State:
         problem = self.problem
         state, step = problem.optimizer.update(state, gradient.blocks, t, self.geometry)
-        log_size = problem.schedule.log_lr(t, gradient.log_loss)[:, None, None]
+        per_loss = problem.schedule.per_loss
+        log_size = problem.schedule.log_lr(t, gradient.log_loss if per_loss else gradient.log_weight)[:, None, None]
         size = (log_size if step.log_size is None else log_size + step.log_size).exp()
         self.parameters = {
             name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in self.parameters.items()

@@ -7,12 +7,12 @@ sample's loss and of its weights w_c = -dl/dm_c > 0: nothing like p_y - 1 is eve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from implicit_bias.registry import Table
 
@@ -20,36 +20,44 @@ LOSSES = Table("loss")
 
 # Below this, log1p(e^a) = e^a to double precision.
 EXPONENTIAL_TAIL = -37.0
+# Exponents are cut here: e^-600 = 1e-261 is nothing beside 1, and denormal numbers, a tenth as fast, never arise.
+FLOOR = -600.0
 
 
 class LossTerms(NamedTuple):
-    """Per-sample quantities, logarithms throughout.
+    """Per-sample quantities, with w_ic = -dl_i/dm_ic = shape_ic * exp(log_factor_i).
 
     Attributes:
-        log_loss: log l_i, shape (R, n).
-        log_weights: log w_ic with w_ic = -dl_i/dm_ic, shape (R, pairs, n); -inf where u is -inf (the label).
+        shape: In [0, 1] with largest entry 1 in each sample, floored at e^-600; (R, pairs, n).
+        log_factor: (R, n).
         log_total: log sum_c w_ic, shape (R, n).
+        log_losses: Gives log l_i, shape (R, n); most steps do not need it.
     """
 
-    log_loss: Tensor
-    log_weights: Tensor
+    shape: Tensor
+    log_factor: Tensor
     log_total: Tensor
+    log_losses: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
 class Loss(ABC):
-    """A loss of the gaps; see :meth:`terms`."""
+    """A loss of the gaps, from negative gaps ``u`` (R, pairs, n) that are -inf at the pairs that do not count."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def terms(self, u: Tensor) -> LossTerms:
-        """Log loss and log weights from negative gaps ``u`` (R, pairs, n), -inf at the pairs that do not count."""
+        """What a gradient needs. ``u`` is overwritten: it becomes ``shape``."""
+
+    @abstractmethod
+    def log_weights(self, u: Tensor) -> Tensor:
+        """log w_ic without any floor, shape (R, pairs, n); -inf where u is. ``u`` is left alone."""
 
 
 def softplus(a: Tensor) -> Tensor:
-    """log(1 + e^a) to double precision; torch's own switches to a linear branch at 20, with an error of e^-20."""
-    return functional.softplus(a, threshold=40.0)
+    """log(1 + e^a) to double precision. torch's own is off by e^-20 above 20, and rounds by a number's place in its tensor."""
+    return a.clamp(min=0) + torch.log1p(torch.exp(-a.abs()))
 
 
 def log_log1p_exp(a: Tensor) -> Tensor:
@@ -57,10 +65,19 @@ def log_log1p_exp(a: Tensor) -> Tensor:
     return torch.where(a < EXPONENTIAL_TAIL, a, softplus(a.clamp(min=EXPONENTIAL_TAIL)).log())
 
 
-def logsumexp_pairs(u: Tensor) -> Tensor:
-    """logsumexp over the pair axis, (R, pairs, n) to (R, n); written out because it is the hot spot of every step."""
+class Softmax(NamedTuple):
+    """shape = exp(u - top) over the pair axis, top the largest u, and a = logsumexp(u)."""
+
+    shape: Tensor
+    top: Tensor
+    a: Tensor
+
+
+def softmax_in_place(u: Tensor) -> Softmax:
+    """The one pass of exponentials that a step needs, in the memory of ``u`` (R, pairs, n): the hot spot of every step."""
     top = u.amax(dim=-2)
-    return top + (u - top.unsqueeze(-2)).exp().sum(dim=-2).log()
+    shape = u.sub_(top.unsqueeze(-2)).clamp_(min=FLOOR).exp_()
+    return Softmax(shape, top, top + shape.sum(dim=-2).log_())
 
 
 @LOSSES.register
@@ -74,9 +91,12 @@ class CrossEntropy(Loss):
     name: ClassVar[str] = "cross_entropy"
 
     def terms(self, u: Tensor) -> LossTerms:
-        a = logsumexp_pairs(u)
+        shape, top, a = softmax_in_place(u)
         log_normaliser = softplus(a)
-        return LossTerms(log_log1p_exp(a), u - log_normaliser.unsqueeze(-2), a - log_normaliser)
+        return LossTerms(shape, top - log_normaliser, a - log_normaliser, lambda: log_log1p_exp(a))
+
+    def log_weights(self, u: Tensor) -> Tensor:
+        return u - softplus(u.logsumexp(dim=-2, keepdim=True))
 
 
 @LOSSES.register
@@ -90,8 +110,11 @@ class Exponential(Loss):
     name: ClassVar[str] = "exponential"
 
     def terms(self, u: Tensor) -> LossTerms:
-        a = logsumexp_pairs(u)
-        return LossTerms(a, u, a)
+        shape, top, a = softmax_in_place(u)
+        return LossTerms(shape, top, a, lambda: a)
+
+    def log_weights(self, u: Tensor) -> Tensor:
+        return u
 
 
 @LOSSES.register
@@ -105,5 +128,9 @@ class PairLogistic(Loss):
     name: ClassVar[str] = "pair_logistic"
 
     def terms(self, u: Tensor) -> LossTerms:
-        log_weights = u - softplus(u)
-        return LossTerms(logsumexp_pairs(log_log1p_exp(u)), log_weights, logsumexp_pairs(log_weights))
+        log_losses = log_log1p_exp(u)
+        shape, top, log_total = softmax_in_place(u.sub_(softplus(u)))
+        return LossTerms(shape, top, log_total, lambda: log_losses.logsumexp(dim=-2))
+
+    def log_weights(self, u: Tensor) -> Tensor:
+        return u - softplus(u)

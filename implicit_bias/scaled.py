@@ -88,7 +88,15 @@ def combine(a: Scaled, b: Scaled, weight_a: Tensor | float, weight_b: Tensor | f
 
 
 def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
-    """``sqrt(beta * old^2 + (1 - beta) * new^2)`` by hypot: the root r of Adam's v, which would underflow twice as early."""
+    """``sqrt(beta * old^2 + (1 - beta) * new^2)`` without squaring: the root r of Adam's v, which would underflow twice as early."""
     common, factor_old, factor_new = _units(old.log_scale, new.log_scale)
     keep, add = (beta**0.5, (1 - beta) ** 0.5) if isinstance(beta, float) else (beta.sqrt(), (1 - beta).sqrt())
-    return rescaled(torch.hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
+    return rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    """sqrt(a^2 + b^2) from correctly rounded operations alone; torch.hypot rounds by a number's place in its tensor."""
+    a, b = a.abs(), b.abs()
+    large = torch.maximum(a, b)
+    ratio = torch.minimum(a, b) / torch.where(large == 0, torch.ones_like(large), large)
+    return large * (1 + ratio * ratio).sqrt()

@@ -36,7 +36,7 @@ class Schedule(ABC):
         """log(eta_t / eta0), the loss left out; broadcasts against (R,)."""
 
     def log_lr(self, t: int, log_loss: Tensor) -> Tensor:
-        """log eta_t, shape (R,)."""
+        """log eta_t, shape (R,). Schedules that are not ``per_loss`` take from ``log_loss`` its shape only."""
         base = torch.log(torch.as_tensor(self.lr, dtype=log_loss.dtype, device=log_loss.device)) + self.log_relative(t)
         return base - log_loss if self.per_loss else base.expand_as(log_loss)
 

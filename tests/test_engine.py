@@ -14,15 +14,11 @@ from implicit_bias.margins import Optimum
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.reference import solve_certified
+from implicit_bias.reference import improve_weights, solve_certified
 from implicit_bias.schedules import SCHEDULES, auto_lr
+from implicit_bias.sweep.execute import CERTIFICATE_ITERATIONS
 
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")
-# Muon's momentum amplifies round-off: a change of 1e-16 in W0 moves its margin by up to 1e-3 once small singular values of the
-# buffer cross zero. Everything else agrees to 1e-9 over whole runs.
-AMPLIFIES_ROUND_OFF = {"muon", "muon_ns"}
-
-
 def mixtures(seeds: list[int], k: int = 5, d: int = 12, per_class: int = 6, noise: float = 0.5) -> Data:
     sets = [
         make_dataset({"name": "gaussian_mixture", "num_classes": k, "dim": d, "samples_per_class": per_class, "noise": noise, "seed": s})
@@ -54,19 +50,19 @@ def one(data: Data, r: int) -> Data:
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_a_run_in_a_batch_of_fifty_is_the_run_alone(optimizer: str) -> None:
-    data = mixtures(list(range(50)))
-    steps = 400
-    together = simulate(problem(optimizer, data, 50, steps))
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_run_in_a_batch_of_fifty_is_the_run_alone_to_the_last_bit(optimizer: str, shared: bool) -> None:
+    """NucGD moves its margin by 6e-3 within 100 steps when W0 changes by 1e-16, so nothing less than the same bits will do."""
+    data = mixtures([5] if shared else list(range(50)))
+    lr = torch.linspace(0.05, 0.4, 50, dtype=torch.float64)
+    together = simulate(problem(optimizer, data, 50, 200, lr))
     for r in (0, 17, 49):
-        alone = simulate(problem(optimizer, one(data, r), 1, steps))
+        alone = simulate(problem(optimizer, data if shared else one(data, r), 1, 200, lr[r : r + 1]))
         assert alone.steps == together.steps
-        sure = np.array(alone.steps) <= (100 if optimizer in AMPLIFIES_ROUND_OFF else steps)
         for label in NORMS_LOGGED:
-            a, b = together.by_norm[label]["margin"][:, r], alone.by_norm[label]["margin"][:, 0]
-            np.testing.assert_allclose(a[sure], b[sure], rtol=1e-9, atol=1e-9, err_msg=label)
-        a, b = together.by_norm[together.own]["margin"][-1, r], alone.by_norm[alone.own]["margin"][-1, 0]
-        assert a == pytest.approx(b, rel=2e-3)
+            for key, column in alone.by_norm[label].items():
+                batched = together.by_norm[label][key][:, r]
+                np.testing.assert_allclose(batched, column[:, 0], rtol=0 if torch.backends.mkl.is_available() else 1e-9, err_msg=key)
 
 
 def test_runs_of_a_batch_may_differ_in_lr_power_momentum_and_exponent() -> None:
@@ -127,52 +123,58 @@ def violations(trajectory: Trajectory, optima: dict[str, np.ndarray]) -> tuple[i
 
 
 def test_the_certified_interval_contains_the_optimum_on_a_hundred_thousand_rows() -> None:
-    data = mixtures(list(range(24)), k=4, d=8, per_class=5)
+    data = mixtures(list(range(16)), k=4, d=8, per_class=5)
     rows = wrong = 0
     # Brackets from a solver that nobody has to trust: lower and upper are recomputed from its primal and dual points.
     solved = {label: solve_certified(data.x, data.y, 4, make_norm(label), tol=1e-9) for label in NORMS_LOGGED}
     lower = {label: np.array([r.lower for r in solved[label]]) for label in NORMS_LOGGED}
     for loss in LOSSES:
         for optimizer in sorted(OPTIMIZERS):
-            trajectory = simulate(problem(optimizer, data, 24, 300, loss=loss, points=25, certificate_iterations=20))
+            trajectory = simulate(problem(optimizer, data, 16, 120, loss=loss, points=30, certificate_iterations=5))
             more, bad = violations(trajectory, lower)
             rows, wrong = rows + more, wrong + bad
     assert rows >= 100_000
     assert wrong == 0
 
 
-def test_certificates_on_the_published_data(published: Data) -> None:
+@pytest.mark.parametrize(("optimizer", "label", "bound"), [("signgd", "linf", 0.008), ("ngd", "l2", 0.001), ("spectral_gd", "spectral", 0.004)])
+def test_certificates_on_the_published_data(optimizer: str, label: str, bound: float, published: Data) -> None:
     """At 20,000 steps certified and true ratio differ little from the free weights, less after improving the last ones."""
-    bounds = {"signgd": ("linf", 0.008), "ngd": ("l2", 0.001), "spectral_gd": ("spectral", 0.004)}
-    for optimizer, (label, bound) in bounds.items():
-        free = simulate(problem(optimizer, published, 1, 20_000, points=20))
-        columns = {key: values[-1, 0] for key, values in free.by_norm[label].items()}
-        true = columns["margin"] / PUBLISHED_OPTIMA[label]
-        assert true - columns["margin"] / columns["upper_bound"] < bound
-        assert columns["kkt_ratio"] == pytest.approx(columns["margin"] / columns["upper_bound"], rel=1e-12)
-        improved = simulate(problem(optimizer, published, 1, 20_000, points=20, certificate_iterations=400))
-        better = improved.by_norm[label]["upper_bound"][-1, 0]
-        assert better <= columns["upper_bound"]
-        assert true - columns["margin"] / better < 0.002
+    free = simulate(replace(problem(optimizer, published, 1, 20_000, points=2), measured={label: make_norm(label)}))
+    columns = {key: values[-1, 0] for key, values in free.by_norm[label].items()}
+    true = columns["margin"] / PUBLISHED_OPTIMA[label]
+    assert true - columns["margin"] / columns["upper_bound"] < bound
+    assert columns["kkt_ratio"] == pytest.approx(columns["margin"] / columns["upper_bound"], rel=1e-12)
+    w = free.parameters[20_000]["weight"]
+    weights = MODELS.get("linear")().objective(published, LOSSES.get("cross_entropy")()).weights({"weight": w})
+    _, upper = improve_weights(published.x, published.y, make_norm(label), weights, w, CERTIFICATE_ITERATIONS)
+    better = min(float(upper[0]), columns["upper_bound"])
+    assert better >= PUBLISHED_OPTIMA[label] * (1 - 1e-5)
+    assert true - columns["margin"] / better < 0.002
 
 
-@pytest.mark.parametrize("optimizer", ["signgd", "signum", "adam", "ngd", "muon", "row_gd", "nucgd", "coordinate_descent"])
-def test_a_run_to_a_log_loss_below_minus_ten_thousand(optimizer: str) -> None:
+# momentum_gd is left out: a plain step is nothing at e^-10000, and one relative to the loss is unstable once the loss falls faster than beta.
+@pytest.mark.parametrize("optimizer", sorted(set(OPTIMIZERS) - {"momentum_gd"}))
+def test_runs_below_a_log_loss_of_minus_ten_thousand(optimizer: str) -> None:
+    """From a separating point scaled up: every column is finite, and the own-norm ratio still rises; nothing stalls for want of precision."""
     data = mixtures([2, 5])
-    lr = 300 * auto_lr(MODELS.get("linear")().unit_step(data, make_norm(OPTIMIZERS.get(optimizer)().own_norm or "l2")), True)
-    optima = {r: solve_certified(data.x, data.y, 5, make_norm(r)) for r in NORMS_LOGGED}
-    known = {r: Optimum(torch.tensor([o.lower for o in optima[r]], dtype=torch.float64)) for r in NORMS_LOGGED}
-    trajectory = simulate(problem(optimizer, data, 2, 4000, lr, power=0.2, optima=known))
+    early = simulate(problem("ngd", data, 2, 100))
+    start = early.parameters[100]["weight"]
+    margin = early.by_norm["l2"]["margin"][-1] * early.by_norm["l2"]["param_norm"][-1]
+    deep = start * torch.from_numpy(10_500 / margin)[:, None, None]
+    calm = replace(problem(optimizer, data, 2, 1500), initial={"weight": deep})
+    if not calm.optimizer.normalised:  # at e^-10000 only steps relative to the loss are any
+        calm = replace(calm, schedule=SCHEDULES.get("loss_based")(lr=calm.schedule.lr))
+    trajectory = simulate(calm)
     log_loss = trajectory.common["log_loss"]
-    assert (log_loss[-1] < -10_000).all()
-    assert np.isfinite(log_loss).all()
+    assert (log_loss < -10_000).all()
+    assert (log_loss[-1] < log_loss[0]).all()
+    assert np.isfinite(trajectory.common["lr"][1:]).all()
     for columns in trajectory.by_norm.values():
-        for key in ("margin", "relative_gap", "upper_bound", "alignment", "param_norm"):
-            assert np.isfinite(columns[key][1:]).all(), key
-    own = trajectory.by_norm[trajectory.own]["margin"] / known[trajectory.own].max_margin.numpy()
-    deep = np.array([(log_loss[:, r] < -3000).argmax() for r in range(2)])
-    # The step is 300 times the automatic one: what matters here is that nothing stalls or decays for want of precision.
-    assert (own[-1] > own[deep, range(2)] - 1e-12).all()
+        for key in ("margin", "upper_bound", "alignment", "kkt_ratio", "param_norm"):
+            assert np.isfinite(columns[key]).all(), key
+    own = trajectory.by_norm[trajectory.own]["margin"]
+    assert (own[-1] > own[0]).all()
 
 
 def test_alignment_and_margins_mean_what_they_say() -> None:

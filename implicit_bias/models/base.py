@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -47,13 +48,18 @@ class Gradient:
 
     Attributes:
         blocks: Gradient of L, one scaled tensor a block.
-        log_loss: log L, the natural log of the mean loss, shape (R,).
         log_weight: log sum_ic w_ic, where -grad L = sum_ic w_ic grad m_ic, shape (R,).
+        log_losses: Gives the log loss of every sample, shape (R, n).
     """
 
     blocks: dict[str, Scaled]
-    log_loss: Tensor
     log_weight: Tensor
+    log_losses: Callable[[], Tensor]
+
+    @cached_property
+    def log_loss(self) -> Tensor:
+        """log L, the natural log of the mean loss, shape (R,); computed when first asked for."""
+        return log_mean(self.log_losses())
 
     def per_weight(self) -> Parameters:
         """-grad L / sum w = sum_ic w_ic grad m_ic with weights that sum to one, as plain tensors."""

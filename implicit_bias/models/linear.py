@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from implicit_bias.losses import Loss, LossTerms
-from implicit_bias.models.base import MODELS, Data, Gradient, Model, Objective, Parameters, log_mean
+from implicit_bias.losses import FLOOR, Loss, LossTerms
+from implicit_bias.models.base import MODELS, Data, Gradient, Model, Objective, Parameters
 from implicit_bias.norms import Norm
 from implicit_bias.registry import hyper
 from implicit_bias.scaled import Scaled, rescaled
 
 WEIGHT = "weight"
-# A mantissa below this may have lost terms to underflow (terms below 1e-308 of the row's largest vanish).
-UNDERFLOW = 1e-280
+# Coefficients are floored at e^-600 = 1e-261 of the largest: a row, or an entry, this much above the floor is exact.
+SMALLEST_ROW = 1e-200
+UNDERFLOW = 1e-240
 
 
 @MODELS.register
@@ -70,10 +71,9 @@ class LinearObjective(Objective):
     def __init__(self, data: Data, loss: Loss) -> None:
         self.data = data
         self.loss = loss
-        self.shared = data.x.shape[0] == 1
         self.label = data.is_label()
-        self.barrier = torch.zeros_like(self.label, dtype=data.x.dtype).masked_fill(self.label, -math.inf)
-        self.sign = torch.ones_like(self.barrier).masked_fill(self.label, -1.0)
+        self.sign = torch.ones_like(self.label, dtype=data.x.dtype).masked_fill(self.label, -1.0)
+        self.buffer: Tensor | None = None
         self.index = data.y.unsqueeze(-2)
         self.x = data.x.contiguous()
         self.x_t = data.x.mT.contiguous()
@@ -83,40 +83,64 @@ class LinearObjective(Objective):
         # Features that are zero throughout have zero gradients; the others must not lose theirs to underflow.
         self.support = ~zero.all(dim=1, keepdim=True) if self.sparse else None
 
-    def scores(self, w: Tensor) -> Tensor:
-        """W x: (R, k, d) to (R, k, n)."""
-        if self.shared:
-            return (w.flatten(end_dim=1) @ self.x_t[0]).unflatten(0, w.shape[:2])
-        return w @ self.x_t
-
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        z = self.scores(parameters[WEIGHT])
-        own = z.gather(-2, self.index.expand(z.shape[0], 1, -1))
-        return z.sub_(own).add_(self.barrier)
+        return self._negative_gaps(parameters[WEIGHT], None)
 
     def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
-        terms = self.loss.terms(self.negative_gaps(parameters))
-        # Gradient row c is sum_i P_ic x_i with P_ic = w_ic off the label and -sum_c w_ic at it: log|P| and a fixed sign.
-        log_p = torch.where(self.label, terms.log_total.unsqueeze(-2), terms.log_weights)
-        row_scale = log_p.amax(dim=-1, keepdim=True)
-        coefficients = (log_p - row_scale).exp_().mul_(self.sign)
-        mantissa = self._times_x(coefficients)
-        block = Scaled(mantissa, row_scale - self.log_n)
+        w = parameters[WEIGHT]
+        if self.buffer is None or self.buffer.shape[0] != w.shape[0]:
+            self.buffer = w.new_empty(w.shape[0], w.shape[1], self.x.shape[1])
+        terms = self.loss.terms(self._negative_gaps(w, self.buffer))
+        log_unit = terms.log_total.amax(dim=-1, keepdim=True)
+        share = (terms.log_total - log_unit).clamp_(min=FLOOR).exp_()
+        log_weight = log_unit.squeeze(-1) + share.sum(dim=-1).log() - self.log_n
+        block = self._shallow(terms, log_unit, share)
+        if block is None:
+            block = self._deep(w, terms)
         if self.sparse:
-            block = self._without_underflow(block, log_p)
-        return Gradient({WEIGHT: block}, log_mean(terms.log_loss), log_mean(terms.log_total))
+            block = self._without_underflow(block, w, terms)
+        return Gradient({WEIGHT: block}, log_weight, terms.log_losses)
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        terms: LossTerms = self.loss.terms(self.negative_gaps(parameters))
-        flat = terms.log_weights.mT.flatten(start_dim=1)
-        return flat.softmax(dim=-1).reshape(terms.log_weights.mT.shape)
+        log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT
+        return log_weights.flatten(start_dim=1).softmax(dim=-1).reshape(log_weights.shape)
+
+    def _negative_gaps(self, w: Tensor, out: Tensor | None) -> Tensor:
+        """W x - (W x)_y with -inf at the label, into ``out`` or new memory."""
+        # One batched product for shared data too (a single large one is faster, but rounds differently): a run gives the same bits
+        # alone and in any batch.
+        x_t = self.x_t.expand(w.shape[0], -1, -1)
+        z = torch.bmm(w, x_t) if out is None else torch.bmm(w, x_t, out=out)
+        index = self.index.expand(z.shape[0], 1, -1)
+        return z.sub_(z.gather(-2, index)).scatter_(-2, index, -math.inf)
+
+    # Gradient row c is sum_i P_ic x_i with P_ic = w_ic off the label and -sum_c w_ic at it.
+
+    def _shallow(self, terms: LossTerms, log_unit: Tensor, share: Tensor) -> Scaled | None:
+        """One scale a run, no further exponentials of size (k, n); None when some class row is too small for it."""
+        factor = (terms.log_factor - log_unit).clamp_(min=FLOOR).exp_().unsqueeze(-2)
+        own = share.neg().unsqueeze(-2)
+        coefficients = terms.shape.mul_(factor).scatter_(-2, self.index.expand_as(own), own)
+        low, high = torch.aminmax(coefficients, dim=-1)
+        if not bool((torch.maximum(-low, high) > SMALLEST_ROW).all()):
+            return None
+        scale = (log_unit - self.log_n).unsqueeze(-1).expand(-1, coefficients.shape[-2], 1)
+        return Scaled(self._times_x(coefficients), scale)
+
+    def _deep(self, w: Tensor, terms: LossTerms) -> Scaled:
+        """One scale a class row: rows may be e^-100000 apart."""
+        log_p = self._log_p(w, terms)
+        row_scale = log_p.amax(dim=-1, keepdim=True)
+        coefficients = (log_p - row_scale).clamp_(min=FLOOR).exp_().mul_(self.sign)
+        return Scaled(self._times_x(coefficients), row_scale - self.log_n)
+
+    def _log_p(self, w: Tensor, terms: LossTerms) -> Tensor:
+        return torch.where(self.label, terms.log_total.unsqueeze(-2), self.loss.log_weights(self._negative_gaps(w, None)))
 
     def _times_x(self, coefficients: Tensor) -> Tensor:
-        if self.shared:
-            return (coefficients.flatten(end_dim=1) @ self.x[0]).unflatten(0, coefficients.shape[:2])
-        return coefficients @ self.x
+        return torch.bmm(coefficients, self.x.expand(coefficients.shape[0], -1, -1))
 
-    def _without_underflow(self, block: Scaled, log_p: Tensor) -> Scaled:
+    def _without_underflow(self, block: Scaled, w: Tensor, terms: LossTerms) -> Scaled:
         """One scale per entry; entries fed only by samples too far below their row's largest are summed in the log domain."""
         per_entry = rescaled(block.mantissa, block.log_scale.expand_as(block.mantissa))
         assert self.support is not None
@@ -124,9 +148,9 @@ class LinearObjective(Objective):
         if not bool(lost.any()):
             return per_entry
         runs, rows, columns = lost.nonzero(as_tuple=True)
-        data_run = torch.zeros_like(runs) if self.shared else runs
+        data_run = runs % self.x.shape[0]  # 0 throughout where the data are shared
         x = self.x[data_run, :, columns]
-        logs = log_p[runs, rows] + x.abs().log()
+        logs = self._log_p(w, terms)[runs, rows] + x.abs().log()
         signs = self.sign[data_run, rows] * x.sign()
         top = logs.amax(dim=-1, keepdim=True)
         unit = torch.where(torch.isfinite(top), top, torch.zeros_like(top))

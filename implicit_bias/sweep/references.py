@@ -12,7 +12,7 @@ from implicit_bias.datasets import Dataset
 from implicit_bias.errors import NotSeparable
 from implicit_bias.margins import Optimum
 from implicit_bias.norms import make_norm
-from implicit_bias.reference import Reference, solve_certified, solve_exact
+from implicit_bias.reference import Reference, solve_certified_each, solve_exact
 
 
 class Cache(Protocol):
@@ -80,32 +80,23 @@ def optima(references: Sequence[Mapping[str, Reference]], labels: Mapping[str, S
 
 
 def _solve(datasets: Sequence[Dataset], label: str, method: str) -> list[Reference | NotSeparable]:
-    if method == "exact" or len(datasets) == 1:
-        return [_solve_one(dataset, label, method) for dataset in datasets]
-    answers: list[Reference | NotSeparable] = [NotSeparable("")] * len(datasets)
+    if method == "exact":
+        return [_solve_exactly(dataset, label) for dataset in datasets]
+    answers: dict[int, Reference | NotSeparable] = {}
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, dataset in enumerate(datasets):
         by_shape.setdefault((*dataset.x.shape, dataset.num_classes), []).append(i)
     for indices in by_shape.values():
         x = np.stack([datasets[i].x for i in indices])
         y = np.stack([datasets[i].y for i in indices])
-        try:
-            batch = solve_certified(x, y, datasets[indices[0]].num_classes, make_norm(label))
-        except NotSeparable:
-            # Some dataset of the batch has no optimum: one at a time, to tell which.
-            for i in indices:
-                answers[i] = _solve_one(datasets[i], label, method)
-            continue
-        for i, answer in zip(indices, batch, strict=True):
-            answers[i] = answer
-    return answers
+        batch = solve_certified_each(x, y, datasets[indices[0]].num_classes, make_norm(label))
+        answers.update(zip(indices, batch, strict=True))
+    return [answers[i] for i in range(len(datasets))]
 
 
-def _solve_one(dataset: Dataset, label: str, method: str) -> Reference | NotSeparable:
+def _solve_exactly(dataset: Dataset, label: str) -> Reference | NotSeparable:
     try:
-        if method == "exact":
-            return solve_exact(dataset.x, dataset.y, dataset.num_classes, make_norm(label))
-        return solve_certified(dataset.x[None], dataset.y[None], dataset.num_classes, make_norm(label))[0]
+        return solve_exact(dataset.x, dataset.y, dataset.num_classes, make_norm(label))
     except NotSeparable as error:
         return error
 

@@ -8,11 +8,8 @@ import numpy as np
 import pandas as pd
 
 from implicit_bias.engine import Trajectory
+from implicit_bias.records import COLUMNS
 
-COLUMNS = [
-    "seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound", "correlation",
-    "alignment", "kkt_ratio", "param_norm",
-]  # fmt: skip
 SUMMARY_COLUMNS = ["optimizer", "own", *COLUMNS, "ratio"]
 
 
@@ -33,7 +30,7 @@ def trajectory_table(trajectory: Trajectory, run: int, seed: int, own: str) -> p
         values = {key: array[:, run] for key, array in {**trajectory.common, **columns}.items()}
         frames.append(pd.DataFrame({"seed": seed, "step": trajectory.steps, "norm": named, **values}))
     table = pd.concat(frames, ignore_index=True).sort_values("step", kind="stable", ignore_index=True)
-    return table[COLUMNS]
+    return table[list(COLUMNS)]
 
 
 def summary_table(trajectory: pd.DataFrame, optimizer: str, own: str) -> pd.DataFrame:
