@@ -76,7 +76,7 @@ class UsualOptimizer(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "name": name})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             for w in group["params"]:
                 w.sub_(group["lr"] * self._direction(group["name"], w.grad, self.state[w]))

@@ -1,7 +1,7 @@
 """The engine: a batch of runs in, their trajectories out. One run is a batch of one.
 
-Runs of a batch share the model, the loss, the kind of optimizer and schedule, all shapes and the number of steps; they may differ in
-data, initial point and every numeric hyper-parameter. The engine knows tensors only: no files, no configuration.
+Runs of a batch share the model, the loss, the kind of optimizer and schedule, all shapes and the number of steps; they
+may differ in data, initial point and every numeric hyper-parameter. The engine knows tensors only: no files, no configuration.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Problem:
     """R runs to be computed together.
 
     Attributes:
-        model, loss, optimizer, schedule: As registered; numeric fields of the optimizer may be tensors (R, 1, 1), of the schedule (R,).
-        data: Training sets, (R, n, d) or (1, n, d).
+        model, loss, optimizer, schedule: As registered; numeric fields of the optimizer may be tensors (R, 1, 1), of the
+        schedule (R,). data: Training sets, (R, n, d) or (1, n, d).
         initial: Initial parameters, one tensor (R, p, q) a block.
         steps: Updates to make.
         measured: The norms to log, by label; the optimizer's own is among them.
@@ -88,7 +88,8 @@ def record_steps(steps: int, points: int) -> list[int]:
 def simulate(problem: Problem, watch: Watch | None = None) -> Trajectory:
     """Run every run of the batch and record it.
 
-    The t-th update, t from 1, is theta_t = theta_{t-1} - eta_t step_t, with the gradient at theta_{t-1}. A record at step t describes theta_t.
+    The t-th update, t from 1, is theta_t = theta_{t-1} - eta_t step_t, with the gradient at theta_{t-1}. A record at
+    step t describes theta_t.
     """
     with torch.no_grad():
         return _Simulation(problem).run(watch)

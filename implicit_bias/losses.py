@@ -1,6 +1,7 @@
 """Losses of the gaps, in the log domain.
 
-A sample's gaps are m_c = f_y - f_c, c != y. A loss takes the negative gaps u_c = -m_c and returns, exactly at any depth, the logarithm of the
+A sample's gaps are m_c = f_y - f_c, c != y. A loss takes the negative gaps u_c = -m_c and returns, exactly at any depth,
+the logarithm of the
 sample's loss and of its weights w_c = -dl/dm_c > 0: nothing like p_y - 1 is ever formed, and nothing underflows.
 """
 

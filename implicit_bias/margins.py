@@ -1,6 +1,7 @@
 """All that is measured along a trajectory: margins, running certificates, correlation, alignment and KKT ratio under every norm.
 
-Notation: q = min gap, L = degree of homogeneity, g = grad of the mean loss, C = -g / sum w = sum w_ic grad m_ic with weights summing to one.
+Notation: q = min gap, L = degree of homogeneity, g = grad of the mean loss, C = -g / sum w = sum w_ic grad m_ic with
+weights summing to one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor
 from implicit_bias.models import Parameters
 from implicit_bias.norms import ParameterNorm
 
-# The average of the certificates' weights at steps 1..t gives step s a weight in proportion to s^AVERAGE_POWER: early weights, which
+# The average of the certificates' weights at steps 1..t gives step s a weight in proportion to s^AVERAGE_POWER: early
+# weights, which
 # are far from optimal, fade polynomially (Shamir and Zhang, arXiv 1212.1824, polynomial-decay averaging).
 AVERAGE_POWER = 3
 
@@ -95,8 +97,10 @@ def measure(
 ) -> dict[str, Tensor]:
     """The columns of one norm at one checkpoint, each of shape (R,); nan stands for an empty cell.
 
-    margin = q / N^L; relative_gap = |max_margin - margin| / max_margin; alignment = <theta, -g> / (N(theta) N_*(g)); on a linear model
-    kkt_ratio = margin / upper_bound, the KKT ratio q / (N(theta) N_*(sum w grad m)) of the best weights met so far, empty where q <= 0.
+    margin = q / N^L; relative_gap = |max_margin - margin| / max_margin; alignment = <theta, -g> / (N(theta) N_*(g)); on
+    a linear model
+    kkt_ratio = margin / upper_bound, the KKT ratio q / (N(theta) N_*(sum w grad m)) of the best weights met so far,
+    empty where q <= 0.
     """
     size = norm.value(parameters)
     nothing = torch.full_like(q, torch.nan)

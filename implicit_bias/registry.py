@@ -58,7 +58,7 @@ class Registry:
 
     def register(self, cls: C) -> C:
         """Class decorator: make ``cls`` available under ``cls.name``."""
-        name: str = cls.name
+        name: str = getattr(cls, "name")  # noqa: B009 - declared by every subclass that is registered
         if name in self._classes and self._classes[name].__module__ != cls.__module__:
             raise ValueError(f"two {self.noun}s are called {name!r}")
         self._classes[name] = cls
@@ -97,5 +97,3 @@ class Table(Registry):
     def __init__(self, noun: str) -> None:
         super().__init__("", noun)
         self._loaded = True
-
-

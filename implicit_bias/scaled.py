@@ -88,7 +88,8 @@ def combine(a: Scaled, b: Scaled, weight_a: Tensor | float, weight_b: Tensor | f
 
 
 def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
-    """``sqrt(beta * old^2 + (1 - beta) * new^2)`` without squaring: the root r of Adam's v, which would underflow twice as early."""
+    """``sqrt(beta * old^2 + (1 - beta) * new^2)`` without squaring: the root r of Adam's v, which would underflow twice
+    as early."""
     common, factor_old, factor_new = _units(old.log_scale, new.log_scale)
     keep, add = (beta**0.5, (1 - beta) ** 0.5) if isinstance(beta, float) else (beta.sqrt(), (1 - beta).sqrt())
     return rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)

@@ -1,4 +1,5 @@
-"""Step sizes. The t-th update uses eta_t, t from 1; everything is kept as log eta_t, so that eta_t = lr / L works at any depth."""
+"""Step sizes. The t-th update uses eta_t, t from 1; everything is kept as log eta_t, so that eta_t = lr / L works at any
+depth."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Schedule(ABC):
     """eta_t as a function of t and of the log loss before the t-th update."""
 
     name: ClassVar[str]
-    #: True when eta_t is divided by the loss; such a schedule is for unnormalised methods, and `lr` in files is eta_t times the loss.
+    #: True when eta_t is divided by the loss; such a schedule is for unnormalised methods, and `lr` in files is eta_t
+    # times the loss.
     per_loss: ClassVar[bool] = False
 
     lr: Any = hyper("auto", help=LR_HELP, gt=0)

@@ -12,16 +12,20 @@ from implicit_bias.engine import Problem, Trajectory, record_steps, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.margins import Optimum
 from implicit_bias.models import MODELS, Data
-from implicit_bias.norms import make_norm
+from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.reference import improve_weights, solve_certified
 from implicit_bias.schedules import SCHEDULES, auto_lr
 from implicit_bias.sweep.execute import CERTIFICATE_ITERATIONS
 
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")
+
+
 def mixtures(seeds: list[int], k: int = 5, d: int = 12, per_class: int = 6, noise: float = 0.5) -> Data:
     sets = [
-        make_dataset({"name": "gaussian_mixture", "num_classes": k, "dim": d, "samples_per_class": per_class, "noise": noise, "seed": s})
+        make_dataset(
+            {"name": "gaussian_mixture", "num_classes": k, "dim": d, "samples_per_class": per_class, "noise": noise, "seed": s}
+        )
         for s in seeds
     ]
     loaded = [s.load() for s in sets]
@@ -62,7 +66,9 @@ def test_a_run_in_a_batch_of_fifty_is_the_run_alone_to_the_last_bit(optimizer: s
         for label in NORMS_LOGGED:
             for key, column in alone.by_norm[label].items():
                 batched = together.by_norm[label][key][:, r]
-                np.testing.assert_allclose(batched, column[:, 0], rtol=0 if torch.backends.mkl.is_available() else 1e-9, err_msg=key)
+                np.testing.assert_allclose(
+                    batched, column[:, 0], rtol=0 if torch.backends.mkl.is_available() else 1e-9, err_msg=key
+                )
 
 
 def test_runs_of_a_batch_may_differ_in_lr_power_momentum_and_exponent() -> None:
@@ -72,11 +78,13 @@ def test_runs_of_a_batch_may_differ_in_lr_power_momentum_and_exponent() -> None:
     batch = problem(
         "nmd", both, 2, 200, torch.tensor(lr, dtype=torch.float64), power=torch.tensor(power, dtype=torch.float64),
         hyper={"beta": torch.tensor(beta, dtype=torch.float64).reshape(2, 1, 1)},
-        norm=replace(make_norm("lp3"), p=torch.tensor(p, dtype=torch.float64)),
+        norm=NORMS.get("lp")(p=torch.tensor(p, dtype=torch.float64)),
     )  # fmt: skip
     together = simulate(batch)
     for r in range(2):
-        alone = simulate(problem("nmd", data, 1, 200, lr[r], power=power[r], hyper={"beta": beta[r]}, norm=make_norm("lp", p=p[r])))
+        alone = simulate(
+            problem("nmd", data, 1, 200, lr[r], power=power[r], hyper={"beta": beta[r]}, norm=make_norm("lp", p=p[r]))
+        )
         for label in NORMS_LOGGED:
             a, b = together.by_norm[label], alone.by_norm[label]
             np.testing.assert_allclose(a["margin"][:, r], b["margin"][:, 0], rtol=1e-9, atol=1e-10)
@@ -137,7 +145,9 @@ def test_the_certified_interval_contains_the_optimum_on_a_hundred_thousand_rows(
     assert wrong == 0
 
 
-@pytest.mark.parametrize(("optimizer", "label", "bound"), [("signgd", "linf", 0.008), ("ngd", "l2", 0.001), ("spectral_gd", "spectral", 0.004)])
+@pytest.mark.parametrize(
+    ("optimizer", "label", "bound"), [("signgd", "linf", 0.008), ("ngd", "l2", 0.001), ("spectral_gd", "spectral", 0.004)]
+)
 def test_certificates_on_the_published_data(optimizer: str, label: str, bound: float, published: Data) -> None:
     """At 20,000 steps certified and true ratio differ little from the free weights, less after improving the last ones."""
     free = simulate(replace(problem(optimizer, published, 1, 20_000, points=2), measured={label: make_norm(label)}))
@@ -153,10 +163,12 @@ def test_certificates_on_the_published_data(optimizer: str, label: str, bound: f
     assert true - columns["margin"] / better < 0.002
 
 
-# momentum_gd is left out: a plain step is nothing at e^-10000, and one relative to the loss is unstable once the loss falls faster than beta.
+# momentum_gd is left out: a plain step is nothing at e^-10000, and one relative to the loss is unstable once the loss
+# falls faster than beta.
 @pytest.mark.parametrize("optimizer", sorted(set(OPTIMIZERS) - {"momentum_gd"}))
 def test_runs_below_a_log_loss_of_minus_ten_thousand(optimizer: str) -> None:
-    """From a separating point scaled up: every column is finite, and the own-norm ratio still rises; nothing stalls for want of precision."""
+    """From a separating point scaled up: every column is finite, and the own-norm ratio still rises; nothing stalls for
+    want of precision."""
     data = mixtures([2, 5])
     early = simulate(problem("ngd", data, 2, 100))
     start = early.parameters[100]["weight"]

@@ -124,7 +124,6 @@ def test_gradient_equals_mpmath_at_any_depth(loss: str, size: float, zeros: bool
 
 
 def test_log_loss_reaches_ten_thousand_below_zero_in_that_test() -> None:
-    data, _ = problem(0, 1.0)
     deep = torch.full((1, 1, 3), -12345.0, dtype=torch.float64)
     for loss in PLAIN:
         terms = LOSSES.get(loss)().terms(deep.clone())
@@ -161,7 +160,7 @@ def test_gaussian_initial_points_depend_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("norm", sorted(NORMS))
 def test_unit_step_bounds_every_gap_change(norm: str) -> None:
-    data, w = problem(8, 1.0)
+    data, _ = problem(8, 1.0)
     geometry = NORMS.get(norm)()
     bound = MODELS.get("linear")().unit_step(data, geometry)
     pairs = torch.eye(K, dtype=torch.float64)[data.y][:, :, None, :] - torch.eye(K, dtype=torch.float64)

@@ -105,7 +105,8 @@ def test_a_batch_is_the_loop_over_its_members(label: str) -> None:
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(0.01, 100))
 def test_projection_satisfies_its_optimality_conditions(label: str, seed: int, size: float) -> None:
-    """p projects w onto the ball iff p is in it and <w - p, z - p> <= 0 for all z of the ball: z = direction(w - p) is the worst."""
+    """p projects w onto the ball iff p is in it and <w - p, z - p> <= 0 for all z of the ball: z = direction(w - p) is
+    the worst."""
     norm, w = make_norm(label), size * matrices("random", seed)
     p = norm.project(w)
     assert (norm.value(p) <= 1 + 1e-9).all()
@@ -198,7 +199,10 @@ def parameter_norms() -> dict[str, tuple[tuple[str, ...], object]]:
     sets = {label: over_blocks(make_norm(label), names) for label in LABELS}
     hybrid = ProductNorm(
         "hybrid0.1",
-        (Part(("a", "b"), over_blocks(make_norm("spectral"), ("a", "b")), 0.1), Part(("c",), over_blocks(make_norm("linf"), ("c",)))),
+        (
+            Part(("a", "b"), over_blocks(make_norm("spectral"), ("a", "b")), 0.1),
+            Part(("c",), over_blocks(make_norm("linf"), ("c",))),
+        ),
     )
     in_l2 = ProductNorm(
         "l2-product",

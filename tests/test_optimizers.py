@@ -32,7 +32,9 @@ def objective(data: Data, loss: str = "cross_entropy") -> Objective:
     return MODELS.get("linear")().objective(data, LOSSES.get(loss)())
 
 
-def run(optimizer: Optimizer, data: Data, steps: int, lr: Any, start: Tensor | None = None, norm: str | None = None) -> list[Tensor]:
+def run(
+    optimizer: Optimizer, data: Data, steps: int, lr: Any, start: Tensor | None = None, norm: str | None = None
+) -> list[Tensor]:
     """The plain loop over the public pieces; W after every step."""
     target = objective(data)
     w = torch.zeros(data.x.shape[0], K, D, dtype=data.x.dtype) if start is None else start.clone()
@@ -55,7 +57,10 @@ TORCH = {
         OPTIMIZERS.get("momentum_gd")(beta=0.8, nesterov=True),
         lambda p: torch.optim.SGD(p, lr=0.3 * (1 - 0.8), momentum=0.8, nesterov=True),
     ),
-    "momentum_gd heavy ball": (OPTIMIZERS.get("momentum_gd")(beta=0.8, ema=False), lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.8)),
+    "momentum_gd heavy ball": (
+        OPTIMIZERS.get("momentum_gd")(beta=0.8, ema=False),
+        lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.8),
+    ),
     "momentum_gd heavy ball nesterov": (
         OPTIMIZERS.get("momentum_gd")(beta=0.8, ema=False, nesterov=True),
         lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.8, nesterov=True),
@@ -90,7 +95,8 @@ def test_a_hundred_steps_equal_torch_optim(name: str, init: str) -> None:
 def test_muon_ns_equals_torch_muon_step_by_step(nesterov: bool, full_rank: bool) -> None:
     """torch iterates in bfloat16: 3e-2 on a step from the same buffer, 1e-5 on the buffer.
 
-    A multiclass gradient's columns sum to zero; five quintic steps lift bfloat16's round-off along that null direction some 480 times, to 10% of
+    A multiclass gradient's columns sum to zero; five quintic steps lift bfloat16's round-off along that null direction
+    some 480 times, to 10% of
     torch's step. It is no part of the algorithm (and changes no gap), so it is taken out before the comparison.
     """
     k, d = 10, 25
@@ -213,7 +219,16 @@ def test_normalised_steps_have_norm_one_in_the_own_norm(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
     """Peers shipped ns_steps that were ignored, eps that was dropped, momentum that was reset at every step."""
-    changed = {"beta": 0.5, "beta1": 0.5, "beta2": 0.6, "eps": 0.1, "ns_steps": 2, "nesterov": True, "bias_correction": False, "ema": False}
+    changed = {
+        "beta": 0.5,
+        "beta1": 0.5,
+        "beta2": 0.6,
+        "eps": 0.1,
+        "ns_steps": 2,
+        "nesterov": True,
+        "bias_correction": False,
+        "ema": False,
+    }
     optimizer = OPTIMIZERS.get(name)()
     base = run(optimizer, mixture(), 12, 0.3)[-1]
     for key in hyper_fields(type(optimizer)):
@@ -236,7 +251,9 @@ def test_updates_leave_their_inputs_alone_and_batches_equal_single_runs(name: st
     state, _ = optimizer.update(state, gradient.blocks, 1, optimizer.geometry(["weight"], None))
     kept = [b.mantissa.clone() for buffer in [gradient.blocks, *state.values()] for b in buffer.values()]
     optimizer.update(state, gradient.blocks, 2, optimizer.geometry(["weight"], None))
-    for before, after in zip(kept, [b.mantissa for buffer in [gradient.blocks, *state.values()] for b in buffer.values()], strict=True):
+    for before, after in zip(
+        kept, [b.mantissa for buffer in [gradient.blocks, *state.values()] for b in buffer.values()], strict=True
+    ):
         assert torch.equal(before, after)
 
 

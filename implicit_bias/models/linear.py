@@ -52,13 +52,15 @@ class Linear(Model):
         return {WEIGHT: zero_sum_basis(data.num_classes).to(data.x)}
 
     def unit_step(self, data: Data, norm: Norm) -> Tensor:
-        # grad m_ic = (e_y - e_c) x_i^T; every norm here is blind to zero rows and to row order, so the rows x_i and -x_i are enough.
+        # grad m_ic = (e_y - e_c) x_i^T; every norm here is blind to zero rows and to row order, so the rows x_i and -x_i
+        # are enough.
         pairs = torch.stack([data.x, -data.x], dim=-2)
         return norm.dual(pairs).amax(dim=-1)
 
 
 def zero_sum_basis(k: int) -> Tensor:
-    """Orthonormal basis (k, k-1) of the vectors that sum to zero (Helmert), where the columns of every multiclass gradient lie."""
+    """Orthonormal basis (k, k-1) of the vectors that sum to zero (Helmert), where the columns of every multiclass
+    gradient lie."""
     rows = torch.tril(torch.ones(k - 1, k, dtype=torch.float64))
     index = torch.arange(1, k, dtype=torch.float64)
     rows[torch.arange(k - 1), torch.arange(1, k)] = -index
@@ -107,7 +109,8 @@ class LinearObjective(Objective):
 
     def _negative_gaps(self, w: Tensor, out: Tensor | None) -> Tensor:
         """W x - (W x)_y with -inf at the label, into ``out`` or new memory."""
-        # One batched product for shared data too (a single large one is faster, but rounds differently): a run gives the same bits
+        # One batched product for shared data too (a single large one is faster, but rounds differently): a run gives the
+        # same bits
         # alone and in any batch.
         x_t = self.x_t.expand(w.shape[0], -1, -1)
         z = torch.bmm(w, x_t) if out is None else torch.bmm(w, x_t, out=out)

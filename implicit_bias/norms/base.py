@@ -59,7 +59,8 @@ class Norm(ABC):
         """N as a convex cvxpy expression of a (p, q) variable."""
 
     def scaled_direction(self, g: Scaled) -> Tensor:
-        """:meth:`direction` of a scaled tensor. Norms that treat entries or rows apart override it, and lose nothing to underflow."""
+        """:meth:`direction` of a scaled tensor. Norms that treat entries or rows apart override it, and lose nothing to
+        underflow."""
         return self.direction(g.collapse())
 
 

@@ -1,8 +1,9 @@
 """Norms on parameter sets: a dictionary of blocks, each of shape (R, p, q), one leading run axis.
 
-Entrywise norms act on the whole parameter vector. Matrix norms act on each block, and the set's norm is their maximum (its dual is the
-sum of the blocks' duals). Product norms compose parts with weights, by a maximum or in l2 (Bernstein and Newhouse, arXiv 2409.20325,
-Proposition 7; Crawshaw et al., arXiv 2510.09827, section 3).
+Entrywise norms act on the whole parameter vector. Matrix norms act on each block, and the set's norm is their maximum
+(its dual is the
+sum of the blocks' duals). Product norms compose parts with weights, by a maximum or in l2 (Bernstein and Newhouse, arXiv
+2409.20325, Proposition 7; Crawshaw et al., arXiv 2510.09827, section 3).
 """
 
 from __future__ import annotations
@@ -168,8 +169,8 @@ class SingleBlock(ParameterNorm):
 class InRowSpace(Norm):
     """A unitarily invariant norm, for gradients whose columns lie in the span of an orthonormal basis B (p, r).
 
-    N_*(G) = N_*(B^T G) and direction(G) = B direction(B^T G): null directions are absent by construction instead of being cut by a
-    tolerance, and the decomposition is smaller. Values and projections are those of the norm itself.
+    N_*(G) = N_*(B^T G) and direction(G) = B direction(B^T G): null directions are absent by construction instead of
+    being cut by a tolerance, and the decomposition is smaller. Values and projections are those of the norm itself.
     """
 
     name: ClassVar[str] = "in_row_space"

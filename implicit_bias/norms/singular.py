@@ -23,7 +23,8 @@ def singular_values(w: Tensor) -> Tensor:
 def polar(g: Tensor) -> Tensor:
     """The truncated polar factor U_r V_r^T of every g = U S V^T, over singular values above 1e-12 of the largest.
 
-    It is the maximiser of <g, u> over ||u||_spectral <= 1 of least rank. Computed as (g g^T)^(-1/2) g on the smaller side by a batched
+    It is the maximiser of <g, u> over ||u||_spectral <= 1 of least rank. Computed as (g g^T)^(-1/2) g on the smaller
+    side by a batched
     symmetric eigendecomposition where that is exact to 1e-11, else by an SVD. Shape (..., p, q), 0 where g is 0.
     """
     unit, _ = normalised(g)

@@ -1,6 +1,7 @@
 """Vector l_p geometry along the last axis, shared by the entrywise and the Schatten families (where it acts on singular values).
 
-An exponent is a float in [1, inf], or a tensor of shape (R,) of exponents strictly between 1 and inf, one a run of the leading axis.
+An exponent is a float in [1, inf], or a tensor of shape (R,) of exponents strictly between 1 and inf, one a run of the
+leading axis.
 """
 
 import math
@@ -47,7 +48,8 @@ def lp_value(x: Tensor, p: Exponent) -> Tensor:
 def lp_direction_log(sign: Tensor, log_abs: Tensor, p: Exponent) -> Tensor:
     """Maximiser of <g, u> over ||u||_p <= 1 from the signs and log absolute values of g, for 1 < p < inf.
 
-    u_j = sign(g_j) |g_j|^(q-1) / ||g||_q^(q-1), q the conjugate exponent; in the log domain nothing underflows before u itself does.
+    u_j = sign(g_j) |g_j|^(q-1) / ||g||_q^(q-1), q the conjugate exponent; in the log domain nothing underflows before u
+    itself does.
     """
     q = along(conjugate(p), log_abs)
     top = log_abs.amax(dim=-1, keepdim=True)

@@ -19,9 +19,12 @@ FIRST, SECOND_ROOT = "first_moment", "second_moment_root"
 class Adam(Optimizer):
     """Adam; with eps = 0 it maximises the max-norm margin, with eps > 0 it hands over to l2 late.
 
-    m_t = beta1 m_{t-1} + (1 - beta1) g_t, v_t = beta2 v_{t-1} + (1 - beta2) g_t^2, step = m^ / (sqrt(v^) + eps), 0/0 := 0, where m^ = m / (1 - beta1^t) and
-    v^ = v / (1 - beta2^t), or m and v themselves without bias correction (Fan et al., arXiv 2502.04664, eqs. 33a-c; Theorem 5 needs beta1 <= beta2).
-    The buffer is r = sqrt(v), by hypot: v would underflow twice as early. eps is absolute: it is compared with the gradient's true size.
+    m_t = beta1 m_{t-1} + (1 - beta1) g_t, v_t = beta2 v_{t-1} + (1 - beta2) g_t^2, step = m^ / (sqrt(v^) + eps), 0/0 :=
+    0, where m^ = m / (1 - beta1^t) and
+    v^ = v / (1 - beta2^t), or m and v themselves without bias correction (Fan et al., arXiv 2502.04664, eqs. 33a-c;
+    Theorem 5 needs beta1 <= beta2).
+    The buffer is r = sqrt(v), by hypot: v would underflow twice as early. eps is absolute: it is compared with the
+    gradient's true size.
     """
 
     name: ClassVar[str] = "adam"
@@ -42,7 +45,8 @@ class Adam(Optimizer):
     def _ratio(self, m: Scaled, r: Scaled, t: int) -> Tensor:
         correct_m, correct_r = (1 - self.beta1**t, (1 - self.beta2**t) ** 0.5) if self.bias_correction else (1.0, 1.0)
         log_eps = torch.as_tensor(self.eps, dtype=m.mantissa.dtype, device=m.mantissa.device).log()
-        # Both in units of r's scale, where eps becomes eps e^-scale: late in training it dominates, as it does in exact arithmetic.
+        # Both in units of r's scale, where eps becomes eps e^-scale: late in training it dominates, as it does in exact
+        # arithmetic.
         denominator = r.mantissa / correct_r + torch.exp(log_eps - r.log_scale)
         ratio = m.mantissa * torch.exp(m.log_scale - r.log_scale) / (correct_m * denominator)
         return torch.where(m.mantissa == 0, torch.zeros_like(ratio), ratio)

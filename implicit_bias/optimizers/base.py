@@ -50,9 +50,7 @@ class Optimizer(ABC):
     #: Names of the buffers.
     buffers: ClassVar[tuple[str, ...]] = ()
 
-    def geometry(
-        self, names: Sequence[str], norm: Norm | None, row_bases: Mapping[str, Tensor] | None = None
-    ) -> ParameterNorm:
+    def geometry(self, names: Sequence[str], norm: Norm | None, row_bases: Mapping[str, Tensor] | None = None) -> ParameterNorm:
         """The norm on the parameter set that the optimizer works in (``norm`` counts only where ``own_norm`` is None)."""
         chosen = make_norm(self.own_norm) if self.own_norm else norm or make_norm("l2")
         return over_blocks(chosen, names, row_bases)

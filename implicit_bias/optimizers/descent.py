@@ -33,7 +33,8 @@ class SteepestDescent(Optimizer):
 
 @dataclass(frozen=True)
 class WithMomentum(Optimizer):
-    """The moving average of gradients, m_t = beta m_{t-1} + (1 - beta) g_t, and Nesterov's look-ahead beta m_t + (1 - beta) g_t."""
+    """The moving average of gradients, m_t = beta m_{t-1} + (1 - beta) g_t, and Nesterov's look-ahead beta m_t + (1 -
+    beta) g_t."""
 
     buffers: ClassVar[tuple[str, ...]] = (MOMENTUM,)
 

@@ -15,8 +15,8 @@ from implicit_bias.scaled import combine
 class MomentumGD(WithMomentum):
     """Gradient descent with momentum, theta -= eta_t m_t; l2 margin.
 
-    The average is m_t = beta m_{t-1} + (1 - beta) g_t as everywhere in this package. ``ema=false`` gives torch.optim.SGD's heavy ball,
-    m_t = beta m_{t-1} + g_t, which is the same trajectory at (1 - beta) times the step size.
+    The average is m_t = beta m_{t-1} + (1 - beta) g_t as everywhere in this package. ``ema=false`` gives
+    torch.optim.SGD's heavy ball, m_t = beta m_{t-1} + g_t, which is the same trajectory at (1 - beta) times the step size.
     """
 
     name: ClassVar[str] = "momentum_gd"

@@ -20,8 +20,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class MuonNS(WithMomentum):
     """Muon as practised: five Newton-Schulz steps instead of the polar factor; singular values land in about 0.7 to 1.2.
 
-    X_0 = m / ||m||_F, then X <- a X + b (X X^T) X + c (X X^T)^2 X with (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al., Muon, 2024), in
-    the run's own precision. No factor for the matrix's shape is applied. Its implicit bias is its own; see the newton_schulz figure.
+    X_0 = m / ||m||_F, then X <- a X + b (X X^T) X + c (X X^T)^2 X with (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et
+    al., Muon, 2024), in
+    the run's own precision. No factor for the matrix's shape is applied. Its implicit bias is its own; see the
+    newton_schulz figure.
     """
 
     name: ClassVar[str] = "muon_ns"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -33,6 +34,8 @@ Kind = Literal["bad_input", "not_separable", "io", "internal"]
 # First-order steps that tighten the certificate of the last checkpoint, and the multiply-adds that they may cost in all.
 CERTIFICATE_ITERATIONS = 400
 CERTIFICATE_BUDGET = 2e11
+# From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
+THREADED_ELEMENTS = 2**16
 
 
 class Progress(Protocol):
@@ -78,7 +81,8 @@ class Outcome:
 def execute(cells: Sequence[Config], *, command: str, progress: Progress | None = None) -> list[Outcome]:
     """Compute every cell that has no finished run folder, in batches, and write each one's folder.
 
-    A cell that cannot be computed (unusable data file, classes that cannot be separated, divergence) fails alone; the others finish.
+    A cell that cannot be computed (unusable data file, classes that cannot be separated, divergence) fails alone; the
+    others finish.
 
     Args:
         cells: Resolved, checked configurations.
@@ -141,7 +145,9 @@ def _run_batch(batch: Sequence[Cell], command: str, progress: Progress, done: in
         references = _references(batch, progress)
         failed = {c.index: r for c, r in zip(batch, references, strict=True) if isinstance(r, NotSeparable)}
         going = [(c, r) for c, r in zip(batch, references, strict=True) if not isinstance(r, NotSeparable)]
-        outcomes = {index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
+        outcomes = {
+            index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()
+        }
         if going:
             progress.status(_describe(config, len(going)))
             computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
@@ -183,9 +189,21 @@ def _compute(
 ) -> list[Outcome]:
     started = time.perf_counter()
     problem = build_problem(cells, references)
-    trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
+    with _threads(len(cells) * problem.data.x.shape[1] * problem.data.num_classes):
+        trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
     seconds = time.perf_counter() - started
     return [_finished(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
+
+
+@contextmanager
+def _threads(elements: int) -> Iterator[None]:
+    """One thread for arrays too small to be worth sharing out; the number that torch was given for larger ones."""
+    given = torch.get_num_threads()
+    torch.set_num_threads(given if elements >= THREADED_ELEMENTS else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(given)
 
 
 def _finished(
@@ -206,7 +224,8 @@ def _finished(
         "batch_runs": batch,
         "batch_seconds": seconds,
         "references": {
-            label: {"solver": r.solver, "lower": r.lower, "upper": r.upper, "seconds": r.seconds} for label, r in references.items()
+            label: {"solver": r.solver, "lower": r.lower, "upper": r.upper, "seconds": r.seconds}
+            for label, r in references.items()
         },
     }
     arrays = {step: {name: block[run].numpy() for name, block in blocks.items()} for step, blocks in kept}
@@ -223,7 +242,8 @@ def _finished(
 
 
 def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Mapping[int, float]) -> dict[str, np.ndarray]:
-    """The arrays of final.npz: the last parameters by block name, `log_loss` there and `log_scale` (theta = array * exp(log_scale)).
+    """The arrays of final.npz: the last parameters by block name, `log_loss` there and `log_scale` (theta = array *
+    exp(log_scale)).
 
     With ``log.weights=all`` also `steps`, and for every block ``<name>_all`` (records, p, q).
     """
@@ -348,5 +368,3 @@ def _describe(config: Config, runs: int) -> str:
 def _io_message(config: Config, error: OSError) -> str:
     reason = error.strerror or str(error)
     return f"results_dir={config['results_dir']}: cannot be written ({reason[:1].lower()}{reason[1:]})"
-
-
