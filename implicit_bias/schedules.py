@@ -11,14 +11,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from implicit_bias.errors import BadInput
+from implicit_bias.norms import Norm
 from implicit_bias.registry import Table, hyper
 
 SCHEDULES = Table("schedule")
 
-LR_HELP = "eta0: a number > 0, or auto = 10 / B (1 / B^2 if unnormalised), B = max N_*((e_y - e_c) x_i^T)"
-# A first step of norm-1 direction and size c / max_ic N_*((e_y - e_c) x_i^T) changes every gap by at most c.
-AUTO_GAP_CHANGE = 10.0
-# Unnormalised steepest descent moves by eta N_*(g) <= eta max N_*, and is stable for eta below about 2 / max N_*^2.
+LR_HELP = "eta0: a number > 0, or auto = c / B, B = max N_*((e_y - e_c) x_i^T), c = 10 or 6 (1 / B^2 if unnormalised)"
+# A step of norm 1 changes a gap by at most B, so the first step of size c / B changes gaps by at most c. What is left of the optimum after
+# T steps is a transient, in proportion to 1 / c, and an oscillation, in proportion to c. Where the ball is strictly convex the direction is
+# continuous and the oscillation dies out by itself (normalised GD converges even with a constant step); where it has faces or corners
+# (signs, polar factors, single entries) the direction jumps, the oscillation stays with the step, and a smaller c balances the two.
+AUTO_SMOOTH = 10.0
+AUTO_NONSMOOTH = 6.0
+# Unnormalised steepest descent moves by eta N_*(g) <= eta B, and is stable for eta below about 2 / B^2.
 AUTO_UNNORMALISED = 1.0
 
 
@@ -83,16 +89,19 @@ class LossBased(Schedule):
         return 0.0
 
 
-def auto_lr(unit_step: Tensor, normalised: bool) -> Tensor:
+def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool) -> Tensor:
     """eta0 in units of the data, one rule for every method, norm and dataset.
 
     Args:
         unit_step: B = max_ic N_*((e_y - e_c) x_i^T) of each run: a step of norm 1 changes gaps by at most B.
-        normalised: Whether the method's steps have norm eta_t (10 / B), or eta_t N_*(gradient) (1 / B^2).
+        norm: The method's own norm.
+        normalised: Whether the method's steps have norm eta_t (c / B), or eta_t N_*(gradient) (1 / B^2).
 
     Raises:
-        ValueError: all features are zero, so there is no such unit.
+        BadInput: all features are zero, so there is no such unit.
     """
     if bool((unit_step <= 0).any()):
-        raise ValueError("schedule.lr=auto: every feature of the data is zero, so steps have no natural size; give a number")
-    return AUTO_GAP_CHANGE / unit_step if normalised else AUTO_UNNORMALISED / unit_step**2
+        raise BadInput("schedule.lr=auto: every feature of the data is zero, so steps have no natural size; give a number > 0")
+    if not normalised:
+        return AUTO_UNNORMALISED / unit_step**2
+    return (AUTO_SMOOTH if norm.smooth else AUTO_NONSMOOTH) / unit_step

@@ -35,7 +35,8 @@ def mixtures(seeds: list[int], k: int = 5, d: int = 12, per_class: int = 6, nois
 def problem(optimizer: str, data: Data, runs: int, steps: int, lr: Any = None, *, power: Any = 0.5, **more: Any) -> Problem:
     rule, model = OPTIMIZERS.get(optimizer)(**more.pop("hyper", {})), MODELS.get("linear")()
     if lr is None:
-        lr = auto_lr(model.unit_step(data, make_norm(rule.own_norm or "l2")), rule.normalised)
+        own = make_norm(rule.own_norm or "l2")
+        lr = auto_lr(model.unit_step(data, own), own, rule.normalised)
     return Problem(
         model=model,
         loss=LOSSES.get(more.pop("loss", "cross_entropy"))(),

@@ -34,6 +34,11 @@ class Norm(ABC):
     unitarily_invariant: ClassVar[bool] = False
 
     @property
+    def smooth(self) -> bool:
+        """Whether the unit ball is strictly convex, so that the direction is a continuous function of the gradient."""
+        return False
+
+    @property
     def label(self) -> str:
         """The norm's name in files and columns, its parameter included: ``linf``, ``lp3``, ``schatten1.5``."""
         return self.name + "".join(format_number(getattr(self, f.name)) for f in fields(self))

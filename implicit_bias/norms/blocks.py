@@ -180,6 +180,10 @@ class InRowSpace(Norm):
     basis: Tensor
 
     @property
+    def smooth(self) -> bool:
+        return self.norm.smooth
+
+    @property
     def label(self) -> str:
         return self.norm.label
 

@@ -27,6 +27,10 @@ class L2(Norm):
     entrywise: ClassVar[bool] = True
     unitarily_invariant: ClassVar[bool] = True
 
+    @property
+    def smooth(self) -> bool:
+        return True
+
     def value(self, w: Tensor) -> Tensor:
         return lp_value(flat(w), 2)
 

@@ -29,6 +29,10 @@ class Lp(Norm):
 
     p: Exponent = hyper(3.0, help="exponent p", ge=1, allow_inf=True)
 
+    @property
+    def smooth(self) -> bool:
+        return not (is_one(self.p) or is_inf(self.p))
+
     def value(self, w: Tensor) -> Tensor:
         return lp_value(flat(w), self.p)
 

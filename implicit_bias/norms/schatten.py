@@ -30,6 +30,10 @@ class Schatten(Norm):
 
     p: Exponent = hyper(1.5, help="exponent p", ge=1, allow_inf=True)
 
+    @property
+    def smooth(self) -> bool:
+        return not (is_one(self.p) or is_inf(self.p))
+
     def value(self, w: Tensor) -> Tensor:
         return lp_value(singular_values(w), self.p)
 

@@ -309,7 +309,7 @@ def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, norma
         raise BadInput("schedule=loss_based: needs an unnormalised optimizer (sd, gd, momentum_gd)")
     given = [c["lr"] for c in configs]
     if "auto" in given:
-        automatic = auto_lr(model.unit_step(data, norm), normalised).expand(len(cells)).tolist()
+        automatic = auto_lr(model.unit_step(data, norm), norm, normalised).expand(len(cells)).tolist()
         given = [auto if lr == "auto" else lr for lr, auto in zip(given, automatic, strict=True)]
     resolved = [{**c, "lr": lr} for c, lr in zip(configs, given, strict=True)]
     schedule: Schedule = _batched(SCHEDULES, resolved, data.x.dtype, data.x.device, (-1,))

@@ -1,0 +1,56 @@
+# On a fresh machine `make figures` does everything: environment, runs, figures, claims, report.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PRESET ?= default
+WORKERS ?= 2
+ARGS ?=
+
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup figures report smoke bench test lint typecheck format clean
+
+help:  ## this list
+	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [ARGS=...]'
+	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## the environment in .venv, with the tested versions
+
+# The stamp is the last thing written: an installation that was interrupted is taken up again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'make: Python 3.11 or newer is needed; name one with PYTHON=...' >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+figures: $(READY)  ## every figure with its CSV, the claims and the report (PRESET=default; finished runs are kept)
+	$(BIN)/python -m implicit_bias.report preset=$(PRESET)
+
+report: figures  ## the same: what is finished is only drawn again
+
+smoke: $(READY)  ## the figures in small, in about a minute
+	$(BIN)/python -m implicit_bias.report preset=smoke
+
+bench: $(READY)  ## speed beside the usual and the tight loop
+	$(BIN)/python -m implicit_bias.bench
+
+test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: typecheck  ## style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+typecheck: $(READY)  ## types alone
+	$(BIN)/mypy
+
+format: $(READY)  ## mend style and formatting in place
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove runs, sweeps and caches; figures, tables and the environment stay
+	rm -rf results/runs results/sweeps results/cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find implicit_bias scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

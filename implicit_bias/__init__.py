@@ -1,0 +1,43 @@
+"""Implicit bias on separable data: which margin does an optimizer maximise, how fast, and how do we know?
+
+``python -m implicit_bias.run --help`` describes the command. From Python::
+
+    from implicit_bias import run
+    trajectory, summary = run(optimizer="muon", steps=1000)
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+# MKL's results depend on the alignment of its operands, hence on a run's place in a batch, unless it is told otherwise
+# before it is loaded; some optimizers amplify the last bit to something visible. With this a run gives the same bits
+# alone and in any batch.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["__version__", "run"]
+
+
+def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Compute a run, or a sweep, and return its trajectory and its summary; see :func:`implicit_bias.run.run`."""
+    # Importing the module puts it where this function was, under the same name: it can be called in the same way.
+    from importlib import import_module
+
+    command: Any = import_module("implicit_bias.run")
+    tables: tuple[pandas.DataFrame, pandas.DataFrame] = command.run(*overrides, multirun=multirun, **keys)
+    return tables
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import metadata
+
+    try:
+        return metadata.version("implicit-bias")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"

@@ -1,0 +1,353 @@
+"""From what the user typed to resolved, checked configurations, one for each cell of a sweep.
+
+Hydra composes the YAML files and parses the overrides; its application wrapper is not used, since it reports errors in several
+lines with exit code 1, accepts new keys by ``+key`` and takes 146 ms a cell. Here every combination of group options is
+composed once, and the other keys are set cell by cell.
+"""
+
+import copy
+import itertools
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import cache
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, Transformer
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from implicit_bias.errors import BadInput
+from implicit_bias.manual import (
+    RUNTIME_KEYS,
+    config_directory,
+    either,
+    groups,
+    help_text,
+    main_page,
+    no_such_option,
+    shown,
+    suggestion,
+)
+
+__all__ = ["Cell", "as_override", "cannot_differ", "compose", "help_text"]
+
+Config = dict[str, Any]
+
+#: Groups that may be left empty.
+OPTIONAL_GROUPS = ("norm", "experiment")
+
+_WORD = re.compile(r"[A-Za-z_][\w./-]*")
+_SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep, or the one run there is.
+
+    Attributes:
+        config: Resolved and checked, with canonical types.
+        overrides: What to type to get this cell alone.
+        swept: The swept keys with this cell's values.
+    """
+
+    config: Config
+    overrides: tuple[str, ...]
+    swept: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One override: its key, the values to go through (a single one where it is no sweep), and each as typed."""
+
+    key: str
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+    swept: bool = False
+
+
+def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
+    """The cells that ``overrides`` ask for: one, or under ``multirun`` every combination of the swept values.
+
+    The last sweep varies fastest. Combinations that come to the same configuration (``schedule.lr=.1,0.1``) are one cell.
+
+    Raises:
+        BadInput: one line that names the key and what is allowed. Nothing is returned unless every cell is valid.
+    """
+    settings = [_parsed(text, multirun) for text in overrides]
+    _refuse_repeated(settings)
+    for setting in settings:
+        _check_options(setting)
+    plans = [(chosen, _resolved(_base(chosen), chosen)) for chosen in _combinations(settings)]
+    # The checks import torch; a mistyped key or option is answered before that.
+    from implicit_bias.settings import checked
+
+    cells: dict[str, Cell] = {}
+    for chosen, unchecked in plans:
+        config = checked(unchecked)
+        swept = {s.key: _final(config, s) for s in chosen if s.swept}
+        cell = Cell(config, tuple(f"{s.key}={s.texts[0]}" for s in chosen), swept)
+        cells.setdefault(json.dumps(config, sort_keys=True), cell)
+    return list(cells.values())
+
+
+def as_override(key: str, value: Any) -> str:
+    """The override that gives ``key`` a Python value; a list, tuple or range is a sweep, unless the key takes a list."""
+    from implicit_bias.settings import list_keys
+
+    several = isinstance(value, list | tuple | range)
+    one_list = several and key in list_keys() and not all(isinstance(item, list | tuple) for item in value)
+    if several and not one_list:
+        return f"{key}=choice({','.join(map(_literal, value))})"
+    return f"{key}={_literal(value)}"
+
+
+def cannot_differ(cells: Sequence[Cell]) -> str | None:
+    """One line of warning where a sweep over seeds repeats the same run: the data are fixed and the initial point is zero."""
+    seen: set[str] = set()
+    for cell in cells:
+        config = cell.config
+        key = json.dumps({**config, "seed": None}, sort_keys=True)
+        if config["model"].get("init") == "zero" and key in seen:
+            return (
+                "seed: some runs of this sweep differ in nothing but seed, which changes neither their data nor a zero"
+                " initial point; their results will be equal (sweep dataset.seed instead)"
+            )
+        seen.add(key)
+    return None
+
+
+def _literal(value: Any) -> str:
+    """A Python value in Hydra's grammar; numpy's scalars count as numbers."""
+    if isinstance(value, str):
+        plain = _WORD.fullmatch(value) and value.lower() not in _SPECIAL_WORDS
+        return value if plain else QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, list | tuple | range):
+        return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, os.PathLike):
+        return _literal(os.fspath(value))
+    return shown(value.item() if hasattr(value, "item") else value)
+
+
+def _parsed(text: str, multirun: bool) -> Setting:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if key.startswith("~"):
+        raise BadInput(f"{key.lstrip('~')}: keys cannot be deleted with ~; give a value, or null where null is allowed")
+    if key.startswith("+"):
+        bare = key.lstrip("+")
+        if bare.split(".")[0] in _sections():
+            raise BadInput(f"{bare}: keys cannot be added with +; write {bare}={value}")
+        raise _unknown(bare, " (nor can keys be added with +)")
+    value = " ".join(value.split())
+    if not key or not equals:
+        raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
+    try:
+        override = OverridesParser.create().parse_overrides([text])[0]
+    except HydraException as error:
+        raise BadInput(f"{key}={value}: cannot be read ({_reason(error)}); quote the value: '{key}=\"...\"'") from None
+    if override.package is not None or "/" in key:
+        raise _unknown(key)
+    if not override.is_sweep_override():
+        return Setting(key, (_unquoted(override.value()),), (override.get_value_string().strip(),))
+    if not override.is_discrete_sweep():
+        raise BadInput(f"{key}={value}: must be a value, or with -m several: a,b,c or range(start,stop,step)")
+    if not multirun:
+        command = f"python -m implicit_bias.run -m {shlex.quote(f'{key}={value}')}"
+        raise BadInput(f"{key}={value}: several values need -m: {command}")
+    return _sweep(override, key)
+
+
+def _sweep(override: Override, key: str) -> Setting:
+    if key in RUNTIME_KEYS:
+        raise BadInput(f"{key}: cannot be swept, since it does not change what a run computes; give one value")
+    pattern = override.value()
+    if isinstance(pattern, Glob):
+        names = list(groups().get(key, {}))
+        matching = [n for n in names if _matches(n, pattern.include) and not _matches(n, pattern.exclude)]
+        elements: list[Any] = matching
+    else:
+        elements = list(override.sweep_iterator())
+    if not elements:
+        raise BadInput(f"{key}={override.get_value_string()}: a sweep over no value at all; must have at least one")
+    return Setting(key, tuple(map(_unquoted, elements)), tuple(map(Transformer.str, elements)), swept=True)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _unquoted(value: Any) -> Any:
+    """A parsed value as plain Python."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    return value
+
+
+def _reason(error: HydraException) -> str:
+    """What Hydra's parser has against a value, in a few words."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if lines[0].startswith("LexerNoViableAlt"):
+        return "an unexpected character"
+    return shown(lines[1] if lines[0].startswith("Error parsing override") and len(lines) > 1 else lines[0])
+
+
+def _refuse_repeated(settings: Sequence[Setting]) -> None:
+    keys = [setting.key for setting in settings]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise BadInput(f"{key}: given {keys.count(key)} times; allowed: once")
+
+
+def _check_options(setting: Setting) -> None:
+    """Refuse keys that do not exist whatever the options, and options that do not exist."""
+    group = setting.key.split(".")[0]
+    if group not in _sections():
+        raise _unknown(setting.key)
+    if setting.key not in groups():
+        return
+    options = list(groups()[group])
+    for value in setting.values:
+        if value is None and group in OPTIONAL_GROUPS:
+            continue
+        if not isinstance(value, str) or value not in options:
+            raise no_such_option(group, value, [*options, "null"] if group in OPTIONAL_GROUPS else options)
+
+
+def _sections() -> list[str]:
+    """The first parts of all keys."""
+    return list(dict.fromkeys([*groups(), *(key.split(".")[0] for key in main_page().keys)]))
+
+
+def _unknown(key: str, note: str = "") -> BadInput:
+    """The error for a key whose first part is unknown."""
+    first, dot, rest = key.partition(".")
+    meant = suggestion(first, _sections()).replace("?", f"{dot}{rest}?")
+    return BadInput(f"{key}: unknown key{note}{meant or ';'} allowed: {', '.join(_sections())}")
+
+
+def _meant_option(word: str) -> str:
+    """``, such as optimizer=muon`` for a bare word that is an option."""
+    homes = [f"{group}={word}" for group, options in groups().items() if word in options]
+    return f", such as {either(homes)}" if homes else ", such as optimizer=muon"
+
+
+def _combinations(settings: Sequence[Setting]) -> Iterator[list[Setting]]:
+    """Every combination of values as settings of one value each, the last setting varying fastest."""
+    choices = [[Setting(s.key, (v,), (t,), s.swept) for v, t in zip(s.values, s.texts, strict=True)] for s in settings]
+    return map(list, itertools.product(*choices))
+
+
+def _base(chosen: Sequence[Setting]) -> Config:
+    """The configuration under the options that ``chosen`` names, interpolations unresolved. Shared: not to be changed.
+
+    Hydra takes 0.1 s a composition, too long for every combination of a sweep. Without an experiment, groups know nothing of each
+    other: the defaults are composed once, and each option's file takes the place of its group.
+    """
+    options = {s.key: s.values[0] for s in chosen if s.key in groups()}
+    named = {group: option for group, option in options.items() if option is not None}
+    files = {group: option_file(group, option) for group, option in named.items()}
+    if any(group == "experiment" or "defaults" in file for group, file in files.items()):
+        base = composed(tuple(f"{group}={option}" for group, option in named.items()))
+    else:
+        base = {**composed(()), **files}
+    # Hydra has no override that empties a group.
+    return {**base, **{group: None for group in options if group not in named and group != "experiment"}}
+
+
+@cache
+def composed(choices: tuple[str, ...]) -> Config:
+    """What Hydra makes of the YAML files under a choice of options."""
+    try:
+        with initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
+            return _mapping(OmegaConf.to_container(hydra_compose("config", overrides=list(choices))))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(f"{' '.join(choices) or 'config.yaml'}: {shown(str(error).splitlines()[0])}") from None
+
+
+@cache
+def option_file(group: str, option: str) -> Config:
+    """The file of one option as it stands."""
+    return _mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{option}.yaml")))
+
+
+def _mapping(container: Any) -> Config:
+    if not isinstance(container, dict):
+        raise TypeError("a configuration must be a mapping")
+    return {str(key): value for key, value in container.items()}
+
+
+def _resolved(base: Config, chosen: Sequence[Setting]) -> Config:
+    """A copy of ``base`` with the keys of ``chosen`` set and every interpolation resolved."""
+    config = copy.deepcopy(base)
+    for setting in chosen:
+        if setting.key not in groups():
+            _set(config, setting)
+    try:
+        return _mapping(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "interpolation"
+        raise BadInput(f"{key}: {shown(str(error).splitlines()[0])}") from None
+
+
+def _set(config: Config, setting: Setting) -> None:
+    """Set one dotted key that must exist already."""
+    *path, last = setting.key.split(".")
+    node: Any = config
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node or (path and path[0] in groups() and last == "name"):
+        raise _unknown_here(config, setting)
+    if isinstance(node[last], dict):
+        keys = ", ".join(f"{setting.key}.{key}" for key in node[last])
+        raise BadInput(f"{setting.key}: is a group of keys, not a value; allowed: {keys}")
+    if isinstance(setting.values[0], dict):
+        raise BadInput(f"{setting.key}={setting.texts[0]}: must be one value, not a mapping")
+    node[last] = setting.values[0]
+
+
+def _unknown_here(config: Config, setting: Setting) -> BadInput:
+    """The error for a key that this combination of options does not have."""
+    group, _, last = setting.key.partition(".")
+    typed = f"{setting.key}={setting.texts[0]}"
+    section = config.get(group)
+    option = section.get("name") if isinstance(section, Mapping) else None
+    if group in groups() and last == "name":
+        return BadInput(f"{typed}: an option is chosen by its group; allowed: {group}={setting.texts[0]}")
+    if not isinstance(section, Mapping) and group not in groups():
+        return BadInput(f"{setting.key}: unknown key; allowed: {group}")
+    keys = [f"{group}.{key}" for key in section if key != "name"] if isinstance(section, Mapping) else []
+    owners = [name for name, page in groups().get(group, {}).items() if last in page.keys]
+    if owners:
+        here = f"{group}={option} has no such key" if option else f"no {group} is chosen"
+        needed = either([f"{group}={owner}" for owner in owners])
+        return BadInput(f"{typed}: {here}; {setting.key} needs {needed}, and must be {_rule_in_words(group, owners[0], last)}")
+    meant = suggestion(setting.key, keys)
+    where = f" for {group}={option}" if option else ""
+    return BadInput(f"{setting.key}: unknown key{where}{meant or ';'} allowed: {', '.join(keys) or 'no keys'}")
+
+
+def _rule_in_words(group: str, option: str, key: str) -> str:
+    from implicit_bias.settings import rules
+
+    return rules(group, option)[key].allowed
+
+
+def _final(config: Config, setting: Setting) -> Any:
+    """The value of a swept key as the configuration holds it; the option's name for a group."""
+    if setting.key == "experiment":
+        return setting.values[0]
+    node: Any = config
+    for part in setting.key.split("."):
+        node = node[part]
+    return node["name"] if isinstance(node, dict) else node

@@ -1,0 +1,171 @@
+"""What a figure is: a sweep, a small table made from its runs, a drawing of that table, and claims judged on it.
+
+The drawing and the claims see nothing but the table, which is kept as CSV beside the picture: a figure can be drawn
+again, and its claims judged again, without a run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from implicit_bias.registry import Registry
+
+FIGURES = Registry("implicit_bias.figures", "figure")
+
+#: How much is computed: enough to see that a figure works, what two cores draw in minutes, or the paper's sizes.
+Preset = Literal["smoke", "default", "paper"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+
+class Minutes(NamedTuple):
+    """Minutes of each preset."""
+
+    smoke: float
+    default: float
+    paper: float
+
+
+# Numbers in the committed tables. Six digits are beyond what can be seen in a picture, and keep the files small.
+SIGNIFICANT_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        config: Its resolved configuration.
+        trajectory: Its trajectory, one row a (step, norm).
+    """
+
+    config: Mapping[str, Any]
+    trajectory: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about a figure, judged.
+
+    Attributes:
+        figure, preset: Where it was judged.
+        claim: The statement, one sentence.
+        paper: The number or the law that the source gives; empty if it gives none.
+        measured: What came out.
+        tolerance: How far the two may differ, or the bound that was asked for.
+        holds: The verdict.
+        source: Paper with equation or figure, or whose measurement `paper` is.
+    """
+
+    figure: str
+    claim: str
+    paper: str
+    measured: str
+    tolerance: str
+    holds: bool
+    preset: str
+    source: str
+
+
+CLAIM_COLUMNS = list(Claim.__dataclass_fields__)
+
+
+class Figure(ABC):
+    """One figure. Subclasses are registered, one file each, with ``configs/experiment/<name>.yaml`` beside them."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    #: Paper, with the equation or figure.
+    source: ClassVar[str]
+    #: Place in the report; figures of one place stand by name.
+    order: ClassVar[int] = 100
+    #: Expected minutes of each preset on two cores, from nothing.
+    minutes: ClassVar[Minutes]
+
+    @abstractmethod
+    def caption(self, preset: Preset) -> str:
+        """What is seen, and with which sizes, in a few sentences."""
+
+    @abstractmethod
+    def sweeps(self, preset: Preset) -> list[list[str]]:
+        """The runs, as lists of overrides in the syntax of ``-m``."""
+
+    @abstractmethod
+    def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
+        """The tidy table that is kept, from all runs; measurements that are no run of the engine are made here."""
+
+    @abstractmethod
+    def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
+        """The picture of a table that was read back from its CSV."""
+
+    @abstractmethod
+    def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
+        """The statements that can be judged at this preset's sizes."""
+
+    def claim(
+        self, preset: Preset, text: str, *, measured: str, holds: bool, paper: str = "", tolerance: str = "", source: str = ""
+    ) -> Claim:
+        """A claim of this figure."""
+        return Claim(self.name, text, paper, measured, tolerance, bool(holds), preset, source or self.source)
+
+    def near(
+        self,
+        preset: Preset,
+        text: str,
+        measured: Sequence[float],
+        paper: Sequence[float],
+        tolerance: float,
+        *,
+        relative: bool = False,
+        digits: int = 3,
+        source: str = "",
+    ) -> Claim:
+        """The claim that each measured number is within a tolerance of the given one. A nan is not near anything."""
+        got, want = np.asarray(measured, dtype=float), np.asarray(paper, dtype=float)
+        allowed = tolerance * np.abs(want) if relative else np.full_like(want, tolerance)
+        return self.claim(
+            preset,
+            text,
+            measured=numbers(got, digits),
+            paper=numbers(want, digits),
+            tolerance=f"{tolerance:.0e} relative" if relative and tolerance < 1e-3 else f"{tolerance:g}{' relative' * relative}",
+            holds=bool((np.abs(got - want) <= allowed).all()),
+            source=source,
+        )
+
+
+def numbers(values: Sequence[float] | np.ndarray, digits: int = 3) -> str:
+    """``.167 / .313 / .430``: a few numbers in one cell, with ``digits`` decimals."""
+    return " / ".join(f"{value:.{digits}f}" for value in values)
+
+
+def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Claims as the rows of claims.csv."""
+    return pd.DataFrame([asdict(claim) for claim in claims], columns=CLAIM_COLUMNS)
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Every float to six significant digits."""
+    floats = {c: [float(f"{v:.{SIGNIFICANT_DIGITS}g}") for v in table[c]] for c in table.select_dtypes("float").columns}
+    return table.assign(**floats)
+
+
+def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last step."""
+    return table[table["step"] == table["step"].max()]
+
+
+def one_of(sizes: Mapping[Preset, Any], preset: Preset) -> Any:
+    """The size that a preset asks for; what is not given for ``paper`` is as in ``default``."""
+    return sizes[preset] if preset in sizes else sizes["default"]
+
+
+def one_line(text: str) -> str:
+    """A text with its line breaks taken out."""
+    return " ".join(text.split())

@@ -1,0 +1,25 @@
+"""The momentum version of Figure 2 of Fan et al.: Signum, NMGD and Adam."""
+
+from __future__ import annotations
+
+from implicit_bias.figures.base import FIGURES, Minutes, Preset, one_line, one_of
+from implicit_bias.figures.correlations import CorrelationFigure
+from implicit_bias.figures.fan import MOMENTUM, STEPS
+
+
+@FIGURES.register
+class FanFig2Momentum(CorrelationFigure):
+    """Momentum and Adam without a stability constant turn towards the separator of their own norm."""
+
+    name = "fan_fig2_momentum"
+    order = 13
+    title = "Directions of the momentum methods and of Adam"
+    source = "Fan et al., arXiv 2502.04664, App. A and G"
+    minutes = Minutes(smoke=0.1, default=0.1, paper=0.1)
+    methods = MOMENTUM
+
+    def caption(self, preset: Preset) -> str:
+        return one_line(f"""
+            Cosine with the max-margin separator of each norm against the step, for the {one_of(STEPS, preset):,}-step runs of
+            fan_fig1_momentum. The thick curve is the method's own norm.
+        """)

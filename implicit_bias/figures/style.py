@@ -1,0 +1,190 @@
+"""How everything is drawn: sizes, fonts, and one fixed colour, line and marker for each norm and each optimizer.
+
+The colours of the norms are Okabe and Ito's, which colour-blind readers tell apart; the methods of one norm are shades of
+its colour, told apart by line and marker as well. linf, l2 and spectral look as in the paper: blue squares, orange circles,
+green diamonds.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, ScalarFormatter
+
+# Widths of a one-column and a two-column picture in a paper, inches.
+SINGLE, DOUBLE = 3.3, 6.8
+POINTS_PER_INCH = 72
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.2,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "figure.dpi": 200,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+    "mathtext.fontset": "dejavusans",
+}
+TITLE_SIZE, NOTE_SIZE = 9.5, 7.0
+FAILED = "#b3261e"
+GREY = "#6b6b6b"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a curve looks, and what it is called in words."""
+
+    label: str
+    color: str
+    marker: str
+    line: Any = "-"
+
+    def plot(self, marked: Sequence[int] | None = None) -> dict[str, Any]:
+        """Keywords of ``Axes.plot``, with markers on the points ``marked``; without any where it is None."""
+        markers = {} if marked is None else {"marker": self.marker, "markevery": list(marked)}
+        return {"color": self.color, "linestyle": self.line, "label": self.label, **markers}
+
+    def handle(self, marker: bool = True) -> Line2D:
+        """An entry of a legend."""
+        return Line2D([], [], color=self.color, linestyle=self.line, label=self.label, marker=self.marker if marker else "")
+
+
+NORM_LOOKS = {
+    "linf": Look(r"$\ell_\infty$", "#0072B2", "s"),
+    "l2": Look(r"$\ell_2$", "#E69F00", "o"),
+    "spectral": Look("spectral", "#009E73", "D"),
+    "nuclear": Look("nuclear", "#CC79A7", "^"),
+    "l1": Look(r"$\ell_1$", "#D55E00", "v"),
+    "row": Look("row", "#8C510A", "P"),
+}
+
+DASHED, DOTTED, DASHDOT = (0, (4, 1.6)), (0, (1, 1.3)), (0, (4, 1.4, 1, 1.4))
+OPTIMIZER_LOOKS = {
+    "signgd": Look("SignGD", "#0072B2", "s"),
+    "signum": Look("Signum", "#00406B", "s", DASHED),
+    "adam": Look("Adam", "#56B4E9", "X", DASHDOT),
+    "ngd": Look("NGD", "#E69F00", "o"),
+    "nmgd": Look("NMGD", "#9C6500", "o", DASHED),
+    "gd": Look("GD", "#F2C14E", "h", DOTTED),
+    "momentum_gd": Look("momentum GD", "#C9A227", "H", DASHDOT),
+    "spectral_gd": Look("Spectral-GD", "#009E73", "D"),
+    "muon": Look("Muon", "#00563F", "D", DASHED),
+    "muon_ns": Look("Muon, Newton-Schulz", "#6CCB9F", "d", DASHDOT),
+    "nucgd": Look("NucGD", "#CC79A7", "^"),
+    "coordinate_descent": Look("coordinate descent", "#D55E00", "v"),
+    "row_gd": Look("RowGD", "#8C510A", "P"),
+    "nsd": Look("NSD", "#000000", "p"),
+    "nmd": Look("NMD", "#4D4D4D", "p", DASHED),
+    "sd": Look("SD", "#999999", "p", DOTTED),
+}
+
+
+def norm_look(label: str) -> Look:
+    """The look of a norm; norms without one of their own are grey and go by their label."""
+    return NORM_LOOKS.get(label, Look(label, GREY, "x"))
+
+
+def optimizer_look(name: str) -> Look:
+    """The look of an optimizer; an optimizer without one of its own is grey and goes by its name."""
+    return OPTIMIZER_LOOKS.get(name, Look(name, GREY, "x"))
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib with this module's settings, and nothing left over from the user's."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
+
+
+def panels(rows: int, columns: int, *, width: float = DOUBLE, height: float, **keywords: Any) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of axes, (rows, columns); :func:`header` adds the title later."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **keywords)
+    return figure, axes
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D], **keywords: Any) -> None:
+    """One legend for all panels, in one row under them, where it covers no curve."""
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=len(handles), **{"columnspacing": 1.6, **keywords})
+
+
+def log_spaced(steps: Sequence[float] | np.ndarray, count: int = 10) -> list[int]:
+    """The places of about ``count`` steps at equal distances on a log axis."""
+    logs = np.log(np.asarray(steps, dtype=float))
+    wanted = np.linspace(logs[0], logs[-1], count)
+    return sorted({int(np.abs(logs - w).argmin()) for w in wanted})
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """A log axis with plain numbers where it spans little, powers of ten where it spans much."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+    axis.set_minor_formatter(NullFormatter())
+    decades = np.log10(high / low)
+    if decades < 1.6:
+        ticks = [m * 10.0**e for e in range(-12, 13) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+        axis.set_major_locator(FixedLocator(ticks))
+        formatter = ScalarFormatter()
+        formatter.set_scientific(False)
+        axis.set_major_formatter(formatter)
+    else:
+        axis.set_major_locator(LogLocator(base=10, numticks=7))
+    axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(2, 10)), numticks=100))
+    axes.tick_params(axis=which, which="minor", length=1.6, width=0.5)  # type: ignore[arg-type]
+    axes.grid(False, which="minor")
+
+
+def header(figure: Figure, title: str, notes: Sequence[str] = (), tag: str = "") -> None:
+    """Put the title on top, a tag at its right, and under it, in red, what does not hold; the figure grows by their room."""
+    width, height = figure.get_size_inches()
+    per_line = int(width * POINTS_PER_INCH / (0.53 * NOTE_SIZE))
+    lines = [line for note in notes for line in textwrap.wrap(note, per_line, subsequent_indent="    ")]
+    title_inches = 1.9 * TITLE_SIZE / POINTS_PER_INCH
+    line_inches = 1.4 * NOTE_SIZE / POINTS_PER_INCH
+    top = title_inches + line_inches * len(lines) + (0.04 if lines else 0)
+    total = height + top
+    figure.set_size_inches(width, total)
+    figure.text(0.012, 1 - 0.5 * title_inches / total, title, va="center", size=TITLE_SIZE, weight="bold")
+    figure.text(0.988, 1 - 0.5 * title_inches / total, tag, va="center", ha="right", size=NOTE_SIZE, color=GREY)
+    if lines:
+        y = 1 - title_inches / total
+        figure.text(0.012, y, "\n".join(lines), va="top", size=NOTE_SIZE, color=FAILED, linespacing=1.25)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, 0, 1, height / total))  # type: ignore[call-arg]
+
+
+def saved(figure: Figure, kind: str) -> bytes:
+    """The picture as png or pdf; equal figures give equal bytes (no date, no version in the file)."""
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}[kind]
+    figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()

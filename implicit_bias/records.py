@@ -1,0 +1,371 @@
+"""Run folders, their tables and provenance, and the cache of references: everything that is kept on disk.
+
+A run folder is written whole or not at all: its files go to a temporary sibling, each is flushed to the disk, and one rename
+makes the folder appear. ``provenance.json`` holds the SHA-256 of every other file, so a folder that was cut short or edited
+afterwards is told from a finished one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from implicit_bias.manual import RUNTIME_KEYS
+
+if TYPE_CHECKING:
+    from implicit_bias.reference import Reference
+
+COLUMNS = (
+    "seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound", "correlation",
+    "alignment", "kkt_ratio", "param_norm",
+)  # fmt: skip
+PROVENANCE = "provenance.json"
+REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
+PACKAGES = ("implicit-bias", "torch", "numpy", "pandas", "cvxpy", "clarabel", "highspy", "hydra-core", "omegaconf")
+
+# From 3.1 on pandas always reads floats to the last bit, and complains when it is asked to.
+_PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
+_EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+_HASH_DIGITS = 12
+_PARTIAL = ".partial-"
+
+
+def config_hash(config: Mapping[str, Any], data_fingerprint: str = "") -> str:
+    """Content hash of a resolved configuration: equal exactly when two runs compute the same thing.
+
+    Args:
+        config: Canonical types (see :func:`implicit_bias.settings.checked`).
+        data_fingerprint: Digest of a data file's content, which then stands for its path.
+    """
+    kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS}
+    if data_fingerprint:
+        kept["dataset"] = {key: value for key, value in config["dataset"].items() if key != "path"}
+    text = json.dumps({"config": kept, "data": data_fingerprint}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def run_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
+    """``results/runs/<name>-<hash>``; the name says dataset, model, optimizer, norm (where it is chosen) and seed."""
+    name = config.get("name") or "-".join(_default_name(config))
+    return Path(results_dir) / "runs" / f"{name}-{digest}"
+
+
+def write_run(
+    directory: Path,
+    *,
+    config: Mapping[str, Any],
+    trajectory: pd.DataFrame,
+    summary: pd.DataFrame,
+    weights: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a run folder whole or not at all; one that is there already is replaced.
+
+    Args:
+        directory: As :func:`run_directory` names it.
+        config: The resolved configuration, for ``config.yaml``.
+        trajectory, summary: The two tables; floats are written so that they read back exactly.
+        weights: The arrays of ``final.npz``; without any there is no such file.
+        provenance: What the caller knows (command, device, wall_seconds ...); versions, git state, threads, date and the
+            checksums of the files are added.
+
+    Raises:
+        OSError: the disk is full or not writable. The temporary folder is gone then, and a former run is still there.
+        ValueError: the trajectory does not have exactly the columns of the contract.
+    """
+    if tuple(trajectory.columns) != COLUMNS:
+        raise ValueError(f"trajectory columns must be {', '.join(COLUMNS)}; got {', '.join(map(str, trajectory.columns))}")
+    files = {
+        "trajectory.csv": csv_bytes(trajectory),
+        "summary.csv": csv_bytes(summary),
+        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode(),
+    }
+    if weights:
+        files["final.npz"] = _npz_bytes(weights)
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    story = {**surroundings(), **provenance, "files": checksums}
+    files[PROVENANCE] = (json.dumps(story, indent=2, default=str) + "\n").encode()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(directory.parent)
+    with _temporary_sibling(directory) as partial:
+        for name, content in files.items():
+            _write_flushed(partial / name, content)
+        _flush_folder(partial)
+        _move_into_place(partial, directory)
+    _flush_folder(directory.parent)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the folder holds a whole run, unchanged since it was written; a damaged one is mentioned in one line on stderr."""
+    if not directory.is_dir():
+        return False
+    damage = _damage(directory)
+    if damage:
+        warn(f"{directory}: {damage}; the run is computed again")
+    return damage is None
+
+
+def read_run(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trajectory and the summary of a finished run, every float as it was computed."""
+    return read_table(directory / "trajectory.csv"), read_table(directory / "summary.csv")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The resolved configuration of a finished run."""
+    config: dict[str, Any] = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV file of this package; floats read back to the last bit."""
+    return pd.read_csv(path, **_EXACT_FLOATS)
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """A table as CSV: shortest representations that round-trip, empty where there is no value."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+class ReferenceCache:
+    """Solved references by the content of the data, the norm's label and the method; one file each, shared between processes."""
+
+    def __init__(self, results_dir: str | Path) -> None:
+        self.directory = Path(results_dir) / "cache" / "references"
+
+    def path(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Path:
+        """The file of one reference."""
+        digest = hashlib.sha256(f"{label} {method} ".encode())
+        for array in (x, y):
+            digest.update(f"{array.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return self.directory / f"{label}-{method}-{digest.hexdigest()[:16]}.npz"
+
+    def get(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Reference | None:
+        """The reference, or None where it has yet to be solved; a corrupted file counts as none, with one line on stderr."""
+        path = self.path(x, y, label, method)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            warn(f"{path}: cannot be read ({error.strerror}); the reference is solved again")
+            return None
+        try:
+            reference = _reference_from(content)
+            if reference.norm != label or reference.separator.shape[-1] != x.shape[-1] or len(reference.weights) != len(x):
+                raise ValueError("of another problem")
+        except Exception:  # damaged bytes surface as almost anything: BadZipFile, zlib.error, EOFError, KeyError, MemoryError ...
+            warn(f"{path}: corrupted; the reference is solved again")
+            return None
+        return reference
+
+    def put(self, x: np.ndarray, y: np.ndarray, label: str, method: str, reference: Reference) -> None:
+        """Keep a reference. Raises OSError where the disk is full or not writable."""
+        arrays = {f.name: np.asarray(getattr(reference, f.name)) for f in fields(reference)}
+        atomic_write_bytes(self.path(x, y, label, method), _npz_bytes(arrays))
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, its folder made if need be. Raises OSError, leaving what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _partial_name(path)
+    try:
+        _write_flushed(temporary, content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """:func:`atomic_write_bytes` for text, in UTF-8."""
+    atomic_write_bytes(path, text.encode())
+
+
+def surroundings() -> dict[str, Any]:
+    """Where and with what a run is computed: git state of the checkout, versions, machine, threads, date."""
+    return {
+        **_git_state(),
+        "versions": _versions(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": _threads(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def warn(line: str) -> None:
+    """One line on stderr; nothing is wrong enough to stop for."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def _default_name(config: Mapping[str, Any]) -> Iterator[str]:
+    yield config["dataset"]["name"]
+    yield config["model"]["name"]
+    yield config["optimizer"]["name"]
+    norm = config.get("norm")
+    if norm:
+        yield norm["name"] + "".join(f"{value:g}" for key, value in norm.items() if key != "name")
+    yield f"seed{config['seed']}"
+
+
+def _damage(directory: Path) -> str | None:
+    """What is wrong with a run folder, in words; None if nothing is."""
+    try:
+        story = json.loads((directory / PROVENANCE).read_bytes())
+        checksums = dict(story["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{PROVENANCE} is missing or damaged"
+    for name in sorted({*REQUIRED, *checksums}):
+        try:
+            content = (directory / name).read_bytes()
+        except OSError:
+            return f"{name} is missing"
+        if hashlib.sha256(content).hexdigest() != checksums.get(name):
+            return f"{name} was changed"
+    return None
+
+
+def _reference_from(content: bytes) -> Reference:
+    from implicit_bias.reference import Reference  # imports torch
+
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return Reference(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
+
+
+def _npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _temporary_sibling(directory: Path) -> Iterator[Path]:
+    """An empty folder beside ``directory`` that is gone afterwards, unless it was moved away."""
+    partial = _partial_name(directory)
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial_name(path: Path) -> Path:
+    """A name beside ``path`` that no other process or thread takes, and that tells whose it is."""
+    return path.with_name(f"{_PARTIAL}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
+
+
+def _move_into_place(partial: Path, directory: Path) -> None:
+    """Rename ``partial`` to ``directory``, where another process may be about to do the same."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            os.rename(partial, directory)
+            return
+        if not directory.is_dir():
+            break
+        # A folder that is not empty cannot be renamed over: the former run steps aside, and comes back if the new one
+        # cannot take its place.
+        with _temporary_sibling(directory) as aside, contextlib.suppress(FileNotFoundError):
+            os.rename(directory, aside)
+            try:
+                os.rename(partial, directory)
+                return
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.rename(aside, directory)
+        time.sleep(0.01)
+    os.rename(partial, directory)
+
+
+@cache
+def _remove_leftovers(runs: Path) -> None:
+    """Remove what processes of this machine left when they were killed in the middle of writing; once a process."""
+    mine = f"{_PARTIAL}{socket.gethostname()}-"
+    for leftover in runs.glob(f"{mine}*"):
+        pid = leftover.name.removeprefix(mine).split("-")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(directory: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@cache
+def _git_state() -> dict[str, Any]:
+    """``git_sha`` and ``git_dirty`` of the checkout that the package runs from; both null outside of one."""
+    root = Path(__file__).resolve().parent.parent
+    nothing: dict[str, Any] = {"git_sha": None, "git_dirty": None}
+    if not (root / ".git").exists():
+        return nothing  # installed: the repository around a virtual environment is not ours
+    try:
+        return {
+            "git_sha": _git(root, "rev-parse", "HEAD").strip(),
+            "git_dirty": bool(_git(root, "status", "--porcelain").strip()),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return nothing
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _threads() -> int | None:
+    """Threads that torch computes with; null where torch was never needed."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())

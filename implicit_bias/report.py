@@ -1,0 +1,353 @@
+"""Every figure from nothing: ``python -m implicit_bias.report [preset=default] [only=fan_fig1,rates]``.
+
+Computes the runs that the figures need (finished ones are skipped), and writes for each figure its table, png and pdf, and
+for all of them claims.csv and report.md: to ``results_dir`` for the default preset, to ``results_dir/<preset>`` for the others.
+
+Exit codes: 0 done, even if a claim does not hold (it is shown as such then); 1 a figure could not be made; 2 bad input;
+130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from implicit_bias.errors import BadInput
+from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK, limit_threads
+
+if TYPE_CHECKING:
+    from implicit_bias.figures import Claim, Figure, Preset, Run
+    from implicit_bias.sweep import Progress
+
+HELP = """usage: python -m implicit_bias.report [key=value]
+
+Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims.
+
+  preset=default      smoke (a minute), default (minutes on two cores) or paper (the paper's sizes; hours)
+  only=null           figures to draw, as in only=fan_fig1,rates; null for all
+  results_dir=results where runs/, figures/, claims.csv and report.md go; presets other than default to a folder of theirs in it
+  redraw=false        true: draw and judge the tables that are there, without any run
+  force=false         true: compute again what is finished
+
+figures: {figures}
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    preset: Preset = "default"
+    only: tuple[str, ...] = ()
+    results_dir: str = "results"
+    redraw: bool = False
+    force: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where this preset's files go."""
+        base = Path(self.results_dir)
+        return base if self.preset == "default" else base / self.preset
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says. Returns the exit code."""
+    limit_threads()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if {"-h", "--help"} & set(arguments):
+            from implicit_bias.figures import FIGURES
+
+            print(HELP.format(figures=", ".join(FIGURES.names())), end="")
+            return DONE
+        return report(request_from(arguments))
+    except BadInput as error:
+        _say(f"error: {error}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted; finished runs are kept, and the same command goes on from there")
+        return INTERRUPTED
+    except OSError as error:
+        _say(f"error: {error.filename or 'results_dir'}: {error.strerror or error}")
+        return FAILED
+
+
+def request_from(arguments: Sequence[str]) -> Request:
+    """The request that ``key=value`` arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
+    request = Request()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in Request.__dataclass_fields__:
+            close = get_close_matches(key, list(Request.__dataclass_fields__), n=1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            raise BadInput(f"{key}: unknown key; {meant}allowed: {', '.join(f'{k}=' for k in Request.__dataclass_fields__)}")
+        request = replace(request, **{key: _value(key, value)})
+    return request
+
+
+def _value(key: str, value: str) -> Any:
+    from implicit_bias.figures import FIGURES, Preset
+
+    if key == "preset":
+        if value not in get_args(Preset):
+            raise BadInput(f"preset={value}: must be one of {', '.join(get_args(Preset))}")
+        return value
+    if key == "only":
+        names = () if value == "null" else tuple(value.split(","))
+        for name in names:
+            if name not in FIGURES:
+                raise BadInput(f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}")
+        return names
+    if key == "results_dir":
+        if not value:
+            raise BadInput("results_dir=: must be a folder")
+        return value
+    if value not in ("true", "false"):
+        raise BadInput(f"{key}={value}: must be true or false")
+    return value == "true"
+
+
+def report(request: Request) -> int:
+    """Make the figures, then the tables of all of them. Returns the exit code."""
+    from implicit_bias.terminal import Progress
+
+    figures = _chosen(request.only)
+    if not request.redraw:
+        minutes = sum(getattr(figure.minutes, request.preset) for figure in figures)
+        _say(f"{len(figures)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet")
+    failures: dict[str, str] = {}
+    claims: list[Claim] = []
+    with Progress() as progress:
+        for i, figure in enumerate(figures):
+            try:
+                claims += _make(figure, request, _Titled(progress, f"[{i + 1}/{len(figures)}] {figure.name}"))
+            except (KeyboardInterrupt, OSError):
+                raise
+            except Exception as error:  # one broken figure must not cost the others
+                failures[figure.name] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                if os.environ.get(TRACEBACK):
+                    traceback.print_exc()
+    _write_tables(request, claims)
+    _print_claims(claims)
+    print(f"report: {request.folder / 'report.md'}", flush=True)
+    for name, reason in failures.items():
+        _say(f"error: {name}: {reason} (set {TRACEBACK}=1 for the traceback)")
+    return FAILED if failures else DONE
+
+
+def _chosen(only: Sequence[str]) -> list[Figure]:
+    """The figures to make, in the order of the report."""
+    from implicit_bias.figures import FIGURES
+
+    figures: list[Figure] = [FIGURES.get(name)() for name in only or FIGURES.names()]
+    return sorted(figures, key=lambda figure: (figure.order, figure.name))
+
+
+class _Titled:
+    """Progress of one figure's runs on the display that all figures share."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._title = title
+        self.status("")
+
+    def status(self, text: str) -> None:
+        self._progress.status(f"{self._title}: {text}" if text else self._title)
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        self._progress.advance(steps, total, own_ratio)
+
+
+def _make(figure: Figure, request: Request, progress: _Titled) -> list[Claim]:
+    """One figure: runs, table, verdicts, picture; each file written whole or not at all."""
+    from implicit_bias.figures.base import rounded
+    from implicit_bias.figures.style import drawing, header, saved
+    from implicit_bias.records import atomic_write_bytes, csv_bytes, read_table
+
+    target = request.folder / "figures" / figure.name
+    if not request.redraw:
+        runs, seconds = _runs(figure, request, progress)
+        progress.status("measuring and drawing")
+        began = time.perf_counter()
+        table = figure.table(runs, request.preset)
+        seconds += time.perf_counter() - began
+        atomic_write_bytes(target.with_suffix(".csv"), csv_bytes(rounded(table)))
+        _keep_minutes(request.folder, figure.name, seconds / 60)
+    elif not target.with_suffix(".csv").exists():
+        raise FileNotFoundErrorOfFigure(f"redraw=true: {target.with_suffix('.csv')} does not exist; draw it without redraw first")
+    table = read_table(target.with_suffix(".csv"))
+    claims = figure.claims(table, request.preset)
+    with drawing():
+        picture = figure.draw(table, request.preset)
+        tag = "" if request.preset == "default" else f"preset {request.preset}"
+        header(picture, figure.title, _failed_notes(claims), tag)
+        for kind in ("png", "pdf"):
+            atomic_write_bytes(target.with_suffix(f".{kind}"), saved(picture, kind))
+    return claims
+
+
+class FileNotFoundErrorOfFigure(RuntimeError):
+    """A table that was to be drawn again is not there."""
+
+
+def _failed_notes(claims: Sequence[Claim], most: int = 5) -> list[str]:
+    """What is written under the title: the claims that do not hold."""
+    failed = [c for c in claims if not c.holds]
+    notes = [
+        f"Does not hold: {c.claim}: {c.measured}{f', paper {c.paper}' if c.paper else ''} ({c.tolerance})" for c in failed[:most]
+    ]
+    return [*notes, f"... and {len(failed) - most} more claims."] if len(failed) > most else notes
+
+
+def _runs(figure: Figure, request: Request, progress: _Titled) -> tuple[list[Run], float]:
+    """The figure's runs in the order of its sweeps, and the seconds that computing them took, now or before."""
+    from implicit_bias.configuration import compose
+    from implicit_bias.figures import Run
+    from implicit_bias.sweep import execute
+
+    fixed = [f"results_dir={json.dumps(str(request.folder))}", f"force={str(request.force).lower()}"]
+    configs = [cell.config for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]
+    unique = {json.dumps(config, sort_keys=True): config for config in configs}
+    outcomes = execute(
+        list(unique.values()), command=f"python -m implicit_bias.report preset={request.preset}", progress=progress
+    )
+    by_key = dict(zip(unique, outcomes, strict=True))
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            raise RuntimeError(f"a run failed: {outcome.error}")
+    runs = []
+    for config in configs:
+        trajectory = by_key[json.dumps(config, sort_keys=True)].trajectory
+        assert trajectory is not None
+        runs.append(Run(config, trajectory))
+    return runs, _computing_seconds([cast(Path, outcome.directory) for outcome in outcomes])
+
+
+def _computing_seconds(directories: Sequence[Path]) -> float:
+    """Wall time of runs and their references, from their provenance; a reference that several runs share counts once."""
+    total, references = 0.0, {}
+    for directory in directories:
+        story = json.loads((directory / "provenance.json").read_bytes())
+        total += story["wall_seconds"]
+        references.update({(label, r["lower"], r["upper"]): r["seconds"] for label, r in story["references"].items()})
+    return total + sum(references.values())
+
+
+def _keep_minutes(folder: Path, name: str, minutes: float) -> None:
+    from implicit_bias.records import atomic_write_text
+
+    path = folder / "figures" / "minutes.json"
+    known = _minutes(folder)
+    known[name] = round(minutes, 2)
+    atomic_write_text(path, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+
+def _minutes(folder: Path) -> dict[str, float]:
+    try:
+        return dict(json.loads((folder / "figures" / "minutes.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
+    """claims.csv and report.md; what was judged before of figures that were not asked for now is kept."""
+    from implicit_bias.figures.base import claims_table
+    from implicit_bias.records import atomic_write_bytes, atomic_write_text, csv_bytes
+
+    figures = _chosen(())
+    made = {figure.name for figure in _chosen(request.only)}
+    kept = [claim for claim in read_claims(request.folder / "claims.csv") if claim.figure not in made]
+    place = {figure.name: i for i, figure in enumerate(figures)}
+    claims = sorted([c for c in (*kept, *fresh) if c.figure in place], key=lambda claim: place[claim.figure])
+    atomic_write_bytes(request.folder / "claims.csv", csv_bytes(claims_table(claims)))
+    atomic_write_text(request.folder / "report.md", "\n".join(_markdown(request, figures, claims)) + "\n")
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The claims of a claims.csv; none where there is no such file, or one of another layout."""
+    import pandas as pd
+
+    from implicit_bias.figures.base import CLAIM_COLUMNS, Claim
+
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(rows.columns) != CLAIM_COLUMNS:
+        return []
+    return [Claim(**{**cast(dict[str, Any], row), "holds": row["holds"] == "True"}) for row in rows.to_dict("records")]
+
+
+def _markdown(request: Request, figures: Sequence[Figure], claims: Sequence[Claim]) -> Iterator[str]:
+    holding = sum(claim.holds for claim in claims)
+    minutes = _minutes(request.folder)
+    yield "# Report"
+    yield ""
+    option = "" if request.preset == "default" else f" preset={request.preset}"
+    yield f"Made by `python -m implicit_bias.report{option}`. {holding} of {len(claims)} claims hold."
+    yield "Every number is measured; those under *paper* are from the source that `claims.csv` names. Minutes are the computing"
+    yield "time of the runs and references that a figure needs; figures may share runs."
+    for figure in figures:
+        if not (request.folder / "figures" / f"{figure.name}.png").exists():
+            continue
+        yield from ("", f"## {figure.name}: {figure.title}", "", f"![{figure.title}](figures/{figure.name}.png)", "")
+        yield f"{figure.caption(request.preset)}"
+        yield ""
+        took = f" ({minutes[figure.name]:.1f} minutes)" if figure.name in minutes else ""
+        yield f"`python -m implicit_bias.report{option} only={figure.name}`{took}. Source: {figure.source}."
+        yield from _markdown_claims([claim for claim in claims if claim.figure == figure.name])
+
+
+def _markdown_claims(claims: Sequence[Claim]) -> Iterator[str]:
+    if not claims:
+        return
+    yield from ("", "| claim | paper | measured | tolerance | holds |", "| --- | --- | --- | --- | --- |")
+    for claim in claims:
+        cells = (claim.claim, claim.paper, claim.measured, claim.tolerance, "yes" if claim.holds else "**no**")
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _print_claims(claims: Sequence[Claim]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in ("figure", "claim", "paper", "measured", "tolerance", ""):
+        table.add_column(name, overflow="fold")
+    before = ""
+    for claim in claims:
+        verdict = "[green]holds[/]" if claim.holds else "[bold red]does not hold[/]"
+        shown = [_escaped(text) for text in (claim.claim, claim.paper, claim.measured, claim.tolerance)]
+        table.add_row("" if claim.figure == before else claim.figure, *shown, verdict)
+        before = claim.figure
+    console = Console() if sys.stdout.isatty() else Console(no_color=True, width=160, highlight=False)
+    if claims:
+        console.print(table)
+    holding = sum(claim.holds for claim in claims)
+    console.print(f"{holding} of {len(claims)} claims hold", highlight=False)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

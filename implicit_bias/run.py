@@ -1,0 +1,296 @@
+"""The command: ``python -m implicit_bias.run [group=option] [key=value]``, ``-m`` for a sweep; and the same from Python.
+
+Exit codes: 0 done, 1 a run or cell failed, 2 bad input (nothing was computed), 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from implicit_bias.errors import BadInput, NotSeparable
+
+# Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from implicit_bias.configuration import Cell
+    from implicit_bias.sweep import Outcome
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+COMMAND = "python -m implicit_bias.run"
+FLAGS = {"-h": "--help", "-m": "--multirun"}
+TRACEBACK = "IMPLICIT_BIAS_TRACEBACK"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MOST_FOLDERS = 8
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does, with an exit code of its own."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line: its flags by their long names, and its overrides."""
+
+    flags: frozenset[str]
+    overrides: tuple[str, ...]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
+    limit_threads()
+    try:
+        with _terminable():
+            return _answer(_request(sys.argv[1:] if argv is None else argv))
+    except (BadInput, NotSeparable) as error:
+        return _complain(error, BAD_INPUT)
+    except KeyboardInterrupt as error:
+        _say("interrupted; finished runs are kept, and the same command goes on from there")
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; without this Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+            return FAILED
+        _say(f"error: {type(error).__name__}: {_line(error)} (this is a bug; set {TRACEBACK}=1 for the traceback)")
+        return FAILED
+
+
+def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compute a run, or a sweep, exactly as the command does: folders are written, and finished runs are read back.
+
+    ``run("optimizer=muon", "steps=100")``, ``run(["optimizer=muon", "steps=100"])`` and ``run(optimizer="muon", steps=100)``
+    are the same; dotted keys go in a mapping, ``run(**{"dataset.dim": 5})``. A list, tuple or range is a sweep over it.
+
+    Args:
+        overrides: What one would type, as strings or lists of strings.
+        multirun: Allow sweeps in the strings, as ``-m`` does.
+        keys: Keys with Python values.
+
+    Returns:
+        The trajectory and the summary, with the columns of ``trajectory.csv`` and ``summary.csv``. For a sweep those of all
+        cells, with a column for each swept key that is not among them; cells that failed are left out with a warning.
+
+    Raises:
+        BadInput: as the command's exit code 2; the message names the key.
+        NotSeparable: the classes of the only run there is cannot be separated.
+        RuntimeError: no run could be computed.
+    """
+    from implicit_bias.configuration import as_override, compose
+
+    typed = [text for item in overrides for text in ([item] if isinstance(item, str) else item)]
+    given = [as_override(key, value) for key, value in keys.items()]
+    cells = compose([*typed, *given], multirun=multirun or any("=choice(" in text for text in given))
+    outcomes = _execute(cells, f"implicit_bias.run({', '.join(map(repr, [*typed, *given]))})")
+    _raise_failures(cells, outcomes)
+    good = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status != "failed"]
+    return _stacked([(c, o.trajectory) for c, o in good]), _stacked([(c, o.summary) for c, o in good])
+
+
+def limit_threads() -> None:
+    """Cap the threads of numerical libraries at the processors this process may use; what the user has set stays.
+
+    Libraries count the machine's cores: in a container with a share of them, threads then wait for each other. It has to be
+    done before numpy and torch are imported.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, str(available_processors()))
+
+
+def available_processors() -> int:
+    """Processors that this process may use: its affinity mask, and the quota of its control group where there is one."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return max(1, count)
+
+
+def _request(arguments: Sequence[str]) -> Request:
+    known = ("--help", "--multirun", "--cfg", "--version")
+    flags, overrides = [], []
+    for position, argument in enumerate(arguments):
+        if argument == "job" and position and arguments[position - 1] == "--cfg":
+            continue  # Hydra's spelling
+        if argument.startswith("-") and "=" not in argument:
+            flag = FLAGS.get(argument, argument)
+            if flag not in known:
+                raise BadInput(f"{argument}: unknown flag; allowed: -m, --multirun, -h, --help, --cfg, --version")
+            flags.append(flag)
+        else:
+            overrides.append(argument)
+    return Request(frozenset(flags), tuple(overrides))
+
+
+def _answer(request: Request) -> int:
+    if "--help" in request.flags:
+        from implicit_bias.manual import help_text
+
+        print(help_text(), flush=True)
+        return DONE
+    if "--version" in request.flags:
+        from implicit_bias import __version__
+
+        print(f"implicit_bias {__version__}", flush=True)
+        return DONE
+    from implicit_bias.configuration import cannot_differ, compose
+
+    multirun = "--multirun" in request.flags
+    cells = compose(request.overrides, multirun)
+    if "--cfg" in request.flags:
+        _print_configurations(cells)
+        return DONE
+    warning = cannot_differ(cells)
+    if warning:
+        _say(f"warning: {warning}")
+    command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
+    try:
+        outcomes = _execute(cells, command)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}{where}")
+        return FAILED
+    _show(cells, outcomes, multirun)
+    sys.stdout.flush()
+    return _report_failures(cells, outcomes, multirun)
+
+
+def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
+    from implicit_bias.sweep import execute
+    from implicit_bias.terminal import Progress
+
+    with Progress(enabled=cells[0].config["progress"] == "auto") as progress:
+        return execute([cell.config for cell in cells], command=command, progress=progress)
+
+
+def _print_configurations(cells: Sequence[Cell]) -> None:
+    """Every composed configuration as a YAML document."""
+    import yaml
+
+    print("---\n".join(yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True) for cell in cells), end="", flush=True)
+
+
+def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
+    """The table of what was computed, or was there already, and where the files are."""
+    from implicit_bias.terminal import print_table, results_table, sweep_table
+
+    good = [(cell.swept, outcome.summary) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
+    if not good:
+        return
+    skipped = sum(outcome.status == "skipped" for outcome in outcomes)
+    folders = list(dict.fromkeys(str(outcome.directory) for outcome in outcomes if outcome.directory is not None))
+    if len(folders) > MOST_FOLDERS:
+        folders = [f"{len(folders)} folders in {Path(folders[0]).parent}"]
+    if multirun:
+        done = sum(outcome.status == "done" for outcome in outcomes)
+        failed = len(outcomes) - done - skipped
+        counts = f"{done} computed, {skipped} finished before, {failed} failed"
+        print_table(sweep_table(good), [counts, *folders])
+    else:
+        before = ["finished before; force=true computes it again"] if skipped else []
+        print_table(results_table(good[0][1]), [*before, *folders])
+
+
+def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:
+    """List what failed, with the command that computes it again. Returns the exit code."""
+    failed = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status == "failed"]
+    if not failed:
+        return DONE
+    if not multirun:
+        outcome = failed[0][1]
+        return _complain(_error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "not_separable") else FAILED)
+    _say(f"{len(failed)} of {len(cells)} cells failed:")
+    for cell, outcome in failed:
+        _say(f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip())
+    all_unusable = len(failed) == len(cells) and all(outcome.error_kind == "bad_input" for _, outcome in failed)
+    return BAD_INPUT if all_unusable else FAILED
+
+
+def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
+    """Raise where nothing could be computed, warn where something could not."""
+    import warnings
+
+    failed = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status == "failed"]
+    if failed and len(failed) == len(cells):
+        raise _error(failed[0][1])
+    for cell, outcome in failed:
+        warnings.warn(f"{' '.join(cell.overrides)}: {_line(_error(outcome))}", RuntimeWarning, stacklevel=3)
+
+
+def _error(outcome: Outcome) -> Exception:
+    """The exception that tells of a failed cell."""
+    kinds = {"bad_input": BadInput, "not_separable": NotSeparable, "io": OSError}
+    return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
+
+
+def _stacked(tables: Sequence[tuple[Cell, pd.DataFrame | None]]) -> pd.DataFrame:
+    """One table of the cells' tables, the swept keys that are not columns already in front."""
+    import pandas as pd
+
+    parts = []
+    for cell, table in tables:
+        if table is not None:
+            extra = {key: value for key, value in cell.swept.items() if key not in table.columns}
+            front = pd.DataFrame({key: [value] * len(table) for key, value in extra.items()}, index=table.index)
+            parts.append(pd.concat([front, table], axis="columns"))
+    return pd.concat(parts, ignore_index=True)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that nothing is left half-written."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(error: Exception, code: int) -> int:
+    _say(f"error: {_line(error)}")
+    return code
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class _CallableModule(ModuleType):
+    """Makes ``from implicit_bias import run`` callable whether it finds the package's function or, once imported, this module."""
+
+    def __call__(self, *overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return run(*overrides, multirun=multirun, **keys)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,312 @@
+"""The typed check of one resolved configuration: what each key may be, and which keys go together.
+
+The rules come from the registries: every field that a registered class declares with ``hyper`` is a key with a type, a
+range and a default, so a new optimizer or dataset is checked without a line here. Plain dictionaries in, canonical ones
+out: 1e4 and 10000 steps are the same run, and have the same hash.
+"""
+
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from implicit_bias.datasets import DATASETS
+from implicit_bias.datasets.base import MAX_SEED
+from implicit_bias.errors import BadInput
+from implicit_bias.losses import LOSSES
+from implicit_bias.manual import either, no_such_option, shown, suggestion
+from implicit_bias.models import MODELS
+from implicit_bias.norms import NORMS, make_norm
+from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.registry import HyperSpec, Registry, hyper, hyper_fields
+from implicit_bias.schedules import SCHEDULES
+
+Config = dict[str, Any]
+
+REGISTRIES: dict[str, Registry] = {
+    "dataset": DATASETS,
+    "model": MODELS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "norm": NORMS,
+    "schedule": SCHEDULES,
+}
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_KINDS = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The keys of a run that belong to no group."""
+
+    seed: int = hyper(1, help="the run's seed", ge=0, le=MAX_SEED)
+    steps: int = hyper(10_000, help="updates to make", ge=1)
+    reference: str = hyper("exact", help="optima to compare with", choices=("exact", "certified", "none"))
+    precision: str = hyper("float64", help="of every computation", choices=("float64", "float32"))
+    device: str = hyper("auto", help="where to compute", choices=("auto", "cpu", "cuda"))
+    results_dir: str = hyper("results", help="where runs and caches go")
+    name: str | None = hyper(None, help="name of the run's folder")
+    force: bool = hyper(False, help="compute again what is finished")
+    progress: str = hyper("auto", help="progress bar", choices=("auto", "off"))
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """The keys ``log.<field>``."""
+
+    norms: list[str] = hyper(("linf", "l1", "l2", "spectral", "nuclear"), help="norms to measure")
+    points: int = hyper(60, help="about how many steps to record", ge=2)
+    weights: str = hyper("last", help="parameters to keep", choices=("last", "all", "none"))
+    kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key may be: as a pydantic type, and in words that follow "must be"."""
+
+    type: Any
+    allowed: str
+    is_list: bool = False
+
+
+def checked(config: Mapping[str, Any]) -> Config:
+    """The canonical form of a resolved configuration: types exact, labels of norms normalised, ``norm`` filled in.
+
+    Raises:
+        BadInput: one line that begins with the key and says what is allowed.
+    """
+    rest = {key: value for key, value in config.items() if key not in REGISTRIES and key != "log"}
+    run = _fields("", RunSettings, rest, others=[*REGISTRIES, "log"])
+    log = _fields("log", LogSettings, _section(config, "log"))
+    parts = {group: None if config.get(group) is None else _part(group, config) for group in REGISTRIES}
+    for group in REGISTRIES:
+        if parts[group] is None and group != "norm":
+            raise BadInput(f"{group}: missing; allowed: {_options(group)}")
+    _check_device(run["device"])
+    _check_name(run["name"])
+    if not run["results_dir"]:
+        raise BadInput("results_dir=: must be the path of a folder")
+    log["norms"] = _norm_labels(log["norms"])
+    parts["norm"] = _checked_norm(parts)
+    _check_schedule(parts)
+    return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log}
+
+
+@cache
+def rules(group: str, option: str | None = None) -> dict[str, Rule]:
+    """The rules of the keys of an option (``optimizer``, ``muon``), of ``log``, or of the run itself (``""``)."""
+    cls = {"": RunSettings, "log": LogSettings}.get(group) or REGISTRIES[group].get(str(option))
+    hints = typing.get_type_hints(cls)
+    return {name: _rule(hints[name], field.default, field.metadata["hyper"]) for name, field in hyper_fields(cls).items()}
+
+
+@cache
+def list_keys() -> frozenset[str]:
+    """The dotted keys whose value is a list, so that a list given to one of them is one value and no sweep."""
+    options = [("log", None), *((group, name) for group, registry in REGISTRIES.items() for name in registry)]
+    return frozenset(f"{group}.{key}" for group, option in options for key, rule in rules(group, option).items() if rule.is_list)
+
+
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key, {})
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{key}={shown(value)}: is a group of keys, not a value")
+    return value
+
+
+def _part(group: str, config: Mapping[str, Any]) -> Config:
+    """One group of the configuration: its option's name, and the option's fields."""
+    keys = dict(_section(config, group))
+    name = keys.pop("name", None)
+    if name not in REGISTRIES[group]:
+        raise no_such_option(group, name, REGISTRIES[group].names())
+    return {"name": name, **_fields(group, REGISTRIES[group].get(name), keys, option=name)}
+
+
+def _fields(
+    prefix: str, cls: type, values: Mapping[str, Any], *, option: str | None = None, others: Sequence[str] = ()
+) -> Config:
+    """``values`` validated against the fields of ``cls``, missing ones filled with defaults, in the order of declaration."""
+    try:
+        model: BaseModel = _model(prefix, option).model_validate(dict(values))
+    except ValidationError as error:
+        key = str(error.errors(include_url=False)[0]["loc"][0])
+        dotted = f"{prefix}.{key}" if prefix else key
+        known = rules(prefix, option)
+        if key not in known:
+            allowed = ", ".join([*known, *others]) or "no keys"
+            where = f" for {prefix}={option}" if option else ""
+            raise BadInput(f"{dotted}: unknown key{where}; allowed: {allowed}") from None
+        raise BadInput(f"{dotted}={shown(values[key])}: must be {known[key].allowed}") from None
+    return {name: getattr(model, name) for name in hyper_fields(cls)}
+
+
+@cache
+def _model(group: str, option: str | None) -> type[BaseModel]:
+    cls = {"": RunSettings, "log": LogSettings}.get(group) or REGISTRIES[group].get(str(option))
+    known = rules(group, option)
+    fields: dict[str, Any] = {name: (known[name].type, _plain(field.default)) for name, field in hyper_fields(cls).items()}
+    return create_model(f"{group or 'run'}_{option}", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _rule(hint: Any, default: Any, spec: HyperSpec) -> Rule:
+    """The rule of a field, from its annotation where that says something, else from its default.
+
+    Numeric fields are annotated loosely where a batch may hold a tensor in them; then the default tells the type. A default
+    that is a word, in a field with numeric bounds, is a word that may stand for a number (``schedule.lr=auto``).
+    """
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    members = set(typing.get_args(hint)) if is_union else {hint}
+    optional = types.NoneType in members
+    lists = [m for m in members if typing.get_origin(m) in (list, tuple)]
+    if spec.choices is not None:
+        rule = Rule(Literal[tuple(spec.choices)], either(spec.choices))
+    elif lists:
+        item = _scalar(typing.get_args(lists[0])[0], HyperSpec(""))
+        rule = Rule(list[item.type], f"a list [a,b,...] of {item.allowed.split()[-1]}s", is_list=True)  # type: ignore[name-defined]
+    elif isinstance(default, str) and _bounded(spec):
+        number = _scalar(float, spec)
+        rule = Rule(Literal[default] | number.type, f"'{default}' or {number.allowed}")
+    else:
+        kind = next((k for k in _KINDS if k in members), type(default))
+        rule = _scalar(kind, spec)
+    return Rule(rule.type | None, f"null or {rule.allowed}", rule.is_list) if optional else rule
+
+
+def _scalar(kind: type, spec: HyperSpec) -> Rule:
+    """The rule of one boolean, integer, number or text."""
+    bounds: dict[str, Any] = {k: b for k in ("ge", "gt", "le", "lt") if (b := getattr(spec, k)) is not None}
+    if kind is bool:
+        return Rule(Annotated[bool, Field(strict=True)], "true or false")
+    if kind is int:
+        return Rule(Annotated[int, BeforeValidator(_integral), Field(strict=True, **bounds)], f"an integer{_range(spec)}")
+    if kind is float:
+        number = Annotated[float, BeforeValidator(_number if spec.allow_inf else _finite), Field(strict=True, **bounds)]
+        return Rule(number, f"a number{_range(spec)}")
+    return Rule(Annotated[str, BeforeValidator(_text), Field(strict=True)], "a text")
+
+
+def _bounded(spec: HyperSpec) -> bool:
+    return any(bound is not None for bound in (spec.ge, spec.gt, spec.le, spec.lt))
+
+
+def _range(spec: HyperSpec) -> str:
+    """`` in [0, 1)`` or `` >= 1``."""
+    low = spec.ge if spec.ge is not None else spec.gt
+    high = spec.le if spec.le is not None else spec.lt
+    if low is not None and (high is not None or spec.allow_inf):
+        closed = spec.le is not None or (high is None and spec.allow_inf)
+        upper = "inf" if high is None else f"{high}"
+        return f" in {'[' if spec.ge is not None else '('}{low}, {upper}{']' if closed else ')'}"
+    if low is not None:
+        return f" {'>=' if spec.ge is not None else '>'} {low}"
+    if high is not None:
+        return f" {'<=' if spec.le is not None else '<'} {high}"
+    return ""
+
+
+def _integral(value: Any) -> Any:
+    """1e4 is an integer; 1.5, true and "1" are left for the strict check to refuse."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _number(value: Any) -> Any:
+    """An integer is a number, nan is none, and -0.0 is 0.0 (so that equal configurations hash equal)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("too large") from None
+    if isinstance(value, float):
+        if math.isnan(value):
+            raise ValueError("not a number")
+        return value + 0.0
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """As :func:`_number`, without infinities."""
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError("infinite")
+    return _number(value)
+
+
+def _text(value: Any) -> Any:
+    """``dataset.label=3`` names a column: a bare integer is a text where a text is asked for."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _options(group: str) -> str:
+    return ", ".join(REGISTRIES[group].names())
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda" and not has_cuda():
+        raise BadInput("device=cuda: no CUDA GPU is available here; allowed: auto, cpu")
+
+
+@cache
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not _FOLDER_NAME.fullmatch(name):
+        raise BadInput(f"name={shown(name)}: must be null, or letters, digits, '.', '_' and '-' (at most 100, no sign first)")
+
+
+def _norm_labels(labels: Sequence[str]) -> list[str]:
+    """The labels in their one spelling (``lp3`` for ``lp3.0``), each once, in the order given."""
+    return list(dict.fromkeys(_norm_label(label, labels) for label in labels))
+
+
+def _norm_label(label: str, labels: Sequence[str]) -> str:
+    try:
+        return make_norm(label).label
+    except (KeyError, ValueError):
+        exponents = [name for name in NORMS if hyper_fields(NORMS.get(name))]
+        plain = [name for name in NORMS if name not in exponents]
+        allowed = f"{', '.join(plain)}, and {' or '.join(f'{e}<p>' for e in exponents)} with p in [1, inf] such as lp3"
+        close = suggestion(label, NORMS)
+        raise BadInput(f"log.norms={shown(labels)}: no norm is called {shown(label)}{close or ';'} allowed: {allowed}") from None
+
+
+def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
+    """``norm`` as the optimizer reads it: named or l2 for those that take one, null for those with a norm of their own.
+
+    Naming the default makes ``optimizer=nsd`` and ``optimizer=nsd norm=l2`` one run.
+    """
+    norm, optimizer = parts["norm"], parts["optimizer"]["name"]
+    own: str | None = OPTIMIZERS.get(optimizer).own_norm
+    if own is None:
+        return norm if norm is not None else {"name": "l2"}
+    if norm is not None:
+        readers = [name for name in OPTIMIZERS if OPTIMIZERS.get(name).own_norm is None]
+        raise BadInput(
+            f"norm={norm['name']}: norm is read by optimizer={either(readers)} only;"
+            f" optimizer={optimizer} works in its own ({own}), leave norm out"
+        )
+    return None
+
+
+def _check_schedule(parts: Mapping[str, Any]) -> None:
+    schedule, optimizer = parts["schedule"]["name"], parts["optimizer"]["name"]
+    if SCHEDULES.get(schedule).per_loss and OPTIMIZERS.get(optimizer).normalised:
+        fitting = [name for name in OPTIMIZERS if not OPTIMIZERS.get(name).normalised]
+        plain = [name for name in SCHEDULES if not SCHEDULES.get(name).per_loss]
+        raise BadInput(
+            f"schedule={schedule}: steps of optimizer={optimizer} do not shrink with the loss; allowed: schedule={either(plain)},"
+            f" or an unnormalised optimizer ({', '.join(fitting)})"
+        )

@@ -1,0 +1,197 @@
+"""What a person sees: a progress bar while runs are computed, and the table of what came out."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+#: A summary with the values of the swept keys of its cell.
+Swept = tuple[Mapping[str, Any], pd.DataFrame]
+
+SEED_KEYS = ("seed", "dataset.seed")
+MOST_ROWS = 40
+# Without a terminal there is no width to ask for; then tables are as wide as they need.
+PLAIN_WIDTH = 120
+NO_VALUE = "-"
+LEGEND = "* the optimizer's own norm   + best ratio"
+
+
+class Progress:
+    """A bar on stderr with rate, time left and the ratio in the optimizer's own norm; nothing where stderr is no terminal.
+
+    Used as a context manager; it is a :class:`implicit_bias.sweep.Progress`.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            _Rate(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[ratio]}"),
+        )
+        visible = enabled and sys.stderr.isatty()
+        self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
+        self._task = self._bar.add_task("starting", total=None, ratio="")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def status(self, text: str) -> None:
+        """Say what is being done."""
+        self._bar.update(self._task, description=text)
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
+        ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
+        self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
+
+
+class _Rate(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f} steps/s")
+
+
+def results_table(summary: pd.DataFrame) -> Table:
+    """One run, a row a norm: the margin reached, the optimum, their ratio, and the interval proven to hold the optimum.
+
+    Args:
+        summary: The columns of ``summary.csv``.
+    """
+    table = _table("optimizer", "norm", right=("margin", "optimum", "ratio", "certified optimum"))
+    best = _best(summary["ratio"])
+    for i, (_, row) in enumerate(summary.iterrows()):
+        table.add_row(
+            str(row["optimizer"]) if i == 0 else "",
+            _own(str(row["norm"]), bool(row["own"])),
+            _number(row["margin"]),
+            _number(row["max_margin"]),
+            _ratio(row["ratio"], row.name == best),
+            f"[{_number(row['margin'])}, {_number(row['upper_bound'])}]" if _known(row["upper_bound"]) else NO_VALUE,
+            style="bold" if row["own"] else None,
+        )
+    return table
+
+
+def sweep_table(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> Table:
+    """A sweep, aggregated over seeds: mean and smallest ratio of every combination of the other swept keys, under every norm.
+
+    Where that is more than ``most_rows`` rows only the optimizers' own norms are shown, and where it still is, the first of them.
+    The last column is the mean of margin / upper bound: at least so much of the optimum is proven to be reached.
+    """
+    swept = [key for key in dict.fromkeys(key for values, _ in cells for key in values) if key not in SEED_KEYS]
+    keys = swept if "optimizer" in swept else ["optimizer", *swept]
+    groups = _aggregated(cells, keys)
+    if sum(len(rows) for rows in groups.values()) > most_rows:
+        groups = {values: rows[rows["own"]] for values, rows in groups.items()}
+    table = _table(*_short(keys), "norm", right=("runs", "margin", "ratio", "least", "proven"))
+    left = most_rows
+    for values, rows in groups.items():
+        best = _best(rows["ratio"]) if len(rows) > 1 else None
+        for i, (index, row) in enumerate(rows.head(left).iterrows()):
+            table.add_row(
+                *(values if i == 0 else [""] * len(values)),
+                _own(str(row["norm"]), bool(row["own"])),
+                str(int(row["runs"])),
+                _number(row["margin"]),
+                _ratio(row["ratio"], index == best),
+                _ratio(row["least"]),
+                _ratio(row["proven"]),
+                style="bold" if row["own"] else None,
+            )
+        left = max(0, left - len(rows))
+    hidden = sum(len(rows) for rows in groups.values()) - most_rows
+    if hidden > 0:
+        table.add_row(f"... and {hidden} more", style="dim")
+    return table
+
+
+def print_table(table: Table, lines: Sequence[str] = ()) -> None:
+    """Print a table and then lines to stdout; without colours where that is no terminal."""
+    console = Console() if sys.stdout.isatty() else Console(no_color=True, width=PLAIN_WIDTH, highlight=False)
+    console.print(table)
+    for line in (LEGEND, *lines):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(*left: str, right: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _aggregated(cells: Sequence[Swept], keys: Sequence[str]) -> dict[tuple[str, ...], pd.DataFrame]:
+    """For each combination of values of ``keys``, a frame with one row a norm: runs, margin, ratio, least, proven."""
+    parts: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    for values, summary in cells:
+        known = {"optimizer": summary["optimizer"].iloc[0], **values}
+        parts.setdefault(tuple(_text(known.get(key)) for key in keys), []).append(summary)
+    return {values: _over_seeds(pd.concat(summaries)) for values, summaries in parts.items()}
+
+
+def _over_seeds(summaries: pd.DataFrame) -> pd.DataFrame:
+    with_bound = summaries.assign(proven=summaries["margin"] / summaries["upper_bound"])
+    by_norm = with_bound.groupby(["norm", "own"], sort=False)
+    aggregates: dict[str, tuple[str, str | Callable[[pd.Series], Any]]] = {
+        "runs": ("norm", "size"),
+        "margin": ("margin", "mean"),
+        "ratio": ("ratio", "mean"),
+        "least": ("ratio", "min"),
+        "proven": ("proven", "mean"),
+    }
+    return by_norm.agg(**aggregates).reset_index()
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """Keys without their group where that leaves them different."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def _known(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _number(value: Any) -> str:
+    """Four significant digits, the last zeros kept; the files have them all."""
+    return f"{value:#.4g}".rstrip(".") if _known(value) else NO_VALUE
+
+
+def _ratio(value: Any, best: bool | None = None) -> str:
+    """A ratio, and in a column where one of them is marked the mark or the place for it."""
+    mark = {None: "", False: " ", True: "+"}[best]
+    return (f"{value:.4f}" if _known(value) else NO_VALUE) + mark
+
+
+def _own(label: str, own: bool) -> str:
+    return f"{label} *" if own else label
+
+
+def _best(ratios: pd.Series) -> Any:
+    """The index of the largest ratio; None where there is none."""
+    return ratios.idxmax() if ratios.notna().any() else None

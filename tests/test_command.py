@@ -1,0 +1,570 @@
+"""The command and its Python twin: exit codes, one-line errors, tables, and what is imported when."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import implicit_bias
+from implicit_bias import manual, sweep, terminal
+from implicit_bias.configuration import compose
+from implicit_bias.errors import BadInput, NotSeparable
+from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.records import COLUMNS
+from implicit_bias.run import Terminated, available_processors, limit_threads, main
+from implicit_bias.sweep import Outcome
+
+Config = dict[str, Any]
+NORMS = ("linf", "l1", "l2", "spectral", "nuclear")
+
+
+def tables(config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables such as a run of ``config`` may give."""
+    rows = [
+        {"seed": config["seed"], "step": step, "norm": norm, "margin": 0.8 + 0.01 * i, "max_margin": 1.0, "upper_bound": 1.01}
+        for step in (0, config["steps"])
+        for i, norm in enumerate(NORMS)
+    ]
+    trajectory = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    last = trajectory.tail(len(NORMS)).reset_index(drop=True)
+    own = last["norm"] == "spectral"
+    return trajectory, last.assign(optimizer=config["optimizer"]["name"], own=own, ratio=last["margin"] / last["max_margin"])
+
+
+def outcome(config: Config, status: str = "done") -> Outcome:
+    trajectory, summary = tables(config)
+    name = f"{config['optimizer']['name']}-{config['seed']}"
+    return Outcome(config, Path("results/runs") / name, status, trajectory=trajectory, summary=summary)  # type: ignore[arg-type]
+
+
+def failure(config: Config, error: str, kind: Any) -> Outcome:
+    return Outcome(config, None, "failed", error=error, error_kind=kind)
+
+
+Result = Callable[[Config], Outcome]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Result], list[str]]:
+    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given."""
+
+    def install(result: Result) -> list[str]:
+        commands = []
+
+        def execute(cells: Sequence[Config], *, command: str, progress: Any = None) -> list[Outcome]:
+            commands.append(command)
+            progress.status("computing")
+            progress.advance(1, 2, 0.5)
+            return [result(config) for config in cells]
+
+        monkeypatch.setattr(sweep, "execute", execute)
+        return commands
+
+    return install
+
+
+def one_line(text: str) -> str:
+    assert text.endswith("\n")
+    assert text.count("\n") == 1, text
+    return text.rstrip("\n")
+
+
+# --- exit codes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["optimizr=muon"], "error: optimizr: unknown key; did you mean optimizer?"),
+        (["+foo=1"], "error: foo: unknown key"),
+        (["optimizer=mu0n"], "error: optimizer=mu0n: no such option; did you mean muon?"),
+        (["steps=-5"], "error: steps=-5: must be an integer >= 1"),
+        (["norm.p=0.5"], "error: norm.p=0.5: "),
+        (["schedule.lr=abc"], "error: schedule.lr=abc: must be 'auto' or a number > 0"),
+        (["dataset.num_classes=1"], "error: dataset.num_classes=1: must be an integer >= 2"),
+        (["seed=1,2"], "error: seed=1,2: several values need -m"),
+        (["seed=range(2"], "error: seed=range(2: cannot be read"),
+        (["--frobnicate"], "error: --frobnicate: unknown flag; allowed: -m, --multirun, -h, --help"),
+        (["-x"], "error: -x: unknown flag"),
+        (["-m", "optimizer=muon,mu0n"], "error: optimizer=mu0n: no such option"),
+        (["--cfg", "steps=0"], "error: steps=0: "),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_one_line_before_anything_is_computed(
+    fake: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
+) -> None:
+    commands = fake(outcome)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert one_line(captured.err).startswith(line)
+    assert captured.out == ""
+    assert commands == []
+
+
+def test_a_run_that_is_done(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = fake(outcome)
+    assert main(["steps=5", "name=a"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert commands == ["python -m implicit_bias.run steps=5 name=a"]
+    assert captured.out.splitlines()[-1] == "results/runs/muon-1"
+
+
+def test_a_finished_run_says_so(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(lambda config: outcome(config, "skipped"))
+    assert main([]) == 0
+    assert "finished before; force=true computes it again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "code"), [("bad_input", 2), ("not_separable", 2), ("io", 1), ("internal", 1), (None, 1)])
+def test_exit_code_of_a_failed_run(fake: Any, capsys: pytest.CaptureFixture[str], kind: str | None, code: int) -> None:
+    fake(lambda config: failure(config, "something\nwent wrong", kind))
+    assert main([]) == code
+    captured = capsys.readouterr()
+    assert one_line(captured.err) == "error: something went wrong"
+    assert captured.out == ""
+
+
+def test_a_sweep_with_failed_cells_finishes_the_others_and_lists_the_failed_with_commands(
+    fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(lambda config: failure(config, "the classes overlap", "not_separable") if config["seed"] == 1 else outcome(config))
+    assert main(["-m", "seed=range(3)", "optimizer=muon,ngd", "dataset.noise=0.5", "log.norms=[l1]"]) == 1
+    captured = capsys.readouterr()
+    assert "4 computed, 0 finished before, 2 failed" in captured.out
+    lines = captured.err.splitlines()
+    assert lines[0] == "2 of 6 cells failed:"
+    assert lines[1] == "  the classes overlap"
+    assert lines[2] == "    python -m implicit_bias.run seed=1 optimizer=muon dataset.noise=0.5 'log.norms=[l1]'"
+    assert len(lines) == 5
+
+
+def test_the_command_that_computes_a_failed_cell_again_is_that_cell(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import shlex
+
+    seen: list[Config] = []
+
+    def fail(config: Config) -> Outcome:
+        seen.append(config)
+        return failure(config, "broken", "internal")
+
+    fake(fail)
+    assert main(["-m", "optimizer=nsd", "norm=lp", "norm.p=choice(1.5,inf)", "name='a-b'", "log.norms=[l1],[l2,lp3]"]) == 1
+    commands = [line.strip() for line in capsys.readouterr().err.splitlines() if line.startswith("    ")]
+    assert len(commands) == 4
+    for command, config in zip(commands, list(seen), strict=True):
+        (cell,) = compose(shlex.split(command)[3:])
+        assert cell.config == config
+
+
+def test_a_sweep_in_which_all_input_is_bad_is_exit_code_2(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(lambda config: failure(config, "dataset.path=x.npz: there is no such file", "bad_input"))
+    assert main(["-m", "dataset=file", "dataset.path=x.npz", "steps=1,2"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def raising(error: BaseException) -> Result:
+    def result(config: Config) -> Outcome:
+        raise error
+
+    return result
+
+
+def test_ctrl_c_is_130_and_one_line(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(KeyboardInterrupt()))
+    assert main([]) == 130
+    assert one_line(capsys.readouterr().err).startswith("interrupted; finished runs are kept")
+
+
+def test_sigterm_ends_the_work_like_ctrl_c(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(config: Config) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+        raise AssertionError("not reached")
+
+    fake(terminate)
+    assert main([]) == 143
+    assert one_line(capsys.readouterr().err).startswith("interrupted")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert issubclass(Terminated, KeyboardInterrupt)
+
+
+def test_off_the_main_thread_signals_are_left_alone(fake: Any) -> None:
+    fake(outcome)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(["progress=off"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_an_unexpected_error_is_one_line_and_the_traceback_on_request(
+    fake: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMPLICIT_BIAS_TRACEBACK", raising=False)
+    fake(raising(KeyError("a key\nof ours")))
+    assert main([]) == 1
+    line = one_line(capsys.readouterr().err)
+    assert line.startswith("error: KeyError: ")
+    assert "IMPLICIT_BIAS_TRACEBACK=1" in line
+    monkeypatch.setenv("IMPLICIT_BIAS_TRACEBACK", "1")
+    assert main([]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_a_full_disk_names_results_dir(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(OSError(28, "No space left on device", "results/runs/x")))
+    assert main(["results_dir=results"]) == 1
+    assert one_line(capsys.readouterr().err) == "error: results_dir=results: No space left on device (results/runs/x)"
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "implicit_bias.run", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=quick()) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_warns_in_one_line_where_seeds_cannot_differ(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(outcome)
+    assert main(["-m", "seed=1,2", "dataset.seed=1"]) == 0
+    assert one_line(capsys.readouterr().err).startswith("warning: seed: ")
+
+
+# --- flags -----------------------------------------------------------------------------------------------------------
+
+
+def quick() -> dict[str, str]:
+    root = str(Path(implicit_bias.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": root}
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag, "optimizer=muon"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == manual.help_text() + "\n"
+    assert max(map(len, captured.out.splitlines())) <= 120
+
+
+def test_help_and_mistyped_keys_import_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from implicit_bias.run import main\n"
+        "codes = main(['--help']), main(['--version'])\n"
+        "early = {'torch', 'cvxpy', 'pandas', 'numpy', 'hydra', 'rich', 'pydantic'} & set(sys.modules)\n"
+        "codes += main(['optimizr=muon']), main(['optimizer=mu0n'])\n"
+        "late = {'torch', 'cvxpy', 'pandas'} & set(sys.modules)\n"
+        "print(codes, sorted(early), sorted(late))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=quick())
+    assert done.stdout.splitlines()[-1] == "(0, 0, 2, 2) [] []"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"implicit_bias \S+\n", capsys.readouterr().out)
+    assert implicit_bias.__version__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        implicit_bias.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("flags", [["--cfg"], ["--cfg", "job"]])
+def test_cfg_prints_the_configuration_and_computes_nothing(
+    fake: Any, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    commands = fake(outcome)
+    assert main([*flags, "optimizer=adam", "seed=3"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed == compose(["optimizer=adam", "seed=3"])[0].config
+    assert commands == []
+
+
+def test_cfg_of_a_sweep_prints_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cfg", "-m", "seed=1,2"]) == 0
+    assert [config["seed"] for config in yaml.safe_load_all(capsys.readouterr().out)] == [1, 2]
+
+
+def test_threads_are_capped_and_the_users_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert os.environ["MKL_NUM_THREADS"] == str(available_processors())
+    assert 1 <= available_processors() <= (os.cpu_count() or 1)
+
+
+# --- from Python -----------------------------------------------------------------------------------------------------
+
+
+def test_three_ways_to_say_the_same(fake: Any) -> None:
+    commands = fake(outcome)
+    dotted: dict[str, Any] = {"dataset.dim": 5}
+    results = [
+        implicit_bias.run("optimizer=muon", "steps=100", "dataset.dim=5"),
+        implicit_bias.run(["optimizer=muon", "steps=100", "dataset.dim=5"]),
+        implicit_bias.run(optimizer="muon", steps=100, **dotted),
+    ]
+    assert commands[2] == "implicit_bias.run('optimizer=muon', 'steps=100', 'dataset.dim=5')"
+    for trajectory, summary in results:
+        assert list(trajectory.columns) == list(COLUMNS)
+        pd.testing.assert_frame_equal(summary, results[0][1])
+
+
+def test_run_is_a_function_and_a_module_whichever_is_imported_first() -> None:
+    script = (
+        "from implicit_bias import run\n"
+        "first = run\n"
+        "import implicit_bias.run\n"
+        "from implicit_bias import run\n"
+        "for each in (first, run, run.run):\n"
+        "    try:\n"
+        "        each(steps=0)\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+        "assert run.main(['steps=0']) == 2\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=quick())
+    assert done.stdout == "steps=0: must be an integer >= 1\n" * 3, done.stderr
+
+
+def test_lists_sweep_and_the_tables_say_which_is_which(fake: Any) -> None:
+    fake(outcome)
+    dotted: dict[str, Any] = {"schedule.lr": [0.1, "auto"]}
+    trajectory, summary = implicit_bias.run(steps=5, seed=[1, 2], **dotted)
+    assert list(trajectory.columns) == ["schedule.lr", *COLUMNS]
+    assert len(summary) == 4 * len(NORMS)
+    assert list(summary["schedule.lr"].unique()) == [0.1, "auto"]
+    assert sorted(summary["seed"].unique()) == [1, 2]
+    again, _ = implicit_bias.run("steps=5", "seed=1,2", "schedule.lr=0.1,auto", multirun=True)
+    assert len(again) == len(trajectory)
+
+
+def test_a_list_for_a_key_that_takes_one_is_no_sweep(fake: Any) -> None:
+    fake(outcome)
+    dotted: dict[str, Any] = {"log.norms": ["l1", "l2"]}
+    trajectory, _ = implicit_bias.run(**dotted)
+    assert list(trajectory.columns) == list(COLUMNS)
+
+
+def test_bad_input_from_python_is_an_exception(fake: Any) -> None:
+    commands = fake(outcome)
+    with pytest.raises(BadInput, match="steps='5': must be an integer >= 1"):
+        implicit_bias.run(steps="5")
+    with pytest.raises(BadInput, match="seed=1,2: several values need -m"):
+        implicit_bias.run("seed=1,2")
+    assert commands == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "exception"), [("bad_input", BadInput), ("not_separable", NotSeparable), ("io", OSError), ("internal", RuntimeError)]
+)
+def test_a_failed_run_is_an_exception(fake: Any, kind: Any, exception: type[Exception]) -> None:
+    fake(lambda config: failure(config, "what happened", kind))
+    with pytest.raises(exception, match="what happened"):
+        implicit_bias.run()
+
+
+def test_failed_cells_of_a_sweep_are_warnings(fake: Any) -> None:
+    fake(lambda config: failure(config, "overlap", "not_separable") if config["seed"] == 1 else outcome(config))
+    with pytest.warns(RuntimeWarning, match="seed=1: overlap"):
+        _, summary = implicit_bias.run(seed=[1, 2])
+    assert list(summary["seed"].unique()) == [2]
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def printed(table: Any, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    terminal.print_table(table)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose([])[0].config
+    _, summary = tables(config)
+    lines = printed(terminal.results_table(summary), capsys)
+    assert lines[0].split() == ["optimizer", "norm", "margin", "optimum", "ratio", "certified", "optimum"]
+    row = next(line for line in lines if "spectral" in line)
+    assert row.split() == ["spectral", "*", "0.8300", "1.000", "0.8300", "[0.8300,", "1.010]"]
+    assert sum("+" in line for line in lines[2:-1]) == 1
+    assert "nuclear" in next(line for line in lines[2:] if "+" in line)
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
+def test_tables_fit_80_columns(optimizer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose([f"optimizer={optimizer}"])[0].config
+    _, summary = tables(config)
+    summary["norm"] = summary["norm"].replace("spectral", "schatten1.5")
+    if OPTIMIZERS.get(optimizer).own_norm is not None:  # only those that take a norm can have this one for their own
+        summary["own"] = summary["norm"] == "nuclear"
+    summary[["margin", "max_margin", "upper_bound"]] *= 0.012345
+    assert max(map(len, printed(terminal.results_table(summary), capsys))) <= 80
+    swept = [({"optimizer": optimizer, "schedule.lr": 0.01, "seed": seed}, summary) for seed in range(3)]
+    assert max(map(len, printed(terminal.sweep_table(swept), capsys))) <= 80
+
+
+def test_a_table_without_references_or_margins_shows_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose(["reference=none"])[0].config
+    _, summary = tables(config)
+    summary[["max_margin", "ratio", "upper_bound"]] = np.nan
+    summary.loc[0, "margin"] = np.nan
+    lines = printed(terminal.results_table(summary), capsys)
+    assert lines[2].split() == ["muon", "linf", "-", "-", "-", "-"]
+    summary["margin"] = -0.5
+    assert "-0.5000" in printed(terminal.results_table(summary), capsys)[2]
+    assert "nan" not in "".join(printed(terminal.sweep_table([({"seed": 1}, summary)]), capsys))
+
+
+def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = compose(["optimizer=muon,ngd", "seed=range(4)"], multirun=True)
+    swept = []
+    for cell in cells:
+        _, summary = tables(cell.config)
+        summary["ratio"] += 0.01 * cell.config["seed"]
+        swept.append((cell.swept, summary))
+    lines = printed(terminal.sweep_table(swept), capsys)
+    assert lines[0].split() == ["optimizer", "norm", "runs", "margin", "ratio", "least", "proven"]
+    assert len(lines) == 2 + 2 * len(NORMS) + 1
+    row = next(line for line in lines if "spectral" in line)
+    assert row.split() == ["spectral", "*", "4", "0.8300", "0.8450", "0.8300", "0.8218"]
+
+
+def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = compose(["optimizer=muon,ngd", "schedule.lr=range(1,60)", "seed=1,2"], multirun=True)
+    swept = [(cell.swept, tables(cell.config)[1]) for cell in cells]
+    lines = printed(terminal.sweep_table(swept), capsys)
+    assert len(lines) == 2 + terminal.MOST_ROWS + 2
+    assert f"... and {2 * 59 - terminal.MOST_ROWS} more" in lines[-2]
+
+
+def test_many_folders_are_counted_not_listed(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(outcome)
+    assert main(["-m", "seed=range(30)"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "30 computed, 0 finished before, 0 failed",
+        "30 folders in results/runs",
+    ]
+
+
+def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.Progress() as progress:
+        progress.status("solving")
+        progress.advance(5, 10, 0.5)
+    assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal_shows_rate_and_own_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with terminal.Progress() as progress:
+        progress.status("muon, 3 runs")
+        for step in range(1, 11):
+            progress.advance(step, 10, float("nan") if step == 1 else 0.9876)
+    written = stream.getvalue()
+    assert "muon, 3 runs" in written
+    assert "ratio 0.9876" in written
+    assert "steps/s" in written
+
+
+def test_progress_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with terminal.Progress(enabled=False) as progress:
+        progress.advance(1, 2, 0.5)
+    assert stream.getvalue() == ""
+
+
+# --- for real --------------------------------------------------------------------------------------------------------
+
+SMALL = ["steps=20", "dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3"]
+SMALL += ["log.norms=[linf,l2]", "log.points=5", "progress=off"]
+
+
+def test_a_real_run_is_written_then_skipped_then_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*SMALL, f"results_dir={tmp_path}/out"]
+    assert main(arguments) == 0
+    first = capsys.readouterr()
+    assert first.err == ""
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    assert first.out.splitlines()[-1] == str(folder)
+    assert main(arguments) == 0
+    assert "finished before" in capsys.readouterr().out
+    provenance = (folder / "provenance.json").read_bytes()
+    assert main([*arguments, "force=true", "device=cpu"]) == 0
+    assert [path.name for path in (tmp_path / "out" / "runs").iterdir()] == [folder.name]
+    assert (folder / "provenance.json").read_bytes() != provenance
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_hydra_leaves_nothing_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "reference=none"]) == 0
+    assert main(["-m", *SMALL, "reference=none", "seed=1,2"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"results"}
+
+
+def test_data_that_cannot_be_separated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noisy = [*SMALL, "dataset.dim=1", "dataset.samples_per_class=20", "dataset.noise=5", f"results_dir={tmp_path}"]
+    noisy.remove("dataset.dim=6")
+    noisy.remove("dataset.samples_per_class=3")
+    noisy.remove("dataset.noise=0.3")
+    assert main(noisy) == 2
+    assert "separated" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists() or list((tmp_path / "runs").iterdir()) == []
+    assert main([*noisy, "reference=none"]) == 0
+    capsys.readouterr()
+    assert main(["-m", *noisy, "dataset.seed=1,2"]) == 1
+    assert "2 of 2 cells failed:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["/proc/nowhere", "/dev/null/x"])
+def test_a_results_dir_that_cannot_be_written(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "reference=none", f"results_dir={where}"]) == 1
+    assert f"results_dir={where}: " in one_line(capsys.readouterr().err)
+
+
+def test_ctrl_c_in_the_middle_of_a_real_run(tmp_path: Path) -> None:
+    arguments = ["steps=100000000", "reference=none", "progress=off", f"results_dir={tmp_path}/out"]
+    script = (
+        "import importlib, sys\n"
+        "module = importlib.import_module('implicit_bias.sweep.execute')\n"
+        "from implicit_bias.run import main\n"
+        "simulate = module.simulate\n"
+        "def announced(*arguments):\n"
+        "    print('started', flush=True)\n"
+        "    return simulate(*arguments)\n"
+        "module.simulate = announced\n"
+        f"sys.exit(main({arguments!r}))\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quick()) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert one_line(process.stderr.read()).startswith("interrupted")
+    runs = tmp_path / "out" / "runs"
+    assert not runs.exists() or list(runs.iterdir()) == []

@@ -1,0 +1,444 @@
+"""Overrides in, resolved and checked configurations out; every mistake is one line that names its key."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from implicit_bias import configuration, manual, settings
+from implicit_bias.configuration import as_override, cannot_differ, compose
+from implicit_bias.errors import BadInput
+from implicit_bias.manual import config_directory, groups, help_text, main_page
+from implicit_bias.registry import hyper_fields
+from implicit_bias.settings import REGISTRIES, LogSettings, RunSettings, checked, rules
+
+OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
+PRIMARY = yaml.safe_load((config_directory() / "config.yaml").read_text())
+
+
+def config_of(*overrides: str) -> dict[str, Any]:
+    (cell,) = compose(overrides)
+    return cell.config
+
+
+# What the user typed, and what the one line must contain: the key first, then what is allowed.
+BAD = [
+    ("optimizr=muon", "optimizr: unknown key; did you mean optimizer?"),
+    ("optimizr.beta=0.5", "optimizr.beta: unknown key; did you mean optimizer.beta?"),
+    ("optimizer.bta=0.5", "optimizer.bta: unknown key for optimizer=muon; did you mean optimizer.beta?"),
+    ("foo=1", "foo: unknown key; allowed: dataset, model"),
+    ("+foo=1", "foo: unknown key (nor can keys be added with +); allowed: dataset"),
+    ("++foo=1", "foo: unknown key"),
+    ("+seed=1", "seed: keys cannot be added with +; write seed=1"),
+    ("~seed", "seed: keys cannot be deleted with ~"),
+    ("~norm=l2", "norm: keys cannot be deleted with ~"),
+    ("hydra.run.dir=x", "hydra.run.dir: unknown key"),
+    ("hydra/launcher=joblib", "hydra/launcher: unknown key"),
+    ("optimizer@x=muon", "optimizer@x: unknown key"),
+    ("optimizer=mu0n", "optimizer=mu0n: no such option; did you mean muon? allowed: adam, "),
+    ("optimizer=null", "optimizer=null: no such option; allowed: adam, "),
+    ("optimizer=[muon]", "optimizer=[muon]: no such option"),
+    ("optimizer={a: b}", "optimizer={a:b}: no such option"),
+    ("optimizer.name=adam", "optimizer.name=adam: an option is chosen by its group; allowed: optimizer=adam"),
+    ("norm=l7", "norm=l7: no such option"),
+    ("muon", "muon: must be key=value, such as optimizer=muon"),
+    ("=3", "=3: must be key=value"),
+    ("seed=1,2", "seed=1,2: several values need -m: python -m implicit_bias.run -m seed=1,2"),
+    ("seed=range(1,5)", "seed=range(1,5): several values need -m: python -m implicit_bias.run -m 'seed=range(1,5)'"),
+    ("seed=range(2", "seed=range(2: cannot be read ("),
+    ("seed=[1", "seed=[1: cannot be read ("),
+    ("seed=interval(1,2)", "seed=interval(1,2): must be a value"),
+    ("seed.foo=1", "seed.foo: unknown key; allowed: seed"),
+    ("seed=-1", "seed=-1: must be an integer in [0, 4294967295]"),
+    ("seed=4294967296", "seed=4294967296: must be an integer in [0, 4294967295]"),
+    ("steps=-5", "steps=-5: must be an integer >= 1"),
+    ("steps=0", "steps=0: must be an integer >= 1"),
+    ("steps=1.5", "steps=1.5: must be an integer >= 1"),
+    ("steps='1'", "steps='1': must be an integer >= 1"),
+    ("steps=true", "steps=true: must be an integer >= 1"),
+    ("steps=null", "steps=null: must be an integer >= 1"),
+    ("steps=", "steps=: must be an integer >= 1"),
+    ("steps=[1]", "steps=[1]: must be an integer >= 1"),
+    ("steps={a: 1}", "steps={a: 1}: must be one value"),
+    ("steps=${nowhere}", "steps: Interpolation key 'nowhere' not found"),
+    ("norm.p=0.5", "norm.p=0.5: no norm is chosen; norm.p needs norm=lp or norm=schatten, and must be a number in [1, inf]"),
+    ("optimizer=nsd norm=lp norm.p=0.5", "norm.p=0.5: must be a number in [1, inf]"),
+    ("optimizer=nsd norm=lp norm.p=nan", "norm.p=nan: must be a number in [1, inf]"),
+    ("optimizer=nsd norm=l2 norm.p=3", "norm.p=3: norm=l2 has no such key; norm.p needs norm=lp or norm=schatten"),
+    ("norm=linf", "norm=linf: norm is read by optimizer=nmd, nsd or sd only; optimizer=muon works in its own (spectral)"),
+    ("optimizer=adam norm=l2", "norm=l2: norm is read by optimizer=nmd, nsd or sd only; optimizer=adam"),
+    ("schedule.lr=abc", "schedule.lr=abc: must be 'auto' or a number > 0"),
+    ("schedule.lr=0", "schedule.lr=0: must be 'auto' or a number > 0"),
+    ("schedule.lr=-.1", "schedule.lr=-0.1: must be 'auto' or a number > 0"),
+    ("schedule.lr=nan", "schedule.lr=nan: must be 'auto' or a number > 0"),
+    ("schedule.lr=inf", "schedule.lr=inf: must be 'auto' or a number > 0"),
+    ("schedule.lr=true", "schedule.lr=true: must be 'auto' or a number > 0"),
+    ("schedule.power=-1", "schedule.power=-1: must be a number >= 0"),
+    ("schedule=constant schedule.power=1", "schedule.power=1: schedule=constant has no such key"),
+    ("schedule=loss_based", "schedule=loss_based: steps of optimizer=muon do not shrink with the loss; allowed: schedule="),
+    ("dataset.num_classes=1", "dataset.num_classes=1: must be an integer >= 2"),
+    ("dataset.noise=-1", "dataset.noise=-1: must be a number >= 0"),
+    ("dataset.samples=3", "dataset.samples=3: dataset=gaussian_mixture has no such key; dataset.samples needs dataset="),
+    ("dataset=digits dataset.classes=3", "dataset.classes=3: must be null or a list [a,b,...] of integers"),
+    ("dataset=digits dataset.classes=[a]", "dataset.classes=[a]: must be null or a list"),
+    ("optimizer.beta=1", "optimizer.beta=1: must be a number in [0, 1)"),
+    ("optimizer.nesterov=1", "optimizer.nesterov=1: must be true or false"),
+    ("optimizer=signgd optimizer.beta=0.5", "optimizer.beta=0.5: optimizer=signgd has no such key; optimizer.beta needs"),
+    ("optimizer=adam optimizer.eps=-1e-8", "optimizer.eps=-1e-08: must be a number >= 0"),
+    ("optimizer=muon_ns optimizer.ns_steps=0", "optimizer.ns_steps=0: must be an integer in [1, 100]"),
+    ("model.init=ones", "model.init=ones: must be "),
+    ("precision=float16", "precision=float16: must be float64 or float32"),
+    ("device=tpu", "device=tpu: must be auto, cpu or cuda"),
+    ("reference=maybe", "reference=maybe: must be exact, certified or none"),
+    ("force=1", "force=1: must be true or false"),
+    ("log=5", "log: is a group of keys, not a value; allowed: log.norms, log.points"),
+    ("log={points: 5}", "log: is a group of keys, not a value"),
+    ("log.points=1", "log.points=1: must be an integer >= 2"),
+    ("log.weights=some", "log.weights=some: must be last, all or none"),
+    ("log.norms=l1", "log.norms=l1: must be a list"),
+    ("log.norms=[lq]", "log.norms=[lq]: no norm is called lq; allowed: l1, l2, linf"),
+    ("log.norms=[l1,spectrl]", "log.norms=[l1,spectrl]: no norm is called spectrl; did you mean spectral?"),
+    ("log.norms=[lp0.5]", "log.norms=[lp0.5]: no norm is called lp0.5; allowed: l1"),
+    ("name=a/b", "name=a/b: must be null, or letters"),
+    ("name=..", "name=..: must be null, or letters"),
+    ("results_dir=", "results_dir=: must be the path of a folder"),
+    ("seed=1 seed=2", "seed: given 2 times; allowed: once"),
+    ("experiment=nothing", "experiment=nothing: no such option; allowed: "),
+]
+
+BAD_SWEEPS = [
+    ("optimizer=muon,mu0n", "optimizer=mu0n: no such option; did you mean muon?"),
+    ("steps=5,0", "steps=0: must be an integer >= 1"),
+    ("optimizer=muon,signgd optimizer.beta=0.5", "optimizer.beta=0.5: optimizer=signgd has no such key"),
+    ("seed=range(0)", "seed=range(0): a sweep over no value at all"),
+    ("device=cpu,auto", "device: cannot be swept"),
+    ("results_dir=a,b", "results_dir: cannot be swept"),
+    ("schedule.lr=interval(1,2)", "schedule.lr=interval(1,2): must be a value, or with -m several"),
+]
+
+
+def split(text: str) -> list[str]:
+    """Overrides at blanks, except within braces."""
+    return re.split(r" (?![^{]*\})", text)
+
+
+@pytest.mark.parametrize(("typed", "line"), BAD)
+def test_bad_input_is_one_line_that_begins_with_its_key(typed: str, line: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        compose(split(typed))
+    assert str(raised.value).startswith(line)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("typed", "line"), BAD_SWEEPS)
+def test_one_invalid_cell_refuses_the_whole_sweep(typed: str, line: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(line)):
+        compose(split(typed), multirun=True)
+
+
+def test_cuda_without_a_gpu_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings.has_cuda.cache_clear()
+    with pytest.raises(BadInput, match="device=cuda: no CUDA GPU is available here; allowed: auto, cpu"):
+        compose(["device=cuda"])
+    settings.has_cuda.cache_clear()
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_yaml_defaults_are_those_of_the_registered_class(group: str, option: str) -> None:
+    written = yaml.safe_load((config_directory() / group / f"{option}.yaml").read_text())
+    declared = {name: field.default for name, field in hyper_fields(REGISTRIES[group].get(option)).items()}
+    assert written == {"name": option, **declared} | ({"seed": "${seed}"} if "seed" in declared else {})
+    assert groups()[group][option].help
+
+
+def test_every_file_of_a_group_is_registered() -> None:
+    for group, registry in REGISTRIES.items():
+        assert sorted(groups()[group]) == registry.names()
+
+
+def test_yaml_defaults_of_the_run_are_those_of_the_settings() -> None:
+    for cls, written in ((RunSettings, PRIMARY), (LogSettings, PRIMARY["log"])):
+        for name, field in hyper_fields(cls).items():
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert written[name] == default, name
+    assert set(PRIMARY) == {"defaults", "norm", "log", *hyper_fields(RunSettings)}
+
+
+def test_the_defaults_of_the_contract() -> None:
+    config = config_of()
+    assert config["dataset"] == {
+        "name": "gaussian_mixture",
+        "num_classes": 10,
+        "dim": 25,
+        "samples_per_class": 10,
+        "noise": 1.0,
+        "seed": 1,
+    }
+    assert config["steps"] == 10_000
+    assert config["schedule"] == {"name": "power", "lr": "auto", "power": 0.5}
+    assert config["reference"] == "exact"
+    assert config["norm"] is None
+    assert config["log"]["norms"] == ["linf", "l1", "l2", "spectral", "nuclear"]
+    assert config_of("optimizer=signum")["optimizer"]["beta"] == 0.9
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_alone_is_what_hydra_composes(group: str, option: str) -> None:
+    fitting = {"norm": ["optimizer=nsd"], "schedule": ["optimizer=gd"]}.get(group, [])
+    config = config_of(f"{group}={option}", *fitting)
+    with hydra.initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
+        theirs = OmegaConf.to_container(hydra.compose("config", overrides=[f"{group}={option}", *fitting]), resolve=True)
+    assert isinstance(theirs, dict)
+    assert config == checked({str(key): value for key, value in theirs.items()})
+
+
+def test_composition_leaves_no_hydra_state_behind() -> None:
+    config_of()
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize("experiment", sorted(groups()["experiment"]))
+def test_every_experiment_composes_and_is_explained(experiment: str) -> None:
+    assert compose([f"experiment={experiment}"])
+    assert groups()["experiment"][experiment].help
+
+
+@pytest.mark.parametrize(
+    ("typed", "same"),
+    [
+        ("steps=1e4", "steps=10000"),
+        ("steps=10_000", "steps=10000"),
+        ("schedule.lr=.1", "schedule.lr=0.1"),
+        ("schedule.lr=1e-1", "schedule.lr=0.1"),
+        ("schedule.lr=1", "schedule.lr=1.0"),
+        ("dataset.noise=-0.0", "dataset.noise=0"),
+        ("seed=2.0", "seed=2"),
+        ("optimizer=nsd", "optimizer=nsd norm=l2"),
+        ("optimizer=nsd norm=null", "optimizer=nsd norm=l2"),
+        ("log.norms=[l1,lp3.0,l1]", "log.norms=[l1,lp3]"),
+        ("dataset=file dataset.label=3", "dataset=file dataset.label='3'"),
+        ("steps=${seed} seed=7", "steps=7 seed=7"),
+        ("schedule.lr=auto", ""),
+        ("experiment=null", ""),
+    ],
+)
+def test_equal_settings_are_one_configuration_with_equal_types(typed: str, same: str) -> None:
+    assert repr(config_of(*typed.split())) == repr(config_of(*same.split()))
+
+
+def test_dataset_seed_follows_the_seed_unless_it_is_given() -> None:
+    assert config_of("seed=7")["dataset"]["seed"] == 7
+    config = config_of("seed=7", "dataset.seed=3")
+    assert (config["seed"], config["dataset"]["seed"]) == (7, 3)
+
+
+def test_infinite_exponents_are_exponents() -> None:
+    assert config_of("optimizer=nsd", "norm=lp", "norm.p=inf")["norm"] == {"name": "lp", "p": float("inf")}
+
+
+def test_a_sweep_is_the_product_in_order_with_interpolations_resolved_in_each_cell() -> None:
+    cells = compose(["optimizer=signgd,muon", "seed=range(2)", "steps=5"], multirun=True)
+    assert [(c.config["optimizer"]["name"], c.config["dataset"]["seed"]) for c in cells] == [
+        ("signgd", 0),
+        ("signgd", 1),
+        ("muon", 0),
+        ("muon", 1),
+    ]
+    assert cells[3].swept == {"optimizer": "muon", "seed": 1}
+    assert cells[3].overrides == ("optimizer=muon", "seed=1", "steps=5")
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "values"),
+    [
+        ("schedule.lr=.01,auto", "schedule.lr", [0.01, "auto"]),
+        ("schedule.lr=choice(.01,.1)", "schedule.lr", [0.01, 0.1]),
+        ("schedule.power=range(0.5,2,0.5)", "schedule.power", [0.5, 1.0, 1.5]),
+        ("log.norms=[l1],[l2,linf]", "log.norms", [["l1"], ["l2", "linf"]]),
+        ("optimizer=glob(muon*)", "optimizer", ["muon", "muon_ns"]),
+        ("optimizer=glob(*,exclude=[*d*,*n*,*s*])", "optimizer", None),
+        ("schedule.lr=.1,0.1", "schedule.lr", [0.1]),
+        ("seed=sort(3,1,2)", "seed", [1, 2, 3]),
+    ],
+)
+def test_ways_to_sweep(typed: str, key: str, values: list[Any] | None) -> None:
+    if values is None:
+        with pytest.raises(BadInput, match="a sweep over no value at all"):
+            compose([typed], multirun=True)
+        return
+    assert [cell.swept[key] for cell in compose([typed], multirun=True)] == values
+
+
+def test_every_cell_of_a_sweep_is_what_its_own_overrides_give() -> None:
+    typed = ["optimizer=nsd,nmd", "norm=lp,schatten", "norm.p=1.5,inf", "schedule.lr=.01,auto", "name=a_b", "log.norms=[l1],[l2]"]
+    cells = compose(typed, multirun=True)
+    assert len(cells) == 32
+    for cell in cells[::5]:
+        assert config_of(*cell.overrides) == cell.config
+
+
+def test_shuffled_values_keep_their_overrides() -> None:
+    for cell in compose(["seed=shuffle(range(6))"], multirun=True):
+        assert cell.overrides == (f"seed={cell.swept['seed']}",)
+
+
+def test_cells_are_composed_quickly() -> None:
+    compose([])
+    started = time.perf_counter()
+    cells = compose(["optimizer=nsd,nmd", "norm=linf,l2,spectral", "seed=range(50)"], multirun=True)
+    # 16 ms a cell is asked for; the processor time is what counts when others use the machine.
+    assert len(cells) == 300
+    assert (time.perf_counter() - started) / len(cells) < 0.05
+
+
+def test_warns_where_the_seed_changes_nothing() -> None:
+    same = compose(["seed=1,2", "dataset.seed=1"], multirun=True)
+    assert str(cannot_differ(same)).startswith("seed: ")
+    assert cannot_differ(compose(["seed=1,2", "dataset=file"], multirun=True)) is not None
+    assert cannot_differ(compose(["seed=1,2"], multirun=True)) is None
+    assert cannot_differ(compose(["seed=1,2", "dataset.seed=1", "model.init=gaussian"], multirun=True)) is None
+    assert cannot_differ(compose(["seed=1"])) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "typed"),
+    [
+        ("optimizer", "muon", "optimizer=muon"),
+        ("steps", 5, "steps=5"),
+        ("steps", 1e4, "steps=10000.0"),
+        ("force", True, "force=true"),
+        ("norm", None, "norm=null"),
+        ("norm.p", float("inf"), "norm.p=inf"),
+        ("name", "null", "name='null'"),
+        ("dataset.path", "it's, a/path.npz", "dataset.path='it\\'s, a/path.npz'"),
+        ("dataset.path", Path("a/b.npz"), "dataset.path=a/b.npz"),
+        ("seed", [1, 2], "seed=choice(1,2)"),
+        ("seed", range(3), "seed=choice(0,1,2)"),
+        ("log.norms", ["l1", "l2"], "log.norms=[l1,l2]"),
+        ("log.norms", [["l1"], ["l2"]], "log.norms=choice([l1],[l2])"),
+        ("dataset.classes", [3, 5], "dataset.classes=[3,5]"),
+    ],
+)
+def test_python_values_become_overrides(key: str, value: Any, typed: str) -> None:
+    assert as_override(key, value) == typed
+
+
+def test_texts_from_python_survive_the_grammar() -> None:
+    for path in ("it's, a/path.npz", "a\\b.npz", "x=(1).csv", "ü ß.csv", "1e5", "true", "trailing\\"):
+        config = config_of("dataset=file", as_override("dataset.path", path))
+        assert config["dataset"]["path"] == path
+
+
+def test_checked_refuses_what_composition_would_not_let_through() -> None:
+    config = config_of()
+    with pytest.raises(BadInput, match="foo: unknown key; allowed: seed, steps"):
+        checked({**config, "foo": 1})
+    with pytest.raises(BadInput, match=r"optimizer\.foo: unknown key for optimizer=muon; allowed: beta, nesterov"):
+        checked({**config, "optimizer": {"name": "muon", "foo": 1}})
+    with pytest.raises(BadInput, match="loss: missing; allowed: cross_entropy"):
+        checked({key: value for key, value in config.items() if key != "loss"})
+    with pytest.raises(BadInput, match="log=3: is a group of keys"):
+        checked({**config, "log": 3})
+
+
+def test_checked_is_idempotent() -> None:
+    for typed in (["optimizer=nsd", "norm=lp"], ["optimizer=adam"], ["dataset=digits", "dataset.classes=[1,2]"]):
+        config = config_of(*typed)
+        assert checked(config) == config
+
+
+def test_rules_say_in_words_what_is_allowed() -> None:
+    for group, option in OPTIONS:
+        for key, rule in rules(group, option).items():
+            assert rule.allowed, (group, option, key)
+
+
+@pytest.fixture
+def own_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the configuration files that a test may change."""
+    import shutil
+
+    copied = tmp_path / "configs"
+    shutil.copytree(config_directory(), copied)
+    cached = (manual.groups, manual.main_page, configuration.composed, configuration.option_file)
+    for module in (manual, configuration):
+        monkeypatch.setattr(module, "config_directory", lambda: copied)
+    for function in cached:
+        function.cache_clear()
+    yield copied
+    monkeypatch.undo()
+    for function in cached:
+        function.cache_clear()
+
+
+def test_an_experiment_sets_options_and_keys_and_the_command_line_wins(own_configs: Path) -> None:
+    (own_configs / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\n# An experiment of a test.\ndefaults:\n  - override /optimizer: adam\n  - override /norm: null\n\n"
+        "steps: 50\noptimizer:\n  eps: 1.0e-8\ndataset:\n  samples_per_class: 50\n"
+    )
+    config = config_of("experiment=mine")
+    assert (config["steps"], config["optimizer"]["name"], config["optimizer"]["eps"]) == (50, "adam", 1e-8)
+    assert config["dataset"]["samples_per_class"] == 50
+    assert config_of("experiment=mine", "steps=7")["steps"] == 7
+    cells = compose(["experiment=mine,null", "seed=1,2"], multirun=True)
+    assert [cell.swept for cell in cells][1:3] == [{"experiment": "mine", "seed": 2}, {"experiment": None, "seed": 1}]
+    assert [cell.config["steps"] for cell in cells] == [50, 50, 10_000, 10_000]
+    # What the experiment sets for adam is no key of muon.
+    with pytest.raises(BadInput, match=r"optimizer\.eps: unknown key for optimizer=muon"):
+        config_of("experiment=mine", "optimizer=muon")
+
+
+def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
+    (own_configs / "experiment" / "bad.yaml").write_text("# @package _global_\ndefaults:\n  - override /optimizer: nothing\n")
+    (own_configs / "experiment" / "unknown.yaml").write_text("# @package _global_\nstep: 5\n")
+    with pytest.raises(BadInput, match=r"experiment=bad: .*optimizer/nothing") as raised:
+        compose(["experiment=bad"])
+    assert "\n" not in str(raised.value)
+    with pytest.raises(BadInput, match="step: unknown key; allowed: "):
+        compose(["experiment=unknown"])
+
+
+def test_help_names_every_option_and_every_key_with_its_default() -> None:
+    text = help_text()
+    for group, options in groups().items():
+        assert f"{group}=..." in text or not options
+        for option in options:
+            assert re.search(rf"^    {option}\b", text, re.MULTILINE), option
+    for group, option in OPTIONS:
+        for key in hyper_fields(REGISTRIES[group].get(option)):
+            assert f"{group}.{key}=" in text
+    for key in main_page().keys:
+        assert f"{key}=" in text
+    for words in ("EXAMPLES", "EXIT CODES", "0 done", "130", "-m, --multirun", "make figures", "from implicit_bias import run"):
+        assert words in text
+
+
+def test_every_key_of_the_run_is_explained() -> None:
+    for key, page in main_page().keys.items():
+        assert page.help or key in groups(), key
+
+
+def test_examples_of_the_help_compose() -> None:
+    import shlex
+
+    lines = [line for line in manual.COMMANDS.splitlines() if "implicit_bias.run " in line and "..." not in line]
+    assert len(lines) >= 5
+    for line in lines:
+        words = shlex.split(line)[3:]
+        assert compose([word for word in words if word != "-m"], multirun="-m" in words)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunSettings().seed = 3  # type: ignore[misc]
