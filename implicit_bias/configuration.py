@@ -82,8 +82,8 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
     Raises:
         BadInput: one line that names the key and what is allowed. Nothing is returned unless every cell is valid.
     """
-    settings = [_parsed(text, multirun) for text in overrides]
-    _refuse_repeated(settings)
+    # A key that is given twice has its last value, as in Hydra.
+    settings = list({setting.key: setting for setting in (_parsed(text, multirun) for text in overrides)}.values())
     for setting in settings:
         _check_options(setting)
     plans = [(chosen, _resolved(_base(chosen), chosen)) for chosen in _combinations(settings)]
@@ -200,13 +200,6 @@ def _reason(error: HydraException) -> str:
     if lines[0].startswith("LexerNoViableAlt"):
         return "an unexpected character"
     return shown(lines[1] if lines[0].startswith("Error parsing override") and len(lines) > 1 else lines[0])
-
-
-def _refuse_repeated(settings: Sequence[Setting]) -> None:
-    keys = [setting.key for setting in settings]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise BadInput(f"{key}: given {keys.count(key)} times; allowed: once")
 
 
 def _check_options(setting: Setting) -> None:

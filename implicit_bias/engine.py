@@ -26,6 +26,8 @@ from implicit_bias.schedules import Schedule
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
 WATCH_SECONDS = 0.1
+# The part of the certificate's iterations that norms with a strictly convex ball need.
+SMOOTH_SHARE = 5
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,20 @@ class Trajectory:
     parameters: dict[int, Parameters] = field(default_factory=dict)
 
 
+class Diverged(ArithmeticError):
+    """Some runs of a batch have parameters that are no longer finite numbers.
+
+    Attributes:
+        runs: Their places in the batch.
+        step: The recorded step at which it was noticed.
+    """
+
+    def __init__(self, runs: Sequence[int], step: int) -> None:
+        super().__init__(f"diverged by step {step}: the parameters are no longer finite numbers; choose a smaller schedule.lr")
+        self.runs = list(runs)
+        self.step = step
+
+
 def record_steps(steps: int, points: int) -> list[int]:
     """Log-spaced steps that contain 0, every power of ten and the last."""
     spaced = np.unique(np.round(np.logspace(0, np.log10(steps), points)).astype(int)) if steps > 1 else [1]
@@ -90,6 +106,9 @@ def simulate(problem: Problem, watch: Watch | None = None) -> Trajectory:
 
     The t-th update, t from 1, is theta_t = theta_{t-1} - eta_t step_t, with the gradient at theta_{t-1}. A record at
     step t describes theta_t.
+
+    Raises:
+        Diverged: some run's parameters are no longer finite at a recorded step.
     """
     with torch.no_grad():
         return _Simulation(problem).run(watch)
@@ -151,6 +170,9 @@ class _Simulation:
 
     def _record(self, t: int, gradient: Gradient, c: Parameters) -> None:
         problem = self.problem
+        finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in self.parameters.values()]).all(dim=0)
+        if not bool(finite.all()):
+            raise Diverged((~finite).nonzero().flatten().tolist(), t)
         accuracy, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
         lr = problem.schedule.recorded(t, gradient.log_loss) if t else torch.full_like(q, torch.nan)
         self.trajectory.steps.append(t)
@@ -175,7 +197,10 @@ class _Simulation:
     def _improved_bound(self, label: str, iterations: int) -> Tensor:
         data, weights = self.problem.data, self.objective.weights(self.parameters)
         block = next(iter(self.parameters.values()))
-        _, upper = improve_weights(data.x, data.y, self.problem.measured[label], weights, block, iterations)
+        norm = self.problem.measured[label]
+        # On a strictly convex ball the iteration converges fast, and its projection may be expensive (l_p, Schatten-p).
+        steps = iterations // SMOOTH_SHARE if norm.smooth else iterations
+        _, upper = improve_weights(data.x, data.y, norm, weights, block, steps)
         return upper
 
     def _own_ratio(self) -> float:

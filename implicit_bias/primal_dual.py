@@ -53,7 +53,7 @@ POWER_ITERATIONS = 80
 # Polishing costs two dense least-squares solves: first after so many iterations, then whenever the count has grown so much.
 FIRST_POLISH, POLISH_GROWTH = 400, 1.15
 # Largest face (supporting pairs x free entries) that is polished.
-POLISH_LIMIT = 4_000_000
+POLISH_LIMIT = 1_000_000
 # Added to gaps, or taken from weights, at the label's own entry, which is no pair.
 BLOCKED = 1e30
 
@@ -187,12 +187,13 @@ def project_simplex(v: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         positive = (v - threshold).clamp_(min=0)
         excess = positive.sum(dim=-1, keepdim=True) - 1
         count = torch.count_nonzero(positive, dim=-1).unsqueeze(-1)
-        if not bool(count.all()):  # started right of every entry: from max - 1 Newton's steps increase to the solution
-            threshold = torch.where(count == 0, v.amax(dim=-1, keepdim=True) - 1, threshold)
-            continue
-        if bool((excess.abs() <= 1e-14 * count).all()):
+        # Rows that are there stay as they are while others go on: a result does not depend on its batch.
+        going = excess.abs() > 1e-14 * count
+        if not bool(going.any()):
             break
-        threshold = threshold + excess / count
+        # Started right of every entry: from max - 1 Newton's steps increase to the solution.
+        newton = torch.where(count == 0, v.amax(dim=-1, keepdim=True) - 1, threshold + excess / count.clamp(min=1))
+        threshold = torch.where(going, newton, threshold)
     return (v - threshold).clamp_(min=0), threshold
 
 
@@ -459,6 +460,10 @@ def _polish(
 
 
 def _least_squares(matrix: Tensor, right: Tensor) -> Tensor:
-    """The least-squares solution of least norm (a rank-revealing LAPACK driver, which lives on the CPU)."""
-    solution = torch.linalg.lstsq(matrix.cpu(), right.cpu().unsqueeze(-1), rcond=1e-11, driver="gelsy").solution
+    """The least-squares solution of least norm.
+
+    By the SVD, on the CPU where its driver lives: the pivoted QR driver (gelsy) takes half the time, but its answers to the same
+    rank-deficient system differ from call to call.
+    """
+    solution = torch.linalg.lstsq(matrix.cpu(), right.cpu().unsqueeze(-1), rcond=1e-11, driver="gelsd").solution
     return solution.squeeze(-1).to(matrix.device)

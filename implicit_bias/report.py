@@ -60,6 +60,8 @@ class Request:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
+    # Everything here is small: a second thread gains nothing, and on a busy machine the two wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     limit_threads()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -121,7 +123,7 @@ def report(request: Request) -> int:
 
     figures = _chosen(request.only)
     if not request.redraw:
-        minutes = sum(getattr(figure.minutes, request.preset) for figure in figures)
+        minutes = sum(figure.minutes.at(request.preset) for figure in figures)
         _say(f"{len(figures)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet")
     failures: dict[str, str] = {}
     claims: list[Claim] = []

@@ -110,7 +110,6 @@ BAD = [
     ("name=a/b", "name=a/b: must be null, or letters"),
     ("name=..", "name=..: must be null, or letters"),
     ("results_dir=", "results_dir=: must be the path of a folder"),
-    ("seed=1 seed=2", "seed: given 2 times; allowed: once"),
     ("experiment=nothing", "experiment=nothing: no such option; allowed: "),
 ]
 
@@ -442,3 +441,9 @@ def test_examples_of_the_help_compose() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunSettings().seed = 3  # type: ignore[misc]
+
+
+def test_the_last_of_a_repeated_key_counts() -> None:
+    (cell,) = compose(["steps=10", "optimizer=muon", "steps=20", "optimizer=signgd"])
+    assert cell.config["steps"] == 20
+    assert cell.config["optimizer"] == {"name": "signgd"}

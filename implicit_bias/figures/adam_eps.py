@@ -11,15 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
-from implicit_bias.figures.base import FIGURES, Claim, Figure, Minutes, Preset, Run, last_rows, one_line, one_of
+from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, last_rows, one_line
 from implicit_bias.figures.style import GREY, legend_below, log_axis, norm_look, panels
 
 EPS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
-STEPS = {"smoke": 300, "default": 20_000, "paper": 1_000_000}
-SEEDS = {"smoke": 2, "default": 5, "paper": 10}
+STEPS = PerPreset(smoke=300, default=20_000, paper=1_000_000)
+SEEDS = PerPreset(smoke=2, default=5, paper=10)
 # The max-norm phase is left where the ratio has fallen this far below that of eps = 0.
 DEPARTED = 0.02
-POWER = 0.5
+# The theory's law is for small eps: log(1/eps)^(1/(1-a)) steps, a = .5.
+LARGEST_FITTED = 1e-4
+EXPONENT = 2.0
 
 
 @FIGURES.register
@@ -30,12 +32,12 @@ class AdamEps(Figure):
     order = 50
     title = "Adam's eps: from the max-norm to the $\\ell_2$ margin"
     source = "Fan and Szepesvari, arXiv 2609.33904"
-    minutes = Minutes(smoke=0.1, default=0.6, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=0.6, paper=30.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Adam (beta1 .9, beta2 .95, bias-corrected, lr .03 t^-1/2, {one_of(STEPS, preset):,} steps) for several eps, mean of
-            {one_of(SEEDS, preset)} data sets (10 classes, 25 features, 10 samples a class, noise 1). Left and middle: margin
+            Adam (beta1 .9, beta2 .95, bias-corrected, lr .03 t^-1/2, {STEPS.at(preset):,} steps) for several eps, mean of
+            {SEEDS.at(preset)} data sets (10 classes, 25 features, 10 samples a class, noise 1). Left and middle: margin
             over its optimum under linf and l2. Right: the step at which the linf ratio has fallen {DEPARTED} below that of eps
             = 0, against log(1/eps), with the theory's power 1/(1-a) = 2 as a grey line. With eps > 0 late Adam is momentum
             gradient descent with lr / eps, whose direction moves as log t: the l2 ratio is still rising at the end.
@@ -43,7 +45,7 @@ class AdamEps(Figure):
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
         eps = ",".join(f"{e:g}" for e in EPS)
-        size = [f"steps={one_of(STEPS, preset)}", f"seed=range(1,{one_of(SEEDS, preset) + 1})"]
+        size = [f"steps={STEPS.at(preset)}", f"seed=range(1,{SEEDS.at(preset) + 1})"]
         return [[f"experiment={self.name}", f"optimizer.eps={eps}", *size]]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
@@ -74,12 +76,13 @@ class AdamEps(Figure):
 
     def _draw_departures(self, axis: Axes, steps: dict[float, float]) -> None:
         known = {eps: t for eps, t in steps.items() if np.isfinite(t)}
-        logs = np.log(1 / np.array(list(known)))
-        for eps, log, t in zip(known, logs, known.values(), strict=True):
-            axis.plot(log, t, "o", color=_colour(eps), ms=5)
-        if len(known) > 1:
-            middle = np.exp(np.log(list(known.values())).mean() - 2 * np.log(logs).mean())
-            axis.plot(logs, middle * logs ** (1 / (1 - POWER)), color=GREY, lw=1, zorder=1)
+        for eps, t in known.items():
+            axis.plot(np.log(1 / eps), t, "o", color=_colour(eps), ms=5)
+        fitted = {eps: t for eps, t in known.items() if eps <= LARGEST_FITTED}
+        if fitted:
+            theory = np.log(1 / np.array(list(fitted))) ** EXPONENT
+            scale = np.exp((np.log(list(fitted.values())) - np.log(theory)).mean())
+            axis.plot(theory ** (1 / EXPONENT), scale * theory, color=GREY, lw=1, zorder=1)
         axis.set_xlabel(r"$\log(1/\epsilon)$")
         axis.set_ylabel("step of departure")
         axis.set_xlim(3.8, 34)
@@ -120,11 +123,11 @@ class AdamEps(Figure):
         ]  # fmt: skip
 
     def _exponent_claim(self, steps: dict[float, float], preset: Preset) -> Claim:
-        small = {eps: t for eps, t in steps.items() if eps <= 1e-4}
+        small = {eps: t for eps, t in steps.items() if eps <= LARGEST_FITTED}
         logs, times = np.log(np.log(1 / np.array(list(small)))), np.log(list(small.values()))
         slope = float(np.polyfit(logs, times, 1)[0]) if np.isfinite(times).all() else float("nan")
-        text = "the max-norm phase ends after about log(1/eps)^(1/(1-a)) steps, a = .5, for eps <= 1e-4: fitted exponent"
-        return self.near(preset, text, [slope], [1 / (1 - POWER)], 0.4, digits=2)
+        text = f"the max-norm phase ends after about log(1/eps)^2 steps for eps <= {LARGEST_FITTED:g}: fitted exponent"
+        return self.near(preset, text, [slope], [EXPONENT], 0.4, digits=2)
 
 
 def departures(table: pd.DataFrame) -> dict[float, float]:

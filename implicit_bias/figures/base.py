@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,17 +19,25 @@ from implicit_bias.registry import Registry
 
 FIGURES = Registry("implicit_bias.figures", "figure")
 
+T = TypeVar("T")
+
 #: How much is computed: enough to see that a figure works, what two cores draw in minutes, or the paper's sizes.
 Preset = Literal["smoke", "default", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 
-class Minutes(NamedTuple):
-    """Minutes of each preset."""
+@dataclass(frozen=True)
+class PerPreset(Generic[T]):
+    """A size that depends on the preset."""
 
-    smoke: float
-    default: float
-    paper: float
+    smoke: T
+    default: T
+    paper: T
+
+    def at(self, preset: Preset) -> T:
+        """The size at a preset."""
+        size: T = getattr(self, preset)
+        return size
 
 
 # Numbers in the committed tables. Six digits are beyond what can be seen in a picture, and keep the files small.
@@ -86,7 +94,7 @@ class Figure(ABC):
     #: Place in the report; figures of one place stand by name.
     order: ClassVar[int] = 100
     #: Expected minutes of each preset on two cores, from nothing.
-    minutes: ClassVar[Minutes]
+    minutes: ClassVar[PerPreset[float]]
 
     @abstractmethod
     def caption(self, preset: Preset) -> str:
@@ -159,11 +167,6 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 def last_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the last step."""
     return table[table["step"] == table["step"].max()]
-
-
-def one_of(sizes: Mapping[Preset, Any], preset: Preset) -> Any:
-    """The size that a preset asks for; what is not given for ``paper`` is as in ``default``."""
-    return sizes[preset] if preset in sizes else sizes["default"]
 
 
 def one_line(text: str) -> str:

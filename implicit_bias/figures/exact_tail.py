@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from implicit_bias.datasets import make_dataset
-from implicit_bias.figures.base import FIGURES, Claim, Figure, Minutes, Preset, Run, last_rows, numbers, one_line, one_of
+from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, last_rows, numbers, one_line
 from implicit_bias.figures.style import GREY, Look, legend_below, log_axis, log_spaced, norm_look, panels
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 
-STEPS = {"smoke": 300, "default": 10_000}
+STEPS = PerPreset(smoke=300, default=10_000, paper=10_000)
 EXACT, DOUBLE, FLOAT = "exact", "autograd float64", "autograd float32"
 LOOKS = {
     EXACT: Look("exact gradient (float64)", norm_look("linf").color, "s"),
@@ -34,11 +34,11 @@ class ExactTail(Figure):
     order = 40
     title = "Sign descent with and without cancellation"
     source = "independent numpy measurement on the published data of Fan et al., arXiv 2502.04664"
-    minutes = Minutes(smoke=0.1, default=0.4, paper=0.4)
+    minutes = PerPreset(smoke=0.1, default=0.4, paper=0.4)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            SignGD (lr .1, power .5, {one_of(STEPS, preset):,} steps) on the published data, three times the same step. Left:
+            SignGD (lr .1, power .5, {STEPS.at(preset):,} steps) on the published data, three times the same step. Left:
             max-norm margin over its optimum. Right: share of the entries of the step whose sign is wrong, or lost to 0, at the
             loop's own iterate. The usual loop differentiates torch's cross_entropy, which computes p_y - 1 by subtraction: once
             a sample is fitted to the precision of the arithmetic, what is left is round-off, and its sign counts as much as any
@@ -46,7 +46,7 @@ class ExactTail(Figure):
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
-        return [[f"experiment={self.name}", f"steps={one_of(STEPS, preset)}"]]
+        return [[f"experiment={self.name}", f"steps={STEPS.at(preset)}"]]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """gradient, step, ratio, wrong_signs; the two usual loops are run here."""
@@ -75,6 +75,7 @@ class ExactTail(Figure):
         right.set_ylim(-0.02, 1.02)
         right.set_ylabel("wrong signs in the step")
         for axis in (left, right):
+            axis.set_xlim(0.9, table["step"].max() * 1.12)
             log_axis(axis, "x")
             axis.set_xlabel("step $t$")
         legend_below(figure, [look.handle() for look in LOOKS.values()])

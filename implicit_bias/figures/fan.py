@@ -12,12 +12,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from implicit_bias.figures.base import Figure, Preset, Run, last_rows, one_of
+from implicit_bias.figures.base import Figure, PerPreset, Preset, Run, last_rows
 from implicit_bias.figures.style import legend_below, log_spaced, norm_look, panels
 
 #: The order of the paper's curves and of every triple of numbers here.
 NORMS = ("linf", "l2", "spectral")
-STEPS = {"smoke": 400, "default": 10_000}
+STEPS = PerPreset(smoke=400, default=10_000, paper=10_000)
 MEASURED_BY = "independent numpy reproduction of Fan et al., arXiv 2502.04664, Figs. 1-2"
 SEPARATES, LAST, FIRST = "separates", "last", "first"
 
@@ -100,13 +100,13 @@ MOMENTUM = (
     Method("Signum", ("optimizer=signum", "optimizer.beta=0.9", "schedule.lr=0.01"), own="linf", gaps=(0.167, 0.313, 0.430)),
     Method("NMGD", ("optimizer=nmgd", "optimizer.beta=0.9", "schedule.lr=0.1"), own="l2", gaps=(0.544, 0.176, 0.336)),
     Method(
-        r"Adam, $\beta_2=0.9$",
+        "Adam, beta2 = 0.9",
         (*ADAM, "optimizer.beta2=0.9"),
         own="linf",
         gaps=(0.168, 0.313, 0.430),
         correlations=(0.985, 0.872, 0.834),
     ),
-    Method(r"Adam, $\beta_2=0.99$", (*ADAM, "optimizer.beta2=0.99"), own="linf", gaps=(0.231, 0.314, 0.426)),
+    Method("Adam, beta2 = 0.99", (*ADAM, "optimizer.beta2=0.99"), own="linf", gaps=(0.231, 0.314, 0.426)),
 )
 
 
@@ -117,7 +117,7 @@ class FanFigure(Figure):
     quantity: ClassVar[str]
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
-        size = [f"steps={one_of(STEPS, preset)}"]
+        size = [f"steps={STEPS.at(preset)}"]
         return [[f"experiment={self.name}", *method.overrides, *size] for method in self.methods]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
@@ -141,7 +141,7 @@ class FanFigure(Figure):
                 own = norm == method.own
                 emphasis = {"zorder": 3, "lw": 2.2} if own else {"zorder": 2, "lw": 1.3}
                 axis.plot(curve["step"], curve[self.quantity], **emphasis, **look.plot(log_spaced(curve["step"])))
-            axis.set_title(method.label)
+            axis.set_title(method.label.replace("beta2", r"$\beta_2$"))
             axis.set_xlim(0.9, table["step"].max() * 1.12)
             self.finish_panel(axis)
         for axis in axes[-1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implicit_bias.figures.base import FIGURES, Minutes, Preset, one_line, one_of
+from implicit_bias.figures.base import FIGURES, PerPreset, Preset, one_line
 from implicit_bias.figures.fan import PLAIN, STEPS
 from implicit_bias.figures.gaps import GapFigure
 
@@ -15,12 +15,12 @@ class FanFig1(GapFigure):
     order = 10
     title = "Each method maximises the margin of its own norm"
     source = "Fan et al., arXiv 2502.04664, Fig. 1"
-    minutes = Minutes(smoke=0.2, default=0.5, paper=0.5)
+    minutes = PerPreset(smoke=0.2, default=0.5, paper=0.5)
     methods = PLAIN
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Relative margin gap against the step, {one_of(STEPS, preset):,} steps from zero with step size lr t^-1/2, on the
+            Relative margin gap against the step, {STEPS.at(preset):,} steps from zero with step size lr t^-1/2, on the
             published Gaussian mixture (10 classes, 25 features, 50 samples a class, noise 1, seed 1). The thick curve is the
             method's own norm. A gap of 1 is where the data are first separated. Noise 1 and SignGD's lr of .01 are what
             reproduces the published curves; the paper prints .1 for both. The published spectral curves end up to 8 % higher

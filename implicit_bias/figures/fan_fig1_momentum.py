@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implicit_bias.figures.base import FIGURES, Minutes, Preset, one_line, one_of
+from implicit_bias.figures.base import FIGURES, PerPreset, Preset, one_line
 from implicit_bias.figures.fan import MOMENTUM, STEPS
 from implicit_bias.figures.gaps import GapFigure
 
@@ -15,12 +15,12 @@ class FanFig1Momentum(GapFigure):
     order = 12
     title = "Momentum keeps the norm, and Adam's is the max-norm"
     source = "Fan et al., arXiv 2502.04664, App. A and G"
-    minutes = Minutes(smoke=0.2, default=0.5, paper=0.5)
+    minutes = PerPreset(smoke=0.2, default=0.5, paper=0.5)
     methods = MOMENTUM
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            As fan_fig1, {one_of(STEPS, preset):,} steps, with momentum .9: Signum (lr .01), NMGD (lr .1), and Adam without bias
+            As fan_fig1, {STEPS.at(preset):,} steps, with momentum .9: Signum (lr .01), NMGD (lr .1), and Adam without bias
             correction and with eps = 0 (lr .01), for two values of beta2. The appendix's settings are not known; these are the
             defaults of a published program with the same data.
         """)

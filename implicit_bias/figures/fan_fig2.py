@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implicit_bias.figures.base import FIGURES, Minutes, Preset, one_line, one_of
+from implicit_bias.figures.base import FIGURES, PerPreset, Preset, one_line
 from implicit_bias.figures.correlations import CorrelationFigure
 from implicit_bias.figures.fan import PLAIN, STEPS
 
@@ -15,12 +15,12 @@ class FanFig2(CorrelationFigure):
     order = 11
     title = "Each method turns towards its own norm's separator"
     source = "Fan et al., arXiv 2502.04664, Fig. 2"
-    minutes = Minutes(smoke=0.1, default=0.1, paper=0.1)
+    minutes = PerPreset(smoke=0.1, default=0.1, paper=0.1)
     methods = PLAIN
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Cosine with the max-margin separator of each norm against the step, for the {one_of(STEPS, preset):,}-step runs of
+            Cosine with the max-margin separator of each norm against the step, for the {STEPS.at(preset):,}-step runs of
             fan_fig1. The thick curve is the method's own norm. The spectral separator is nearly degenerate, so its cosine is
             known to .005 only.
         """)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implicit_bias.figures.base import FIGURES, Minutes, Preset, one_line, one_of
+from implicit_bias.figures.base import FIGURES, PerPreset, Preset, one_line
 from implicit_bias.figures.correlations import CorrelationFigure
 from implicit_bias.figures.fan import MOMENTUM, STEPS
 
@@ -15,11 +15,11 @@ class FanFig2Momentum(CorrelationFigure):
     order = 13
     title = "Directions of the momentum methods and of Adam"
     source = "Fan et al., arXiv 2502.04664, App. A and G"
-    minutes = Minutes(smoke=0.1, default=0.1, paper=0.1)
+    minutes = PerPreset(smoke=0.1, default=0.1, paper=0.1)
     methods = MOMENTUM
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Cosine with the max-margin separator of each norm against the step, for the {one_of(STEPS, preset):,}-step runs of
+            Cosine with the max-margin separator of each norm against the step, for the {STEPS.at(preset):,}-step runs of
             fan_fig1_momentum. The thick curve is the method's own norm.
         """)

@@ -10,12 +10,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from implicit_bias.figures.base import FIGURES, Claim, Figure, Minutes, Preset, Run, last_rows, one_line, one_of
+from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, last_rows, one_line
 from implicit_bias.figures.style import GREY, Look, legend_below, log_axis, optimizer_look, panels
 from implicit_bias.optimizers.muon_ns import newton_schulz
 
-STEPS = {"smoke": 2000, "default": 40_000, "paper": 1_000_000}
-SEEDS = {"smoke": 2, "default": 6}
+STEPS = PerPreset(smoke=2000, default=40_000, paper=1_000_000)
+SEEDS = PerPreset(smoke=2, default=6, paper=6)
 NS_STEPS = (5, 10, 20)
 EXACT = "exact"
 MAP = "map"
@@ -37,18 +37,19 @@ class NewtonSchulz(Figure):
     order = 60
     title = "Newton-Schulz stalls, the exact polar factor does not"
     source = "independent reproduction (blog) of Muon on random labels, k = 4, d = 24, n = 40, lr .01"
-    minutes = Minutes(smoke=0.1, default=1.2, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=1.2, paper=30.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Muon (beta .9, constant lr .01, {one_of(STEPS, preset):,} steps) on {one_of(SEEDS, preset)} data sets of 40 Gaussian
+            Muon (beta .9, constant lr .01, {STEPS.at(preset):,} steps) on {SEEDS.at(preset)} data sets of 40 Gaussian
             samples in 24 dimensions with 4 random labels. Left: spectral margin over its optimum, mean (thick) and every data
-            set (thin). Middle: what is missing to 1. Right: the singular value that the iteration with coefficients (3.4445,
-            -4.7750, 2.0315) makes of each singular value; the polar factor maps all of them to 1.
+            set (thin). Middle: what is missing to 1. Right: the singular value that 5 steps of the iteration with coefficients
+            (3.4445, -4.7750, 2.0315) make of each singular value, and as a band the range that 20 steps fill; the polar factor
+            maps all of them to 1. How far the margin stalls depends on the data set.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
-        size = [f"experiment={self.name}", f"steps={one_of(STEPS, preset)}", f"seed=range(1,{one_of(SEEDS, preset) + 1})"]
+        size = [f"experiment={self.name}", f"steps={STEPS.at(preset)}", f"seed=range(1,{SEEDS.at(preset) + 1})"]
         counts = ",".join(map(str, NS_STEPS))
         return [[*size, "optimizer=muon"], [*size, "optimizer=muon_ns", f"optimizer.ns_steps={counts}"]]
 

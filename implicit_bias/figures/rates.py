@@ -9,14 +9,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from implicit_bias.figures.base import FIGURES, Claim, Figure, Minutes, Preset, Run, one_line, one_of
+from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
 from implicit_bias.figures.style import GREY, legend_below, log_axis, optimizer_look, panels
 from implicit_bias.sweep.plan import own_label
 
-METHODS = ("signgd", "ngd", "spectral_gd", "signum", "nmgd", "muon", "adam")
+PLAIN = ("signgd", "ngd", "spectral_gd")
+METHODS = (*PLAIN, "signum", "nmgd", "muon", "adam")
 POWERS = (0.3, 0.5, 0.7, 1.0)
-STEPS = {"smoke": 300, "default": 30_000, "paper": 1_000_000}
-SEEDS = {"smoke": 2, "default": 3, "paper": 10}
+STEPS = PerPreset(smoke=300, default=30_000, paper=1_000_000)
+SEEDS = PerPreset(smoke=2, default=3, paper=10)
 # Slopes are fitted to the last decades, where the transient before separation is over.
 FITTED_DECADES = 1.5
 TOLERANCE = 0.05
@@ -36,21 +37,22 @@ class Rates(Figure):
     order = 30
     title = "Rates: the own-norm gap falls at least as fast as proven"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
-    minutes = Minutes(smoke=0.2, default=2.0, paper=90.0)
+    minutes = PerPreset(smoke=0.2, default=2.0, paper=90.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
             Top: own-norm margin gap against the step under step sizes lr t^-a (lr=auto), geometric mean of
-            {one_of(SEEDS, preset)} data sets (10 classes, 25 features, 10 samples a class, noise 1); the grey line has the
+            {SEEDS.at(preset)} data sets (10 classes, 25 features, 10 samples a class, noise 1); the grey line has the
             bound's shape for descent, sum eta^2 / sum eta. Bottom: slopes fitted to the last {FITTED_DECADES} decades, with
             their range over the data sets; solid grey line the slope of the descent bound (dotted: of Adam's) in the same
-            window, dashed the slope of 1 / sum eta. For a < 1/2 the gap falls faster than the theorems promise: it follows 1 /
-            sum eta throughout.
+            window, dashed the slope of 1 / sum eta. For a < 1/2 the gap falls faster than the theorems promise: without momentum
+            it follows 1 / sum eta throughout. (With momentum and a = .3 the steps are so large that the gap is still catching up
+            in this window.)
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
         powers = ",".join(map(str, POWERS))
-        size = [f"steps={one_of(STEPS, preset)}", f"seed=range(1,{one_of(SEEDS, preset) + 1})"]
+        size = [f"steps={STEPS.at(preset)}", f"seed=range(1,{SEEDS.at(preset) + 1})"]
         return [[f"experiment={self.name}", f"optimizer={method}", f"schedule.power={powers}", *size] for method in METHODS]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
@@ -86,7 +88,7 @@ class Rates(Figure):
         axis.set_title(f"$a = {power:g}$")
         axis.set_xlabel("step $t$")
         axis.set_xlim(1, steps[-1])
-        axis.set_ylim(1e-3, 8)
+        axis.set_ylim(4e-4, 4)
         log_axis(axis, "x")
         log_axis(axis, "y")
 
@@ -99,7 +101,7 @@ class Rates(Figure):
             look = optimizer_look(method)
             axis.plot([values.min(), values.max()], [i, i], color=look.color, lw=1.4)
             axis.plot(values.mean(), i, look.marker, color=look.color, ms=4.5)
-        axis.set_xlim(-1.15, 0.05)
+        axis.set_xlim(-1.5, 0.1)
         axis.set_xticks([-1, -0.5, 0])
         axis.set_xlabel("fitted slope")
 
@@ -109,7 +111,7 @@ class Rates(Figure):
         slopes, window = fitted_slopes(table), window_of(table)
         mean = slopes.groupby(["optimizer", "power"])["slope"].mean()
         judged = [self._bound_claim(m, a, mean[m, a], window, preset) for m in METHODS for a in POWERS]
-        return [*judged, *(self._faster_claim(m, mean[m, POWERS[0]], window, preset) for m in METHODS)]
+        return [*judged, *(self._faster_claim(m, mean[m, POWERS[0]], window, preset) for m in PLAIN)]
 
     def _bound_claim(self, method: str, power: float, slope: float, window: tuple[float, float], preset: Preset) -> Claim:
         proven = bound_slope(power, window, adam=method == "adam")

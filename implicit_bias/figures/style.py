@@ -20,11 +20,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, ScalarFormatter
+from numpy.typing import ArrayLike
 
 # Widths of a one-column and a two-column picture in a paper, inches.
 SINGLE, DOUBLE = 3.3, 6.8
 POINTS_PER_INCH = 72
-RC: dict[str, Any] = {
+RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -135,7 +136,7 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], **keywords: Any) -> 
     figure.legend(handles=list(handles), loc="outside lower center", ncols=len(handles), **{"columnspacing": 1.6, **keywords})
 
 
-def log_spaced(steps: Sequence[float] | np.ndarray, count: int = 10) -> list[int]:
+def log_spaced(steps: ArrayLike, count: int = 10) -> list[int]:
     """The places of about ``count`` steps at equal distances on a log axis."""
     logs = np.log(np.asarray(steps, dtype=float))
     wanted = np.linspace(logs[0], logs[-1], count)

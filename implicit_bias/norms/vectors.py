@@ -9,7 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-BISECTIONS = 60
+LP_NEWTON_STEPS, LP_TOLERANCE = 40, 1e-14
+SHRINK_NEWTON_STEPS = 7
+TINY = 1e-200
 Exponent = float | Tensor
 
 
@@ -70,34 +72,55 @@ def project_simplex_like(a: Tensor) -> Tensor:
 
 
 def project_lp(x: Tensor, p: Exponent) -> Tensor:
-    """Projection onto the l_p unit ball along the last axis: clip, sort, scale, or bisection on the multiplier for other p."""
+    """Projection onto the l_p unit ball along the last axis: clip, sort, scale, or Newton's method for other p."""
     if is_inf(p):
         return x.clamp(-1, 1)
     if is_one(p):
         return x.sign() * project_simplex_like(x.abs())
     if not isinstance(p, Tensor) and p == 2:
         return x / lp_value(x, 2).clamp(min=1).unsqueeze(-1)
-    return x.sign() * _project_lp_positive(x.abs(), p)
+    inside = lp_value(x, p).unsqueeze(-1) <= 1
+    return torch.where(inside, x, x.sign() * _project_lp_positive(x.abs(), p))
 
 
 def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
-    """u >= 0 with u + mu p u^(p-1) = a and ||u||_p = 1 (KKT), mu >= 0 by bisection; u by bisection inside [0, a]."""
+    """The projection of non-negative vectors for 1 < p < inf: u + mu p u^(p-1) = a with mu >= 0 such that ||u||_p = 1 (KKT).
+
+    phi(log mu) = log ||u(mu)||_p is decreasing and concave, with slope -sum u^p (a - u) / (u + (p - 1) (a - u)) / sum u^p, so Newton's
+    method from a mu that is too large (mu p = ||a||_q) falls to the root without a bracket.
+    """
     p = along(exponent, a)
-
-    def solve(mu: Tensor) -> Tensor:
-        low, high = torch.zeros_like(a), a
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            above = middle + mu * p * middle.pow(p - 1) > a
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return (low + high) / 2
-
     inside = lp_value(a, exponent).unsqueeze(-1) <= 1
-    # At mu = a_max n / p the solution is inside the ball: u^(p-1) <= a / (mu p) <= 1/n there.
-    low = torch.zeros_like(a[..., :1])
-    high = a.amax(dim=-1, keepdim=True) * a.shape[-1] / p + 1
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        outside = lp_value(solve(middle), exponent).unsqueeze(-1) > 1
-        low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
-    return torch.where(inside, a, solve(high))
+    # A harmless vector in the place of those that are in the ball already.
+    a = torch.where(inside, torch.ones_like(a), a)
+    log_mu = (lp_value(a, conjugate(exponent)).unsqueeze(-1) / p).log()
+    for _ in range(LP_NEWTON_STEPS):
+        u = _shrunk(a, log_mu.exp(), p)
+        powers = u.pow(p)
+        size, removed = powers.sum(dim=-1, keepdim=True), a - u
+        descent = (powers * removed / (u + (p - 1) * removed).clamp(min=TINY)).sum(dim=-1, keepdim=True) / size
+        error = size.log() / p
+        going = error.abs() >= LP_TOLERANCE
+        # What has converged stays as it is while others go on: a result does not depend on its batch.
+        log_mu = torch.where(going, log_mu + error / descent, log_mu)
+        if not bool(going.any()):
+            break
+    u = _shrunk(a, log_mu.exp(), p)
+    return torch.where(inside, torch.zeros_like(u), u)
+
+
+def _shrunk(a: Tensor, mu: Tensor, p: Exponent) -> Tensor:
+    """u >= 0 with u + mu p u^(p-1) = a.
+
+    With u = v^alpha, alpha = max(1, 1 / (p - 1)), both terms are powers of v of at least 1: the left side is convex and increasing, and Newton's
+    method from above, where one of the two terms alone is a, decreases to the root.
+    """
+    alpha = (1 / (p - 1)).clamp(min=1) if isinstance(p, Tensor) else max(1.0, 1 / (p - 1))
+    beta = alpha * (p - 1)
+    factor = mu * p
+    v = torch.minimum(a.pow(1 / alpha), (a / factor).pow(1 / beta))
+    for _ in range(SHRINK_NEWTON_STEPS):
+        first, second = v.pow(alpha), factor * v.pow(beta)
+        slope = alpha * first / v.clamp(min=TINY) + beta * second / v.clamp(min=TINY)
+        v = torch.where(v > TINY, (v - (first + second - a) / slope.clamp(min=TINY)).clamp(min=0), torch.zeros_like(v))
+    return v.pow(alpha)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.datasets import Dataset, make_dataset
-from implicit_bias.engine import Problem, Trajectory, simulate
+from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.errors import BadInput, NotSeparable
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model
@@ -27,12 +27,14 @@ from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr
 from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, norm_label, own_label
 from implicit_bias.sweep.references import References, optima, solve_all
-from implicit_bias.sweep.tables import is_finite, summary_table, trajectory_table
+from implicit_bias.sweep.tables import summary_table, trajectory_table
 
 Kind = Literal["bad_input", "not_separable", "io", "internal"]
 
-# First-order steps that tighten the certificate of the last checkpoint, and the multiply-adds that they may cost in all.
-CERTIFICATE_ITERATIONS = 400
+# First-order steps that tighten the certificate of the last checkpoint: at most these, a tenth of the run's own steps, and the
+# multiply-adds that they may cost in all.
+CERTIFICATE_ITERATIONS = 1000
+CERTIFICATE_SHARE = 10
 CERTIFICATE_BUDGET = 2e11
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
 THREADED_ELEMENTS = 2**16
@@ -175,7 +177,8 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
     if config["reference"] == "none" or not model.linear:
         return [{} for _ in batch]
     wanted = [(cell.dataset, _labels(cell.config)) for cell in batch]
-    return solve_all(wanted, config["reference"], ReferenceCache(config["results_dir"]), progress.status)
+    with _threads(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
+        return solve_all(wanted, config["reference"], ReferenceCache(config["results_dir"]), progress.status)
 
 
 def _labels(config: Config) -> list[str]:
@@ -187,17 +190,27 @@ def _labels(config: Config) -> list[str]:
 def _compute(
     cells: Sequence[Cell], references: Sequence[References], command: str, progress: Progress, done: int, total: int
 ) -> list[Outcome]:
+    """The outcomes of cells whose references are known; runs that diverge drop out, and the others start again without them."""
     started = time.perf_counter()
     problem = build_problem(cells, references)
-    with _threads(len(cells) * problem.data.x.shape[1] * problem.data.num_classes):
-        trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
+    try:
+        with _threads(len(cells) * problem.data.x.shape[1] * problem.data.num_classes):
+            trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
+    except Diverged as error:
+        lost = {run: Outcome(cells[run].config, None, "failed", str(error), "internal") for run in error.runs}
+        kept = [run for run in range(len(cells)) if run not in lost]
+        rest = _compute([cells[r] for r in kept], [references[r] for r in kept], command, progress, done, total) if kept else []
+        outcomes = {**lost, **dict(zip(kept, rest, strict=True))}
+        return [outcomes[run] for run in range(len(cells))]
     seconds = time.perf_counter() - started
     return [_finished(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
 
 
 @contextmanager
 def _threads(elements: int) -> Iterator[None]:
-    """One thread for arrays too small to be worth sharing out; the number that torch was given for larger ones."""
+    """One thread for arrays too small to be worth sharing out (a decomposition of a small matrix is slower by far on two); the
+    number that torch was given for larger ones.
+    """
     given = torch.get_num_threads()
     torch.set_num_threads(given if elements >= THREADED_ELEMENTS else 1)
     try:
@@ -212,9 +225,6 @@ def _finished(
     config = cell.config
     own = own_label(config)
     table = trajectory_table(trajectory, run, config["seed"], own)
-    if not is_finite(table):
-        message = "diverged: the parameters are no longer finite numbers; choose a smaller schedule.lr"
-        return Outcome(config, None, "failed", message, "internal")
     summary = summary_table(table, config["optimizer"]["name"], own)
     kept = trajectory.parameters.items()
     provenance = {
@@ -295,7 +305,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
 def _certificate_iterations(cells: Sequence[Cell], norms: int) -> int:
     data = cells[0].dataset
     work = 4.0 * len(cells) * norms * data.x.size * data.num_classes
-    return int(min(CERTIFICATE_ITERATIONS, CERTIFICATE_BUDGET // work))
+    return int(min(CERTIFICATE_ITERATIONS, cells[0].config["steps"] // CERTIFICATE_SHARE, CERTIFICATE_BUDGET // work))
 
 
 def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from implicit_bias.engine import Trajectory
@@ -38,8 +37,3 @@ def summary_table(trajectory: pd.DataFrame, optimizer: str, own: str) -> pd.Data
     last = trajectory[trajectory["step"] == trajectory["step"].max()]
     extra: dict[str, Any] = {"optimizer": optimizer, "own": last["norm"] == own, "ratio": last["margin"] / last["max_margin"]}
     return last.assign(**extra)[SUMMARY_COLUMNS].reset_index(drop=True)
-
-
-def is_finite(table: pd.DataFrame) -> bool:
-    """Whether the run stayed within the doubles: the loss and the parameters are numbers at every step."""
-    return bool(np.isfinite(table[["log_loss", "param_norm"]].to_numpy(dtype=float)).all())

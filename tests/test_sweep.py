@@ -1,0 +1,210 @@
+"""Cells to run folders: what is batched, what is skipped, what fails alone; and the learning-rate rule."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from implicit_bias.configuration import compose
+from implicit_bias.datasets import make_dataset
+from implicit_bias.errors import BadInput
+from implicit_bias.models import MODELS, Data
+from implicit_bias.norms import NORMS, make_norm
+from implicit_bias.records import read_run
+from implicit_bias.schedules import AUTO_NONSMOOTH, AUTO_SMOOTH, SCHEDULES, auto_lr
+from implicit_bias.sweep import Outcome, execute
+from implicit_bias.sweep.plan import Cell, batch_size, batches, group_key, own_label
+
+SMALL = [
+    "dataset.num_classes=4",
+    "dataset.dim=8",
+    "dataset.samples_per_class=5",
+    "dataset.noise=0.5",
+    "steps=60",
+    "reference=none",
+]
+
+
+def configs(tmp_path: Path, *overrides: str) -> list[dict[str, Any]]:
+    return [cell.config for cell in compose([*SMALL, f"results_dir={tmp_path}", *overrides], multirun=True)]
+
+
+def prepared(config: dict[str, Any]) -> Cell:
+    return Cell(0, config, make_dataset(config["dataset"]).load(), Path("unused"))
+
+
+def run(tmp_path: Path, *overrides: str) -> list[Outcome]:
+    return execute(configs(tmp_path, *overrides), command="test")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "groups"),
+    [
+        (["seed=range(6)"], 1),
+        (["schedule.lr=auto,0.1,0.2", "schedule.power=0.3,0.5"], 1),
+        (["optimizer=nmd", "norm=lp", "norm.p=1.5,2,7"], 1),
+        (["optimizer=nmd", "norm=lp", "norm.p=1,inf,7"], 3),
+        (["optimizer=adam", "optimizer.beta1=0.5,0.9", "optimizer.eps=0,1e-3"], 1),
+        (["optimizer=adam", "optimizer.bias_correction=true,false"], 2),
+        (["optimizer=signgd,muon"], 2),
+        (["steps=10,20"], 2),
+        (["dataset.noise=0.1,0.5"], 1),
+        (["dataset.dim=8,9"], 2),
+        (["loss=cross_entropy,exponential"], 2),
+        (["dataset=gaussian_mixture,random_labels"], 2),
+        (["log.points=5,6"], 2),
+    ],
+)
+def test_cells_are_batched_exactly_when_they_differ_in_numbers_only(tmp_path: Path, sweep: list[str], groups: int) -> None:
+    overrides = [s for s in SMALL if not (sweep[0].startswith("dataset=") and s.startswith("dataset."))]
+    cells = [c.config for c in compose([*overrides, f"results_dir={tmp_path}", *sweep], multirun=True)]
+    assert len({group_key(prepared(config)) for config in cells}) == groups
+
+
+def test_large_groups_are_cut_into_equal_batches(tmp_path: Path) -> None:
+    cells = [prepared(config) for config in configs(tmp_path, "dataset.samples_per_class=500", "seed=range(70)")]
+    most = batch_size(cells[0].dataset)
+    sizes = [len(batch) for batch in batches(cells)]
+    assert sum(sizes) == 70
+    assert max(sizes) <= most
+    assert min(sizes) > max(sizes) / 2
+
+
+def test_a_cell_of_a_sweep_writes_what_it_writes_alone(tmp_path: Path) -> None:
+    swept = run(
+        tmp_path / "a", "optimizer=nmd", "norm=lp", "norm.p=2.5,5", "schedule.lr=auto,0.2", "seed=1,2", "log.norms=[linf,lp5]"
+    )
+    for outcome in swept:
+        config = {**outcome.config, "results_dir": str(tmp_path / "b")}
+        (alone,) = execute([config], command="test")
+        assert alone.directory is not None
+        assert outcome.directory is not None
+        assert alone.directory.name == outcome.directory.name
+        # Different exponents in one batch go through another pow than a single one: the last bit, not the bytes.
+        pd.testing.assert_frame_equal(read_run(alone.directory)[0], read_run(outcome.directory)[0], rtol=1e-9, atol=1e-12)
+        labels = set(pd.read_csv(alone.directory / "trajectory.csv")["norm"])
+        assert labels == {"linf", "lp5", own_label(config)}
+
+
+def test_finished_cells_are_skipped_and_force_recomputes(tmp_path: Path) -> None:
+    first = run(tmp_path, "seed=1,2")
+    assert [o.status for o in first] == ["done", "done"]
+    again = run(tmp_path, "seed=1,2,3")
+    assert [o.status for o in again] == ["skipped", "skipped", "done"]
+    pd.testing.assert_frame_equal(again[0].trajectory, first[0].trajectory)
+    assert [o.status for o in run(tmp_path, "seed=1", "force=true")] == ["done"]
+
+
+def test_a_cell_that_cannot_be_separated_fails_alone(tmp_path: Path) -> None:
+    outcomes = run(
+        tmp_path, "dataset.noise=0.5,50", "dataset.samples_per_class=40", "reference=certified", "log.norms=[l2]", "optimizer=ngd"
+    )
+    assert [o.status for o in outcomes] == ["done", "failed"]
+    assert outcomes[1].error_kind == "not_separable"
+    assert outcomes[1].error is not None
+    assert "reference=none" in outcomes[1].error
+    assert "\n" not in outcomes[1].error
+    (without,) = run(
+        tmp_path, "dataset.noise=50", "dataset.samples_per_class=40", "reference=none", "log.norms=[l2]", "optimizer=ngd"
+    )
+    assert without.summary is not None
+    assert without.summary["margin"].item() < 0
+    assert np.isnan(without.summary["kkt_ratio"].item())
+
+
+def test_a_cell_whose_data_cannot_be_loaded_fails_alone(tmp_path: Path) -> None:
+    good, bad = configs(tmp_path, "seed=1,2")
+    bad = {**bad, "dataset": {"name": "file", "path": str(tmp_path / "absent.npz"), "label": "label"}}
+    outcomes = execute([bad, good], command="test")
+    assert [o.status for o in outcomes] == ["failed", "done"]
+    assert outcomes[0].error_kind == "bad_input"
+    assert outcomes[0].error is not None
+    assert outcomes[0].error.startswith("dataset.path")
+
+
+def test_divergence_is_said_and_writes_nothing(tmp_path: Path) -> None:
+    (outcome,) = run(tmp_path, "optimizer=gd", "loss=exponential", "schedule.lr=100", "dataset.noise=5")
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert "schedule.lr" in outcome.error
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_final_weights_reproduce_the_summary(tmp_path: Path) -> None:
+    (outcome,) = run(tmp_path, "optimizer=signgd", "log.weights=all", "log.points=10")
+    assert outcome.directory is not None
+    assert outcome.summary is not None
+    with np.load(outcome.directory / "final.npz") as file:
+        assert set(file.files) == {"weight", "log_scale", "log_loss", "steps", "weight_all"}
+        w = file["weight"] * np.exp(file["log_scale"])
+        np.testing.assert_array_equal(file["weight_all"][-1], file["weight"])
+        assert file["steps"].tolist() == sorted(set(outcome.trajectory["step"]))  # type: ignore[index]
+    row = outcome.summary.set_index("norm").loc["linf"]
+    assert row["param_norm"] == np.abs(w).max()
+    assert bool(row["own"])
+    assert row["optimizer"] == "signgd"
+
+
+def test_every_logged_norm_has_its_reference_and_interval(tmp_path: Path) -> None:
+    (outcome,) = run(
+        tmp_path,
+        "optimizer=muon",
+        "reference=certified",
+        "log.norms=[linf,l1,l2,spectral,nuclear,row,lp3,schatten1.5]",
+        "steps=300",
+    )
+    assert outcome.summary is not None
+    s = outcome.summary
+    assert s["norm"].tolist() == ["linf", "l1", "l2", "spectral", "nuclear", "row", "lp3", "schatten1.5"]
+    assert (s["margin"] <= s["max_margin"] * (1 + 1e-6)).all()
+    assert (s["max_margin"] <= s["upper_bound"] * (1 + 1e-6)).all()
+    np.testing.assert_allclose(s["ratio"], s["margin"] / s["max_margin"])
+    np.testing.assert_allclose(s["kkt_ratio"], s["margin"] / s["upper_bound"])
+    assert s["correlation"].between(-1, 1).all()
+
+
+def test_learning_rates_of_the_trajectory_are_the_schedules(tmp_path: Path) -> None:
+    (outcome,) = run(tmp_path, "optimizer=signgd", "schedule.lr=0.3", "schedule.power=0.7")
+    assert outcome.trajectory is not None
+    steps = outcome.trajectory.drop_duplicates("step").set_index("step")["lr"]
+    assert np.isnan(steps[0])
+    np.testing.assert_allclose(steps[1:], 0.3 * steps.index[1:].to_numpy(float) ** -0.7, rtol=1e-12)
+
+
+@pytest.mark.parametrize("label", sorted(NORMS))
+def test_auto_lr_is_in_units_of_the_data(label: str) -> None:
+    source = make_dataset(
+        {"name": "gaussian_mixture", "num_classes": 4, "dim": 6, "samples_per_class": 5, "noise": 0.5, "seed": 0}
+    ).load()
+    norm = make_norm(label)
+
+    def rule(size: float, normalised: bool = True) -> float:
+        data = Data(size * torch.from_numpy(source.x)[None], torch.from_numpy(source.y)[None], 4)
+        return float(auto_lr(MODELS.get("linear")().unit_step(data, norm), norm, normalised))
+
+    pairs = [torch.eye(4)[y] - torch.eye(4)[c] for y in source.y for c in range(4) if c != y]
+    x = torch.from_numpy(source.x).repeat_interleave(3, dim=0)
+    largest = max(float(norm.dual(torch.outer(p.double(), row))) for p, row in zip(pairs, x, strict=True))
+    assert rule(1.0) == pytest.approx((AUTO_SMOOTH if norm.smooth else AUTO_NONSMOOTH) / largest, rel=1e-12)
+    assert rule(7.0) == pytest.approx(rule(1.0) / 7, rel=1e-12)
+    assert rule(7.0, normalised=False) == pytest.approx(rule(1.0, normalised=False) / 49, rel=1e-12)
+
+
+def test_auto_lr_refuses_data_without_a_size() -> None:
+    with pytest.raises(BadInput, match=r"^schedule\.lr=auto: "):
+        auto_lr(torch.zeros(1), make_norm("l2"), True)
+
+
+def test_schedules() -> None:
+    loss = torch.tensor([-3.0, -20_000.0], dtype=torch.float64)
+    power = SCHEDULES.get("power")(lr=0.5, power=0.5)
+    torch.testing.assert_close(power.log_lr(4, loss).exp(), torch.full((2,), 0.25, dtype=torch.float64))
+    relative = SCHEDULES.get("loss_based")(lr=0.5)
+    torch.testing.assert_close(relative.log_lr(9, loss), np.log(0.5) - loss)
+    torch.testing.assert_close(relative.recorded(9, loss), torch.full((2,), 0.5, dtype=torch.float64))
+    torch.testing.assert_close(
+        SCHEDULES.get("constant")(lr=0.5).log_lr(9, loss).exp(), torch.full((2,), 0.5, dtype=torch.float64)
+    )
