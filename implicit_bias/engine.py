@@ -200,7 +200,9 @@ class _Simulation:
         norm = self.problem.measured[label]
         # On a strictly convex ball the iteration converges fast, and its projection may be expensive (l_p, Schatten-p).
         steps = iterations // SMOOTH_SHARE if norm.smooth else iterations
-        _, upper = improve_weights(data.x, data.y, norm, weights, block, steps)
+        runs = len(weights)
+        x, y = data.x.expand(runs, -1, -1), data.y.expand(runs, -1)
+        _, upper = improve_weights(x, y, norm, weights, block, steps)
         return upper
 
     def _own_ratio(self) -> float:

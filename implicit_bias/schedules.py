@@ -18,12 +18,15 @@ from implicit_bias.registry import Table, hyper
 SCHEDULES = Table("schedule")
 
 LR_HELP = "eta0: a number > 0, or auto = c / B, B = max N_*((e_y - e_c) x_i^T), c = 10 or 6 (1 / B^2 if unnormalised)"
-# A step of norm 1 changes a gap by at most B, so the first step of size c / B changes gaps by at most c. What is left of the optimum after
-# T steps is a transient, in proportion to 1 / c, and an oscillation, in proportion to c. Where the ball is strictly convex the direction is
-# continuous and the oscillation dies out by itself (normalised GD converges even with a constant step); where it has faces or corners
-# (signs, polar factors, single entries) the direction jumps, the oscillation stays with the step, and a smaller c balances the two.
-AUTO_SMOOTH = 10.0
-AUTO_NONSMOOTH = 6.0
+# A step of norm 1 changes a gap by at most B, so the first step, of size c / B, changes gaps by at most c. What is left
+# of the optimum
+# after T steps is a transient, in proportion to 1 / c, and an oscillation, in proportion to c. The oscillation is weak
+# where the direction
+# is a continuous function of the gradient (l2) or moves one entry or one singular pair (l1, nuclear); where every entry,
+# row or singular
+# value moves at full size at once and jumps (signs, polar factors), a smaller c balances the two.
+AUTO_GAP_CHANGE = 10.0
+AUTO_GAP_CHANGE_SATURATING = 6.0
 # Unnormalised steepest descent moves by eta N_*(g) <= eta B, and is stable for eta below about 2 / B^2.
 AUTO_UNNORMALISED = 1.0
 
@@ -104,4 +107,4 @@ def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool) -> Tensor:
         raise BadInput("schedule.lr=auto: every feature of the data is zero, so steps have no natural size; give a number > 0")
     if not normalised:
         return AUTO_UNNORMALISED / unit_step**2
-    return (AUTO_SMOOTH if norm.smooth else AUTO_NONSMOOTH) / unit_step
+    return (AUTO_GAP_CHANGE_SATURATING if norm.saturating else AUTO_GAP_CHANGE) / unit_step

@@ -138,9 +138,7 @@ def test_value_out_of_range(name: str, key: str, value: Any, allowed: str) -> No
     ],
 )
 def test_the_shared_check(x: NDArray[Any], y: NDArray[Any], num_classes: int, part: str) -> None:
-    assert part in refused(
-        lambda: checked_dataset(x, y, num_classes, origin="dataset.path=a.npz"), "dataset.path="
-    )
+    assert part in refused(lambda: checked_dataset(x, y, num_classes, origin="dataset.path=a.npz"), "dataset.path=")
 
 
 # Generated data
@@ -150,9 +148,7 @@ def test_the_shared_check(x: NDArray[Any], y: NDArray[Any], num_classes: int, pa
     ("classes", "dim", "per_class", "noise", "seed"),
     [(10, 25, 50, 1.0, 1), (15, 7, 3, 0.1, 12344), (2, 1, 1, 0.0, 0)],
 )
-def test_mixture_is_the_published_recipe(
-    classes: int, dim: int, per_class: int, noise: float, seed: int
-) -> None:
+def test_mixture_is_the_published_recipe(classes: int, dim: int, per_class: int, noise: float, seed: int) -> None:
     """Number by number, from the legacy global generator that the paper's own code draws from."""
     state = np.random.get_state()
     try:
@@ -164,9 +160,7 @@ def test_mixture_is_the_published_recipe(
             rows += [[mean[j] + noise * draws[j][i] for j in range(dim)] for i in range(per_class)]
     finally:
         np.random.set_state(state)
-    data = load(
-        "gaussian_mixture", num_classes=classes, dim=dim, samples_per_class=per_class, noise=noise, seed=seed
-    )
+    data = load("gaussian_mixture", num_classes=classes, dim=dim, samples_per_class=per_class, noise=noise, seed=seed)
     assert np.array_equal(data.x, np.array(rows))
     assert data.y.tolist() == [c for c in range(classes) for _ in range(per_class)]
     assert data.num_classes == classes
@@ -518,9 +512,7 @@ def test_mnist_fingerprint(places: tuple[Path, Path]) -> None:
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_damaged_mnist(
-    places: tuple[Path, Path], images: bytes, labels: bytes, part: str, zipped: bool
-) -> None:
+def test_damaged_mnist(places: tuple[Path, Path], images: bytes, labels: bytes, part: str, zipped: bool) -> None:
     put(places[0], images, labels, zipped=zipped)
     assert part in refused(lambda: load("mnist"), "dataset=mnist:")
 
@@ -563,9 +555,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
             strict=True,
         )
     )
-    monkeypatch.setattr(
-        mnist, "SHA256", {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    )
+    monkeypatch.setattr(mnist, "SHA256", {name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
     return files
 
 
@@ -582,9 +572,7 @@ def test_the_checksums_are_those_of_the_published_files() -> None:
 
 
 @pytest.mark.parametrize("mirror", [0, 1])
-def test_download(
-    places: tuple[Path, Path], pinned: dict[str, bytes], mirror: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_download(places: tuple[Path, Path], pinned: dict[str, bytes], mirror: int, capsys: pytest.CaptureFixture[str]) -> None:
     serve(mirror, pinned)
     assert len(load("mnist", samples_per_class=None).x) == 40
     assert {path.name: path.read_bytes() for path in places[1].iterdir()} == pinned
@@ -601,12 +589,8 @@ def test_download_goes_on_where_it_stopped(places: tuple[Path, Path], pinned: di
     assert len(load("mnist", samples_per_class=None).x) == 40
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda content: content[:-1], lambda content: content + b"!", lambda _: b""]
-)
-def test_wrong_checksum(
-    places: tuple[Path, Path], pinned: dict[str, bytes], damage: Callable[[bytes], bytes]
-) -> None:
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b"!", lambda _: b""])
+def test_wrong_checksum(places: tuple[Path, Path], pinned: dict[str, bytes], damage: Callable[[bytes], bytes]) -> None:
     serve(0, {name: damage(content) for name, content in pinned.items()})
     message = refused(lambda: load("mnist"), "dataset=mnist:")
     assert f"{mnist.MIRRORS[0]}: wrong checksum" in message
@@ -615,16 +599,12 @@ def test_wrong_checksum(
     assert len(load("mnist", samples_per_class=None).x) == 40
 
 
-def test_no_network(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_network(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One line: where was looked, why the download failed, which files to put where."""
     own, cache = places
     message = refused(lambda: load("mnist"), "dataset=mnist:")
     assert str(own) in message and str(cache) in message
-    assert all(
-        part in message for part in ("download failed", "IMPLICIT_BIAS_DATA", *mnist.SHA256, *mnist.MIRRORS)
-    )
+    assert all(part in message for part in ("download failed", "IMPLICIT_BIAS_DATA", *mnist.SHA256, *mnist.MIRRORS))
     refused(make_dataset({"name": "mnist"}).fingerprint, "dataset=mnist:")
     monkeypatch.delenv("IMPLICIT_BIAS_DATA")
     assert f"no MNIST files in {cache}, and" in refused(lambda: load("mnist"), "dataset=mnist:")
@@ -632,9 +612,7 @@ def test_no_network(
     assert not cache.exists()
 
 
-def test_full_disk_leaves_nothing(
-    places: tuple[Path, Path], pinned: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_nothing(places: tuple[Path, Path], pinned: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -60,16 +60,16 @@ def test_a_run_in_a_batch_of_fifty_is_the_run_alone_to_the_last_bit(optimizer: s
     """NucGD moves its margin by 6e-3 within 100 steps when W0 changes by 1e-16, so nothing less than the same bits will do."""
     data = mixtures([5] if shared else list(range(50)))
     lr = torch.linspace(0.05, 0.4, 50, dtype=torch.float64)
-    together = simulate(problem(optimizer, data, 50, 200, lr))
+    together = simulate(problem(optimizer, data, 50, 200, lr, certificate_iterations=3))
     for r in (0, 17, 49):
-        alone = simulate(problem(optimizer, data if shared else one(data, r), 1, 200, lr[r : r + 1]))
+        alone = simulate(problem(optimizer, data if shared else one(data, r), 1, 200, lr[r : r + 1], certificate_iterations=3))
         assert alone.steps == together.steps
         for label in NORMS_LOGGED:
             for key, column in alone.by_norm[label].items():
                 batched = together.by_norm[label][key][:, r]
-                np.testing.assert_allclose(
-                    batched, column[:, 0], rtol=0 if torch.backends.mkl.is_available() else 1e-9, err_msg=key
-                )
+                # The last bound comes from an iteration of its own, which is exact to round-off only.
+                exact = torch.backends.mkl.is_available() and key not in ("upper_bound", "kkt_ratio")
+                np.testing.assert_allclose(batched, column[:, 0], rtol=0 if exact else 1e-9, err_msg=key)
 
 
 def test_runs_of_a_batch_may_differ_in_lr_power_momentum_and_exponent() -> None:

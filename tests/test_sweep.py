@@ -14,7 +14,7 @@ from implicit_bias.errors import BadInput
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.records import read_run
-from implicit_bias.schedules import AUTO_NONSMOOTH, AUTO_SMOOTH, SCHEDULES, auto_lr
+from implicit_bias.schedules import AUTO_GAP_CHANGE, AUTO_GAP_CHANGE_SATURATING, SCHEDULES, auto_lr
 from implicit_bias.sweep import Outcome, execute
 from implicit_bias.sweep.plan import Cell, batch_size, batches, group_key, own_label
 
@@ -94,6 +94,8 @@ def test_finished_cells_are_skipped_and_force_recomputes(tmp_path: Path) -> None
     assert [o.status for o in first] == ["done", "done"]
     again = run(tmp_path, "seed=1,2,3")
     assert [o.status for o in again] == ["skipped", "skipped", "done"]
+    assert first[0].trajectory is not None
+    assert again[0].trajectory is not None
     pd.testing.assert_frame_equal(again[0].trajectory, first[0].trajectory)
     assert [o.status for o in run(tmp_path, "seed=1", "force=true")] == ["done"]
 
@@ -188,7 +190,7 @@ def test_auto_lr_is_in_units_of_the_data(label: str) -> None:
     pairs = [torch.eye(4)[y] - torch.eye(4)[c] for y in source.y for c in range(4) if c != y]
     x = torch.from_numpy(source.x).repeat_interleave(3, dim=0)
     largest = max(float(norm.dual(torch.outer(p.double(), row))) for p, row in zip(pairs, x, strict=True))
-    assert rule(1.0) == pytest.approx((AUTO_SMOOTH if norm.smooth else AUTO_NONSMOOTH) / largest, rel=1e-12)
+    assert rule(1.0) == pytest.approx((AUTO_GAP_CHANGE_SATURATING if norm.saturating else AUTO_GAP_CHANGE) / largest, rel=1e-12)
     assert rule(7.0) == pytest.approx(rule(1.0) / 7, rel=1e-12)
     assert rule(7.0, normalised=False) == pytest.approx(rule(1.0, normalised=False) / 49, rel=1e-12)
 

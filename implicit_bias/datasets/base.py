@@ -101,9 +101,7 @@ def checked_dataset(x: NDArray[Any], y: NDArray[Any], num_classes: int, *, origi
     if len(bad):
         row, column = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise BadInput(
-            f"{origin}: {x[row, column]} in row {row + 1}, column {column + 1}{more}; must be finite"
-        )
+        raise BadInput(f"{origin}: {x[row, column]} in row {row + 1}, column {column + 1}{more}; must be finite")
     present = np.unique(y)
     if num_classes < 2 or len(present) < 2:
         raise BadInput(f"{origin}: only one class; at least two are needed")
@@ -112,9 +110,7 @@ def checked_dataset(x: NDArray[Any], y: NDArray[Any], num_classes: int, *, origi
     return Dataset(x, np.ascontiguousarray(y, dtype=np.int64), num_classes)
 
 
-def choose_samples(
-    labels: NDArray[Any], classes: Sequence[int], samples_per_class: int | None, seed: int
-) -> NDArray[np.intp]:
+def choose_samples(labels: NDArray[Any], classes: Sequence[int], samples_per_class: int | None, seed: int) -> NDArray[np.intp]:
     """Indices of some samples of each of ``classes``: class by class, in the order of the source.
 
     With ``rng = numpy.random.RandomState(seed)``, for one class after the other: the first

@@ -144,9 +144,7 @@ def checked_header(columns: list[str], path: Path) -> list[str]:
         raise BadInput(f"{origin(path)}: empty; its first line must name the columns")
     for number, name in enumerate(columns, start=1):
         if not name:
-            raise BadInput(
-                f"{origin(path)}: column {number} has no name (a row index?); name it or leave it out"
-            )
+            raise BadInput(f"{origin(path)}: column {number} has no name (a row index?); name it or leave it out")
         if name in columns[: number - 1]:
             raise BadInput(f"{origin(path)}: two columns are called {name!r}")
     return columns

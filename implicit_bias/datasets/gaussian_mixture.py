@@ -31,8 +31,6 @@ class GaussianMixture(DatasetSource):
         """``num_classes * samples_per_class`` samples, class by class."""
         rng = np.random.RandomState(self.seed)
         means = rng.randn(self.num_classes, self.dim)
-        x = np.concatenate(
-            [(mean[:, None] + self.noise * rng.randn(self.dim, self.samples_per_class)).T for mean in means]
-        )
+        x = np.concatenate([(mean[:, None] + self.noise * rng.randn(self.dim, self.samples_per_class)).T for mean in means])
         y = np.repeat(np.arange(self.num_classes), self.samples_per_class)
         return checked_dataset(x, y, self.num_classes, origin="dataset=gaussian_mixture")

@@ -142,8 +142,7 @@ def read_split(split: Split) -> tuple[IdxFile, IdxFile]:
     images, labels = read_idx(split.images, dimensions=3), read_idx(split.labels, dimensions=1)
     if len(images.values) != len(labels.values):
         raise BadInput(
-            f"dataset=mnist: {split.images} has {len(images.values)} images"
-            f" but {split.labels.name} {len(labels.values)} labels"
+            f"dataset=mnist: {split.images} has {len(images.values)} images but {split.labels.name} {len(labels.values)} labels"
         )
     if labels.values.size and labels.values.max() >= NUM_DIGITS:
         raise BadInput(f"dataset=mnist: {split.labels} has a label {labels.values.max()}; must be 0 to 9")
@@ -175,8 +174,7 @@ def _read_idx(path: Path, dimensions: int, modified: int, size: int) -> IdxFile:
     start = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < start:
         raise BadInput(
-            f"dataset=mnist: {path} is not an IDX file of bytes with {dimensions} axes;"
-            f" its first bytes are '{content[:4].hex()}'"
+            f"dataset=mnist: {path} is not an IDX file of bytes with {dimensions} axes; its first bytes are '{content[:4].hex()}'"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     expected = start + int(np.prod(shape, dtype=object))

@@ -39,6 +39,11 @@ class Norm(ABC):
         return False
 
     @property
+    def saturating(self) -> bool:
+        """Whether a direction moves every entry, row or singular value at full size at once (signs, polar factors)."""
+        return False
+
+    @property
     def label(self) -> str:
         """The norm's name in files and columns, its parameter included: ``linf``, ``lp3``, ``schatten1.5``."""
         return self.name + "".join(format_number(getattr(self, f.name)) for f in fields(self))

@@ -184,6 +184,10 @@ class InRowSpace(Norm):
         return self.norm.smooth
 
     @property
+    def saturating(self) -> bool:
+        return self.norm.saturating
+
+    @property
     def label(self) -> str:
         return self.norm.label
 

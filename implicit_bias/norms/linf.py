@@ -25,6 +25,10 @@ class Linf(Norm):
     name: ClassVar[str] = "linf"
     entrywise: ClassVar[bool] = True
 
+    @property
+    def saturating(self) -> bool:
+        return True
+
     def value(self, w: Tensor) -> Tensor:
         return w.abs().amax(dim=(-2, -1))
 

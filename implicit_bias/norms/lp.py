@@ -33,6 +33,10 @@ class Lp(Norm):
     def smooth(self) -> bool:
         return not (is_one(self.p) or is_inf(self.p))
 
+    @property
+    def saturating(self) -> bool:
+        return is_inf(self.p)
+
     def value(self, w: Tensor) -> Tensor:
         return lp_value(flat(w), self.p)
 

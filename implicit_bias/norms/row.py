@@ -26,6 +26,10 @@ class Row(Norm):
 
     name: ClassVar[str] = "row"
 
+    @property
+    def saturating(self) -> bool:
+        return True
+
     def value(self, w: Tensor) -> Tensor:
         return lp_value(w, 2).amax(dim=-1)
 

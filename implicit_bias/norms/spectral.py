@@ -26,6 +26,10 @@ class Spectral(Norm):
     name: ClassVar[str] = "spectral"
     unitarily_invariant: ClassVar[bool] = True
 
+    @property
+    def saturating(self) -> bool:
+        return True
+
     def value(self, w: Tensor) -> Tensor:
         return singular_values(w)[..., 0]
 

@@ -86,8 +86,8 @@ def project_lp(x: Tensor, p: Exponent) -> Tensor:
 def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
     """The projection of non-negative vectors for 1 < p < inf: u + mu p u^(p-1) = a with mu >= 0 such that ||u||_p = 1 (KKT).
 
-    phi(log mu) = log ||u(mu)||_p is decreasing and concave, with slope -sum u^p (a - u) / (u + (p - 1) (a - u)) / sum u^p, so Newton's
-    method from a mu that is too large (mu p = ||a||_q) falls to the root without a bracket.
+    phi(log mu) = log ||u(mu)||_p is decreasing and concave, with slope -sum u^p (a - u) / (u + (p - 1) (a - u)) / sum u^p, so
+    Newton's method from a mu that is too large (mu p = ||a||_q) falls to the root without a bracket.
     """
     p = along(exponent, a)
     inside = lp_value(a, exponent).unsqueeze(-1) <= 1
@@ -112,8 +112,8 @@ def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
 def _shrunk(a: Tensor, mu: Tensor, p: Exponent) -> Tensor:
     """u >= 0 with u + mu p u^(p-1) = a.
 
-    With u = v^alpha, alpha = max(1, 1 / (p - 1)), both terms are powers of v of at least 1: the left side is convex and increasing, and Newton's
-    method from above, where one of the two terms alone is a, decreases to the root.
+    With u = v^alpha, alpha = max(1, 1 / (p - 1)), both terms are powers of v of at least 1: the left side is convex and
+    increasing, and Newton's method from above, where one of the two terms alone is a, decreases to the root.
     """
     alpha = (1 / (p - 1)).clamp(min=1) if isinstance(p, Tensor) else max(1.0, 1 / (p - 1))
     beta = alpha * (p - 1)
