@@ -184,7 +184,7 @@ def _make(figure: Figure, request: Request, progress: _Titled) -> list[Claim]:
         atomic_write_bytes(target.with_suffix(".csv"), csv_bytes(rounded(table)))
         _keep_minutes(request.folder, figure.name, seconds / 60)
     elif not target.with_suffix(".csv").exists():
-        raise FileNotFoundErrorOfFigure(f"redraw=true: {target.with_suffix('.csv')} does not exist; draw it without redraw first")
+        raise RuntimeError(f"redraw=true: {target.with_suffix('.csv')} does not exist; draw it without redraw first")
     table = read_table(target.with_suffix(".csv"))
     claims = figure.claims(table, request.preset)
     with drawing():
@@ -194,10 +194,6 @@ def _make(figure: Figure, request: Request, progress: _Titled) -> list[Claim]:
         for kind in ("png", "pdf"):
             atomic_write_bytes(target.with_suffix(f".{kind}"), saved(picture, kind))
     return claims
-
-
-class FileNotFoundErrorOfFigure(RuntimeError):
-    """A table that was to be drawn again is not there."""
 
 
 def _failed_notes(claims: Sequence[Claim], most: int = 5) -> list[str]:
@@ -303,8 +299,10 @@ def _markdown(request: Request, figures: Sequence[Figure], claims: Sequence[Clai
         yield f"{figure.caption(request.preset)}"
         yield ""
         took = f" ({minutes[figure.name]:.1f} minutes)" if figure.name in minutes else ""
-        yield f"`python -m implicit_bias.report{option} only={figure.name}`{took}. Source: {figure.source}."
-        yield from _markdown_claims([claim for claim in claims if claim.figure == figure.name])
+        of_figure = [claim for claim in claims if claim.figure == figure.name]
+        sources = "; ".join(dict.fromkeys([figure.source, *(claim.source for claim in of_figure)]))
+        yield f"`python -m implicit_bias.report{option} only={figure.name}`{took}. Sources: {sources}."
+        yield from _markdown_claims(of_figure)
 
 
 def _markdown_claims(claims: Sequence[Claim]) -> Iterator[str]:

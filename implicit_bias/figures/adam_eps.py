@@ -32,7 +32,7 @@ class AdamEps(Figure):
     order = 50
     title = "Adam's eps: from the max-norm to the $\\ell_2$ margin"
     source = "Fan and Szepesvari, arXiv 2609.33904"
-    minutes = PerPreset(smoke=0.1, default=0.6, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=0.3, paper=30.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

@@ -34,7 +34,7 @@ class ExactTail(Figure):
     order = 40
     title = "Sign descent with and without cancellation"
     source = "independent numpy measurement on the published data of Fan et al., arXiv 2502.04664"
-    minutes = PerPreset(smoke=0.1, default=0.4, paper=0.4)
+    minutes = PerPreset(smoke=0.1, default=0.1, paper=0.1)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

@@ -37,7 +37,7 @@ class NewtonSchulz(Figure):
     order = 60
     title = "Newton-Schulz stalls, the exact polar factor does not"
     source = "independent reproduction (blog) of Muon on random labels, k = 4, d = 24, n = 40, lr .01"
-    minutes = PerPreset(smoke=0.1, default=1.2, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=1.0, paper=30.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

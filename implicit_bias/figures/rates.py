@@ -37,7 +37,7 @@ class Rates(Figure):
     order = 30
     title = "Rates: the own-norm gap falls at least as fast as proven"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
-    minutes = PerPreset(smoke=0.2, default=2.0, paper=90.0)
+    minutes = PerPreset(smoke=0.2, default=1.3, paper=120.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

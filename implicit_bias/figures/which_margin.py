@@ -43,15 +43,14 @@ class WhichMargin(Figure):
     order = 20
     title = "Which optimizer maximises which margin"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
-    minutes = PerPreset(smoke=0.3, default=2.5, paper=30.0)
+    minutes = PerPreset(smoke=0.3, default=2.4, paper=30.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
             Margin over the certified maximum margin of each norm after {STEPS.at(preset):,} steps, mean over
             {SEEDS.at(preset)} data sets (10 classes, 25 features, 10 samples a class, noise 1) and, small, the standard
             deviation. Framed: the method's own norm; bold: best of the column. Every method uses schedule.lr=auto, power .5;
-            Adam has eps 0 and beta2 .95. NucGD's steps have rank one and converge slowly: under the nuclear norm it passes NGD,
-            whose limit is nearly optimal there, only after several times the default's steps.
+            Adam has eps 0 and beta2 .95.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:

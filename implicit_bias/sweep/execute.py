@@ -157,9 +157,9 @@ def _run_batch(batch: Sequence[Cell], command: str, progress: Progress, done: in
         return [outcomes[cell.index] for cell in batch]
     except OSError as error:
         return [Outcome(c.config, None, "failed", _io_message(c.config, error), "io") for c in batch]
-    except (BadInput, ValueError) as error:
+    except BadInput as error:
         return _one_by_one(batch, command, progress, done, total, error, "bad_input")
-    except (RuntimeError, ArithmeticError) as error:
+    except Exception as error:  # whatever it is, the other cells are to finish
         return _one_by_one(batch, command, progress, done, total, error, "internal")
 
 
@@ -167,7 +167,9 @@ def _one_by_one(
     batch: Sequence[Cell], command: str, progress: Progress, done: int, total: int, error: Exception, kind: Kind
 ) -> list[Outcome]:
     if len(batch) == 1:
-        return [Outcome(batch[0].config, None, "failed", str(error).splitlines()[0], kind)]
+        said = " ".join(str(error).split())
+        message = said if kind == "bad_input" else f"{type(error).__name__}: {said}"
+        return [Outcome(batch[0].config, None, "failed", message, kind)]
     return [_run_batch([cell], command, progress, done, total)[0] for cell in batch]
 
 
