@@ -3,7 +3,8 @@
 Two baselines, one run at a time, float64, one thread, the same data, steps and records:
 
 usual loop
-    What one writes at first: autograd through ``cross_entropy``, a torch-style optimizer object.
+    What one writes at first: ``nn.Linear``, ``CrossEntropyLoss``, autograd, a torch-style optimizer and a learning-rate
+    scheduler.
 tight loop
     The exact step of this package written out for a single run: closed-form gradient in the log domain, one scale a class row,
     the polar factor truncated in the row space.
@@ -27,7 +28,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, record_steps, simulate
@@ -97,16 +97,19 @@ class UsualOptimizer(torch.optim.Optimizer):
 
 def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int) -> float:
     """One run by autograd; the own-norm margin at the end. Margins are recorded at the same steps as in the engine."""
-    w = torch.zeros(k, x.shape[1], dtype=x.dtype, requires_grad=True)
-    optimizer = UsualOptimizer([w], name, LEARNING_RATES[name])
+    model = torch.nn.Linear(x.shape[1], k, bias=False, dtype=x.dtype)
+    torch.nn.init.zeros_(model.weight)
+    criterion = torch.nn.CrossEntropyLoss()
+    optimizer = UsualOptimizer(list(model.parameters()), name, LEARNING_RATES[name])
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: (t + 1) ** -0.5)
     records, margin = set(record_steps(steps, POINTS)), math.nan
     for t in range(1, steps + 1):
-        optimizer.param_groups[0]["lr"] = LEARNING_RATES[name] * t**-0.5
         optimizer.zero_grad()
-        cross_entropy(x @ w.T, y).backward()
+        criterion(model(x), y).backward()
         optimizer.step()
+        scheduler.step()
         if t in records:
-            margin = _margin(w.detach(), x, y, OWN[name])
+            margin = _margin(model.weight.detach(), x, y, OWN[name])
     return margin
 
 

@@ -142,9 +142,10 @@ class _Simulation:
             if t:
                 state = self._update(state, gradient, t)
                 gradient = self.objective.gradient(self.parameters)
-            c = self._certify(gradient)
+            if self.certificate is not None and self.certificate.wants(t):
+                self.certificate.add(gradient.per_weight())
             if t in records:
-                self._record(t, gradient, c or gradient.per_weight())
+                self._record(t, gradient, gradient.per_weight())
             if watch is not None and (t == problem.steps or (t % 16 == 0 and time.monotonic() >= due)):
                 due = time.monotonic() + WATCH_SECONDS
                 watch(t, self._own_ratio())
@@ -153,20 +154,14 @@ class _Simulation:
     def _update(self, state: State, gradient: Gradient, t: int) -> State:
         problem = self.problem
         state, step = problem.optimizer.update(state, gradient.blocks, t, self.geometry)
-        per_loss = problem.schedule.per_loss
-        log_size = problem.schedule.log_lr(t, gradient.log_loss if per_loss else gradient.log_weight)[:, None, None]
+        log_size = problem.schedule.log_lr(t, gradient.log_loss if problem.schedule.per_loss else None)
+        if log_size.dim():
+            log_size = log_size[:, None, None]
         size = (log_size if step.log_size is None else log_size + step.log_size).exp()
         self.parameters = {
             name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in self.parameters.items()
         }
         return state
-
-    def _certify(self, gradient: Gradient) -> Parameters | None:
-        if self.certificate is None:
-            return None
-        c = gradient.per_weight()
-        self.certificate.add(c)
-        return c
 
     def _record(self, t: int, gradient: Gradient, c: Parameters) -> None:
         problem = self.problem
@@ -174,7 +169,7 @@ class _Simulation:
         if not bool(finite.all()):
             raise Diverged((~finite).nonzero().flatten().tolist(), t)
         accuracy, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
-        lr = problem.schedule.recorded(t, gradient.log_loss) if t else torch.full_like(q, torch.nan)
+        lr = problem.schedule.recorded(t, q) if t else torch.full_like(q, torch.nan)
         self.trajectory.steps.append(t)
         self.rows.append({"lr": lr, "log_loss": gradient.log_loss, "accuracy": accuracy})
         for label, norm in self.measured.items():

@@ -19,6 +19,8 @@ from implicit_bias.norms import ParameterNorm
 # weights, which
 # are far from optimal, fade polynomially (Shamir and Zhang, arXiv 1212.1824, polynomial-decay averaging).
 AVERAGE_POWER = 3
+# Neighbouring steps have nearly the same weights: beyond the first steps, one in four is enough for the average.
+AVERAGE_ALL, AVERAGE_EVERY = 100, 4
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Certificate:
     average: Parameters = field(default_factory=dict)
     count: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def wants(t: int) -> bool:
+        """Whether step t goes into the average."""
+        return t <= AVERAGE_ALL or t % AVERAGE_EVERY == 0
 
     def add(self, c: Parameters) -> None:
         """Take the certificate matrix of one more step into the average."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -46,14 +47,25 @@ class Schedule(ABC):
     def log_relative(self, t: int) -> Tensor | float:
         """log(eta_t / eta0), the loss left out; broadcasts against (R,)."""
 
-    def log_lr(self, t: int, log_loss: Tensor) -> Tensor:
-        """log eta_t, shape (R,). Schedules that are not ``per_loss`` take from ``log_loss`` its shape only."""
-        base = torch.log(torch.as_tensor(self.lr, dtype=log_loss.dtype, device=log_loss.device)) + self.log_relative(t)
-        return base - log_loss if self.per_loss else base.expand_as(log_loss)
+    @cached_property
+    def log_lr0(self) -> Tensor:
+        """log eta0, of no dimension where all runs share it, else (R,)."""
+        return torch.as_tensor(self.lr, dtype=None if isinstance(self.lr, Tensor) else torch.float64).log()
+
+    def log_lr(self, t: int, log_loss: Tensor | None = None) -> Tensor:
+        """log eta_t, of no dimension or (R,). Schedules that are ``per_loss`` need ``log_loss`` (R,)."""
+        relative = self.log_lr0 + self.log_relative(t)
+        if not self.per_loss:
+            return relative
+        if log_loss is None:
+            raise ValueError(f"schedule {self.name} needs the loss")
+        return relative - log_loss
 
     def recorded(self, t: int, like: Tensor) -> Tensor:
-        """The `lr` column: eta_t, or eta_t times the loss under a loss-based schedule (eta_t itself may exceed every double)."""
-        return self.log_lr(t, torch.zeros_like(like)).exp()
+        """The `lr` column, shaped as ``like`` (R,): eta_t, or eta_t times the loss under a loss-based schedule (eta_t itself may
+        exceed every double).
+        """
+        return (self.log_lr0 + self.log_relative(t)).exp().to(like).expand_as(like)
 
 
 @SCHEDULES.register

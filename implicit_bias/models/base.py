@@ -48,13 +48,20 @@ class Gradient:
 
     Attributes:
         blocks: Gradient of L, one scaled tensor a block.
-        log_weight: log sum_ic w_ic, where -grad L = sum_ic w_ic grad m_ic, shape (R,).
+        log_totals: log sum_c w_ic of every sample, shape (R, n).
         log_losses: Gives the log loss of every sample, shape (R, n).
     """
 
     blocks: dict[str, Scaled]
-    log_weight: Tensor
+    log_totals: Tensor
     log_losses: Callable[[], Tensor]
+
+    @cached_property
+    def log_weight(self) -> Tensor:
+        """log of the mean over samples of sum_c w_ic, shape (R,), where -grad L = (1 / n) sum_ic w_ic grad m_ic; computed when
+        first asked for.
+        """
+        return log_mean(self.log_totals)
 
     @cached_property
     def log_loss(self) -> Tensor:

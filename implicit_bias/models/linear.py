@@ -76,6 +76,7 @@ class LinearObjective(Objective):
         self.label = data.is_label()
         self.sign = torch.ones_like(self.label, dtype=data.x.dtype).masked_fill(self.label, -1.0)
         self.buffer: Tensor | None = None
+        self.smallest_row = SMALLEST_ROW * float(data.x.abs().max())
         self.index = data.y.unsqueeze(-2)
         self.x = data.x.contiguous()
         self.x_t = data.x.mT.contiguous()
@@ -93,15 +94,12 @@ class LinearObjective(Objective):
         if self.buffer is None or self.buffer.shape[0] != w.shape[0]:
             self.buffer = w.new_empty(w.shape[0], w.shape[1], self.x.shape[1])
         terms = self.loss.terms(self._negative_gaps(w, self.buffer))
-        log_unit = terms.log_total.amax(dim=-1, keepdim=True)
-        share = (terms.log_total - log_unit).clamp_(min=FLOOR).exp_()
-        log_weight = log_unit.squeeze(-1) + share.sum(dim=-1).log() - self.log_n
-        block = self._shallow(terms, log_unit, share)
+        block = self._shallow(terms)
         if block is None:
             block = self._deep(w, terms)
         if self.sparse:
             block = self._without_underflow(block, w, terms)
-        return Gradient({WEIGHT: block}, log_weight, terms.log_losses)
+        return Gradient({WEIGHT: block}, terms.log_total, terms.log_losses)
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
         log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT
@@ -119,16 +117,17 @@ class LinearObjective(Objective):
 
     # Gradient row c is sum_i P_ic x_i with P_ic = w_ic off the label and -sum_c w_ic at it.
 
-    def _shallow(self, terms: LossTerms, log_unit: Tensor, share: Tensor) -> Scaled | None:
+    def _shallow(self, terms: LossTerms) -> Scaled | None:
         """One scale a run, no further exponentials of size (k, n); None when some class row is too small for it."""
+        log_unit = terms.log_total.amax(dim=-1, keepdim=True)
         factor = (terms.log_factor - log_unit).clamp_(min=FLOOR).exp_().unsqueeze(-2)
-        own = share.neg().unsqueeze(-2)
+        own = (terms.log_total - log_unit).clamp_(min=FLOOR).exp_().neg_().unsqueeze(-2)
         coefficients = terms.shape.mul_(factor).scatter_(-2, self.index.expand_as(own), own)
-        low, high = torch.aminmax(coefficients, dim=-1)
-        if not bool((torch.maximum(-low, high) > SMALLEST_ROW).all()):
+        mantissa = self._times_x(coefficients)
+        if bool(mantissa.abs().amax(dim=-1).amin() < self.smallest_row):
             return None
         scale = (log_unit - self.log_n).unsqueeze(-1).expand(-1, coefficients.shape[-2], 1)
-        return Scaled(self._times_x(coefficients), scale)
+        return Scaled(mantissa, scale)
 
     def _deep(self, w: Tensor, terms: LossTerms) -> Scaled:
         """One scale a class row: rows may be e^-100000 apart."""
