@@ -26,17 +26,17 @@ FLOOR = -600.0
 
 
 class LossTerms(NamedTuple):
-    """Per-sample quantities, with w_ic = -dl_i/dm_ic = shape_ic * exp(log_factor_i).
+    """Per-sample quantities, with w_ic = -dl_i/dm_ic = shape_ic / size_i * exp(log_total_i).
 
     Attributes:
         shape: In [0, 1] with largest entry 1 in each sample, floored at e^-600; (R, pairs, n).
-        log_factor: (R, n).
+        size: sum_c shape_ic, shape (R, n).
         log_total: log sum_c w_ic, shape (R, n).
         log_losses: Gives log l_i, shape (R, n); most steps do not need it.
     """
 
     shape: Tensor
-    log_factor: Tensor
+    size: Tensor
     log_total: Tensor
     log_losses: Callable[[], Tensor]
 
@@ -67,10 +67,10 @@ def log_log1p_exp(a: Tensor) -> Tensor:
 
 
 class Softmax(NamedTuple):
-    """shape = exp(u - top) over the pair axis, top the largest u, and a = logsumexp(u)."""
+    """shape = exp(u - top) over the pair axis, top the largest u; size = sum shape; a = logsumexp(u) = top + log size."""
 
     shape: Tensor
-    top: Tensor
+    size: Tensor
     a: Tensor
 
 
@@ -78,7 +78,8 @@ def softmax_in_place(u: Tensor) -> Softmax:
     """The one pass of exponentials that a step needs, in the memory of ``u`` (R, pairs, n): the hot spot of every step."""
     top = u.amax(dim=-2)
     shape = u.sub_(top.unsqueeze(-2)).clamp_(min=FLOOR).exp_()
-    return Softmax(shape, top, top + shape.sum(dim=-2).log_())
+    size = shape.sum(dim=-2)
+    return Softmax(shape, size, size.log().add_(top))
 
 
 @LOSSES.register
@@ -92,9 +93,10 @@ class CrossEntropy(Loss):
     name: ClassVar[str] = "cross_entropy"
 
     def terms(self, u: Tensor) -> LossTerms:
-        shape, top, a = softmax_in_place(u)
-        log_normaliser = softplus(a)
-        return LossTerms(shape, top - log_normaliser, a - log_normaliser, lambda: log_log1p_exp(a))
+        shape, size, a = softmax_in_place(u)
+        # log(e^a / (1 + e^a)) = min(a, 0) - log(1 + e^-|a|)
+        log_total = a.clamp(max=0).sub_(a.abs().neg_().exp_().log1p_())
+        return LossTerms(shape, size, log_total, lambda: log_log1p_exp(a))
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u.logsumexp(dim=-2, keepdim=True))
@@ -111,8 +113,8 @@ class Exponential(Loss):
     name: ClassVar[str] = "exponential"
 
     def terms(self, u: Tensor) -> LossTerms:
-        shape, top, a = softmax_in_place(u)
-        return LossTerms(shape, top, a, lambda: a)
+        shape, size, a = softmax_in_place(u)
+        return LossTerms(shape, size, a, lambda: a)
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u
@@ -130,8 +132,8 @@ class PairLogistic(Loss):
 
     def terms(self, u: Tensor) -> LossTerms:
         log_losses = log_log1p_exp(u)
-        shape, top, log_total = softmax_in_place(u.sub_(softplus(u)))
-        return LossTerms(shape, top, log_total, lambda: log_losses.logsumexp(dim=-2))
+        shape, size, log_total = softmax_in_place(u.sub_(softplus(u)))
+        return LossTerms(shape, size, log_total, lambda: log_losses.logsumexp(dim=-2))
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u)

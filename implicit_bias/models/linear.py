@@ -120,9 +120,10 @@ class LinearObjective(Objective):
     def _shallow(self, terms: LossTerms) -> Scaled | None:
         """One scale a run, no further exponentials of size (k, n); None when some class row is too small for it."""
         log_unit = terms.log_total.amax(dim=-1, keepdim=True)
-        factor = (terms.log_factor - log_unit).clamp_(min=FLOOR).exp_().unsqueeze(-2)
-        own = (terms.log_total - log_unit).clamp_(min=FLOOR).exp_().neg_().unsqueeze(-2)
-        coefficients = terms.shape.mul_(factor).scatter_(-2, self.index.expand_as(own), own)
+        total = (terms.log_total - log_unit).clamp_(min=FLOOR).exp_()
+        coefficients = terms.shape.mul_((total / terms.size).unsqueeze(-2))
+        own = total.neg_().unsqueeze(-2)
+        coefficients.scatter_(-2, self.index.expand_as(own), own)
         mantissa = self._times_x(coefficients)
         if bool(mantissa.abs().amax(dim=-1).amin() < self.smallest_row):
             return None
