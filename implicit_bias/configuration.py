@@ -49,6 +49,10 @@ _WORD = re.compile(r"[A-Za-z_][\w./-]*")
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
 
 
+# Values of one swept key. Every cell is composed and checked before the first is computed.
+MOST_VALUES = 100_000
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a sweep, or the one run there is.
@@ -175,10 +179,20 @@ def _sweep(override: Override, key: str) -> Setting:
         matching = [n for n in names if _matches(n, pattern.include) and not _matches(n, pattern.exclude)]
         elements: list[Any] = matching
     else:
-        elements = list(override.sweep_iterator())
+        elements = _elements(override, key)
     if not elements:
         raise BadInput(f"{key}={override.get_value_string()}: a sweep over no value at all; must have at least one")
     return Setting(key, tuple(map(_unquoted, elements)), tuple(map(Transformer.str, elements)), swept=True)
+
+
+def _elements(override: Override, key: str) -> list[Any]:
+    try:
+        elements = list(itertools.islice(override.sweep_iterator(), MOST_VALUES + 1))
+    except ValueError as error:  # range with a step of zero
+        raise BadInput(f"{key}={override.get_value_string()}: {error}") from None
+    if len(elements) > MOST_VALUES:
+        raise BadInput(f"{key}={override.get_value_string()}: a sweep over too many values; allowed: at most {MOST_VALUES}")
+    return elements
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -133,6 +133,22 @@ class _Simulation:
         self.trajectory = Trajectory(own=self.geometry.label)
 
     def run(self, watch: Watch | None) -> Trajectory:
+        """All steps. Raises Diverged."""
+        try:
+            return self._run(watch)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            # A decomposition met numbers that are not finite between two records.
+            self._check_finite(self.problem.steps)
+            raise
+
+    def _check_finite(self, t: int) -> None:
+        finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in self.parameters.values()]).all(dim=0)
+        log_loss = self.objective.gradient(self.parameters).log_loss
+        bad = ~(finite & log_loss.isfinite())
+        if bool(bad.any()):
+            raise Diverged(bad.nonzero().flatten().tolist(), t)
+
+    def _run(self, watch: Watch | None) -> Trajectory:
         problem = self.problem
         records = set(record_steps(problem.steps, problem.points))
         gradient = self.objective.gradient(self.parameters)
@@ -165,9 +181,7 @@ class _Simulation:
 
     def _record(self, t: int, gradient: Gradient, c: Parameters) -> None:
         problem = self.problem
-        finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in self.parameters.values()]).all(dim=0)
-        if not bool(finite.all()):
-            raise Diverged((~finite).nonzero().flatten().tolist(), t)
+        self._check_finite(t)
         accuracy, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
         lr = problem.schedule.recorded(t, q) if t else torch.full_like(q, torch.nan)
         self.trajectory.steps.append(t)

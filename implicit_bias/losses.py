@@ -22,14 +22,14 @@ LOSSES = Table("loss")
 # Below this, log1p(e^a) = e^a to double precision.
 EXPONENTIAL_TAIL = -37.0
 # Exponents are cut here: e^-600 = 1e-261 is nothing beside 1, and denormal numbers, a tenth as fast, never arise.
-FLOOR = -600.0
+FLOOR = {torch.float64: -600.0, torch.float32: -80.0}
 
 
 class LossTerms(NamedTuple):
     """Per-sample quantities, with w_ic = -dl_i/dm_ic = shape_ic / size_i * exp(log_total_i).
 
     Attributes:
-        shape: In [0, 1] with largest entry 1 in each sample, floored at e^-600; (R, pairs, n).
+        shape: In [0, 1] with largest entry 1 in each sample, floored at e^-600 (float32: e^-80); (R, pairs, n).
         size: sum_c shape_ic, shape (R, n).
         log_total: log sum_c w_ic, shape (R, n).
         log_losses: Gives log l_i, shape (R, n); most steps do not need it.
@@ -77,7 +77,7 @@ class Softmax(NamedTuple):
 def softmax_in_place(u: Tensor) -> Softmax:
     """The one pass of exponentials that a step needs, in the memory of ``u`` (R, pairs, n): the hot spot of every step."""
     top = u.amax(dim=-2)
-    shape = u.sub_(top.unsqueeze(-2)).clamp_(min=FLOOR).exp_()
+    shape = u.sub_(top.unsqueeze(-2)).clamp_(min=FLOOR[u.dtype]).exp_()
     size = shape.sum(dim=-2)
     return Softmax(shape, size, size.log().add_(top))
 

@@ -188,7 +188,7 @@ def project_simplex(v: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         excess = positive.sum(dim=-1, keepdim=True) - 1
         count = torch.count_nonzero(positive, dim=-1).unsqueeze(-1)
         # Rows that are there stay as they are while others go on: a result does not depend on its batch.
-        going = excess.abs() > 1e-14 * count
+        going = excess.abs() > 50 * torch.finfo(v.dtype).eps * count
         if not bool(going.any()):
             break
         # Started right of every entry: from max - 1 Newton's steps increase to the solution.

@@ -158,6 +158,9 @@ def _answer(request: Request) -> int:
     warning = cannot_differ(cells)
     if warning:
         _say(f"warning: {warning}")
+    results = Path(cells[0].config["results_dir"])
+    if results.exists() and not results.is_dir():
+        raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
     try:
         outcomes = _execute(cells, command)

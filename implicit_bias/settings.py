@@ -61,7 +61,7 @@ class LogSettings:
     """The keys ``log.<field>``."""
 
     norms: list[str] = hyper(("linf", "l1", "l2", "spectral", "nuclear"), help="norms to measure")
-    points: int = hyper(60, help="about how many steps to record", ge=2)
+    points: int = hyper(60, help="about how many steps to record", ge=2, le=100_000)
     weights: str = hyper("last", help="parameters to keep", choices=("last", "all", "none"))
     kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0)
 

@@ -101,7 +101,7 @@ BAD = [
     ("force=1", "force=1: must be true or false"),
     ("log=5", "log: is a group of keys, not a value; allowed: log.norms, log.points"),
     ("log={points: 5}", "log: is a group of keys, not a value"),
-    ("log.points=1", "log.points=1: must be an integer >= 2"),
+    ("log.points=1", "log.points=1: must be an integer in [2, 100000]"),
     ("log.weights=some", "log.weights=some: must be last, all or none"),
     ("log.norms=l1", "log.norms=l1: must be a list"),
     ("log.norms=[lq]", "log.norms=[lq]: no norm is called lq; allowed: l1, l2, linf"),

@@ -181,3 +181,22 @@ def test_scaled_zero_is_exact() -> None:
     zero = Scaled.zeros(torch.ones(2, 3, 4))
     assert zero.collapse().abs().max() == 0
     assert zero.top().tolist() == [[[0.0]], [[0.0]]]
+
+
+def test_float32_rows_far_apart_keep_their_signs() -> None:
+    """Class rows e^-200 apart are zero in float32 unless each has a scale of its own."""
+    rng = np.random.RandomState(5)
+    means, y = 3 * rng.randn(K, D), np.arange(N) % K
+    data = Data(torch.tensor(means[y] + 0.3 * rng.randn(N, D))[None], torch.tensor(y)[None], K)
+    single = Data(data.x.float(), data.y, K)
+    far = torch.tensor(10 * means)[None]
+    exact, low = (
+        MODELS.get("linear")().objective(d, LOSSES.get("cross_entropy")()).gradient({"weight": p}).blocks["weight"]
+        for d, p in ((data, far), (single, far.float()))
+    )
+    spread = exact.log_abs().amax(dim=-1)
+    assert (spread.amax(dim=-1) - spread.amin(dim=-1)).max() > 120
+    assert low.mantissa.dtype == torch.float32
+    assert (low.mantissa != 0).all()
+    agree = low.mantissa.sign() == exact.mantissa.sign()
+    assert agree.float().mean() > 0.95  # an entry may cancel to within float32's round-off

@@ -15,6 +15,9 @@ from implicit_bias.registry import Registry, hyper_fields
 
 DATASETS = Registry("implicit_bias.datasets", "dataset")
 
+#: Features of other sizes would over- or underflow in products.
+SMALLEST_FEATURE, LARGEST_FEATURE = 1e-100, 1e100
+
 #: numpy.random.RandomState takes seeds up to this one.
 MAX_SEED = 2**32 - 1
 
@@ -102,6 +105,10 @@ def checked_dataset(x: NDArray[Any], y: NDArray[Any], num_classes: int, *, origi
         row, column = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise BadInput(f"{origin}: {x[row, column]} in row {row + 1}, column {column + 1}{more}; must be finite")
+    largest = float(np.abs(x).max(initial=0.0))
+    if largest and not SMALLEST_FEATURE <= largest <= LARGEST_FEATURE:
+        allowed = f"between {SMALLEST_FEATURE:g} and {LARGEST_FEATURE:g}"
+        raise BadInput(f"{origin}: the largest feature is {largest:g} in size; must be {allowed}, rescale the data")
     present = np.unique(y)
     if num_classes < 2 or len(present) < 2:
         raise BadInput(f"{origin}: only one class; at least two are needed")

@@ -18,9 +18,10 @@ from implicit_bias.registry import hyper
 from implicit_bias.scaled import Scaled, rescaled
 
 WEIGHT = "weight"
-# Coefficients are floored at e^-600 = 1e-261 of the largest: a row, or an entry, this much above the floor is exact.
-SMALLEST_ROW = 1e-200
-UNDERFLOW = 1e-240
+# Coefficients are floored at e^-600 = 1e-261 (float32: 2e-35) of the largest: a row, or an entry, this much above the
+# floor is exact.
+SMALLEST_ROW = {torch.float64: 1e-200, torch.float32: 1e-25}
+UNDERFLOW = {torch.float64: 1e-240, torch.float32: 1e-30}
 
 
 @MODELS.register
@@ -76,7 +77,9 @@ class LinearObjective(Objective):
         self.label = data.is_label()
         self.sign = torch.ones_like(self.label, dtype=data.x.dtype).masked_fill(self.label, -1.0)
         self.buffer: Tensor | None = None
-        self.smallest_row = SMALLEST_ROW * float(data.x.abs().max())
+        self.floor = FLOOR[data.x.dtype]
+        self.underflow = UNDERFLOW[data.x.dtype]
+        self.smallest_row = SMALLEST_ROW[data.x.dtype] * float(data.x.abs().max())
         self.index = data.y.unsqueeze(-2)
         self.x = data.x.contiguous()
         self.x_t = data.x.mT.contiguous()
@@ -120,7 +123,7 @@ class LinearObjective(Objective):
     def _shallow(self, terms: LossTerms) -> Scaled | None:
         """One scale a run, no further exponentials of size (k, n); None when some class row is too small for it."""
         log_unit = terms.log_total.amax(dim=-1, keepdim=True)
-        total = (terms.log_total - log_unit).clamp_(min=FLOOR).exp_()
+        total = (terms.log_total - log_unit).clamp_(min=self.floor).exp_()
         coefficients = terms.shape.mul_((total / terms.size).unsqueeze(-2))
         own = total.neg_().unsqueeze(-2)
         coefficients.scatter_(-2, self.index.expand_as(own), own)
@@ -134,7 +137,7 @@ class LinearObjective(Objective):
         """One scale a class row: rows may be e^-100000 apart."""
         log_p = self._log_p(w, terms)
         row_scale = log_p.amax(dim=-1, keepdim=True)
-        coefficients = (log_p - row_scale).clamp_(min=FLOOR).exp_().mul_(self.sign)
+        coefficients = (log_p - row_scale).clamp_(min=self.floor).exp_().mul_(self.sign)
         return Scaled(self._times_x(coefficients), row_scale - self.log_n)
 
     def _log_p(self, w: Tensor, terms: LossTerms) -> Tensor:
@@ -147,7 +150,7 @@ class LinearObjective(Objective):
         """One scale per entry; entries fed only by samples too far below their row's largest are summed in the log domain."""
         per_entry = rescaled(block.mantissa, block.log_scale.expand_as(block.mantissa))
         assert self.support is not None
-        lost = (block.mantissa.abs() < UNDERFLOW) & self.support.expand_as(block.mantissa)
+        lost = (block.mantissa.abs() < self.underflow) & self.support.expand_as(block.mantissa)
         if not bool(lost.any()):
             return per_entry
         runs, rows, columns = lost.nonzero(as_tuple=True)

@@ -9,9 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-LP_NEWTON_STEPS, LP_TOLERANCE = 40, 1e-14
+LP_NEWTON_STEPS = 40
 SHRINK_NEWTON_STEPS = 7
-TINY = 1e-200
 Exponent = float | Tensor
 
 
@@ -98,9 +97,11 @@ def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
         u = _shrunk(a, log_mu.exp(), p)
         powers = u.pow(p)
         size, removed = powers.sum(dim=-1, keepdim=True), a - u
-        descent = (powers * removed / (u + (p - 1) * removed).clamp(min=TINY)).sum(dim=-1, keepdim=True) / size
+        descent = (powers * removed / (u + (p - 1) * removed).clamp(min=torch.finfo(a.dtype).tiny)).sum(
+            dim=-1, keepdim=True
+        ) / size
         error = size.log() / p
-        going = error.abs() >= LP_TOLERANCE
+        going = error.abs() >= 50 * torch.finfo(a.dtype).eps
         # What has converged stays as it is while others go on: a result does not depend on its batch.
         log_mu = torch.where(going, log_mu + error / descent, log_mu)
         if not bool(going.any()):
@@ -118,9 +119,10 @@ def _shrunk(a: Tensor, mu: Tensor, p: Exponent) -> Tensor:
     alpha = (1 / (p - 1)).clamp(min=1) if isinstance(p, Tensor) else max(1.0, 1 / (p - 1))
     beta = alpha * (p - 1)
     factor = mu * p
+    tiny = torch.finfo(a.dtype).tiny
     v = torch.minimum(a.pow(1 / alpha), (a / factor).pow(1 / beta))
     for _ in range(SHRINK_NEWTON_STEPS):
         first, second = v.pow(alpha), factor * v.pow(beta)
-        slope = alpha * first / v.clamp(min=TINY) + beta * second / v.clamp(min=TINY)
-        v = torch.where(v > TINY, (v - (first + second - a) / slope.clamp(min=TINY)).clamp(min=0), torch.zeros_like(v))
+        slope = alpha * first / v.clamp(min=tiny) + beta * second / v.clamp(min=tiny)
+        v = torch.where(v > tiny, (v - (first + second - a) / slope.clamp(min=tiny)).clamp(min=0), torch.zeros_like(v))
     return v.pow(alpha)

@@ -33,7 +33,8 @@ Kind = Literal["bad_input", "not_separable", "io", "internal"]
 
 # First-order steps that tighten the certificate of the last checkpoint: at most these, a tenth of the run's own steps, and the
 # multiply-adds that they may cost in all.
-CERTIFICATE_ITERATIONS = 1000
+CERTIFICATE_ITERATIONS = 1000  # at the default log.kkt_iters; in proportion to it
+DEFAULT_KKT_ITERS = 20
 CERTIFICATE_SHARE = 10
 CERTIFICATE_BUDGET = 2e11
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
@@ -113,7 +114,7 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
 
 
 def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
-    """Cells to compute; or the outcome of those that are finished, cannot be loaded, or stand in the list twice."""
+    """Cells to compute; or the outcome of those that are finished, or cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
     for index, config in enumerate(cells):
         key = json.dumps(config["dataset"], sort_keys=True)
@@ -307,7 +308,8 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
 def _certificate_iterations(cells: Sequence[Cell], norms: int) -> int:
     data = cells[0].dataset
     work = 4.0 * len(cells) * norms * data.x.size * data.num_classes
-    return int(min(CERTIFICATE_ITERATIONS, cells[0].config["steps"] // CERTIFICATE_SHARE, CERTIFICATE_BUDGET // work))
+    asked = CERTIFICATE_ITERATIONS * cells[0].config["log"]["kkt_iters"] // DEFAULT_KKT_ITERS
+    return int(min(asked, cells[0].config["steps"] // CERTIFICATE_SHARE, CERTIFICATE_BUDGET // work))
 
 
 def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
