@@ -174,6 +174,8 @@ class _Simulation:
         if log_size.dim():
             log_size = log_size[:, None, None]
         size = (log_size if step.log_size is None else log_size + step.log_size).exp()
+        if size.device != problem.data.x.device:
+            size = size.to(problem.data.x.device)
         self.parameters = {
             name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in self.parameters.items()
         }
