@@ -15,9 +15,8 @@ from torch import Tensor
 from implicit_bias.models import Parameters
 from implicit_bias.norms import ParameterNorm
 
-# The average of the certificates' weights at steps 1..t gives step s a weight in proportion to s^AVERAGE_POWER: early
-# weights, which
-# are far from optimal, fade polynomially (Shamir and Zhang, arXiv 1212.1824, polynomial-decay averaging).
+# In the average of the certificates' weights, the j-th that was taken has a weight of about j^AVERAGE_POWER: early ones,
+# which are far from optimal, fade polynomially (Shamir and Zhang, arXiv 1212.1824, polynomial-decay averaging).
 AVERAGE_POWER = 3
 # Neighbouring steps have nearly the same weights: beyond the first steps, one in four is enough for the average.
 AVERAGE_ALL, AVERAGE_EVERY = 100, 4

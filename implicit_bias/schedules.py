@@ -19,13 +19,12 @@ from implicit_bias.registry import Table, hyper
 SCHEDULES = Table("schedule")
 
 LR_HELP = "eta0: a number > 0, or auto = c / B, B = max N_*((e_y - e_c) x_i^T), c = 10 or 6 (1 / B^2 if unnormalised)"
-# A step of norm 1 changes a gap by at most B, so the first step, of size c / B, changes gaps by at most c. What is left
-# of the optimum
-# after T steps is a transient, in proportion to 1 / c, and an oscillation, in proportion to c. The oscillation is weak
-# where the direction
-# is a continuous function of the gradient (l2) or moves one entry or one singular pair (l1, nuclear); where every entry,
-# row or singular
-# value moves at full size at once and jumps (signs, polar factors), a smaller c balances the two.
+# A step of norm 1 changes a gap by at most B, so the first step, of size c / B, changes gaps by at most c. The gap that is
+# left after T steps has a part that falls with c (not enough growth yet) and a part that rises with it (oscillation). The
+# second is weak where the direction is a continuous function of the gradient (l2) or moves one entry or one singular pair
+# (l1, nuclear); where every entry, row or singular value moves at full size at once and jumps (signs, polar factors), a
+# smaller c balances the two. That c should differ follows from this; the values 10 and 6 were measured, on Gaussian mixtures
+# of noise 1 and .3.
 AUTO_GAP_CHANGE = 10.0
 AUTO_GAP_CHANGE_SATURATING = 6.0
 # Unnormalised steepest descent moves by eta N_*(g) <= eta B, and is stable for eta below about 2 / B^2.

@@ -57,7 +57,7 @@ def one(data: Data, r: int) -> Data:
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_run_in_a_batch_of_fifty_is_the_run_alone_to_the_last_bit(optimizer: str, shared: bool) -> None:
-    """NucGD moves its margin by 6e-3 within 100 steps when W0 changes by 1e-16, so nothing less than the same bits will do."""
+    """Some optimizers amplify round-off (test_nucgd_amplifies_round_off), so nothing less than the same bits will do."""
     data = mixtures([5] if shared else list(range(50)))
     lr = torch.linspace(0.05, 0.4, 50, dtype=torch.float64)
     together = simulate(problem(optimizer, data, 50, 200, lr, certificate_iterations=3))
@@ -249,3 +249,28 @@ def test_float32_runs_and_stays_float32() -> None:
     low, high = (simulate(problem("signgd", d, 1, 200, 0.05)) for d in (single, data))
     assert low.parameters[200]["weight"].dtype == torch.float32
     assert low.by_norm["linf"]["margin"][-1, 0] == pytest.approx(high.by_norm["linf"]["margin"][-1, 0], rel=0.05)
+
+
+@pytest.mark.parametrize(("optimizer", "amplifies"), [("nucgd", True), ("signgd", False)])
+def test_nucgd_amplifies_round_off(optimizer: str, amplifies: bool) -> None:
+    """The README's finding: W0 changed by 1e-16, and the own-norm margin over 200 steps of eight runs."""
+    calm = problem(optimizer, mixtures(list(range(8))), 8, 200)
+    noise = 1e-16 * torch.randn(8, 5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b = simulate(calm), simulate(replace(calm, initial={"weight": noise}))
+    moved = np.abs(a.by_norm[a.own]["margin"][1:] - b.by_norm[a.own]["margin"][1:]).max()
+    assert moved > 1e-3 if amplifies else moved < 1e-12
+
+
+def test_with_a_constant_step_sign_and_spectral_descent_stall_and_normalised_gd_does_not() -> None:
+    """The README's finding, at half the automatic step."""
+    data = mixtures([2, 5])
+    ratios = {}
+    for optimizer, label in (("signgd", "linf"), ("spectral_gd", "spectral"), ("ngd", "l2")):
+        optimum = np.array([r.lower for r in solve_certified(data.x, data.y, 5, make_norm(label))])
+        lr = 0.5 * problem(optimizer, data, 2, 1).schedule.lr
+        trajectory = simulate(problem(optimizer, data, 2, 10_000, lr, power=0.0))
+        ratios[optimizer] = trajectory.by_norm[label]["margin"][[trajectory.steps.index(1000), -1]] / optimum
+    assert (ratios["ngd"][-1] > 0.999).all()
+    for optimizer in ("signgd", "spectral_gd"):
+        assert (ratios[optimizer][-1] < 0.99).all()
+        assert (ratios[optimizer][-1] < ratios[optimizer][0] + 0.005).all()
