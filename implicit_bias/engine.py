@@ -6,6 +6,7 @@ may differ in data, initial point and every numeric hyper-parameter. The engine 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.kkt import KktRatios
 from implicit_bias.losses import Loss
-from implicit_bias.margins import Certificate, Optimum, accuracy_and_margin, measure
+from implicit_bias.margins import Certificate, Optimum, accuracy, accuracy_and_margin, cosine, measure, over_power
 from implicit_bias.models import Data, Gradient, Model, Objective, Parameters
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.reference import improve_weights
-from implicit_bias.schedules import Schedule
+from implicit_bias.scaled import Scaled
+from implicit_bias.schedules import LyuLi, Schedule
 
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
 WATCH_SECONDS = 0.1
 # The part of the certificate's iterations that norms with a strictly convex ball need.
 SMOOTH_SHARE = 5
+# Later iterates that a checkpoint is compared with: the first recorded after this many times its steps.
+DECADE = 10
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,12 @@ class Problem:
         optima: References by label; norms without one have empty columns.
         points: About how many log-spaced records.
         weights: Which parameters to keep: those of every record, the last, or none.
-        certificate_iterations: First-order steps that tighten the last checkpoint's certificate.
+        certificate_iterations: First-order steps that tighten the last checkpoint's certificate (linear models).
+        kkt_products: Jacobian products for the KKT ratio, a norm and checkpoint (other models).
+        frozen: Blocks that are not trained, as ``initial``.
+        test: A test set, on which the accuracy is measured.
+        levels: Also record the first step at which the loss falls below 10^(-j / levels), for every j = 0, 1, ...; 0: do not.
+        stop_log_loss: A run's last record is its first step with a log loss below this.
     """
 
     model: Model
@@ -60,6 +70,11 @@ class Problem:
     points: int = 60
     weights: Literal["all", "last", "none"] = "last"
     certificate_iterations: int = 0
+    kkt_products: int = 0
+    frozen: Parameters = field(default_factory=dict)
+    test: Data | None = None
+    levels: float = 0
+    stop_log_loss: float = -math.inf
 
 
 @dataclass
@@ -68,13 +83,17 @@ class Trajectory:
 
     Attributes:
         steps: The step of each record.
-        common: lr, log_loss, accuracy.
-        by_norm: For each norm label, the columns of :func:`implicit_bias.margins.measure`.
+        recorded: Whether the record is one of the run's, (record, run): at a loss level of another run it is not, nor after the
+            run has stopped.
+        common: lr, log_loss, accuracy; with a test set test_accuracy; for networks later_cosine, with the first iterate that was
+            recorded at ten times the step or later.
+        by_norm: For each norm label, the columns of :func:`implicit_bias.margins.measure`; for networks also soft_margin.
         parameters: Step to parameters, for the records that were kept.
     """
 
     own: str
     steps: list[int] = field(default_factory=list)
+    recorded: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     common: dict[str, np.ndarray] = field(default_factory=dict)
     by_norm: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     parameters: dict[int, Parameters] = field(default_factory=dict)
@@ -114,21 +133,60 @@ def simulate(problem: Problem, watch: Watch | None = None) -> Trajectory:
         return _Simulation(problem).run(watch)
 
 
+class _Agenda:
+    """Which runs are to be recorded at which step, and which have stopped."""
+
+    def __init__(self, problem: Problem, runs: int) -> None:
+        self.fixed = set(record_steps(problem.steps, problem.points))
+        self.last = problem.steps
+        self.watches_loss = problem.levels > 0 or problem.stop_log_loss > -math.inf
+        self.level_width = math.log(10) / problem.levels if problem.levels > 0 else math.inf
+        self.stop = problem.stop_log_loss
+        self.reached = np.full(runs, -1.0)
+        self.going = np.ones(runs, dtype=bool)
+
+    def due(self, t: int, gradient: Gradient) -> np.ndarray | None:
+        """The runs to be recorded after step t, or None; a run whose loss is low enough stops after its record."""
+        fixed = t in self.fixed
+        if not self.watches_loss:
+            return self.going if fixed else None
+        log_loss = gradient.log_loss.double().cpu().numpy()
+        level = np.floor(np.nan_to_num(-log_loss / self.level_width, nan=-1.0))
+        crossed = level > self.reached
+        self.reached = np.maximum(self.reached, level)
+        below = log_loss < self.stop
+        due = self.going & (crossed | below | fixed)
+        self.going = self.going & ~below
+        return due if due.any() else None
+
+
 class _Simulation:
     """The state of one batch while it runs."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         names = list(problem.initial)
+        runs = len(next(iter(problem.initial.values())))
         bases = problem.model.row_bases(problem.data)
-        self.geometry = problem.optimizer.geometry(names, problem.norm, bases)
+        hidden = problem.model.hidden_matrices(names)
+        self.geometry = problem.optimizer.geometry(names, problem.norm, bases, hidden)
         self.measured: dict[str, ParameterNorm] = {
-            label: over_blocks(norm, names, bases) for label, norm in problem.measured.items()
+            # The optimizer may have been told which blocks its own norm takes as matrices.
+            label: self.geometry if label == self.geometry.label else over_blocks(norm, names, bases, hidden)
+            for label, norm in problem.measured.items()
         }
-        self.objective: Objective = problem.model.objective(problem.data, problem.loss)
+        self.objective: Objective = problem.model.objective(problem.data, problem.loss, problem.frozen)
         self.parameters: Parameters = {name: block.clone() for name, block in problem.initial.items()}
-        self.certificate = Certificate() if problem.model.linear else None
+        linear = problem.model.linear
+        self.certificate = Certificate() if linear else None
+        measures_kkt = problem.model.homogeneous and not linear
+        self.kkt = KktRatios(self.objective, problem.model.degree(), problem.kkt_products) if measures_kkt else None
+        self.log_factor = problem.data.x.new_zeros(runs)
+        self.agenda = _Agenda(problem, runs)
+        self.past: dict[int, Parameters] = {}
+        self.later: dict[int, Tensor] = {}
         self.rows: list[dict[str, Tensor]] = []
+        self.recorded: list[np.ndarray] = []
         self.norm_rows: dict[str, list[dict[str, Tensor]]] = {label: [] for label in self.measured}
         self.trajectory = Trajectory(own=self.geometry.label)
 
@@ -141,36 +199,63 @@ class _Simulation:
             self._check_finite(self.problem.steps)
             raise
 
-    def _check_finite(self, t: int) -> None:
+    def _check_finite(self, t: int, runs: np.ndarray | None = None) -> None:
         finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in self.parameters.values()]).all(dim=0)
         log_loss = self.objective.gradient(self.parameters).log_loss
-        bad = ~(finite & log_loss.isfinite())
+        counts = torch.from_numpy(self.agenda.going if runs is None else runs | self.agenda.going).to(finite.device)
+        bad = ~(finite & log_loss.isfinite()) & counts
         if bool(bad.any()):
             raise Diverged(bad.nonzero().flatten().tolist(), t)
 
     def _run(self, watch: Watch | None) -> Trajectory:
-        problem = self.problem
-        records = set(record_steps(problem.steps, problem.points))
+        problem, agenda = self.problem, self.agenda
         gradient = self.objective.gradient(self.parameters)
         state = problem.optimizer.init(gradient.blocks)
         due = time.monotonic()
         for t in range(problem.steps + 1):
             if t:
-                state = self._update(state, gradient, t)
-                gradient = self.objective.gradient(self.parameters)
-            if self.certificate is not None and self.certificate.wants(t):
-                self.certificate.add(gradient.per_weight())
-            if t in records:
-                self._record(t, gradient, gradient.per_weight())
+                state, gradient = self._step(state, gradient, t)
+            self._collect(t, gradient)
+            runs = agenda.due(t, gradient)
+            if runs is not None:
+                self._record(t, gradient, runs)
             if watch is not None and (t == problem.steps or (t % 16 == 0 and time.monotonic() >= due)):
                 due = time.monotonic() + WATCH_SECONDS
                 watch(t, self._own_ratio())
+            if not agenda.going.any():
+                break
         return self._finished()
+
+    def _collect(self, t: int, gradient: Gradient) -> None:
+        """Take the gradient's weights into the averages."""
+        if not Certificate.wants(t):
+            return
+        if self.certificate is not None:
+            self.certificate.add(gradient.per_weight())
+        if self.kkt is not None and gradient.weights is not None and self.kkt.products > 0:
+            self.kkt.add(gradient.weights())
+
+    def _step(self, state: State, gradient: Gradient, t: int) -> tuple[State, Gradient]:
+        """The state after the t-th update, and the gradient there."""
+        schedule, before = self.problem.schedule, self.parameters
+        new_state = self._update(state, gradient, t)
+        new_gradient = self.objective.gradient(self.parameters)
+        if not isinstance(schedule, LyuLi):
+            return new_state, new_gradient
+        kept = new_gradient.log_loss < gradient.log_loss
+        self.log_factor = schedule.adapted(self.log_factor, kept)
+        if bool(kept.all()):
+            return new_state, new_gradient
+        self.parameters = _chosen(kept, self.parameters, before)
+        rolled = {key: _chosen_scaled(kept, blocks, state[key]) for key, blocks in new_state.items()}
+        return rolled, self.objective.gradient(self.parameters)
 
     def _update(self, state: State, gradient: Gradient, t: int) -> State:
         problem = self.problem
         state, step = problem.optimizer.update(state, gradient.blocks, t, self.geometry)
         log_size = problem.schedule.log_lr(t, gradient.log_loss if problem.schedule.per_loss else None)
+        if problem.schedule.backs_off:
+            log_size = log_size + self.log_factor
         if log_size.dim():
             log_size = log_size[:, None, None]
         size = (log_size if step.log_size is None else log_size + step.log_size).exp()
@@ -181,20 +266,47 @@ class _Simulation:
         }
         return state
 
-    def _record(self, t: int, gradient: Gradient, c: Parameters) -> None:
+    def _record(self, t: int, gradient: Gradient, runs: np.ndarray) -> None:
         problem = self.problem
-        self._check_finite(t)
-        accuracy, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
-        lr = problem.schedule.recorded(t, q) if t else torch.full_like(q, torch.nan)
+        self._check_finite(t, runs)
+        c = gradient.per_weight()
+        share, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
+        lr = problem.schedule.recorded(t, q) * self.log_factor.exp() if t else torch.full_like(q, torch.nan)
+        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
+        if problem.test is not None:
+            row["test_accuracy"] = accuracy(self.objective.scores(self.parameters, problem.test.x), problem.test.y)
         self.trajectory.steps.append(t)
-        self.rows.append({"lr": lr, "log_loss": gradient.log_loss, "accuracy": accuracy})
+        self.recorded.append(runs.copy())
+        self.rows.append(row)
+        weights = gradient.weights() if gradient.weights is not None else None
         for label, norm in self.measured.items():
             upper = self._upper_bound(label, norm, c, last=t == problem.steps)
             optimum = problem.optima.get(label)
             columns = measure(norm, problem.model.degree(), self.parameters, c, q, upper, optimum)
+            if self.kkt is not None and weights is not None:
+                columns["kkt_ratio"] = self.kkt.best(label, norm, self.parameters, c, weights, q)
+            if not problem.model.linear:
+                soft = problem.loss.soft_gap(gradient.log_loss + math.log(problem.data.x.shape[1]))
+                columns["soft_margin"] = over_power(soft, columns["param_norm"], problem.model.degree())
             self.norm_rows[label].append(columns)
-        if problem.weights == "all" or (problem.weights == "last" and t == problem.steps):
-            self.trajectory.parameters[t] = {name: block.cpu() for name, block in self.parameters.items()}
+        if not problem.model.linear and t in self.agenda.fixed:
+            self._compare_with_past(t, torch.from_numpy(runs).to(q.device))
+        self._keep_parameters(t, runs)
+
+    def _compare_with_past(self, t: int, runs: Tensor) -> None:
+        """Cosines of earlier checkpoints with this one, where it is the first a decade later; single precision will do."""
+        for step in [s for s in self.past if DECADE * s <= t]:
+            earlier = {name: block.to(self.parameters[name]) for name, block in self.past.pop(step).items()}
+            self.later[step] = torch.where(runs, cosine(earlier, self.parameters), torch.nan)
+        if 0 < DECADE * t <= self.problem.steps:
+            self.past[t] = {name: block.float() for name, block in self.parameters.items()}
+
+    def _keep_parameters(self, t: int, runs: np.ndarray) -> None:
+        last = t == self.problem.steps or bool((runs & ~self.agenda.going).any())
+        if self.problem.weights == "all" or (self.problem.weights == "last" and last):
+            self.trajectory.parameters[t] = {
+                name: block.cpu() for name, block in {**self.parameters, **self.problem.frozen}.items()
+            }
 
     def _upper_bound(self, label: str, norm: ParameterNorm, c: Parameters, last: bool) -> Tensor | None:
         if self.certificate is None:
@@ -224,9 +336,28 @@ class _Simulation:
         return float((last["margin"] / last["max_margin"]).mean())
 
     def _finished(self) -> Trajectory:
+        self.trajectory.recorded = np.stack(self.recorded)
+        if not self.problem.model.linear:
+            nothing = self.parameters[next(iter(self.parameters))].new_full((len(self.log_factor),), torch.nan)
+            for step, row in zip(self.trajectory.steps, self.rows, strict=True):
+                row["later_cosine"] = self.later.get(step, nothing)
         self.trajectory.common = _stacked(self.rows)
         self.trajectory.by_norm = {label: _stacked(rows) for label, rows in self.norm_rows.items()}
         return self.trajectory
+
+
+def _chosen(kept: Tensor, new: Parameters, old: Parameters) -> Parameters:
+    return {name: torch.where(kept[:, None, None], block, old[name]) for name, block in new.items()}
+
+
+def _chosen_scaled(kept: Tensor, new: Mapping[str, Scaled], old: Mapping[str, Scaled]) -> dict[str, Scaled]:
+    choice = kept[:, None, None]
+    return {
+        name: Scaled(
+            torch.where(choice, block.mantissa, old[name].mantissa), torch.where(choice, block.log_scale, old[name].log_scale)
+        )
+        for name, block in new.items()
+    }
 
 
 def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:

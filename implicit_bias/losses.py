@@ -55,6 +55,15 @@ class Loss(ABC):
     def log_weights(self, u: Tensor) -> Tensor:
         """log w_ic without any floor, shape (R, pairs, n); -inf where u is. ``u`` is left alone."""
 
+    def soft_gap(self, log_sum: Tensor) -> Tensor:
+        """The gap of a single pair whose loss is the sum over samples, from its logarithm (R,): the soft minimum of the gaps.
+
+        With l = exp(-phi(m)) it is phi^-1(log(1 / sum_i l_i)) (Lyu and Li, arXiv 1906.05890, Definition A.3), here for the
+        logistic log(1 + e^-m): -log(e^S - 1), S the sum.
+        """
+        total = log_sum.clamp(min=EXPONENTIAL_TAIL).exp()
+        return torch.where(log_sum < EXPONENTIAL_TAIL, -log_sum, -total - torch.log(-torch.expm1(-total)))
+
 
 def softplus(a: Tensor) -> Tensor:
     """log(1 + e^a) to double precision. torch's own is off by e^-20 above 20, and rounds by a number's place in its tensor."""
@@ -118,6 +127,9 @@ class Exponential(Loss):
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u
+
+    def soft_gap(self, log_sum: Tensor) -> Tensor:
+        return -log_sum
 
 
 @LOSSES.register

@@ -92,9 +92,21 @@ def accuracy_and_margin(negative_gaps: Tensor) -> tuple[Tensor, Tensor]:
     return (worst < 0).to(worst.dtype).mean(dim=-1), -worst.amax(dim=-1)
 
 
+def accuracy(scores: Tensor, y: Tensor) -> Tensor:
+    """The share of samples whose label has the largest score (R, k, n); or, for one score (R, 1, n), is its sign, class 1 being
+    positive: shape (R,)."""
+    predicted = (scores > 0).long().squeeze(-2) if scores.shape[-2] == 1 else scores.argmax(dim=-2)
+    return (predicted == y).to(scores.dtype).mean(dim=-1)
+
+
+def over_power(q: Tensor, size: Tensor, degree: float) -> Tensor:
+    """q / size^degree, where size^degree itself may over- or underflow."""
+    return q / size if degree == 1 else q.sign() * (q.abs().log() - degree * size.log()).exp()
+
+
 def measure(
     norm: ParameterNorm,
-    degree: int,
+    degree: float,
     parameters: Parameters,
     c: Parameters,
     q: Tensor,
@@ -111,7 +123,7 @@ def measure(
     size = norm.value(parameters)
     nothing = torch.full_like(q, torch.nan)
     size_or_nan = torch.where(size == 0, nothing, size)
-    margin = q / size_or_nan**degree
+    margin = over_power(q, size_or_nan, degree)
     max_margin = nothing if optimum is None else optimum.max_margin
     separator = None if optimum is None else optimum.separator
     kkt_ratio = nothing if upper_bound is None else torch.where(q > 0, margin / upper_bound, nothing)

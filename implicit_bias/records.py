@@ -40,6 +40,8 @@ COLUMNS = (
     "seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound", "correlation",
     "alignment", "kkt_ratio", "param_norm",
 )  # fmt: skip
+#: Behind the others where a run has them: networks, and data with a test set.
+EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy")
 PROVENANCE = "provenance.json"
 REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
 PACKAGES = ("implicit-bias", "torch", "numpy", "pandas", "cvxpy", "clarabel", "highspy", "hydra-core", "omegaconf")
@@ -94,7 +96,8 @@ def write_run(
         OSError: the disk is full or not writable. The temporary folder is gone then, and a former run is still there.
         ValueError: the trajectory does not have exactly the columns of the contract.
     """
-    if tuple(trajectory.columns) != COLUMNS:
+    columns = tuple(trajectory.columns)
+    if columns[: len(COLUMNS)] != COLUMNS or not set(columns[len(COLUMNS) :]) <= set(EXTRA_COLUMNS):
         raise ValueError(f"trajectory columns must be {', '.join(COLUMNS)}; got {', '.join(map(str, trajectory.columns))}")
     files = {
         "trajectory.csv": csv_bytes(trajectory),

@@ -15,7 +15,10 @@ C = TypeVar("C", bound=type)
 
 @dataclasses.dataclass(frozen=True)
 class HyperSpec:
-    """What a hyper-parameter may be: bounds (``ge <= value``, ``gt < value``, ...), or a list of choices."""
+    """What a hyper-parameter may be: bounds (``ge <= value``, ``gt < value``, ...), or a list of choices.
+
+    ``batch`` is False for a number that must be the same in all runs of a batch.
+    """
 
     help: str
     ge: float | None = None
@@ -24,6 +27,7 @@ class HyperSpec:
     lt: float | None = None
     choices: tuple[Any, ...] | None = None
     allow_inf: bool = False
+    batch: bool = True
 
 
 def hyper(
@@ -36,9 +40,10 @@ def hyper(
     lt: float | None = None,
     choices: Sequence[Any] | None = None,
     allow_inf: bool = False,
+    batch: bool = True,
 ) -> Any:
     """Declare a hyper-parameter of a registered dataclass: its default, its meaning and its range."""
-    spec = HyperSpec(help, ge, gt, le, lt, None if choices is None else tuple(choices), allow_inf)
+    spec = HyperSpec(help, ge, gt, le, lt, None if choices is None else tuple(choices), allow_inf, batch)
     return dataclasses.field(default=default, metadata={"hyper": spec})
 
 

@@ -29,6 +29,10 @@ AUTO_GAP_CHANGE = 10.0
 AUTO_GAP_CHANGE_SATURATING = 6.0
 # Unnormalised steepest descent moves by eta N_*(g) <= eta B, and is stable for eta below about 2 / B^2.
 AUTO_UNNORMALISED = 1.0
+AUTO_POWER_LINEAR, AUTO_POWER_NETWORK = 0.5, 0.8
+# Networks.
+AUTO_NETWORK = 0.1
+AUTO_NETWORK_UNNORMALISED = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Schedule(ABC):
     #: True when eta_t is divided by the loss; such a schedule is for unnormalised methods, and `lr` in files is eta_t
     # times the loss.
     per_loss: ClassVar[bool] = False
+    #: True when a step that does not lower the loss is taken back, and eta_t has a factor that goes up and down with success.
+    backs_off: ClassVar[bool] = False
 
     lr: Any = hyper("auto", help=LR_HELP, gt=0)
 
@@ -70,14 +76,19 @@ class Schedule(ABC):
 @SCHEDULES.register
 @dataclass(frozen=True)
 class Power(Schedule):
-    """Power law eta_t = lr * t^-power, the default (power 0.5: Fan et al., arXiv 2502.04664, Theorem 1)."""
+    """Power law eta_t = lr * t^-power, the default.
+
+    power=auto is 0.5 for a linear model (Fan et al., arXiv 2502.04664, Theorem 1) and 0.8 for networks (Gronich and Vardi,
+    arXiv 2602.16340; the theory asks for a power above 1 - 1/L). The command resolves it before a schedule is made.
+    """
 
     name: ClassVar[str] = "power"
 
-    power: float = hyper(0.5, help="exponent a in eta0 * t^-a; 0 is constant", ge=0)
+    power: Any = hyper("auto", help="exponent a in eta0 * t^-a; 0 is constant, auto 0.5 (linear) or 0.8 (networks)", ge=0)
 
     def log_relative(self, t: int) -> Tensor | float:
-        return -self.power * math.log(t)
+        power = AUTO_POWER_LINEAR if isinstance(self.power, str) else self.power
+        return -power * math.log(t)
 
 
 @SCHEDULES.register
@@ -103,6 +114,28 @@ class LossBased(Schedule):
         return 0.0
 
 
+@SCHEDULES.register
+@dataclass(frozen=True)
+class LyuLi(LossBased):
+    """Loss-based with back-off and roll-back, eta_t = alpha_t / L(theta_{t-1}), alpha_1 = lr; for unnormalised methods.
+
+    A step that lowers the loss is kept, and alpha grows by the factor ``up``; any other is taken back, parameters and
+    buffers, and alpha shrinks by the factor ``down``; it counts as a step (Lyu and Li, arXiv 1906.05890, appendix on the
+    loss-based learning rate: up 2^(1/5), down 2^(1/10), alpha_1 = .1, there once an epoch of stochastic steps).
+    """
+
+    name: ClassVar[str] = "lyu_li"
+    backs_off: ClassVar[bool] = True
+
+    up: float = hyper(2**0.2, help="factor of alpha after a step that lowers the loss", ge=1)
+    down: float = hyper(2**0.1, help="divisor of alpha after a step that is taken back", gt=1)
+
+    def adapted(self, log_factor: Tensor, kept: Tensor) -> Tensor:
+        """log alpha / lr (R,) after steps that were ``kept`` (R,) or not."""
+        up, down = (torch.as_tensor(f).to(log_factor).log() for f in (self.up, self.down))
+        return log_factor + torch.where(kept, up, -down)
+
+
 def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool) -> Tensor:
     """eta0 in units of the data, one rule for every method, norm and dataset.
 
@@ -119,3 +152,18 @@ def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool) -> Tensor:
     if not normalised:
         return AUTO_UNNORMALISED / unit_step**2
     return (AUTO_GAP_CHANGE_SATURATING if norm.saturating else AUTO_GAP_CHANGE) / unit_step
+
+
+def auto_network_lr(unit_step: Tensor, normalised: bool) -> Tensor:
+    """eta0 for networks, the same rule for every method, norm, architecture and dataset.
+
+    Args:
+        unit_step: B of each run, with 1 / B the norm at which gaps can be of order one.
+        normalised: Whether the method's steps have norm eta_t, or eta_t N_*(gradient).
+
+    Raises:
+        BadInput: no gap can be made positive, so there is no such unit.
+    """
+    if bool((unit_step <= 0).any()):
+        raise BadInput("schedule.lr=auto: no positive mean gap was found, so steps have no natural size; give a number > 0")
+    return AUTO_NETWORK / unit_step if normalised else AUTO_NETWORK_UNNORMALISED / unit_step**2

@@ -25,7 +25,7 @@ from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import HyperSpec, Registry, hyper, hyper_fields
-from implicit_bias.schedules import SCHEDULES
+from implicit_bias.schedules import AUTO_POWER_LINEAR, AUTO_POWER_NETWORK, SCHEDULES
 
 Config = dict[str, Any]
 
@@ -47,7 +47,8 @@ class RunSettings:
 
     seed: int = hyper(1, help="the run's seed", ge=0, le=MAX_SEED)
     steps: int = hyper(10_000, help="updates to make", ge=1)
-    reference: str = hyper("exact", help="optima to compare with", choices=("exact", "certified", "none"))
+    stop_log10_loss: float | None = hyper(None, help="end a run when log10 of its loss falls below this", lt=0)
+    reference: str = hyper("auto", help="optima to compare with", choices=("auto", "exact", "certified", "none"))
     precision: str = hyper("float64", help="of every computation", choices=("float64", "float32"))
     device: str = hyper("auto", help="where to compute", choices=("auto", "cpu", "cuda"))
     results_dir: str = hyper("results", help="where runs and caches go")
@@ -63,6 +64,7 @@ class LogSettings:
     norms: list[str] = hyper(("linf", "l1", "l2", "spectral", "nuclear"), help="norms to measure")
     points: int = hyper(60, help="about how many steps to record", ge=2, le=100_000)
     weights: str = hyper("last", help="parameters to keep", choices=("last", "all", "none"))
+    levels: float = hyper(0.0, help="loss levels to record, a decade", ge=0, le=1000)
     kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0)
 
 
@@ -93,6 +95,10 @@ def checked(config: Mapping[str, Any]) -> Config:
     if not run["results_dir"]:
         raise BadInput("results_dir=: must be the path of a folder")
     log["norms"] = _norm_labels(log["norms"])
+    _construct(parts["model"], MODELS)
+    linear = MODELS.get(_named(parts["model"])).linear
+    run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
+    parts["schedule"] = _schedule_of(parts["schedule"], linear)
     parts["norm"] = _checked_norm(parts)
     _check_schedule(parts)
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log}
@@ -248,6 +254,31 @@ def _text(value: Any) -> Any:
 
 def _options(group: str) -> str:
     return ", ".join(REGISTRIES[group].names())
+
+
+def _construct(part: Config | None, registry: Registry) -> None:
+    """Let the option itself refuse combinations of its keys."""
+    if part is not None:
+        keys = dict(part)
+        registry.get(keys.pop("name"))(**keys)
+
+
+def _named(part: Config | None) -> str:
+    return "" if part is None else str(part["name"])
+
+
+def _reference(asked: str, linear: bool, model: str) -> str:
+    """``auto``: exact for a linear model; for others there is no optimum to solve for."""
+    if asked in ("exact", "certified") and not linear:
+        raise BadInput(f"reference={asked}: maximum margins are known for model=linear only; model={model} needs none or auto")
+    return asked if asked != "auto" else "exact" if linear else "none"
+
+
+def _schedule_of(schedule: Config | None, linear: bool) -> Config | None:
+    """The schedule with ``power=auto`` resolved."""
+    if schedule is None or schedule.get("power") != "auto":
+        return schedule
+    return {**schedule, "power": AUTO_POWER_LINEAR if linear else AUTO_POWER_NETWORK}
 
 
 def _check_device(device: str) -> None:

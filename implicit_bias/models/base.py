@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.losses import Loss
@@ -50,11 +52,13 @@ class Gradient:
         blocks: Gradient of L, one scaled tensor a block.
         log_totals: log sum_c w_ic of every sample, shape (R, n).
         log_losses: Gives the log loss of every sample, shape (R, n).
+        weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
     """
 
     blocks: dict[str, Scaled]
     log_totals: Tensor
     log_losses: Callable[[], Tensor]
+    weights: Callable[[], Tensor] | None = None
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -89,7 +93,19 @@ class Objective(ABC):
 
     @abstractmethod
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The loss gradient's weights w_ic, normalised to sum one: (R, n, k), 0 at the label."""
+        """The loss gradient's weights w_ic, normalised to sum one: (R, n, pairs), 0 at the label."""
+
+    @abstractmethod
+    def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """f_c(x_i) for samples x (R or 1, m, d): shape (R, k, m), or (R, 1, m) for a scalar output."""
+
+    @abstractmethod
+    def pull(self, parameters: Mapping[str, Tensor], weights: Tensor) -> Parameters:
+        """sum_ic w_ic grad m_ic, a vector-Jacobian product with weights (R, pairs, n)."""
+
+    @abstractmethod
+    def push(self, parameters: Mapping[str, Tensor], tangent: Mapping[str, Tensor]) -> Tensor:
+        """<grad m_ic, v> for a parameter set v, a Jacobian-vector product: (R, pairs, n), 0 at the label."""
 
 
 @dataclass(frozen=True)
@@ -100,25 +116,43 @@ class Model(ABC):
     #: True when f is linear in theta, so that weights on the gaps certify an upper bound on the margin.
     linear: ClassVar[bool] = False
 
+    @property
+    def homogeneous(self) -> bool:
+        """Whether f(x; c theta) = c^L f(x; theta). Where it is not, margins are q / N, with the exponent 1."""
+        return True
+
     @abstractmethod
-    def degree(self) -> int:
-        """L with f(x; c theta) = c^L f(x; theta), c > 0."""
+    def degree(self) -> float:
+        """L with f(x; c theta) = c^L f(x; theta), c > 0; 1 for a model that is not homogeneous."""
+
+    def check(self, x: NDArray[np.float64], num_classes: int) -> None:
+        """Raises BadInput, naming the key, where the model cannot be put on samples (n, d) of so many classes."""
 
     @abstractmethod
     def initial(self, data: Data, seeds: Sequence[int]) -> Parameters:
-        """Initial parameters of each run, blocks of shape (R, p, q); run r depends on ``seeds[r]`` only."""
+        """Initial parameters of each run, frozen ones included, blocks of shape (R, p, q); run r depends on ``seeds[r]`` only."""
+
+    def frozen_blocks(self) -> tuple[str, ...]:
+        """The blocks that are not trained: no part of theta, of its norms or of the degree."""
+        return ()
+
+    def hidden_matrices(self, names: Sequence[str]) -> list[str]:
+        """Those of the blocks that are matrices of hidden layers: Muon's part in a hybrid. All of them in a linear model."""
+        return list(names)
 
     @abstractmethod
-    def objective(self, data: Data, loss: Loss) -> Objective:
-        """The model with ``loss`` on ``data``."""
+    def objective(self, data: Data, loss: Loss, frozen: Mapping[str, Tensor] | None = None) -> Objective:
+        """The model with ``loss`` on ``data``, and the values of its frozen blocks."""
 
     def row_bases(self, data: Data) -> dict[str, Tensor]:
         """For blocks whose gradients' columns always lie in a subspace, an orthonormal basis of it (p, r)."""
         return {}
 
     @abstractmethod
-    def unit_step(self, data: Data, norm: Norm) -> Tensor:
-        """max_i,c N_*(grad m_ic) at a typical point, per run (R or 1,): by how much a step of size one can change a gap."""
+    def unit_step(self, data: Data, norm: Norm, initial: Parameters | None = None) -> Tensor:
+        """B, per run (R or 1,), the unit of learning rates: max_i,c N_*(grad m_ic), by how much a step of size one can change a
+        gap, for a linear model; for others see their own.
+        """
 
 
 def log_mean(log_values: Tensor) -> Tensor:

@@ -46,13 +46,13 @@ class Linear(Model):
         scale = torch.as_tensor(self.init_scale, dtype=data.x.dtype, device=data.x.device)
         return {WEIGHT: scale * torch.as_tensor(np.stack(draws), dtype=data.x.dtype, device=data.x.device)}
 
-    def objective(self, data: Data, loss: Loss) -> Objective:
+    def objective(self, data: Data, loss: Loss, frozen: Mapping[str, Tensor] | None = None) -> Objective:
         return LinearObjective(data, loss)
 
     def row_bases(self, data: Data) -> dict[str, Tensor]:
         return {WEIGHT: zero_sum_basis(data.num_classes).to(data.x)}
 
-    def unit_step(self, data: Data, norm: Norm) -> Tensor:
+    def unit_step(self, data: Data, norm: Norm, initial: Parameters | None = None) -> Tensor:
         # grad m_ic = (e_y - e_c) x_i^T; every norm here is blind to zero rows and to row order, so the rows x_i and -x_i
         # are enough.
         pairs = torch.stack([data.x, -data.x], dim=-2)
@@ -107,6 +107,17 @@ class LinearObjective(Objective):
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
         log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT
         return log_weights.flatten(start_dim=1).softmax(dim=-1).reshape(log_weights.shape)
+
+    def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return parameters[WEIGHT] @ x.mT
+
+    def pull(self, parameters: Mapping[str, Tensor], weights: Tensor) -> Parameters:
+        own = weights.masked_fill(self.label, 0.0)
+        coefficients = torch.where(self.label, own.sum(dim=-2, keepdim=True), -own)
+        return {WEIGHT: self._times_x(coefficients)}
+
+    def push(self, parameters: Mapping[str, Tensor], tangent: Mapping[str, Tensor]) -> Tensor:
+        return -self.negative_gaps(tangent).masked_fill(self.label, 0.0)
 
     def _negative_gaps(self, w: Tensor, out: Tensor | None) -> Tensor:
         """W x - (W x)_y with -inf at the label, into ``out`` or new memory."""

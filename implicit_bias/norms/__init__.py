@@ -35,4 +35,6 @@ def _checked(norm: Norm) -> Norm:
         value, spec = getattr(norm, key), field.metadata["hyper"]
         if math.isnan(value) or (spec.ge is not None and value < spec.ge):
             raise ValueError(f"{norm.name}: {key}={format_number(value)} must be >= {format_number(spec.ge)}")
+        if spec.gt is not None and not spec.gt < value < math.inf:
+            raise ValueError(f"{norm.name}: {key}={format_number(value)} must be > {format_number(spec.gt)}")
     return norm

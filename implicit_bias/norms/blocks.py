@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from implicit_bias.norms.base import Norm
+from implicit_bias.norms.hybrid import Hybrid
+from implicit_bias.norms.linf import Linf
 from implicit_bias.norms.vectors import lp_value
 from implicit_bias.scaled import Scaled
 
@@ -108,6 +110,8 @@ class ProductNorm(ParameterNorm):
     label: str
     parts: tuple[Part, ...]
     outer: Literal["max", "l2"] = "max"
+    #: In a hybrid norm the blocks that are not Muon's.
+    rest: tuple[str, ...] = ()
 
     def value(self, blocks: Blocks) -> Tensor:
         values = torch.stack([part.weight * part.norm.value(part.of(blocks)) for part in self.parts])
@@ -207,13 +211,19 @@ class InRowSpace(Norm):
         return self.norm.expression(variable)
 
 
-def over_blocks(norm: Norm, names: Sequence[str], row_bases: Mapping[str, Tensor] | None = None) -> ParameterNorm:
+def over_blocks(
+    norm: Norm,
+    names: Sequence[str],
+    row_bases: Mapping[str, Tensor] | None = None,
+    hidden: Sequence[str] | None = None,
+) -> ParameterNorm:
     """The norm of a parameter set that ``norm`` stands for: of the whole vector if entrywise, else the maximum over blocks.
 
     Args:
         norm: The norm of one matrix, or of the entries.
         names: The blocks it covers.
         row_bases: For blocks whose gradients' columns are known to lie in a subspace, its orthonormal basis (p, r).
+        hidden: The blocks that a hybrid norm takes as matrices; the entries of the others are its rest. None for all of them.
     """
     if norm.entrywise:
         return WholeVector(norm)
@@ -223,9 +233,11 @@ def over_blocks(norm: Norm, names: Sequence[str], row_bases: Mapping[str, Tensor
         compress = norm.unitarily_invariant and name in bases
         return SingleBlock(name, InRowSpace(norm, bases[name]) if compress else norm)
 
-    if len(names) == 1:
-        return single(names[0])
-    return ProductNorm(norm.label, tuple(Part((name,), single(name)) for name in names))
+    rest = tuple(name for name in names if hidden is not None and name not in hidden) if isinstance(norm, Hybrid) else ()
+    parts = [Part((name,), single(name)) for name in names if name not in rest]
+    if rest:
+        parts.append(Part(rest, WholeVector(Linf())))
+    return single(names[0]) if len(parts) == 1 and not rest else ProductNorm(norm.label, tuple(parts), rest=rest)
 
 
 def _joined(blocks: Blocks) -> Tensor:

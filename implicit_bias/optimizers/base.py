@@ -50,10 +50,33 @@ class Optimizer(ABC):
     #: Names of the buffers.
     buffers: ClassVar[tuple[str, ...]] = ()
 
-    def geometry(self, names: Sequence[str], norm: Norm | None, row_bases: Mapping[str, Tensor] | None = None) -> ParameterNorm:
-        """The norm on the parameter set that the optimizer works in (``norm`` counts only where ``own_norm`` is None)."""
-        chosen = make_norm(self.own_norm) if self.own_norm else norm or make_norm("l2")
-        return over_blocks(chosen, names, row_bases)
+    @property
+    def own(self) -> str | None:
+        """The label of the norm whose margin it maximises, hyper-parameters included."""
+        return self.own_norm
+
+    @property
+    def unit(self) -> float:
+        """The length in its own norm of a step with learning rate one, if it is a normalised method."""
+        return 1.0
+
+    def geometry(
+        self,
+        names: Sequence[str],
+        norm: Norm | None,
+        row_bases: Mapping[str, Tensor] | None = None,
+        hidden: Sequence[str] | None = None,
+    ) -> ParameterNorm:
+        """The norm on the parameter set that the optimizer works in (``norm`` counts only where ``own_norm`` is None).
+
+        Args:
+            names: The blocks.
+            norm: What the user named.
+            row_bases: As in :func:`implicit_bias.norms.over_blocks`.
+            hidden: The matrices of hidden layers, Muon's part in a hybrid; None for all blocks.
+        """
+        chosen = make_norm(self.own) if self.own else norm or make_norm("l2")
+        return over_blocks(chosen, names, row_bases, hidden)
 
     def init(self, gradient: Blocks) -> State:
         """Zero buffers in the shape and scale layout of ``gradient``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,12 @@ from implicit_bias.datasets import Dataset, make_dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.errors import BadInput, NotSeparable
 from implicit_bias.losses import LOSSES
-from implicit_bias.models import MODELS, Data, Model
+from implicit_bias.models import MODELS, Data, Model, Parameters
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.records import ReferenceCache, config_hash, is_finished, read_run, run_directory, write_run
 from implicit_bias.registry import hyper_fields
-from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr
+from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_lr
 from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, norm_label, own_label
 from implicit_bias.sweep.references import References, optima, solve_all
 from implicit_bias.sweep.tables import summary_table, trajectory_table
@@ -229,7 +230,8 @@ def _finished(
     own = own_label(config)
     table = trajectory_table(trajectory, run, config["seed"], own)
     summary = summary_table(table, config["optimizer"]["name"], own)
-    kept = trajectory.parameters.items()
+    mine = set(table["step"])
+    kept = [(step, blocks) for step, blocks in trajectory.parameters.items() if step in mine]
     provenance = {
         "command": command,
         "device": str(_device(config)),
@@ -276,13 +278,14 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
     """The engine's problem for cells of one batch, each with its references (empty: none)."""
     config = cells[0].config
     dtype, device = getattr(torch, config["precision"]), _device(config)
-    data = _stacked_data([cell.dataset for cell in cells], dtype, device)
+    data, test = _stacked_data([cell.dataset for cell in cells], dtype, device)
     model: Model = _batched(MODELS, [c.config["model"] for c in cells], dtype, device, (-1, 1, 1))
-    initial = model.initial(data, [cell.config["seed"] for cell in cells])
+    start = model.initial(data, [cell.config["seed"] for cell in cells])
+    initial = {name: block for name, block in start.items() if name not in model.frozen_blocks()}
     optimizer: Optimizer = _batched(OPTIMIZERS, [c.config["optimizer"] for c in cells], dtype, device, (-1, 1, 1))
     own = [own_label(cell.config) for cell in cells]
-    norm = None if optimizer.own_norm else _batched_norm([cell.config["norm"] for cell in cells], dtype, device)
-    geometry_norm = norm or make_norm(optimizer.own_norm or "l2")
+    norm = None if optimizer.own else _batched_norm([cell.config["norm"] for cell in cells], dtype, device)
+    geometry_norm = norm or make_norm(optimizer.own or "l2")
     measured = {label: make_norm(label) for label in _labels(config) if label != own[0]}
     measured[geometry_norm.label] = geometry_norm
     labels = {label: own if label == geometry_norm.label else [label] * len(cells) for label in measured}
@@ -292,7 +295,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         model=model,
         loss=LOSSES.get(config["loss"]["name"])(),
         optimizer=optimizer,
-        schedule=_schedule(cells, model, data, geometry_norm, optimizer.normalised),
+        schedule=_schedule(cells, model, data, geometry_norm, optimizer, start),
         data=data,
         initial=initial,
         steps=config["steps"],
@@ -301,7 +304,12 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         optima={label: _moved(optimum, dtype, device) for label, optimum in found.items()},
         points=config["log"]["points"],
         weights=config["log"]["weights"],
-        certificate_iterations=_certificate_iterations(cells, len(measured)),
+        certificate_iterations=_certificate_iterations(cells, len(measured)) if model.linear else 0,
+        kkt_products=config["log"]["kkt_iters"],
+        frozen={name: start[name] for name in model.frozen_blocks()},
+        test=test,
+        levels=config["log"]["levels"],
+        stop_log_loss=-math.inf if config["stop_log10_loss"] is None else config["stop_log10_loss"] * math.log(10),
     )
 
 
@@ -317,13 +325,15 @@ def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return replace(optimum, max_margin=optimum.max_margin.to(device, dtype), separator=separator)
 
 
-def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, normalised: bool) -> Schedule:
+def _schedule(
+    cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters
+) -> Schedule:
     configs = [cell.config["schedule"] for cell in cells]
-    if SCHEDULES.get(configs[0]["name"]).per_loss and normalised:
-        raise BadInput("schedule=loss_based: needs an unnormalised optimizer (sd, gd, momentum_gd)")
     given = [c["lr"] for c in configs]
     if "auto" in given:
-        automatic = auto_lr(model.unit_step(data, norm), norm, normalised).expand(len(cells)).tolist()
+        unit = model.unit_step(data, norm, initial)
+        rule = auto_lr(unit, norm, optimizer.normalised) if model.linear else auto_network_lr(unit, optimizer.normalised)
+        automatic = (rule / optimizer.unit).expand(len(cells)).tolist()
         given = [auto if lr == "auto" else lr for lr, auto in zip(given, automatic, strict=True)]
     resolved = [{**c, "lr": lr} for c, lr in zip(configs, given, strict=True)]
     schedule: Schedule = _batched(SCHEDULES, resolved, data.x.dtype, data.x.device, (-1,))
@@ -355,12 +365,18 @@ def _batched_norm(configs: Sequence[Config | None], dtype: torch.dtype, device: 
     return norm
 
 
-def _stacked_data(datasets: Sequence[Dataset], dtype: torch.dtype, device: torch.device) -> Data:
+def _stacked_data(datasets: Sequence[Dataset], dtype: torch.dtype, device: torch.device) -> tuple[Data, Data | None]:
+    """Training and test sets, of one run each or, where all runs have the same, once."""
     first = datasets[0]
     own = [first] if all(d is first for d in datasets) else datasets
-    x: Tensor = torch.from_numpy(np.stack([d.x for d in own])).to(device, dtype)
-    y: Tensor = torch.from_numpy(np.stack([d.y for d in own])).to(device)
-    return Data(x, y, first.num_classes)
+
+    def stacked(xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> Data:
+        x: Tensor = torch.from_numpy(np.stack(xs)).to(device, dtype)
+        return Data(x, torch.from_numpy(np.stack(ys)).to(device), first.num_classes)
+
+    tests = [(d.x_test, d.y_test) for d in own if d.x_test is not None and d.y_test is not None]
+    test = stacked([x for x, _ in tests], [y for _, y in tests]) if tests else None
+    return stacked([d.x for d in own], [d.y for d in own]), test
 
 
 def _device(config: Config) -> torch.device:

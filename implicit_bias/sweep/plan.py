@@ -20,6 +20,8 @@ Config = Mapping[str, Any]
 
 # Doubles in one (runs, classes, samples) array of a batch. Past this the arrays leave the cache and a run costs more, not less.
 BATCH_ELEMENTS = 2**18
+# Doubles of training data in a batch of networks, 128 MB: their arrays never fit the cache, and activations are of this order.
+NETWORK_DOUBLES = 2**24
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class Cell:
 
 
 def batched_fields(registry: Registry, name: str) -> list[str]:
-    """The hyper-parameters that may differ inside a batch: those whose default is a float, and the learning rate."""
+    """The hyper-parameters that may differ inside a batch: those whose default is a float, and the schedule's."""
     fields = hyper_fields(registry.get(name))
-    return [key for key, field in fields.items() if isinstance(field.default, float) or key == "lr"]
+    numbers = [key for key, field in fields.items() if isinstance(field.default, float) or key in ("lr", "power")]
+    return [key for key in numbers if fields[key].metadata["hyper"].batch]
 
 
 def group_key(cell: Cell) -> str:
@@ -52,8 +55,9 @@ def group_key(cell: Cell) -> str:
         section: _without(config[section], batched_fields(registry, config[section]["name"]))
         for section, registry in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("model", MODELS))
     }
-    shape = [*cell.dataset.x.shape, cell.dataset.num_classes]
-    plain = {key: config[key] for key in ("steps", "log", "precision", "device", "reference", "loss")}
+    test = None if cell.dataset.x_test is None else cell.dataset.x_test.shape
+    shape = [*cell.dataset.x.shape, cell.dataset.num_classes, test]
+    plain = {key: config[key] for key in ("steps", "stop_log10_loss", "log", "precision", "device", "reference", "loss")}
     return json.dumps({**kept, **plain, "norm": _norm_kind(config), "shape": shape}, sort_keys=True)
 
 
@@ -65,14 +69,17 @@ def batches(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [part for group in groups.values() for part in _cut(group)]
 
 
-def batch_size(dataset: Dataset) -> int:
+def batch_size(dataset: Dataset, linear: bool = True) -> int:
     """How many runs on data of this shape are computed at once."""
+    if not linear:
+        return max(1, NETWORK_DOUBLES // dataset.x.size)
     return max(1, BATCH_ELEMENTS // (dataset.x.shape[0] * dataset.num_classes))
 
 
 def own_label(config: Config) -> str:
     """The label of the norm that the cell's optimizer works in."""
-    own: str | None = OPTIMIZERS.get(config["optimizer"]["name"]).own_norm
+    keys = dict(config["optimizer"])
+    own: str | None = OPTIMIZERS.get(keys.pop("name"))(**keys).own
     return own or norm_label(config)
 
 
@@ -85,7 +92,8 @@ def norm_label(config: Config) -> str:
 
 def _cut(group: list[Cell]) -> list[list[Cell]]:
     # Equal parts: 65 runs at 64 a batch are 33 + 32.
-    parts = math.ceil(len(group) / batch_size(group[0].dataset))
+    linear = MODELS.get(group[0].config["model"]["name"]).linear
+    parts = math.ceil(len(group) / batch_size(group[0].dataset, linear))
     size = math.ceil(len(group) / parts)
     return [group[start : start + size] for start in range(0, len(group), size)]
 

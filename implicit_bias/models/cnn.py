@@ -1,0 +1,105 @@
+"""Convolutional networks on square one-channel images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from implicit_bias.errors import BadInput
+from implicit_bias.models.base import MODELS
+from implicit_bias.models.layered import Layered
+from implicit_bias.models.network import Shape
+from implicit_bias.registry import hyper
+
+
+@MODELS.register
+@dataclass(frozen=True)
+class CNN(Layered):
+    """Convolutions (no padding, stride 1), each with its activation and 2 x 2 pooling, then a linear head.
+
+    A kernel is the block (out, in * kernel * kernel), so that matrix norms see it as that matrix; the head is (outputs,
+    channels * rows * columns). Samples must be square images of one channel, row by row. Pooling is homogeneous of degree
+    one; a last odd row or column is left out. Degree as that of an MLP with as many layers.
+    """
+
+    name: ClassVar[str] = "cnn"
+    depth_key: ClassVar[str] = "model.channels"
+
+    channels: list[int] = hyper((8, 16), help="kernels of each convolution")
+    kernel: int = hyper(3, help="rows and columns of a kernel", ge=1)
+    pool: str = hyper("max", help="2 x 2 pooling after every convolution", choices=("max", "average", "none"))
+
+    def __post_init__(self) -> None:
+        if not self.channels or any(c < 1 for c in self.channels):
+            raise BadInput(f"model.channels={list(self.channels)}: must be a list of one or more integers >= 1, such as [8,16]")
+        super().__post_init__()
+
+    def layer_count(self) -> int:
+        return len(self.channels) + 1
+
+    def check(self, x: NDArray[np.float64], num_classes: int) -> None:
+        super().check(x, num_classes)
+        side = math.isqrt(x.shape[1])
+        if side * side != x.shape[1]:
+            raise BadInput(f"model=cnn: needs square images; the data have {x.shape[1]} features, which is no square number")
+        if self._sides(side)[-1] < 1:
+            raise BadInput(
+                f"model.kernel={self.kernel}: images of {side} x {side} pixels are too small for {len(self.channels)} convolutions"
+                f" with this kernel and pool={self.pool}"
+            )
+
+    def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
+        shapes: dict[str, Shape] = {}
+        inputs = 1
+        for j, channels in enumerate(self.channels, start=1):
+            fan_in = inputs * self.kernel**2
+            shapes[f"layer{j}"] = Shape(channels, fan_in, fan_in)
+            if self.has_bias(j):
+                shapes[f"bias{j}"] = Shape(1, channels, fan_in)
+            inputs = channels
+        features = inputs * self._sides(math.isqrt(dim))[-1] ** 2
+        last = self.layer_count()
+        shapes[f"layer{last}"] = Shape(outputs, features, features)
+        if self.has_bias(last):
+            shapes[f"bias{last}"] = Shape(1, outputs, features)
+        return shapes
+
+    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        side = math.isqrt(x.shape[-1])
+        h = x.mT.unflatten(1, (1, side, side))  # (runs, channels, rows, columns, samples)
+        for j in range(1, len(self.channels) + 1):
+            patches = self._patches(h)
+            rows, columns, samples = patches.shape[-3:]
+            z = blocks[f"layer{j}"] @ patches.flatten(start_dim=2)
+            if self.has_bias(j):
+                z = z + blocks[f"bias{j}"].mT
+            h = self._pooled(self.activate(z).unflatten(-1, (rows, columns, samples)))
+        last = self.layer_count()
+        f = blocks[f"layer{last}"] @ h.flatten(start_dim=1, end_dim=3)
+        return f + blocks[f"bias{last}"].mT if self.has_bias(last) else f
+
+    def _patches(self, h: Tensor) -> Tensor:
+        """(R, c, rows, columns, m) to (R, c * kernel * kernel, rows', columns', m): every patch as a column."""
+        windows = h.unfold(2, self.kernel, 1).unfold(3, self.kernel, 1)  # (R, c, rows', columns', m, kernel, kernel)
+        return windows.permute(0, 1, 5, 6, 2, 3, 4).flatten(start_dim=1, end_dim=3)
+
+    def _pooled(self, h: Tensor) -> Tensor:
+        if self.pool == "none":
+            return h
+        rows, columns = h.shape[2] // 2, h.shape[3] // 2
+        cells = h[:, :, : 2 * rows, : 2 * columns].unflatten(3, (columns, 2)).unflatten(2, (rows, 2))
+        return cells.amax(dim=(3, 5)) if self.pool == "max" else cells.mean(dim=(3, 5))
+
+    def _sides(self, side: int) -> list[int]:
+        """Rows of the image after each convolution and its pooling."""
+        sides = [side]
+        for _ in self.channels:
+            convolved = sides[-1] - self.kernel + 1
+            sides.append(convolved if self.pool == "none" else convolved // 2)
+        return sides

@@ -1,0 +1,61 @@
+"""What MLPs and CNNs share: an activation after every layer but the last, and biases."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from implicit_bias.models.activations import ACTIVATIONS
+from implicit_bias.models.network import Network, layers_degree
+from implicit_bias.registry import hyper
+
+
+@dataclass(frozen=True)
+class Layered(Network):
+    """Layers W_j with an activation between them."""
+
+    depth_key: ClassVar[str] = "model.depth"
+
+    activation: str = hyper("squared_relu", help="after every layer but the last", choices=tuple(ACTIVATIONS))
+    power: float = hyper(2.0, help="q of activation=relu_power, relu(z)^q", ge=1, batch=False)
+    slope: float = hyper(0.01, help="of leaky_relu below zero")
+    bias: str = hyper("none", help="first: in the first layer, which keeps homogeneity; all: in every layer", choices=("none", "first", "all"))
+
+    @abstractmethod
+    def layer_count(self) -> int:
+        """Weight layers, the head included."""
+
+    def block_names(self) -> list[str]:
+        names: list[str] = []
+        for j in range(1, self.layer_count() + 1):
+            names.append(f"layer{j}")
+            if self.has_bias(j):
+                names.append(f"bias{j}")
+        return names
+
+    def has_bias(self, layer: int) -> bool:
+        """Whether layer ``layer``, counted from 1, has one."""
+        return self.bias == "all" or (self.bias == "first" and layer == 1)
+
+    def activate(self, z: Tensor) -> Tensor:
+        """The activation."""
+        return ACTIVATIONS[self.activation].apply(z, self.power, self.slope)
+
+    def _degree(self) -> float | str:
+        layers = range(1, self.layer_count() + 1)
+        frozen = self.frozen_blocks()
+        order = ACTIVATIONS[self.activation].order
+        orders = [None if order is None else order(self.power)] * (len(layers) - 1)
+        biases = [("frozen" if f"bias{j}" in frozen else "trained") if self.has_bias(j) else "none" for j in layers]
+        return layers_degree([*orders, 1.0], [f"layer{j}" not in frozen for j in layers], biases, self._describe)
+
+    def _describe(self, part: str, j: int) -> str:
+        if part == "activation":
+            return f"model.activation={self.activation}: the activation after layer{j + 1}"
+        return f"model.bias={self.bias}: bias{j + 1}"
+
+    def _degree_keys(self) -> str:
+        return f"{self.depth_key}={self.layer_count()}"

@@ -1,0 +1,49 @@
+"""Fully connected networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from implicit_bias.models.base import MODELS
+from implicit_bias.models.layered import Layered
+from implicit_bias.models.network import Shape
+from implicit_bias.registry import hyper
+
+
+@MODELS.register
+@dataclass(frozen=True)
+class MLP(Layered):
+    """Fully connected network W_k s(... s(W_1 x)), k = depth; degree 2^k - 1 with squared ReLU, k with ReLU.
+
+    Blocks layer1 (width, d), layer2 (width, width), ..., the head (outputs, width), and biases (1, width).
+    """
+
+    name: ClassVar[str] = "mlp"
+
+    width: int = hyper(64, help="units of every hidden layer", ge=1)
+    depth: int = hyper(2, help="weight layers, the head included", ge=1)
+
+    def layer_count(self) -> int:
+        return self.depth
+
+    def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
+        sizes = [dim, *[self.width] * (self.depth - 1), outputs]
+        shapes: dict[str, Shape] = {}
+        for j in range(1, self.depth + 1):
+            shapes[f"layer{j}"] = Shape(sizes[j], sizes[j - 1], sizes[j - 1])
+            if self.has_bias(j):
+                shapes[f"bias{j}"] = Shape(1, sizes[j], sizes[j - 1])
+        return shapes
+
+    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        h = x.mT
+        for j in range(1, self.depth + 1):
+            z = blocks[f"layer{j}"] @ h
+            if self.has_bias(j):
+                z = z + blocks[f"bias{j}"].mT
+            h = self.activate(z) if j < self.depth else z
+        return h

@@ -1,0 +1,319 @@
+"""What all networks share: blocks and their initial values, frozen blocks, heads, exact gradients and Jacobian products.
+
+A network is a function ``forward`` of blocks (R, p, q) and samples, written for a batch of runs; everything else is derived
+from it by ``torch.func`` and autograd. Gradients are taken in a frame: the weights w_ic = -dl_i/dm_ic that multiply the
+gaps' gradients are divided by the largest of the run, whose logarithm becomes the scale of the result, so that nothing
+depends on how small the loss is.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from implicit_bias.errors import BadInput
+from implicit_bias.losses import FLOOR, LOSSES, Loss, LossTerms
+from implicit_bias.models.base import Data, Gradient, Model, Objective, Parameters
+from implicit_bias.norms import Norm, over_blocks
+from implicit_bias.registry import hyper
+from implicit_bias.scaled import Scaled, combine
+
+# A gradient entry below this fraction of its run's largest weight may owe its value to the floor of the weights: e^-600, or
+# 1e-261 (float32: e^-80). It is then summed again, band of weights by band.
+UNDERFLOW = {torch.float64: 1e-230, torch.float32: 1e-28}
+# Weights of one band differ by at most e^BAND.
+BAND = {torch.float64: 450.0, torch.float32: 50.0}
+#: Margins are q / N^L: with N = 10 this is the last power of two whose N^L is a double.
+LARGEST_DEGREE = 256
+# Ascent steps that look for a large gap in the unit of learning rates.
+UNIT_STEPS = 20
+
+
+class Shape(NamedTuple):
+    """A block's rows and columns, and the inputs that each of its outputs sums."""
+
+    rows: int
+    columns: int
+    fan_in: int
+
+
+@dataclass(frozen=True)
+class Network(Model):
+    """A network with blocks layer1, layer2, ... (and bias1, ...), one scalar output for two classes, else one a class."""
+
+    init: str = hyper("uniform", help="initial entries, scaled by init_scale / fan_in^init_exponent", choices=("uniform", "normal"))
+    init_scale: float = hyper(0.1, help="bound (uniform) or deviation (normal) of initial entries times fan_in^init_exponent", gt=0)
+    init_exponent: float = hyper(0.5, help="power of the number of inputs that initial entries are divided by", ge=0)
+    head: str = hyper(
+        "auto", help="binary: one output, y = +-1; multiclass: one a class; auto by the data", choices=("auto", "binary", "multiclass")
+    )
+    frozen: list[str] | None = hyper(None, help="blocks to keep at their initial values, such as [layer2]")
+    allow_inhomogeneous: bool = hyper(False, help="train a model that is not homogeneous; its margins are q / N")
+
+    def __post_init__(self) -> None:
+        names = self.block_names()
+        for name in self.frozen or ():
+            if name not in names:
+                raise BadInput(f"model.frozen={list(self.frozen or ())}: there is no block {name}; allowed: {', '.join(names)}")
+        if self.frozen and not set(names) - set(self.frozen):
+            raise BadInput(f"model.frozen={list(self.frozen)}: nothing is left to train; allowed: some of {', '.join(names)}")
+        found = self._degree()
+        if isinstance(found, str) and not self.allow_inhomogeneous:
+            raise BadInput(f"{found}; model.allow_inhomogeneous=true trains it all the same, with margins q / N")
+        if not isinstance(found, str) and not 0 < found <= LARGEST_DEGREE:
+            raise BadInput(
+                f"{self._degree_keys()}: the degree of homogeneity is {found:g}, and margins q / N^{found:g} would overflow;"
+                f" must be a model of degree <= {LARGEST_DEGREE}"
+            )
+
+    @abstractmethod
+    def block_names(self) -> list[str]:
+        """The names of all blocks, from the input to the output."""
+
+    @abstractmethod
+    def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
+        """The shape of every block for samples of ``dim`` features."""
+
+    @abstractmethod
+    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """f_c(x_i) from blocks (R, p, q) and samples x (R or 1, m, d): (R, outputs, m)."""
+
+    @abstractmethod
+    def _degree(self) -> float | str:
+        """The degree of homogeneity; or which part breaks it, a sentence that begins with the key."""
+
+    @abstractmethod
+    def _degree_keys(self) -> str:
+        """The settings that the degree comes from, as one would type them."""
+
+    @property
+    def homogeneous(self) -> bool:
+        return not isinstance(self._degree(), str)
+
+    def degree(self) -> float:
+        found = self._degree()
+        if isinstance(found, str):
+            return 1
+        return int(found) if found == int(found) else found
+
+    def outputs(self, num_classes: int) -> int:
+        """One for a binary head, else one a class."""
+        binary = self.head == "binary" or (self.head == "auto" and num_classes == 2)
+        return 1 if binary else num_classes
+
+    def check(self, x: NDArray[np.float64], num_classes: int) -> None:
+        if self.head == "binary" and num_classes != 2:
+            raise BadInput(f"model.head=binary: the data have {num_classes} classes; must be multiclass or auto")
+
+    def frozen_blocks(self) -> tuple[str, ...]:
+        return tuple(self.frozen or ())
+
+    def hidden_matrices(self, names: Sequence[str]) -> list[str]:
+        """The weight matrices before the head; the head and the biases are the rest."""
+        *hidden, _ = [name for name in self.block_names() if name.startswith("layer")]
+        return [name for name in names if name in hidden]
+
+    def initial(self, data: Data, seeds: Sequence[int]) -> Parameters:
+        shapes = self.shapes(data.x.shape[-1], self.outputs(data.num_classes))
+        draws = [self._draw(shapes, seed) for seed in seeds]
+        scale = torch.as_tensor(self.init_scale, dtype=torch.float64)
+        stacked = {name: scale.cpu() * torch.from_numpy(np.stack([draw[name] for draw in draws])) for name in shapes}
+        return {name: block.to(data.x) for name, block in stacked.items()}
+
+    def _draw(self, shapes: Mapping[str, Shape], seed: int) -> dict[str, NDArray[np.float64]]:
+        """Blocks in their order from ``RandomState(seed)``; biases start at zero and draw nothing."""
+        rng = np.random.RandomState(seed)
+        blocks: dict[str, NDArray[np.float64]] = {}
+        for name, shape in shapes.items():
+            size = (shape.rows, shape.columns)
+            if name.startswith("bias"):
+                blocks[name] = np.zeros(size)
+                continue
+            drawn = rng.uniform(-1, 1, size) if self.init == "uniform" else rng.randn(*size)
+            blocks[name] = drawn / shape.fan_in**self.init_exponent
+        return blocks
+
+    def objective(self, data: Data, loss: Loss, frozen: Mapping[str, Tensor] | None = None) -> Objective:
+        return NetworkObjective(self, data, loss, frozen or {})
+
+    def unit_step(self, data: Data, norm: Norm, initial: Parameters | None = None) -> Tensor:
+        """B = M^(1/L), M the largest mean gap that a parameter of norm one is found to have.
+
+        A parameter of norm s then has mean gaps up to (s B)^L: learning rates are sizes of s in units of 1 / B, the norm at
+        which gaps are of order one. M comes from conditional-gradient steps theta <- (1 - a) theta + a direction(grad mean
+        gap), a = 1 / (j + 1), from the initial point.
+        """
+        start = initial if initial is not None else self.initial(data, [0])
+        frozen = {name: start[name] for name in self.frozen_blocks()}
+        theta = {name: block for name, block in start.items() if name not in frozen}
+        objective = NetworkObjective(self, data, LOSSES.get("exponential")(), frozen)
+        whole = over_blocks(norm, list(theta), None, self.hidden_matrices(list(theta)))
+        weights = objective.even_weights(len(next(iter(theta.values()))))
+        theta = _times(theta, 1 / whole.value(theta))
+        best = torch.zeros_like(whole.value(theta))
+        for j in range(1, UNIT_STEPS + 1):
+            ascent = whole.direction(objective.pull(theta, weights))
+            theta = {name: block.lerp(ascent[name], 1 / (j + 1)) for name, block in theta.items()}
+            theta = _times(theta, 1 / whole.value(theta))
+            u = objective.negative_gaps(theta)
+            gaps = torch.where(weights > 0, -u, torch.zeros_like(u))
+            best = torch.maximum(best, (weights * gaps).sum(dim=(-2, -1)))
+        return best ** (1 / self.degree())
+
+
+class NetworkObjective(Objective):
+    """Gaps, gradients and Jacobian products of a network for a batch of runs, layout (runs, pairs, samples).
+
+    With a scalar output there is one pair, with gap y f for y = +-1 (class 1 is +1); else a pair for each class, of which the
+    label's counts for nothing.
+    """
+
+    def __init__(self, network: Network, data: Data, loss: Loss, frozen: Mapping[str, Tensor]) -> None:
+        self.network = network
+        self.data = data
+        self.loss = loss
+        self.frozen = dict(frozen)
+        self.binary = network.outputs(data.num_classes) == 1
+        self.label = data.is_label()
+        self.index = data.y.unsqueeze(-2)
+        self.sign = (2 * data.y - 1).to(data.x.dtype).unsqueeze(-2)
+        self.log_n = math.log(data.x.shape[1])
+
+    def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return self.network.forward({**parameters, **self.frozen}, x)
+
+    def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return self._negative_gaps(self.scores(parameters, self.data.x))
+
+    def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
+        leaves, f = self._graph(parameters)
+        u = self._negative_gaps(f.detach())
+        terms = self.loss.terms(u.clone())
+        log_unit = terms.log_total.amax(dim=-1, keepdim=True)
+        weights = self._weights(terms, log_unit)
+        blocks = self._shallow(f, leaves, weights, log_unit)
+        if blocks is None:
+            blocks = self._deep(f, leaves, self.loss.log_weights(u))
+        return Gradient(blocks, terms.log_total, terms.log_losses, lambda: weights / weights.sum(dim=(-2, -1), keepdim=True))
+
+    def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT
+        return log_weights.flatten(start_dim=1).softmax(dim=-1).reshape(log_weights.shape)
+
+    def even_weights(self, runs: int) -> Tensor:
+        """Equal weights on all gaps, (R, pairs, n), summing to one."""
+        shape = (runs, 1 if self.binary else self.data.num_classes, self.data.x.shape[1])
+        even = self.data.x.new_ones(shape)
+        if not self.binary:
+            even = even.masked_fill(self.label, 0.0)
+        return even / even.sum(dim=(-2, -1), keepdim=True)
+
+    def pull(self, parameters: Mapping[str, Tensor], weights: Tensor) -> Parameters:
+        leaves, f = self._graph(parameters)
+        return {name: -g for name, g in self._vector_jacobian(f, leaves, weights).items()}
+
+    def push(self, parameters: Mapping[str, Tensor], tangent: Mapping[str, Tensor]) -> Tensor:
+        names = list(parameters)
+
+        def outputs(*blocks: Tensor) -> Tensor:
+            return self.scores(dict(zip(names, blocks, strict=True)), self.data.x)
+
+        primals = tuple(parameters[name] for name in names)
+        _, change = torch.func.jvp(outputs, primals, tuple(tangent[name] for name in names))
+        if self.binary:
+            return self.sign * change
+        return change.gather(-2, self.index.expand(len(change), 1, -1)) - change
+
+    def _negative_gaps(self, f: Tensor) -> Tensor:
+        """New memory: the caller may overwrite it."""
+        if self.binary:
+            return -self.sign * f
+        index = self.index.expand(len(f), 1, -1)
+        return (f - f.gather(-2, index)).scatter_(-2, index, -math.inf)
+
+    def _graph(self, parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Leaves and outputs of a forward pass that remembers how it came about."""
+        leaves = {name: block.detach().requires_grad_() for name, block in parameters.items()}
+        with torch.enable_grad():
+            return leaves, self.scores(leaves, self.data.x)
+
+    def _weights(self, terms: LossTerms, log_unit: Tensor) -> Tensor:
+        """w_ic in units of the largest sample's total, floored; 0 at the label."""
+        total = (terms.log_total - log_unit).clamp_(min=FLOOR[log_unit.dtype]).exp_()
+        weights = terms.shape.mul_((total / terms.size).unsqueeze(-2))
+        return weights if self.binary else weights.masked_fill_(self.label, 0.0)
+
+    def _vector_jacobian(self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, keep: bool = False) -> Parameters:
+        """-sum_ic w_ic grad m_ic."""
+        if self.binary:
+            cotangent = -self.sign * weights
+        else:
+            index = self.index.expand(len(weights), 1, -1)
+            cotangent = weights.scatter_add(-2, index, -weights.sum(dim=-2, keepdim=True))
+        gradients = torch.autograd.grad(f, list(leaves.values()), cotangent, retain_graph=keep)
+        return dict(zip(leaves, gradients, strict=True))
+
+    def _shallow(
+        self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, log_unit: Tensor
+    ) -> dict[str, Scaled] | None:
+        """One scale a run; None where an entry is so small that weights below the floor may matter for it."""
+        limit = UNDERFLOW[f.dtype]
+        smallest = weights if self.binary else weights.masked_fill(self.label, 1.0)
+        wide = bool(smallest.amin() < limit)
+        mantissas = self._vector_jacobian(f, leaves, weights, keep=wide)
+        if wide and any(bool(((g != 0) & (g.abs() < limit)).any()) for g in mantissas.values()):
+            return None
+        scale = (log_unit - self.log_n).unsqueeze(-1)
+        return {name: Scaled(g, scale) for name, g in mantissas.items()}
+
+    def _deep(self, f: Tensor, leaves: Mapping[str, Tensor], log_weights: Tensor) -> dict[str, Scaled]:
+        """One scale an entry: the sum over bands of weights, each within the range of a double."""
+        width = BAND[f.dtype]
+        top = log_weights.amax(dim=(-2, -1), keepdim=True)
+        depth = ((top - log_weights) / width).floor()
+        total: dict[str, Scaled] = {}
+        for band in depth[depth.isfinite()].unique().tolist():
+            unit = top - band * width
+            inside = torch.where(depth == band, (log_weights - unit).exp(), torch.zeros_like(log_weights))
+            parts = self._vector_jacobian(f, leaves, inside, keep=True)
+            for name, part in parts.items():
+                scaled = Scaled(part, torch.where(part == 0, -math.inf, unit - self.log_n))
+                total[name] = combine(total[name], scaled, 1.0, 1.0) if name in total else scaled
+        return total
+
+
+def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biases: Sequence[str], describe: Any) -> float | str:
+    """The degree of a chain of layers, z_j = W_j h_{j-1} + b_j and h_j = s_j(z_j), or which part breaks it.
+
+    L_j = p_j (L_{j-1} + [W_j is trained]) from L_0 = 0, for s_j of order p_j.
+
+    Args:
+        orders: p_j of every layer, None for an activation that is not homogeneous; 1 for the last layer, which has none.
+        trained: Whether W_j is trained.
+        biases: ``trained``, ``frozen`` or ``none`` for b_j.
+        describe: Words for layer j's activation (``describe("activation", j)``) or bias, beginning with the key.
+    """
+    degree = 0.0
+    for j, (order, is_trained, bias) in enumerate(zip(orders, trained, biases, strict=True)):
+        degree += is_trained
+        if bias != "none" and degree != (bias == "trained"):
+            part = describe("bias", j)
+            return f"{part} breaks homogeneity, as what it is added to has degree {degree:g}; must be none or first"
+        if order is None:
+            if degree > 0:
+                return f"{describe('activation', j)} breaks homogeneity: s(c z) is no power of c times s(z)"
+            continue
+        degree *= order
+    return degree
+
+
+def _times(blocks: Mapping[str, Tensor], factor: Tensor) -> Parameters:
+    return {name: block * factor[:, None, None] for name, block in blocks.items()}

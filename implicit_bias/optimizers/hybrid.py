@@ -1,0 +1,46 @@
+"""What Muon-Signum and Muon-Adam share: which block is whose, and the norm that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from implicit_bias.errors import BadInput
+from implicit_bias.norms import Norm, ParameterNorm, format_number
+from implicit_bias.optimizers.base import Optimizer
+from implicit_bias.optimizers.descent import WithMomentum
+from implicit_bias.registry import hyper
+
+
+@dataclass(frozen=True)
+class MuonHybrid(WithMomentum):
+    """Muon with rate eta_t on some blocks, another method with rate ``ratio`` eta_t on the rest."""
+
+    own_norm: ClassVar[str | None] = "hybrid"
+
+    ratio: float = hyper(0.1, help="rate of the rest over Muon's, the r of the hybrid norm", gt=0, batch=False)
+    matrices: list[str] | None = hyper(None, help="Muon's blocks, such as [layer1,layer2]; null for the matrices of hidden layers")
+
+    @property
+    def own(self) -> str:
+        return f"hybrid{format_number(self.ratio)}"
+
+    @property
+    def unit(self) -> float:
+        return self.ratio
+
+    def geometry(
+        self,
+        names: Sequence[str],
+        norm: Norm | None,
+        row_bases: Mapping[str, Tensor] | None = None,
+        hidden: Sequence[str] | None = None,
+    ) -> ParameterNorm:
+        """Raises BadInput where ``matrices`` names a block that there is not."""
+        for name in self.matrices or ():
+            if name not in names:
+                raise BadInput(f"optimizer.matrices={list(self.matrices or ())}: no block {name}; allowed: {', '.join(names)}")
+        return Optimizer.geometry(self, names, norm, row_bases, self.matrices if self.matrices is not None else hidden)
