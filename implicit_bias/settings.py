@@ -176,7 +176,7 @@ def _rule(hint: Any, default: Any, spec: HyperSpec) -> Rule:
     optional = types.NoneType in members
     lists = [m for m in members if typing.get_origin(m) in (list, tuple)]
     if spec.choices is not None:
-        rule = Rule(Literal[tuple(spec.choices)], either(spec.choices))
+        rule = Rule(Literal[tuple(spec.choices)], either([str(choice) for choice in spec.choices]))
     elif lists:
         item = _scalar(typing.get_args(lists[0])[0], HyperSpec(""))
         rule = Rule(list[item.type], f"a list [a,b,...] of {item.allowed.split()[-1]}s", is_list=True)  # type: ignore[name-defined]

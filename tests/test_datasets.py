@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from sklearn.datasets import load_digits
 
 from implicit_bias.datasets import DATASETS, Dataset, make_dataset, mnist
-from implicit_bias.datasets.base import checked_dataset
+from implicit_bias.datasets.base import checked_dataset, choose_samples
 from implicit_bias.errors import BadInput
 from implicit_bias.registry import hyper_fields
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "dataset"
-GENERATED = ("gaussian_mixture", "random_labels", "digits")
+GENERATED = ("gaussian_mixture", "random_labels", "digits", "teacher_student")
 REAL_MNIST = os.environ.get("IMPLICIT_BIAS_DATA", "")
 
 
@@ -80,7 +82,7 @@ def test_generated_data_keep_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("gaussian_mixture", {}), ("random_labels", {}), ("digits", {"samples_per_class": 20})],
+    [("gaussian_mixture", {}), ("random_labels", {}), ("digits", {"samples_per_class": 20}), ("teacher_student", {"dim": 9})],
 )
 def test_another_seed_is_another_dataset(name: str, fields: dict[str, int]) -> None:
     assert not np.array_equal(load(name, seed=1, **fields).x, load(name, seed=2, **fields).x)
@@ -115,6 +117,21 @@ def test_unknown_name_and_key() -> None:
         ("mnist", "samples_per_class", 0, ">= 1"),
         ("mnist", "classes", [], "two or more"),
         ("mnist", "seed", -1, ">= 0"),
+        ("mnist", "task", "thirds", "digits or parity"),
+        ("mnist", "samples", 1, ">= 2"),
+        ("mnist", "test_samples", -1, ">= 0"),
+        ("mnist", "pixels", 8, "28, 14 or 7"),
+        ("digits", "task", None, "digits or parity"),
+        ("digits", "samples", 0, ">= 2"),
+        ("digits", "test_samples", -5, ">= 0"),
+        ("digits", "pixels", 7, "8 or 4"),
+        ("teacher_student", "dim", 0, ">= 1"),
+        ("teacher_student", "samples", 1, ">= 2"),
+        ("teacher_student", "test_samples", -1, ">= 0"),
+        ("teacher_student", "neurons", 0, ">= 1"),
+        ("teacher_student", "active", 0, ">= 1"),
+        ("teacher_student", "active", 2049, "<= dataset.dim=2048"),
+        ("teacher_student", "seed", 2**32, "<= 4294967295"),
     ],
 )
 def test_value_out_of_range(name: str, key: str, value: Any, allowed: str) -> None:
@@ -139,6 +156,34 @@ def test_value_out_of_range(name: str, key: str, value: Any, allowed: str) -> No
 )
 def test_the_shared_check(x: NDArray[Any], y: NDArray[Any], num_classes: int, part: str) -> None:
     assert part in refused(lambda: checked_dataset(x, y, num_classes, origin="dataset.path=a.npz"), "dataset.path=")
+
+
+def test_test_samples_may_lack_a_class() -> None:
+    x = np.arange(6.0).reshape(3, 2)
+    data = checked_dataset(x, np.arange(3), 3, origin="dataset=a", test=(x[:1].astype(np.float32), np.array([2], np.int8)))
+    assert data.x_test is not None and data.x_test.dtype == np.float64 and data.x_test.flags["C_CONTIGUOUS"]
+    assert data.y_test is not None and data.y_test.dtype == np.int64 and data.y_test.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "part"),
+    [
+        (np.zeros(2), np.arange(2), "shape (2,)"),
+        (np.zeros((2, 2)), np.zeros((2, 1), int), "shape (2, 1)"),
+        (np.zeros((2, 2)), np.arange(3), "2 samples but 3 labels"),
+        (np.zeros((0, 2)), np.zeros(0, int), "empty"),
+        (np.zeros((2, 3)), np.arange(2), "3 features; must be 2"),
+        (np.array([[0.0, 1.0], [np.nan, 2.0]]), np.arange(2), "nan in row 2, column 1;"),
+        (np.full((2, 2), 1e200), np.arange(2), "rescale"),
+        (np.zeros((2, 2)), np.array([0, 2]), "0 to 1"),
+        (np.zeros((2, 2)), np.array([0, -1]), "0 to 1"),
+    ],
+)
+def test_the_shared_check_of_test_samples(x: NDArray[Any], y: NDArray[Any], part: str) -> None:
+    message = refused(
+        lambda: checked_dataset(np.eye(2), np.arange(2), 2, origin="dataset=a", test=(x, y)), "dataset=a: test samples:"
+    )
+    assert part in message
 
 
 # Generated data
@@ -209,6 +254,65 @@ def test_random_labels_are_uniform() -> None:
     assert np.abs(counts - 10_000).max() < 450  # five standard deviations
 
 
+def test_teacher_student_recipe() -> None:
+    """Draw by draw as documented, with the teacher as one dense matrix."""
+    rng = np.random.RandomState(4)
+    w = np.zeros((7, 30))
+    for row in w:
+        positions = rng.choice(30, 5, replace=False)
+        row[positions] = rng.randn(5)
+    u = 2 * rng.randint(2, size=7) - 1
+    x = rng.randn(60, 30)
+    data = load("teacher_student", dim=30, samples=40, test_samples=20, neurons=7, active=5, seed=4)
+    assert data.x_test is not None and data.y_test is not None and data.num_classes == 2
+    assert np.array_equal(np.concatenate([data.x, data.x_test]), x) and data.x.shape == (40, 30)
+    assert np.array_equal(np.concatenate([data.y, data.y_test]), np.maximum(x @ w.T, 0) @ u > 0)
+
+
+@given(
+    dim=st.integers(3, 20),
+    samples=st.integers(10, 40),
+    test_samples=st.integers(0, 30),
+    neurons=st.integers(4, 20),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30, deadline=None)
+def test_teacher_student_trains_on_the_same_whatever_is_tested(
+    dim: int, samples: int, test_samples: int, neurons: int, seed: int
+) -> None:
+    fields = {"dim": dim, "samples": samples, "neurons": neurons, "seed": seed}
+    try:
+        data = load("teacher_student", test_samples=test_samples, **fields)
+    except BadInput as error:  # a class that nothing of the training data is in
+        assert str(error).startswith(f"dataset.seed={seed}: all {samples} training samples are of class ")
+        refused(lambda: load("teacher_student", test_samples=0, **fields), f"dataset.seed={seed}:")
+        return
+    alone = load("teacher_student", test_samples=0, **fields)
+    assert alone.x_test is None and alone.y_test is None
+    assert np.array_equal(data.x, alone.x) and np.array_equal(data.y, alone.y) and data.x.shape == (samples, dim)
+    assert (0 if data.x_test is None else len(data.x_test)) == test_samples
+
+
+def test_teacher_student_defaults() -> None:
+    data = load("teacher_student")
+    assert data.x.shape == (250, 2048) and data.x_test is not None and data.x_test.shape == (2000, 2048)
+    assert data.y_test is not None and 0.1 < data.y_test.mean() < 0.9
+    assert abs(data.x.mean()) < 0.01 and abs(data.x.std() - 1) < 0.01
+
+
+def test_teacher_student_of_one_class() -> None:
+    """One neuron: where its sign is -1, every label is 0."""
+    seeds = range(20)
+    messages = []
+    for seed in seeds:
+        try:
+            load("teacher_student", dim=3, neurons=1, seed=seed)
+        except BadInput as error:
+            messages.append(str(error))
+            assert messages[-1].startswith(f"dataset.seed={seed}: all 250 training samples are of class 0; must be ")
+    assert 0 < len(messages) < len(seeds)
+
+
 # Digits
 
 
@@ -237,6 +341,94 @@ def test_digits_of_some_classes() -> None:
 def test_more_digits_than_there_are() -> None:
     message = refused(lambda: load("digits", samples_per_class=175), "dataset.samples_per_class=175:")
     assert "class 8 has 174" in message and "<= 174" in message
+
+
+def rows(x: NDArray[np.float64] | None) -> list[bytes]:
+    """The samples as things that can be in a set. The 1,797 digits are all different, those of MNIST's t10k as well."""
+    assert x is not None
+    return [row.tobytes() for row in x]
+
+
+@given(
+    samples=st.one_of(st.none(), st.integers(150, 1000)),
+    per_class=st.integers(1, 50),
+    test_samples=st.integers(0, 60),
+    classes=st.one_of(st.none(), st.permutations(range(10)).map(lambda digits: sorted(digits[:4]))),
+    task=st.sampled_from(["digits", "parity"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_training_and_test_digits(
+    samples: int | None, per_class: int, test_samples: int, classes: list[int] | None, task: str, seed: int
+) -> None:
+    """As many as asked for, disjoint, the same at every call, each with the label of its image."""
+    digits = list(range(10)) if classes is None else classes
+    if task == "parity" and len({digit % 2 for digit in digits}) == 1:
+        refused(lambda: load("digits", classes=classes, task=task), f"dataset.classes={classes}: must have an even and an odd")
+        return
+    if samples is not None and classes is not None:
+        samples = min(samples, 600)
+    fields = {"samples": samples, "samples_per_class": per_class, "classes": classes, "task": task, "seed": seed}
+    data, again = (load("digits", test_samples=test_samples, **fields) for _ in range(2))
+    alone = load("digits", **fields)
+    images, labels = load_digits(return_X_y=True)
+    if samples is None:
+        chosen = choose_samples(labels, digits, per_class, seed)
+    else:
+        chosen = np.sort(np.random.RandomState(seed).permutation(np.flatnonzero(np.isin(labels, digits)))[:samples])
+    assert np.array_equal(data.x, images[chosen] / 16) and np.array_equal(data.x, alone.x)
+    assert data.num_classes == (2 if task == "parity" else len(digits))
+    label_of = {
+        image.tobytes(): label % 2 if task == "parity" else digits.index(label)
+        for image, label in zip(images / 16, labels, strict=True)
+        if label in digits
+    }
+    assert data.y.tolist() == [label_of[row] for row in rows(data.x)]
+    assert alone.x_test is None and alone.y_test is None
+    if test_samples:
+        assert data.y_test is not None and data.y_test.tolist() == [label_of[row] for row in rows(data.x_test)]
+        assert len(set(rows(data.x) + rows(data.x_test))) == len(data.x) + test_samples
+        assert rows(again.x_test) == rows(data.x_test)
+
+
+@pytest.mark.parametrize("fields", [{}, {"samples_per_class": 30, "classes": [7, 2], "seed": 3}])
+def test_digits_are_what_they_were(fields: dict[str, Any]) -> None:
+    images, labels = load_digits(return_X_y=True)
+    digits = fields.get("classes", list(range(10)))
+    chosen = choose_samples(labels, digits, fields.get("samples_per_class"), fields.get("seed", 1))
+    data = load("digits", **fields)
+    assert np.array_equal(data.x, images[chosen] / 16) and data.x_test is None
+    assert data.y.tolist() == [digits.index(label) for label in labels[chosen]]
+
+
+def test_digits_of_four_pixels() -> None:
+    data, whole = (load("digits", pixels=pixels, samples=90, test_samples=40) for pixels in (4, 8))
+    for small, large in ((data.x, whole.x), (data.x_test, whole.x_test)):
+        assert small is not None and large is not None
+        assert np.array_equal(small, large.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16))
+    assert np.array_equal(data.y, whole.y)
+
+
+def test_other_seeds_are_other_digits() -> None:
+    one, two = (load("digits", samples=100, test_samples=100, seed=seed) for seed in (1, 2))
+    assert rows(one.x) != rows(two.x) and rows(one.x_test) != rows(two.x_test)
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "part"),
+    [
+        ({"samples": 1798}, "dataset.samples=1798:", "must be <= 1797, the samples of these digits, or null"),
+        ({"samples": 366, "classes": [3, 6]}, "dataset.samples=366:", "must be <= 364"),
+        ({"samples": 9}, "dataset.samples=9:", "was drawn; must be more"),
+        ({"samples": 2, "task": "parity", "seed": 3}, "dataset.samples=2:", "digit was drawn; must be more"),
+        ({"test_samples": 1}, "dataset.test_samples=1:", "must be <= 0, the samples of these digits that training leaves"),
+        ({"samples": 1700, "test_samples": 98}, "dataset.test_samples=98:", "must be <= 97"),
+        ({"samples_per_class": 174, "test_samples": 58}, "dataset.test_samples=58:", "must be <= 57"),
+        ({"classes": [1, 3, 5], "task": "parity"}, "dataset.classes=[1, 3, 5]:", "an even and an odd digit"),
+    ],
+)
+def test_digits_that_cannot_be_had(fields: dict[str, Any], key: str, part: str) -> None:
+    assert part in refused(lambda: load("digits", **fields), key)
 
 
 # Files of the user
@@ -469,6 +661,7 @@ def test_mnist_choice_of_samples(places: tuple[Path, Path]) -> None:
 def test_mnist_of_a_class_that_is_not_there(places: tuple[Path, Path]) -> None:
     put(places[0], idx(IMAGES), idx(LABELS % 9))
     assert "class 9" in refused(lambda: load("mnist", samples_per_class=1), "dataset.classes:")
+    assert "class 9" in refused(lambda: load("mnist", samples=30, task="parity"), "dataset.classes:")
     refused(lambda: load("mnist", samples_per_class=5, classes=[0, 1]), "dataset.samples_per_class=5:")
 
 
@@ -492,6 +685,55 @@ def test_mnist_fingerprint(places: tuple[Path, Path]) -> None:
     put(own, idx(255 - IMAGES), idx(LABELS), zipped=False)
     os.utime(own / "train-images-idx3-ubyte", ns=(0, 0))  # a clock may be coarser than this test is slow
     assert source.fingerprint() != zipped
+
+
+def test_mnist_test_samples_from_the_other_split(places: tuple[Path, Path]) -> None:
+    """Where only one split is there, from its other samples; what is trained on stays the same."""
+    own, cache = places
+    fields = {"samples_per_class": 2, "test_samples": 20}
+    source = make_dataset({"name": "mnist", **fields})
+    put(own, idx(IMAGES), idx(LABELS), "train")
+    within, digest = source.load(), source.fingerprint()
+    put(cache, idx(255 - IMAGES[:25]), idx(LABELS[:25]), "t10k")
+    across = source.load()
+    assert np.array_equal(within.x, across.x) and np.array_equal(within.y, across.y)
+    assert len(set(rows(within.x) + rows(within.x_test))) == 40
+    label_of = dict(zip(rows((255 - IMAGES[:25]).reshape(25, 12) / 255), LABELS.tolist(), strict=False))
+    assert len(set(rows(across.x_test))) == 20
+    assert across.y_test is not None and across.y_test.tolist() == [label_of[row] for row in rows(across.x_test)]
+    assert source.fingerprint() != digest == make_dataset({"name": "mnist"}).fingerprint()
+    refused(lambda: load("mnist", samples_per_class=2, test_samples=26), "dataset.test_samples=26: must be <= 25, the samples")
+    put(own, idx(IMAGES[:22]), idx(LABELS[:22]), "t10k")  # the own folder comes first
+    refused(lambda: load("mnist", samples_per_class=2, test_samples=23), "dataset.test_samples=23: must be <= 22, the samples")
+    (own / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert "but no t10k-labels" in refused(source.load, "dataset=mnist:")
+    assert len(load("mnist", samples_per_class=2).x) == 20  # nobody asked for the other split
+
+
+def test_mnist_test_samples_of_another_size(places: tuple[Path, Path]) -> None:
+    put(places[0], idx(IMAGES), idx(LABELS), "train")
+    put(places[0], idx(IMAGES[:, :3]), idx(LABELS), "t10k")
+    assert "9 features; must be 12" in refused(lambda: load("mnist", samples_per_class=2, test_samples=3), "dataset=mnist:")
+
+
+@pytest.mark.parametrize("pixels", [28, 14, 7])
+def test_mnist_pixels(places: tuple[Path, Path], pixels: int) -> None:
+    images = np.random.RandomState(1).randint(256, size=(40, 28, 28), dtype=np.uint8)
+    put(places[0], idx(images), idx(LABELS))
+    data = load("mnist", samples=30, test_samples=10, pixels=pixels)
+    order = np.random.RandomState(1).permutation(40)
+    block = 28 // pixels
+    expected = (images / 255).reshape(40, pixels, block, pixels, block).mean(axis=(2, 4)).reshape(40, -1)
+    assert data.x_test is not None and data.y_test is not None and data.x.shape == (30, pixels**2)
+    np.testing.assert_allclose(data.x, expected[np.sort(order[:30])], rtol=1e-14)
+    np.testing.assert_allclose(data.x_test, expected[np.sort(order[30:])], rtol=1e-14)
+    assert data.y.tolist() == LABELS[np.sort(order[:30])].tolist()
+
+
+def test_mnist_pixels_of_other_images(places: tuple[Path, Path]) -> None:
+    put(places[0], idx(IMAGES), idx(LABELS))
+    message = refused(lambda: load("mnist", samples_per_class=2, pixels=14), "dataset.pixels=14: must be 28 ")
+    assert "these are 4 x 3" in message
 
 
 @pytest.mark.parametrize(
@@ -623,10 +865,13 @@ def test_full_disk_leaves_nothing(places: tuple[Path, Path], pinned: dict[str, b
     assert list(places[1].iterdir()) == []
 
 
-@pytest.mark.skipif(
+needs_mnist = pytest.mark.skipif(
     not any(Path(REAL_MNIST).glob("t*-images-idx3-ubyte*")) if REAL_MNIST else True,
     reason="IMPLICIT_BIAS_DATA does not name a folder with the MNIST files",
 )
+
+
+@needs_mnist
 def test_real_mnist() -> None:
     data = load("mnist")
     assert data.x.shape == (1000, 784) and data.x.min() == 0.0 and data.x.max() == 1.0
@@ -640,3 +885,29 @@ def test_real_mnist() -> None:
     assert np.bincount(everything.y).tolist() == counts[len(everything.x)]
     # ones have less ink than zeros, so images and labels belong together
     assert everything.x[everything.y == 1].mean() < 0.5 * everything.x[everything.y == 0].mean()
+
+
+@needs_mnist
+@pytest.mark.parametrize("fields", [{}, {"classes": [3, 6], "samples_per_class": 20, "seed": 9}])
+def test_real_mnist_is_what_it_was(fields: dict[str, Any]) -> None:
+    images, labels = mnist.read_split(mnist.find_split())
+    digits = fields.get("classes", list(range(10)))
+    chosen = choose_samples(labels.values, digits, fields.get("samples_per_class", 100), fields.get("seed", 1))
+    data = load("mnist", **fields)
+    assert np.array_equal(data.x, images.values[chosen].reshape(len(chosen), -1) / 255) and data.x_test is None
+    assert data.y.tolist() == [digits.index(label) for label in labels.values[chosen]]
+
+
+@needs_mnist
+@pytest.mark.parametrize("classes", [None, [3, 6, 7]])
+def test_real_mnist_parity(classes: list[int] | None) -> None:
+    """The same draw with its digits tells which of them are odd."""
+    fields = {"samples": 250, "test_samples": 500, "classes": classes, "seed": 2}
+    parity, named = load("mnist", task="parity", pixels=7, **fields), load("mnist", **fields)
+    assert parity.num_classes == 2 and parity.x.shape == (250, 49) and named.x.shape == (250, 784)
+    assert parity.y_test is not None and named.y_test is not None and parity.x_test is not None and named.x_test is not None
+    odd = np.array(classes or range(10)) % 2
+    assert np.array_equal(parity.y, odd[named.y]) and np.array_equal(parity.y_test, odd[named.y_test])
+    assert len(set(rows(named.x) + rows(named.x_test))) == 750
+    for small, large in ((parity.x, named.x), (parity.x_test, named.x_test)):
+        np.testing.assert_allclose(small, large.reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49), rtol=1e-13)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from implicit_bias.errors import BadInput
+from implicit_bias.manual import either
 from implicit_bias.registry import Registry, hyper_fields
 
 DATASETS = Registry("implicit_bias.datasets", "dataset")
@@ -24,7 +25,10 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples ``x`` (n, d), float64, C-contiguous, with labels ``y`` (n,), int64, in [0, num_classes)."""
+    """Samples ``x`` (n, d), float64, C-contiguous, with labels ``y`` (n,), int64, in [0, num_classes).
+
+    ``x_test`` (m, d) and ``y_test`` (m,), where there are any, are further samples of the same kind; they may lack a class.
+    """
 
     x: NDArray[np.float64]
     y: NDArray[np.int64]
@@ -37,7 +41,7 @@ class Dataset:
 class DatasetSource(ABC):
     """Where samples come from. A subclass is registered, and its fields are the keys ``dataset.<field>``.
 
-    Numbers are checked against their declared ranges on construction (raises BadInput).
+    Fields are checked against their declared ranges and choices on construction (raises BadInput).
     """
 
     name: ClassVar[str]
@@ -64,9 +68,11 @@ BOUNDS = {
 
 
 def check_numbers(instance: Any, prefix: str) -> None:
-    """Raise BadInput for the first number among the fields of ``instance`` outside its declared range."""
+    """Raise BadInput for the first field of ``instance`` that is no declared choice, or a number outside its declared range."""
     for key, field in hyper_fields(type(instance)).items():
         value, spec = getattr(instance, key), field.metadata["hyper"]
+        if spec.choices is not None and value not in spec.choices:
+            raise BadInput(f"{prefix}.{key}={value}: must be {either([str(choice) for choice in spec.choices])}")
         if not isinstance(value, (int, float)):
             continue  # null, a text or a list: the class itself knows what it means
         if not math.isfinite(value):
@@ -77,17 +83,50 @@ def check_numbers(instance: Any, prefix: str) -> None:
             raise BadInput(f"{prefix}.{key}={value}: must be {allowed}")
 
 
-def checked_dataset(x: NDArray[Any], y: NDArray[Any], num_classes: int, *, origin: str) -> Dataset:
+def checked_dataset(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    num_classes: int,
+    *,
+    origin: str,
+    test: tuple[NDArray[Any], NDArray[Any]] | None = None,
+) -> Dataset:
     """A :class:`Dataset` of ``x`` and ``y`` after every check that a dataset has to pass.
 
     Args:
         x: samples, (n, d), any real type.
         y: labels, (n,), integers in [0, num_classes), every class present.
         origin: the key that a message begins with, such as ``dataset.path=my.npz``.
+        test: the test samples, (m, d) and (m,), if any; they pass the same checks, but may lack a class.
 
     Raises:
         BadInput: wrong shape, nothing in it, a length mismatch, a value that is nan or inf (the message
-            gives its row and column, counted from 1), fewer than two classes, or a class without a sample.
+            gives its row and column, counted from 1), fewer than two classes, a class without a sample, or
+            a test label out of range.
+    """
+    x = checked_features(x, y, origin=origin)
+    present = np.unique(y)
+    if num_classes < 2 or len(present) < 2:
+        raise BadInput(f"{origin}: only one class; at least two are needed")
+    if not np.array_equal(present, np.arange(num_classes)):
+        raise BadInput(f"{origin}: the labels must be 0 to {num_classes - 1}, each of them present")
+    y = np.ascontiguousarray(y, dtype=np.int64)
+    if test is None:
+        return Dataset(x, y, num_classes)
+    x_test, y_test = test
+    x_test = checked_features(x_test, y_test, origin=f"{origin}: test samples")
+    if x_test.shape[1] != x.shape[1]:
+        raise BadInput(f"{origin}: test samples: {x_test.shape[1]} features; must be {x.shape[1]} as in training")
+    if not np.isin(y_test, np.arange(num_classes)).all():
+        raise BadInput(f"{origin}: test samples: the labels must be 0 to {num_classes - 1}")
+    return Dataset(x, y, num_classes, x_test, np.ascontiguousarray(y_test, dtype=np.int64))
+
+
+def checked_features(x: NDArray[Any], y: NDArray[Any], *, origin: str) -> NDArray[np.float64]:
+    """``x`` (n, d) as a C-contiguous float64 array: n, d >= 1, every value finite, and ``y`` (n,) as long.
+
+    Raises:
+        BadInput: one of these is not so, or the largest feature is of an absurd size.
     """
     if x.ndim != 2:
         raise BadInput(f"{origin}: the features have shape {x.shape}; must be (samples, features)")
@@ -109,12 +148,7 @@ def checked_dataset(x: NDArray[Any], y: NDArray[Any], num_classes: int, *, origi
     if largest and not SMALLEST_FEATURE <= largest <= LARGEST_FEATURE:
         allowed = f"between {SMALLEST_FEATURE:g} and {LARGEST_FEATURE:g}"
         raise BadInput(f"{origin}: the largest feature is {largest:g} in size; must be {allowed}, rescale the data")
-    present = np.unique(y)
-    if num_classes < 2 or len(present) < 2:
-        raise BadInput(f"{origin}: only one class; at least two are needed")
-    if not np.array_equal(present, np.arange(num_classes)):
-        raise BadInput(f"{origin}: the labels must be 0 to {num_classes - 1}, each of them present")
-    return Dataset(x, np.ascontiguousarray(y, dtype=np.int64), num_classes)
+    return x
 
 
 def choose_samples(labels: NDArray[Any], classes: Sequence[int], samples_per_class: int | None, seed: int) -> NDArray[np.intp]:
@@ -127,12 +161,11 @@ def choose_samples(labels: NDArray[Any], classes: Sequence[int], samples_per_cla
     Raises:
         BadInput: a class has fewer samples, or none.
     """
+    check_present(labels, classes)
     rng = np.random.RandomState(seed)
     chosen = []
     for label in classes:
         members = np.flatnonzero(labels == label)
-        if len(members) == 0:
-            raise BadInput(f"dataset.classes: the files have no sample of class {label}; leave it out")
         if samples_per_class is not None and samples_per_class > len(members):
             smallest = min(int(np.sum(labels == c)) for c in classes)
             raise BadInput(
@@ -141,6 +174,13 @@ def choose_samples(labels: NDArray[Any], classes: Sequence[int], samples_per_cla
             )
         chosen.append(np.sort(rng.permutation(members)[:samples_per_class]))
     return np.concatenate(chosen)
+
+
+def check_present(labels: NDArray[Any], classes: Sequence[int]) -> None:
+    """Raise BadInput for the first of ``classes`` that no sample is of."""
+    for label in classes:
+        if label not in labels:
+            raise BadInput(f"dataset.classes: the files have no sample of class {label}; leave it out")
 
 
 def checked_classes(classes: Sequence[int] | None, num_available: int) -> list[int]:

@@ -4,47 +4,36 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from implicit_bias.datasets.base import (
-    DATASETS,
-    MAX_SEED,
-    Dataset,
-    DatasetSource,
-    checked_classes,
-    checked_dataset,
-    choose_samples,
-)
+from implicit_bias.datasets.base import DATASETS, Dataset
+from implicit_bias.datasets.handwritten import HandwrittenDigits, Images, block_means
 from implicit_bias.registry import hyper
 
-NUM_DIGITS = 10
+#: Rows and columns of an image.
+SIDE = 8
 #: Pixels of this dataset are whole numbers from 0 to 16.
 LARGEST_PIXEL = 16.0
 
 
 @DATASETS.register
 @dataclass(frozen=True)
-class Digits(DatasetSource):
+class Digits(HandwrittenDigits):
     """The 1,797 digits of scikit-learn, 8 x 8 pixels in [0, 1], no download.
 
-    The chosen samples come class by class, in the order of ``classes``; class c is labelled by its place in
-    that list.
+    ``test_samples`` are drawn from those that training leaves.
     """
 
     name: ClassVar[str] = "digits"
-    samples_per_class: int | None = hyper(None, help="samples of each digit; null for all (174 to 183)", ge=1)
-    classes: list[int] | None = hyper(None, help="digits to keep, such as [3,5]; null for all ten")
-    seed: int = hyper(1, help="seed of the choice of samples", ge=0, le=MAX_SEED)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checked_classes(self.classes, NUM_DIGITS)
+    pixels: int = hyper(SIDE, help="pixels along a side, means over square blocks of the image", choices=(8, 4))
 
     def load(self) -> Dataset:
-        """The chosen samples, (n, 64)."""
+        """The chosen samples, (n, pixels * pixels)."""
         from sklearn.datasets import load_digits  # takes half a second, and no other dataset needs it
 
         images, labels = load_digits(return_X_y=True)
-        classes = checked_classes(self.classes, NUM_DIGITS)
-        chosen = choose_samples(labels, classes, self.samples_per_class, self.seed)
-        y = np.array([classes.index(label) for label in labels[chosen]])
-        return checked_dataset(images[chosen] / LARGEST_PIXEL, y, len(classes), origin="dataset=digits")
+        return self.dataset_of(Images(images.reshape(-1, SIDE, SIDE), labels))
+
+    def features(self, images: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Images (n, 8, 8) with values from 0 to 16 as features (n, pixels * pixels) in [0, 1]."""
+        return block_means(images, SIDE, self.pixels).reshape(len(images), -1) / LARGEST_PIXEL

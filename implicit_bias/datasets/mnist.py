@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.request
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,20 +18,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from implicit_bias.datasets.base import (
-    DATASETS,
-    MAX_SEED,
-    Dataset,
-    DatasetSource,
-    checked_classes,
-    checked_dataset,
-    choose_samples,
-)
+from implicit_bias.datasets.base import DATASETS, Dataset
+from implicit_bias.datasets.handwritten import NUM_DIGITS, HandwrittenDigits, Images, block_means
 from implicit_bias.errors import BadInput
 from implicit_bias.registry import hyper
 
-NUM_DIGITS = 10
 LARGEST_PIXEL = 255.0
+#: Rows and columns of an image.
+SIDE = 28
 #: Tried in this order, in every folder: the 60,000 training images, else the 10,000 test images.
 SPLITS = ("train", "t10k")
 #: Public copies of the original files, under the same names.
@@ -50,8 +45,9 @@ TIMEOUT_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Split:
-    """The two files of one split."""
+    """The two files of one split, ``train`` or ``t10k``."""
 
+    name: str
     images: Path
     labels: Path
 
@@ -66,38 +62,39 @@ class IdxFile:
 
 @DATASETS.register
 @dataclass(frozen=True)
-class Mnist(DatasetSource):
+class Mnist(HandwrittenDigits):
     """MNIST, 28 x 28 pixels in [0, 1], some samples of each digit; downloaded once if need be.
 
     The files, gzipped or not, are looked for in ``$IMPLICIT_BIAS_DATA`` and then in the cache,
     ``$XDG_CACHE_HOME/implicit_bias/mnist`` (by default ``~/.cache/implicit_bias/mnist``); the training split
     is taken where it is there, else the test split. Where neither is, the training split is downloaded into
-    the cache. The chosen samples come class by class, in the order of ``classes``; class c is labelled by its
-    place in that list.
+    the cache. ``test_samples`` are drawn from the other split where its files are found as well (both are looked
+    for, nothing more is downloaded), else from those samples of the same split that training leaves.
     """
 
     name: ClassVar[str] = "mnist"
     samples_per_class: int | None = hyper(100, help="samples of each digit; null for all", ge=1)
-    classes: list[int] | None = hyper(None, help="digits to keep, such as [3,5]; null for all ten")
-    seed: int = hyper(1, help="seed of the choice of samples", ge=0, le=MAX_SEED)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checked_classes(self.classes, NUM_DIGITS)
+    pixels: int = hyper(SIDE, help="pixels along a side, means over square blocks of the image", choices=(28, 14, 7))
 
     def load(self) -> Dataset:
-        """The chosen samples, (n, rows * columns of an image)."""
-        images, labels = read_split(find_split())
-        classes = checked_classes(self.classes, NUM_DIGITS)
-        chosen = choose_samples(labels.values, classes, self.samples_per_class, self.seed)
-        x = images.values[chosen].reshape(len(chosen), -1) / LARGEST_PIXEL
-        y = np.array([classes.index(label) for label in labels.values[chosen]])
-        return checked_dataset(x, y, len(classes), origin="dataset=mnist")
+        """The chosen samples, (n, pixels * pixels)."""
+        sources = [Images(images.values, labels.values) for images, labels in self._splits()]
+        return self.dataset_of(*sources)
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Images (n, rows, columns) of bytes as features (n, pixels * pixels) in [0, 1]."""
+        return block_means(images, SIDE, self.pixels).reshape(len(images), -1) / LARGEST_PIXEL
 
     def fingerprint(self) -> str:
-        """SHA-256 over the digests of the two uncompressed files: the same however they are compressed."""
-        images, labels = read_split(find_split())
-        return hashlib.sha256((images.sha256 + labels.sha256).encode()).hexdigest()
+        """SHA-256 over the digests of the uncompressed files that are read: the same however they are compressed."""
+        digests = [file.sha256 for files in self._splits() for file in files]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _splits(self) -> list[tuple[IdxFile, IdxFile]]:
+        """Images and labels of the split to train on and, where test samples are to come from it, of the other one."""
+        split = find_split()
+        other = find_other_split(split) if self.test_samples else None
+        return [read_split(found) for found in (split, other) if found is not None]
 
 
 def cache_folder() -> Path:
@@ -113,19 +110,29 @@ def find_split() -> Split:
         BadInput: ``$IMPLICIT_BIAS_DATA`` has images without labels or the reverse; or nothing was found, and
             nothing could be downloaded.
     """
+    return split_at_hand(SPLITS) or download_split(cache_folder())
+
+
+def find_other_split(split: Split) -> Split | None:
+    """The files of the split that ``split`` is not, from the same places; None where there are none."""
+    return split_at_hand([name for name in SPLITS if name != split.name])
+
+
+def split_at_hand(names: Sequence[str]) -> Split | None:
+    """The first split called one of ``names`` in ``$IMPLICIT_BIAS_DATA``, else in the cache."""
     own = os.environ.get("IMPLICIT_BIAS_DATA")
-    if own and (split := split_in(Path(own), complain=True)):
+    if own and (split := split_in(Path(own), names, complain=True)):
         return split
-    return split_in(cache_folder(), complain=False) or download_split(cache_folder())
+    return split_in(cache_folder(), names, complain=False)
 
 
-def split_in(folder: Path, complain: bool) -> Split | None:
-    """The first split whose two files are in ``folder``; ``complain``: BadInput where only one of them is."""
-    for split in SPLITS:
+def split_in(folder: Path, splits: Sequence[str], complain: bool) -> Split | None:
+    """The first of ``splits`` whose two files are in ``folder``; ``complain``: BadInput where only one of them is."""
+    for split in splits:
         names = (f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte")
         images, labels = (first_file(folder / name, folder / f"{name}.gz") for name in names)
         if images and labels:
-            return Split(images, labels)
+            return Split(split, images, labels)
         if complain and (present := images or labels):
             missing = names[1] if images else names[0]
             raise BadInput(f"dataset=mnist: {folder} has {present.name} but no {missing}, gzipped or not")
@@ -192,7 +199,7 @@ def download_split(folder: Path) -> Split:
         if not path.is_file():
             store(fetch(name, folder), path)
         paths.append(path)
-    return Split(*paths)
+    return Split(SPLITS[0], *paths)
 
 
 def fetch(name: str, folder: Path) -> bytes:
