@@ -48,9 +48,7 @@ class KktRatios:
         share = (AVERAGE_POWER + 1) / (self.count + AVERAGE_POWER)
         self.average = weights if self.average is None else self.average.lerp(weights, share)
 
-    def best(
-        self, label: str, norm: ParameterNorm, parameters: Parameters, c: Parameters, weights: Tensor, q: Tensor
-    ) -> Tensor:
+    def best(self, label: str, norm: ParameterNorm, parameters: Parameters, c: Parameters, weights: Tensor, q: Tensor) -> Tensor:
         """The largest ratio found under ``norm``, (R,); nan where q <= 0.
 
         Args:

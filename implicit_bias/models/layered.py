@@ -22,7 +22,9 @@ class Layered(Network):
     activation: str = hyper("squared_relu", help="after every layer but the last", choices=tuple(ACTIVATIONS))
     power: float = hyper(2.0, help="q of activation=relu_power, relu(z)^q", ge=1, batch=False)
     slope: float = hyper(0.01, help="of leaky_relu below zero")
-    bias: str = hyper("none", help="first: in the first layer, which keeps homogeneity; all: in every layer", choices=("none", "first", "all"))
+    bias: str = hyper(
+        "none", help="first: in the first layer, which keeps homogeneity; all: in every layer", choices=("none", "first", "all")
+    )
 
     @abstractmethod
     def layer_count(self) -> int:

@@ -49,11 +49,17 @@ class Shape(NamedTuple):
 class Network(Model):
     """A network with blocks layer1, layer2, ... (and bias1, ...), one scalar output for two classes, else one a class."""
 
-    init: str = hyper("uniform", help="initial entries, scaled by init_scale / fan_in^init_exponent", choices=("uniform", "normal"))
-    init_scale: float = hyper(0.1, help="bound (uniform) or deviation (normal) of initial entries times fan_in^init_exponent", gt=0)
+    init: str = hyper(
+        "uniform", help="initial entries, scaled by init_scale / fan_in^init_exponent", choices=("uniform", "normal")
+    )
+    init_scale: float = hyper(
+        0.1, help="bound (uniform) or deviation (normal) of initial entries times fan_in^init_exponent", gt=0
+    )
     init_exponent: float = hyper(0.5, help="power of the number of inputs that initial entries are divided by", ge=0)
     head: str = hyper(
-        "auto", help="binary: one output, y = +-1; multiclass: one a class; auto by the data", choices=("auto", "binary", "multiclass")
+        "auto",
+        help="binary: one output, y = +-1; multiclass: one a class; auto by the data",
+        choices=("auto", "binary", "multiclass"),
     )
     frozen: list[str] | None = hyper(None, help="blocks to keep at their initial values, such as [layer2]")
     allow_inhomogeneous: bool = hyper(False, help="train a model that is not homogeneous; its margins are q / N")
@@ -261,9 +267,7 @@ class NetworkObjective(Objective):
         gradients = torch.autograd.grad(f, list(leaves.values()), cotangent, retain_graph=keep)
         return dict(zip(leaves, gradients, strict=True))
 
-    def _shallow(
-        self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, log_unit: Tensor
-    ) -> dict[str, Scaled] | None:
+    def _shallow(self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, log_unit: Tensor) -> dict[str, Scaled] | None:
         """One scale a run; None where an entry is so small that weights below the floor may matter for it."""
         limit = UNDERFLOW[f.dtype]
         smallest = weights if self.binary else weights.masked_fill(self.label, 1.0)

@@ -22,7 +22,9 @@ class MuonHybrid(WithMomentum):
     own_norm: ClassVar[str | None] = "hybrid"
 
     ratio: float = hyper(0.1, help="rate of the rest over Muon's, the r of the hybrid norm", gt=0, batch=False)
-    matrices: list[str] | None = hyper(None, help="Muon's blocks, such as [layer1,layer2]; null for the matrices of hidden layers")
+    matrices: list[str] | None = hyper(
+        None, help="Muon's blocks, such as [layer1,layer2]; null for the matrices of hidden layers"
+    )
 
     @property
     def own(self) -> str:

@@ -325,14 +325,16 @@ def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return replace(optimum, max_margin=optimum.max_margin.to(device, dtype), separator=separator)
 
 
-def _schedule(
-    cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters
-) -> Schedule:
+def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters) -> Schedule:
     configs = [cell.config["schedule"] for cell in cells]
     given = [c["lr"] for c in configs]
     if "auto" in given:
         unit = model.unit_step(data, norm, initial)
-        rule = auto_lr(unit, norm, optimizer.normalised) if model.linear else auto_network_lr(unit, optimizer.normalised)
+        rule = (
+            auto_lr(unit, norm, optimizer.normalised)
+            if model.linear
+            else auto_network_lr(unit, model.degree(), norm, optimizer.normalised)
+        )
         automatic = (rule / optimizer.unit).expand(len(cells)).tolist()
         given = [auto if lr == "auto" else lr for lr, auto in zip(given, automatic, strict=True)]
     resolved = [{**c, "lr": lr} for c, lr in zip(configs, given, strict=True)]
