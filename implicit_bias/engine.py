@@ -181,7 +181,7 @@ class _Simulation:
         self.certificate = Certificate() if linear else None
         measures_kkt = problem.model.homogeneous and not linear
         self.kkt = KktRatios(self.objective, problem.model.degree(), problem.kkt_products) if measures_kkt else None
-        self.log_factor = problem.data.x.new_zeros(runs)
+        self.log_factor = self.used_factor = problem.data.x.new_zeros(runs)
         self.agenda = _Agenda(problem, runs)
         self.past: dict[int, Parameters] = {}
         self.later: dict[int, Tensor] = {}
@@ -243,6 +243,7 @@ class _Simulation:
         if not isinstance(schedule, LyuLi):
             return new_state, new_gradient
         kept = new_gradient.log_loss < gradient.log_loss
+        self.used_factor = self.log_factor
         self.log_factor = schedule.adapted(self.log_factor, kept)
         if bool(kept.all()):
             return new_state, new_gradient
@@ -271,7 +272,7 @@ class _Simulation:
         self._check_finite(t, runs)
         c = gradient.per_weight()
         share, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
-        lr = problem.schedule.recorded(t, q) * self.log_factor.exp() if t else torch.full_like(q, torch.nan)
+        lr = problem.schedule.recorded(t, q) * self.used_factor.exp() if t else torch.full_like(q, torch.nan)
         row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
         if problem.test is not None:
             row["test_accuracy"] = accuracy(self.objective.scores(self.parameters, problem.test.x), problem.test.y)

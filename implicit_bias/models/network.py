@@ -252,9 +252,9 @@ class NetworkObjective(Objective):
             return leaves, self.scores(leaves, self.data.x)
 
     def _weights(self, terms: LossTerms, log_unit: Tensor) -> Tensor:
-        """w_ic in units of the largest sample's total, floored; 0 at the label."""
+        """w_ic in units of the largest sample's total, floored; 0 at the label alone, so that no entry fed by a pair is 0."""
         total = (terms.log_total - log_unit).clamp_(min=FLOOR[log_unit.dtype]).exp_()
-        weights = terms.shape.mul_((total / terms.size).unsqueeze(-2))
+        weights = terms.shape.mul_((total / terms.size).unsqueeze(-2)).clamp_(min=math.exp(FLOOR[log_unit.dtype]))
         return weights if self.binary else weights.masked_fill_(self.label, 0.0)
 
     def _vector_jacobian(self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, keep: bool = False) -> Parameters:
