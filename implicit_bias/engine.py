@@ -280,18 +280,19 @@ class _Simulation:
         self.recorded.append(runs.copy())
         self.rows.append(row)
         weights = gradient.weights() if gradient.weights is not None else None
+        mine = torch.from_numpy(runs).to(q.device)
         for label, norm in self.measured.items():
-            upper = self._upper_bound(label, norm, c, last=t == problem.steps)
+            upper = self._upper_bound(label, norm, c, mine, last=t == problem.steps)
             optimum = problem.optima.get(label)
             columns = measure(norm, problem.model.degree(), self.parameters, c, q, upper, optimum)
             if self.kkt is not None and weights is not None:
-                columns["kkt_ratio"] = self.kkt.best(label, norm, self.parameters, c, weights, q)
+                columns["kkt_ratio"] = self.kkt.best(label, norm, self.parameters, c, weights, q, mine)
             if not problem.model.linear:
                 soft = problem.loss.soft_gap(gradient.log_loss + math.log(problem.data.x.shape[1]))
                 columns["soft_margin"] = over_power(soft, columns["param_norm"], problem.model.degree())
             self.norm_rows[label].append(columns)
         if not problem.model.linear and t in self.agenda.fixed:
-            self._compare_with_past(t, torch.from_numpy(runs).to(q.device))
+            self._compare_with_past(t, mine)
         self._keep_parameters(t, runs)
 
     def _compare_with_past(self, t: int, runs: Tensor) -> None:
@@ -309,10 +310,10 @@ class _Simulation:
                 name: block.cpu() for name, block in {**self.parameters, **self.problem.frozen}.items()
             }
 
-    def _upper_bound(self, label: str, norm: ParameterNorm, c: Parameters, last: bool) -> Tensor | None:
+    def _upper_bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor, last: bool) -> Tensor | None:
         if self.certificate is None:
             return None
-        bound = self.certificate.bound(label, norm, c)
+        bound = self.certificate.bound(label, norm, c, runs)
         iterations = self.problem.certificate_iterations
         if not last or iterations == 0:
             return bound
