@@ -206,7 +206,7 @@ def test_alignment_and_margins_mean_what_they_say() -> None:
     # torch's cross_entropy forms p - 1, which cancels at this loss: 1e-10 of the gradient.
     loss = torch.log1p((z - z.gather(1, data.y[0][:, None])).exp()[wrong].reshape(len(y), -1).sum(dim=1)).mean()
     assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(z, data.y[0]).item(), rel=1e-7)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert w.grad is not None
     cosine = -(w.grad.numpy() * final).sum() / np.linalg.norm(final) / np.linalg.norm(w.grad.numpy())
     assert trajectory.by_norm["l2"]["alignment"][-1, 0] == pytest.approx(cosine, rel=1e-10)
