@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.errors import BadInput
-from implicit_bias.losses import FLOOR, LOSSES, Loss, LossTerms
+from implicit_bias.losses import LOSSES, Loss, LossTerms
 from implicit_bias.models.base import Data, Gradient, Model, Objective, Parameters
 from implicit_bias.norms import Norm, over_blocks
 from implicit_bias.registry import hyper
@@ -203,12 +203,15 @@ class NetworkObjective(Objective):
         leaves, f = self._graph(parameters)
         u = self._negative_gaps(f.detach())
         terms = self.loss.terms(u.clone())
-        log_unit = terms.log_total.amax(dim=-1, keepdim=True)
-        weights = self._weights(terms, log_unit)
-        blocks = self._shallow(f, leaves, weights, log_unit)
+        weights = self._weights(terms)
+        blocks = self._shallow(f, leaves, weights, terms.log_unit)
         if blocks is None:
             blocks = self._deep(f, leaves, self.loss.log_weights(u))
-        return Gradient(blocks, terms.log_total, terms.log_losses, lambda: weights / weights.sum(dim=(-2, -1), keepdim=True))
+
+        def normalised() -> Tensor:
+            return weights / weights.sum(dim=(-2, -1), keepdim=True)
+
+        return Gradient(blocks, terms.total, terms.log_unit, terms.log_losses, normalised)
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
         log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT
@@ -251,10 +254,9 @@ class NetworkObjective(Objective):
         with torch.enable_grad():
             return leaves, self.scores(leaves, self.data.x)
 
-    def _weights(self, terms: LossTerms, log_unit: Tensor) -> Tensor:
-        """w_ic in units of the largest sample's total, floored; 0 at the label."""
-        total = (terms.log_total - log_unit).clamp_(min=FLOOR[log_unit.dtype]).exp_()
-        weights = terms.shape.mul_((total / terms.size).unsqueeze(-2))
+    def _weights(self, terms: LossTerms) -> Tensor:
+        """w_ic in units of exp(log_unit), floored; 0 at the label."""
+        weights = terms.shape.mul_(terms.share.unsqueeze(-2))
         return weights if self.binary else weights.masked_fill_(self.label, 0.0)
 
     def _vector_jacobian(self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, keep: bool = False) -> Parameters:
