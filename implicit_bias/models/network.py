@@ -88,9 +88,13 @@ class Network(Model):
     def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
         """The shape of every block for samples of ``dim`` features."""
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """What ``forward`` reads of samples x (R or 1, m, d), computed once: by default their transpose (R or 1, d, m)."""
+        return x.mT
+
     @abstractmethod
-    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """f_c(x_i) from blocks (R, p, q) and samples x (R or 1, m, d): (R, outputs, m)."""
+    def forward(self, blocks: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """f_c(x_i) from blocks (R, p, q) and prepared samples: (R, outputs, m)."""
 
     @abstractmethod
     def _degree(self) -> float | str:
@@ -192,12 +196,17 @@ class NetworkObjective(Objective):
         self.index = data.y.unsqueeze(-2)
         self.sign = (2 * data.y - 1).to(data.x.dtype).unsqueeze(-2)
         self.log_n = math.log(data.x.shape[1])
+        self.inputs = network.prepared(data.x)
 
     def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return self.network.forward({**parameters, **self.frozen}, x)
+        return self.network.forward({**parameters, **self.frozen}, self.network.prepared(x))
 
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self._negative_gaps(self.scores(parameters, self.data.x))
+        return self._negative_gaps(self._outputs(parameters))
+
+    def _outputs(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The scores of the training set."""
+        return self.network.forward({**parameters, **self.frozen}, self.inputs)
 
     def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
         leaves, f = self._graph(parameters)
@@ -233,7 +242,7 @@ class NetworkObjective(Objective):
         names = list(parameters)
 
         def outputs(*blocks: Tensor) -> Tensor:
-            return self.scores(dict(zip(names, blocks, strict=True)), self.data.x)
+            return self._outputs(dict(zip(names, blocks, strict=True)))
 
         primals = tuple(parameters[name] for name in names)
         change: Tensor = torch.func.jvp(outputs, primals, tuple(tangent[name] for name in names))[1]
@@ -252,7 +261,7 @@ class NetworkObjective(Objective):
         """Leaves and outputs of a forward pass that remembers how it came about."""
         leaves = {name: block.detach().requires_grad_() for name, block in parameters.items()}
         with torch.enable_grad():
-            return leaves, self.scores(leaves, self.data.x)
+            return leaves, self._outputs(leaves)
 
     def _weights(self, terms: LossTerms) -> Tensor:
         """w_ic in units of exp(log_unit), floored; 0 at the label."""
