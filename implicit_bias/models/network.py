@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.errors import BadInput
-from implicit_bias.losses import LOSSES, Loss, LossTerms
+from implicit_bias.losses import FLOOR, LOSSES, Loss, LossTerms
 from implicit_bias.models.base import Data, Gradient, Model, Objective, Parameters
 from implicit_bias.norms import Norm, over_blocks
 from implicit_bias.registry import hyper
@@ -264,8 +264,8 @@ class NetworkObjective(Objective):
             return leaves, self._outputs(leaves)
 
     def _weights(self, terms: LossTerms) -> Tensor:
-        """w_ic in units of exp(log_unit), floored; 0 at the label."""
-        weights = terms.shape.mul_(terms.share.unsqueeze(-2))
+        """w_ic in units of exp(log_unit), floored; 0 at the label alone, so that no entry fed by a pair is 0."""
+        weights = terms.shape.mul_(terms.share.unsqueeze(-2)).clamp_(min=math.exp(FLOOR[terms.share.dtype]))
         return weights if self.binary else weights.masked_fill_(self.label, 0.0)
 
     def _vector_jacobian(self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, keep: bool = False) -> Parameters:

@@ -129,7 +129,7 @@ def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             continue
         dataset, fingerprint = loaded
         try:
-            _model(config).check(dataset.x, dataset.num_classes)
+            _check(config, dataset)
         except BadInput as error:
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
@@ -139,6 +139,17 @@ def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield index, Outcome(config, directory, "skipped", trajectory=trajectory, summary=summary)
         else:
             yield Cell(index, config, dataset, directory)
+
+
+def _check(config: Config, dataset: Dataset) -> None:
+    """Raises BadInput where model and optimizer do not go with the data, or with each other."""
+    model = _model(config)
+    model.check(dataset.x, dataset.num_classes)
+    if config["optimizer"].get("matrices") is not None:
+        few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
+        names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
+        keys = dict(config["optimizer"])
+        OPTIMIZERS.get(keys.pop("name"))(**keys).geometry(names, None, None, model.hidden_matrices(names))
 
 
 def _model(config: Config) -> Model:
