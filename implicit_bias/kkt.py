@@ -79,8 +79,8 @@ class KktRatios:
         if self.products > 0 and self.average is not None:
             found.offer(self.average, norm, self.objective.pull(parameters, self.average))
         if self.products > 1 and label in self.warm:
-            start = torch.where(warm.sum(dim=(-2, -1), keepdim=True) > 0, warm, weights)
-            found.offer(start, norm, self.objective.pull(parameters, start))
+            known = warm.sum(dim=(-2, -1)) > 0
+            found.offer(warm, norm, self.objective.pull(parameters, warm), known)
         for _ in range((self.products - STARTS) // 2):
             slopes = self.objective.push(parameters, norm.direction(found.gradient))
             stepped = _mirror_step(found.weights, slopes, found.dual - bound)
@@ -98,10 +98,10 @@ class _Search:
         self.dual = self.best_dual = dual
         self.gradient = gradient
 
-    def offer(self, weights: Tensor, norm: ParameterNorm, gradient: Parameters) -> None:
-        """Start from these weights where they are better."""
+    def offer(self, weights: Tensor, norm: ParameterNorm, gradient: Parameters, known: Tensor | None = None) -> None:
+        """Start from these weights where they are ``known`` (R,), and better."""
         dual = norm.dual(gradient)
-        better = dual < self.dual
+        better = dual < self.dual if known is None else (dual < self.dual) & known
         self.weights = self.best_weights = torch.where(better[:, None, None], weights, self.weights)
         self.gradient = {n: torch.where(better[:, None, None], gradient[n], g) for n, g in self.gradient.items()}
         self.dual = self.best_dual = torch.where(better, dual, self.dual)

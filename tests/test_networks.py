@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cvxpy
 import mpmath
 import numpy as np
 import pandas as pd
@@ -198,7 +199,7 @@ def test_an_inhomogeneous_model_is_trained_on_request(wanted: dict[str, str]) ->
     assert columns["margin"][-1, 0] == pytest.approx(float(q / size), rel=1e-12)
 
 
-# --- gradients against torch.nn ----------------------------------------------------------------------------------------
+# --- gradients against torch.nn --------------------------------------------------------------------------------------
 
 
 class SquaredReLU(nn.Module):
@@ -317,7 +318,7 @@ def functional_jacobian(module: nn.Module, x: Tensor) -> list[Tensor]:
     return list(jacobian.values())
 
 
-# --- Jacobian products ---------------------------------------------------------------------------------------------------
+# --- Jacobian products -----------------------------------------------------------------------------------------------
 
 TINY: dict[str, tuple[Any, int, int]] = {
     "mlp": (mlp(width=3, depth=2), 4, 3),
@@ -383,7 +384,7 @@ def test_euler_sum_of_gap_gradients(name: str) -> None:
     torch.testing.assert_close(target.push(blocks, blocks), TINY[name][0].degree() * gaps, rtol=1e-11, atol=1e-12)
 
 
-# --- exact at any depth --------------------------------------------------------------------------------------------------
+# --- exact at any depth ----------------------------------------------------------------------------------------------
 
 
 def deep_case(seed: int, k: int, q: float) -> tuple[Any, Data, Parameters]:
@@ -491,7 +492,7 @@ def test_fifty_steps_two_thousand_below_zero(optimizer: str, k: int) -> None:
         assert (block - blocks[name]).norm() > 0
 
 
-# --- batches ---------------------------------------------------------------------------------------------------------------
+# --- batches ---------------------------------------------------------------------------------------------------------
 
 LOGGED = ("linf", "l1", "l2", "spectral", "nuclear")
 
@@ -583,7 +584,7 @@ def test_a_hundred_steps_of_a_batch_are_the_steps_alone(optimizer: str) -> None:
     together = simulate(batch)
     assert {"later_cosine", "test_accuracy"} <= set(together.common)
     ends = set()
-    for r in range(SIX):
+    for r in (0, 2, 5):
         single = simulate(alone(batch, r))
         assert_same_columns(together, single, r, 1e-9)
         ends.add(single.steps[-1])
@@ -622,7 +623,7 @@ def test_levels_are_recorded_when_first_reached() -> None:
         assert found == sorted(s for s in wanted if s <= end)
 
 
-# --- torch.optim -------------------------------------------------------------------------------------------------------------
+# --- torch.optim -----------------------------------------------------------------------------------------------------
 
 TORCH_RULES: dict[str, tuple[str, dict[str, Any], Callable[[Any], torch.optim.Optimizer]]] = {
     "gd": ("gd", {}, lambda p: torch.optim.SGD(p, lr=0.05)),
@@ -650,7 +651,7 @@ def test_fifty_steps_equal_torch_optim(rule: str, k: int) -> None:
         for t in range(1, 51):
             theirs.zero_grad()
             value = torch_loss(module(data.x[r]), data.y[r])
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             theirs.step()
             for block, parameter in zip(ours.parameters[t].values(), module.parameters(), strict=True):
                 torch.testing.assert_close(block[r], parameter.detach().reshape(block[r].shape), rtol=1e-9, atol=1e-9)
@@ -672,7 +673,7 @@ def test_muon_ns_on_a_network_equals_torch_muon(nesterov: bool) -> None:
         gradient = target.gradient({n: p[None] for n, p in before.items()})
         state, step = ours.update(state or ours.init(gradient.blocks), gradient.blocks, t, ours.geometry(list(before), None))
         theirs.zero_grad()
-        torch_loss(module(data.x[0]), data.y[0]).backward()  # type: ignore[no-untyped-call]
+        torch_loss(module(data.x[0]), data.y[0]).backward()
         theirs.step()
         for name, p in parameters.items():
             buffer = theirs.state[p]["momentum_buffer"]
@@ -684,7 +685,7 @@ def test_muon_ns_on_a_network_equals_torch_muon(nesterov: bool) -> None:
             assert (step.direction[name][0] - moved).norm() <= 3e-2 * moved.norm()
 
 
-# --- norms of parameter sets ---------------------------------------------------------------------------------------------------
+# --- norms of parameter sets -----------------------------------------------------------------------------------------
 
 SETS = ["hybrid", "hybrid0.5", "hybrid3", "spectral", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row"]
 
@@ -768,7 +769,7 @@ def test_a_nuclear_set_norm_has_the_sum_of_spectral_norms_as_its_dual() -> None:
     np.testing.assert_allclose(geometry("nuclear").dual(g).numpy(), expected, rtol=1e-12)
 
 
-# --- KKT ratios --------------------------------------------------------------------------------------------------------------
+# --- KKT ratios ------------------------------------------------------------------------------------------------------
 
 
 def ratio_at(target: Objective, degree: float, whole: ParameterNorm, theta: Parameters, w: Tensor, products: int) -> float:
@@ -818,7 +819,7 @@ def test_kkt_ratio_is_one_at_known_kkt_points(name: str, scale: float) -> None:
     assert ratio_at(target, model.degree(), l2, theta, skewed, 400) == pytest.approx(1, abs=1e-6)
     if data.x.shape[1] == 2:
         assert ratio_at(target, model.degree(), l2, theta, skewed, 0) < 0.9
-    elsewhere = {n: b + 0.3 * torch.arange(1.0, b.numel() + 1, dtype=F64).reshape(b.shape) for n, b in theta.items()}
+    elsewhere = {n: b + 0.3 * scale * torch.arange(1.0, b.numel() + 1, dtype=F64).reshape(b.shape) for n, b in theta.items()}
     assert ratio_at(target, model.degree(), l2, elsewhere, skewed, 400) < 0.999
 
 
@@ -830,28 +831,45 @@ def test_kkt_ratio_is_empty_before_separation() -> None:
     assert math.isnan(ratio_at(objective(RELU, data), 2, l2, wrong, even, 20))
 
 
-@pytest.mark.parametrize("label", ["l2", "linf", "l1", "spectral", "nuclear"])
+# How near the search comes with a thousand products; on norms whose dual has corners it is slow.
+LINEAR = {
+    "l2": ("ngd", 2e-3), "spectral": ("spectral_gd", 1e-3), "nuclear": ("nucgd", 0.01),
+    "l1": ("coordinate_descent", 0.03), "linf": ("signgd", 0.05),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", LINEAR)
 def test_the_best_kkt_ratio_of_a_linear_model_is_its_margin_ratio(label: str) -> None:
+    """At the optimal weights, from cvxpy, to its precision; the search stays below and comes near."""
     rng = np.random.RandomState(3)
     y = np.arange(3).repeat(5)
     x = 2 * rng.randn(3, 6)[y] + 0.4 * rng.randn(15, 6)
     data = Data(torch.tensor(x)[None], torch.tensor(y)[None], 3)
-    norm, target = make_norm(label), objective(MODELS.get("linear")(), data)
-    optimum = solve_exact(x, y, 3, norm).upper
-    rule = {"l2": "ngd", "linf": "signgd", "l1": "coordinate_descent", "spectral": "spectral_gd", "nuclear": "nucgd"}[label]
-    trajectory = simulate(problem(MODELS.get("linear")(), data, rule, 3000, 1.0, weights="all", points=4))
-    whole, checked = over_blocks(norm, ["weight"]), 0
-    for step, blocks in trajectory.parameters.items():
-        q = float(-target.negative_gaps(blocks).amax())
-        if step == 0 or q <= 0:
-            continue
-        true = q / float(norm.value(blocks["weight"])[0]) / optimum
-        found = ratio_at(target, 1, whole, blocks, target.weights(blocks).mT, 4000)
-        assert found <= true * (1 + 1e-7)
-        if true > 0.9:
-            assert found == pytest.approx(true, abs=1e-3)
-            checked += 1
-    assert checked
+    norm, model = make_norm(label), MODELS.get("linear")()
+    target, whole, optimum = objective(model, data), over_blocks(norm, ["weight"]), solve_exact(x, y, 3, norm)
+    weights = cvxpy.Variable((3, 15), nonneg=True)  # [c, i]; row c of sum w grad m is sum_i (own_ic - w_ci) x_i
+    own = np.eye(3)[y].T
+    c = (cvxpy.multiply(own, np.ones((3, 1)) @ cvxpy.sum(weights, axis=0, keepdims=True)) - weights) @ x
+    duals = {
+        "l2": cvxpy.norm(c, "fro"), "spectral": cvxpy.normNuc(c), "nuclear": cvxpy.sigma_max(c),
+        "l1": cvxpy.max(cvxpy.abs(c)), "linf": cvxpy.sum(cvxpy.abs(c)),
+    }  # fmt: skip
+    constraints = [cvxpy.sum(weights) == 1, cvxpy.multiply(own, weights) == 0]
+    cvxpy.Problem(cvxpy.Minimize(duals[label]), constraints).solve(solver="CLARABEL")
+    assert weights.value is not None
+    best = torch.tensor(np.maximum(weights.value, 0))[None].masked_fill(data.is_label(), 0.0)
+    best = best / best.sum()
+    rule, near = LINEAR[label]
+    trajectory = simulate(problem(model, data, rule, 1000, 1.0, weights="all", points=2))
+    for step in (100, 1000):
+        blocks = trajectory.parameters[step]
+        true = float(-target.negative_gaps(blocks).amax() / norm.value(blocks["weight"])[0]) / optimum.lower
+        assert 0 < true < 1 + 1e-6
+        assert ratio_at(target, 1, whole, blocks, best, 0) == pytest.approx(true, rel=1e-5)
+        plain = ratio_at(target, 1, whole, blocks, target.weights(blocks).mT, 0)
+        found = ratio_at(target, 1, whole, blocks, target.weights(blocks).mT, 1000)
+        assert plain <= found <= true * (1 + 1e-5)
+        assert found > true * (1 - near)
 
 
 @pytest.mark.parametrize("optimizer", ["ngd", "signgd", "muon", "adam", "muon_signum", "gd", "shampoo"])
@@ -877,12 +895,12 @@ def test_kkt_ratios_and_alignments_never_exceed_one(optimizer: str, model: Any, 
         assert np.isnan(columns["kkt_ratio"][~positive]).all()
         assert (columns["kkt_ratio"][positive] <= 1 + 1e-9).all()
         assert (columns["kkt_ratio"][positive] > 0).all()
-        assert (np.abs(columns["alignment"]) <= 1 + 1e-9).all()
-        # A better ratio than the loss gradient's own weights give: L q / (N N_*) <= a.
+        assert np.nanmax(np.abs(columns["alignment"])) <= 1 + 1e-9
+        assert np.isfinite(columns["alignment"]).mean() > 0.9  # empty where all units have died and the gradient is 0
         assert (columns["soft_margin"] <= columns["margin"] * (1 + 1e-9) + 1e-15).all()
 
 
-# --- hybrid optimizers ---------------------------------------------------------------------------------------------------------
+# --- hybrid optimizers -----------------------------------------------------------------------------------------------
 
 
 def plain_gradient(seed: int, shapes: Mapping[str, tuple[int, int]], runs: int = 2) -> dict[str, Scaled]:
@@ -904,7 +922,7 @@ def test_hybrid_steps_have_their_lengths(optimizer: str, ratio: float, matrices:
     gradient = plain_gradient(0, SHAPES)
     _, step = rule.update(rule.init(gradient), gradient, 1, whole)
     assert step.log_size is None
-    assert list(step.direction) == list(SHAPES)
+    assert set(step.direction) == set(SHAPES)
     for name, block in step.direction.items():
         if name in (HIDDEN if matrices is None else matrices):
             assert torch.linalg.matrix_norm(block, 2).tolist() == pytest.approx([1, 1], rel=1e-12)
@@ -955,10 +973,10 @@ def test_shampoo_is_the_product_of_fractional_powers(shape: tuple[int, int]) -> 
             np.testing.assert_allclose(step.direction[name][r].numpy(), left @ g @ right, rtol=0, atol=1e-9)
 
 
-# --- Lyu and Li's schedule -------------------------------------------------------------------------------------------------------
+# --- Lyu and Li's schedule -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lr", [0.01, 300.0])
+@pytest.mark.parametrize("lr", [0.3, 300.0])
 @pytest.mark.parametrize(("optimizer", "beta"), [("gd", 0.0), ("momentum_gd", 0.6)])
 def test_lyu_li_equals_a_loop_written_out(optimizer: str, beta: float, lr: float) -> None:
     """Parameters of every step against autograd; parameters and momentum of a step that is taken back are those before it."""
@@ -966,23 +984,25 @@ def test_lyu_li_equals_a_loop_written_out(optimizer: str, beta: float, lr: float
     schedule = SCHEDULES.get("lyu_li")(lr=lr, up=1.3, down=1.7)
     hyper = {"beta": beta} if optimizer == "momentum_gd" else {}
     ours = simulate(
-        problem(BATCH, data, optimizer, 60, None, schedule=schedule, hyper=hyper, points=500, weights="all", kkt_products=0)
+        problem(BATCH, data, optimizer, 40, None, schedule=schedule, hyper=hyper, points=500, weights="all", kkt_products=0)
     )
-    assert ours.steps == list(range(61))
+    assert ours.steps == list(range(41))
     assert (np.diff(ours.common["log_loss"], axis=0) <= 0).all()
     back = 0
     for r in (0, 3):
         module = torch_mlp(ours.parameters[0], r, SquaredReLU)
         parameters, alpha = list(module.parameters()), lr
         momentum = [torch.zeros_like(p) for p in parameters]
-        for t in range(1, 61):
+        for t in range(1, 41):
             loss = plain_loss("cross_entropy", module(data.x[r]), data.y[r])
+            if loss < 1e-200:  # ours goes on; the plain loss soon is 0
+                break
             gradients = torch.autograd.grad(loss, parameters)
             averages = [beta * m + (1 - beta) * g for m, g in zip(momentum, gradients, strict=True)]
             with torch.no_grad():
                 before = [p.clone() for p in parameters]
                 for p, m in zip(parameters, averages, strict=True):
-                    p -= alpha / loss * m
+                    p.sub_(alpha / loss * m)
                 kept = bool(plain_loss("cross_entropy", module(data.x[r]), data.y[r]) < loss)
                 assert ours.common["lr"][t, r] == pytest.approx(alpha, rel=1e-12)
                 if kept:
@@ -995,31 +1015,33 @@ def test_lyu_li_equals_a_loop_written_out(optimizer: str, beta: float, lr: float
                     for name, block in ours.parameters[t].items():
                         assert torch.equal(block[r], ours.parameters[t - 1][name][r])
             for block, p in zip(ours.parameters[t].values(), parameters, strict=True):
-                torch.testing.assert_close(block[r], p.detach(), rtol=1e-6, atol=1e-7)
+                torch.testing.assert_close(block[r], p.detach(), rtol=1e-9, atol=1e-9)
     assert back > 5
 
 
 def test_lyu_li_in_a_batch_is_lyu_li_alone() -> None:
     data, lr = six()
-    batch = problem(BATCH, data, "momentum_gd", 80, None, schedule=SCHEDULES.get("lyu_li")(lr=30 * lr), kkt_products=4)
+    batch = problem(BATCH, data, "momentum_gd", 50, None, schedule=SCHEDULES.get("lyu_li")(lr=30 * lr), kkt_products=4)
     together = simulate(batch)
-    for r in range(SIX):
+    for r in (0, 4):
         assert_same_columns(together, simulate(alone(batch, r)), r, 1e-9)
 
 
 @pytest.mark.parametrize("model", [MODELS.get("linear")(), BATCH], ids=["linear", "mlp"])
 def test_lyu_li_reaches_a_log_loss_of_minus_a_thousand(model: Any) -> None:
-    data, _ = six()
+    data, _ = six(2)
+    data = Data(data.x[:1, :2], data.y[:1, :2], 2)
     schedule = SCHEDULES.get("lyu_li")(lr=0.1)
-    trajectory = simulate(problem(model, data, "gd", 400, None, schedule=schedule))
+    trajectory = simulate(problem(model, data, "gd", 400, None, schedule=schedule, stop_log_loss=-1000.0))
     assert (np.diff(trajectory.common["log_loss"], axis=0) <= 0).all()
     assert (trajectory.common["log_loss"][-1] < -1000).all()
+    assert trajectory.steps[-1] < 400
     for columns in trajectory.by_norm.values():
         for key in ("margin", "alignment", "kkt_ratio", "param_norm"):
             assert np.isfinite(columns[key][-1]).all(), key
 
 
-# --- soft margins ----------------------------------------------------------------------------------------------------------------
+# --- soft margins ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "pair_logistic"])
@@ -1048,7 +1070,7 @@ def test_the_soft_margin_is_below_the_margin_by_at_most_log_n(loss: str) -> None
         np.testing.assert_allclose(soft * power, expected, rtol=1e-9, atol=1e-9)
 
 
-# --- the command ---------------------------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
