@@ -208,7 +208,18 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
         print_table(sweep_table(good), [counts, *folders])
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
-        print_table(results_table(good[0][1]), [*before, *folders])
+        print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *before, *folders])
+
+
+def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
+    """What the table of a network needs beside it."""
+    if "soft_margin" not in summary:
+        return []
+    from implicit_bias.models import MODELS
+    from implicit_bias.terminal import network_notes
+
+    keys = dict(cell.config["model"])
+    return network_notes(summary, MODELS.get(keys.pop("name"))(**keys).homogeneous)
 
 
 def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:

@@ -125,7 +125,7 @@ class Model(ABC):
     def degree(self) -> float:
         """L with f(x; c theta) = c^L f(x; theta), c > 0; 1 for a model that is not homogeneous."""
 
-    def check(self, x: NDArray[np.float64], num_classes: int) -> None:
+    def check(self, x: NDArray[np.float64], num_classes: int) -> None:  # noqa: B027 - most models fit any data
         """Raises BadInput, naming the key, where the model cannot be put on samples (n, d) of so many classes."""
 
     @abstractmethod

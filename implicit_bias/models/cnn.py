@@ -50,8 +50,8 @@ class CNN(Layered):
             raise BadInput(f"model=cnn: needs square images; the data have {x.shape[1]} features, which is no square number")
         if self._sides(side)[-1] < 1:
             raise BadInput(
-                f"model.kernel={self.kernel}: images of {side} x {side} pixels are too small for {len(self.channels)} convolutions"
-                f" with this kernel and pool={self.pool}"
+                f"model.kernel={self.kernel}: images of {side} x {side} pixels are too small for {len(self.channels)}"
+                f" convolutions with this kernel and pool={self.pool}; must be smaller, or fewer model.channels"
             )
 
     def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:

@@ -233,7 +233,7 @@ class NetworkObjective(Objective):
             return self.scores(dict(zip(names, blocks, strict=True)), self.data.x)
 
         primals = tuple(parameters[name] for name in names)
-        _, change = torch.func.jvp(outputs, primals, tuple(tangent[name] for name in names))
+        change: Tensor = torch.func.jvp(outputs, primals, tuple(tangent[name] for name in names))[1]
         if self.binary:
             return self.sign * change
         return change.gather(-2, self.index.expand(len(change), 1, -1)) - change

@@ -126,12 +126,23 @@ def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield index, Outcome(config, None, "failed", str(loaded), "bad_input")
             continue
         dataset, fingerprint = loaded
+        try:
+            _model(config).check(dataset.x, dataset.num_classes)
+        except BadInput as error:
+            yield index, Outcome(config, None, "failed", str(error), "bad_input")
+            continue
         directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint))
         if not config["force"] and is_finished(directory):
             trajectory, summary = read_run(directory)
             yield index, Outcome(config, directory, "skipped", trajectory=trajectory, summary=summary)
         else:
             yield Cell(index, config, dataset, directory)
+
+
+def _model(config: Config) -> Model:
+    keys = dict(config["model"])
+    model: Model = MODELS.get(keys.pop("name"))(**keys)
+    return model
 
 
 def _loaded(config: Mapping[str, Any]) -> tuple[Dataset, str] | BadInput:
@@ -232,7 +243,7 @@ def _finished(
     summary = summary_table(table, config["optimizer"]["name"], own)
     mine = set(table["step"])
     kept = [(step, blocks) for step, blocks in trajectory.parameters.items() if step in mine]
-    provenance = {
+    provenance: dict[str, Any] = {
         "command": command,
         "device": str(_device(config)),
         "wall_seconds": seconds / batch,
