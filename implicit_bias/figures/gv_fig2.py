@@ -47,7 +47,7 @@ DEEPER = PerPreset(
     },
 )
 DEEPER_SEEDS = PerPreset(smoke=2, default=3, paper=10)
-DEEPER_STEPS = PerPreset(smoke=200, default=8_000, paper=100_000)
+DEEPER_STEPS = PerPreset(smoke=40, default=8_000, paper=100_000)
 
 
 @FIGURES.register
@@ -62,10 +62,11 @@ class GvFig2(Figure):
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            The margin under max(.1 spectral norm of the hidden matrices, linf norm of the head), which Muon with rate eta on the hidden
-            matrices and Signum or Adam with rate .1 eta on the head descend in. Left: the two-layer squared ReLU network
-            ({problem_in_words(preset)}) against the loss, eta0 t^-.8 with eta0 = auto; geometric mean and range over seeds. Right: at
-            a loss of 1e-8, as a share of the best optimizer's on the same data, for this network, a 4-layer ReLU network and a small
+            The margin under max(.1 spectral norm of the hidden matrices, linf norm of the head), which Muon
+            with rate eta on the hidden matrices and Signum or Adam with rate .1 eta on the head descend in.
+            Left: the two-layer squared ReLU network ({problem_in_words(preset)}) against the loss, eta0 t^-.8
+            with eta0 = auto; geometric mean and range over seeds. Right: at a loss of 1e-8, as a share of the
+            best optimizer's on the same data, for this network, a 4-layer ReLU network and a small
             convolutional ReLU network ({DEEPER_SEEDS.at(preset)} seeds, {_sizes(preset)}).
         """)
 
@@ -104,7 +105,9 @@ class GvFig2(Figure):
         rows = table[(table["network"] == TWO) & table["level"].notna()]
         axis.set_yscale("log")
         for m in METHODS:
-            band(axis, rows[rows["optimizer"] == m].assign(loss=lambda r: 10.0 ** r["level"]), "loss", "margin", optimizer_look(m))
+            band(
+                axis, rows[rows["optimizer"] == m].assign(loss=lambda r: 10.0 ** r["level"]), "loss", "margin", optimizer_look(m)
+            )
         axis.set_xscale("log")
         axis.set_xlim(1, 10**TARGET / LEVELS)
         axis.set_xticks([10.0**e for e in range(0, -9, -2)])
