@@ -35,11 +35,11 @@ SMOOTH, RELU, DEEP = "squared_relu", "relu", "deep"
 
 # One small problem far beyond 1e-8. With power .8 that would take 1e5 steps; .7 is still above 1 - 1/L = 2/3, as the theory asks.
 DEEP_POWER = 0.7
-DEEP_STEPS = PerPreset(smoke=60, default=10_000, paper=100_000)
+DEEP_STEPS = PerPreset(smoke=60, default=6_000, paper=100_000)
 DEEP_DATA = PerPreset(
     smoke=["dataset.samples=16", "dataset.pixels=4", "model.width=8"],
-    default=["dataset.samples=64", "model.width=16"],
-    paper=["dataset.samples=64", "model.width=16"],
+    default=["dataset.samples=48", "model.width=24"],
+    paper=["dataset.samples=48", "model.width=24"],
 )
 #: One a norm suffices there, and Adam.
 DEEP_METHODS = ("nmgd", "signum", "adam", "muon")
@@ -62,9 +62,9 @@ class GvFig1(Figure):
             Two-layer networks without biases on even against odd digits, logistic loss, eta0 t^-.8 with eta0 =
             auto, Adam with eps 0 and beta2 .99, momentum .9, until the loss is below 1e-8:
             {problem_in_words(preset)}. Top: margin q / N^3 of the squared ReLU network against the loss
-            (geometric mean and range over seeds; drawn from where every seed separates). Bottom left: the same
+            (geometric mean and range over seeds; drawn where every seed has got to). Bottom left: the same
             at 1e-8 with ReLU (margin q / N^2), as a share of the best optimizer's on the same data. Bottom
-            middle and right: one small squared ReLU problem (64 digits, width 16, one seed, power {DEEP_POWER},
+            middle and right: one small squared ReLU problem (48 digits, width 24, one seed, power {DEEP_POWER},
             {DEEP_STEPS.at(preset):,} steps): alignment with the gradient (thin) and KKT ratio (thick) in the
             method's own norm, both 1 exactly at a KKT direction, and 1 - the cosine between the parameters and
             those after ten times the steps.
@@ -103,12 +103,14 @@ class GvFig1(Figure):
         figure, axes = panels(2, 3, height=4.4)
         for axis, norm in zip(axes[0], BEST, strict=True):
             self._draw_margins(axis, table, norm)
+        axes[0, 0].set_ylabel("margin, squared ReLU")
         relu = shares(ends(table, RELU))
         axes[1, 0].set_yscale("log")
         groups = {norm_look(n).label: relu[relu["norm"] == n] for n in BEST}
         dots(axes[1, 0], groups, METHODS, OPTIMIZER_LOOKS, "share")
         axes[1, 0].set_ylabel("share of the best margin")
-        axes[1, 0].set_title("ReLU, at loss $10^{-8}$, norm:")
+        axes[1, 0].set_title("ReLU, at loss $10^{-8}$")
+        axes[1, 0].set_xlabel("norm")
         log_axis(axes[1, 0], "y")
         deep = table[table["part"] == DEEP]
         self._draw_kkt(axes[1, 1], deep)
@@ -128,7 +130,7 @@ class GvFig1(Figure):
         axis.minorticks_off()
         log_axis(axis, "y")
         axis.set_xlabel("loss")
-        axis.set_title(f"{norm_look(norm).label} margin, squared ReLU")
+        axis.set_title(f"{norm_look(norm).label} margin")
 
     def _draw_kkt(self, axis: Axes, deep: pd.DataFrame) -> None:
         for m in DEEP_METHODS:

@@ -47,7 +47,7 @@ DEEPER = PerPreset(
     },
 )
 DEEPER_SEEDS = PerPreset(smoke=2, default=3, paper=10)
-DEEPER_STEPS = PerPreset(smoke=40, default=8_000, paper=100_000)
+DEEPER_STEPS = PerPreset(smoke=40, default=5_000, paper=100_000)
 
 
 @FIGURES.register
