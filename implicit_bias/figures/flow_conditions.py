@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ class FlowConditions(Figure):
                 curve = rows[(rows["variant"].astype(float) == p) & (rows["optimizer"] == name) & (rows["depth"] > 0)]
                 mean = curve.groupby("step")[["depth", "alignment"]].mean()
                 mean = mean[mean["depth"] > 1]
-                marks = {"marker": look.marker, "markevery": 3} if name == "nmgd" else {}
+                marks: dict[str, Any] = {"marker": look.marker, "markevery": 3} if name == "nmgd" else {}
                 axis.plot(mean["depth"], mean["alignment"], color=look.color, ls=look.line, lw=width, **marks)
         axis.set_ylim(-0.05, 1.05)
         log_where_drawn(axis, "x")
@@ -198,11 +199,11 @@ class FlowConditions(Figure):
             for m in ("nmgd", "ngd"):
                 curve = rows[(rows["variant"].astype(float) == p) & (rows["optimizer"] == m)]
                 early = curve[curve["depth"] <= -TARGET].sort_values("step").groupby("seed")["alignment"].last()
-                last = curve.sort_values("step").groupby("seed")[["alignment", "depth"]].last()
-                told[m] = early, last["alignment"], last["depth"].mean()
-            early, last, depth = told["nmgd"]
+                ends = curve.sort_values("step").groupby("seed")[["alignment", "depth"]].last()
+                told[m] = (early, ends["alignment"], ends["depth"].mean())
+            before, after, depth = told["nmgd"]
             inside = p > LEAST_POWER
-            drop = early.mean() - last.mean()
+            drop = before.mean() - after.mean()
             claims.append(
                 self.claim(
                     preset,
@@ -210,7 +211,7 @@ class FlowConditions(Figure):
                     + ("does not fall" if inside else "falls")
                     + " after a loss of 1e-8"
                     + ("" if inside else ", as the power is outside the condition p > 2/3"),
-                    measured=f"{mean_and_spread(early, 2)} to {mean_and_spread(last, 2)} at 10^-{depth:.0f}; "
+                    measured=f"{mean_and_spread(before, 2)} to {mean_and_spread(after, 2)} at 10^-{depth:.0f}; "
                     f"NGD {mean_and_spread(told['ngd'][0], 2)} to {mean_and_spread(told['ngd'][1], 2)}",
                     paper="-> 1" if inside else "not covered",
                     tolerance="fall < 0.02" if inside else "fall > 0.02",

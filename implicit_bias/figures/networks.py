@@ -91,7 +91,8 @@ def shares(table: pd.DataFrame, column: str = "margin") -> pd.DataFrame:
 def winners(table: pd.DataFrame, norm: str) -> list[str]:
     """The optimizer of the largest margin under a norm, seed by seed."""
     rows = table[table["norm"] == norm]
-    return [str(g.loc[g["margin"].idxmax(), "optimizer"]) for _, g in rows.groupby("seed") if g["margin"].notna().any()]
+    wide = rows.pivot(index="seed", columns="optimizer", values="margin").dropna(how="all")
+    return [str(name) for name in wide.idxmax(axis=1)]
 
 
 def band(axis: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, *, marked: bool = True, every: int = 3) -> None:
