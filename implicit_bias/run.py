@@ -170,7 +170,13 @@ def _answer(request: Request) -> int:
         where = f" ({error.filename})" if error.filename else ""
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}{where}")
         return FAILED
-    _show(cells, outcomes, multirun)
+    try:
+        _show(cells, outcomes, multirun)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the sweep's table; the runs themselves are written
+        _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}")
+        return FAILED
     sys.stdout.flush()
     return _report_failures(cells, outcomes, multirun)
 
@@ -205,7 +211,10 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
         done = sum(outcome.status == "done" for outcome in outcomes)
         failed = len(outcomes) - done - skipped
         counts = f"{done} computed, {skipped} finished before, {failed} failed"
-        print_table(sweep_table(good), [counts, *folders])
+        from implicit_bias.sweep.result import write_sweep_table
+
+        table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].config["results_dir"])
+        print_table(sweep_table(good), [counts, *folders, f"table of the sweep: {table}"])
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
         print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *before, *folders])

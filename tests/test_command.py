@@ -568,3 +568,20 @@ def test_ctrl_c_in_the_middle_of_a_real_run(tmp_path: Path) -> None:
         assert one_line(process.stderr.read()).startswith("interrupted")
     runs = tmp_path / "out" / "runs"
     assert not runs.exists() or list(runs.iterdir()) == []
+
+
+def test_a_sweep_leaves_one_table_with_a_row_a_cell_and_norm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = ["-m", "optimizer=signgd,muon", "schedule.lr=0.1,0.2", "seed=1,2", "steps=20", "reference=none", "dataset.dim=6"]
+    assert main([*sweep, "dataset.num_classes=3", f"results_dir={tmp_path}"]) == 0
+    (path,) = tmp_path.glob("sweeps/*/table.csv")
+    assert str(path) in capsys.readouterr().out
+    table = pd.read_csv(path)
+    assert len(table) == 8 * 5
+    assert not table.duplicated(["optimizer", "schedule.lr", "seed", "norm"]).any()
+    row = table[(table["optimizer"] == "muon") & (table["schedule.lr"] == 0.2) & (table["seed"] == 2) & table["own"]].iloc[0]
+    summary = pd.read_csv(tmp_path / "runs" / row["folder"] / "summary.csv").set_index("norm")
+    assert row["norm"] == "spectral"
+    assert row["margin"] == summary.loc["spectral", "margin"]
+    assert row["wall_seconds"] > 0
+    assert main([*sweep, "dataset.num_classes=3", f"results_dir={tmp_path}"]) == 0
+    assert len(list(tmp_path.glob("sweeps/*"))) == 1  # the same sweep, the same table

@@ -40,6 +40,8 @@ CERTIFICATE_SHARE = 10
 CERTIFICATE_BUDGET = 2e11
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
 THREADED_ELEMENTS = 2**16
+# A network's matrix products take so many multiplications in the time that one number of an elementwise operation takes.
+MULTIPLICATIONS = 64
 
 
 class Progress(Protocol):
@@ -209,7 +211,7 @@ def _compute(
     started = time.perf_counter()
     problem = build_problem(cells, references)
     try:
-        with _threads(len(cells) * problem.data.x.shape[1] * problem.data.num_classes):
+        with _threads(_elements(problem)):
             trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
     except Diverged as error:
         lost = {run: Outcome(cells[run].config, None, "failed", str(error), "internal") for run in error.runs}
@@ -219,6 +221,15 @@ def _compute(
         return [outcomes[run] for run in range(len(cells))]
     seconds = time.perf_counter() - started
     return [_finished(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
+
+
+def _elements(problem: Problem) -> int:
+    """Numbers in the arrays of a batch, in proportion to the time that its longest operations take."""
+    runs, samples = len(next(iter(problem.initial.values()))), problem.data.x.shape[1]
+    if problem.model.linear:
+        return runs * samples * problem.data.num_classes
+    multiplications = runs * samples * sum(block[0].numel() for block in problem.initial.values())
+    return multiplications // MULTIPLICATIONS
 
 
 @contextmanager
