@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 
 from implicit_bias.figures.base import Claim, Run
-from implicit_bias.figures.flow_conditions import ALLOWED, BETAS, PAIRS, POWERS, SCHEDULES, FlowConditions, first_rate, pair_name
+from implicit_bias.figures.flow_conditions import (
+    ALLOWED,
+    BETAS,
+    GROWING,
+    GROWTH,
+    PAIRS,
+    POWERS,
+    SCHEDULES,
+    FlowConditions,
+    first_rate,
+    pair_name,
+)
 from implicit_bias.figures.gv_fig1 import BEST, DEEP, DEEP_METHODS, METHODS, RELU, SMOOTH, GvFig1
 from implicit_bias.figures.gv_fig2 import CNN, FOUR, HYBRIDS, TWO, GvFig2
 from implicit_bias.figures.gv_fig2 import METHODS as METHODS_2
@@ -112,13 +123,19 @@ def test_flow_conditions_judge_falls_and_pairs() -> None:
         for b in PAIRS:
             alignment = 0.8 if b == ALLOWED or b[0] <= b[1] else pair
             rows += [(BETAS, pair_name(*b), "adam", s, 99, 8.1, 1.0, alignment, np.nan) for s in SEEDS]
+        for b1, b2 in GROWING:
+            for step in (100, 150, 200):
+                size = step**-0.8 * (b1 / b2**0.5 + fall - 0.3) ** step
+                rows += [(GROWTH, pair_name(b1, b2), "adam", s, step, 0.1, 1.0, 0.9, np.nan, size) for s in SEEDS]
         for m, margin in (("muon", 1.0), ("muon_ns", 0.9)):
             rows += [("iteration", m, m, s, 99, 8.1, margin, 0.9, np.nan) for s in SEEDS]
         for a, cosine in (("relu", 0.9), ("squared_relu", 0.99)):
             rows += [("activation", a, "nmgd", s, 99, 8.1, 1.0, 0.9, cosine) for s in SEEDS]
-        columns = ["part", "variant", "optimizer", "seed", "step", "depth", "margin", "alignment", "later_cosine"]
+        columns = ["part", "variant", "optimizer", "seed", "step", "depth", "margin", "alignment", "later_cosine", "param_norm"]
+        rows = [(*row, np.nan)[: len(columns)] for row in rows]
         return FlowConditions().claims(pd.DataFrame(rows, columns=columns), "default")
 
     assert all(c.holds for c in claims(0.3, 0.79))
     assert verdicts(claims(0.0, 0.79), "falls after") == [False, False]
-    assert not any(verdicts(claims(0.3, 0.5), "not covered"))
+    assert not any(verdicts(claims(0.0, 0.79), "factor a step"))
+    assert not any(verdicts(claims(0.3, 0.5), "ends with the linf alignment"))

@@ -64,12 +64,12 @@ class GvFig1(Figure):
             Two-layer networks without biases on even against odd digits, logistic loss, eta0 t^-.8 with eta0 =
             auto, Adam with eps 0 and beta2 .99, momentum .9, until the loss is below 1e-8:
             {problem_in_words(preset)}. Top: margin q / N^3 of the squared ReLU network against the loss
-            (geometric mean and range over seeds; drawn where every seed has got to). Bottom left: the same
-            at 1e-8 with ReLU (margin q / N^2), as a share of the best optimizer's on the same data. Bottom
-            middle and right: one small squared ReLU problem (48 digits, width 24, one seed; power .7 and {DEEP_STEPS.at(preset):,} steps, NMGD
-            .8 and {NMGD_SHARE * DEEP_STEPS.at(preset):,}): alignment with the gradient (thin) and KKT ratio (thick) in the method's
-            own norm, both 1 exactly at a KKT direction, and 1 - the cosine between the parameters and those after ten times the
-            steps.
+            (geometric mean and range over seeds; drawn where every seed has got to). Bottom left: the same at
+            1e-8 with ReLU (margin q / N^2), as a share of the best optimizer's on the same data. Bottom middle
+            and right: one small squared ReLU problem (48 digits, width 24, one seed; power .7 and
+            {DEEP_STEPS.at(preset):,} steps, NMGD .8 and {NMGD_SHARE * DEEP_STEPS.at(preset):,}): alignment with
+            the gradient (thin) and KKT ratio (thick) in the method's own norm, both 1 exactly at a KKT
+            direction, and 1 - the cosine between the parameters and those after ten times the steps.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:

@@ -30,8 +30,8 @@ METHODS = ("muon_signum", "muon_adam", "muon", "adam", "signum", "nmgd")
 HYBRIDS = ("muon_signum", "muon_adam")
 NORM = "hybrid0.1"
 TWO, FOUR, CNN = "2 layers", "4 layers", "CNN"
-#: As 2-layer squared ReLU; 4 layers of ReLU are of degree 4, for which t^-.8 is still allowed (p > 1 - 1/L), and so is this CNN,
-#: of degree 3: a convolution with ReLU twice, and the head.
+#: As 2-layer squared ReLU; 4 layers of ReLU are of degree 4, for which t^-.8 is still allowed (p > 1 - 1/L), and so is the CNN
+#: of degree 2, at the paper's size 3: one convolution with ReLU, or two, and the head.
 DEEPER = PerPreset(
     smoke={
         FOUR: ["model.depth=4", "model.width=6", "model.activation=relu", "dataset.samples=16", "dataset.pixels=4"],
@@ -39,7 +39,7 @@ DEEPER = PerPreset(
     },
     default={
         FOUR: ["model.depth=4", "model.width=16", "model.activation=relu", "dataset.samples=64"],
-        CNN: ["model=cnn", "model.channels=[4,8]", "model.activation=relu", "dataset.samples=48"],
+        CNN: ["model=cnn", "model.channels=[6]", "model.activation=relu", "dataset.samples=48"],
     },
     paper={
         FOUR: ["model.depth=4", "model.width=64", "model.activation=relu", "dataset=mnist", "dataset.samples=2048"],
@@ -183,7 +183,7 @@ def _label(name: str) -> str:
 
 def _sizes(preset: Preset) -> str:
     return {
-        "smoke": "16 digits of 4 x 4 pixels, widths 6 and 2",
-        "default": "64 digits at width 16, and 48 at 4 and 8 channels",
-        "paper": "2,048 of MNIST, width 64, and 32 and 64 channels",
+        "smoke": "16 digits of 4 x 4 pixels, width 6, and one convolution to 2 channels",
+        "default": "64 digits at width 16, and 48 with one convolution to 6 channels",
+        "paper": "2,048 of MNIST, width 64, and convolutions to 32 and 64 channels",
     }[preset]

@@ -134,7 +134,7 @@ def dots(axis: Axes, groups: Mapping[str, pd.DataFrame], order: Sequence[str], l
 
 def log_where_drawn(axis: Axes, which: str) -> None:
     """A log axis, if there is anything on it; an empty one has no positive limits."""
-    if axis.lines:
+    if any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axis.lines):
         log_axis(axis, which)
 
 
