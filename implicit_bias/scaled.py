@@ -47,8 +47,7 @@ class Scaled:
 
     def collapse(self) -> Tensor:
         """The plain tensor in units of each run's own largest row scale (a positive multiple of the true one)."""
-        top = self.log_scale.amax(dim=(-2, -1), keepdim=True)
-        return self.relative_to(torch.where(torch.isfinite(top), top, torch.zeros_like(top)))
+        return self.relative_to(_finite(self.log_scale.amax(dim=(-2, -1), keepdim=True)))
 
     def times(self, log_factor: Tensor | float) -> Scaled:
         """The tensor times ``exp(log_factor)``."""
@@ -59,16 +58,19 @@ def rescaled(mantissa: Tensor, log_scale: Tensor) -> Scaled:
     """Move the size of each scale group from the mantissa into its log scale (largest |mantissa| becomes 1)."""
     per_entry = log_scale.shape[-1] == mantissa.shape[-1]
     size = mantissa.abs() if per_entry else mantissa.abs().amax(dim=-1, keepdim=True)
-    empty = size == 0
-    shift = torch.where(empty, torch.ones_like(size), size)
-    scale = torch.where(empty, torch.full_like(log_scale, -math.inf), log_scale + shift.log())
-    return Scaled(mantissa / shift, scale)
+    # The logarithm of an empty group's size is the -inf that marks it.
+    return Scaled(mantissa / size.masked_fill(size == 0, 1.0), log_scale + size.log())
+
+
+def _finite(log_unit: Tensor) -> Tensor:
+    """A unit that may be subtracted: the lowest finite number for -inf, so that -inf - unit is -inf and no nan."""
+    return log_unit.clamp(min=torch.finfo(log_unit.dtype).min)
 
 
 def _units(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A common log scale for two, and the factors that bring each to it (0 for an exact zero)."""
     common = torch.maximum(a, b)
-    safe = torch.where(torch.isfinite(common), common, torch.zeros_like(common))
+    safe = _finite(common)
     return common, torch.exp(a - safe), torch.exp(b - safe)
 
 
@@ -99,5 +101,5 @@ def _hypot(a: Tensor, b: Tensor) -> Tensor:
     """sqrt(a^2 + b^2) from correctly rounded operations alone; torch.hypot rounds by a number's place in its tensor."""
     a, b = a.abs(), b.abs()
     large = torch.maximum(a, b)
-    ratio = torch.minimum(a, b) / torch.where(large == 0, torch.ones_like(large), large)
+    ratio = torch.minimum(a, b) / large.masked_fill(large == 0, 1.0)
     return large * (1 + ratio * ratio).sqrt()

@@ -81,7 +81,7 @@ class LinearObjective(Objective):
         self.underflow = UNDERFLOW[data.x.dtype]
         self.smallest_row = SMALLEST_ROW[data.x.dtype] * float(data.x.abs().max())
         self.index = data.y.unsqueeze(-2)
-        self.x = data.x.contiguous()
+        self.x = data.x
         self.x_t = data.x.mT.contiguous()
         self.log_n = math.log(data.x.shape[1])
         zero = self.x == 0
@@ -155,7 +155,8 @@ class LinearObjective(Objective):
         return torch.where(self.label, terms.log_total.unsqueeze(-2), self.loss.log_weights(self._negative_gaps(w, None)))
 
     def _times_x(self, coefficients: Tensor) -> Tensor:
-        return torch.bmm(coefficients, self.x.expand(coefficients.shape[0], -1, -1))
+        # The same memory as in the product with W, seen as (n, d): half the data to keep in the cache, and the faster kernel.
+        return torch.bmm(coefficients, self.x_t.expand(coefficients.shape[0], -1, -1).mT)
 
     def _without_underflow(self, block: Scaled, w: Tensor, terms: LossTerms) -> Scaled:
         """One scale per entry; entries fed only by samples too far below their row's largest are summed in the log domain."""

@@ -87,7 +87,7 @@ def normalised(g: Tensor) -> tuple[Tensor, Tensor]:
     The factor is 0 and the quotient 0 where g is 0.
     """
     size = g.abs().amax(dim=(-2, -1), keepdim=True)
-    return g / torch.where(size == 0, torch.ones_like(size), size), size
+    return g / size.masked_fill(size == 0, 1.0), size
 
 
 def flat(x: Tensor) -> Tensor:
