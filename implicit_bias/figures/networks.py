@@ -57,3 +57,15 @@ def told(measured: Mapping[str, tuple[float, float]], names: Mapping[str, str] |
     ordered = sorted(measured, key=lambda m: -measured[m][0])
     words = names or {}
     return ", ".join(f"{words.get(m, m)} {measured[m][0]:.{digits}g} +- {measured[m][1]:.1g}" for m in ordered)
+
+
+def separated(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows from where every seed has a positive margin to the end."""
+    worst = rows.groupby("step")["margin"].min()
+    bad = worst.index[worst <= 0]
+    return rows[rows["step"] > (bad.max() if len(bad) else 0)]
+
+
+def log_loss_axis(axis: Axes) -> None:
+    """An axis of log10 loss, labelled as such."""
+    axis.set_ylabel(r"$\log_{10}$ loss")
