@@ -38,9 +38,10 @@ class FanFig3(Figure):
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
             W sigmoid(V h) of width {WIDTH.at(preset)} on MNIST ({SAMPLES.at(preset)} images a class, {PIXELS.at(preset)} x
-            {PIXELS.at(preset)} pixels), cross entropy, lr t^-1/2 with a tenth to a sixth of the initial norm as lr (sign .05, l2 2.5, spectral .5),
-            {STEPS.at(preset):,} steps, mean of
-            {SEEDS.at(preset)} seeds and their range; initial entries normal with deviation two over the root of the inputs. (a, b) V
+            {PIXELS.at(preset)} pixels), cross entropy, lr t^-1/2 with a tenth to a sixth of the initial
+            norm as lr (sign .05, l2 2.5, spectral .5), {STEPS.at(preset):,} steps, mean of
+            {SEEDS.at(preset)} seeds and their range; initial entries normal with deviation two over the root of the inputs.
+            (a, b) V
             trained, W fixed: least gap over the spectral norm of V. (c, d) both trained: over the larger spectral norm. The
             paper: 100 images a class, 28 x 28 pixels, width 100, 10,000 steps; its step sizes and start are not printed.
         """)
@@ -92,16 +93,20 @@ class FanFig3(Figure):
         told_crossing = ", ".join(f"{words[m]} {s:.0f}" for m, s in sorted(crossing.items(), key=lambda item: item[1]))
         return [
             self.claim(
-                preset, f"{where}: {words[winner]}'s margin ends highest, in every seed", tolerance="largest in every seed",
+                preset,
+                f"{where}: {words[winner]}'s margin ends highest, in every seed",
+                tolerance="largest in every seed",
                 measured=told({m: v for m, v in measured.items() if m in words}, words),
                 holds=bool((ends[winner] > others).all()),
             ),
             self.claim(
-                preset, f"{where}: {words[winner]}'s margin grows fastest: first step with a positive mean margin",
-                measured=told_crossing, tolerance="least",
+                preset,
+                f"{where}: {words[winner]}'s margin grows fastest: first step with a positive mean margin",
+                measured=told_crossing,
+                tolerance="least",
                 holds=all(crossing[winner] < crossing[m] for m in words if m != winner),
             ),
-        ]  # fmt: skip
+        ]
 
 
 def first_positive(rows: pd.DataFrame) -> float:

@@ -50,8 +50,8 @@ class FlavorsShampoo(Figure):
             100 MNIST digits 3 and 6 ({PIXELS.at(preset)} x {PIXELS.at(preset)} pixels), logistic loss; constant step sizes: GD
             {learning_rate("gd", preset):g} on the mean loss, Adam {learning_rate("adam", preset):g} (beta1 0, beta2 .999, eps
             1e-8), Shampoo without accumulation {learning_rate("shampoo", preset):g} (the paper's GD and Adam, scaled with the
-            size); {STEPS.at(preset):,} full-batch steps, mean of {SEEDS.at(preset)} seeds (data and start) and their range. The paper: width 128, 28 x 28 pixels, and
-            a Shampoo with accumulation. Its gamma_1 is the margin under the max-norm.
+            size); {STEPS.at(preset):,} full-batch steps, mean of {SEEDS.at(preset)} seeds (data and start) and their range.
+            The paper: width 128, 28 x 28 pixels, and a Shampoo with accumulation. Its gamma_1 is the margin under the max-norm.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
@@ -101,9 +101,12 @@ class FlavorsShampoo(Figure):
             others = pivot.drop(columns=winner).max(axis="columns")
             found.append(
                 self.claim(
-                    preset, f"{words[winner]} ends with the largest {norm} margin of the three, in every seed", paper=paper,
-                    measured=told(means(ends, norm), words), tolerance="largest in every seed",
+                    preset,
+                    f"{words[winner]} ends with the largest {norm} margin of the three, in every seed",
+                    paper=paper,
+                    measured=told(means(ends, norm), words),
+                    tolerance="largest in every seed",
                     holds=bool((pivot[winner] > others).all()),
                 )
-            )  # fmt: skip
+            )
         return found

@@ -160,14 +160,24 @@ class KktNotOptimal(Figure):
         ends = table[table["part"] == FLOW].groupby("example").last()
         names = [e.name for e in EXAMPLES]
         reached = self.near(
-            preset, "the flow from the chosen starts ends at the stated KKT point: squared norm at margin one, D1 to D5",
-            list(ends["norm2"].reindex(names)), [e.norm2 for e in EXAMPLES], 1e-3, relative=True, digits=4, source=DERIVED,
-        )  # fmt: skip
+            preset,
+            "the flow from the chosen starts ends at the stated KKT point: squared norm at margin one, D1 to D5",
+            list(ends["norm2"].reindex(names)),
+            [e.norm2 for e in EXAMPLES],
+            1e-3,
+            relative=True,
+            digits=4,
+            source=DERIVED,
+        )
         kkt = table[(table["part"] == FLOW)].dropna(subset="value").groupby("example")["value"].last().reindex(names)
         ratio = self.claim(
-            preset, "there the KKT ratio is one, D1 to D5", paper="1", measured=numbers(list(kkt), 5),
-            tolerance=">= 0.9999", holds=bool((kkt >= 0.9999).all()),
-        )  # fmt: skip
+            preset,
+            "there the KKT ratio is one, D1 to D5",
+            paper="1",
+            measured=numbers(list(kkt), 5),
+            tolerance=">= 0.9999",
+            holds=bool((kkt >= 0.9999).all()),
+        )
         return [
             reached,
             ratio,
@@ -197,9 +207,12 @@ class KktNotOptimal(Figure):
         names = ", ".join(e.name for e in movable)
         text = f"log(1/loss) at the escape grows as a power of 1/s, fitted to the medians ({names}): exponent"
         some = self.claim(
-            preset, f"from the KKT points that are no local optima most noise leads away: share of all draws ({names})",
-            measured=numbers(shares, 2), tolerance="> 0.5 each", holds=min(shares) > 0.5,
-        )  # fmt: skip
+            preset,
+            f"from the KKT points that are no local optima most noise leads away: share of all draws ({names})",
+            measured=numbers(shares, 2),
+            tolerance="> 0.5 each",
+            holds=min(shares) > 0.5,
+        )
         return [self.near(preset, text, slopes, wanted, 0.15, digits=2, source=DERIVED), some]
 
     def _stays_claim(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -207,20 +220,28 @@ class KktNotOptimal(Figure):
         mine = table[(table["part"] == NOISE) & (table["example"] == local.name)]
         left, least = int(mine["value"].notna().sum()), float(mine["norm2"].min())
         return self.claim(
-            preset, f"{local.name} is a local optimum, if far from the global one: no noisy run leaves it",
-            measured=f"{left} of {len(mine)} leave; least squared norm {least:.4f}", paper="0; 8",
-            tolerance="none; >= 8 - 1e-3", holds=left == 0 and least >= local.norm2 - 1e-3, source=DERIVED,
-        )  # fmt: skip
+            preset,
+            f"{local.name} is a local optimum, if far from the global one: no noisy run leaves it",
+            measured=f"{left} of {len(mine)} leave; least squared norm {least:.4f}",
+            paper="0; 8",
+            tolerance="none; >= 8 - 1e-3",
+            holds=left == 0 and least >= local.norm2 - 1e-3,
+            source=DERIVED,
+        )
 
     def _random_claim(self, table: pd.DataFrame, preset: Preset) -> Claim:
         rows = table[(table["part"] == RANDOM) & (table["x"] > 10)]
         ends = rows.groupby("run").last()
+        ratio = ends["value"]
         spread = float(ends["norm2"].max() / ends["norm2"].min())
         return self.claim(
-            preset, "from random starts runs end at different margins: largest over least squared norm (d)",
-            measured=f"{spread:.3f}; KKT ratio {ends['value'].mean():.3f} +- {ends['value'].std():.3f}, {len(ends)} runs separate",
-            tolerance=">= 1.02", holds=spread >= 1.02, source=DERIVED,
-        )  # fmt: skip
+            preset,
+            "from random starts runs end at different margins: largest over least squared norm (d)",
+            measured=f"{spread:.3f}; KKT ratio {ratio.mean():.3f} +- {ratio.std():.3f}, {len(ends)} runs separate",
+            tolerance=">= 1.02",
+            holds=spread >= 1.02,
+            source=DERIVED,
+        )
 
 
 def medians(rows: pd.DataFrame) -> pd.Series:

@@ -16,11 +16,11 @@ COLUMNS = ("log_loss", "accuracy", "test_accuracy", "margin")
 
 
 def tidy(runs: Iterable[Run], methods: Iterable[str], norms: Sequence[str]) -> pd.DataFrame:
-    """method, seed, norm, step and COLUMNS of every record after step 0, one method a run; a column that was not measured is empty."""
+    """method, seed, norm, step and COLUMNS of every record after step 0, one method a run; what was not measured is empty."""
     parts = []
     for run, method in zip(runs, methods, strict=True):
         rows = run.trajectory[(run.trajectory["step"] > 0) & run.trajectory["norm"].isin(norms)]
-        kept = {column: rows[column] if column in rows else np.nan for column in COLUMNS}
+        kept = {column: rows.get(column, np.nan) for column in COLUMNS}
         parts.append(pd.DataFrame({"method": method, "seed": rows["seed"], "norm": rows["norm"], "step": rows["step"], **kept}))
     return pd.concat(parts, ignore_index=True)
 
@@ -42,8 +42,7 @@ def band(axis: Axes, rows: pd.DataFrame, column: str, look: Look, **keywords: An
 
 def at_end(table: pd.DataFrame, column: str) -> pd.Series:
     """The column at the last step of every (method, norm, seed)."""
-    last = table.sort_values("step").groupby(["method", "norm", "seed"])[column].last()
-    return last
+    return table.sort_values("step").groupby(["method", "norm", "seed"])[column].last()
 
 
 def means(values: pd.Series, norm: str) -> Mapping[str, tuple[float, float]]:
