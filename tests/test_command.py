@@ -56,8 +56,12 @@ Result = Callable[[Config], Outcome]
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Result], list[str]]:
-    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given."""
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Result], list[str]]:
+    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given.
+
+    In an empty folder, where the table of a sweep can be written.
+    """
+    monkeypatch.chdir(tmp_path)
 
     def install(result: Result) -> list[str]:
         commands = []

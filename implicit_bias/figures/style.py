@@ -103,6 +103,7 @@ OPTIMIZER_LOOKS = {
     "nucgd": Look("NucGD", "#CC79A7", "^"),
     "coordinate_descent": Look("coordinate descent", "#D55E00", "v"),
     "row_gd": Look("RowGD", "#8C510A", "P"),
+    "shampoo": Look("Shampoo", "#2FB67C", "d", DOTTED),
     "nsd": Look("NSD", "#000000", "p"),
     "nmd": Look("NMD", "#4D4D4D", "p", DASHED),
     "sd": Look("SD", "#999999", "p", DOTTED),
