@@ -58,11 +58,6 @@ def random_blocks(model: Any, dim: int, outputs: int, seed: int, runs: int = 1) 
     return {n: torch.tensor(rng.randn(runs, s.rows, s.columns) / math.sqrt(s.fan_in)) for n, s in shapes.items()}
 
 
-def outputs_of(model: Any, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    f: Tensor = model.forward(blocks, model.prepared(x))
-    return f
-
-
 def trained(model: Any, blocks: Mapping[str, Tensor]) -> Parameters:
     return {name: block for name, block in blocks.items() if name not in model.frozen_blocks()}
 
@@ -71,7 +66,7 @@ def taught(model: Any, blocks: Mapping[str, Tensor], n: int, dim: int, k: int, s
     """Random samples, labelled run by run by the network itself: its gaps are positive."""
     runs = len(next(iter(blocks.values())))
     x = torch.tensor(np.random.RandomState(seed).randn(runs, n, dim))
-    f = outputs_of(model, blocks, x)
+    f = model.forward(blocks, model.prepared(x))
     y = (f[:, 0] > 0).long() if f.shape[1] == 1 else f.argmax(dim=1)
     return Data(x, y, k)
 
@@ -93,11 +88,11 @@ def assert_degree(model: Any, dim: int, outputs: int, seed: int) -> None:
     """f(x; c theta) = c^L f(x; theta), theta without the frozen blocks."""
     blocks = random_blocks(model, dim, outputs, seed)
     x = torch.tensor(np.random.RandomState(seed + 1).randn(1, 7, dim))
-    f = outputs_of(model, blocks, x)
+    f = model.forward(blocks, model.prepared(x))
     assert f.shape == (1, outputs, 7)
     for c in (0.6, 1.7):
         scaled = {**blocks, **{name: c * block for name, block in trained(model, blocks).items()}}
-        torch.testing.assert_close(outputs_of(model, scaled, x), c ** model.degree() * f, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(model.forward(scaled, model.prepared(x)), c ** model.degree() * f, rtol=1e-10, atol=1e-14)
 
 
 def test_every_activation_is_covered_here() -> None:
@@ -300,7 +295,9 @@ def test_gradient_equals_torch_nn_in_every_run_of_a_batch(architecture: str, k: 
             for r in range(3):
                 module = make(blocks, r)
                 f = module(data.x[r])
-                torch.testing.assert_close(outputs_of(model, blocks, data.x)[r], f.T, rtol=1e-12, atol=1e-13 * f.abs().max().item())
+                torch.testing.assert_close(
+                    model.forward(blocks, model.prepared(data.x))[r], f.T, rtol=1e-12, atol=1e-13 * f.abs().max().item()
+                )
                 value = plain_loss(loss, f, data.y[r])
                 assert gradient.log_loss[r].item() == pytest.approx(math.log(value.item()), rel=1e-11, abs=1e-11)
                 for name, expected in torch_gradients(module, value, blocks).items():
@@ -400,7 +397,7 @@ def deep_case(seed: int, k: int, q: float) -> tuple[Any, Data, Parameters]:
         blocks = random_blocks(model, 3, 1 if k == 2 else k, attempt)
         data = taught(model, blocks, 4, 3, k, attempt)
         data.x[:, :3, 2] = 0
-        f = outputs_of(model, blocks, data.x)
+        f = model.forward(blocks, model.prepared(data.x))
         data = Data(data.x, (f[:, 0] > 0).long() if k == 2 else f.argmax(dim=1), k)
         gaps = -objective(model, data).negative_gaps(blocks).amax(dim=-2)[0]
         fed = objective(model, data).gradient(blocks).blocks["layer1"].mantissa[0, :, 2]

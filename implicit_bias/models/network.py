@@ -294,15 +294,26 @@ class NetworkObjective(Objective):
         width = BAND[f.dtype]
         top = log_weights.amax(dim=(-2, -1), keepdim=True)
         depth = ((top - log_weights) / width).floor()
+        rank = _dense_rank(depth)
         total: dict[str, Scaled] = {}
-        for band in depth[depth.isfinite()].unique().tolist():
-            unit = top - band * width
-            inside = torch.where(depth == band, (log_weights - unit).exp(), torch.zeros_like(log_weights))
-            parts = self._vector_jacobian(f, leaves, inside, keep=True)
+        # The j-th band of one run need not be that of another: runs share a pass, however different their depths are.
+        for j in range(int(rank[depth.isfinite()].amax()) + 1):
+            inside = (rank == j) & depth.isfinite()
+            band = torch.where(inside, depth, math.inf).amin(dim=(-2, -1), keepdim=True)
+            unit = top - torch.where(band.isfinite(), band, torch.zeros_like(band)) * width
+            weights = torch.where(inside, (log_weights - unit).exp(), torch.zeros_like(log_weights))
+            parts = self._vector_jacobian(f, leaves, weights, keep=True)
             for name, part in parts.items():
                 scaled = Scaled(part, torch.where(part == 0, -math.inf, unit - self.log_n))
                 total[name] = combine(total[name], scaled, 1.0, 1.0) if name in total else scaled
         return total
+
+
+def _dense_rank(values: Tensor) -> Tensor:
+    """0 for the smallest values of each run (R, pairs, n), 1 for the next larger ones, and so on."""
+    ordered, places = values.flatten(start_dim=1).sort(dim=-1)
+    rises = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0)).long().cumsum(dim=-1)
+    return torch.empty_like(places).scatter_(1, places, rises).reshape(values.shape)
 
 
 def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biases: Sequence[str], describe: Any) -> float | str:
