@@ -103,13 +103,9 @@ OPTIMIZER_LOOKS = {
     "nucgd": Look("NucGD", "#CC79A7", "^"),
     "coordinate_descent": Look("coordinate descent", "#D55E00", "v"),
     "row_gd": Look("RowGD", "#8C510A", "P"),
-    "shampoo": Look("Shampoo", "#2FB67C", "d", DOTTED),
     "nsd": Look("NSD", "#000000", "p"),
     "nmd": Look("NMD", "#4D4D4D", "p", DASHED),
     "sd": Look("SD", "#999999", "p", DOTTED),
-    "muon_signum": Look("Muon-Signum", "#7B3294", "*"),
-    "muon_adam": Look("Muon-Adam", "#C2A5CF", "*", DASHED),
-    "shampoo": Look("Shampoo", "#2A9D8F", "<", DOTTED),
 }
 
 
