@@ -43,7 +43,7 @@ DEEPER = PerPreset(
     },
     paper={
         FOUR: ["model.depth=4", "model.width=64", "model.activation=relu", "dataset=mnist", "dataset.samples=2048"],
-        CNN: ["model=cnn", "model.channels=[32,64]", "model.activation=relu", "dataset=mnist", "dataset.samples=2048"],
+        CNN: ["model=cnn", "model.channels=[8,16]", "model.activation=relu", "dataset=mnist", "dataset.samples=512"],
     },
 )
 DEEPER_SEEDS = PerPreset(smoke=2, default=3, paper=10)
@@ -58,7 +58,7 @@ class GvFig2(Figure):
     order = 111
     title = "Hybrids of Muon with sign methods lead in the hybrid norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 2 and Appendix D"
-    minutes = PerPreset(smoke=0.1, default=2.0, paper=600.0)
+    minutes = PerPreset(smoke=0.1, default=2.0, paper=2000.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
@@ -185,5 +185,5 @@ def _sizes(preset: Preset) -> str:
     return {
         "smoke": "16 digits of 4 x 4 pixels, width 6, and one convolution to 2 channels",
         "default": "64 digits at width 16, and 48 with one convolution to 6 channels",
-        "paper": "2,048 of MNIST, width 64, and convolutions to 32 and 64 channels",
+        "paper": "2,048 of MNIST, width 64, and 512 with convolutions to 8 and 16 channels",
     }[preset]
