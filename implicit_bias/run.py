@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from implicit_bias.errors import BadInput, NotSeparable
+from implicit_bias.errors import BadInput, NoData, NotSeparable
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -238,11 +238,13 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
         return DONE
     if not multirun:
         outcome = failed[0][1]
-        return _complain(_error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "not_separable") else FAILED)
+        return _complain(
+            _error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "no_data", "not_separable") else FAILED
+        )
     _say(f"{len(failed)} of {len(cells)} cells failed:")
     for cell, outcome in failed:
         _say(f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip())
-    all_unusable = len(failed) == len(cells) and all(outcome.error_kind == "bad_input" for _, outcome in failed)
+    all_unusable = len(failed) == len(cells) and all(outcome.error_kind in ("bad_input", "no_data") for _, outcome in failed)
     return BAD_INPUT if all_unusable else FAILED
 
 
@@ -259,7 +261,7 @@ def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
 
 def _error(outcome: Outcome) -> Exception:
     """The exception that tells of a failed cell."""
-    kinds = {"bad_input": BadInput, "not_separable": NotSeparable, "io": OSError}
+    kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError}
     return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
 
 

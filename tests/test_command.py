@@ -56,8 +56,12 @@ Result = Callable[[Config], Outcome]
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Result], list[str]]:
-    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given."""
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Result], list[str]]:
+    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given.
+
+    In an empty folder, where the table of a sweep can be written.
+    """
+    monkeypatch.chdir(tmp_path)
 
     def install(result: Result) -> list[str]:
         commands = []
@@ -456,10 +460,10 @@ def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[st
 def test_many_folders_are_counted_not_listed(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(outcome)
     assert main(["-m", "seed=range(30)"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "30 computed, 0 finished before, 0 failed",
-        "30 folders in results/runs",
-    ]
+    *_, counts, folders, table = capsys.readouterr().out.splitlines()
+    assert counts == "30 computed, 0 finished before, 0 failed"
+    assert folders == "30 folders in results/runs"
+    assert table.startswith("table of the sweep: results/sweeps/")
 
 
 def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def mixtures(seeds: list[int], k: int = 5, d: int = 12, per_class: int = 6, nois
 def problem(optimizer: str, data: Data, runs: int, steps: int, lr: Any = None, *, power: Any = 0.5, **more: Any) -> Problem:
     rule, model = OPTIMIZERS.get(optimizer)(**more.pop("hyper", {})), MODELS.get("linear")()
     if lr is None:
-        own = make_norm(rule.own_norm or "l2")
+        own = make_norm(rule.own or "l2")
         lr = auto_lr(model.unit_step(data, own), own, rule.normalised)
     return Problem(
         model=model,
@@ -45,7 +45,7 @@ def problem(optimizer: str, data: Data, runs: int, steps: int, lr: Any = None, *
         data=data,
         initial=model.initial(data, range(runs)),
         steps=steps,
-        measured={label: make_norm(label) for label in NORMS_LOGGED},
+        measured={label: make_norm(label) for label in dict.fromkeys([*NORMS_LOGGED, rule.own or "l2"])},
         **more,
     )
 

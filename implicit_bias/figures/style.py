@@ -97,15 +97,15 @@ OPTIMIZER_LOOKS = {
     "spectral_gd": Look("Spectral-GD", "#009E73", "D"),
     "muon": Look("Muon", "#00563F", "D", DASHED),
     "muon_ns": Look("Muon, Newton-Schulz", "#6CCB9F", "d", DASHDOT),
+    "muon_signum": Look("Muon-Signum", "#1B7F9C", "D", DOTTED),
+    "muon_adam": Look("Muon-Adam", "#3F51B5", "X", DOTTED),
+    "shampoo": Look("Shampoo", "#8BC34A", "d", DOTTED),
     "nucgd": Look("NucGD", "#CC79A7", "^"),
     "coordinate_descent": Look("coordinate descent", "#D55E00", "v"),
     "row_gd": Look("RowGD", "#8C510A", "P"),
     "nsd": Look("NSD", "#000000", "p"),
     "nmd": Look("NMD", "#4D4D4D", "p", DASHED),
     "sd": Look("SD", "#999999", "p", DOTTED),
-    "muon_signum": Look("Muon-Signum", "#7B3294", "*"),
-    "muon_adam": Look("Muon-Adam", "#C2A5CF", "*", DASHED),
-    "shampoo": Look("Shampoo", "#2A9D8F", "<", DOTTED),
 }
 
 

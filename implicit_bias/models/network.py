@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.errors import BadInput
-from implicit_bias.losses import LOSSES, Loss, LossTerms
+from implicit_bias.losses import FLOOR, LOSSES, Loss, LossTerms
 from implicit_bias.models.base import Data, Gradient, Model, Objective, Parameters
 from implicit_bias.norms import Norm, over_blocks
 from implicit_bias.registry import hyper
@@ -264,8 +264,8 @@ class NetworkObjective(Objective):
             return leaves, self._outputs(leaves)
 
     def _weights(self, terms: LossTerms) -> Tensor:
-        """w_ic in units of exp(log_unit), floored; 0 at the label."""
-        weights = terms.shape.mul_(terms.share.unsqueeze(-2))
+        """w_ic in units of exp(log_unit), floored; 0 at the label alone, so that no entry fed by a pair is 0."""
+        weights = terms.shape.mul_(terms.share.unsqueeze(-2)).clamp_(min=math.exp(FLOOR[terms.share.dtype]))
         return weights if self.binary else weights.masked_fill_(self.label, 0.0)
 
     def _vector_jacobian(self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, keep: bool = False) -> Parameters:
@@ -294,15 +294,26 @@ class NetworkObjective(Objective):
         width = BAND[f.dtype]
         top = log_weights.amax(dim=(-2, -1), keepdim=True)
         depth = ((top - log_weights) / width).floor()
+        rank = _dense_rank(depth)
         total: dict[str, Scaled] = {}
-        for band in depth[depth.isfinite()].unique().tolist():
-            unit = top - band * width
-            inside = torch.where(depth == band, (log_weights - unit).exp(), torch.zeros_like(log_weights))
-            parts = self._vector_jacobian(f, leaves, inside, keep=True)
+        # The j-th band of one run need not be that of another: runs share a pass, however different their depths are.
+        for j in range(int(rank[depth.isfinite()].amax()) + 1):
+            inside = (rank == j) & depth.isfinite()
+            band = torch.where(inside, depth, math.inf).amin(dim=(-2, -1), keepdim=True)
+            unit = top - torch.where(band.isfinite(), band, torch.zeros_like(band)) * width
+            weights = torch.where(inside, (log_weights - unit).exp(), torch.zeros_like(log_weights))
+            parts = self._vector_jacobian(f, leaves, weights, keep=True)
             for name, part in parts.items():
                 scaled = Scaled(part, torch.where(part == 0, -math.inf, unit - self.log_n))
                 total[name] = combine(total[name], scaled, 1.0, 1.0) if name in total else scaled
         return total
+
+
+def _dense_rank(values: Tensor) -> Tensor:
+    """0 for the smallest values of each run (R, pairs, n), 1 for the next larger ones, and so on."""
+    ordered, places = values.flatten(start_dim=1).sort(dim=-1)
+    rises = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0)).long().cumsum(dim=-1)
+    return torch.empty_like(places).scatter_(1, places, rises).reshape(values.shape)
 
 
 def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biases: Sequence[str], describe: Any) -> float | str:
