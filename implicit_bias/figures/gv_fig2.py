@@ -58,7 +58,7 @@ class GvFig2(Figure):
     order = 111
     title = "Hybrids of Muon with sign methods lead in the hybrid norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 2 and Appendix D"
-    minutes = PerPreset(smoke=0.1, default=2.0, paper=2000.0)
+    minutes = PerPreset(smoke=0.1, default=3.0, paper=2000.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
