@@ -15,7 +15,7 @@ from implicit_bias.figures.networks import TARGET, at_end, band, log_where_drawn
 from implicit_bias.figures.style import DASHDOT, DASHED, DOTTED, Look, optimizer_look, panels
 from implicit_bias.sweep.plan import own_label
 
-SEEDS = PerPreset(smoke=2, default=3, paper=10)
+SEEDS = PerPreset(smoke=1, default=3, paper=10)
 STEPS = PerPreset(smoke=40, default=3000, paper=10_000)
 ADAM_SHARE = 2
 SIZE = PerPreset(
