@@ -19,6 +19,24 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 if TYPE_CHECKING:
     import pandas
 
+
+def _keep_freed_memory() -> None:
+    """Tell glibc's malloc not to give arrays of a few 100 kB back to the system after every operation, only to fetch the same
+    pages again: where page faults are dear (virtual machines), they would take up to a third of a step.
+    """
+    import ctypes
+
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # another C library
+    for option, size in ((m_mmap_threshold, 1 << 28), (m_trim_threshold, 1 << 28), (m_top_pad, 1 << 24)):
+        mallopt(option, size)
+
+
+_keep_freed_memory()
+
 __all__ = ["__version__", "run"]
 
 

@@ -14,11 +14,11 @@ Before anything is timed, all three must give the same own-norm margin. Times ar
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +34,14 @@ from implicit_bias.engine import Problem, record_steps, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.models.linear import zero_sum_basis
+from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import atomic_write_bytes, csv_bytes
 from implicit_bias.schedules import SCHEDULES
+from implicit_bias.usual import REPEATS, UsualOptimizer, best_time
 
 POINTS = 20
-REPEATS = 3
 # Small enough that the usual loop's p_y - 1 has not cancelled yet: only then is its answer comparable.
 LEARNING_RATES = {"signgd": 0.01, "ngd": 0.1, "muon": 0.05, "adam": 0.01}
 OWN = {"signgd": "linf", "ngd": "l2", "muon": "spectral", "adam": "linf"}
@@ -67,32 +68,6 @@ class Size:
 
 SIZES = (Size(4, 10, 24), Size(10, 10, 25), Size(15, 50, 25))
 BATCHES = (1, 8, 64)
-
-
-class UsualOptimizer(torch.optim.Optimizer):
-    """signgd, ngd, muon (momentum 0.9, exact polar factor by SVD) or adam (eps 0), as a torch-style optimizer."""
-
-    def __init__(self, params: list[Tensor], name: str, lr: float) -> None:
-        super().__init__(params, {"lr": lr, "name": name})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            for w in group["params"]:
-                w.sub_(group["lr"] * self._direction(group["name"], w.grad, self.state[w]))
-
-    def _direction(self, name: str, g: Tensor, state: dict[str, Any]) -> Tensor:
-        if name == "signgd":
-            return g.sign()
-        if name == "ngd":
-            return g / g.norm()
-        t = state["t"] = state.get("t", 0) + 1
-        m = state["m"] = state.get("m", torch.zeros_like(g)).lerp(g, 0.1)
-        if name == "muon":
-            u, s, vh = torch.linalg.svd(m, full_matrices=False)
-            return (u * (s > 1e-12 * s[0])) @ vh
-        v = state["v"] = state.get("v", torch.zeros_like(g)).lerp(g * g, 0.05)
-        return (m / (1 - 0.9**t)) / (v / (1 - 0.95**t)).sqrt()
 
 
 def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int) -> float:
@@ -184,16 +159,6 @@ def batched(name: str, data: Data, steps: int) -> list[float]:
     return margins
 
 
-def best_time(work: Callable[[], object]) -> float:
-    """The least of several times, in seconds."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def measure(size: Size, name: str, threads: int) -> Iterator[dict[str, Any]]:
     """Microseconds a step and run of both loops and of the engine in batches, as rows of the bench table."""
     data, steps = size.data(max(BATCHES)), 300
@@ -236,17 +201,18 @@ def main() -> int:
     """Measure, print the ratios, write results/bench/bench.csv."""
     threads = min(os.cpu_count() or 1, 2)
     print(f"{_processor()}, {os.cpu_count()} cores, torch {torch.__version__}; us a step and run, least of {REPEATS}", flush=True)
-    print(f"{'':24}{'':8}{'runs':>5}{'threads':>8}{'usual':>9}{'tight':>9}{'batched':>9}{'x usual':>9}{'x tight':>9}")
+    print(f"{'':28}{'':8}{'runs':>5}{'threads':>8}{'usual':>9}{'tight':>9}{'batched':>10}{'x usual':>9}{'x tight':>9}")
     rows = []
-    for size in SIZES:
-        for name in LEARNING_RATES:
-            for row in measure(size, name, threads):
-                rows.append(row)
-                print(
-                    f"{row['size']:24}{name:8}{row['runs']:5}{row['threads']:8}{row['usual_us']:9.1f}{row['tight_us']:9.1f}"
-                    f"{row['batched_us']:9.2f}{row['ratio_usual']:9.1f}{row['ratio_tight']:9.1f}",
-                    flush=True,
-                )
+    linear = (row for size in SIZES for name in LEARNING_RATES for row in measure(size, name, threads))
+    for row in itertools.chain(linear, network_rows(threads)):
+        rows.append(row)
+        tight = f"{row['tight_us']:9.1f}" if "tight_us" in row else f"{'':9}"
+        ratio = f"{row['ratio_tight']:9.1f}" if "ratio_tight" in row else ""
+        print(
+            f"{row['size']:28}{row['optimizer']:8}{row['runs']:5}{row['threads']:8}{row['usual_us']:9.1f}{tight}"
+            f"{row['batched_us']:10.2f}{row['ratio_usual']:9.1f}{ratio}",
+            flush=True,
+        )
     table = pd.DataFrame(rows).assign(machine=_processor(), cores=os.cpu_count(), torch=torch.__version__)
     numeric = table.select_dtypes("float").columns
     path = Path("results") / "bench" / "bench.csv"

@@ -181,7 +181,7 @@ class _Simulation:
         self.certificate = Certificate() if linear else None
         measures_kkt = problem.model.homogeneous and not linear
         self.kkt = KktRatios(self.objective, problem.model.degree(), problem.kkt_products) if measures_kkt else None
-        self.log_factor = problem.data.x.new_zeros(runs)
+        self.log_factor = self.used_factor = problem.data.x.new_zeros(runs)
         self.agenda = _Agenda(problem, runs)
         self.past: dict[int, Parameters] = {}
         self.later: dict[int, Tensor] = {}
@@ -243,6 +243,7 @@ class _Simulation:
         if not isinstance(schedule, LyuLi):
             return new_state, new_gradient
         kept = new_gradient.log_loss < gradient.log_loss
+        self.used_factor = self.log_factor
         self.log_factor = schedule.adapted(self.log_factor, kept)
         if bool(kept.all()):
             return new_state, new_gradient
@@ -271,7 +272,7 @@ class _Simulation:
         self._check_finite(t, runs)
         c = gradient.per_weight()
         share, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
-        lr = problem.schedule.recorded(t, q) * self.log_factor.exp() if t else torch.full_like(q, torch.nan)
+        lr = problem.schedule.recorded(t, q) * self.used_factor.exp() if t else torch.full_like(q, torch.nan)
         row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
         if problem.test is not None:
             row["test_accuracy"] = accuracy(self.objective.scores(self.parameters, problem.test.x), problem.test.y)
@@ -279,18 +280,19 @@ class _Simulation:
         self.recorded.append(runs.copy())
         self.rows.append(row)
         weights = gradient.weights() if gradient.weights is not None else None
+        mine = torch.from_numpy(runs).to(q.device)
         for label, norm in self.measured.items():
-            upper = self._upper_bound(label, norm, c, last=t == problem.steps)
+            upper = self._upper_bound(label, norm, c, mine, last=t == problem.steps)
             optimum = problem.optima.get(label)
             columns = measure(norm, problem.model.degree(), self.parameters, c, q, upper, optimum)
             if self.kkt is not None and weights is not None:
-                columns["kkt_ratio"] = self.kkt.best(label, norm, self.parameters, c, weights, q)
+                columns["kkt_ratio"] = self.kkt.best(label, norm, self.parameters, c, weights, q, mine)
             if not problem.model.linear:
                 soft = problem.loss.soft_gap(gradient.log_loss + math.log(problem.data.x.shape[1]))
                 columns["soft_margin"] = over_power(soft, columns["param_norm"], problem.model.degree())
             self.norm_rows[label].append(columns)
         if not problem.model.linear and t in self.agenda.fixed:
-            self._compare_with_past(t, torch.from_numpy(runs).to(q.device))
+            self._compare_with_past(t, mine)
         self._keep_parameters(t, runs)
 
     def _compare_with_past(self, t: int, runs: Tensor) -> None:
@@ -308,10 +310,10 @@ class _Simulation:
                 name: block.cpu() for name, block in {**self.parameters, **self.problem.frozen}.items()
             }
 
-    def _upper_bound(self, label: str, norm: ParameterNorm, c: Parameters, last: bool) -> Tensor | None:
+    def _upper_bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor, last: bool) -> Tensor | None:
         if self.certificate is None:
             return None
-        bound = self.certificate.bound(label, norm, c)
+        bound = self.certificate.bound(label, norm, c, runs)
         iterations = self.problem.certificate_iterations
         if not last or iterations == 0:
             return bound

@@ -5,5 +5,9 @@ class BadInput(ValueError):
     """Unusable input. The message is one line that begins with the offending key and says what is allowed."""
 
 
+class NoData(BadInput):
+    """Data that would have to be downloaded, and could not be."""
+
+
 class NotSeparable(ValueError):
     """The classes cannot be separated by the model, so no maximum margin exists."""

@@ -21,6 +21,8 @@ from implicit_bias.norms import ParameterNorm
 
 # Weights below e^-DEEPEST of the largest could not come back within a few iterations.
 DEEPEST = 60.0
+# Products that are kept for the average and the last checkpoint's weights, whether or not there are any.
+STARTS = 2
 
 
 @dataclass
@@ -32,7 +34,7 @@ class KktRatios:
         degree: L.
         products: Jacobian products that a norm may cost at a checkpoint.
         average: Weights averaged over the trajectory, the j-th with a weight of about j^3, as the certificates' are.
-        warm: The best weights of the last checkpoint, by norm.
+        warm: The best weights of each run's last checkpoint, by norm; all 0 where there has been none.
     """
 
     objective: Objective
@@ -48,7 +50,16 @@ class KktRatios:
         share = (AVERAGE_POWER + 1) / (self.count + AVERAGE_POWER)
         self.average = weights if self.average is None else self.average.lerp(weights, share)
 
-    def best(self, label: str, norm: ParameterNorm, parameters: Parameters, c: Parameters, weights: Tensor, q: Tensor) -> Tensor:
+    def best(
+        self,
+        label: str,
+        norm: ParameterNorm,
+        parameters: Parameters,
+        c: Parameters,
+        weights: Tensor,
+        q: Tensor,
+        runs: Tensor | None = None,
+    ) -> Tensor:
         """The largest ratio found under ``norm``, (R,); nan where q <= 0.
 
         Args:
@@ -56,20 +67,26 @@ class KktRatios:
             parameters, q: theta and min m_j.
             c: sum_j w_j grad m_j for the loss gradient's own weights.
             weights: Those weights, (R, pairs, n).
+            runs: The runs whose checkpoint it is, (R,); None for all. What is found for others is forgotten: a run's ratios do
+                not depend on its companions.
         """
         ratio = torch.full_like(q, torch.nan)
         if not bool((q > 0).any()):
             return ratio
         bound = self.degree * q / norm.value(parameters)
         found = _Search(weights, norm.dual(c), c)
-        starts = [w for w in (self.average, self.warm.get(label)) if w is not None] if self.products > 0 else []
-        for start in starts:
-            found.offer(start, norm, self.objective.pull(parameters, start))
-        for _ in range((self.products - len(starts)) // 2):
+        warm = self.warm.get(label, torch.zeros_like(weights))
+        if self.products > 0 and self.average is not None:
+            found.offer(self.average, norm, self.objective.pull(parameters, self.average))
+        if self.products > 1 and label in self.warm:
+            known = warm.sum(dim=(-2, -1)) > 0
+            found.offer(warm, norm, self.objective.pull(parameters, warm), known)
+        for _ in range((self.products - STARTS) // 2):
             slopes = self.objective.push(parameters, norm.direction(found.gradient))
             stepped = _mirror_step(found.weights, slopes, found.dual - bound)
             found.move(stepped, norm, self.objective.pull(parameters, stepped))
-        self.warm[label] = found.best_weights
+        here = (q > 0) if runs is None else (q > 0) & runs
+        self.warm[label] = torch.where(here[:, None, None], found.best_weights, warm)
         return torch.where(q > 0, bound / found.best_dual, ratio)
 
 
@@ -81,10 +98,10 @@ class _Search:
         self.dual = self.best_dual = dual
         self.gradient = gradient
 
-    def offer(self, weights: Tensor, norm: ParameterNorm, gradient: Parameters) -> None:
-        """Start from these weights where they are better."""
+    def offer(self, weights: Tensor, norm: ParameterNorm, gradient: Parameters, known: Tensor | None = None) -> None:
+        """Start from these weights where they are ``known`` (R,), and better."""
         dual = norm.dual(gradient)
-        better = dual < self.dual
+        better = dual < self.dual if known is None else (dual < self.dual) & known
         self.weights = self.best_weights = torch.where(better[:, None, None], weights, self.weights)
         self.gradient = {n: torch.where(better[:, None, None], gradient[n], g) for n, g in self.gradient.items()}
         self.dual = self.best_dual = torch.where(better, dual, self.dual)

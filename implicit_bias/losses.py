@@ -26,18 +26,22 @@ FLOOR = {torch.float64: -600.0, torch.float32: -80.0}
 
 
 class LossTerms(NamedTuple):
-    """Per-sample quantities, with w_ic = -dl_i/dm_ic = shape_ic / size_i * exp(log_total_i).
+    """Per-sample quantities, with weights w_ic = -dl_i/dm_ic = shape_ic * share_i * exp(log_unit).
 
     Attributes:
         shape: In [0, 1] with largest entry 1 in each sample, floored at e^-600 (float32: e^-80); (R, pairs, n).
-        size: sum_c shape_ic, shape (R, n).
-        log_total: log sum_c w_ic, shape (R, n).
-        log_losses: Gives log l_i, shape (R, n); most steps do not need it.
+        share: Shape (R, n), floored likewise.
+        total: sum_c w_ic / exp(log_unit), shape (R, n), at most about 1.
+        log_unit: The scale of each run, shape (R, 1).
+        log_totals: Gives log sum_c w_ic, shape (R, n), without any floor; most steps do not need it.
+        log_losses: Gives log l_i, shape (R, n); likewise.
     """
 
     shape: Tensor
-    size: Tensor
-    log_total: Tensor
+    share: Tensor
+    total: Tensor
+    log_unit: Tensor
+    log_totals: Callable[[], Tensor]
     log_losses: Callable[[], Tensor]
 
 
@@ -48,8 +52,14 @@ class Loss(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def terms(self, u: Tensor) -> LossTerms:
-        """What a gradient needs. ``u`` is overwritten: it becomes ``shape``."""
+    def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
+        """What a gradient needs. ``u`` is overwritten: it becomes ``shape``.
+
+        Args:
+            u: The negative gaps plus ``offset``.
+            offset: What to subtract from every pair of a sample, (R, n); None for nothing. For most losses that is done in one
+                number a sample instead of in all.
+        """
 
     @abstractmethod
     def log_weights(self, u: Tensor) -> Tensor:
@@ -76,19 +86,30 @@ def log_log1p_exp(a: Tensor) -> Tensor:
 
 
 class Softmax(NamedTuple):
-    """shape = exp(u - top) over the pair axis, top the largest u; size = sum shape; a = logsumexp(u) = top + log size."""
+    """shape = exp(u - top) over the pair axis, top the largest u; size = sum shape, so that logsumexp(u) = top + log size."""
 
     shape: Tensor
     size: Tensor
-    a: Tensor
+    top: Tensor
 
 
-def softmax_in_place(u: Tensor) -> Softmax:
-    """The one pass of exponentials that a step needs, in the memory of ``u`` (R, pairs, n): the hot spot of every step."""
+def softmax_in_place(u: Tensor, offset: Tensor | None) -> Softmax:
+    """Of ``u - offset``: the one pass of exponentials that a step needs, in the memory of ``u`` (R, pairs, n), its hot spot."""
     top = u.amax(dim=-2)
     shape = u.sub_(top.unsqueeze(-2)).clamp_(min=FLOOR[u.dtype]).exp_()
-    size = shape.sum(dim=-2)
-    return Softmax(shape, size, size.log().add_(top))
+    return Softmax(shape, shape.sum(dim=-2), top if offset is None else top - offset)
+
+
+def exponential_terms(softmax: Softmax, log_losses: Callable[[], Tensor] | None) -> LossTerms:
+    """The terms of weights w_c = exp(u_c); log l = logsumexp(u) unless given otherwise."""
+    shape, size, top = softmax
+    log_unit = top.amax(dim=-1, keepdim=True)
+    share = (top - log_unit).clamp_(min=FLOOR[top.dtype]).exp_()
+
+    def log_totals() -> Tensor:
+        return size.log().add_(top)
+
+    return LossTerms(shape, share, size * share, log_unit, log_totals, log_losses or log_totals)
 
 
 @LOSSES.register
@@ -101,11 +122,21 @@ class CrossEntropy(Loss):
 
     name: ClassVar[str] = "cross_entropy"
 
-    def terms(self, u: Tensor) -> LossTerms:
-        shape, size, a = softmax_in_place(u)
-        # log(e^a / (1 + e^a)) = min(a, 0) - log(1 + e^-|a|)
-        log_total = a.clamp(max=0).sub_(a.abs().neg_().exp_().log1p_())
-        return LossTerms(shape, size, log_total, lambda: log_log1p_exp(a))
+    def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
+        shape, size, top = softmax_in_place(u, offset)
+        # w_c = shape_c e^top / (1 + size e^top), numerator and denominator divided by e^max(top, 0): no logarithm, no overflow.
+        low = top.clamp(max=0)
+        log_unit = low.amax(dim=-1, keepdim=True)
+        share = (low - log_unit).clamp_(min=FLOOR[top.dtype]).exp_().div_((low - top).exp_().add_(size * low.exp()))
+
+        def a() -> Tensor:
+            return size.log().add_(top)
+
+        def log_totals() -> Tensor:
+            # log(e^a / (1 + e^a)) = min(a, 0) - log(1 + e^-|a|)
+            return a().clamp(max=0).sub_(a().abs().neg_().exp_().log1p_())
+
+        return LossTerms(shape, share, size * share, log_unit, log_totals, lambda: log_log1p_exp(a()))
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u.logsumexp(dim=-2, keepdim=True))
@@ -121,9 +152,8 @@ class Exponential(Loss):
 
     name: ClassVar[str] = "exponential"
 
-    def terms(self, u: Tensor) -> LossTerms:
-        shape, size, a = softmax_in_place(u)
-        return LossTerms(shape, size, a, lambda: a)
+    def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
+        return exponential_terms(softmax_in_place(u, offset), None)
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u
@@ -142,10 +172,11 @@ class PairLogistic(Loss):
 
     name: ClassVar[str] = "pair_logistic"
 
-    def terms(self, u: Tensor) -> LossTerms:
+    def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
+        if offset is not None:
+            u.sub_(offset.unsqueeze(-2))
         log_losses = log_log1p_exp(u)
-        shape, size, log_total = softmax_in_place(u.sub_(softplus(u)))
-        return LossTerms(shape, size, log_total, lambda: log_losses.logsumexp(dim=-2))
+        return exponential_terms(softmax_in_place(u.sub_(softplus(u)), None), lambda: log_losses.logsumexp(dim=-2))
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u)

@@ -58,10 +58,11 @@ class Certificate:
         share = (AVERAGE_POWER + 1) / (self.count + AVERAGE_POWER)
         self.average = {n: b.lerp(c[n], share) for n, b in self.average.items()} if self.average else dict(c)
 
-    def bound(self, label: str, norm: ParameterNorm, c: Parameters) -> Tensor:
-        """The running minimum of N_*(C) and N_*(average), shape (R,)."""
+    def bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor | None = None) -> Tensor:
+        """The running minimum of N_*(C) and N_*(average), shape (R,), over the checkpoints of each run: ``runs`` (R,) are those
+        whose checkpoint it is, None for all."""
         now = torch.minimum(norm.dual(c), norm.dual(self.average))
-        return self.lower(label, now)
+        return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
 
     def lower(self, label: str, value: Tensor) -> Tensor:
         """Take another proven bound into the running minimum."""

@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from implicit_bias.errors import BadInput
+from implicit_bias.errors import BadInput, NoData
 from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK, limit_threads
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def report(request: Request) -> int:
         minutes = sum(figure.minutes.at(request.preset) for figure in figures)
         _say(f"{len(figures)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet")
     failures: dict[str, str] = {}
+    missing: dict[str, str] = {}
     claims: list[Claim] = []
     with Progress() as progress:
         for i, figure in enumerate(figures):
@@ -133,6 +134,8 @@ def report(request: Request) -> int:
                 claims += _make(figure, request, _Titled(progress, f"[{i + 1}/{len(figures)}] {figure.name}"))
             except (KeyboardInterrupt, OSError):
                 raise
+            except NoData as error:
+                missing[figure.name] = str(error)
             except Exception as error:  # one broken figure must not cost the others
                 failures[figure.name] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 if os.environ.get(TRACEBACK):
@@ -140,9 +143,11 @@ def report(request: Request) -> int:
     _write_tables(request, claims)
     _print_claims(claims)
     print(f"report: {request.folder / 'report.md'}", flush=True)
+    if missing:  # no fault of this program, unless the figure was asked for by name
+        _say(f"left out: {', '.join(missing)}: {next(iter(missing.values()))}")
     for name, reason in failures.items():
         _say(f"error: {name}: {reason} (set {TRACEBACK}=1 for the traceback)")
-    return FAILED if failures else DONE
+    return FAILED if failures or (missing and request.only) else DONE
 
 
 def _chosen(only: Sequence[str]) -> list[Figure]:
@@ -220,7 +225,8 @@ def _runs(figure: Figure, request: Request, progress: _Titled) -> tuple[list[Run
     by_key = dict(zip(unique, outcomes, strict=True))
     for outcome in outcomes:
         if outcome.status == "failed":
-            raise RuntimeError(f"a run failed: {outcome.error}")
+            kind = NoData if outcome.error_kind == "no_data" else RuntimeError
+            raise kind(f"a run failed: {outcome.error}")
     runs = []
     for config in configs:
         trajectory = by_key[json.dumps(config, sort_keys=True)].trajectory

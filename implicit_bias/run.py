@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from implicit_bias.errors import BadInput, NotSeparable
+from implicit_bias.errors import BadInput, NoData, NotSeparable
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -170,7 +170,13 @@ def _answer(request: Request) -> int:
         where = f" ({error.filename})" if error.filename else ""
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}{where}")
         return FAILED
-    _show(cells, outcomes, multirun)
+    try:
+        _show(cells, outcomes, multirun)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the sweep's table; the runs themselves are written
+        _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}")
+        return FAILED
     sys.stdout.flush()
     return _report_failures(cells, outcomes, multirun)
 
@@ -205,7 +211,10 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
         done = sum(outcome.status == "done" for outcome in outcomes)
         failed = len(outcomes) - done - skipped
         counts = f"{done} computed, {skipped} finished before, {failed} failed"
-        print_table(sweep_table(good), [counts, *folders])
+        from implicit_bias.sweep.result import write_sweep_table
+
+        table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].config["results_dir"])
+        print_table(sweep_table(good), [counts, *folders, f"table of the sweep: {table}"])
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
         print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *before, *folders])
@@ -229,11 +238,13 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
         return DONE
     if not multirun:
         outcome = failed[0][1]
-        return _complain(_error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "not_separable") else FAILED)
+        return _complain(
+            _error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "no_data", "not_separable") else FAILED
+        )
     _say(f"{len(failed)} of {len(cells)} cells failed:")
     for cell, outcome in failed:
         _say(f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip())
-    all_unusable = len(failed) == len(cells) and all(outcome.error_kind == "bad_input" for _, outcome in failed)
+    all_unusable = len(failed) == len(cells) and all(outcome.error_kind in ("bad_input", "no_data") for _, outcome in failed)
     return BAD_INPUT if all_unusable else FAILED
 
 
@@ -250,7 +261,7 @@ def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
 
 def _error(outcome: Outcome) -> Exception:
     """The exception that tells of a failed cell."""
-    kinds = {"bad_input": BadInput, "not_separable": NotSeparable, "io": OSError}
+    kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError}
     return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
 
 

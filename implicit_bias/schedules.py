@@ -138,7 +138,7 @@ class LyuLi(LossBased):
 
     def adapted(self, log_factor: Tensor, kept: Tensor) -> Tensor:
         """log alpha / lr (R,) after steps that were ``kept`` (R,) or not."""
-        up, down = (torch.as_tensor(f).to(log_factor).log() for f in (self.up, self.down))
+        up, down = (torch.as_tensor(f, dtype=log_factor.dtype, device=log_factor.device).log() for f in (self.up, self.down))
         return log_factor + torch.where(kept, up, -down)
 
 

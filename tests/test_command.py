@@ -56,8 +56,12 @@ Result = Callable[[Config], Outcome]
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Result], list[str]]:
-    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given."""
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Result], list[str]]:
+    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given.
+
+    In an empty folder, where the table of a sweep can be written.
+    """
+    monkeypatch.chdir(tmp_path)
 
     def install(result: Result) -> list[str]:
         commands = []
@@ -456,10 +460,10 @@ def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[st
 def test_many_folders_are_counted_not_listed(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(outcome)
     assert main(["-m", "seed=range(30)"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "30 computed, 0 finished before, 0 failed",
-        "30 folders in results/runs",
-    ]
+    *_, counts, folders, table = capsys.readouterr().out.splitlines()
+    assert counts == "30 computed, 0 finished before, 0 failed"
+    assert folders == "30 folders in results/runs"
+    assert table.startswith("table of the sweep: results/sweeps/")
 
 
 def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -568,3 +572,20 @@ def test_ctrl_c_in_the_middle_of_a_real_run(tmp_path: Path) -> None:
         assert one_line(process.stderr.read()).startswith("interrupted")
     runs = tmp_path / "out" / "runs"
     assert not runs.exists() or list(runs.iterdir()) == []
+
+
+def test_a_sweep_leaves_one_table_with_a_row_a_cell_and_norm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = ["-m", "optimizer=signgd,muon", "schedule.lr=0.1,0.2", "seed=1,2", "steps=20", "reference=none", "dataset.dim=6"]
+    assert main([*sweep, "dataset.num_classes=3", f"results_dir={tmp_path}"]) == 0
+    (path,) = tmp_path.glob("sweeps/*/table.csv")
+    assert str(path) in capsys.readouterr().out
+    table = pd.read_csv(path)
+    assert len(table) == 8 * 5
+    assert not table.duplicated(["optimizer", "schedule.lr", "seed", "norm"]).any()
+    row = table[(table["optimizer"] == "muon") & (table["schedule.lr"] == 0.2) & (table["seed"] == 2) & table["own"]].iloc[0]
+    summary = pd.read_csv(tmp_path / "runs" / row["folder"] / "summary.csv").set_index("norm")
+    assert row["norm"] == "spectral"
+    assert row["margin"] == summary.loc["spectral", "margin"]
+    assert row["wall_seconds"] > 0
+    assert main([*sweep, "dataset.num_classes=3", f"results_dir={tmp_path}"]) == 0
+    assert len(list(tmp_path.glob("sweeps/*"))) == 1  # the same sweep, the same table

@@ -81,7 +81,7 @@ BAD = [
     ("schedule.lr=nan", "schedule.lr=nan: must be 'auto' or a number > 0"),
     ("schedule.lr=inf", "schedule.lr=inf: must be 'auto' or a number > 0"),
     ("schedule.lr=true", "schedule.lr=true: must be 'auto' or a number > 0"),
-    ("schedule.power=-1", "schedule.power=-1: must be a number >= 0"),
+    ("schedule.power=-1", "schedule.power=-1: must be 'auto' or a number >= 0"),
     ("schedule=constant schedule.power=1", "schedule.power=1: schedule=constant has no such key"),
     ("schedule=loss_based", "schedule=loss_based: steps of optimizer=muon do not shrink with the loss; allowed: schedule="),
     ("dataset.num_classes=1", "dataset.num_classes=1: must be an integer >= 2"),
@@ -100,7 +100,7 @@ BAD = [
     ("model.init=ones", "model.init=ones: must be "),
     ("precision=float16", "precision=float16: must be float64 or float32"),
     ("device=tpu", "device=tpu: must be auto, cpu or cuda"),
-    ("reference=maybe", "reference=maybe: must be exact, certified or none"),
+    ("reference=maybe", "reference=maybe: must be auto, exact, certified or none"),
     ("force=1", "force=1: must be true or false"),
     ("log=5", "log: is a group of keys, not a value; allowed: log.norms, log.points"),
     ("log={points: 5}", "log: is a group of keys, not a value"),
@@ -159,7 +159,8 @@ def test_cuda_without_a_gpu_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_yaml_defaults_are_those_of_the_registered_class(group: str, option: str) -> None:
     written = yaml.safe_load((config_directory() / group / f"{option}.yaml").read_text())
-    declared = {name: field.default for name, field in hyper_fields(REGISTRIES[group].get(option)).items()}
+    fields = hyper_fields(REGISTRIES[group].get(option))
+    declared = {name: list(f.default) if isinstance(f.default, tuple) else f.default for name, f in fields.items()}
     assert written == {"name": option, **declared} | ({"seed": "${seed}"} if "seed" in declared else {})
     assert groups()[group][option].help
 
@@ -269,7 +270,7 @@ def test_a_sweep_is_the_product_in_order_with_interpolations_resolved_in_each_ce
         ("schedule.lr=choice(.01,.1)", "schedule.lr", [0.01, 0.1]),
         ("schedule.power=range(0.5,2,0.5)", "schedule.power", [0.5, 1.0, 1.5]),
         ("log.norms=[l1],[l2,linf]", "log.norms", [["l1"], ["l2", "linf"]]),
-        ("optimizer=glob(muon*)", "optimizer", ["muon", "muon_ns"]),
+        ("optimizer=glob(muon*)", "optimizer", ["muon", "muon_adam", "muon_ns", "muon_signum"]),
         ("optimizer=glob(*,exclude=[*d*,*n*,*s*])", "optimizer", None),
         ("schedule.lr=.1,0.1", "schedule.lr", [0.1]),
         ("seed=sort(3,1,2)", "seed", [1, 2, 3]),

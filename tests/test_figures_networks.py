@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from implicit_bias.figures.base import Claim, Figure, Run
+from implicit_bias.figures.curves import at_end, means, over_seeds, separated, tidy, told
 from implicit_bias.figures.fan_fig3 import PANELS, FanFig3, first_positive
 from implicit_bias.figures.flavors_adam import ADAMS, GD, SIGN, FlavorsAdam, repeated
 from implicit_bias.figures.flavors_shampoo import FlavorsShampoo, learning_rate
@@ -16,7 +17,6 @@ from implicit_bias.figures.flavors_teacher_student import NORMS, OWN, SCALES, Fl
 from implicit_bias.figures.kkt_examples import EXAMPLES, better_points, blocks_of, flow, noisy, smallest_gap, squared_norm
 from implicit_bias.figures.kkt_not_optimal import FLOW, LOWER, NOISE, RANDOM, KktNotOptimal, escape_slope
 from implicit_bias.figures.lyu_li_schedule import LyuLiSchedule, largest_dip
-from implicit_bias.figures.networks import at_end, means, over_seeds, separated, tidy, told
 
 STEPS = (1, 10, 100)
 

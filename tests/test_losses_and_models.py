@@ -128,7 +128,7 @@ def test_log_loss_reaches_ten_thousand_below_zero_in_that_test() -> None:
     for loss in PLAIN:
         terms = LOSSES.get(loss)().terms(deep.clone())
         assert terms.log_losses().tolist() == [[-12345.0] * 3]
-        assert terms.log_total.tolist() == [[-12345.0] * 3]
+        assert terms.log_totals().tolist() == [[-12345.0] * 3]
 
 
 def test_log_log1p_exp_is_smooth_across_its_branches() -> None:

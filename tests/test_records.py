@@ -81,6 +81,22 @@ CHANGES = [
     "log.points=30",
     "log.weights=all",
     "log.kkt_iters=5",
+    "log.levels=2",
+    "stop_log10_loss=-8",
+    "schedule=lyu_li",
+    "schedule=lyu_li schedule.up=2",
+    "model=mlp",
+    "model=mlp model.width=5",
+    "model=mlp model.frozen=[layer1]",
+    "model=cnn",
+    "model=cnn model.channels=[4]",
+    "model=diagonal",
+    "model=diagonal model.depth=3",
+    "optimizer=muon_signum",
+    "optimizer=muon_signum optimizer.ratio=0.5",
+    "optimizer=muon_signum optimizer.matrices=[]",
+    "optimizer=muon_adam",
+    "optimizer=shampoo",
 ]
 RUNTIME = ["device=cpu", "results_dir=elsewhere", "name=other", "force=true", "progress=off"]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from implicit_bias.datasets.base import DATASETS, Dataset
 from implicit_bias.datasets.handwritten import NUM_DIGITS, HandwrittenDigits, Images, block_means
-from implicit_bias.errors import BadInput
+from implicit_bias.errors import BadInput, NoData
 from implicit_bias.registry import hyper
 
 LARGEST_PIXEL = 255.0
@@ -218,7 +218,7 @@ def fetch(name: str, folder: Path) -> bytes:
         failures.append(f"{mirror}: wrong checksum")
     own = os.environ.get("IMPLICIT_BIAS_DATA")
     searched = f"{own} or {folder}" if own else str(folder)
-    raise BadInput(
+    raise NoData(
         f"dataset=mnist: no MNIST files in {searched}, and the download failed ({'; '.join(failures)}); put"
         f" {' and '.join(SHA256)} from {MIRRORS[0]} into {folder},"
         " or set IMPLICIT_BIAS_DATA to a folder that has them"

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.networks import at_end, band, means, over_seeds, tidy, told
+from implicit_bias.figures.curves import at_end, band, means, over_seeds, tidy, told
 from implicit_bias.figures.style import GREY, legend_below, log_axis, optimizer_look, panels
 
 PLAIN, MOMENTUM = ("signgd", "ngd", "spectral_gd"), ("signum", "nmgd", "muon")

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.networks import at_end, band, log_loss_axis, means, separated, tidy, told
+from implicit_bias.figures.curves import at_end, band, log_loss_axis, means, separated, tidy, told
 from implicit_bias.figures.style import legend_below, log_axis, norm_look, optimizer_look, panels
 
 METHODS = {

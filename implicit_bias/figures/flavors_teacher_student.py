@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.networks import told
+from implicit_bias.figures.curves import told
 from implicit_bias.figures.style import Look, legend_below, log_axis, norm_look, optimizer_look, panels
 
 # For coordinate descent auto, about 3 here, is too large: runs from the smaller starts diverge.

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.networks import at_end, means, separated, tidy, told
+from implicit_bias.figures.curves import at_end, means, separated, tidy, told
 from implicit_bias.figures.style import Look, legend_below, log_axis, panels
 
 SCHEDULES = {"loss-based": ("schedule=lyu_li", "schedule.lr=0.1"), "constant": ("schedule=constant", "schedule.lr=0.01")}

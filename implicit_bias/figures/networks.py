@@ -1,70 +1,145 @@
-"""What the figures of networks share: a tidy table of their runs, and curves with the spread over seeds as a band."""
+"""What the figures of homogeneous networks have in common: their problems, how runs are read at a loss, how spreads are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from implicit_bias.figures.base import Run
-from implicit_bias.figures.style import Look, log_spaced
+from implicit_bias.figures.base import PerPreset, Preset, Run
+from implicit_bias.figures.style import Look, log_axis
+from implicit_bias.sweep.plan import own_label
 
-COLUMNS = ("log_loss", "accuracy", "test_accuracy", "margin")
+#: The loss at which every method is compared, as in the paper: log10.
+TARGET = -8.0
+#: Loss levels, a decade.
+LEVELS = 2
+NORMS = ("l2", "linf", "spectral", "hybrid0.1")
+SEEDS = PerPreset(smoke=2, default=4, paper=10)
+#: Steps after which a run that has not reached the target is given up.
+STEPS = PerPreset(smoke=60, default=12_000, paper=100_000)
+#: Adam's averages as in the independent reproduction.
+ADAM = "optimizer.beta2=0.99"
+SHEET = "independent reproduction (numpy) of Gronich and Vardi, arXiv 2602.16340, not the paper's numbers"
+
+_DATA = PerPreset(
+    smoke=["dataset=digits", "dataset.samples=24", "dataset.pixels=4", "model.width=8"],
+    default=["dataset=digits", "dataset.samples=128", "model.width=32"],
+    paper=["dataset=mnist", "dataset.samples=2048", "model.width=64"],
+)
+_DATA_IN_WORDS = PerPreset(
+    smoke="24 digits of 4 x 4 pixels, width 8",
+    default="128 of scikit-learn's digits (8 x 8 pixels; the paper: 2,048 of MNIST's), width 32",
+    paper="2,048 of MNIST's digits, width 64 (the paper's is not known)",
+)
 
 
-def tidy(runs: Iterable[Run], methods: Iterable[str], norms: Sequence[str]) -> pd.DataFrame:
-    """method, seed, norm, step and COLUMNS of every record after step 0, one method a run; what was not measured is empty."""
+def problem(preset: Preset) -> list[str]:
+    """The two-layer network of the paper's Figure 1 on even against odd digits. Equal lists make equal runs, which are shared."""
+    return [*_DATA.at(preset), f"steps={STEPS.at(preset)}", f"seed=range(1,{SEEDS.at(preset) + 1})"]
+
+
+def problem_in_words(preset: Preset) -> str:
+    """Data, width and seeds, for captions."""
+    return f"{_DATA_IN_WORDS.at(preset)}, {SEEDS.at(preset)} seeds (data and start)"
+
+
+def method(name: str) -> list[str]:
+    """The overrides of an optimizer as all these figures use it."""
+    return [f"optimizer={name}", *([ADAM] if name in ("adam", "muon_adam") else [])]
+
+
+def at_levels(run: Run, deepest: float = TARGET) -> pd.DataFrame:
+    """The first row of each norm below every loss level down to ``deepest``, with the columns `level` (log10) and `optimizer`.
+
+    Levels that were jumped over or never reached are left out.
+    """
+    rows = run.trajectory
+    depth = -rows["log_loss"].to_numpy() / np.log(10)
     parts = []
-    for run, method in zip(runs, methods, strict=True):
-        rows = run.trajectory[(run.trajectory["step"] > 0) & run.trajectory["norm"].isin(norms)]
-        kept = {column: rows.get(column, np.nan) for column in COLUMNS}
-        parts.append(pd.DataFrame({"method": method, "seed": rows["seed"], "norm": rows["norm"], "step": rows["step"], **kept}))
-    return pd.concat(parts, ignore_index=True)
+    for j in range(round(-deepest * LEVELS) + 1):
+        below = rows[depth >= j / LEVELS]
+        if len(below):
+            first = below[below["step"] == below["step"].min()]
+            parts.append(first.assign(level=-j / LEVELS))
+    return pd.concat(parts, ignore_index=True).assign(optimizer=run.config["optimizer"]["name"], own=own_label(dict(run.config)))
 
 
-def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """mean, least and largest of a column over the seeds, by step, where every seed has a record."""
-    groups = rows.groupby("step")[column]
-    table = groups.agg(["mean", "min", "max", "count"])
-    return table[table["count"] == rows["seed"].nunique()]
+def at_end(run: Run) -> pd.DataFrame:
+    """The rows of a run's last record, with `optimizer`, its `own` norm and `log10_loss`."""
+    last = run.trajectory[run.trajectory["step"] == run.trajectory["step"].max()]
+    log10_loss = last["log_loss"] / np.log(10)
+    return last.assign(optimizer=run.config["optimizer"]["name"], own=own_label(dict(run.config)), log10_loss=log10_loss)
 
 
-def band(axis: Axes, rows: pd.DataFrame, column: str, look: Look, **keywords: Any) -> None:
-    """The mean over seeds as a curve, from least to largest as a band."""
-    curve = over_seeds(rows, column)
-    if len(curve):
-        axis.plot(curve.index, curve["mean"], **{**look.plot(log_spaced(curve.index, 6)), **keywords})
-        axis.fill_between(curve.index, curve["min"], curve["max"], color=look.color, alpha=0.15, lw=0)
+def over_seeds(
+    table: pd.DataFrame, column: str, *, by: Sequence[str] = ("optimizer", "norm")
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean and standard deviation over seeds, as tables of the first key by the second."""
+    cells = table.groupby(list(by))[column]
+    return cells.mean().unstack(), cells.std().fillna(0).unstack()
 
 
-def at_end(table: pd.DataFrame, column: str) -> pd.Series:
-    """The column at the last step of every (method, norm, seed)."""
-    return table.sort_values("step").groupby(["method", "norm", "seed"])[column].last()
+def shares(table: pd.DataFrame, column: str = "margin") -> pd.DataFrame:
+    """``table`` with `share`: the margin over the best of its norm and seed, which makes hard and easy data comparable."""
+    best = table.groupby(["norm", "seed"])[column].transform("max")
+    return table.assign(share=table[column] / best)
 
 
-def means(values: pd.Series, norm: str) -> Mapping[str, tuple[float, float]]:
-    """Mean and standard deviation over seeds of each method, under a norm, of what :func:`at_end` gives."""
-    mine = values.xs(norm, level="norm").groupby("method")
-    return {str(m): (float(v.mean()), float(v.std(ddof=0))) for m, v in mine}
+def winners(table: pd.DataFrame, norm: str) -> list[str]:
+    """The optimizer of the largest margin under a norm, seed by seed."""
+    rows = table[table["norm"] == norm]
+    wide = rows.pivot(index="seed", columns="optimizer", values="margin").dropna(how="all")
+    return [str(name) for name in wide.idxmax(axis=1)]
 
 
-def told(measured: Mapping[str, tuple[float, float]], names: Mapping[str, str] | None = None, digits: int = 3) -> str:
-    """``Muon 1.98 +- 0.09, NGD ...``, the largest mean first."""
-    ordered = sorted(measured, key=lambda m: -measured[m][0])
-    words = names or {}
-    return ", ".join(f"{words.get(m, m)} {measured[m][0]:.{digits}g} +- {measured[m][1]:.1g}" for m in ordered)
+def band(axis: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, *, marked: bool = True, every: int = 3) -> None:
+    """Geometric or plain mean over seeds as a line, and all seeds between least and largest as a band.
+
+    On a log axis, which has to be set before, the mean is geometric and points where some seed is not positive are left out.
+    Points that not all seeds have are left out too: their mean would jump.
+    """
+    logarithmic = axis.get_yscale() == "log"
+    wide = rows.pivot_table(index=x, columns="seed", values=y).dropna()
+    if logarithmic:
+        wide = wide[(wide > 0).all(axis=1)]
+    if wide.empty:
+        return
+    values = wide.to_numpy(float)
+    mean = np.exp(np.log(values).mean(axis=1)) if logarithmic else values.mean(axis=1)
+    at = wide.index.to_numpy(float)
+    axis.fill_between(at, values.min(axis=1), values.max(axis=1), color=look.color, alpha=0.13, lw=0)
+    axis.plot(at, mean, **look.plot(range(0, len(at), every) if marked else None))
 
 
-def separated(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows from where every seed has a positive margin to the end."""
-    worst = rows.groupby("step")["margin"].min()
-    bad = worst.index[worst <= 0]
-    return rows[rows["step"] > (bad.max() if len(bad) else 0)]
+def dots(axis: Axes, groups: Mapping[str, pd.DataFrame], order: Sequence[str], looks: Mapping[str, Look], column: str) -> None:
+    """Each group at one place of the x axis: for every optimizer of ``order`` the geometric mean over seeds and their range."""
+    width = 0.72
+    for place, rows in enumerate(groups.values()):
+        for i, name in enumerate(order):
+            values = rows[rows["optimizer"] == name][column].to_numpy(float)
+            values = values[values > 0]
+            if not len(values):
+                continue
+            at = place + width * ((i + 0.5) / len(order) - 0.5)
+            axis.plot([at, at], [values.min(), values.max()], color=looks[name].color, lw=1.1, alpha=0.7)
+            axis.plot(at, np.exp(np.log(values).mean()), looks[name].marker, color=looks[name].color, ms=4.2)
+    axis.set_xticks(range(len(groups)), list(groups))
+    axis.set_xlim(-0.5, len(groups) - 0.5)
+    axis.tick_params(axis="x", length=0)
+    axis.grid(False, axis="x")
 
 
-def log_loss_axis(axis: Axes) -> None:
-    """An axis of log10 loss, labelled as such."""
-    axis.set_ylabel(r"$\log_{10}$ loss")
+def log_where_drawn(axis: Axes, which: str) -> None:
+    """A log axis, if there is anything on it; an empty one has no positive limits."""
+    if any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axis.lines):
+        log_axis(axis, which)
+
+
+def mean_and_spread(values: Sequence[float] | np.ndarray | pd.Series, digits: int = 3) -> str:
+    """``0.157 ± 0.012``, with ``digits`` significant digits."""
+    array = np.asarray(values, dtype=float)
+    spread = array.std(ddof=1) if len(array) > 1 else 0.0
+    return f"{array.mean():.{digits}g} ± {spread:.2g}"

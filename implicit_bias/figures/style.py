@@ -82,6 +82,7 @@ NORM_LOOKS = {
     "nuclear": Look("nuclear", "#CC79A7", "^"),
     "l1": Look(r"$\ell_1$", "#D55E00", "v"),
     "row": Look("row", "#8C510A", "P"),
+    "hybrid0.1": Look("hybrid", "#7B3294", "*"),
 }
 
 DASHED, DOTTED, DASHDOT = (0, (4, 1.6)), (0, (1, 1.3)), (0, (4, 1.4, 1, 1.4))
@@ -96,10 +97,12 @@ OPTIMIZER_LOOKS = {
     "spectral_gd": Look("Spectral-GD", "#009E73", "D"),
     "muon": Look("Muon", "#00563F", "D", DASHED),
     "muon_ns": Look("Muon, Newton-Schulz", "#6CCB9F", "d", DASHDOT),
+    "muon_signum": Look("Muon-Signum", "#1B7F9C", "D", DOTTED),
+    "muon_adam": Look("Muon-Adam", "#3F51B5", "X", DOTTED),
+    "shampoo": Look("Shampoo", "#8BC34A", "d", DOTTED),
     "nucgd": Look("NucGD", "#CC79A7", "^"),
     "coordinate_descent": Look("coordinate descent", "#D55E00", "v"),
     "row_gd": Look("RowGD", "#8C510A", "P"),
-    "shampoo": Look("Shampoo", "#2FB67C", "d", DOTTED),
     "nsd": Look("NSD", "#000000", "p"),
     "nmd": Look("NMD", "#4D4D4D", "p", DASHED),
     "sd": Look("SD", "#999999", "p", DOTTED),

@@ -15,11 +15,13 @@ class Activation:
 
     Attributes:
         apply: (z, q, slope) to s(z); q and slope are read by those that need them.
+        monotone: Whether s never falls, so that it commutes with a maximum.
         order: q -> p with s(c z) = c^p s(z) for c > 0; None where there is no such p.
     """
 
     apply: Callable[[Tensor, float, Tensor | float], Tensor]
     order: Callable[[float], float] | None
+    monotone: bool = True
 
 
 def _leaky(z: Tensor, slope: Tensor | float) -> Tensor:
@@ -33,7 +35,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "leaky_relu": Activation(lambda z, q, slope: _leaky(z, slope), lambda q: 1.0),
     "squared_relu": Activation(lambda z, q, slope: z.relu().square(), lambda q: 2.0),
     "relu_power": Activation(lambda z, q, slope: z.relu().pow(q), lambda q: q),
-    "quadratic": Activation(lambda z, q, slope: z.square(), lambda q: 2.0),
+    "quadratic": Activation(lambda z, q, slope: z.square(), lambda q: 2.0, monotone=False),
     "sigmoid": Activation(lambda z, q, slope: z.sigmoid(), None),
     "tanh": Activation(lambda z, q, slope: z.tanh(), None),
 }

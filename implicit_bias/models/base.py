@@ -50,22 +50,22 @@ class Gradient:
 
     Attributes:
         blocks: Gradient of L, one scaled tensor a block.
-        log_totals: log sum_c w_ic of every sample, shape (R, n).
+        total: sum_c w_ic exp(-log_unit) of every sample, shape (R, n), where -grad L = (1 / n) sum_ic w_ic grad m_ic.
+        log_unit: The scale of the totals, shape (R, 1).
         log_losses: Gives the log loss of every sample, shape (R, n).
         weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
     """
 
     blocks: dict[str, Scaled]
-    log_totals: Tensor
+    total: Tensor
+    log_unit: Tensor
     log_losses: Callable[[], Tensor]
     weights: Callable[[], Tensor] | None = None
 
     @cached_property
     def log_weight(self) -> Tensor:
-        """log of the mean over samples of sum_c w_ic, shape (R,), where -grad L = (1 / n) sum_ic w_ic grad m_ic; computed when
-        first asked for.
-        """
-        return log_mean(self.log_totals)
+        """log of the mean over samples of sum_c w_ic, shape (R,); computed when first asked for."""
+        return self.total.mean(dim=-1).log() + self.log_unit.squeeze(-1)
 
     @cached_property
     def log_loss(self) -> Tensor:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.errors import BadInput
+from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.base import MODELS
 from implicit_bias.models.layered import Layered
 from implicit_bias.models.network import Shape
@@ -70,31 +72,48 @@ class CNN(Layered):
             shapes[f"bias{last}"] = Shape(1, outputs, features)
         return shapes
 
-    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def prepared(self, x: Tensor) -> Tensor:
+        """The patches of the first convolution, see :meth:`_patches`."""
         side = math.isqrt(x.shape[-1])
-        h = x.mT.unflatten(1, (1, side, side))  # (runs, channels, rows, columns, samples)
-        for j in range(1, len(self.channels) + 1):
-            patches = self._patches(h)
-            rows, columns, samples = patches.shape[-3:]
-            z = blocks[f"layer{j}"] @ patches.flatten(start_dim=2)
-            if self.has_bias(j):
-                z = z + blocks[f"bias{j}"].mT
-            h = self._pooled(self.activate(z).unflatten(-1, (rows, columns, samples)))
+        return self._patches(x.mT.unflatten(1, (1, side, side)))
+
+    def forward(self, blocks: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        h = self._convolved(blocks, 1, inputs)
+        for j in range(2, len(self.channels) + 1):
+            h = self._convolved(blocks, j, self._patches(h))
         last = self.layer_count()
         f = blocks[f"layer{last}"] @ h.flatten(start_dim=1, end_dim=3)
         return f + blocks[f"bias{last}"].mT if self.has_bias(last) else f
 
+    def _convolved(self, blocks: Mapping[str, Tensor], j: int, patches: Tensor) -> Tensor:
+        """Layer j with its activation and pooling: (R, channels, rows, columns, m)."""
+        z = blocks[f"layer{j}"] @ patches.flatten(start_dim=2)
+        if self.has_bias(j):
+            z = z + blocks[f"bias{j}"].mT
+        z = z.unflatten(-1, patches.shape[2:])
+        if self._monotone():
+            return self.activate(self._pooled(z))  # the same where pooling takes maxima, on a quarter of the numbers
+        return self._pooled(self.activate(z))
+
+    def _monotone(self) -> bool:
+        falls = self.activation == "leaky_relu" and bool(torch.as_tensor(self.slope).lt(0).any())
+        return self.pool == "max" and ACTIVATIONS[self.activation].monotone and not falls
+
     def _patches(self, h: Tensor) -> Tensor:
-        """(R, c, rows, columns, m) to (R, c * kernel * kernel, rows', columns', m): every patch as a column."""
+        """(R, c, rows, columns, m) to (R, c * kernel * kernel, 4, rows', columns', m): every patch as a column.
+
+        Patches stand by their place in the 2 x 2 cell that is pooled, so that pooling is a reduction over whole arrays; without
+        pooling there is one place. A last odd row or column is left out.
+        """
         windows = h.unfold(2, self.kernel, 1).unfold(3, self.kernel, 1)  # (R, c, rows', columns', m, kernel, kernel)
-        return windows.permute(0, 1, 5, 6, 2, 3, 4).flatten(start_dim=1, end_dim=3)
+        cell = 1 if self.pool == "none" else 2
+        rows, columns = windows.shape[2] // cell, windows.shape[3] // cell
+        cells = windows[:, :, : cell * rows, : cell * columns].unflatten(3, (columns, cell)).unflatten(2, (rows, cell))
+        return cells.permute(0, 1, 7, 8, 3, 5, 2, 4, 6).flatten(start_dim=4, end_dim=5).flatten(start_dim=1, end_dim=3)
 
     def _pooled(self, h: Tensor) -> Tensor:
-        if self.pool == "none":
-            return h
-        rows, columns = h.shape[2] // 2, h.shape[3] // 2
-        cells = h[:, :, : 2 * rows, : 2 * columns].unflatten(3, (columns, 2)).unflatten(2, (rows, 2))
-        return cells.amax(dim=(3, 5)) if self.pool == "max" else cells.mean(dim=(3, 5))
+        """The maximum (its derivative is that of the first place where it is attained) or mean over the places of a cell."""
+        return h.mean(dim=2) if self.pool == "average" else h.max(dim=2).values
 
     def _sides(self, side: int) -> list[int]:
         """Rows of the image after each convolution and its pooling."""

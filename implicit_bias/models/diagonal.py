@@ -32,8 +32,8 @@ class Diagonal(Network):
     def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
         return {name: Shape(outputs, dim, dim) for name in self.block_names()}
 
-    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return math.prod((blocks[name] for name in self.block_names()[1:]), start=blocks["layer1"]) @ x.mT
+    def forward(self, blocks: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        return math.prod((blocks[name] for name in self.block_names()[1:]), start=blocks["layer1"]) @ inputs
 
     def _degree(self) -> float | str:
         return float(len(set(self.block_names()) - set(self.frozen_blocks())))

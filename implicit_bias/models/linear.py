@@ -77,6 +77,7 @@ class LinearObjective(Objective):
         self.label = data.is_label()
         self.sign = torch.ones_like(self.label, dtype=data.x.dtype).masked_fill(self.label, -1.0)
         self.buffer: Tensor | None = None
+        self.at_label = data.y.flatten()
         self.floor = FLOOR[data.x.dtype]
         self.underflow = UNDERFLOW[data.x.dtype]
         self.smallest_row = SMALLEST_ROW[data.x.dtype] * float(data.x.abs().max())
@@ -90,19 +91,31 @@ class LinearObjective(Objective):
         self.support = ~zero.all(dim=1, keepdim=True) if self.sparse else None
 
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self._negative_gaps(parameters[WEIGHT], None)
+        return self._negative_gaps(parameters[WEIGHT])
 
     def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
         w = parameters[WEIGHT]
         if self.buffer is None or self.buffer.shape[0] != w.shape[0]:
-            self.buffer = w.new_empty(w.shape[0], w.shape[1], self.x.shape[1])
-        terms = self.loss.terms(self._negative_gaps(w, self.buffer))
+            self._prepare(w)
+        assert self.buffer is not None
+        z = torch.bmm(w, self.x_t.expand(w.shape[0], -1, -1), out=self.buffer)
+        entries = z.view(-1)
+        own = entries.index_select(0, self.at_label).view(w.shape[0], -1)
+        entries.index_fill_(0, self.at_label, -math.inf)
+        terms = self.loss.terms(z, own)
         block = self._shallow(terms)
         if block is None:
             block = self._deep(w, terms)
         if self.sparse:
             block = self._without_underflow(block, w, terms)
-        return Gradient({WEIGHT: block}, terms.log_total, terms.log_losses)
+        return Gradient({WEIGHT: block}, terms.total, terms.log_unit, terms.log_losses)
+
+    def _prepare(self, w: Tensor) -> None:
+        """Memory for the scores of so many runs, and where in it those of the labels are."""
+        runs, k, n = w.shape[0], w.shape[1], self.x.shape[1]
+        self.buffer = w.new_empty(runs, k, n)
+        run, sample = (torch.arange(count, device=w.device) for count in (runs, n))
+        self.at_label = (run[:, None] * (k * n) + self.data.y.expand(runs, -1) * n + sample).flatten()
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
         log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT
@@ -119,13 +132,11 @@ class LinearObjective(Objective):
     def push(self, parameters: Mapping[str, Tensor], tangent: Mapping[str, Tensor]) -> Tensor:
         return -self.negative_gaps(tangent).masked_fill(self.label, 0.0)
 
-    def _negative_gaps(self, w: Tensor, out: Tensor | None) -> Tensor:
-        """W x - (W x)_y with -inf at the label, into ``out`` or new memory."""
+    def _negative_gaps(self, w: Tensor) -> Tensor:
+        """W x - (W x)_y with -inf at the label."""
         # One batched product for shared data too (a single large one is faster, but rounds differently): a run gives the
-        # same bits
-        # alone and in any batch.
-        x_t = self.x_t.expand(w.shape[0], -1, -1)
-        z = torch.bmm(w, x_t) if out is None else torch.bmm(w, x_t, out=out)
+        # same bits alone and in any batch.
+        z = torch.bmm(w, self.x_t.expand(w.shape[0], -1, -1))
         index = self.index.expand(z.shape[0], 1, -1)
         return z.sub_(z.gather(-2, index)).scatter_(-2, index, -math.inf)
 
@@ -133,16 +144,12 @@ class LinearObjective(Objective):
 
     def _shallow(self, terms: LossTerms) -> Scaled | None:
         """One scale a run, no further exponentials of size (k, n); None when some class row is too small for it."""
-        log_unit = terms.log_total.amax(dim=-1, keepdim=True)
-        total = (terms.log_total - log_unit).clamp_(min=self.floor).exp_()
-        coefficients = terms.shape.mul_((total / terms.size).unsqueeze(-2))
-        own = total.neg_().unsqueeze(-2)
-        coefficients.scatter_(-2, self.index.expand_as(own), own)
+        coefficients = terms.shape.mul_(terms.share.unsqueeze(-2))
+        coefficients.view(-1).index_copy_(0, self.at_label, terms.total.neg().view(-1))
         mantissa = self._times_x(coefficients)
         if bool(mantissa.abs().amax(dim=-1).amin() < self.smallest_row):
             return None
-        scale = (log_unit - self.log_n).unsqueeze(-1).expand(-1, coefficients.shape[-2], 1)
-        return Scaled(mantissa, scale)
+        return Scaled(mantissa, (terms.log_unit - self.log_n).unsqueeze(-1))
 
     def _deep(self, w: Tensor, terms: LossTerms) -> Scaled:
         """One scale a class row: rows may be e^-100000 apart."""
@@ -152,7 +159,7 @@ class LinearObjective(Objective):
         return Scaled(self._times_x(coefficients), row_scale - self.log_n)
 
     def _log_p(self, w: Tensor, terms: LossTerms) -> Tensor:
-        return torch.where(self.label, terms.log_total.unsqueeze(-2), self.loss.log_weights(self._negative_gaps(w, None)))
+        return torch.where(self.label, terms.log_totals().unsqueeze(-2), self.loss.log_weights(self._negative_gaps(w)))
 
     def _times_x(self, coefficients: Tensor) -> Tensor:
         # The same memory as in the product with W, seen as (n, d): half the data to keep in the cache, and the faster kernel.

@@ -39,8 +39,8 @@ class MLP(Layered):
                 shapes[f"bias{j}"] = Shape(1, sizes[j], sizes[j - 1])
         return shapes
 
-    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        h = x.mT
+    def forward(self, blocks: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        h = inputs
         for j in range(1, self.depth + 1):
             z = blocks[f"layer{j}"] @ h
             if self.has_bias(j):

@@ -88,9 +88,13 @@ class Network(Model):
     def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
         """The shape of every block for samples of ``dim`` features."""
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """What ``forward`` reads of samples x (R or 1, m, d), computed once: by default their transpose (R or 1, d, m)."""
+        return x.mT
+
     @abstractmethod
-    def forward(self, blocks: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """f_c(x_i) from blocks (R, p, q) and samples x (R or 1, m, d): (R, outputs, m)."""
+    def forward(self, blocks: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """f_c(x_i) from blocks (R, p, q) and prepared samples: (R, outputs, m)."""
 
     @abstractmethod
     def _degree(self) -> float | str:
@@ -192,23 +196,31 @@ class NetworkObjective(Objective):
         self.index = data.y.unsqueeze(-2)
         self.sign = (2 * data.y - 1).to(data.x.dtype).unsqueeze(-2)
         self.log_n = math.log(data.x.shape[1])
+        self.inputs = network.prepared(data.x)
 
     def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return self.network.forward({**parameters, **self.frozen}, x)
+        return self.network.forward({**parameters, **self.frozen}, self.network.prepared(x))
 
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self._negative_gaps(self.scores(parameters, self.data.x))
+        return self._negative_gaps(self._outputs(parameters))
+
+    def _outputs(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The scores of the training set."""
+        return self.network.forward({**parameters, **self.frozen}, self.inputs)
 
     def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
         leaves, f = self._graph(parameters)
         u = self._negative_gaps(f.detach())
         terms = self.loss.terms(u.clone())
-        log_unit = terms.log_total.amax(dim=-1, keepdim=True)
-        weights = self._weights(terms, log_unit)
-        blocks = self._shallow(f, leaves, weights, log_unit)
+        weights = self._weights(terms)
+        blocks = self._shallow(f, leaves, weights, terms.log_unit)
         if blocks is None:
             blocks = self._deep(f, leaves, self.loss.log_weights(u))
-        return Gradient(blocks, terms.log_total, terms.log_losses, lambda: weights / weights.sum(dim=(-2, -1), keepdim=True))
+
+        def normalised() -> Tensor:
+            return weights / weights.sum(dim=(-2, -1), keepdim=True)
+
+        return Gradient(blocks, terms.total, terms.log_unit, terms.log_losses, normalised)
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
         log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT
@@ -230,7 +242,7 @@ class NetworkObjective(Objective):
         names = list(parameters)
 
         def outputs(*blocks: Tensor) -> Tensor:
-            return self.scores(dict(zip(names, blocks, strict=True)), self.data.x)
+            return self._outputs(dict(zip(names, blocks, strict=True)))
 
         primals = tuple(parameters[name] for name in names)
         change: Tensor = torch.func.jvp(outputs, primals, tuple(tangent[name] for name in names))[1]
@@ -249,12 +261,11 @@ class NetworkObjective(Objective):
         """Leaves and outputs of a forward pass that remembers how it came about."""
         leaves = {name: block.detach().requires_grad_() for name, block in parameters.items()}
         with torch.enable_grad():
-            return leaves, self.scores(leaves, self.data.x)
+            return leaves, self._outputs(leaves)
 
-    def _weights(self, terms: LossTerms, log_unit: Tensor) -> Tensor:
-        """w_ic in units of the largest sample's total, floored; 0 at the label."""
-        total = (terms.log_total - log_unit).clamp_(min=FLOOR[log_unit.dtype]).exp_()
-        weights = terms.shape.mul_((total / terms.size).unsqueeze(-2))
+    def _weights(self, terms: LossTerms) -> Tensor:
+        """w_ic in units of exp(log_unit), floored; 0 at the label alone, so that no entry fed by a pair is 0."""
+        weights = terms.shape.mul_(terms.share.unsqueeze(-2)).clamp_(min=math.exp(FLOOR[terms.share.dtype]))
         return weights if self.binary else weights.masked_fill_(self.label, 0.0)
 
     def _vector_jacobian(self, f: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, keep: bool = False) -> Parameters:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from implicit_bias.datasets import Dataset, make_dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
-from implicit_bias.errors import BadInput, NotSeparable
+from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model, Parameters
 from implicit_bias.norms import NORMS, Norm, make_norm
@@ -30,7 +30,7 @@ from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, norm
 from implicit_bias.sweep.references import References, optima, solve_all
 from implicit_bias.sweep.tables import summary_table, trajectory_table
 
-Kind = Literal["bad_input", "not_separable", "io", "internal"]
+Kind = Literal["bad_input", "no_data", "not_separable", "io", "internal"]
 
 # First-order steps that tighten the certificate of the last checkpoint: at most these, a tenth of the run's own steps, and the
 # multiply-adds that they may cost in all.
@@ -40,6 +40,8 @@ CERTIFICATE_SHARE = 10
 CERTIFICATE_BUDGET = 2e11
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
 THREADED_ELEMENTS = 2**16
+# A network's matrix products take so many multiplications in the time that one number of an elementwise operation takes.
+MULTIPLICATIONS = 64
 
 
 class Progress(Protocol):
@@ -123,11 +125,12 @@ def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             datasets[key] = _loaded(config["dataset"])
         loaded = datasets[key]
         if isinstance(loaded, BadInput):
-            yield index, Outcome(config, None, "failed", str(loaded), "bad_input")
+            kind: Kind = "no_data" if isinstance(loaded, NoData) else "bad_input"
+            yield index, Outcome(config, None, "failed", str(loaded), kind)
             continue
         dataset, fingerprint = loaded
         try:
-            _model(config).check(dataset.x, dataset.num_classes)
+            _check(config, dataset)
         except BadInput as error:
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
@@ -137,6 +140,17 @@ def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield index, Outcome(config, directory, "skipped", trajectory=trajectory, summary=summary)
         else:
             yield Cell(index, config, dataset, directory)
+
+
+def _check(config: Config, dataset: Dataset) -> None:
+    """Raises BadInput where model and optimizer do not go with the data, or with each other."""
+    model = _model(config)
+    model.check(dataset.x, dataset.num_classes)
+    if config["optimizer"].get("matrices") is not None:
+        few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
+        names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
+        keys = dict(config["optimizer"])
+        OPTIMIZERS.get(keys.pop("name"))(**keys).geometry(names, None, None, model.hidden_matrices(names))
 
 
 def _model(config: Config) -> Model:
@@ -209,7 +223,7 @@ def _compute(
     started = time.perf_counter()
     problem = build_problem(cells, references)
     try:
-        with _threads(len(cells) * problem.data.x.shape[1] * problem.data.num_classes):
+        with _threads(_elements(problem)):
             trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
     except Diverged as error:
         lost = {run: Outcome(cells[run].config, None, "failed", str(error), "internal") for run in error.runs}
@@ -219,6 +233,15 @@ def _compute(
         return [outcomes[run] for run in range(len(cells))]
     seconds = time.perf_counter() - started
     return [_finished(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
+
+
+def _elements(problem: Problem) -> int:
+    """Numbers in the arrays of a batch, in proportion to the time that its longest operations take."""
+    runs, samples = len(next(iter(problem.initial.values()))), problem.data.x.shape[1]
+    if problem.model.linear:
+        return runs * samples * problem.data.num_classes
+    multiplications = runs * samples * sum(block[0].numel() for block in problem.initial.values())
+    return multiplications // MULTIPLICATIONS
 
 
 @contextmanager

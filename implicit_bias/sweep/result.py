@@ -1,0 +1,59 @@
+"""The result of a sweep: one table, a row a cell and norm, in results/sweeps/<name>/table.csv."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes
+from implicit_bias.sweep.execute import Outcome
+
+#: Behind the swept keys.
+COLUMNS = (
+    "optimizer", "seed", "norm", "own", "step", "log_loss", "accuracy", "margin", "max_margin", "ratio", "upper_bound",
+    "alignment", "kkt_ratio",
+)  # fmt: skip
+
+
+def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """A row for every norm of every cell that has a summary: swept keys, last step, wall seconds and run folder.
+
+    Args:
+        swept: The swept keys of each cell with its values.
+        outcomes: What became of each cell.
+    """
+    parts = []
+    for values, outcome in zip(swept, outcomes, strict=True):
+        if outcome.summary is None or outcome.directory is None:
+            continue
+        front = {key: value for key, value in values.items() if key not in COLUMNS}
+        behind: dict[str, Any] = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name}
+        part = outcome.summary[list(COLUMNS)].assign(**behind)
+        for place, (key, value) in enumerate(front.items()):
+            part.insert(place, key, [value] * len(part))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+
+
+def write_sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
+    """Write the table of a sweep, under a name that the set of its run folders determines. Returns its path."""
+    folders = sorted(outcome.directory.name for outcome in outcomes if outcome.directory is not None)
+    digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()[:12]
+    config = outcomes[0].config
+    stem = config["name"] or f"{config['dataset']['name']}-{config['model']['name']}"
+    path = Path(results_dir) / "sweeps" / f"{stem}-{digest}" / "table.csv"
+    atomic_write_bytes(path, csv_bytes(sweep_table(swept, outcomes)))
+    return path
+
+
+def _wall_seconds(directory: Path) -> float:
+    """A run's share of its batch's computing time, from its provenance; nan where that cannot be read."""
+    try:
+        return float(json.loads((directory / PROVENANCE).read_bytes())["wall_seconds"])
+    except (OSError, ValueError, KeyError):
+        return float("nan")

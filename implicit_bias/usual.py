@@ -1,0 +1,48 @@
+"""What the speed is measured against: an optimizer as one writes it in plain PyTorch, and a stopwatch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REPEATS = 3
+
+
+class UsualOptimizer(torch.optim.Optimizer):
+    """signgd, ngd, muon (momentum 0.9, exact polar factor by SVD) or adam (eps 0), as a torch-style optimizer."""
+
+    def __init__(self, params: list[Tensor], name: str, lr: float) -> None:
+        super().__init__(params, {"lr": lr, "name": name})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for w in group["params"]:
+                w.sub_(group["lr"] * self._direction(group["name"], w.grad, self.state[w]))
+
+    def _direction(self, name: str, g: Tensor, state: dict[str, Any]) -> Tensor:
+        if name == "signgd":
+            return g.sign()
+        if name == "ngd":
+            return g / g.norm()
+        t = state["t"] = state.get("t", 0) + 1
+        m = state["m"] = state.get("m", torch.zeros_like(g)).lerp(g, 0.1)
+        if name == "muon":
+            u, s, vh = torch.linalg.svd(m, full_matrices=False)
+            return (u * (s > 1e-12 * s[0])) @ vh
+        v = state["v"] = state.get("v", torch.zeros_like(g)).lerp(g * g, 0.05)
+        return (m / (1 - 0.9**t)) / (v / (1 - 0.95**t)).sqrt()
+
+
+def best_time(work: Callable[[], object]) -> float:
+    """The least of several times, in seconds."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
