@@ -55,6 +55,10 @@ def fake_run(config: dict[str, Any]) -> Run:
             "margin": 2 * ratio,
             "max_margin": 2.0,
             "log_loss": -0.1 * steps,
+            "param_norm": 1.0 + steps,
+            "alignment": 0.9 * ratio,
+            "kkt_ratio": 0.8 * ratio,
+            "later_cosine": 1 - 0.5 / (1 + steps),
         }
         frames.append(
             pd.DataFrame({**frame, "relative_gap": np.abs(1 - ratio), "correlation": limit - 0.3 * (1 + steps) ** -0.5})

@@ -13,6 +13,7 @@ from implicit_bias.figures.curves import at_end, means, over_seeds, separated, t
 from implicit_bias.figures.fan_fig3 import PANELS, FanFig3, first_positive
 from implicit_bias.figures.flavors_adam import ADAMS, GD, SIGN, FlavorsAdam, repeated
 from implicit_bias.figures.flavors_shampoo import FlavorsShampoo, learning_rate
+from implicit_bias.figures.flavors_teacher_student import NORMS, OWN, SCALES, FlavorsTeacherStudent, geometric_means
 from implicit_bias.figures.kkt_examples import EXAMPLES, better_points, blocks_of, flow, noisy, smallest_gap, squared_norm
 from implicit_bias.figures.kkt_not_optimal import FLOW, LOWER, NOISE, RANDOM, KktNotOptimal, escape_slope
 from implicit_bias.figures.lyu_li_schedule import LyuLiSchedule, largest_dip
@@ -68,7 +69,9 @@ def test_noise_has_the_asked_norm_and_the_same_directions_at_every_scale() -> No
     start, which = noisy(example, np.array([1e-3, 1e-1]), draws=4)
     point = blocks_of(example.point)
     moved = {name: start[name] - point[name] for name in start}
-    assert torch.allclose(squared_norm(moved).sqrt(), torch.from_numpy(which["scale"].to_numpy()) * math.sqrt(example.norm2))
+    assert torch.allclose(
+        squared_norm(moved).sqrt(), torch.tensor(which["scale"].tolist(), dtype=torch.float64) * math.sqrt(example.norm2)
+    )
     assert torch.allclose(moved["layer1"][:4] * 100, moved["layer1"][4:])
 
 
@@ -172,3 +175,22 @@ def test_fan_fig3_claims() -> None:
     assert holding(FanFig3(), curves({**made, ("V ngd", "spectral"): (-1.0, -0.5, 4.0)}))[:2] == [False, True]
     assert holding(FanFig3(), curves({**made, ("V ngd", "spectral"): (1.0, 1.0, 1.0)}))[:2] == [True, False]
     assert math.isinf(first_positive(curves({("V ngd", "spectral"): (-1.0, -1.0, -1.0)})))
+
+
+def test_teacher_student_claims() -> None:
+    def table(own: float, power: float) -> pd.DataFrame:
+        rows = [
+            (method, alpha, seed, norm, 100, (own if OWN[method] == norm else 1.0) * alpha**power, 0.6)
+            for method in OWN
+            for alpha in SCALES
+            for seed in (1, 2)
+            for norm in NORMS
+        ]
+        return pd.DataFrame(rows, columns=["method", "alpha", "seed", "norm", "step", "margin", "test_accuracy"])
+
+    assert holding(FlavorsTeacherStudent(), table(2.0, -0.1)) == [True] * 6
+    assert holding(FlavorsTeacherStudent(), table(0.5, -0.1)) == [False] * 3 + [True] * 3
+    assert holding(FlavorsTeacherStudent(), table(2.0, 0.1)) == [True] * 3 + [False] * 3
+    assert holding(FlavorsTeacherStudent(), table(-1.0, 0.1)) == [False] * 6  # not separated: margins rise to zero
+    mean = geometric_means(table(4.0, 0.0).assign(margin=[4.0, 4.0, -1.0] * 18))
+    assert mean["margin"].round(9).unique().tolist() == [4.0] and (mean["seed"] == 0).all()

@@ -12,10 +12,11 @@ from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset
 from implicit_bias.figures.curves import told
 from implicit_bias.figures.style import Look, legend_below, log_axis, norm_look, optimizer_look, panels
 
+# For coordinate descent auto, about 3 here, is too large: runs from the smaller starts diverge.
 METHODS = {
     "GD": ("optimizer=gd",),
     "SD": ("optimizer=sd", "norm=linf"),
-    "CD": ("optimizer=sd", "norm=l1"),
+    "CD": ("optimizer=sd", "norm=l1", "schedule.lr=0.2"),
 }
 OWN = {"GD": "l2", "SD": "linf", "CD": "l1"}
 LOOKS = {
@@ -28,10 +29,10 @@ SCALES = (0.1, 0.01, 0.001)
 SHOWN = 0.01
 STEPS = PerPreset(smoke=30, default=2000, paper=100_000)
 SEEDS = PerPreset(smoke=2, default=20, paper=20)
-SAMPLES = PerPreset(smoke=10, default=32, paper=250)
+SAMPLES = PerPreset(smoke=16, default=32, paper=250)
 DIM = PerPreset(smoke=16, default=128, paper=2048)
 WIDTH = PerPreset(smoke=8, default=32, paper=1024)
-NEURONS = PerPreset(smoke=4, default=8, paper=64)
+NEURONS = PerPreset(smoke=16, default=16, paper=64)
 TESTS = PerPreset(smoke=50, default=1000, paper=20_000)
 SIZES = {0.1: 22, 0.01: 12, 0.001: 5}
 
@@ -44,17 +45,20 @@ class FlavorsTeacherStudent(Figure):
     order = 123
     title = "Teacher and student: three margins and the test accuracy"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Figs. 1 and 4"
-    minutes = PerPreset(smoke=0.1, default=1.5, paper=6000.0)
+    minutes = PerPreset(smoke=0.1, default=1.6, paper=6000.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
             ReLU student of width {WIDTH.at(preset)} on {SAMPLES.at(preset)} Gaussian samples in {DIM.at(preset)} dimensions,
             labelled by a ReLU teacher of {NEURONS.at(preset)} neurons with 3 non-zero weights each; exponential loss, initial
-            entries uniform up to alpha over the number of inputs, {SEEDS.at(preset)} seeds (data and start), {STEPS.at(preset):,}
-            full-batch steps with loss-based step sizes and back-off (the paper: constant 6e-3 on the summed loss, 100,000
-            epochs, 2,048 dimensions inferred, 250 samples, width 1,024, 64 teacher neurons). Top: geometric mean of the margin
+            entries uniform up to alpha over the number of inputs, {SEEDS.at(preset)} seeds (data and start),
+            {STEPS.at(preset):,} full-batch steps of the constant size schedule.lr=auto, coordinate descent .2 (the paper: 6e-3
+            on the summed loss, 100,000 epochs, 2,048 dimensions, a number that is inferred, 250 samples, width 1,024, 64
+            teacher neurons). Top: geometric mean of the margin
             of the separated runs, alpha = {SHOWN}. Bottom: test accuracy against the final margin, large markers for large alpha
             (.1, .01, .001). Runs switched from GD to another method late are left out.
+            Only separated runs are drawn: coordinate descent separates late (in the paper after 25,000 epochs), in the small
+            presets not at all.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
@@ -152,8 +156,8 @@ class FlavorsTeacherStudent(Figure):
             f"{LOOKS[method].label}: a smaller start gives a larger final margin under its own norm (alpha = .1, .01, .001)",
             paper="rises",
             measured=", ".join(f"{mean[a]:.3g} +- {spread[a]:.1g}" for a in SCALES),
-            tolerance="mean rises",
-            holds=bool(mean[SCALES[0]] < mean[SCALES[1]] < mean[SCALES[2]]),
+            tolerance="means > 0 and rising",
+            holds=bool(0 < mean[SCALES[0]] < mean[SCALES[1]] < mean[SCALES[2]]),
         )
 
 

@@ -15,8 +15,8 @@ from implicit_bias.figures.networks import TARGET, at_end, band, log_where_drawn
 from implicit_bias.figures.style import DASHDOT, DASHED, DOTTED, Look, optimizer_look, panels
 from implicit_bias.sweep.plan import own_label
 
-SEEDS = PerPreset(smoke=2, default=3, paper=10)
-STEPS = PerPreset(smoke=40, default=3000, paper=30_000)
+SEEDS = PerPreset(smoke=1, default=3, paper=10)
+STEPS = PerPreset(smoke=40, default=3000, paper=10_000)
 ADAM_SHARE = 2
 SIZE = PerPreset(
     smoke=["dataset.samples=16", "dataset.pixels=4", "model.width=6"],
@@ -84,7 +84,7 @@ class FlowConditions(Figure):
     order = 113
     title = "Outside the theorems' conditions"
     source = "Gronich and Vardi, arXiv 2602.16340, Theorems 3.3 and 3.6: conditions on schedule, betas and smoothness"
-    minutes = PerPreset(smoke=0.1, default=2.0, paper=600.0)
+    minutes = PerPreset(smoke=0.1, default=2.0, paper=1200.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

@@ -57,7 +57,7 @@ class GvFig1(Figure):
     order = 110
     title = "Two-layer networks: each optimizer leads in its own norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 1"
-    minutes = PerPreset(smoke=0.1, default=3.0, paper=600.0)
+    minutes = PerPreset(smoke=0.1, default=4.5, paper=600.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

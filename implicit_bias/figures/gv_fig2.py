@@ -34,8 +34,8 @@ TWO, FOUR, CNN = "2 layers", "4 layers", "CNN"
 #: of degree 2, at the paper's size 3: one convolution with ReLU, or two, and the head.
 DEEPER = PerPreset(
     smoke={
-        FOUR: ["model.depth=4", "model.width=6", "model.activation=relu", "dataset.samples=16", "dataset.pixels=4"],
-        CNN: ["model=cnn", "model.channels=[2]", "model.activation=relu", "dataset.samples=16", "dataset.pixels=4"],
+        FOUR: ["model.depth=4", "model.width=12", "model.activation=relu", "dataset.samples=16", "dataset.pixels=8"],
+        CNN: ["model=cnn", "model.channels=[4]", "model.activation=relu", "dataset.samples=16", "dataset.pixels=8"],
     },
     default={
         FOUR: ["model.depth=4", "model.width=16", "model.activation=relu", "dataset.samples=64"],
@@ -43,10 +43,10 @@ DEEPER = PerPreset(
     },
     paper={
         FOUR: ["model.depth=4", "model.width=64", "model.activation=relu", "dataset=mnist", "dataset.samples=2048"],
-        CNN: ["model=cnn", "model.channels=[32,64]", "model.activation=relu", "dataset=mnist", "dataset.samples=2048"],
+        CNN: ["model=cnn", "model.channels=[8,16]", "model.activation=relu", "dataset=mnist", "dataset.samples=512"],
     },
 )
-DEEPER_SEEDS = PerPreset(smoke=2, default=3, paper=10)
+DEEPER_SEEDS = PerPreset(smoke=1, default=3, paper=10)
 DEEPER_STEPS = PerPreset(smoke=40, default=5_000, paper=100_000)
 
 
@@ -58,7 +58,7 @@ class GvFig2(Figure):
     order = 111
     title = "Hybrids of Muon with sign methods lead in the hybrid norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 2 and Appendix D"
-    minutes = PerPreset(smoke=0.1, default=2.0, paper=600.0)
+    minutes = PerPreset(smoke=0.1, default=3.0, paper=2000.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
@@ -183,7 +183,7 @@ def _label(name: str) -> str:
 
 def _sizes(preset: Preset) -> str:
     return {
-        "smoke": "16 digits of 4 x 4 pixels, width 6, and one convolution to 2 channels",
+        "smoke": "16 digits at width 12, and one convolution to 4 channels",
         "default": "64 digits at width 16, and 48 with one convolution to 6 channels",
-        "paper": "2,048 of MNIST, width 64, and convolutions to 32 and 64 channels",
+        "paper": "2,048 of MNIST, width 64, and 512 with convolutions to 8 and 16 channels",
     }[preset]

@@ -14,7 +14,7 @@ from implicit_bias.figures.style import Look, legend_below, log_axis, panels
 
 SCHEDULES = {"loss-based": ("schedule=lyu_li", "schedule.lr=0.1"), "constant": ("schedule=constant", "schedule.lr=0.01")}
 LOOKS = {"loss-based": Look("loss-based step size", "#0072B2", "s"), "constant": Look("constant step size", "#D55E00", "o")}
-STEPS = PerPreset(smoke=20, default=1500, paper=5_400_000)
+STEPS = PerPreset(smoke=20, default=700, paper=5_400_000)
 SEEDS = PerPreset(smoke=2, default=3, paper=3)
 DIGITS = PerPreset(smoke="[3,6]", default="[3,6]", paper="null")
 SAMPLES = PerPreset(smoke=3, default=10, paper=5421)

@@ -17,7 +17,7 @@ TARGET = -8.0
 #: Loss levels, a decade.
 LEVELS = 2
 NORMS = ("l2", "linf", "spectral", "hybrid0.1")
-SEEDS = PerPreset(smoke=2, default=4, paper=10)
+SEEDS = PerPreset(smoke=1, default=4, paper=10)
 #: Steps after which a run that has not reached the target is given up.
 STEPS = PerPreset(smoke=60, default=12_000, paper=100_000)
 #: Adam's averages as in the independent reproduction.
