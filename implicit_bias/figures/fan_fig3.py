@@ -33,7 +33,7 @@ class FanFig3(Figure):
     order = 14
     title = "A two-layer sigmoid network on MNIST"
     source = "Fan et al., arXiv 2502.04664, Fig. 3"
-    minutes = PerPreset(smoke=0.1, default=1.5, paper=120.0)
+    minutes = PerPreset(smoke=0.1, default=0.8, paper=240.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

@@ -42,7 +42,7 @@ class FlavorsShampoo(Figure):
     order = 121
     title = "Shampoo, Adam and GD: spectral and max-norm margins"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 3"
-    minutes = PerPreset(smoke=0.05, default=0.5, paper=10.0)
+    minutes = PerPreset(smoke=0.05, default=0.6, paper=10.0)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""

@@ -46,7 +46,7 @@ class KktNotOptimal(Figure):
     order = 130
     title = "KKT points that are no optima"
     source = "Vardi, Shamir and Srebro, arXiv 2110.02732"
-    minutes = PerPreset(smoke=0.05, default=0.6, paper=60.0)
+    minutes = PerPreset(smoke=0.1, default=0.9, paper=20.0)
 
     def caption(self, preset: Preset) -> str:
         names = ", ".join(f"{e.name} ({e.label})" for e in EXAMPLES)

@@ -14,7 +14,7 @@ from implicit_bias.figures.style import Look, legend_below, log_axis, panels
 
 SCHEDULES = {"loss-based": ("schedule=lyu_li", "schedule.lr=0.1"), "constant": ("schedule=constant", "schedule.lr=0.01")}
 LOOKS = {"loss-based": Look("loss-based step size", "#0072B2", "s"), "constant": Look("constant step size", "#D55E00", "o")}
-STEPS = PerPreset(smoke=20, default=700, paper=5_400_000)
+STEPS = PerPreset(smoke=20, default=700, paper=10_000)
 SEEDS = PerPreset(smoke=2, default=3, paper=3)
 DIGITS = PerPreset(smoke="[3,6]", default="[3,6]", paper="null")
 SAMPLES = PerPreset(smoke=3, default=10, paper=5421)
@@ -35,7 +35,7 @@ class LyuLiSchedule(Figure):
     order = 120
     title = "Loss-based step sizes on a CNN"
     source = "Lyu and Li, arXiv 1906.05890, Fig. 1"
-    minutes = PerPreset(smoke=0.05, default=2.5, paper=100_000.0)
+    minutes = PerPreset(smoke=0.05, default=1.0, paper=15_000.0)
 
     def caption(self, preset: Preset) -> str:
         digits = "all digits" if DIGITS.at(preset) == "null" else "the digits 3 and 6"
