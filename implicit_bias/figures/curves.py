@@ -32,11 +32,12 @@ def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     return table[table["count"] == rows["seed"].nunique()]
 
 
-def band(axis: Axes, rows: pd.DataFrame, column: str, look: Look, **keywords: Any) -> None:
-    """The mean over seeds as a curve, from least to largest as a band."""
+def band(axis: Axes, rows: pd.DataFrame, column: str, look: Look, spread: bool = True, **keywords: Any) -> None:
+    """The mean over seeds as a curve and, where ``spread``, from least to largest as a band."""
     curve = over_seeds(rows, column)
     if len(curve):
         axis.plot(curve.index, curve["mean"], **{**look.plot(log_spaced(curve.index, 6)), **keywords})
+    if len(curve) and spread:
         axis.fill_between(curve.index, curve["min"], curve["max"], color=look.color, alpha=0.15, lw=0)
 
 

@@ -95,13 +95,23 @@ def winners(table: pd.DataFrame, norm: str) -> list[str]:
     return [str(name) for name in wide.idxmax(axis=1)]
 
 
-def band(axis: Axes, rows: pd.DataFrame, column: str, look: Look, spread: bool = True, **keywords: Any) -> None:
-    """The mean over seeds as a curve and, where ``spread``, from least to largest as a band."""
-    curve = over_seeds(rows, column)
-    if len(curve):
-        axis.plot(curve.index, curve["mean"], **{**look.plot(log_spaced(curve.index, 6)), **keywords})
-    if len(curve) and spread:
-        axis.fill_between(curve.index, curve["min"], curve["max"], color=look.color, alpha=0.15, lw=0)
+def band(axis: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, *, marked: bool = True, every: int = 3) -> None:
+    """Geometric or plain mean over seeds as a line, and all seeds between least and largest as a band.
+
+    On a log axis, which has to be set before, the mean is geometric and points where some seed is not positive are left out.
+    Points that not all seeds have are left out too: their mean would jump.
+    """
+    logarithmic = axis.get_yscale() == "log"
+    wide = rows.pivot_table(index=x, columns="seed", values=y).dropna()
+    if logarithmic:
+        wide = wide[(wide > 0).all(axis=1)]
+    if wide.empty:
+        return
+    values = wide.to_numpy(float)
+    mean = np.exp(np.log(values).mean(axis=1)) if logarithmic else values.mean(axis=1)
+    at = wide.index.to_numpy(float)
+    axis.fill_between(at, values.min(axis=1), values.max(axis=1), color=look.color, alpha=0.13, lw=0)
+    axis.plot(at, mean, **look.plot(range(0, len(at), every) if marked else None))
 
 
 def dots(axis: Axes, groups: Mapping[str, pd.DataFrame], order: Sequence[str], looks: Mapping[str, Look], column: str) -> None:
