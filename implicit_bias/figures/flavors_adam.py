@@ -50,8 +50,8 @@ class FlavorsAdam(Figure):
             ({PIXELS.at(preset)} x {PIXELS.at(preset)} pixels), logistic loss summed over samples, constant step size .003 for
             GD, sign descent (it ends at a loss of 1e-7, its last value is repeated) and Adam with (beta1, beta2) and eps,
             {STEPS.at(preset):,} full-batch steps, mean of {SEEDS.at(preset)} seeds (data and start) and their range. Mean
-            accuracy on the training set, and thin on 1,000 further digits. The paper: width 128, 28 x 28 pixels; the scale of its
-            start is not printed. Its gamma_1 is the margin under the max-norm, its gamma_2 that under l2.
+            accuracy on the training set, and thin on 1,000 further digits. The paper: width 128, 28 x 28 pixels; the scale of
+            its start is not printed. Its gamma_1 is the margin under the max-norm, its gamma_2 that under l2.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
