@@ -27,6 +27,16 @@ HEADLINES = {
     "exact_tail": "float32",
     "adam_eps": "fitted exponent",
     "newton_schulz": "with 5 Newton-Schulz steps",
+    "gv_fig1": "squared ReLU: the best spectral margin",
+    "gv_fig2": "2 layers: Muon-Signum and Muon-Adam both",
+    "margin_matrix_networks": "under spectral the best margin",
+    "flow_conditions": "NMGD with t^-0.3",
+    "fan_fig3": "V and W trained: Muon's margin ends highest",
+    "lyu_li_schedule": "their margin is several times",
+    "flavors_shampoo": "Shampoo ends with the largest",
+    "flavors_adam": "and then leaves it",
+    "flavors_teacher_student": "sign descent ends with the largest",
+    "kkt_not_optimal": "ends at the stated KKT point",
 }
 
 
