@@ -31,7 +31,7 @@ figures: $(READY)  ## every figure with its CSV, the claims and the report (PRES
 
 report: figures  ## the same: what is finished is only drawn again
 
-smoke: $(READY)  ## the figures in small, in about a minute
+smoke: $(READY)  ## the figures in small, in two or three minutes
 	$(BIN)/python -m implicit_bias.report preset=smoke
 
 bench: $(READY)  ## speed beside the usual and the tight loop
