@@ -589,3 +589,25 @@ def test_a_sweep_leaves_one_table_with_a_row_a_cell_and_norm(tmp_path: Path, cap
     assert row["wall_seconds"] > 0
     assert main([*sweep, "dataset.num_classes=3", f"results_dir={tmp_path}"]) == 0
     assert len(list(tmp_path.glob("sweeps/*"))) == 1  # the same sweep, the same table
+
+
+def test_runs_that_stop_at_their_own_step_keep_only_their_last_parameters(tmp_path: Path) -> None:
+    """log.points records every step, so that each run has a record where its companions stop."""
+    network = [
+        "dataset.num_classes=2",
+        "dataset.dim=6",
+        "model=mlp",
+        "model.width=5",
+        "optimizer=nmgd",
+        "steps=150",
+        "log.points=600",
+    ]
+    assert main(["-m", *network, "seed=range(1,6)", "stop_log10_loss=-1", "log.kkt_iters=0", f"results_dir={tmp_path}"]) == 0
+    last = []
+    for folder in sorted((tmp_path / "runs").iterdir()):
+        summary = pd.read_csv(folder / "summary.csv")
+        last.append(int(summary["step"].iloc[0]))
+        with np.load(folder / "final.npz") as final:
+            assert set(final) == {"layer1", "layer2", "log_scale", "log_loss"}
+            assert float(final["log_loss"]) == summary["log_loss"].iloc[0]
+    assert len(set(last)) > 1

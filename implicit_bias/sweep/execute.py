@@ -266,6 +266,8 @@ def _finished(
     summary = summary_table(table, config["optimizer"]["name"], own)
     mine = set(table["step"])
     kept = [(step, blocks) for step, blocks in trajectory.parameters.items() if step in mine]
+    if config["log"]["weights"] == "last":  # a companion may have stopped at one of this run's records
+        kept = kept[-1:]
     provenance: dict[str, Any] = {
         "command": command,
         "device": str(_device(config)),
