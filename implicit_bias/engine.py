@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,10 @@ from implicit_bias.schedules import LyuLi, Schedule
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
 WATCH_SECONDS = 0.1
+#: The state of a batch between two steps: nested dictionaries and lists of tensors, numbers and strings.
+Snapshot = dict[str, Any]
+# Called between steps with (steps made, a function that takes a snapshot); the next step may overwrite what that gives.
+Keep = Callable[[int, Callable[[], Snapshot]], None]
 # The part of the certificate's iterations that norms with a strictly convex ball need.
 SMOOTH_SHARE = 5
 # Later iterates that a checkpoint is compared with: the first recorded after this many times its steps.
@@ -120,17 +125,25 @@ def record_steps(steps: int, points: int) -> list[int]:
     return sorted({0, steps, *powers, *(int(s) for s in spaced)})
 
 
-def simulate(problem: Problem, watch: Watch | None = None) -> Trajectory:
+def simulate(
+    problem: Problem, watch: Watch | None = None, keep: Keep | None = None, resume: Snapshot | None = None
+) -> Trajectory:
     """Run every run of the batch and record it.
 
     The t-th update, t from 1, is theta_t = theta_{t-1} - eta_t step_t, with the gradient at theta_{t-1}. A record at
     step t describes theta_t.
 
+    Args:
+        watch: Told how far it is.
+        keep: Called after every step but the last; it may take a snapshot of the state.
+        resume: A snapshot of the same problem, to go on from: on the same device, with as many threads, the trajectory is that
+            of an undisturbed batch to the last bit.
+
     Raises:
         Diverged: some run's parameters are no longer finite at a recorded step.
     """
     with torch.no_grad():
-        return _Simulation(problem).run(watch)
+        return _Simulation(problem).run(watch, keep, resume)
 
 
 class _Agenda:
@@ -158,6 +171,12 @@ class _Agenda:
         due = self.going & (crossed | below | fixed)
         self.going = self.going & ~below
         return due if due.any() else None
+
+    def snapshot(self) -> Snapshot:
+        return {"reached": torch.from_numpy(self.reached.copy()), "going": torch.from_numpy(self.going.copy())}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.reached, self.going = snapshot["reached"].numpy(), snapshot["going"].numpy()
 
 
 class _Simulation:
@@ -190,10 +209,10 @@ class _Simulation:
         self.norm_rows: dict[str, list[dict[str, Tensor]]] = {label: [] for label in self.measured}
         self.trajectory = Trajectory(own=self.geometry.label)
 
-    def run(self, watch: Watch | None) -> Trajectory:
-        """All steps. Raises Diverged."""
+    def run(self, watch: Watch | None, keep: Keep | None = None, resume: Snapshot | None = None) -> Trajectory:
+        """All steps, or those after the snapshot. Raises Diverged."""
         try:
-            return self._run(watch)
+            return self._run(watch, keep, resume)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             # A decomposition met numbers that are not finite between two records.
             self._check_finite(self.problem.steps)
@@ -207,12 +226,14 @@ class _Simulation:
         if bool(bad.any()):
             raise Diverged(bad.nonzero().flatten().tolist(), t)
 
-    def _run(self, watch: Watch | None) -> Trajectory:
+    def _run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
         problem, agenda = self.problem, self.agenda
+        saved = None if resume is None else self._restore(resume)
+        # After any step the gradient is the objective's at the parameters, so a snapshot need not hold it.
         gradient = self.objective.gradient(self.parameters)
-        state = problem.optimizer.init(gradient.blocks)
+        state = problem.optimizer.init(gradient.blocks) if saved is None else saved
         due = time.monotonic()
-        for t in range(problem.steps + 1):
+        for t in range(0 if resume is None else resume["step"] + 1, problem.steps + 1):
             if t:
                 state, gradient = self._step(state, gradient, t)
             self._collect(t, gradient)
@@ -224,7 +245,49 @@ class _Simulation:
                 watch(t, self._own_ratio())
             if not agenda.going.any():
                 break
+            if keep is not None and 0 < t < problem.steps:
+                keep(t, partial(self._snapshot, t, state))
         return self._finished()
+
+    def _snapshot(self, t: int, state: State) -> Snapshot:
+        """All that the steps after the t-th depend on, and what was recorded so far."""
+        found: Snapshot = {
+            "step": t,
+            "parameters": self.parameters,
+            "state": {b: {n: [s.mantissa, s.log_scale] for n, s in blocks.items()} for b, blocks in state.items()},
+            "factors": [self.log_factor, self.used_factor],
+            "agenda": self.agenda.snapshot(),
+            "past": self.past,
+            "later": self.later,
+            "steps": self.trajectory.steps,
+            "recorded": torch.from_numpy(np.stack(self.recorded)),
+            # One tensor a column: thousands of small ones take seconds to write.
+            "rows": _stacked(self.rows),
+            "norm_rows": {label: _stacked(rows) for label, rows in self.norm_rows.items()},
+            "kept": self.trajectory.parameters,
+        }
+        if self.certificate is not None:
+            c = self.certificate
+            found["certificate"] = {"average": c.average, "count": c.count, "best": c.best}
+        if self.kkt is not None:
+            found["kkt"] = {"average": self.kkt.average, "count": self.kkt.count, "warm": self.kkt.warm}
+        return found
+
+    def _restore(self, snapshot: Snapshot) -> State:
+        """Take up a snapshot. Returns the optimizer's state."""
+        self.parameters = snapshot["parameters"]
+        self.log_factor, self.used_factor = snapshot["factors"]
+        self.agenda.restore(snapshot["agenda"])
+        self.past, self.later = snapshot["past"], snapshot["later"]
+        self.trajectory.steps, self.trajectory.parameters = snapshot["steps"], snapshot["kept"]
+        self.recorded = list(snapshot["recorded"].numpy())
+        self.rows = _unstacked(snapshot["rows"])
+        self.norm_rows = {label: _unstacked(columns) for label, columns in snapshot["norm_rows"].items()}
+        if self.certificate is not None:
+            self.certificate = Certificate(**snapshot["certificate"])
+        if self.kkt is not None:
+            self.kkt = replace(self.kkt, **snapshot["kkt"])
+        return {b: {n: Scaled(*parts) for n, parts in blocks.items()} for b, blocks in snapshot["state"].items()}
 
     def _collect(self, t: int, gradient: Gradient) -> None:
         """Take the gradient's weights into the averages."""
@@ -343,8 +406,8 @@ class _Simulation:
             nothing = self.parameters[next(iter(self.parameters))].new_full((len(self.log_factor),), torch.nan)
             for step, row in zip(self.trajectory.steps, self.rows, strict=True):
                 row["later_cosine"] = self.later.get(step, nothing)
-        self.trajectory.common = _stacked(self.rows)
-        self.trajectory.by_norm = {label: _stacked(rows) for label, rows in self.norm_rows.items()}
+        self.trajectory.common = _arrays(self.rows)
+        self.trajectory.by_norm = {label: _arrays(rows) for label, rows in self.norm_rows.items()}
         return self.trajectory
 
 
@@ -362,5 +425,13 @@ def _chosen_scaled(kept: Tensor, new: Mapping[str, Scaled], old: Mapping[str, Sc
     }
 
 
-def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
-    return {key: torch.stack([row[key] for row in rows]).cpu().numpy() for key in rows[0]}
+def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _unstacked(columns: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _arrays(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
+    return {key: column.cpu().numpy() for key, column in _stacked(rows).items()}

@@ -110,7 +110,7 @@ def write_run(
     story = {**surroundings(), **provenance, "files": checksums}
     files[PROVENANCE] = (json.dumps(story, indent=2, default=str) + "\n").encode()
     directory.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(directory.parent)
+    remove_leftovers(directory.parent)
     with _temporary_sibling(directory) as partial:
         for name, content in files.items():
             _write_flushed(partial / name, content)
@@ -206,6 +206,20 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
+@cache
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine left there when they were killed in the middle of writing; once a process."""
+    mine = f"{_PARTIAL}{socket.gethostname()}-"
+    for leftover in folder.glob(f"{mine}*"):
+        pid = leftover.name.removeprefix(mine).split("-")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+
+
 def surroundings() -> dict[str, Any]:
     """Where and with what a run is computed: git state of the checkout, versions, machine, threads, date."""
     return {
@@ -220,6 +234,11 @@ def surroundings() -> dict[str, Any]:
 def warn(line: str) -> None:
     """One line on stderr; nothing is wrong enough to stop for."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def note(line: str) -> None:
+    """One line on stderr that is no warning."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _default_name(config: Mapping[str, Any]) -> Iterator[str]:
@@ -299,16 +318,6 @@ def _move_into_place(partial: Path, directory: Path) -> None:
                     os.rename(aside, directory)
         time.sleep(0.01)
     os.rename(partial, directory)
-
-
-@cache
-def _remove_leftovers(runs: Path) -> None:
-    """Remove what processes of this machine left when they were killed in the middle of writing; once a process."""
-    mine = f"{_PARTIAL}{socket.gethostname()}-"
-    for leftover in runs.glob(f"{mine}*"):
-        pid = leftover.name.removeprefix(mine).split("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """The engine: batches against single runs, published numbers, certificates, depth."""
 
+import io
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from implicit_bias.datasets import make_dataset
-from implicit_bias.engine import Problem, Trajectory, record_steps, simulate
+from implicit_bias.engine import Problem, Snapshot, Trajectory, record_steps, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.margins import Optimum
 from implicit_bias.models import MODELS, Data
@@ -279,3 +280,90 @@ def test_with_a_constant_step_sign_and_spectral_descent_stall_and_normalised_gd_
     for optimizer in ("signgd", "spectral_gd"):
         assert (ratios[optimizer][-1] < 0.99).all()
         assert (ratios[optimizer][-1] < ratios[optimizer][0] + 0.005).all()
+
+
+def snapshot_at(step: int, batch: Problem) -> tuple[Snapshot, Trajectory]:
+    """What a batch leaves in a file after ``step`` steps, and its trajectory, undisturbed."""
+    file = io.BytesIO()
+
+    def keep(t: int, snapshot: Any) -> None:
+        if t == step:
+            torch.save(snapshot(), file)
+
+    trajectory = simulate(batch, keep=keep)
+    file.seek(0)
+    loaded: Snapshot = torch.load(file, weights_only=True)
+    return loaded, trajectory
+
+
+def assert_same_bits(a: Trajectory, b: Trajectory) -> None:
+    assert a.steps == b.steps
+    np.testing.assert_array_equal(a.recorded, b.recorded)
+    assert list(a.common) == list(b.common)
+    assert list(a.by_norm) == list(b.by_norm)
+    for one_part, other_part in [(a.common, b.common), *((a.by_norm[label], b.by_norm[label]) for label in a.by_norm)]:
+        for key, column in one_part.items():
+            assert column.dtype == other_part[key].dtype
+            assert column.tobytes() == other_part[key].tobytes(), key
+    assert list(a.parameters) == list(b.parameters)
+    for step, blocks in a.parameters.items():
+        for name, block in blocks.items():
+            assert torch.equal(block, b.parameters[step][name])
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_a_batch_that_goes_on_from_a_snapshot_is_the_undisturbed_one_to_the_last_bit(optimizer: str) -> None:
+    lr = torch.linspace(0.05, 0.4, 7, dtype=torch.float64)
+    batch = problem(optimizer, mixtures(list(range(7))), 7, 150, lr, certificate_iterations=3, weights="all")
+    for step in (1, 101):
+        snapshot, undisturbed = snapshot_at(step, batch)
+        assert snapshot["step"] == step
+        assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
+
+
+def network_problem(schedule: str, optimizer: str = "gd", **more: Any) -> Problem:
+    data, test = mixtures([0, 1, 2], k=3, d=4, per_class=4), mixtures([10, 11, 12], k=3, d=4, per_class=4)
+    model, rule = MODELS.get("mlp")(width=6, depth=2), OPTIMIZERS.get(optimizer)()
+    return Problem(
+        model=model,
+        loss=LOSSES.get("cross_entropy")(),
+        optimizer=rule,
+        schedule=SCHEDULES.get(schedule)(lr=0.1),
+        data=data,
+        initial=model.initial(data, range(3)),
+        steps=400,
+        measured={label: make_norm(label) for label in dict.fromkeys(["linf", "l2", "spectral", rule.own or "l2"])},
+        kkt_products=6,
+        test=test,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("schedule", ["constant", "lyu_li"])
+@pytest.mark.parametrize("weights", ["all", "last"])
+def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weights: Any) -> None:
+    """With KKT ratios, levels of loss, runs that stop early, a test set and cosines with later iterates."""
+    free = simulate(network_problem(schedule))
+    stop = float(np.median(free.common["log_loss"][-1]))
+    batch = network_problem(schedule, levels=3, stop_log_loss=stop, weights=weights)
+    snapshot, undisturbed = snapshot_at(137, batch)
+    assert undisturbed.steps[-1] > 137
+    assert not undisturbed.recorded[-1].all()
+    assert {"test_accuracy", "later_cosine"} <= set(undisturbed.common)
+    assert snapshot["past"]
+    assert snapshot["kkt"]["average"] is not None
+    if schedule == "lyu_li":
+        assert not torch.equal(snapshot["factors"][0], snapshot["factors"][1])
+    assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
+
+
+@pytest.mark.parametrize("optimizer", ["muon_adam", "signum"])
+def test_a_network_with_momentum_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str) -> None:
+    snapshot, undisturbed = snapshot_at(250, network_problem("constant", optimizer))
+    assert_same_bits(simulate(network_problem("constant", optimizer), resume=snapshot), undisturbed)
+
+
+def test_snapshots_are_asked_for_between_steps_only() -> None:
+    asked: list[int] = []
+    simulate(problem("signgd", mixtures([1]), 1, 5), keep=lambda t, _: asked.append(t))
+    assert asked == [1, 2, 3, 4]

@@ -17,16 +17,18 @@ import torch
 from torch import Tensor
 
 from implicit_bias.datasets import Dataset, make_dataset
-from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
+from implicit_bias.engine import Diverged, Problem, Trajectory, record_steps, simulate
 from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model, Parameters
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
-from implicit_bias.records import ReferenceCache, config_hash, is_finished, read_run, run_directory, write_run
+from implicit_bias.records import ReferenceCache, config_hash, is_finished, note, read_run, run_directory, warn, write_run
 from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_lr
-from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, norm_label, own_label
+from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
+from implicit_bias.sweep.memory import SHARE, available, is_out_of_memory, peak_bytes
+from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, device_of, norm_label, own_label
 from implicit_bias.sweep.references import References, optima, solve_all
 from implicit_bias.sweep.tables import summary_table, trajectory_table
 
@@ -42,6 +44,13 @@ CERTIFICATE_BUDGET = 2e11
 THREADED_ELEMENTS = 2**16
 # A network's matrix products take so many multiplications in the time that one number of an elementwise operation takes.
 MULTIPLICATIONS = 64
+# Arrays of a run's scores, data and parameters that a step, a record or an improved certificate may hold at once: more than any
+# does. Where so many would fit into this part of the free memory, nothing is measured.
+CRUDE_ARRAYS = 100
+EASILY = 0.1
+# What a run is measured by: steps, and the certificate's iterations; and how many runs more than the first tell its share from
+# what all runs share.
+MEASURED_STEPS, MEASURED_ITERATIONS, MEASURED_RUNS = 2, 30, 1
 
 
 class Progress(Protocol):
@@ -106,7 +115,7 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
             ready.append(prepared)
         else:
             outcomes[prepared[0]] = prepared[1]
-    plan = batches(ready)
+    plan = batches(ready, _interrupted(ready), fitting)
     total = sum(batch[0].config["steps"] for batch in plan)
     done = 0
     for batch in plan:
@@ -142,6 +151,60 @@ def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield Cell(index, config, dataset, directory)
 
 
+def _interrupted(cells: Sequence[Cell]) -> list[list[str]]:
+    folders = dict.fromkeys(str(cell.config["results_dir"]) for cell in cells)
+    return [batch for folder in folders for batch in interrupted(folder)]
+
+
+def fitting(cells: Sequence[Cell]) -> int:
+    """How many of these runs, of one batch in kind, the memory holds at once: all, or what a measurement of a few steps says."""
+    free = available(device_of(cells[0].config))
+    if free is None or len(cells) <= 1 + MEASURED_RUNS or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
+        return len(cells)
+    try:
+        one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + MEASURED_RUNS))
+    except Exception:  # it will be said when the runs are computed
+        return len(cells)
+    each = max(1.0, (more - one) / MEASURED_RUNS)
+    return max(1, int((SHARE * free - max(0.0, one - each)) / (each + _kept_bytes(cells[0]))))
+
+
+def _crude_bytes(cell: Cell) -> int:
+    """More than a run needs."""
+    x, shapes = cell.dataset.x, _shapes(cell)
+    widest = max(rows for rows, _ in shapes)
+    return 8 * CRUDE_ARRAYS * (x.size + len(x) * widest + _size(shapes)) + _kept_bytes(cell)
+
+
+def _kept_bytes(cell: Cell) -> int:
+    """The parameters of all records, where those are kept."""
+    log = cell.config["log"]
+    return 8 * len(record_steps(cell.config["steps"], log["points"])) * _size(_shapes(cell)) if log["weights"] == "all" else 0
+
+
+def _shapes(cell: Cell) -> list[tuple[int, int]]:
+    """Rows and columns of the parameter blocks of a run."""
+    data = cell.dataset
+    few = Data(torch.from_numpy(data.x[None, :1]), torch.from_numpy(data.y[None, :1]), data.num_classes)
+    blocks = _model(cell.config).initial(few, [cell.config["seed"]]).values()
+    return [(block.shape[-2], block.shape[-1]) for block in blocks]
+
+
+def _size(shapes: Sequence[tuple[int, int]]) -> int:
+    return sum(rows * columns for rows, columns in shapes)
+
+
+def _measured_bytes(cells: Sequence[Cell]) -> int:
+    """The most bytes that a batch of these runs has at a time, its start, two steps and their records being measured."""
+
+    def work() -> None:
+        problem = build_problem(cells, [{} for _ in cells])
+        iterations = min(problem.certificate_iterations, MEASURED_ITERATIONS)
+        simulate(replace(problem, steps=MEASURED_STEPS, certificate_iterations=iterations, weights="none"))
+
+    return peak_bytes(work)
+
+
 def _check(config: Config, dataset: Dataset) -> None:
     """Raises BadInput where model and optimizer do not go with the data, or with each other."""
     model = _model(config)
@@ -168,26 +231,47 @@ def _loaded(config: Mapping[str, Any]) -> tuple[Dataset, str] | BadInput:
 
 
 def _run_batch(batch: Sequence[Cell], command: str, progress: Progress, done: int, total: int) -> list[Outcome]:
-    """The outcomes of one batch; cells without an optimum drop out of it, and a batch that breaks is run cell by cell."""
-    config = batch[0].config
+    """The outcomes of one batch; one that memory is too small for is halved, and one that breaks is run cell by cell."""
     try:
-        references = _references(batch, progress)
-        failed = {c.index: r for c, r in zip(batch, references, strict=True) if isinstance(r, NotSeparable)}
-        going = [(c, r) for c, r in zip(batch, references, strict=True) if not isinstance(r, NotSeparable)]
-        outcomes = {
-            index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()
-        }
-        if going:
-            progress.status(_describe(config, len(going)))
-            computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
-            outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
-        return [outcomes[cell.index] for cell in batch]
+        return _attempt(batch, command, progress, done, total)
     except OSError as error:
-        return [Outcome(c.config, None, "failed", _io_message(c.config, error), "io") for c in batch]
+        return [_io_failure(cell, error) for cell in batch]
     except BadInput as error:
         return _one_by_one(batch, command, progress, done, total, error, "bad_input")
     except Exception as error:  # whatever it is, the other cells are to finish
-        return _one_by_one(batch, command, progress, done, total, error, "internal")
+        if not is_out_of_memory(error):
+            return _one_by_one(batch, command, progress, done, total, error, "internal")
+    # Out of memory. Here, for an error that is being handled keeps alive all that its frames refer to.
+    return _halved(batch, command, progress, done, total)
+
+
+def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int, total: int) -> list[Outcome]:
+    """The outcomes of one batch computed at once; cells without an optimum drop out of it."""
+    references = _references(batch, progress)
+    failed = {c.index: r for c, r in zip(batch, references, strict=True) if isinstance(r, NotSeparable)}
+    going = [(c, r) for c, r in zip(batch, references, strict=True) if not isinstance(r, NotSeparable)]
+    outcomes = {index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
+    if going:
+        progress.status(_describe(batch[0].config, len(going)))
+        computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
+        outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
+    return [outcomes[cell.index] for cell in batch]
+
+
+def _halved(batch: Sequence[Cell], command: str, progress: Progress, done: int, total: int) -> list[Outcome]:
+    """The outcomes of a batch that was too large for the memory."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    config = batch[0].config
+    if len(batch) == 1:
+        device = device_of(config).type
+        message = (
+            f"out of memory on device={device}: a single run of this size does not fit; use fewer samples or a smaller model"
+        )
+        return [Outcome(config, None, "failed", message, "internal")]
+    half = len(batch) // 2
+    warn(f"{_describe(config, len(batch))}: out of memory; computed as {half} and {len(batch) - half} runs instead")
+    return [o for part in (batch[:half], batch[half:]) for o in _run_batch(part, command, progress, done, total)]
 
 
 def _one_by_one(
@@ -219,20 +303,56 @@ def _labels(config: Config) -> list[str]:
 def _compute(
     cells: Sequence[Cell], references: Sequence[References], command: str, progress: Progress, done: int, total: int
 ) -> list[Outcome]:
-    """The outcomes of cells whose references are known; runs that diverge drop out, and the others start again without them."""
+    """The outcomes of cells whose references are known; runs that diverge drop out, and the others start again without them.
+
+    A checkpoint of just these cells is gone on from; it is removed when all their folders are written.
+    """
     started = time.perf_counter()
+    config = cells[0].config
+    checkpoint = Checkpoint(config["results_dir"], [c.directory.name for c in cells], device_of(config), config["precision"])
     problem = build_problem(cells, references)
     try:
         with _threads(_elements(problem)):
-            trajectory = simulate(problem, lambda steps, ratio: progress.advance(done + steps, total, ratio))
+            trajectory = _simulated(problem, checkpoint, _describe(config, len(cells)), progress, done, total)
     except Diverged as error:
+        checkpoint.remove()
         lost = {run: Outcome(cells[run].config, None, "failed", str(error), "internal") for run in error.runs}
         kept = [run for run in range(len(cells)) if run not in lost]
         rest = _compute([cells[r] for r in kept], [references[r] for r in kept], command, progress, done, total) if kept else []
         outcomes = {**lost, **dict(zip(kept, rest, strict=True))}
         return [outcomes[run] for run in range(len(cells))]
-    seconds = time.perf_counter() - started
-    return [_finished(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
+    except Exception:
+        checkpoint.remove()  # these runs will not be computed together again
+        raise
+    seconds = time.perf_counter() - started + checkpoint.seconds
+    written = [_written(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
+    if all(outcome.status == "done" for outcome in written):
+        checkpoint.remove()
+    return written
+
+
+def _simulated(
+    problem: Problem, checkpoint: Checkpoint, description: str, progress: Progress, done: int, total: int
+) -> Trajectory:
+    saved = checkpoint.read()
+    if saved is not None:
+        note(f"{description}: going on from step {saved.step}")
+    return simulate(
+        problem,
+        lambda steps, ratio: progress.advance(done + steps, total, ratio),
+        checkpoint.keep,
+        None if saved is None else saved.snapshot,
+    )
+
+
+def _written(
+    cell: Cell, run: int, trajectory: Trajectory, references: References, command: str, seconds: float, batch: int
+) -> Outcome:
+    """The outcome of a run whose folder is now written; or could not be, which is no fault of the others."""
+    try:
+        return _finished(cell, run, trajectory, references, command, seconds, batch)
+    except OSError as error:
+        return _io_failure(cell, error)
 
 
 def _elements(problem: Problem) -> int:
@@ -270,7 +390,7 @@ def _finished(
         kept = kept[-1:]
     provenance: dict[str, Any] = {
         "command": command,
-        "device": str(_device(config)),
+        "device": str(device_of(config)),
         "wall_seconds": seconds / batch,
         "batch_runs": batch,
         "batch_seconds": seconds,
@@ -313,7 +433,7 @@ def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Ma
 def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Problem:
     """The engine's problem for cells of one batch, each with its references (empty: none)."""
     config = cells[0].config
-    dtype, device = getattr(torch, config["precision"]), _device(config)
+    dtype, device = getattr(torch, config["precision"]), device_of(config)
     data, test = _stacked_data([cell.dataset for cell in cells], dtype, device)
     model: Model = _batched(MODELS, [c.config["model"] for c in cells], dtype, device, (-1, 1, 1))
     start = model.initial(data, [cell.config["seed"] for cell in cells])
@@ -417,13 +537,6 @@ def _stacked_data(datasets: Sequence[Dataset], dtype: torch.dtype, device: torch
     return stacked([d.x for d in own], [d.y for d in own]), test
 
 
-def _device(config: Config) -> torch.device:
-    chosen = config["device"]
-    if chosen == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(chosen)
-
-
 def _config_of(batch: Sequence[Cell], index: int) -> Config:
     return next(cell.config for cell in batch if cell.index == index)
 
@@ -433,6 +546,7 @@ def _describe(config: Config, runs: int) -> str:
     return f"{config['optimizer']['name']}{norm}" + (f", {runs} runs" if runs > 1 else "")
 
 
-def _io_message(config: Config, error: OSError) -> str:
+def _io_failure(cell: Cell, error: OSError) -> Outcome:
     reason = error.strerror or str(error)
-    return f"results_dir={config['results_dir']}: cannot be written ({reason[:1].lower()}{reason[1:]})"
+    message = f"results_dir={cell.config['results_dir']}: cannot be written ({reason[:1].lower()}{reason[1:]})"
+    return Outcome(cell.config, None, "failed", message, "io")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from implicit_bias.datasets import Dataset
 from implicit_bias.models import MODELS
@@ -22,6 +24,8 @@ Config = Mapping[str, Any]
 BATCH_ELEMENTS = 2**18
 # Doubles of training data in a batch of networks, 128 MB: their arrays never fit the cache, and activations are of this order.
 NETWORK_DOUBLES = 2**24
+# On a GPU there is no such cache: only its memory limits a batch, and this, beyond which nothing is gained.
+GPU_RUNS = 2**14
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,42 @@ def group_key(cell: Cell) -> str:
     return json.dumps({**kept, **plain, "norm": _norm_kind(config), "shape": shape}, sort_keys=True)
 
 
-def batches(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cut the cells into batches, in the order in which their first cells came."""
+def batches(
+    cells: Sequence[Cell], interrupted: Sequence[Sequence[str]] = (), fitting: Callable[[Sequence[Cell]], int] | None = None
+) -> list[list[Cell]]:
+    """Cut the cells into batches, in the order in which their first cells came.
+
+    Args:
+        interrupted: Batches that a checkpoint exists for, as the names of run folders in order: where all their cells are there,
+            they are formed again, first of their group.
+        fitting: How many runs of such cells the memory holds at once.
+    """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(group_key(cell), []).append(cell)
-    return [part for group in groups.values() for part in _cut(group)]
+    plan: list[list[Cell]] = []
+    for group in groups.values():
+        again = _formed_again(group, interrupted)
+        taken = {cell.index for batch in again for cell in batch}
+        plan += again + _cut([cell for cell in group if cell.index not in taken], fitting)
+    return plan
 
 
-def batch_size(dataset: Dataset, linear: bool = True) -> int:
-    """How many runs on data of this shape are computed at once."""
+def batch_size(dataset: Dataset, linear: bool = True, device: str = "cpu") -> int:
+    """How many runs on data of this shape are computed at once, memory permitting."""
+    if device != "cpu":
+        return GPU_RUNS
     if not linear:
         return max(1, NETWORK_DOUBLES // dataset.x.size)
     return max(1, BATCH_ELEMENTS // (dataset.x.shape[0] * dataset.num_classes))
+
+
+def device_of(config: Config) -> torch.device:
+    """The device that a cell is computed on: ``auto`` is a GPU where there is one."""
+    chosen = config["device"]
+    if chosen == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(chosen)
 
 
 def own_label(config: Config) -> str:
@@ -90,10 +117,28 @@ def norm_label(config: Config) -> str:
     return make_norm(**config["norm"]).label
 
 
-def _cut(group: list[Cell]) -> list[list[Cell]]:
+def _formed_again(group: Sequence[Cell], interrupted: Sequence[Sequence[str]]) -> list[list[Cell]]:
+    """Those of the interrupted batches whose cells are all in the group, each cell once."""
+    free: dict[str, Cell] = {}
+    for cell in group:
+        free.setdefault(cell.directory.name, cell)
+    found = []
+    for names in interrupted:
+        if names and len(set(names)) == len(names) and all(name in free for name in names):
+            found.append([free.pop(name) for name in names])
+    return found
+
+
+def _cut(group: list[Cell], fitting: Callable[[Sequence[Cell]], int] | None) -> list[list[Cell]]:
+    if not group:
+        return []
+    config = group[0].config
+    linear = MODELS.get(config["model"]["name"]).linear
+    most = min(len(group), batch_size(group[0].dataset, linear, device_of(config).type))
+    if fitting is not None:
+        most = max(1, min(most, fitting(group[:most])))
     # Equal parts: 65 runs at 64 a batch are 33 + 32.
-    linear = MODELS.get(group[0].config["model"]["name"]).linear
-    parts = math.ceil(len(group) / batch_size(group[0].dataset, linear))
+    parts = math.ceil(len(group) / most)
     size = math.ceil(len(group) / parts)
     return [group[start : start + size] for start in range(0, len(group), size)]
 
