@@ -176,6 +176,7 @@ def _answer(request: Request) -> int:
         raise
     except OSError as error:  # the sweep's table; the runs themselves are written
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}")
+        _report_failures(cells, outcomes, multirun)
         return FAILED
     sys.stdout.flush()
     return _report_failures(cells, outcomes, multirun)

@@ -331,7 +331,7 @@ def network_problem(schedule: str, optimizer: str = "gd", **more: Any) -> Proble
         schedule=SCHEDULES.get(schedule)(lr=0.1),
         data=data,
         initial=model.initial(data, range(3)),
-        steps=400,
+        steps=160,
         measured={label: make_norm(label) for label in dict.fromkeys(["linf", "l2", "spectral", rule.own or "l2"])},
         kkt_products=6,
         test=test,
@@ -346,8 +346,8 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
     free = simulate(network_problem(schedule))
     stop = float(np.median(free.common["log_loss"][-1]))
     batch = network_problem(schedule, levels=3, stop_log_loss=stop, weights=weights)
-    snapshot, undisturbed = snapshot_at(137, batch)
-    assert undisturbed.steps[-1] > 137
+    snapshot, undisturbed = snapshot_at(61, batch)
+    assert undisturbed.steps[-1] > 61
     assert not undisturbed.recorded[-1].all()
     assert {"test_accuracy", "later_cosine"} <= set(undisturbed.common)
     assert snapshot["past"]
@@ -359,7 +359,7 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
 
 @pytest.mark.parametrize("optimizer", ["muon_adam", "signum"])
 def test_a_network_with_momentum_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str) -> None:
-    snapshot, undisturbed = snapshot_at(250, network_problem("constant", optimizer))
+    snapshot, undisturbed = snapshot_at(90, network_problem("constant", optimizer))
     assert_same_bits(simulate(network_problem("constant", optimizer), resume=snapshot), undisturbed)
 
 

@@ -265,9 +265,7 @@ def _halved(batch: Sequence[Cell], command: str, progress: Progress, done: int, 
     config = batch[0].config
     if len(batch) == 1:
         device = device_of(config).type
-        message = (
-            f"out of memory on device={device}: a single run of this size does not fit; use fewer samples or a smaller model"
-        )
+        message = f"device={device}: out of memory, a single run of this size does not fit; use fewer samples or a smaller model"
         return [Outcome(config, None, "failed", message, "internal")]
     half = len(batch) // 2
     warn(f"{_describe(config, len(batch))}: out of memory; computed as {half} and {len(batch) - half} runs instead")
