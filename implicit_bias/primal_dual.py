@@ -20,7 +20,9 @@ Two things are added:
   restart, where it lowers the residual: half the iterations for the round norms;
 * *polishing* for the polyhedral balls (l_inf, l1): projections leave exact zeros and exact bounds, which name a face, and two
   least-squares problems find the point of that face where all supporting gaps are equal and the dual is stationary. Once the
-  face is right, that is the optimum to round-off.
+  face is right, that is the optimum to round-off;
+* for the l_inf and spectral balls and up to some hundred unknowns, where a few runs in a hundred would take a hundred times as
+  long as the others, a *barrier method* (interior.py) for the runs that are left after FIRST_INTERIOR iterations.
 
 All tensors carry a leading run axis R. Every run has its own step sizes, restarts and end; finished runs leave the batch.
 """
@@ -36,6 +38,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from implicit_bias.interior import BARRIERS, path
 from implicit_bias.norms import Norm
 
 # Iterations between two checks (bounds, restart, secant step), and the pairs the secant step looks at.
@@ -54,6 +57,8 @@ POWER_ITERATIONS = 80
 FIRST_POLISH, POLISH_GROWTH = 400, 1.15
 # Largest face (supporting pairs x free entries) that is polished.
 POLISH_LIMIT = 1_000_000
+# The barrier method: when, the most multiplications of one of its Newton steps, and the doubles of a batch of runs.
+FIRST_INTERIOR, INTERIOR_WORK, INTERIOR_DOUBLES = 500, 3e7, 2**22
 # Added to gaps, or taken from weights, at the label's own entry, which is no pair.
 BLOCKED = 1e30
 
@@ -220,7 +225,7 @@ def solve(
     floor = torch.full_like(scale, -1.0) if hopeless is None else hopeless / scale
     state = _start(scaled, norm, separator, weights)
     best = _Best.start(scaled, norm, state.w, state.q)
-    total, next_polish = 0, FIRST_POLISH
+    total, next_polish, interior = 0, FIRST_POLISH, tol > 0 and _suits_interior(scaled, norm)
     while True:
         done = (relative_gap(best.lower, best.upper) <= tol) | (best.upper <= floor)
         best.close(state.index[done[state.index]], total, time.perf_counter() - began)
@@ -237,6 +242,10 @@ def solve(
             next_polish = math.ceil(total * POLISH_GROWTH)
             for w, q in _polished(scaled, norm, next_w, next_q):
                 best.offer(scaled, norm, state.index, w, q)
+        if interior and total >= FIRST_INTERIOR:
+            interior = False
+            for part, w, q in _interior(scaled, norm, tol):
+                best.offer(scaled.at(part), norm, state.index[part], w, q)
         state = _restart(state, next_w, next_q, residual, accelerated, total)
     best.close(state.index, total, time.perf_counter() - began)
     return best.solution(scale)
@@ -402,6 +411,37 @@ def _polished(game: Game, norm: Norm, w: Tensor, q: Tensor) -> Iterator[tuple[Te
         return
     runs = [_polish(game.x[r], game.y[r], w[r], q[r], face) for r in range(len(w))]
     yield torch.stack([w for w, _ in runs]), torch.stack([q for _, q in runs])
+
+
+def _suits_interior(game: Game, norm: Norm) -> bool:
+    n, d = game.x.shape[1:]
+    k = game.onehot.shape[1]
+    return norm.label in BARRIERS and n * k * (k * d) ** 2 <= INTERIOR_WORK
+
+
+def _interior(game: Game, norm: Norm, tol: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The barrier method's W (R', k, d) and q (R', k, n) for parts of the runs, with their places (R',)."""
+    n, d = game.x.shape[1:]
+    k = game.onehot.shape[1]
+    size = max(1, INTERIOR_DOUBLES // (k * d * max(n * k, k * d)))
+    for places in torch.arange(len(game.x), device=game.x.device).split(size):
+        part = game.at(places)
+        classes = torch.eye(k).to(part.x)
+        # (R, k, n, k, d): (e_y - e_c) x_i^T for class c and sample i
+        sides = part.onehot.mT[:, None] - classes[None, :, None]
+        pairs = (sides[..., None] * part.x[:, None, :, None]).flatten(3).flatten(1, 2)
+        off_label = part.onehot.flatten(1) == 0
+        pairs = pairs[off_label].unflatten(0, (len(places), n * (k - 1)))
+
+        def weights_of(found: Tensor, off_label: Tensor = off_label) -> Tensor:
+            return torch.zeros_like(off_label, dtype=found.dtype).masked_scatter(off_label, found).unflatten(1, (k, n))
+
+        def enough(w: Tensor, found: Tensor, part: Game = part) -> bool:
+            lower, upper = part.lower(w, norm), part.upper(weights_of(found), norm)
+            return bool((relative_gap(lower, upper) <= tol).all())
+
+        w, found = path(pairs, (k, d), BARRIERS[norm.label], enough)
+        yield places, w, weights_of(found)
 
 
 def _box_face(w: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from implicit_bias import reference
+from implicit_bias.datasets import make_dataset
 from implicit_bias.errors import NotSeparable
+from implicit_bias.interior import BARRIERS
 from implicit_bias.norms import make_norm
 from implicit_bias.primal_dual import Game, project_simplex
 from implicit_bias.reference import (
@@ -372,3 +374,42 @@ def test_mnist(label: str) -> None:
     found = solve_exact(x, y[chosen], 10, make_norm(label), tol=1e-4)
     assert found.solver == "primal-dual"
     check(found, x, y[chosen], 10, label, tol=1e-4)
+
+
+def mixtures(seeds: range) -> tuple[np.ndarray, np.ndarray]:
+    """Data of a sweep over data seeds, k=5, d=20, ten a class, noise .5: (R, 50, 20), (R, 50)."""
+    keys = {"name": "gaussian_mixture", "num_classes": 5, "dim": 20, "samples_per_class": 10, "noise": 0.5}
+    sets = [make_dataset({**keys, "seed": seed}).load() for seed in seeds]
+    return np.stack([s.x for s in sets]), np.stack([s.y for s in sets])
+
+
+@pytest.mark.parametrize("label", ["linf", "l2", "spectral"])
+def test_a_batch_over_data_seeds_is_certified_and_agrees_with_cvxpy(label: str) -> None:
+    """Seed 30 is among them: its spectral optimum is all but degenerate, and takes first-order steps by the 100,000."""
+    x, y = mixtures(range(15, 35))
+    references = solve_certified(x, y, 5, make_norm(label))
+    for r, reference in enumerate(references):
+        assert 0 <= (reference.upper - reference.lower) / reference.upper <= 1e-6
+        exact = solve_exact(x[r], y[r], 5, make_norm(label))
+        assert exact.solver.startswith("clarabel")
+        assert reference.lower <= exact.upper * (1 + 1e-12)
+        assert exact.lower <= reference.upper * (1 + 1e-12)
+        assert reference.lower == pytest.approx(exact.lower, rel=2e-6)
+
+
+@pytest.mark.parametrize("label", sorted(BARRIERS))
+def test_barriers_are_differentiated_rightly(label: str) -> None:
+    barrier = BARRIERS[label]
+    w = 0.3 * torch.from_numpy(np.random.RandomState(0).randn(1, 3, 4)) / 2
+    assert float(make_norm(label).value(w)) < 1
+
+    def value(point: torch.Tensor) -> torch.Tensor:
+        return barrier.value(point)[0]
+
+    with torch.enable_grad():
+        slope = torch.autograd.functional.jacobian(value, w)
+        curvature = torch.autograd.functional.hessian(value, w).reshape(12, 12)
+    torch.testing.assert_close(barrier.slope(w), slope, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(barrier.curvature(w)[0], curvature, rtol=1e-10, atol=1e-10)
+    far = barrier.value(2 * w / make_norm(label).value(w)[:, None, None])
+    assert torch.isinf(far).all()
