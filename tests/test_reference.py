@@ -387,14 +387,14 @@ def mixtures(seeds: range) -> tuple[np.ndarray, np.ndarray]:
 def test_a_batch_over_data_seeds_is_certified_and_agrees_with_cvxpy(label: str) -> None:
     """Seed 30 is among them: its spectral optimum is all but degenerate, and takes first-order steps by the 100,000."""
     x, y = mixtures(range(15, 35))
-    references = solve_certified(x, y, 5, make_norm(label))
-    for r, reference in enumerate(references):
-        assert 0 <= (reference.upper - reference.lower) / reference.upper <= 1e-6
+    found = solve_certified(x, y, 5, make_norm(label))
+    for r, certified in enumerate(found):
+        assert 0 <= (certified.upper - certified.lower) / certified.upper <= 1e-6
         exact = solve_exact(x[r], y[r], 5, make_norm(label))
         assert exact.solver.startswith("clarabel")
-        assert reference.lower <= exact.upper * (1 + 1e-12)
-        assert exact.lower <= reference.upper * (1 + 1e-12)
-        assert reference.lower == pytest.approx(exact.lower, rel=2e-6)
+        assert certified.lower <= exact.upper * (1 + 1e-12)
+        assert exact.lower <= certified.upper * (1 + 1e-12)
+        assert certified.lower == pytest.approx(exact.lower, rel=2e-6)
 
 
 @pytest.mark.parametrize("label", sorted(BARRIERS))
