@@ -94,7 +94,7 @@ class Checkpoint:
                 snapshot: Snapshot = torch.load(io.BytesIO(tensors), weights_only=True)
                 self.seconds = float(header["seconds"])
                 return Saved(snapshot, int(header["step"]), self.seconds)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             unfit = f"cannot be read ({error.strerror})"
