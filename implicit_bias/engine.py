@@ -228,10 +228,11 @@ class _Simulation:
 
     def _run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
         problem, agenda = self.problem, self.agenda
-        saved = None if resume is None else self._restore(resume)
-        # After any step the gradient is the objective's at the parameters, so a snapshot need not hold it.
-        gradient = self.objective.gradient(self.parameters)
-        state = problem.optimizer.init(gradient.blocks) if saved is None else saved
+        if resume is None:
+            gradient = self.objective.gradient(self.parameters)
+            state = problem.optimizer.init(gradient.blocks)
+        else:
+            state, gradient = self._restore(resume)
         due = time.monotonic()
         for t in range(0 if resume is None else resume["step"] + 1, problem.steps + 1):
             if t:
@@ -246,15 +247,23 @@ class _Simulation:
             if not agenda.going.any():
                 break
             if keep is not None and 0 < t < problem.steps:
-                keep(t, partial(self._snapshot, t, state))
+                keep(t, partial(self._snapshot, t, state, gradient))
         return self._finished()
 
-    def _snapshot(self, t: int, state: State) -> Snapshot:
+    def _snapshot(self, t: int, state: State, gradient: Gradient) -> Snapshot:
         """All that the steps after the t-th depend on, and what was recorded so far."""
         found: Snapshot = {
             "step": t,
             "parameters": self.parameters,
-            "state": {b: {n: [s.mantissa, s.log_scale] for n, s in blocks.items()} for b, blocks in state.items()},
+            "state": {buffer: _plain(blocks) for buffer, blocks in state.items()},
+            # A fast step may round otherwise than the objective does by itself, so the gradient is kept, not computed again.
+            "gradient": {
+                "blocks": _plain(gradient.blocks),
+                "total": gradient.total,
+                "log_unit": gradient.log_unit,
+                "log_losses": gradient.log_losses(),
+                "weights": None if gradient.weights is None else gradient.weights(),
+            },
             "factors": [self.log_factor, self.used_factor],
             "agenda": self.agenda.snapshot(),
             "past": self.past,
@@ -273,8 +282,8 @@ class _Simulation:
             found["kkt"] = {"average": self.kkt.average, "count": self.kkt.count, "warm": self.kkt.warm}
         return found
 
-    def _restore(self, snapshot: Snapshot) -> State:
-        """Take up a snapshot. Returns the optimizer's state."""
+    def _restore(self, snapshot: Snapshot) -> tuple[State, Gradient]:
+        """Take up a snapshot. Returns the optimizer's state and the gradient."""
         self.parameters = snapshot["parameters"]
         self.log_factor, self.used_factor = snapshot["factors"]
         self.agenda.restore(snapshot["agenda"])
@@ -287,7 +296,16 @@ class _Simulation:
             self.certificate = Certificate(**snapshot["certificate"])
         if self.kkt is not None:
             self.kkt = replace(self.kkt, **snapshot["kkt"])
-        return {b: {n: Scaled(*parts) for n, parts in blocks.items()} for b, blocks in snapshot["state"].items()}
+        kept = snapshot["gradient"]
+        log_losses, weights = kept["log_losses"], kept["weights"]
+        gradient = Gradient(
+            _scaled(kept["blocks"]),
+            kept["total"],
+            kept["log_unit"],
+            lambda: log_losses,
+            None if weights is None else lambda: weights,
+        )
+        return {buffer: _scaled(blocks) for buffer, blocks in snapshot["state"].items()}, gradient
 
     def _collect(self, t: int, gradient: Gradient) -> None:
         """Take the gradient's weights into the averages."""
@@ -423,6 +441,14 @@ def _chosen_scaled(kept: Tensor, new: Mapping[str, Scaled], old: Mapping[str, Sc
         )
         for name, block in new.items()
     }
+
+
+def _plain(blocks: Mapping[str, Scaled]) -> dict[str, list[Tensor]]:
+    return {name: [block.mantissa, block.log_scale] for name, block in blocks.items()}
+
+
+def _scaled(blocks: Mapping[str, Sequence[Tensor]]) -> dict[str, Scaled]:
+    return {name: Scaled(*parts) for name, parts in blocks.items()}
 
 
 def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
