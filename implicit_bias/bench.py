@@ -9,18 +9,22 @@ tight loop
     The exact step of this package written out for a single run: closed-form gradient in the log domain, one scale a class row,
     the polar factor truncated in the row space.
 
-Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions.
+Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions. Beside them
+stand the engine with a compiled step (the seconds of compiling left out), the same kernels run by themselves (what is left of the
+time is spent outside the arithmetic), the roofline of the machine's measured rates, and the peak memory of the batch's tensors;
+then how the cost grows with every size. Written to results/bench/ as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
+the batches run there, up to 4,096 runs, and the loops on the CPU.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,9 @@ import torch
 from torch import Tensor
 
 from implicit_bias.datasets import make_dataset
-from implicit_bias.engine import Problem, record_steps, simulate
+from implicit_bias.engine import Problem, Watch, record_steps, simulate
+from implicit_bias.figures.style import drawing, log_axis, optimizer_look, panels, saved
+from implicit_bias.hardware import Rates, kernel_seconds, measured_rates, processor
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.models.linear import zero_sum_basis
@@ -38,7 +44,10 @@ from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import atomic_write_bytes, csv_bytes
+from implicit_bias.scaling import NAMES, Shape, scaling_table
 from implicit_bias.schedules import SCHEDULES
+from implicit_bias.stepping import Compile
+from implicit_bias.sweep.memory import peak_bytes
 from implicit_bias.usual import REPEATS, UsualOptimizer, best_time
 
 POINTS = 20
@@ -67,7 +76,14 @@ class Size:
 
 
 SIZES = (Size(4, 10, 24), Size(10, 10, 25), Size(15, 50, 25))
-BATCHES = (1, 8, 64)
+BATCHES = (1, 8, 64, 512)
+GPU_RUNS = 4096
+STEPS = 300
+# Doubles of scores in a batch beyond which fewer steps are enough to time.
+MANY = 2**20
+COMPILED = (1, 64)
+COMPILED_STEPS = 1500
+MEMORY_STEPS = 3
 
 
 def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int) -> float:
@@ -141,7 +157,7 @@ def _margin(w: Tensor, x: Tensor, y: Tensor, norm: str) -> float:
     return float(gaps.min() / make_norm(norm).value(w))
 
 
-def batched(name: str, data: Data, steps: int) -> list[float]:
+def batched(name: str, data: Data, steps: int, compile: Compile = "off", watch: Watch | None = None) -> list[float]:
     """The engine on every run of ``data`` at once; own-norm margins at the end."""
     model = MODELS.get("linear")()
     problem = Problem(
@@ -154,31 +170,60 @@ def batched(name: str, data: Data, steps: int) -> list[float]:
         steps=steps,
         measured={OWN[name]: make_norm(OWN[name])},
         points=POINTS,
+        compile=compile,
     )
-    margins: list[float] = simulate(problem).by_norm[OWN[name]]["margin"][-1].tolist()
+    margins: list[float] = simulate(problem, watch).by_norm[OWN[name]]["margin"][-1].tolist()
     return margins
 
 
-def measure(size: Size, name: str, threads: int) -> Iterator[dict[str, Any]]:
+def step_seconds(name: str, data: Data, steps: int, threads: int) -> tuple[float, int]:
+    """Seconds a step of a batch, on one thread or on several, whichever is faster, and how many that are."""
+    times = {}
+    for count in sorted({1, threads}):
+        torch.set_num_threads(count)
+        times[count] = best_time(lambda: batched(name, data, steps)) / steps
+    count = min(times, key=lambda c: times[c])
+    return times[count], count
+
+
+def compiled_seconds(name: str, data: Data, steps: int, threads: int) -> float:
+    """Seconds a step once the step is compiled: from the first look at the clock after it, 16 steps in or later, to the end."""
+    torch.set_num_threads(threads)
+    seen: list[tuple[int, float]] = []
+    batched(name, data, steps, "on", lambda t, _: seen.append((t, time.perf_counter())))
+    (first, began), (last, ended) = next(point for point in seen if point[0] > 0), seen[-1]
+    return (ended - began) / (last - first) if last > first else math.nan
+
+
+def measure(size: Size, name: str, threads: int, rates: dict[int, Rates], device: str) -> Iterator[dict[str, Any]]:
     """Microseconds a step and run of both loops and of the engine in batches, as rows of the bench table."""
-    data, steps = size.data(max(BATCHES)), 300
+    batches = (*BATCHES, GPU_RUNS) if device != "cpu" else BATCHES
+    data = size.data(max(batches))
     x, y = data.x[0], data.y[0]
     torch.set_num_threads(1)
     _assert_equal(size, name, data, 100)
-    usual = best_time(lambda: usual_loop(name, x, y, size.k, steps)) / steps
-    tight = best_time(lambda: _without_grad(tight_loop, name, x, y, size.k, steps)) / steps
-    for runs in BATCHES:
-        part = Data(data.x[:runs], data.y[:runs], size.k)
-        times = {}
-        for count in sorted({1, threads}):
-            torch.set_num_threads(count)
-            times[count] = best_time(lambda part=part: batched(name, part, steps)) / steps / part.x.shape[0]  # type: ignore[misc]
-        count = min(times, key=lambda c: times[c])
-        yield {
-            "size": str(size), "optimizer": name, "runs": runs, "threads": count,
-            "usual_us": 1e6 * usual, "tight_us": 1e6 * tight, "batched_us": 1e6 * times[count],
-            "ratio_usual": usual / times[count], "ratio_tight": tight / times[count],
+    usual = best_time(lambda: usual_loop(name, x, y, size.k, STEPS)) / STEPS
+    tight = best_time(lambda: _without_grad(tight_loop, name, x, y, size.k, STEPS)) / STEPS
+    n = x.shape[0]
+    for runs in batches:
+        part = Data(data.x[:runs].to(device), data.y[:runs].to(device), size.k)
+        steps = STEPS if runs * n * size.k <= MANY else STEPS // 5
+        seconds, count = step_seconds(name, part, steps, threads if device == "cpu" else 1)
+        torch.set_num_threads(count)
+        kernels = kernel_seconds(name, runs, n, size.k, size.d, device) / runs
+        bound = rates[count].least_seconds(n, size.k, size.d)
+        peak = peak_bytes(partial(batched, name, part, MEMORY_STEPS))
+        each = seconds / runs
+        row = {
+            "size": str(size), "optimizer": name, "runs": runs, "device": device, "threads": count,
+            "usual_us": 1e6 * usual, "tight_us": 1e6 * tight, "batched_us": 1e6 * each,
+            "ratio_usual": usual / each, "ratio_tight": tight / each,
+            "kernels_us": 1e6 * kernels, "outside": 1 - kernels / each, "roofline_us": 1e6 * bound, "of_roofline": bound / each,
+            "peak_mb": peak / 1e6,
         }  # fmt: skip
+        if runs in COMPILED and device == "cpu":
+            row["compiled_us"] = 1e6 * compiled_seconds(name, part, COMPILED_STEPS, count) / runs
+        yield row
 
 
 def _assert_equal(size: Size, name: str, data: Data, steps: int) -> None:
@@ -197,36 +242,107 @@ def _without_grad(loop: Callable[..., float], *arguments: Any) -> float:
         return loop(*arguments)
 
 
+def scaling(threads: int) -> pd.DataFrame:
+    """Seconds of batches along each of their sizes."""
+
+    def seconds(name: str, shape: Shape) -> float:
+        data = Size(shape.k, shape.per_class, shape.d).data(shape.runs)
+        return step_seconds(name, data, shape.steps, threads)[0] * shape.steps
+
+    return scaling_table(seconds)
+
+
+def draw(table: pd.DataFrame, growth: pd.DataFrame) -> dict[str, bytes]:
+    """The picture of both tables, as png and pdf: ratios by batch, and cost by size with its slope."""
+    with drawing():
+        figure, axes = panels(2, 4, height=4.2)
+        linear = table[table["tight_us"].notna()]
+        for axis, (size, rows) in zip(axes[0], linear.groupby("size", sort=False), strict=False):
+            for name, curve in rows.groupby("optimizer", sort=False):
+                axis.plot(curve["runs"], curve["ratio_usual"], **optimizer_look(str(name)).plot(range(len(curve))))
+            axis.set_title(size, fontsize=7.5)
+            axis.set_xlabel("runs in the batch")
+            log_axis(axis, "x")
+            log_axis(axis, "y")
+        axes[0, 0].set_ylabel("times the usual loop")
+        axes[0, 0].legend(fontsize=6.5)
+        places = [axes[0, 3], *axes[1]]
+        for axis, name in zip(places, NAMES.values(), strict=True):
+            for method, curve in growth[growth["axis"] == name].groupby("optimizer", sort=False):
+                look = optimizer_look(str(method)).plot(range(len(curve)))
+                look["label"] += f", slope {curve['slope'].iloc[0]:.2f}"
+                axis.plot(curve["value"], 1e3 * curve["seconds"], **look)
+            axis.set_xlabel(name)
+            axis.legend(fontsize=6)
+            log_axis(axis, "x")
+            log_axis(axis, "y")
+        axes[0, 3].set_ylabel("ms a batch")
+        axes[1, 0].set_ylabel("ms a batch")
+        figure.suptitle(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}", fontsize=7.5)
+        return {kind: saved(figure, kind) for kind in ("png", "pdf")}
+
+
 def main() -> int:
-    """Measure, print the ratios, write results/bench/bench.csv."""
+    """Measure, print the ratios, write results/bench/."""
     threads = min(os.cpu_count() or 1, 2)
-    print(f"{_processor()}, {os.cpu_count()} cores, torch {torch.__version__}; us a step and run, least of {REPEATS}", flush=True)
-    print(f"{'':28}{'':8}{'runs':>5}{'threads':>8}{'usual':>9}{'tight':>9}{'batched':>10}{'x usual':>9}{'x tight':>9}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rates = {}
+    for count in sorted({1, threads}):
+        torch.set_num_threads(count)
+        rates[count] = measured_rates(device)
+    print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; us a step and run, least of {REPEATS}")
+    for count, rate in rates.items():
+        print(f"{count} thread(s): {rate.matrix / 1e9:.0f} GFLOP/s in products, {rate.exponential / 1e9:.2f} G exponentials/s")
+    print("outside: share of the time that is not in the products, exponentials and decompositions; roofline: bound / measured")
+    columns = ("usual", "tight", "batched", "compiled", "x usual", "x tight", "outside", "roofline", "peak MB")
+    print(f"{'':28}{'':8}{'runs':>5}{'threads':>8}" + "".join(f"{column:>9}" for column in columns), flush=True)
     rows = []
-    linear = (row for size in SIZES for name in LEARNING_RATES for row in measure(size, name, threads))
-    for row in itertools.chain(linear, network_rows(threads)):
+    for row in _rows(threads, rates, device):
         rows.append(row)
-        tight = f"{row['tight_us']:9.1f}" if "tight_us" in row else f"{'':9}"
-        ratio = f"{row['ratio_tight']:9.1f}" if "ratio_tight" in row else ""
-        print(
-            f"{row['size']:28}{row['optimizer']:8}{row['runs']:5}{row['threads']:8}{row['usual_us']:9.1f}{tight}"
-            f"{row['batched_us']:10.2f}{row['ratio_usual']:9.1f}{ratio}",
-            flush=True,
-        )
-    table = pd.DataFrame(rows).assign(machine=_processor(), cores=os.cpu_count(), torch=torch.__version__)
-    numeric = table.select_dtypes("float").columns
-    path = Path("results") / "bench" / "bench.csv"
-    atomic_write_bytes(path, csv_bytes(table.assign(**{c: table[c].map(lambda v: float(f"{v:.4g}")) for c in numeric})))
-    print(f"written to {path}")
+        print(_printed(row), flush=True)
+    print("growth of the cost (exponent of the last points)", flush=True)
+    growth = scaling(threads)
+    for (name, axis), part in growth.groupby(["optimizer", "axis"], sort=False):
+        print(f"  {name:8}{axis:6}{part['slope'].iloc[0]:6.2f}")
+    machine = {"machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__}
+    table = pd.DataFrame(rows)
+    folder = Path("results") / "bench"
+    atomic_write_bytes(folder / "bench.csv", csv_bytes(_short(table).assign(**machine)))
+    atomic_write_bytes(folder / "scaling.csv", csv_bytes(_short(growth).assign(**machine)))
+    for kind, content in draw(table, growth).items():
+        atomic_write_bytes(folder / f"bench.{kind}", content)
+    print(f"written to {folder}")
     return 0
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _rows(threads: int, rates: dict[int, Rates], device: str) -> Iterator[dict[str, Any]]:
+    for size in SIZES:
+        for name in LEARNING_RATES:
+            yield from measure(size, name, threads, rates, device)
+    yield from network_rows(threads)
+
+
+def _printed(row: dict[str, Any]) -> str:
+    """A row of the table on the terminal, empty where there is no number."""
+    numbers = (
+        "usual_us",
+        "tight_us",
+        "batched_us",
+        "compiled_us",
+        "ratio_usual",
+        "ratio_tight",
+        "outside",
+        "of_roofline",
+        "peak_mb",
+    )
+    shown = "".join(f"{row[key]:9.2f}" if key in row else f"{'':9}" for key in numbers)
+    return f"{row['size']:28}{row['optimizer']:8}{row['runs']:5}{row['threads']:8}{shown}"
+
+
+def _short(table: pd.DataFrame) -> pd.DataFrame:
+    """Every float to four digits."""
+    numeric = table.select_dtypes("float").columns
+    return table.assign(**{c: table[c].map(lambda v: float(f"{v:.4g}")) for c in numeric})
 
 
 if __name__ == "__main__":

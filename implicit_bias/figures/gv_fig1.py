@@ -39,9 +39,9 @@ DEEP_POWERS = {"nmgd": 0.8, "signum": 0.7, "adam": 0.7, "muon": 0.7}
 NMGD_SHARE = 2
 DEEP_STEPS = PerPreset(smoke=60, default=6_000, paper=100_000)
 DEEP_DATA = PerPreset(
-    smoke=["dataset.samples=16", "dataset.pixels=4", "model.width=8"],
-    default=["dataset.samples=48", "model.width=24"],
-    paper=["dataset.samples=48", "model.width=24"],
+    smoke=["dataset=digits", "dataset.samples=16", "dataset.pixels=4", "model.width=8"],
+    default=["dataset=mnist", "dataset.samples=48", "dataset.pixels=14", "model.width=24"],
+    paper=["dataset=mnist", "dataset.samples=48", "dataset.pixels=14", "model.width=24"],
 )
 #: One a norm suffices there, and Adam.
 DEEP_METHODS = tuple(DEEP_POWERS)
@@ -66,7 +66,7 @@ class GvFig1(Figure):
             {problem_in_words(preset)}. Top: margin q / N^3 of the squared ReLU network against the loss
             (geometric mean and range over seeds; drawn where every seed has got to). Bottom left: the same at
             1e-8 with ReLU (margin q / N^2), as a share of the best optimizer's on the same data. Bottom middle
-            and right: one small squared ReLU problem (48 digits, width 24, one seed; power .7 and
+            and right: one small squared ReLU problem (48 images, width 24, one seed; power .7 and
             {DEEP_STEPS.at(preset):,} steps, NMGD .8 and {NMGD_SHARE * DEEP_STEPS.at(preset):,}): alignment with
             the gradient (thin) and KKT ratio (thick) in the method's own norm, both 1 exactly at a KKT
             direction, and 1 - the cosine between the parameters and those after ten times the steps.
@@ -75,7 +75,7 @@ class GvFig1(Figure):
     def sweeps(self, preset: Preset) -> list[list[str]]:
         wide = [[f"experiment={self.name}", *method(m), *problem(preset)] for m in METHODS]
         relu = [[*sweep, "model.activation=relu"] for sweep in wide]
-        small = ["dataset=digits", *DEEP_DATA.at(preset), "stop_log10_loss=null", "seed=1"]
+        small = [*DEEP_DATA.at(preset), "stop_log10_loss=null", "seed=1"]
         deep = {m: f"steps={DEEP_STEPS.at(preset) * (NMGD_SHARE if m == 'nmgd' else 1)}" for m in DEEP_METHODS}
         rule = ["log.points=50", "log.levels=0", "log.kkt_iters=20", "log.norms=[l2]"]
         return [

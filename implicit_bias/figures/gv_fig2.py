@@ -30,16 +30,17 @@ METHODS = ("muon_signum", "muon_adam", "muon", "adam", "signum", "nmgd")
 HYBRIDS = ("muon_signum", "muon_adam")
 NORM = "hybrid0.1"
 TWO, FOUR, CNN = "2 layers", "4 layers", "CNN"
+MNIST = ("dataset=mnist", "dataset.pixels=14")
 #: As 2-layer squared ReLU; 4 layers of ReLU are of degree 4, for which t^-.8 is still allowed (p > 1 - 1/L), and so is the CNN
 #: of degree 2, at the paper's size 3: one convolution with ReLU, or two, and the head.
 DEEPER = PerPreset(
     smoke={
-        FOUR: ["model.depth=4", "model.width=12", "model.activation=relu", "dataset.samples=16", "dataset.pixels=8"],
-        CNN: ["model=cnn", "model.channels=[4]", "model.activation=relu", "dataset.samples=16", "dataset.pixels=8"],
+        FOUR: ["model.depth=4", "model.width=12", "model.activation=relu", "dataset=digits", "dataset.samples=16"],
+        CNN: ["model=cnn", "model.channels=[4]", "model.activation=relu", "dataset=digits", "dataset.samples=16"],
     },
     default={
-        FOUR: ["model.depth=4", "model.width=16", "model.activation=relu", "dataset.samples=64"],
-        CNN: ["model=cnn", "model.channels=[6]", "model.activation=relu", "dataset.samples=48"],
+        FOUR: ["model.depth=4", "model.width=16", "model.activation=relu", *MNIST, "dataset.samples=64"],
+        CNN: ["model=cnn", "model.channels=[6]", "model.activation=relu", *MNIST, "dataset.samples=48"],
     },
     paper={
         FOUR: ["model.depth=4", "model.width=64", "model.activation=relu", "dataset=mnist", "dataset.samples=2048"],
@@ -184,6 +185,6 @@ def _label(name: str) -> str:
 def _sizes(preset: Preset) -> str:
     return {
         "smoke": "16 digits at width 12, and one convolution to 4 channels",
-        "default": "64 digits at width 16, and 48 with one convolution to 6 channels",
+        "default": "64 images of 14 x 14 pixels at width 16, and 48 with one convolution to 6 channels",
         "paper": "2,048 of MNIST, width 64, and 512 with convolutions to 8 and 16 channels",
     }[preset]

@@ -19,19 +19,19 @@ LEVELS = 2
 NORMS = ("l2", "linf", "spectral", "hybrid0.1")
 SEEDS = PerPreset(smoke=1, default=4, paper=10)
 #: Steps after which a run that has not reached the target is given up.
-STEPS = PerPreset(smoke=60, default=12_000, paper=100_000)
+STEPS = PerPreset(smoke=60, default=20_000, paper=100_000)
 #: Adam's averages as in the independent reproduction.
 ADAM = "optimizer.beta2=0.99"
 SHEET = "independent reproduction (numpy) of Gronich and Vardi, arXiv 2602.16340, not the paper's numbers"
 
 _DATA = PerPreset(
     smoke=["dataset=digits", "dataset.samples=24", "dataset.pixels=4", "model.width=8"],
-    default=["dataset=digits", "dataset.samples=128", "model.width=32"],
+    default=["dataset=mnist", "dataset.samples=256", "dataset.pixels=14", "model.width=32"],
     paper=["dataset=mnist", "dataset.samples=2048", "model.width=64"],
 )
 _DATA_IN_WORDS = PerPreset(
     smoke="24 digits of 4 x 4 pixels, width 8",
-    default="128 of scikit-learn's digits (8 x 8 pixels; the paper: 2,048 of MNIST's), width 32",
+    default="256 of MNIST's digits (14 x 14 pixels; the paper: 2,048 of 28 x 28), width 32",
     paper="2,048 of MNIST's digits, width 64 (the paper's is not known)",
 )
 
