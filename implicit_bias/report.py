@@ -172,6 +172,9 @@ class _Titled:
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
         self._progress.advance(steps, total, own_ratio)
 
+    def cells(self, done: int, total: int) -> None:
+        self._progress.cells(done, total)
+
 
 def _make(figure: Figure, request: Request, progress: _Titled) -> list[Claim]:
     """One figure: runs, table, verdicts, picture; each file written whole or not at all."""
