@@ -308,11 +308,12 @@ def _remove_leftovers(runs: Path) -> None:
     mine = f"{_PARTIAL}{socket.gethostname()}-"
     for leftover in runs.glob(f"{mine}*"):
         pid = leftover.name.removeprefix(mine).split("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if pid.isdigit() and not process_is_alive(int(pid)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _is_alive(pid: int) -> bool:
+def process_is_alive(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
