@@ -103,7 +103,9 @@ def write_run(
         "trajectory.csv": csv_bytes(trajectory),
         "summary.csv": csv_bytes(summary),
         # Where a run was computed is no part of what it is.
-        "config.yaml": yaml.safe_dump({k: v for k, v in config.items() if k != "launcher"}, sort_keys=False, allow_unicode=True).encode(),
+        "config.yaml": yaml.safe_dump(
+            {k: v for k, v in config.items() if k != "launcher"}, sort_keys=False, allow_unicode=True
+        ).encode(),
     }
     if weights:
         files["final.npz"] = _npz_bytes(weights)

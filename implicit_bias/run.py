@@ -34,6 +34,7 @@ COMMAND = "python -m implicit_bias.run"
 FLAGS = {"-h": "--help", "-m": "--multirun"}
 TRACEBACK = "IMPLICIT_BIAS_TRACEBACK"
 MOST_FOLDERS = 8
+MOST_FAILURES = 20
 
 
 class Terminated(KeyboardInterrupt):
@@ -227,10 +228,26 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
             _error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "no_data", "not_separable") else FAILED
         )
     _say(f"{len(failed)} of {len(cells)} cells failed:")
-    for cell, outcome in failed:
-        _say(f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip())
+    lines = [f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip() for cell, outcome in failed]
+    for line in lines[:MOST_FAILURES]:
+        _say(line)
+    if len(failed) > MOST_FAILURES:
+        _say(f"  ... and {len(failed) - MOST_FAILURES} more, {_written_failures(cells, outcomes, lines)}")
     all_unusable = len(failed) == len(cells) and all(outcome.error_kind in ("bad_input", "no_data") for _, outcome in failed)
     return BAD_INPUT if all_unusable else FAILED
+
+
+def _written_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], lines: Sequence[str]) -> str:
+    """Write the whole list of failures to the sweep's folder. Returns where it is, in words."""
+    from implicit_bias.records import atomic_write_text
+    from implicit_bias.sweep.result import sweep_folder
+
+    path = sweep_folder(outcomes, cells[0].config["results_dir"]) / "failed.txt"
+    try:
+        atomic_write_text(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        return f"whose list cannot be written ({error.strerror or error})"
+    return f"all in {path}"
 
 
 def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:

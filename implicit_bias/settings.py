@@ -70,7 +70,7 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class LauncherSettings:
-    """The keys ``launcher.<field>``: where a sweep's batches are computed. Null: the default of the cluster that reads the key."""
+    """The keys ``launcher.<field>``: where batches are computed. Null: the default of the cluster that reads the key."""
 
     cluster: str = hyper("inline", help="where batches run", choices=("inline", "local", "slurm"))
     workers: int | None = hyper(None, help="processes", ge=1, le=1024)

@@ -1,4 +1,4 @@
-"""A Slurm of one node in a folder, for tests: nothing of the system's is touched, ports are free ones, and it is stopped by pid."""
+"""A Slurm of one node in a folder, for tests: on free ports, nothing of the system's is touched, and it is stopped by pid."""
 
 import os
 import shutil

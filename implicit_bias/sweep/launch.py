@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from implicit_bias.processors import available_processors, worker_devices, worker_threads
-from implicit_bias.sweep.execute import Config, Outcome, Progress, Silent, execute, prepared
+from implicit_bias.sweep.execute import Outcome, Progress, Silent, execute, prepared
 from implicit_bias.sweep.local import run_local
-from implicit_bias.sweep.plan import Cell, batches
+from implicit_bias.sweep.plan import Cell, Config, batches
 from implicit_bias.sweep.tasks import Ledger, Task, spread, stamp
 
 

@@ -38,13 +38,28 @@ DEFAULTS = {"timeout_min": 60, "gpus_per_job": 0, "cpus_per_job": 1, "array_para
 MAX_ARRAY_SIZE = 1001  # Slurm's own default, where it does not say
 JOBS = ".jobs"
 OWNER = "owner.json"
-# Seconds between two looks at the journals, between two questions to Slurm (shared by all its users), between two lines of progress
-# in a journal, from Slurm's signal to the end of a job's time, and for a last line to arrive on a network file system.
-LOOK_EVERY, ASK_EVERY, REPORT_EVERY, SIGNAL_BEFORE, GONE_FOR = 0.5, 3.0, 2.0, 90, 3.0
+# Seconds between two looks at the journals, between two questions to Slurm (shared by all its users), and between two lines of
+# progress in a journal; from Slurm's signal to the end of a job's time; and for a last line to arrive on a network file system.
+LOOK_EVERY, ASK_EVERY, REPORT_EVERY = 0.5, 3.0, 2.0
+SIGNAL_BEFORE = 90
+GONE_FOR = 3.0
 # States of a job that will run, runs, or is about to be gone from the list.
 ALIVE = frozenset(
-    "PENDING CONFIGURING RUNNING COMPLETING REQUEUED REQUEUE_FED REQUEUE_HOLD RESIZING SIGNALING SPECIAL_EXIT STAGE_OUT STOPPED"
-    " SUSPENDED".split()
+    (
+        "PENDING",
+        "CONFIGURING",
+        "RUNNING",
+        "COMPLETING",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "RESIZING",
+        "SIGNALING",
+        "SPECIAL_EXIT",
+        "STAGE_OUT",
+        "STOPPED",
+        "SUSPENDED",
+    )  # fmt: skip
 )
 
 
@@ -170,7 +185,7 @@ def run_file(path: Path) -> None:
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGUSR2, time_is_up)
         journal.write("\n")  # the last line of a job that was killed may have no end
-        emit({"event": "begin"})
+        emit({"event": "begin", "host": socket.gethostname(), "pid": os.getpid()})
         perform(task, emit, REPORT_EVERY)
         emit({"event": "end"})
 

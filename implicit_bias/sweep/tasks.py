@@ -10,8 +10,8 @@ from typing import Any
 
 from implicit_bias.models import MODELS
 from implicit_bias.records import is_finished, read_run
-from implicit_bias.sweep.execute import Config, Outcome, Progress
-from implicit_bias.sweep.plan import Cell
+from implicit_bias.sweep.execute import Outcome, Progress
+from implicit_bias.sweep.plan import Cell, Config
 
 Stamp = list[int] | None
 
