@@ -44,23 +44,10 @@ LOOK_EVERY, ASK_EVERY, REPORT_EVERY = 0.5, 3.0, 2.0
 SIGNAL_BEFORE = 90
 GONE_FOR = 3.0
 # States of a job that will run, runs, or is about to be gone from the list.
-ALIVE = frozenset(
-    (
-        "PENDING",
-        "CONFIGURING",
-        "RUNNING",
-        "COMPLETING",
-        "REQUEUED",
-        "REQUEUE_FED",
-        "REQUEUE_HOLD",
-        "RESIZING",
-        "SIGNALING",
-        "SPECIAL_EXIT",
-        "STAGE_OUT",
-        "STOPPED",
-        "SUSPENDED",
-    )  # fmt: skip
-)
+ALIVE = (
+    "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "SIGNALING",
+    "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "SUSPENDED",
+)  # fmt: skip
 
 
 @dataclass
