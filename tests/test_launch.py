@@ -153,7 +153,7 @@ def test_a_task_that_is_begun_again_does_not_force_what_it_has_computed(tmp_path
         (["hydra.launcher.workers=2"], "launcher.workers=2: is read by launcher.cluster=local only"),
         (["launcher.cluster=local", "launcher.partition=a"], "launcher.partition=a: is read by launcher.cluster=slurm only"),
         (["launcher.cluster=slurm", "launcher.workers=2"], "launcher.workers=2: is read by launcher.cluster=local only"),
-        (["hydra.launcher.cluster=local", "hydra.launcher.workers=0"], "launcher.workers=0: must be null or an integer >= 1"),
+        (["hydra.launcher.cluster=local", "hydra.launcher.workers=0"], "launcher.workers=0: must be null or an integer in [1, 1024]"),
         (["hydra.launcher.cluster=local", "hydra.launcher.workers=a"], "launcher.workers=a: must be null or an integer"),
         (["hydra.launcher.clster=local"], "launcher.clster: unknown key; did you mean launcher.cluster?"),
         (
@@ -297,7 +297,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_after_the_parent_was_killed_workers_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = [*LOCAL, "optimizer=signgd,ngd", "steps=100,30000", "seed=range(3)"]
+    command = [*LOCAL, "optimizer=signgd,ngd", "steps=100,8000", "seed=range(3)"]
     with start(tmp_path, *command) as process:
         soon(lambda: len(inodes(tmp_path)) >= 3, "a batch is done")
         pids = workers(process.pid)

@@ -67,6 +67,13 @@ class Worker:
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
+    def close(self) -> None:
+        """Close the pipes of a process that has ended."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+
     def dismiss(self) -> None:
         """Nothing more to do: it ends by itself."""
         assert self.process.stdin is not None
@@ -116,6 +123,7 @@ def run_local(
                     selector.unregister(worker)
                     del workers[worker.place]
                     reason = _last_words(worker.process.wait())
+                    worker.close()
                     if worker.task is not None:
                         waiting[:0] = _again(worker.task, ledger, reason, numbers)
                     false_starts += not worker.ready
@@ -189,7 +197,8 @@ def _last_words(code: int) -> str:
 
 def _terminate(workers: Iterable[Worker], politely: bool = False) -> None:
     """Stop workers and wait until they are gone; they are asked first, and killed after a while."""
-    processes = [worker.process for worker in workers]
+    everyone = list(workers)
+    processes = [worker.process for worker in everyone]
     try:
         if not politely:
             for process in processes:
@@ -203,7 +212,5 @@ def _terminate(workers: Iterable[Worker], politely: bool = False) -> None:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+        for worker in everyone:
+            worker.close()
