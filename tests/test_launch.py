@@ -153,7 +153,10 @@ def test_a_task_that_is_begun_again_does_not_force_what_it_has_computed(tmp_path
         (["hydra.launcher.workers=2"], "launcher.workers=2: is read by launcher.cluster=local only"),
         (["launcher.cluster=local", "launcher.partition=a"], "launcher.partition=a: is read by launcher.cluster=slurm only"),
         (["launcher.cluster=slurm", "launcher.workers=2"], "launcher.workers=2: is read by launcher.cluster=local only"),
-        (["hydra.launcher.cluster=local", "hydra.launcher.workers=0"], "launcher.workers=0: must be null or an integer in [1, 1024]"),
+        (
+            ["hydra.launcher.cluster=local", "hydra.launcher.workers=0"],
+            "launcher.workers=0: must be null or an integer in [1, 1024]",
+        ),
         (["hydra.launcher.cluster=local", "hydra.launcher.workers=a"], "launcher.workers=a: must be null or an integer"),
         (["hydra.launcher.clster=local"], "launcher.clster: unknown key; did you mean launcher.cluster?"),
         (

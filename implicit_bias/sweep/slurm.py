@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import shlex
@@ -256,7 +257,9 @@ class _Watch:
         if settings["gpus_per_job"]:
             parameters["gpus_per_node"] = settings["gpus_per_job"]
         executor.update_parameters(**parameters)
-        return [str(job.job_id) for job in executor.map_array(BatchJob(), [str(path) for path in paths])]
+        # submitit prints what sbatch says on stderr, and raises an error that says it too.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return [str(job.job_id) for job in executor.map_array(BatchJob(), [str(path) for path in paths])]
 
     def _read(self, job: Job) -> None:
         """What a job has written since the last look."""
@@ -285,7 +288,7 @@ class _Watch:
 
     def _ask(self) -> None:
         """Ask Slurm for its jobs, and mend what has happened to ours."""
-        listing = _output("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r")
+        listing = _listing()
         if listing is None:
             return  # Slurm does not answer, which says nothing about the jobs
         known = states(listing)
@@ -332,6 +335,11 @@ def _journal_of(path: Path) -> Path:
     return path.with_suffix(".jsonl")
 
 
+def _listing() -> str | None:
+    """This user's jobs, for :func:`states`; None where Slurm does not answer."""
+    return _output("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r")
+
+
 def _end_of(job: str) -> str:
     """What Slurm says of a job that has ended: ``was lost (FAILED, NonZeroExitCode)``."""
     fields = dict(part.partition("=")[::2] for part in (_output("scontrol", "-o", "show", "job", job) or "").split())
@@ -351,7 +359,8 @@ def _cancel_orphans(folder: Path, directories: set[str]) -> None:
             same = [job for job, batch in batches.items() if directories & {cell["directory"] for cell in batch["cells"]}]
             if same:
                 _output("scancel", *same)
-            if len(same) == len(batches):
+            others = set(batches) - set(same)
+            if not others & set(states(_listing() or "")):
                 _remove(owner.parent)
 
 
