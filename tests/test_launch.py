@@ -341,3 +341,35 @@ def test_two_identical_sweeps_at_once_are_both_complete(tmp_path: Path) -> None:
     assert all("0 failed" in output for output, _ in results)
     assert len(inodes(tmp_path)) == 6
     assert not list(tmp_path.glob("runs/.*"))
+
+
+@pytest.mark.slow
+def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from implicit_bias import report
+    from implicit_bias.figures import FIGURES
+    from implicit_bias.figures.base import PerPreset
+
+    diverging = [*SMALL, "optimizer=gd", "loss=exponential", "schedule.lr=100", "dataset.noise=5", "steps=20"]
+    monkeypatch.setattr("implicit_bias.figures.newton_schulz.STEPS", PerPreset(20, 20, 20))
+    monkeypatch.setattr(FIGURES.get("adam_eps"), "sweeps", lambda self, preset: [diverging])
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for workers, folder in zip((1, 2), folders, strict=True):
+        arguments = ["preset=smoke", "only=newton_schulz,adam_eps", f"results_dir={folder}", f"workers={workers}"]
+        assert report.main(arguments) == 1
+        errors = capsys.readouterr().err
+        assert "error: adam_eps: a run failed: diverged" in errors
+        assert "newton_schulz:" not in errors
+    one, two = ((folder / "smoke" / "figures" / "newton_schulz.csv").read_bytes() for folder in folders)
+    assert one == two
+    assert (tmp_path / "two" / "smoke" / "report.md").exists()
+
+
+def test_workers_of_the_report_are_a_number() -> None:
+    from implicit_bias import report
+
+    assert report.request_from(["workers=3"]).workers == 3
+    for value in ("0", "-1", "two", "1.5"):
+        with pytest.raises(BadInput, match=f"^workers={value}: must be an integer >= 1"):
+            report.request_from([f"workers={value}"])
