@@ -25,6 +25,7 @@ from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.reference import improve_weights
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import LyuLi, Schedule
+from implicit_bias.stepping import Compile, step_of
 
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
@@ -55,6 +56,7 @@ class Problem:
         test: A test set, on which the accuracy is measured.
         levels: Also record the first step at which the loss falls below 10^(-j / levels), for every j = 0, 1, ...; 0: do not.
         stop_log_loss: A run's last record is its first step with a log loss below this.
+        compile: Whether to compile the step: on, off, or auto, where there is a compiler and the run is long enough.
     """
 
     model: Model
@@ -75,6 +77,7 @@ class Problem:
     test: Data | None = None
     levels: float = 0
     stop_log_loss: float = -math.inf
+    compile: Compile = "auto"
 
 
 @dataclass
@@ -181,6 +184,7 @@ class _Simulation:
         self.certificate = Certificate() if linear else None
         measures_kkt = problem.model.homogeneous and not linear
         self.kkt = KktRatios(self.objective, problem.model.degree(), problem.kkt_products) if measures_kkt else None
+        self.advance = step_of(problem.optimizer, self.geometry, self.objective, problem.compile, problem.steps)
         self.log_factor = self.used_factor = problem.data.x.new_zeros(runs)
         self.agenda = _Agenda(problem, runs)
         self.past: dict[int, Parameters] = {}
@@ -238,8 +242,10 @@ class _Simulation:
     def _step(self, state: State, gradient: Gradient, t: int) -> tuple[State, Gradient]:
         """The state after the t-th update, and the gradient there."""
         schedule, before = self.problem.schedule, self.parameters
-        new_state = self._update(state, gradient, t)
-        new_gradient = self.objective.gradient(self.parameters)
+        new_state, self.parameters, quick = self.advance(state, gradient.blocks, before, t, self._log_size(gradient, t))
+        new_gradient = (
+            self.objective.gradient(self.parameters) if quick is None else self.objective.finished(self.parameters, quick)
+        )
         if not isinstance(schedule, LyuLi):
             return new_state, new_gradient
         kept = new_gradient.log_loss < gradient.log_loss
@@ -251,21 +257,13 @@ class _Simulation:
         rolled = {key: _chosen_scaled(kept, blocks, state[key]) for key, blocks in new_state.items()}
         return rolled, self.objective.gradient(self.parameters)
 
-    def _update(self, state: State, gradient: Gradient, t: int) -> State:
-        problem = self.problem
-        state, step = problem.optimizer.update(state, gradient.blocks, t, self.geometry)
-        log_size = problem.schedule.log_lr(t, gradient.log_loss if problem.schedule.per_loss else None)
-        if problem.schedule.backs_off:
+    def _log_size(self, gradient: Gradient, t: int) -> Tensor:
+        """log eta_t, of no dimension or (R, 1, 1)."""
+        schedule = self.problem.schedule
+        log_size = schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None)
+        if schedule.backs_off:
             log_size = log_size + self.log_factor
-        if log_size.dim():
-            log_size = log_size[:, None, None]
-        size = (log_size if step.log_size is None else log_size + step.log_size).exp()
-        if size.device != problem.data.x.device:
-            size = size.to(problem.data.x.device)
-        self.parameters = {
-            name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in self.parameters.items()
-        }
-        return state
+        return log_size[:, None, None] if log_size.dim() else log_size
 
     def _record(self, t: int, gradient: Gradient, runs: np.ndarray) -> None:
         problem = self.problem

@@ -8,7 +8,6 @@ sample's loss and of its weights w_c = -dl/dm_c > 0: nothing like p_y - 1 is eve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -33,16 +32,18 @@ class LossTerms(NamedTuple):
         share: Shape (R, n), floored likewise.
         total: sum_c w_ic / exp(log_unit), shape (R, n), at most about 1.
         log_unit: The scale of each run, shape (R, 1).
-        log_totals: Gives log sum_c w_ic, shape (R, n), without any floor; most steps do not need it.
-        log_losses: Gives log l_i, shape (R, n); likewise.
+        size, top: sum_c exp(u_c - top) and top, (R, n), with u here the log weights before they are normalised:
+            what :meth:`Loss.log_totals` and :meth:`Loss.log_losses` are made from, which most steps do not need.
+        losses: log l_i, shape (R, n), where it does not follow from those.
     """
 
     shape: Tensor
     share: Tensor
     total: Tensor
     log_unit: Tensor
-    log_totals: Callable[[], Tensor]
-    log_losses: Callable[[], Tensor]
+    size: Tensor
+    top: Tensor
+    losses: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,14 @@ class Loss(ABC):
     @abstractmethod
     def log_weights(self, u: Tensor) -> Tensor:
         """log w_ic without any floor, shape (R, pairs, n); -inf where u is. ``u`` is left alone."""
+
+    def log_totals(self, terms: LossTerms) -> Tensor:
+        """log sum_c w_ic, shape (R, n), without any floor."""
+        return terms.size.log().add_(terms.top)
+
+    def log_losses(self, terms: LossTerms) -> Tensor:
+        """log l_i, shape (R, n)."""
+        return terms.size.log().add_(terms.top) if terms.losses is None else terms.losses
 
     def soft_gap(self, log_sum: Tensor) -> Tensor:
         """The gap of a single pair whose loss is the sum over samples, from its logarithm (R,): the soft minimum of the gaps.
@@ -100,16 +109,12 @@ def softmax_in_place(u: Tensor, offset: Tensor | None) -> Softmax:
     return Softmax(shape, shape.sum(dim=-2), top if offset is None else top - offset)
 
 
-def exponential_terms(softmax: Softmax, log_losses: Callable[[], Tensor] | None) -> LossTerms:
+def exponential_terms(softmax: Softmax, losses: Tensor | None = None) -> LossTerms:
     """The terms of weights w_c = exp(u_c); log l = logsumexp(u) unless given otherwise."""
     shape, size, top = softmax
     log_unit = top.amax(dim=-1, keepdim=True)
     share = (top - log_unit).clamp_(min=FLOOR[top.dtype]).exp_()
-
-    def log_totals() -> Tensor:
-        return size.log().add_(top)
-
-    return LossTerms(shape, share, size * share, log_unit, log_totals, log_losses or log_totals)
+    return LossTerms(shape, share, size * share, log_unit, size, top, losses)
 
 
 @LOSSES.register
@@ -128,15 +133,15 @@ class CrossEntropy(Loss):
         low = top.clamp(max=0)
         log_unit = low.amax(dim=-1, keepdim=True)
         share = (low - log_unit).clamp_(min=FLOOR[top.dtype]).exp_().div_((low - top).exp_().add_(size * low.exp()))
+        return LossTerms(shape, share, size * share, log_unit, size, top)
 
-        def a() -> Tensor:
-            return size.log().add_(top)
+    def log_totals(self, terms: LossTerms) -> Tensor:
+        a = super().log_totals(terms)
+        # log(e^a / (1 + e^a)) = min(a, 0) - log(1 + e^-|a|)
+        return a.clamp(max=0).sub_(a.abs().neg_().exp_().log1p_())
 
-        def log_totals() -> Tensor:
-            # log(e^a / (1 + e^a)) = min(a, 0) - log(1 + e^-|a|)
-            return a().clamp(max=0).sub_(a().abs().neg_().exp_().log1p_())
-
-        return LossTerms(shape, share, size * share, log_unit, log_totals, lambda: log_log1p_exp(a()))
+    def log_losses(self, terms: LossTerms) -> Tensor:
+        return log_log1p_exp(super().log_totals(terms))
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u.logsumexp(dim=-2, keepdim=True))
@@ -153,7 +158,7 @@ class Exponential(Loss):
     name: ClassVar[str] = "exponential"
 
     def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
-        return exponential_terms(softmax_in_place(u, offset), None)
+        return exponential_terms(softmax_in_place(u, offset))
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u
@@ -176,7 +181,7 @@ class PairLogistic(Loss):
         if offset is not None:
             u.sub_(offset.unsqueeze(-2))
         log_losses = log_log1p_exp(u)
-        return exponential_terms(softmax_in_place(u.sub_(softplus(u)), None), lambda: log_losses.logsumexp(dim=-2))
+        return exponential_terms(softmax_in_place(u.sub_(softplus(u)), None), log_losses.logsumexp(dim=-2))
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u)

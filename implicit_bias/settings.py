@@ -55,6 +55,7 @@ class RunSettings:
     name: str | None = hyper(None, help="name of the run's folder")
     force: bool = hyper(False, help="compute again what is finished")
     progress: str = hyper("auto", help="progress bar", choices=("auto", "off"))
+    compile: str = hyper("auto", help="compile the step", choices=("auto", "on", "off"))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The engine: batches against single runs, published numbers, certificates, depth."""
 
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +13,11 @@ from implicit_bias.engine import Problem, Trajectory, record_steps, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.margins import Optimum
 from implicit_bias.models import MODELS, Data
-from implicit_bias.norms import NORMS, make_norm
+from implicit_bias.norms import NORMS, make_norm, over_blocks
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.reference import improve_weights, solve_certified
 from implicit_bias.schedules import SCHEDULES, auto_lr
+from implicit_bias.stepping import COMPILERS, REPAID_STEPS, step_of
 from implicit_bias.sweep.execute import CERTIFICATE_ITERATIONS
 
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")
@@ -279,3 +281,50 @@ def test_with_a_constant_step_sign_and_spectral_descent_stall_and_normalised_gd_
     for optimizer in ("signgd", "spectral_gd"):
         assert (ratios[optimizer][-1] < 0.99).all()
         assert (ratios[optimizer][-1] < ratios[optimizer][0] + 0.005).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler here: the step cannot be compiled")
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_compiled_step_is_the_plain_one_to_round_off(optimizer: str) -> None:
+    data = mixtures([1, 2, 3])
+    plain, compiled = (simulate(problem(optimizer, data, 3, 20, compile=wanted)) for wanted in ("off", "on"))
+    for label, columns in plain.by_norm.items():
+        np.testing.assert_allclose(compiled.by_norm[label]["margin"], columns["margin"], rtol=1e-11, atol=1e-13)
+
+
+def test_a_step_that_cannot_be_compiled_is_taken_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no compiler today")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    data = mixtures([1, 2])
+    plain, fallen_back = (simulate(problem("muon", data, 2, 20, compile=wanted)) for wanted in ("off", "on"))
+    assert np.array_equal(plain.by_norm["spectral"]["margin"], fallen_back.by_norm["spectral"]["margin"], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "steps", "compiled"), [("auto", 1000, False), ("auto", REPAID_STEPS, True), ("on", 1, True), ("off", 10**6, False)]
+)
+def test_the_step_is_compiled_where_that_is_wanted_or_repaid(
+    wanted: Any, steps: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def compiler(step: object, **_: Any) -> object:
+        asked.append(step)
+        return step
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    given = problem("signgd", mixtures([1]), 1, 10)
+    step_of(
+        given.optimizer, over_blocks(make_norm("linf"), ["weight"]), given.model.objective(given.data, given.loss), wanted, steps
+    )
+    assert bool(asked) == compiled
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    asked.clear()
+    step_of(
+        given.optimizer, over_blocks(make_norm("linf"), ["weight"]), given.model.objective(given.data, given.loss), wanted, steps
+    )
+    assert not asked

@@ -7,14 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from implicit_bias.losses import Loss
+from implicit_bias.losses import Loss, LossTerms
 from implicit_bias.norms import Norm
 from implicit_bias.registry import Registry
 from implicit_bias.scaled import Scaled
@@ -78,10 +78,31 @@ class Gradient:
         return {name: -block.relative_to(unit) for name, block in self.blocks.items()}
 
 
+class Quick(NamedTuple):
+    """A gradient that is exact as long as no part of it is too small: tensors alone, so that a compiler can make it.
+
+    Attributes:
+        blocks, terms: As in :class:`Gradient`, and what the rest of that is made from.
+        exact: Whether the gradient may be used, a truth value without dimension.
+    """
+
+    blocks: dict[str, Scaled]
+    terms: LossTerms
+    exact: Tensor
+
+
 class Objective(ABC):
     """A model with a loss on given data: what the engine evaluates at every step."""
 
     data: Data
+
+    def quick(self, parameters: Mapping[str, Tensor]) -> Quick | None:
+        """The first part of :meth:`gradient`, without a look at any number; None where it cannot be split like that."""
+        return None
+
+    def finished(self, parameters: Mapping[str, Tensor], quick: Quick) -> Gradient:
+        """What :meth:`gradient` returns, from its first part."""
+        raise NotImplementedError
 
     @abstractmethod
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.losses import FLOOR, Loss, LossTerms
-from implicit_bias.models.base import MODELS, Data, Gradient, Model, Objective, Parameters
+from implicit_bias.models.base import MODELS, Data, Gradient, Model, Objective, Parameters, Quick
 from implicit_bias.norms import Norm
 from implicit_bias.registry import hyper
 from implicit_bias.scaled import Scaled, rescaled
@@ -94,7 +94,25 @@ class LinearObjective(Objective):
         return self._negative_gaps(parameters[WEIGHT])
 
     def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
+        return self.finished(parameters, self.quick(parameters))
+
+    def quick(self, parameters: Mapping[str, Tensor]) -> Quick:
+        """One scale a run, no further exponentials of size (k, n); not exact when some class row is too small for it."""
         w = parameters[WEIGHT]
+        terms, coefficients = self._fused_coefficients(w) if torch.compiler.is_compiling() else self._coefficients(w)
+        mantissa = self._times_x(coefficients)
+        exact = ~(mantissa.abs().amax(dim=-1).amin() < self.smallest_row)
+        return Quick({WEIGHT: Scaled(mantissa, (terms.log_unit - self.log_n).unsqueeze(-1))}, terms, exact)
+
+    def finished(self, parameters: Mapping[str, Tensor], quick: Quick) -> Gradient:
+        terms, w = quick.terms, parameters[WEIGHT]
+        block = quick.blocks[WEIGHT] if bool(quick.exact) else self._deep(w, terms)
+        if self.sparse:
+            block = self._without_underflow(block, w, terms)
+        return Gradient({WEIGHT: block}, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms))
+
+    def _coefficients(self, w: Tensor) -> tuple[LossTerms, Tensor]:
+        """P_ic in units of the run's scale: gradient row c is sum_i P_ic x_i, P_ic = w_ic off the label and -sum_c w_ic at it."""
         if self.buffer is None or self.buffer.shape[0] != w.shape[0]:
             self._prepare(w)
         assert self.buffer is not None
@@ -103,12 +121,16 @@ class LinearObjective(Objective):
         own = entries.index_select(0, self.at_label).view(w.shape[0], -1)
         entries.index_fill_(0, self.at_label, -math.inf)
         terms = self.loss.terms(z, own)
-        block = self._shallow(terms)
-        if block is None:
-            block = self._deep(w, terms)
-        if self.sparse:
-            block = self._without_underflow(block, w, terms)
-        return Gradient({WEIGHT: block}, terms.total, terms.log_unit, terms.log_losses)
+        coefficients = terms.shape.mul_(terms.share.unsqueeze(-2))
+        coefficients.view(-1).index_copy_(0, self.at_label, terms.total.neg().view(-1))
+        return terms, coefficients
+
+    def _fused_coefficients(self, w: Tensor) -> tuple[LossTerms, Tensor]:
+        """The same as a compiler likes it: no scattered writes, so that everything between the two products is one kernel."""
+        z = torch.bmm(w, self.x_t.expand(w.shape[0], -1, -1))
+        own = z.gather(-2, self.index.expand(z.shape[0], 1, -1)).squeeze(-2)
+        terms = self.loss.terms(torch.where(self.label, -math.inf, z), own)
+        return terms, torch.where(self.label, -terms.total.unsqueeze(-2), terms.shape * terms.share.unsqueeze(-2))
 
     def _prepare(self, w: Tensor) -> None:
         """Memory for the scores of so many runs, and where in it those of the labels are."""
@@ -140,17 +162,6 @@ class LinearObjective(Objective):
         index = self.index.expand(z.shape[0], 1, -1)
         return z.sub_(z.gather(-2, index)).scatter_(-2, index, -math.inf)
 
-    # Gradient row c is sum_i P_ic x_i with P_ic = w_ic off the label and -sum_c w_ic at it.
-
-    def _shallow(self, terms: LossTerms) -> Scaled | None:
-        """One scale a run, no further exponentials of size (k, n); None when some class row is too small for it."""
-        coefficients = terms.shape.mul_(terms.share.unsqueeze(-2))
-        coefficients.view(-1).index_copy_(0, self.at_label, terms.total.neg().view(-1))
-        mantissa = self._times_x(coefficients)
-        if bool(mantissa.abs().amax(dim=-1).amin() < self.smallest_row):
-            return None
-        return Scaled(mantissa, (terms.log_unit - self.log_n).unsqueeze(-1))
-
     def _deep(self, w: Tensor, terms: LossTerms) -> Scaled:
         """One scale a class row: rows may be e^-100000 apart."""
         log_p = self._log_p(w, terms)
@@ -159,7 +170,7 @@ class LinearObjective(Objective):
         return Scaled(self._times_x(coefficients), row_scale - self.log_n)
 
     def _log_p(self, w: Tensor, terms: LossTerms) -> Tensor:
-        return torch.where(self.label, terms.log_totals().unsqueeze(-2), self.loss.log_weights(self._negative_gaps(w)))
+        return torch.where(self.label, self.loss.log_totals(terms).unsqueeze(-2), self.loss.log_weights(self._negative_gaps(w)))
 
     def _times_x(self, coefficients: Tensor) -> Tensor:
         # The same memory as in the product with W, seen as (n, d): half the data to keep in the cache, and the faster kernel.

@@ -220,7 +220,7 @@ class NetworkObjective(Objective):
         def normalised() -> Tensor:
             return weights / weights.sum(dim=(-2, -1), keepdim=True)
 
-        return Gradient(blocks, terms.total, terms.log_unit, terms.log_losses, normalised)
+        return Gradient(blocks, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms), normalised)
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
         log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT

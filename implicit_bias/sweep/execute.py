@@ -352,6 +352,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         frozen={name: start[name] for name in model.frozen_blocks()},
         test=test,
         levels=config["log"]["levels"],
+        compile=config["compile"],
         stop_log_loss=-math.inf if config["stop_log10_loss"] is None else config["stop_log10_loss"] * math.log(10),
     )
 

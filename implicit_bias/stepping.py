@@ -1,0 +1,109 @@
+"""One step of a batch: the update and the first part of the next gradient, plain or compiled.
+
+Compiled, everything between two matrix products is one loop over memory and one call: a single run, where most of the time goes
+into calling small operations, gains most. Compiling takes seconds, and needs a C++ compiler (on a GPU Triton); where it
+fails the plain step is taken, silently.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from implicit_bias.models import Objective, Parameters, Quick
+from implicit_bias.norms import ParameterNorm
+from implicit_bias.optimizers import Optimizer, State
+from implicit_bias.optimizers.base import Blocks
+
+Compile = Literal["auto", "on", "off"]
+
+# Compiling costs 5 to 10 s, and saves from .1 ms a step (measured on two cores; more on large arrays): so many steps repay it.
+REPAID_STEPS = 200_000
+COMPILERS = ("c++", "g++", "clang++")
+
+
+class Advanced(NamedTuple):
+    """The state and the parameters after an update, and the first part of the gradient there (None: not split)."""
+
+    state: State
+    parameters: Parameters
+    quick: Quick | None
+
+
+#: (state, gradient, parameters, t, log step size) to what comes after; the size broadcasts against (R, 1, 1).
+Advance = Callable[[State, Blocks, Parameters, int, Tensor], Advanced]
+
+
+def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective) -> Advance:
+    """theta_t = theta_{t-1} - eta_t step_t, step by step."""
+
+    def advance(state: State, gradient: Blocks, parameters: Parameters, t: Any, log_size: Tensor) -> Advanced:
+        new_state, step = optimizer.update(state, gradient, t, geometry)
+        size = (log_size if step.log_size is None else log_size + step.log_size).exp()
+        size = size.to(next(iter(parameters.values())).device)
+        moved = {name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in parameters.items()}
+        return Advanced(new_state, moved, objective.quick(moved))
+
+    return advance
+
+
+def step_of(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, wanted: Compile, steps: int) -> Advance:
+    """The plain step or a compiled one: as told, and with ``auto`` where there is a compiler and ``steps`` repay it."""
+    plain = plain_step(optimizer, geometry, objective)
+    if wanted == "off" or (wanted == "auto" and steps < REPAID_STEPS):
+        return plain
+    device = objective.data.x.device
+    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        return plain
+    return _Compiled(plain, device)
+
+
+class _Compiled:
+    """A compiled step that becomes the plain one for good when it cannot be compiled."""
+
+    def __init__(self, plain: Advance, device: torch.device) -> None:
+        self._plain = plain
+        self._device = device
+        self._begun = False
+        for name in ("torch._dynamo", "torch._inductor"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with _no_warnings():
+            # What was compiled for other batches would count against the compiler's limit of versions.
+            torch.compiler.reset()
+            self._step: Any = torch.compile(plain, dynamic=False)
+
+    def __call__(self, state: State, gradient: Blocks, parameters: Parameters, t: int, log_size: Tensor) -> Advanced:
+        if self._step is not None:
+            try:
+                # As a tensor: a number would be compiled in, and every step compiled anew.
+                now = torch.tensor(float(t), dtype=torch.float64, device=self._device)
+                return self._quietly(state, gradient, parameters, now, log_size)
+            except (ArithmeticError, KeyboardInterrupt, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+                raise
+            except Exception:
+                self._step = None
+        return self._plain(state, gradient, parameters, t, log_size)
+
+    def _quietly(self, *arguments: Any) -> Advanced:
+        if self._begun:
+            done: Advanced = self._step(*arguments)
+            return done
+        with _no_warnings():
+            done = self._step(*arguments)
+        self._begun = True
+        return done
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without what the compiler has to say about itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
