@@ -99,7 +99,9 @@ CHANGES = [
     "optimizer=muon_adam",
     "optimizer=shampoo",
 ]
-RUNTIME = ["device=cpu", "results_dir=elsewhere", "name=other", "force=true", "progress=off"]
+RUNTIME = [
+    "device=cpu", "results_dir=elsewhere", "name=other", "force=true", "progress=off", "compile=off", "launcher.cluster=local",
+]  # fmt: skip
 
 
 def config_of(typed: str) -> dict[str, Any]:
@@ -227,7 +229,7 @@ def test_floats_of_the_configuration_read_back_exactly(tmp_path: Path) -> None:
     assert read_config(tmp_path / "a") == {key: value for key, value in config.items() if key != "launcher"}
     infinite = config_of("optimizer=nsd norm=lp norm.p=inf")
     write(tmp_path / "b", config=infinite)
-    assert read_config(tmp_path / "b") == infinite
+    assert read_config(tmp_path / "b")["norm"] == infinite["norm"]
 
 
 def test_provenance_tells_the_story(tmp_path: Path) -> None:
