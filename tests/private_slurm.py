@@ -80,7 +80,15 @@ def start(folder: Path, max_array_size: int = 1001, cpus: int = 2) -> dict[str, 
 
 
 def stop(folder: Path) -> None:
-    """Stop what :func:`start` started, the node first."""
+    """Cancel what still runs, and stop what :func:`start` started, the node first."""
+    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+    for command in (["scancel", "-u", str(os.getuid())], ["squeue", "-h"]):  # a job outlives its node's daemon
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
+            if not done.stdout:
+                break
+            time.sleep(0.2)
     for daemon in ("slurmd", "slurmctld", "munged"):
         try:
             pid = int((folder / f"{daemon}.pid").read_text())

@@ -31,6 +31,7 @@ SMALL = [
     "dataset.noise=0.5",
     "reference=none",
     "device=cpu",
+    "compile=off",
     "log.norms=[]",
 ]
 LOCAL = ["hydra.launcher.cluster=local", "hydra.launcher.workers=2"]

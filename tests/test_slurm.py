@@ -25,6 +25,7 @@ SWEEP = [
     "dataset.noise=0.5",
     "reference=none",
     "device=cpu",
+    "compile=off",
     "log.norms=[]",
 ]
 SLURM = ["hydra.launcher.cluster=slurm", "hydra.launcher.partition=debug"]
