@@ -27,12 +27,12 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 figures: $(READY)  ## every figure with its CSV, the claims and the report (PRESET=default; finished runs are kept)
-	$(BIN)/python -m implicit_bias.report preset=$(PRESET)
+	$(BIN)/python -m implicit_bias.report preset=$(PRESET) workers=$(WORKERS)
 
 report: figures  ## the same: what is finished is only drawn again
 
 smoke: $(READY)  ## the figures in small, in two or three minutes
-	$(BIN)/python -m implicit_bias.report preset=smoke
+	$(BIN)/python -m implicit_bias.report preset=smoke workers=$(WORKERS)
 
 bench: $(READY)  ## speed beside the usual and the tight loop
 	$(BIN)/python -m implicit_bias.bench

@@ -45,6 +45,8 @@ Config = dict[str, Any]
 #: Groups that may be left empty.
 OPTIONAL_GROUPS = ("norm", "experiment")
 
+LAUNCHER_ALIAS = "hydra.launcher."
+
 _WORD = re.compile(r"[A-Za-z_][\w./-]*")
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
 
@@ -142,6 +144,7 @@ def _literal(value: Any) -> str:
 
 
 def _parsed(text: str, multirun: bool) -> Setting:
+    text = _without_hydra(text)
     key, equals, value = text.partition("=")
     key = key.strip()
     if key.startswith("~"):
@@ -170,8 +173,19 @@ def _parsed(text: str, multirun: bool) -> Setting:
     return _sweep(override, key)
 
 
+def _without_hydra(text: str) -> str:
+    """``hydra.launcher.workers=2`` is another spelling of ``launcher.workers=2``; no other key of Hydra's own is there."""
+    key = text.partition("=")[0].strip()
+    if key.startswith(LAUNCHER_ALIAS):
+        return text.replace(LAUNCHER_ALIAS, "launcher.", 1)
+    if key.startswith(("hydra.", "hydra/")):
+        known = ", ".join(f"hydra.{name}" for name in main_page().keys if name.startswith("launcher."))
+        raise BadInput(f"{key}: unknown key; of Hydra's own keys only these are allowed: {known}")
+    return text
+
+
 def _sweep(override: Override, key: str) -> Setting:
-    if key in RUNTIME_KEYS:
+    if key.split(".")[0] in RUNTIME_KEYS:
         raise BadInput(f"{key}: cannot be swept, since it does not change what a run computes; give one value")
     pattern = override.value()
     if isinstance(pattern, Glob):

@@ -42,6 +42,7 @@ EXAMPLES
   python -m implicit_bias.run dataset=file dataset.path=my.npz reference=certified
   python -m implicit_bias.run -m optimizer=signgd,ngd,spectral_gd 'seed=range(20)'
   python -m implicit_bias.run -m optimizer=nsd norm=lp 'norm.p=1.5,3,6' schedule.lr=auto,0.1
+  python -m implicit_bias.run -m optimizer=muon 'seed=range(500)' hydra.launcher.cluster=local hydra.launcher.workers=8
 
 FLAGS
   -m, --multirun   sweep: key=a,b,c and key=range(start,stop) take several values (quote parentheses for the shell)

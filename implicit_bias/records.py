@@ -102,7 +102,10 @@ def write_run(
     files = {
         "trajectory.csv": csv_bytes(trajectory),
         "summary.csv": csv_bytes(summary),
-        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode(),
+        # Where a run was computed is no part of what it is.
+        "config.yaml": yaml.safe_dump(
+            {k: v for k, v in config.items() if k != "launcher"}, sort_keys=False, allow_unicode=True
+        ).encode(),
     }
     if weights:
         files["final.npz"] = _npz_bytes(weights)
@@ -212,7 +215,7 @@ def remove_leftovers(folder: Path) -> None:
     mine = f"{_PARTIAL}{socket.gethostname()}-"
     for leftover in folder.glob(f"{mine}*"):
         pid = leftover.name.removeprefix(mine).split("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if pid.isdigit() and not process_is_alive(int(pid)):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
@@ -320,7 +323,8 @@ def _move_into_place(partial: Path, directory: Path) -> None:
     os.rename(partial, directory)
 
 
-def _is_alive(pid: int) -> bool:
+def process_is_alive(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -14,9 +14,10 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -25,7 +26,11 @@ from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK, l
 
 if TYPE_CHECKING:
     from implicit_bias.figures import Claim, Figure, Preset, Run
-    from implicit_bias.sweep import Progress
+    from implicit_bias.sweep import Outcome, Progress
+
+    RunsOf = Callable[[], tuple[list[Run], float]]
+
+Config = dict[str, Any]
 
 HELP = """usage: python -m implicit_bias.report [key=value]
 
@@ -36,6 +41,8 @@ Draws every figure: computes the runs it needs (finished ones are skipped), writ
   results_dir=results where runs/, figures/, claims.csv and report.md go; presets other than default to a folder of theirs in it
   redraw=false        true: draw and judge the tables that are there, without any run
   force=false         true: compute again what is finished
+  workers=1           processes that compute the runs; with several, all figures' runs are one pool of batches, and a figure is
+                      drawn as soon as its own are there
 
 figures: {figures}
 """
@@ -50,6 +57,7 @@ class Request:
     results_dir: str = "results"
     redraw: bool = False
     force: bool = False
+    workers: int = 1
 
     @property
     def folder(self) -> Path:
@@ -112,6 +120,10 @@ def _value(key: str, value: str) -> Any:
         if not value:
             raise BadInput("results_dir=: must be a folder")
         return value
+    if key == "workers":
+        if not value.isdecimal() or int(value) < 1:
+            raise BadInput(f"workers={value}: must be an integer >= 1")
+        return int(value)
     if value not in ("true", "false"):
         raise BadInput(f"{key}={value}: must be true or false")
     return value == "true"
@@ -125,21 +137,15 @@ def report(request: Request) -> int:
     if not request.redraw:
         minutes = sum(figure.minutes.at(request.preset) for figure in figures)
         _say(f"{len(figures)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet")
-    failures: dict[str, str] = {}
-    missing: dict[str, str] = {}
-    claims: list[Claim] = []
+    made = _Made()
     with Progress() as progress:
-        for i, figure in enumerate(figures):
-            try:
-                claims += _make(figure, request, _Titled(progress, f"[{i + 1}/{len(figures)}] {figure.name}"))
-            except (KeyboardInterrupt, OSError):
-                raise
-            except NoData as error:
-                missing[figure.name] = str(error)
-            except Exception as error:  # one broken figure must not cost the others
-                failures[figure.name] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                if os.environ.get(TRACEBACK):
-                    traceback.print_exc()
+        if request.workers > 1 and not request.redraw:
+            _make_pooled(figures, request, progress, made)
+        else:
+            for i, figure in enumerate(figures):
+                title = _Titled(progress, f"[{i + 1}/{len(figures)}] {figure.name}")
+                made.attempt(figure, partial(_make, figure, request, title))
+    claims, missing, failures = made.claims, made.missing, made.failures
     _write_tables(request, claims)
     _print_claims(claims)
     print(f"report: {request.folder / 'report.md'}", flush=True)
@@ -148,6 +154,72 @@ def report(request: Request) -> int:
     for name, reason in failures.items():
         _say(f"error: {name}: {reason} (set {TRACEBACK}=1 for the traceback)")
     return FAILED if failures or (missing and request.only) else DONE
+
+
+@dataclass
+class _Made:
+    """What became of the figures: claims, and the reasons why some could not be made."""
+
+    claims: list[Claim] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def attempt(self, figure: Figure, make: Callable[[], list[Claim]]) -> None:
+        """Make a figure; a broken one must not cost the others. Raises OSError: nothing can be written."""
+        try:
+            self.claims += make()
+        except OSError:
+            raise
+        except NoData as error:
+            self.missing[figure.name] = str(error)
+        except Exception as error:
+            self.failures[figure.name] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+
+
+def _make_pooled(figures: Sequence[Figure], request: Request, progress: Progress, made: _Made) -> None:
+    """All figures, their runs computed by workers as one pool of batches, longest first; each drawn when its runs are there."""
+    from implicit_bias.sweep.launch import launch, local_launcher
+
+    wanted: dict[str, list[Config]] = {}
+    for figure in figures:
+        made.attempt(figure, partial(_compose_into, wanted, figure, request))
+    unique = {_key(config): config for configs in wanted.values() for config in configs}
+    outcomes: dict[str, Outcome] = {}
+    waiting = {name: {_key(config) for config in configs} for name, configs in wanted.items()}
+    keys = list(unique)
+
+    def draw(figure: Figure) -> None:
+        own = {key: outcomes[key] for key in map(_key, wanted[figure.name])}
+        made.attempt(
+            figure, partial(_make, figure, request, _Titled(progress, figure.name), partial(_read, wanted[figure.name], own))
+        )
+
+    def arrived(index: int, outcome: Outcome) -> None:
+        outcomes[keys[index]] = outcome
+        for figure in figures:
+            lacking = waiting.get(figure.name)
+            if lacking and keys[index] in lacking:
+                lacking.remove(keys[index])
+                if not lacking:
+                    draw(figure)
+
+    for figure in figures:
+        if figure.name in wanted and not wanted[figure.name]:  # of no run at all
+            draw(figure)
+    launch(
+        list(unique.values()),
+        local_launcher(request.workers),
+        command=_command(request),
+        progress=progress,
+        on_outcome=arrived,
+    )
+
+
+def _compose_into(wanted: dict[str, list[Config]], figure: Figure, request: Request) -> list[Claim]:
+    wanted[figure.name] = _configs(figure, request)
+    return []
 
 
 def _chosen(only: Sequence[str]) -> list[Figure]:
@@ -172,16 +244,23 @@ class _Titled:
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
         self._progress.advance(steps, total, own_ratio)
 
+    def cells(self, done: int, total: int) -> None:
+        self._progress.cells(done, total)
 
-def _make(figure: Figure, request: Request, progress: _Titled) -> list[Claim]:
-    """One figure: runs, table, verdicts, picture; each file written whole or not at all."""
+
+def _make(figure: Figure, request: Request, progress: _Titled, runs_of: RunsOf | None = None) -> list[Claim]:
+    """One figure: runs, table, verdicts, picture; each file written whole or not at all.
+
+    Args:
+        runs_of: Gives runs that have been computed already; without it they are computed here.
+    """
     from implicit_bias.figures.base import rounded
     from implicit_bias.figures.style import drawing, header, saved
     from implicit_bias.records import atomic_write_bytes, csv_bytes, read_table
 
     target = request.folder / "figures" / figure.name
     if not request.redraw:
-        runs, seconds = _runs(figure, request, progress)
+        runs, seconds = runs_of() if runs_of else _runs(figure, request, progress)
         progress.status("measuring and drawing")
         began = time.perf_counter()
         table = figure.table(runs, request.preset)
@@ -211,32 +290,57 @@ def _failed_notes(claims: Sequence[Claim], most: int = 5) -> list[str]:
 
 
 def _runs(figure: Figure, request: Request, progress: _Titled) -> tuple[list[Run], float]:
-    """The figure's runs in the order of its sweeps, and the seconds that computing them took, now or before."""
-    from implicit_bias.configuration import compose
-    from implicit_bias.figures import Run
+    """Compute the figure's runs, unless they are there; what :func:`_read` makes of them."""
     from implicit_bias.sweep import execute
 
-    fixed = [f"results_dir={json.dumps(str(request.folder))}", f"force={str(request.force).lower()}"]
-    configs = [cell.config for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]
-    unique = {json.dumps(config, sort_keys=True): config for config in configs}
-    outcomes = execute(
-        list(unique.values()), command=f"python -m implicit_bias.report preset={request.preset}", progress=progress
-    )
-    by_key = dict(zip(unique, outcomes, strict=True))
-    for outcome in outcomes:
+    configs = _configs(figure, request)
+    unique = {_key(config): config for config in configs}
+    outcomes = execute(list(unique.values()), command=_command(request), progress=progress)
+    return _read(configs, dict(zip(unique, outcomes, strict=True)))
+
+
+def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> tuple[list[Run], float]:
+    """The figure's runs in the order of its sweeps, and the seconds that computing them took, now or before.
+
+    Raises:
+        NoData: data that a run needs could not be downloaded.
+        RuntimeError: a run failed.
+    """
+    from implicit_bias.figures import Run
+
+    for outcome in outcomes.values():
         if outcome.status == "failed":
             kind = NoData if outcome.error_kind == "no_data" else RuntimeError
             raise kind(f"a run failed: {outcome.error}")
     runs = []
     for config in configs:
-        trajectory = by_key[json.dumps(config, sort_keys=True)].trajectory
+        trajectory = outcomes[_key(config)].trajectory
         assert trajectory is not None
         runs.append(Run(config, trajectory))
-    return runs, _computing_seconds([cast(Path, outcome.directory) for outcome in outcomes])
+    return runs, _computing_seconds([cast(Path, outcome.directory) for outcome in outcomes.values()])
+
+
+def _configs(figure: Figure, request: Request) -> list[Config]:
+    """The configurations of all cells of the figure's sweeps, in order; some may be there twice."""
+    from implicit_bias.configuration import compose
+
+    fixed = [f"results_dir={json.dumps(str(request.folder))}", f"force={str(request.force).lower()}"]
+    return [cell.config for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]
+
+
+def _key(config: Config) -> str:
+    return json.dumps(config, sort_keys=True)
+
+
+def _command(request: Request) -> str:
+    return f"python -m implicit_bias.report preset={request.preset}"
 
 
 def _computing_seconds(directories: Sequence[Path]) -> float:
-    """Wall time of runs and their references, from their provenance; a reference that several runs share counts once."""
+    """Wall time of runs and their references, from their provenance; a reference that several runs share counts once.
+
+    Time of the process that computed a run: with several workers it adds up to more than was waited for.
+    """
     total, references = 0.0, {}
     for directory in directories:
         story = json.loads((directory / "provenance.json").read_bytes())
@@ -297,7 +401,7 @@ def _markdown(request: Request, figures: Sequence[Figure], claims: Sequence[Clai
     option = "" if request.preset == "default" else f" preset={request.preset}"
     yield f"Made by `python -m implicit_bias.report{option}`. {holding} of {len(claims)} claims hold."
     yield "Every number is measured; those under *paper* are from the source that `claims.csv` names. Minutes are the computing"
-    yield "time of the runs and references that a figure needs; figures may share runs."
+    yield "time of the runs and references that a figure needs, on one core; figures may share runs, and workers share the work."
     for figure in figures:
         if not (request.folder / "figures" / f"{figure.name}.png").exists():
             continue

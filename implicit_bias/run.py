@@ -19,6 +19,8 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from implicit_bias.errors import BadInput, NoData, NotSeparable
+from implicit_bias.processors import available_processors as available_processors
+from implicit_bias.processors import limit_threads as limit_threads
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 COMMAND = "python -m implicit_bias.run"
 FLAGS = {"-h": "--help", "-m": "--multirun"}
 TRACEBACK = "IMPLICIT_BIAS_TRACEBACK"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MOST_FOLDERS = 8
+MOST_FAILURES = 20
 
 
 class Terminated(KeyboardInterrupt):
@@ -101,26 +103,6 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
     return _stacked([(c, o.trajectory) for c, o in good]), _stacked([(c, o.summary) for c, o in good])
 
 
-def limit_threads() -> None:
-    """Cap the threads of numerical libraries at the processors this process may use; what the user has set stays.
-
-    Libraries count the machine's cores: in a container with a share of them, threads then wait for each other. It has to be
-    done before numpy and torch are imported.
-    """
-    for variable in THREAD_VARIABLES:
-        os.environ.setdefault(variable, str(available_processors()))
-
-
-def available_processors() -> int:
-    """Processors that this process may use: its affinity mask, and the quota of its control group where there is one."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return max(1, count)
-
-
 def _request(arguments: Sequence[str]) -> Request:
     known = ("--help", "--multirun", "--cfg", "--version")
     flags, overrides = [], []
@@ -184,10 +166,14 @@ def _answer(request: Request) -> int:
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
     from implicit_bias.sweep import execute
+    from implicit_bias.sweep.launch import launch
     from implicit_bias.terminal import Progress
 
+    configs, launcher = [cell.config for cell in cells], cells[0].config["launcher"]
     with Progress(enabled=cells[0].config["progress"] == "auto") as progress:
-        return execute([cell.config for cell in cells], command=command, progress=progress)
+        if launcher["cluster"] == "inline":
+            return execute(configs, command=command, progress=progress)
+        return launch(configs, launcher, command=command, progress=progress)
 
 
 def _print_configurations(cells: Sequence[Cell]) -> None:
@@ -243,10 +229,26 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
             _error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "no_data", "not_separable") else FAILED
         )
     _say(f"{len(failed)} of {len(cells)} cells failed:")
-    for cell, outcome in failed:
-        _say(f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip())
+    lines = [f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip() for cell, outcome in failed]
+    for line in lines[:MOST_FAILURES]:
+        _say(line)
+    if len(failed) > MOST_FAILURES:
+        _say(f"  ... and {len(failed) - MOST_FAILURES} more, {_written_failures(cells, outcomes, lines)}")
     all_unusable = len(failed) == len(cells) and all(outcome.error_kind in ("bad_input", "no_data") for _, outcome in failed)
     return BAD_INPUT if all_unusable else FAILED
+
+
+def _written_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], lines: Sequence[str]) -> str:
+    """Write the whole list of failures to the sweep's folder. Returns where it is, in words."""
+    from implicit_bias.records import atomic_write_text
+    from implicit_bias.sweep.result import sweep_folder
+
+    path = sweep_folder(outcomes, cells[0].config["results_dir"]) / "failed.txt"
+    try:
+        atomic_write_text(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        return f"whose list cannot be written ({error.strerror or error})"
+    return f"all in {path}"
 
 
 def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:

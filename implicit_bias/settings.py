@@ -70,6 +70,27 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class LauncherSettings:
+    """The keys ``launcher.<field>``: where batches are computed. Null: the default of the cluster that reads the key."""
+
+    cluster: str = hyper("inline", help="where batches run", choices=("inline", "local", "slurm"))
+    workers: int | None = hyper(None, help="processes", ge=1, le=1024)
+    partition: str | None = hyper(None, help="Slurm partition")
+    timeout_min: int | None = hyper(None, help="minutes a job may take", ge=1)
+    gpus_per_job: int | None = hyper(None, help="GPUs of a job", ge=0)
+    cpus_per_job: int | None = hyper(None, help="cores of a job", ge=1)
+    array_parallelism: int | None = hyper(None, help="jobs at a time", ge=1)
+    max_array_size: int | None = hyper(None, help="jobs in an array", ge=1)
+    max_requeues: int | None = hyper(None, help="times that a job may be requeued", ge=0)
+
+
+#: Sections of keys that belong to no group.
+SECTIONS: dict[str, type] = {"log": LogSettings, "launcher": LauncherSettings}
+#: The cluster that reads a key of the launcher, where it is not Slurm.
+LAUNCHER_READERS = {"workers": "local"}
+
+
+@dataclass(frozen=True)
 class Rule:
     """What a key may be: as a pydantic type, and in words that follow "must be"."""
 
@@ -84,9 +105,11 @@ def checked(config: Mapping[str, Any]) -> Config:
     Raises:
         BadInput: one line that begins with the key and says what is allowed.
     """
-    rest = {key: value for key, value in config.items() if key not in REGISTRIES and key != "log"}
-    run = _fields("", RunSettings, rest, others=[*REGISTRIES, "log"])
+    rest = {key: value for key, value in config.items() if key not in REGISTRIES and key not in SECTIONS}
+    run = _fields("", RunSettings, rest, others=[*REGISTRIES, *SECTIONS])
     log = _fields("log", LogSettings, _section(config, "log"))
+    launcher = _fields("launcher", LauncherSettings, _section(config, "launcher"))
+    _check_launcher(launcher)
     parts = {group: None if config.get(group) is None else _part(group, config) for group in REGISTRIES}
     for group in REGISTRIES:
         if parts[group] is None and group != "norm":
@@ -102,13 +125,13 @@ def checked(config: Mapping[str, Any]) -> Config:
     parts["schedule"] = _schedule_of(parts["schedule"], linear)
     parts["norm"] = _checked_norm(parts)
     _check_schedule(parts)
-    return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log}
+    return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
 
 
 @cache
 def rules(group: str, option: str | None = None) -> dict[str, Rule]:
     """The rules of the keys of an option (``optimizer``, ``muon``), of ``log``, or of the run itself (``""``)."""
-    cls = {"": RunSettings, "log": LogSettings}.get(group) or REGISTRIES[group].get(str(option))
+    cls = {"": RunSettings, **SECTIONS}.get(group) or REGISTRIES[group].get(str(option))
     hints = typing.get_type_hints(cls)
     return {name: _rule(hints[name], field.default, field.metadata["hyper"]) for name, field in hyper_fields(cls).items()}
 
@@ -156,7 +179,7 @@ def _fields(
 
 @cache
 def _model(group: str, option: str | None) -> type[BaseModel]:
-    cls = {"": RunSettings, "log": LogSettings}.get(group) or REGISTRIES[group].get(str(option))
+    cls = {"": RunSettings, **SECTIONS}.get(group) or REGISTRIES[group].get(str(option))
     known = rules(group, option)
     fields: dict[str, Any] = {name: (known[name].type, _plain(field.default)) for name, field in hyper_fields(cls).items()}
     return create_model(f"{group or 'run'}_{option}", __config__=ConfigDict(extra="forbid"), **fields)
@@ -297,6 +320,20 @@ def has_cuda() -> bool:
 def _check_name(name: str | None) -> None:
     if name is not None and not _FOLDER_NAME.fullmatch(name):
         raise BadInput(f"name={shown(name)}: must be null, or letters, digits, '.', '_' and '-' (at most 100, no sign first)")
+
+
+def _check_launcher(launcher: Config) -> None:
+    """Raises BadInput where a key means nothing on the chosen cluster."""
+    chosen = launcher["cluster"]
+    for key, value in launcher.items():
+        reader = LAUNCHER_READERS.get(key, "slurm")
+        if key != "cluster" and value is not None and reader != chosen:
+            raise BadInput(
+                f"launcher.{key}={shown(value)}: is read by launcher.cluster={reader} only; launcher.cluster={chosen} has no use"
+                f" for it, leave it out"
+            )
+    if launcher["partition"] == "":
+        raise BadInput("launcher.partition=: must be null or the name of a partition")
 
 
 def _norm_labels(labels: Sequence[str]) -> list[str]:

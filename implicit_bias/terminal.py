@@ -38,6 +38,7 @@ class Progress:
 
     def __init__(self, *, enabled: bool = True) -> None:
         columns = (
+            TextColumn("{task.fields[cells]}"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -47,7 +48,7 @@ class Progress:
         )
         visible = enabled and sys.stderr.isatty()
         self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
-        self._task = self._bar.add_task("starting", total=None, ratio="")
+        self._task = self._bar.add_task("starting", total=None, ratio="", cells="")
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -64,6 +65,11 @@ class Progress:
         """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
         ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
         self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
+
+    def cells(self, done: int, total: int) -> None:
+        """``done`` of the sweep's ``total`` cells have come to their end; a single run has no use for it."""
+        if total > 1:
+            self._bar.update(self._task, cells=f"{done:,} of {total:,} cells")
 
 
 class _Rate(ProgressColumn):

@@ -18,7 +18,7 @@ from implicit_bias.configuration import as_override, cannot_differ, compose
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import config_directory, groups, help_text, main_page
 from implicit_bias.registry import hyper_fields
-from implicit_bias.settings import REGISTRIES, LogSettings, RunSettings, checked, rules
+from implicit_bias.settings import REGISTRIES, SECTIONS, RunSettings, checked, rules
 
 OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
 PRIMARY = yaml.safe_load((config_directory() / "config.yaml").read_text())
@@ -171,11 +171,11 @@ def test_every_file_of_a_group_is_registered() -> None:
 
 
 def test_yaml_defaults_of_the_run_are_those_of_the_settings() -> None:
-    for cls, written in ((RunSettings, PRIMARY), (LogSettings, PRIMARY["log"])):
+    for cls, written in ((RunSettings, PRIMARY), *((section, PRIMARY[key]) for key, section in SECTIONS.items())):
         for name, field in hyper_fields(cls).items():
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             assert written[name] == default, name
-    assert set(PRIMARY) == {"defaults", "norm", "log", *hyper_fields(RunSettings)}
+    assert set(PRIMARY) == {"defaults", "norm", *SECTIONS, *hyper_fields(RunSettings)}
 
 
 def test_the_defaults_of_the_contract() -> None:

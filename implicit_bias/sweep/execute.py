@@ -60,6 +60,8 @@ class Progress(Protocol):
 
     def advance(self, steps: int, total: int, own_ratio: float) -> None: ...
 
+    def cells(self, done: int, total: int) -> None: ...
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -68,6 +70,9 @@ class Silent:
         pass
 
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        pass
+
+    def cells(self, done: int, total: int) -> None:
         pass
 
 
@@ -110,23 +115,25 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
     watcher = progress or Silent()
     outcomes: list[Outcome | None] = [None] * len(cells)
     ready: list[Cell] = []
-    for prepared in _prepared(cells):
-        if isinstance(prepared, Cell):
-            ready.append(prepared)
+    for found in prepared(cells):
+        if isinstance(found, Cell):
+            ready.append(found)
         else:
-            outcomes[prepared[0]] = prepared[1]
-    plan = batches(ready, _interrupted(ready), fitting)
+            outcomes[found[0]] = found[1]
+    watcher.cells(len(cells) - len(ready), len(cells))
+    plan = batches(ready, interrupted_batches(ready), fitting)
     total = sum(batch[0].config["steps"] for batch in plan)
     done = 0
     for batch in plan:
         for cell, outcome in zip(batch, _run_batch(batch, command, watcher, done, total), strict=True):
             outcomes[cell.index] = outcome
         done += batch[0].config["steps"]
+        watcher.cells(sum(outcome is not None for outcome in outcomes), len(cells))
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
-    """Cells to compute; or the outcome of those that are finished, or cannot be loaded."""
+def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
+    """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
     for index, config in enumerate(cells):
         key = json.dumps(config["dataset"], sort_keys=True)
@@ -151,7 +158,8 @@ def _prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield Cell(index, config, dataset, directory)
 
 
-def _interrupted(cells: Sequence[Cell]) -> list[list[str]]:
+def interrupted_batches(cells: Sequence[Cell]) -> list[list[str]]:
+    """Batches that a checkpoint exists for in the results folders of these cells, as the names of run folders in order."""
     folders = dict.fromkeys(str(cell.config["results_dir"]) for cell in cells)
     return [batch for folder in folders for batch in interrupted(folder)]
 

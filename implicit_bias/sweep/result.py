@@ -41,14 +41,19 @@ def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome])
 
 
 def write_sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
-    """Write the table of a sweep, under a name that the set of its run folders determines. Returns its path."""
+    """Write the table of a sweep to its folder. Returns its path."""
+    path = sweep_folder(outcomes, results_dir) / "table.csv"
+    atomic_write_bytes(path, csv_bytes(sweep_table(swept, outcomes)))
+    return path
+
+
+def sweep_folder(outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
+    """The folder of a sweep's result, under a name that the set of its run folders determines."""
     folders = sorted(outcome.directory.name for outcome in outcomes if outcome.directory is not None)
     digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()[:12]
     config = outcomes[0].config
     stem = config["name"] or f"{config['dataset']['name']}-{config['model']['name']}"
-    path = Path(results_dir) / "sweeps" / f"{stem}-{digest}" / "table.csv"
-    atomic_write_bytes(path, csv_bytes(sweep_table(swept, outcomes)))
-    return path
+    return Path(results_dir) / "sweeps" / f"{stem}-{digest}"
 
 
 def _wall_seconds(directory: Path) -> float:

@@ -1,0 +1,47 @@
+"""How many processors and threads there are to compute with. The standard library alone: it is asked before numpy loads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def limit_threads() -> None:
+    """Cap the threads of numerical libraries at the processors this process may use; what the user has set stays.
+
+    Libraries count the machine's cores: in a container with a share of them, threads then wait for each other. It has to be
+    done before numpy and torch are imported.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, str(available_processors()))
+
+
+def available_processors() -> int:
+    """Processors that this process may use: its affinity mask, and the quota of its control group where there is one."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return max(1, count)
+
+
+def worker_threads(workers: int, cores: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The thread variables of each of ``workers`` processes: together at most ``cores``, and no more than the user has set."""
+    share = max(1, cores // workers)
+
+    def threads(variable: str) -> int:
+        asked = environment.get(variable, "").split(",")[0]  # OpenMP takes a list, one number a nesting level
+        return min(share, int(asked)) if asked.isdigit() and int(asked) else share
+
+    return {variable: str(threads(variable)) for variable in THREAD_VARIABLES}
+
+
+def worker_devices(workers: int, devices: Sequence[str]) -> list[dict[str, str]]:
+    """For each worker the variable that leaves it one of ``devices``, round robin; nothing where there are none."""
+    if not devices:
+        return [{} for _ in range(workers)]
+    return [{"CUDA_VISIBLE_DEVICES": devices[worker % len(devices)]} for worker in range(workers)]

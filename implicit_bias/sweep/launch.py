@@ -1,0 +1,112 @@
+"""Where the batches of a sweep are computed: in this process, in several of this machine, or as jobs of a Slurm cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from implicit_bias.processors import available_processors, worker_devices, worker_threads
+from implicit_bias.sweep.execute import Outcome, Progress, Silent, execute, fitting, interrupted_batches, prepared
+from implicit_bias.sweep.local import run_local
+from implicit_bias.sweep.plan import Cell, Config, batches
+from implicit_bias.sweep.tasks import Ledger, Task, spread, stamp
+
+
+def launch(
+    cells: Sequence[Config],
+    launcher: Mapping[str, Any],
+    *,
+    command: str,
+    progress: Progress | None = None,
+    on_outcome: Callable[[int, Outcome], None] | None = None,
+) -> list[Outcome]:
+    """As :func:`implicit_bias.sweep.execute.execute`, on the cluster that ``launcher`` names.
+
+    Args:
+        cells: Resolved, checked configurations.
+        launcher: The checked section ``launcher`` of a configuration.
+        command: What the user typed, for the provenance.
+        progress: Told how all cells together are getting on.
+        on_outcome: Told the place and outcome of each cell as soon as it is known, in this thread.
+
+    Returns:
+        One outcome a cell, in order.
+
+    Raises:
+        BadInput: Slurm is asked for and cannot be used, or refuses the jobs; the message says why.
+    """
+    watcher, tell = progress or Silent(), on_outcome or (lambda index, outcome: None)
+    if launcher["cluster"] == "inline":
+        outcomes = execute(cells, command=command, progress=watcher)
+        for index, outcome in enumerate(outcomes):
+            tell(index, outcome)
+        return outcomes
+    if launcher["cluster"] == "slurm":
+        from implicit_bias.sweep.slurm import check_slurm
+
+        check_slurm()
+    ledger = Ledger([None] * len(cells), {}, watcher, tell)
+    ready: list[Cell] = []
+    watcher.status("looking for finished runs")
+    for found in prepared(cells):
+        if isinstance(found, Cell):
+            ready.append(found)
+            ledger.stamps[found.index] = stamp(found.directory)
+        else:
+            ledger.settle(*found)
+    ledger.work = sum(int(cell.config["steps"]) for cell in ready)
+    if ready:
+        watcher.status("starting")
+        compute = _on_slurm if launcher["cluster"] == "slurm" else _on_workers
+        compute(ready, launcher, ledger, command)
+    return [outcome for outcome in ledger.outcomes if outcome is not None]
+
+
+def local_launcher(workers: int) -> dict[str, Any]:
+    """The section ``launcher`` of ``workers`` processes, for callers without a configuration."""
+    return {"cluster": "local", "workers": workers}
+
+
+def _on_workers(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledger, command: str) -> None:
+    cores = available_processors()
+    devices = visible_devices() if any(cell.config["device"] != "cpu" for cell in ready) else []
+    workers = launcher["workers"] or len(devices) or cores
+    threads = worker_threads(workers, cores, os.environ)
+    environments = [{**threads, **device} for device in worker_devices(workers, devices)]
+    tasks = [Task(number, batch) for number, batch in enumerate(_planned(ready, workers))]
+    run_local(tasks, environments, ledger, command)
+
+
+def _on_slurm(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledger, command: str) -> None:
+    from implicit_bias.sweep.slurm import run_slurm
+
+    plan = _planned(ready, launcher["array_parallelism"] or 1)
+    run_slurm([Task(number, batch) for number, batch in enumerate(plan)], launcher, ledger, command)
+
+
+def _planned(ready: Sequence[Cell], workers: int) -> list[list[Cell]]:
+    """Batches for so many workers: those that were interrupted as they were, so that they go on from their checkpoints, and the
+    others shared out.
+    """
+    begun = interrupted_batches(ready)
+    plan = batches(ready, begun, lambda cells: _fitting_beside(cells, workers))
+    names = set(map(tuple, begun))
+    again = [batch for batch in plan if tuple(cell.directory.name for cell in batch) in names]
+    return [*again, *spread([batch for batch in plan if batch not in again], workers)]
+
+
+def _fitting_beside(cells: Sequence[Cell], workers: int) -> int:
+    """How many of these runs the memory holds at once while other workers use it as well."""
+    alone = fitting(cells)
+    return alone if alone == len(cells) else max(1, alone // workers)
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip()] if torch.cuda.is_available() else []
+    return [str(index) for index in range(torch.cuda.device_count())]

@@ -1,0 +1,169 @@
+"""Batches that other processes compute: how they are cut, written down, and what became of their cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from implicit_bias.models import MODELS
+from implicit_bias.records import is_finished, read_run
+from implicit_bias.sweep.execute import Outcome, Progress
+from implicit_bias.sweep.plan import Cell, Config
+
+Stamp = list[int] | None
+
+# A linear batch is cut for the sake of idle workers only while its parts keep so many doubles in their (runs, classes, samples)
+# arrays: below, the time of a step is that of starting its operations, and half a batch takes as long as a whole one.
+LEAST_ELEMENTS = 2**13
+
+
+@dataclass
+class Task:
+    """One batch for one worker or job.
+
+    Attributes:
+        number: Its number; no two tasks of a sweep have the same.
+        cells: Its cells.
+        attempts: How often a process has ended before it was done.
+    """
+
+    number: int
+    cells: list[Cell]
+    attempts: int = 0
+
+    @property
+    def work(self) -> int:
+        """Steps of all its runs together."""
+        return sum(int(cell.config["steps"]) for cell in self.cells)
+
+
+@dataclass
+class Ledger:
+    """What became of every cell so far, and how far the others are.
+
+    Attributes:
+        outcomes: One a cell, None while it is computed.
+        stamps: The run folders that were there before, so that what ``force=true`` computes again is told from it.
+        progress: Shown the sum over all tasks.
+        on_outcome: Told the place and outcome of every cell as soon as it is known.
+    """
+
+    outcomes: list[Outcome | None]
+    stamps: dict[int, Stamp]
+    progress: Progress
+    on_outcome: Callable[[int, Outcome], None]
+    work: int = 0
+    _settled: int = 0
+    _under_way: dict[int, float] = field(default_factory=dict)
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        """A cell has come to its end; a second end of the same cell is ignored."""
+        if self.outcomes[index] is None:
+            self.outcomes[index] = outcome
+            self.progress.cells(sum(known is not None for known in self.outcomes), len(self.outcomes))
+            self.on_outcome(index, outcome)
+
+    def advance(self, task: Task, share: float, ratio: float) -> None:
+        """``share`` (0 to 1) of the task's steps are made."""
+        self._under_way[task.number] = share * task.work
+        self._show(ratio)
+
+    def close(self, task: Task) -> None:
+        """Nobody computes the task any more; the work of its settled cells counts as done."""
+        self._under_way.pop(task.number, None)
+        self._settled += sum(int(c.config["steps"]) for c in task.cells if self.outcomes[c.index] is not None)
+        self._show(math.nan)
+
+    def report(self, task: Task, event: Mapping[str, Any]) -> None:
+        """A worker's word on one cell; what it computed is read from its run folder."""
+        cell = task.cells[event["place"]]
+        if event["status"] == "failed":
+            self.settle(cell.index, Outcome(cell.config, None, "failed", event["error"], event["kind"]))
+            return
+        try:
+            trajectory, summary = read_run(cell.directory)
+        except OSError as error:
+            reason = f"{cell.directory}: was written and cannot be read ({error.strerror})"
+            self.settle(cell.index, Outcome(cell.config, None, "failed", reason, "io"))
+            return
+        self.settle(cell.index, Outcome(cell.config, cell.directory, event["status"], trajectory=trajectory, summary=summary))
+
+    def unfinished(self, task: Task) -> list[Cell]:
+        """The cells of a task that has been cut short which have yet to be computed; those with a finished folder are settled."""
+        for place, cell in enumerate(task.cells):
+            written = stamp(cell.directory) not in (None, self.stamps[cell.index])
+            if self.outcomes[cell.index] is None and written and is_finished(cell.directory):
+                self.report(task, {"place": place, "status": "done"})
+        return [cell for cell in task.cells if self.outcomes[cell.index] is None]
+
+    def fail(self, cells: Iterable[Cell], reason: str) -> None:
+        """These cells cannot be computed."""
+        for cell in cells:
+            self.settle(cell.index, Outcome(cell.config, None, "failed", reason, "internal"))
+
+    def message(self, task: Task, command: str) -> dict[str, Any]:
+        """A task as plain JSON, for :func:`implicit_bias.sweep.worker.perform`."""
+        cells = [{"config": c.config, "directory": str(c.directory), "before": self.stamps[c.index]} for c in task.cells]
+        return {"number": task.number, "command": command, "cells": cells}
+
+    def _show(self, ratio: float) -> None:
+        self.progress.advance(round(self._settled + sum(self._under_way.values())), self.work, ratio)
+
+
+def stamp(directory: Path) -> Stamp:
+    """What tells a run folder from one that takes its place later; None where there is none."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return None
+    return [status.st_ino, status.st_mtime_ns]
+
+
+def remaining(task: Mapping[str, Any]) -> list[Config]:
+    """The configurations of a task's cells, ``force`` taken from those that were computed since the task was written.
+
+    A task that is begun again, after its process was killed or requeued, then skips them.
+    """
+
+    def config(cell: Mapping[str, Any]) -> Config:
+        fresh = stamp(Path(cell["directory"])) in (None, cell["before"])
+        return cell["config"] if fresh else {**cell["config"], "force": False}
+
+    return [config(cell) for cell in task["cells"]]
+
+
+def spread(batches: Sequence[list[Cell]], workers: int) -> list[list[Cell]]:
+    """Cut the largest batches in halves until every worker has one, but none into parts too small to gain by it.
+
+    Returns:
+        The batches, longest first.
+    """
+    parts = [list(batch) for batch in batches]
+    while len(parts) < workers:
+        large = [part for part in parts if _divisible(part)]
+        if not large:
+            break
+        largest = max(large, key=_cost)
+        parts.remove(largest)
+        middle = math.ceil(len(largest) / 2)
+        parts += [largest[:middle], largest[middle:]]
+    return sorted(parts, key=_cost, reverse=True)
+
+
+def _divisible(batch: Sequence[Cell]) -> bool:
+    half = len(batch) // 2
+    if half == 0 or not MODELS.get(batch[0].config["model"]["name"]).linear:
+        return half > 0
+    return half * _elements(batch[0]) >= LEAST_ELEMENTS
+
+
+def _cost(batch: Sequence[Cell]) -> float:
+    """The time of a batch, roughly: steps by the size of its arrays, and by what a step takes whatever their size."""
+    return sum(int(c.config["steps"]) * _elements(c) for c in batch) + int(batch[0].config["steps"]) * LEAST_ELEMENTS
+
+
+def _elements(cell: Cell) -> int:
+    return int(cell.dataset.x.shape[0]) * cell.dataset.num_classes

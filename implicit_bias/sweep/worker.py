@@ -1,0 +1,110 @@
+"""A process that computes batches for another one: ``python -m implicit_bias.sweep.worker``.
+
+Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio) and
+``status`` (text) while a task is computed; ``cell`` (place, status, error, kind) for each of its cells; ``end``. The process
+ends when stdin does. If that happens in the middle of a task its parent is gone, and it stops at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from implicit_bias.sweep.execute import execute
+from implicit_bias.sweep.tasks import remaining
+
+Event = dict[str, Any]
+
+# Seconds between two reports of progress; and from being told to stop to stopping whatever is going on.
+REPORT_EVERY = 0.2
+GRACE = 10.0
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, or nobody listens any more: passes through everything that isolates failing cells, and cleans up on its way."""
+
+
+class Reporter:
+    """Progress of one task, as events."""
+
+    def __init__(self, emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
+        self._emit = emit
+        self._every = every
+        self._last = -math.inf
+
+    def status(self, text: str) -> None:
+        """Say what is being done."""
+        self._emit({"event": "status", "text": text})
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        """``steps`` of ``total`` are made; said every so often only."""
+        now = time.monotonic()
+        if now - self._last >= self._every:
+            self._last = now
+            self._emit({"event": "advance", "share": steps / total if total else 0.0, "ratio": own_ratio})
+
+    def cells(self, done: int, total: int) -> None:
+        """The parent counts for itself."""
+
+
+def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
+    """Compute a task that :meth:`implicit_bias.sweep.tasks.Ledger.message` made; every event but ``end`` is emitted."""
+    outcomes = execute(remaining(task), command=task["command"], progress=Reporter(emit, every))
+    for place, outcome in enumerate(outcomes):
+        emit({"event": "cell", "place": place, "status": outcome.status, "error": outcome.error, "kind": outcome.error_kind})
+
+
+def main() -> int:
+    """Compute what comes on stdin until it ends. Returns the exit code."""
+    stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no event
+
+    def emit(event: Event) -> None:
+        try:
+            stdout.write(json.dumps(event) + "\n")
+            stdout.flush()
+        except OSError:
+            raise Stopped from None
+
+    tasks: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    busy = threading.Event()
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    threading.Thread(target=_listen, args=(tasks, busy), daemon=True).start()
+    try:
+        emit({"event": "ready"})
+        while (task := tasks.get()) is not None:
+            busy.set()
+            perform(task, emit)
+            busy.clear()
+            emit({"event": "end"})
+    except Stopped:
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def _listen(tasks: SimpleQueue[dict[str, Any] | None], busy: threading.Event) -> None:
+    for line in sys.stdin.buffer:
+        tasks.put(json.loads(line))
+    tasks.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(128 + signal.SIGTERM)  # a solver may take minutes to come back to Python
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,376 @@
+"""Sweeps on several processes: equal to inline, and nothing lost or computed twice whoever is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import implicit_bias
+from implicit_bias.configuration import compose
+from implicit_bias.datasets import make_dataset
+from implicit_bias.errors import BadInput
+from implicit_bias.processors import worker_devices, worker_threads
+from implicit_bias.run import main
+from implicit_bias.sweep import Outcome, Silent, execute
+from implicit_bias.sweep.launch import launch, local_launcher
+from implicit_bias.sweep.local import next_task, run_local
+from implicit_bias.sweep.plan import Cell, batches
+from implicit_bias.sweep.tasks import Ledger, Task, remaining, spread, stamp
+
+SMALL = [
+    "dataset.num_classes=4",
+    "dataset.dim=8",
+    "dataset.samples_per_class=10",
+    "dataset.noise=0.5",
+    "reference=none",
+    "device=cpu",
+    "compile=off",
+    "log.norms=[]",
+]
+LOCAL = ["hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
+# So long that a test is over before it.
+ENDLESS = 10_000_000
+WORKER = "implicit_bias.sweep.worker"
+
+
+def configs(folder: Path, *overrides: str) -> list[dict[str, Any]]:
+    return [cell.config for cell in compose([*SMALL, f"results_dir={folder}", *overrides], multirun=True)]
+
+
+def prepared(folder: Path, *overrides: str) -> list[Cell]:
+    found = configs(folder, *overrides)
+    return [Cell(i, c, make_dataset(c["dataset"]).load(), folder / "runs" / str(i)) for i, c in enumerate(found)]
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "implicit_bias.run", "-m", f"results_dir={folder}", *SMALL, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(implicit_bias.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def soon(found: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    """What ``found`` returns, once it is something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = found()
+        if result:
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"not in {seconds} s: {what}")
+
+
+def workers(parent: int) -> list[int]:
+    """The worker processes of a parent."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            ppid = int(status.read_text().rpartition(")")[2].split()[1])
+            if ppid == parent and WORKER in (status.parent / "cmdline").read_text():
+                found.append(int(status.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def gone(pids: Sequence[int]) -> bool:
+    return not any(Path(f"/proc/{pid}/stat").exists() for pid in pids)
+
+
+def inodes(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Inode and time of every finished run."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("runs/[!.]*")}
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in sorted(folder.glob("runs/*/*")) if path.name in ("trajectory.csv", "summary.csv")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+# --- pure functions --------------------------------------------------------------------------------------------------
+
+
+def test_threads_of_workers_never_exceed_the_cores_nor_what_the_user_has_set() -> None:
+    assert set(worker_threads(3, 8, {}).values()) == {"2"}
+    assert set(worker_threads(4, 2, {}).values()) == {"1"}
+    threads = worker_threads(2, 8, {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "9"})
+    assert (threads["OMP_NUM_THREADS"], threads["MKL_NUM_THREADS"]) == ("1", "4")
+
+
+def test_every_worker_sees_one_gpu_round_robin() -> None:
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in worker_devices(3, ["4", "6"])] == ["4", "6", "4"]
+    assert worker_devices(2, []) == [{}, {}]
+
+
+def test_batches_are_cut_for_idle_workers_but_not_shredded(tmp_path: Path) -> None:
+    large = batches(prepared(tmp_path, "dataset.samples_per_class=250", "seed=range(40)", "steps=10"))
+    assert [len(batch) for batch in large] == [40]
+    assert [len(batch) for batch in spread(large, 1)] == [40]
+    assert [len(batch) for batch in spread(large, 4)] == [10, 10, 10, 10]
+    assert [len(batch) for batch in spread(large, 3)] == [20, 10, 10]
+    small = batches(prepared(tmp_path, "seed=range(40)", "steps=10"))
+    assert [len(batch) for batch in spread(small, 4)] == [40]
+    networks = batches(prepared(tmp_path, "model=mlp", "seed=range(3)", "steps=10"))
+    assert [len(batch) for batch in spread(networks, 2)] == [2, 1]
+    assert sorted(cell.index for batch in spread(large, 7) for cell in batch) == list(range(40))
+
+
+def test_the_longest_batch_goes_first(tmp_path: Path) -> None:
+    plan = batches(prepared(tmp_path, "steps=10,1000,100"))
+    assert [batch[0].config["steps"] for batch in spread(plan, 2)] == [1000, 100, 10]
+
+
+def test_two_workers_do_not_solve_the_same_references_if_there_is_other_work(tmp_path: Path) -> None:
+    first, second, third = prepared(tmp_path, "seed=1,2,3")
+    assert next_task([Task(0, [first]), Task(1, [second])], [Task(2, [first, third])]) == 1
+    assert next_task([Task(0, [first])], [Task(2, [first])]) == 0
+
+
+def test_a_task_that_is_begun_again_does_not_force_what_it_has_computed(tmp_path: Path) -> None:
+    done, todo = prepared(tmp_path, "seed=1,2", "force=true")
+    for cell in (done, todo):
+        cell.directory.mkdir(parents=True)
+    ledger = Ledger([None, None], {cell.index: stamp(cell.directory) for cell in (done, todo)}, Silent(), lambda *a: None)
+    message = json.loads(json.dumps(ledger.message(Task(0, [done, todo]), "test")))
+    done.directory.rmdir()
+    time.sleep(0.01)
+    done.directory.mkdir()
+    assert [config["force"] for config in remaining(message)] == [False, True]
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["hydra.launcher.cluster=lokal"], "launcher.cluster=lokal: must be inline, local or slurm"),
+        (["hydra.launcher.workers=2"], "launcher.workers=2: is read by launcher.cluster=local only"),
+        (["launcher.cluster=local", "launcher.partition=a"], "launcher.partition=a: is read by launcher.cluster=slurm only"),
+        (["launcher.cluster=slurm", "launcher.workers=2"], "launcher.workers=2: is read by launcher.cluster=local only"),
+        (
+            ["hydra.launcher.cluster=local", "hydra.launcher.workers=0"],
+            "launcher.workers=0: must be null or an integer in [1, 1024]",
+        ),
+        (["hydra.launcher.cluster=local", "hydra.launcher.workers=a"], "launcher.workers=a: must be null or an integer"),
+        (["hydra.launcher.clster=local"], "launcher.clster: unknown key; did you mean launcher.cluster?"),
+        (
+            ["hydra.sweep.dir=x"],
+            "hydra.sweep.dir: unknown key; of Hydra's own keys only these are allowed: hydra.launcher.cluster",
+        ),
+        (["hydra.launcher.cluster=local,inline"], "launcher.cluster: cannot be swept"),
+    ],
+)
+def test_a_mistaken_key_is_one_line(overrides: list[str], line: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        compose(overrides, multirun=True)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_where_a_run_is_computed_is_no_part_of_what_it_is(tmp_path: Path) -> None:
+    (inline,) = execute(configs(tmp_path, "steps=10"), command="test")
+    (again,) = execute(configs(tmp_path, "steps=10", *LOCAL), command="test")
+    assert again.status == "skipped"
+    assert again.directory == inline.directory
+    assert inline.directory is not None
+    assert "launcher" not in (inline.directory / "config.yaml").read_text()
+
+
+def test_more_failures_than_a_screen_holds_go_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(cells: Sequence[dict[str, Any]], **others: Any) -> list[Outcome]:
+        return [Outcome(config, None, "failed", f"broken {config['seed']}", "internal") for config in cells]
+
+    monkeypatch.setattr("implicit_bias.sweep.execute", fail)
+    assert main(["-m", "seed=range(300)", f"results_dir={tmp_path}"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "300 of 300 cells failed:"
+    assert len(lines) == 1 + 2 * 20 + 1
+    assert lines[-1].startswith("  ... and 280 more, all in ")
+    (file,) = tmp_path.glob("sweeps/*/failed.txt")
+    assert str(file) in lines[-1]
+    assert len(file.read_text().splitlines()) == 600
+
+
+# --- real processes --------------------------------------------------------------------------------------------------
+
+
+class Watcher(Silent):
+    """Remembers how many cells were said to be done, and what part of the steps."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        self.steps.append((steps, total))
+
+    def cells(self, done: int, total: int) -> None:
+        assert total == 13
+        self.done.append(done)
+
+
+@pytest.mark.slow
+def test_workers_compute_what_one_process_computes_and_failures_stay_alone(tmp_path: Path) -> None:
+    def cells(folder: Path) -> list[dict[str, Any]]:
+        lost = ["dataset.noise=50", "dataset.samples_per_class=40", "reference=certified", "log.norms=[l2]", "optimizer=ngd"]
+        return [
+            *configs(folder, "steps=300", "optimizer=signgd,muon", "seed=range(5)"),
+            *configs(folder, "steps=50", *lost),
+            *configs(folder, "steps=50", "optimizer=gd", "loss=exponential", "schedule.lr=0.01,100", "dataset.noise=5"),
+        ]
+
+    inline = execute(cells(tmp_path / "a"), command="test")
+    watcher, told = Watcher(), dict[int, str]()
+    local = launch(
+        cells(tmp_path / "b"),
+        local_launcher(2),
+        command="test",
+        progress=watcher,
+        on_outcome=lambda index, outcome: told.update({index: outcome.status}),
+    )
+    assert [(o.status, o.error, o.error_kind) for o in local] == [(o.status, o.error, o.error_kind) for o in inline]
+    assert [o.status for o in local].count("failed") == 2
+    assert tables(tmp_path / "a") == tables(tmp_path / "b")
+    assert told == {index: outcome.status for index, outcome in enumerate(local)}
+    assert watcher.done == sorted(watcher.done)
+    assert watcher.done[-1] == 13
+    assert all(steps <= total for steps, total in watcher.steps)
+    again = launch(cells(tmp_path / "b"), local_launcher(2), command="test")
+    assert [o.status for o in again].count("skipped") == 11
+
+
+GUILTY = """
+import os, signal, sys
+from implicit_bias.sweep import worker
+execute = worker.execute
+def deadly(cells, **others):
+    with open({log!r}, "a") as log:
+        print(*(cell["seed"] for cell in cells), file=log)
+    if any(cell["seed"] == 2 for cell in cells):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return execute(cells, **others)
+worker.execute = deadly
+sys.exit(worker.main())
+"""
+
+
+def pooled(folder: Path, script: str, *overrides: str) -> list[Outcome | None]:
+    """Outcomes of cells, in one batch, on one worker that runs ``script``."""
+    cells = prepared(folder, *overrides)
+    ledger = Ledger([None] * len(cells), {cell.index: None for cell in cells}, Silent(), lambda *a: None)
+    run_local([Task(0, cells)], [{}], ledger, "test", (sys.executable, "-c", script))
+    return ledger.outcomes
+
+
+@pytest.mark.slow
+def test_a_cell_that_kills_its_worker_fails_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    found = pooled(tmp_path, GUILTY.format(log=str(log)), "steps=10", "seed=1,2,3")
+    assert [(o.status, o.error) for o in found if o is not None][1] == ("failed", "worker killed by signal 9")
+    # The directories of these cells are invented: what was computed lies elsewhere, and cannot be read from there.
+    assert log.read_text().split("\n") == ["1 2 3", "1 2 3", "1", "2", "3", ""]
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_are_given_up(tmp_path: Path) -> None:
+    found = pooled(tmp_path, "import sys; sys.exit(3)", "steps=10", "seed=1,2")
+    assert [o.error for o in found if o is not None] == ["worker ended with exit code 3 before it could begin"] * 2
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
+    with start(tmp_path, *LOCAL, "optimizer=signgd,ngd,gd", "steps=3000", "seed=range(4)") as process:
+        soon(lambda: inodes(tmp_path), "a batch is done")
+        before = inodes(tmp_path)
+        victim = workers(process.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        output, errors = process.communicate(timeout=200)
+    assert (process.returncode, errors) == (0, "")
+    assert "12 computed, 0 finished before, 0 failed" in output
+    assert before.items() <= inodes(tmp_path).items()
+
+
+@pytest.mark.slow
+def test_after_the_parent_was_killed_workers_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    command = [*LOCAL, "optimizer=signgd,ngd", "steps=100,8000", "seed=range(3)"]
+    with start(tmp_path, *command) as process:
+        soon(lambda: len(inodes(tmp_path)) >= 3, "a batch is done")
+        pids = workers(process.pid)
+        process.kill()
+    soon(lambda: gone(pids), "the workers stop", 15)
+    before = inodes(tmp_path)
+    assert 3 <= len(before) < 12
+    with start(tmp_path, *command) as process:
+        output, errors = process.communicate(timeout=200)
+    assert (process.returncode, errors) == (0, "")
+    assert f"{12 - len(before)} computed, {len(before)} finished before, 0 failed" in output
+    assert before.items() <= inodes(tmp_path).items()
+    assert len(inodes(tmp_path)) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_stops_the_workers_and_leaves_nothing_behind(tmp_path: Path, number: int, code: int) -> None:
+    with start(tmp_path, *LOCAL, "optimizer=signgd,ngd", f"steps=100,{ENDLESS}") as process:
+        soon(lambda: len(inodes(tmp_path)) == 2 or len(workers(process.pid)) == 2, "the workers compute")
+        pids = workers(process.pid)
+        time.sleep(3)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors == "interrupted; finished runs are kept, and the same command goes on from there\n"
+    assert gone(pids)
+    assert not list(tmp_path.glob("runs/.*"))
+
+
+@pytest.mark.slow
+def test_two_identical_sweeps_at_once_are_both_complete(tmp_path: Path) -> None:
+    command = [*LOCAL, "optimizer=signgd,ngd", "steps=500", "seed=range(3)"]
+    with start(tmp_path, *command) as one, start(tmp_path, *command) as other:
+        results = [process.communicate(timeout=200) for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0)
+    assert [errors for _, errors in results] == ["", ""]
+    assert all("0 failed" in output for output, _ in results)
+    assert len(inodes(tmp_path)) == 6
+    assert not list(tmp_path.glob("runs/.*"))
+
+
+@pytest.mark.slow
+def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from implicit_bias import report
+    from implicit_bias.figures import FIGURES
+    from implicit_bias.figures.base import PerPreset
+
+    diverging = [*SMALL, "optimizer=gd", "loss=exponential", "schedule.lr=100", "dataset.noise=5", "steps=20"]
+    monkeypatch.setattr("implicit_bias.figures.newton_schulz.STEPS", PerPreset(20, 20, 20))
+    monkeypatch.setattr(FIGURES.get("adam_eps"), "sweeps", lambda self, preset: [diverging])
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for workers, folder in zip((1, 2), folders, strict=True):
+        arguments = ["preset=smoke", "only=newton_schulz,adam_eps", f"results_dir={folder}", f"workers={workers}"]
+        assert report.main(arguments) == 1
+        errors = capsys.readouterr().err
+        assert "error: adam_eps: a run failed: diverged" in errors
+        assert "newton_schulz:" not in errors
+    one, two = ((folder / "smoke" / "figures" / "newton_schulz.csv").read_bytes() for folder in folders)
+    assert one == two
+    assert (tmp_path / "two" / "smoke" / "report.md").exists()
+
+
+def test_workers_of_the_report_are_a_number() -> None:
+    from implicit_bias import report
+
+    assert report.request_from(["workers=3"]).workers == 3
+    for value in ("0", "-1", "two", "1.5"):
+        with pytest.raises(BadInput, match=f"^workers={value}: must be an integer >= 1"):
+            report.request_from([f"workers={value}"])
