@@ -50,17 +50,22 @@ PACKAGES = ("implicit-bias", "torch", "numpy", "pandas", "cvxpy", "clarabel", "h
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 _HASH_DIGITS = 12
+# Keys that change nothing at these values, and came later than folders that are to be found again.
+_UNUSED = (("start", None), ("start_scale", 1.0))
 _PARTIAL = ".partial-"
 
 
-def config_hash(config: Mapping[str, Any], data_fingerprint: str = "") -> str:
+def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fingerprint: str = "") -> str:
     """Content hash of a resolved configuration: equal exactly when two runs compute the same thing.
 
     Args:
         config: Canonical types (see :func:`implicit_bias.settings.checked`).
         data_fingerprint: Digest of a data file's content, which then stands for its path.
+        start_fingerprint: Digest of the parameters that the run starts from, likewise.
     """
-    kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS}
+    kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS and (key, value) not in _UNUSED}
+    if start_fingerprint:
+        kept["start"] = start_fingerprint
     if data_fingerprint:
         kept["dataset"] = {key: value for key, value in config["dataset"].items() if key != "path"}
     text = json.dumps({"config": kept, "data": data_fingerprint}, sort_keys=True)
@@ -141,6 +146,27 @@ def read_config(directory: Path) -> dict[str, Any]:
     """The resolved configuration of a finished run."""
     config: dict[str, Any] = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     return config
+
+
+def read_parameters(directory: Path) -> dict[str, np.ndarray]:
+    """The last parameters of a finished run by block, as they are in ``final.npz`` times exp(log_scale).
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is damaged.
+    """
+    with np.load(directory / "final.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    blocks = {name: array for name, array in arrays.items() if array.ndim == 2 and not name.endswith("_all")}
+    return {name: block * np.exp(arrays["log_scale"]) for name, block in blocks.items()}
+
+
+def fingerprint_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def read_table(path: Path) -> pd.DataFrame:

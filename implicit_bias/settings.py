@@ -48,6 +48,8 @@ class RunSettings:
     seed: int = hyper(1, help="the run's seed", ge=0, le=MAX_SEED)
     steps: int = hyper(10_000, help="updates to make", ge=1)
     stop_log10_loss: float | None = hyper(None, help="end a run when log10 of its loss falls below this", lt=0)
+    start: str | None = hyper(None, help="run folder whose last parameters are the initial point")
+    start_scale: float = hyper(1.0, help="factor of the initial point", gt=0)
     reference: str = hyper("auto", help="optima to compare with", choices=("auto", "exact", "certified", "none"))
     precision: str = hyper("float64", help="of every computation", choices=("float64", "float32"))
     device: str = hyper("auto", help="where to compute", choices=("auto", "cpu", "cuda"))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,18 @@ from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model, Parameters
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
-from implicit_bias.records import ReferenceCache, config_hash, is_finished, note, read_run, run_directory, warn, write_run
+from implicit_bias.records import (
+    ReferenceCache,
+    config_hash,
+    fingerprint_of,
+    is_finished,
+    note,
+    read_parameters,
+    read_run,
+    run_directory,
+    warn,
+    write_run,
+)
 from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_lr
 from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
@@ -147,15 +159,17 @@ def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
         dataset, fingerprint = loaded
         try:
             _check(config, dataset)
+            start = _start(config, dataset)
         except BadInput as error:
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
-        directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint))
+        origin = "" if start is None else fingerprint_of(start)
+        directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
         if not config["force"] and is_finished(directory):
             trajectory, summary = read_run(directory)
             yield index, Outcome(config, directory, "skipped", trajectory=trajectory, summary=summary)
         else:
-            yield Cell(index, config, dataset, directory)
+            yield Cell(index, config, dataset, directory, start)
 
 
 def interrupted_batches(cells: Sequence[Cell]) -> list[list[str]]:
@@ -232,6 +246,27 @@ def _check(config: Config, dataset: Dataset) -> None:
         names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
         keys = dict(config["optimizer"])
         OPTIMIZERS.get(keys.pop("name"))(**keys).geometry(names, None, None, model.hidden_matrices(names))
+
+
+def _start(config: Config, dataset: Dataset) -> dict[str, np.ndarray] | None:
+    """The parameters of the run folder that ``start`` names. Raises BadInput: it has none, or they are another model's."""
+    folder = config["start"]
+    if folder is None:
+        return None
+    try:
+        found = read_parameters(Path(folder))
+    except (OSError, ValueError, KeyError, BadZipFile):
+        raise BadInput(f"start={folder}: must be the folder of a finished run with final.npz (log.weights=last or all)") from None
+    few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
+    wanted = {name: tuple(block.shape[1:]) for name, block in _model(config).initial(few, [0]).items()}
+    given = {name: block.shape for name, block in found.items()}
+    if given != wanted:
+        raise BadInput(f"start={folder}: must have the model's blocks, {_in_words(wanted)}; it has {_in_words(given)}")
+    return found
+
+
+def _in_words(blocks: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in blocks.items())
 
 
 def _model(config: Config) -> Model:
@@ -452,7 +487,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
     dtype, device = getattr(torch, config["precision"]), device_of(config)
     data, test = _stacked_data([cell.dataset for cell in cells], dtype, device)
     model: Model = _batched(MODELS, [c.config["model"] for c in cells], dtype, device, (-1, 1, 1))
-    start = model.initial(data, [cell.config["seed"] for cell in cells])
+    start = _initial(cells, model, data)
     initial = {name: block for name, block in start.items() if name not in model.frozen_blocks()}
     optimizer: Optimizer = _batched(OPTIMIZERS, [c.config["optimizer"] for c in cells], dtype, device, (-1, 1, 1))
     own = [own_label(cell.config) for cell in cells]
@@ -484,6 +519,18 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         compile=config["compile"],
         stop_log_loss=-math.inf if config["stop_log10_loss"] is None else config["stop_log10_loss"] * math.log(10),
     )
+
+
+def _initial(cells: Sequence[Cell], model: Model, data: Data) -> Parameters:
+    """Where the runs start: at the model's own points or at given ones, times ``start_scale``."""
+    blocks = model.initial(data, [cell.config["seed"] for cell in cells])
+    for run, cell in enumerate(cells):
+        for name, block in blocks.items():
+            if cell.start is not None:
+                block[run] = torch.from_numpy(cell.start[name]).to(block)
+            if cell.config["start_scale"] != 1:
+                block[run] *= cell.config["start_scale"]
+    return blocks
 
 
 def _certificate_iterations(cells: Sequence[Cell], norms: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from implicit_bias.datasets import Dataset
@@ -37,12 +38,14 @@ class Cell:
         config: The resolved configuration.
         dataset: Its data.
         directory: Its run folder.
+        start: The parameters that it starts from, by block (p, q); None: the model's own.
     """
 
     index: int
     config: Config
     dataset: Dataset
     directory: Path
+    start: Mapping[str, np.ndarray] | None = None
 
 
 def batched_fields(registry: Registry, name: str) -> list[str]:
