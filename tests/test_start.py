@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from implicit_bias.configuration import compose
@@ -19,10 +20,10 @@ def run(results: Path, *overrides: str) -> Outcome:
     return execute([cell.config], command="test")[0]
 
 
-def first_row(outcome: Outcome, norm: str) -> dict[str, float]:
+def first_row(outcome: Outcome, norm: str) -> "pd.Series[float]":
     assert outcome.trajectory is not None, outcome.error
     rows = outcome.trajectory
-    return rows[(rows["step"] == 0) & (rows["norm"] == norm)].iloc[0].to_dict()
+    return rows[(rows["step"] == 0) & (rows["norm"] == norm)].iloc[0]
 
 
 @pytest.mark.parametrize("problem", [LINEAR, NETWORK])

@@ -40,7 +40,7 @@ from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_lr
 from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
 from implicit_bias.sweep.memory import SHARE, available, is_out_of_memory, peak_bytes
-from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, device_of, norm_label, own_label
+from implicit_bias.sweep.plan import Cell, Config, batched_fields, batches, device_of, norm_label, own_label, run_elements
 from implicit_bias.sweep.references import References, optima, solve_all
 from implicit_bias.sweep.tables import summary_table, trajectory_table
 
@@ -54,8 +54,6 @@ CERTIFICATE_SHARE = 10
 CERTIFICATE_BUDGET = 2e11
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
 THREADED_ELEMENTS = 2**16
-# A network's matrix products take so many multiplications in the time that one number of an elementwise operation takes.
-MULTIPLICATIONS = 64
 # Arrays of a run's scores, data and parameters that a step, a record or an improved certificate may hold at once: more than any
 # does. Where so many would fit into this part of the free memory, nothing is measured.
 CRUDE_ARRAYS = 100
@@ -409,10 +407,8 @@ def _written(
 def _elements(problem: Problem) -> int:
     """Numbers in the arrays of a batch, in proportion to the time that its longest operations take."""
     runs, samples = len(next(iter(problem.initial.values()))), problem.data.x.shape[1]
-    if problem.model.linear:
-        return runs * samples * problem.data.num_classes
-    multiplications = runs * samples * sum(block[0].numel() for block in problem.initial.values())
-    return multiplications // MULTIPLICATIONS
+    parameters = None if problem.model.linear else sum(block[0].numel() for block in problem.initial.values())
+    return runs * run_elements(samples, problem.data.num_classes, parameters)
 
 
 @contextmanager

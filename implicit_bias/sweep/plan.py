@@ -28,6 +28,9 @@ NETWORK_DOUBLES = 2**24
 # On a GPU there is no such cache: only its memory limits a batch, and this, beyond which nothing is gained.
 GPU_RUNS = 2**14
 
+# A network's matrix products take so many multiplications in the time that one number of an elementwise operation takes.
+MULTIPLICATIONS = 64
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -96,6 +99,15 @@ def batch_size(dataset: Dataset, linear: bool = True, device: str = "cpu") -> in
     if not linear:
         return max(1, NETWORK_DOUBLES // dataset.x.size)
     return max(1, BATCH_ELEMENTS // (dataset.x.shape[0] * dataset.num_classes))
+
+
+def run_elements(samples: int, num_classes: int, parameters: int | None) -> int:
+    """Numbers in the arrays of one run, in proportion to the time that its longest operations take.
+
+    Args:
+        parameters: Those of a network; None for a linear model.
+    """
+    return samples * num_classes if parameters is None else samples * parameters // MULTIPLICATIONS
 
 
 def device_of(config: Config) -> torch.device:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from implicit_bias.models import MODELS
+import torch
+
+from implicit_bias.models import MODELS, Data, Model
 from implicit_bias.records import is_finished, read_run
 from implicit_bias.sweep.execute import Outcome, Progress
-from implicit_bias.sweep.plan import Cell, Config
+from implicit_bias.sweep.plan import Cell, Config, run_elements
 
 Stamp = list[int] | None
 
@@ -162,8 +166,23 @@ def _divisible(batch: Sequence[Cell]) -> bool:
 
 def _cost(batch: Sequence[Cell]) -> float:
     """The time of a batch, roughly: steps by the size of its arrays, and by what a step takes whatever their size."""
-    return sum(int(c.config["steps"]) * _elements(c) for c in batch) + int(batch[0].config["steps"]) * LEAST_ELEMENTS
+    steps = sum(int(c.config["steps"]) for c in batch)
+    return steps * _elements(batch[0]) + int(batch[0].config["steps"]) * LEAST_ELEMENTS
 
 
 def _elements(cell: Cell) -> int:
-    return int(cell.dataset.x.shape[0]) * cell.dataset.num_classes
+    """Numbers in a run's arrays, in proportion to the time that its longest operations take."""
+    samples, features = cell.dataset.x.shape
+    model = json.dumps(cell.config["model"], sort_keys=True)
+    return run_elements(samples, cell.dataset.num_classes, _parameters(model, features, cell.dataset.num_classes))
+
+
+@cache
+def _parameters(model: str, features: int, num_classes: int) -> int | None:
+    """Parameters of a network, by its keys as JSON; None for a linear model."""
+    keys = json.loads(model)
+    made: Model = MODELS.get(keys.pop("name"))(**keys)
+    if made.linear:
+        return None
+    sample = Data(torch.zeros(1, 1, features, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.int64), num_classes)
+    return sum(block[0].numel() for block in made.initial(sample, [0]).values())

@@ -1,0 +1,52 @@
+"""The benchmark: what it says follows from what it measures, and it writes what it says. Nothing here judges a speed."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from implicit_bias import bench, scaling
+from implicit_bias.hardware import Rates, measured_rates, processor
+from implicit_bias.scaling import AXES, METHODS, Shape, log_slope, scaling_table
+
+
+def test_slopes_are_exponents() -> None:
+    assert log_slope([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0]) == pytest.approx(2)
+
+    def cost(name: str, shape: Shape) -> float:
+        return shape.per_class * shape.k**2 * shape.d**0.5 * shape.runs * shape.steps
+
+    table = scaling_table(cost)
+    slopes = table.groupby("axis")["slope"].first()
+    assert slopes[["n", "d", "runs", "steps", "k"]].tolist() == pytest.approx([1, 0.5, 1, 1, 2])
+    assert len(table) == len(METHODS) * sum(map(len, AXES.values()))
+
+
+def test_the_roofline_counts_products_and_exponentials() -> None:
+    assert Rates(matrix=4e6, exponential=1e3).least_seconds(n=100, k=10, d=25) == pytest.approx(0.025 + 1.0)
+
+
+def test_rates_of_this_machine_are_those_of_a_computer() -> None:
+    rates = measured_rates()
+    assert 1e8 < rates.matrix < 1e15 and 1e6 < rates.exponential < 1e13 and processor()
+
+
+def test_a_small_bench_writes_tables_and_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "SIZES", (bench.Size(3, 4, 5, noise=0.3),))
+    monkeypatch.setattr(bench, "BATCHES", (1, 3))
+    monkeypatch.setattr(bench, "COMPILED", ())
+    monkeypatch.setattr(bench, "STEPS", 10)
+    monkeypatch.setattr(bench, "network_rows", lambda threads: iter(()))
+    monkeypatch.setattr(scaling, "AXES", {axis: values[:3] for axis, values in AXES.items()})
+    monkeypatch.setattr(scaling, "LAST", 2)
+    assert bench.main() == 0
+    folder = tmp_path / "results" / "bench"
+    assert {path.name for path in folder.iterdir()} == {"bench.csv", "scaling.csv", "bench.png", "bench.pdf"}
+    table = pd.read_csv(folder / "bench.csv")
+    assert len(table) == 2 * len(bench.LEARNING_RATES) and (table["machine"] == processor()).all()
+    assert table["ratio_usual"].to_numpy() == pytest.approx((table["usual_us"] / table["batched_us"]).to_numpy(), rel=1e-2)
+    assert (table["peak_mb"] > 0).all()
+    assert "GFLOP/s" in capsys.readouterr().out
