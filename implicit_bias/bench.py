@@ -284,7 +284,7 @@ def draw(table: pd.DataFrame, growth: pd.DataFrame) -> dict[str, bytes]:
 
 def main() -> int:
     """Measure, print the ratios, write results/bench/."""
-    threads = min(os.cpu_count() or 1, 2)
+    threads = torch.get_num_threads()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rates = {}
     for count in sorted({1, threads}):

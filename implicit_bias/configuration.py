@@ -48,6 +48,7 @@ OPTIONAL_GROUPS = ("norm", "experiment")
 LAUNCHER_ALIAS = "hydra.launcher."
 
 _WORD = re.compile(r"[A-Za-z_][\w./-]*")
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
 
 
@@ -315,10 +316,37 @@ def _resolved(base: Config, chosen: Sequence[Setting]) -> Config:
         if setting.key not in groups():
             _set(config, setting)
     try:
+        return _with_references(config, config)
+    except _Elaborate:
+        pass  # for OmegaConf, which takes a hundred times as long
+    try:
         return _mapping(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "interpolation"
         raise BadInput(f"{key}: {shown(str(error).splitlines()[0])}") from None
+
+
+class _Elaborate(Exception):
+    """An interpolation that is more than the name of another key."""
+
+
+def _with_references(node: Any, root: Config) -> Any:
+    """A tree with every ``${key}`` replaced by the value of that key. Raises _Elaborate at any other interpolation."""
+    if isinstance(node, dict):
+        return {key: _with_references(value, root) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_with_references(item, root) for item in node]
+    if not isinstance(node, str) or "${" not in node:
+        return node
+    name = _REFERENCE.fullmatch(node)
+    value: Any = root
+    for part in name[1].split(".") if name else [""]:
+        if not isinstance(value, dict) or part not in value:
+            raise _Elaborate
+        value = value[part]
+    if isinstance(value, dict | list) or (isinstance(value, str) and "$" in value):
+        raise _Elaborate
+    return value
 
 
 def _set(config: Config, setting: Setting) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from implicit_bias import bench, scaling
 from implicit_bias.hardware import Rates, measured_rates, processor
@@ -35,12 +36,15 @@ def test_a_small_bench_writes_tables_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(bench, "SIZES", (bench.Size(3, 4, 5, noise=0.3),))
     monkeypatch.setattr(bench, "BATCHES", (1, 3))
     monkeypatch.setattr(bench, "COMPILED", ())
+    monkeypatch.setattr(bench, "LEARNING_RATES", {"signgd": 0.01, "muon": 0.05})
     monkeypatch.setattr(bench, "STEPS", 10)
     monkeypatch.setattr(bench, "network_rows", lambda threads: iter(()))
-    monkeypatch.setattr(scaling, "AXES", {axis: values[:3] for axis, values in AXES.items()})
+    monkeypatch.setattr(scaling, "AXES", {axis: values[:2] for axis, values in AXES.items()})
+    monkeypatch.setattr(scaling, "METHODS", ("signgd",))
     monkeypatch.setattr(scaling, "LAST", 2)
     assert bench.main() == 0
     folder = tmp_path / "results" / "bench"

@@ -452,3 +452,14 @@ def test_the_last_of_a_repeated_key_counts() -> None:
     (cell,) = compose(["steps=10", "optimizer=muon", "steps=20", "optimizer=signgd"])
     assert cell.config["steps"] == 20
     assert cell.config["optimizer"] == {"name": "signgd"}
+
+
+def test_references_to_other_keys_are_those_of_omegaconf() -> None:
+    """The quick way for ``${key}``, and the library's for anything more, such as nested and partial ones."""
+    quick = config_of("seed=7", "dataset.samples_per_class=3")
+    assert quick["dataset"]["seed"] == 7
+    given = config_of("seed=3", "dataset.dim='${dataset.num_classes}'", "dataset.samples_per_class='${dataset.dim}'")
+    assert given["dataset"]["dim"] == given["dataset"]["samples_per_class"] == given["dataset"]["num_classes"]
+    assert config_of("name='a-${seed}'", "seed=4")["name"] == "a-4"
+    with pytest.raises(BadInput, match="dim"):
+        config_of("dataset.dim='${dataset.nothing}'")

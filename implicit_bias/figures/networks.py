@@ -26,12 +26,12 @@ SHEET = "independent reproduction (numpy) of Gronich and Vardi, arXiv 2602.16340
 
 _DATA = PerPreset(
     smoke=["dataset=digits", "dataset.samples=24", "dataset.pixels=4", "model.width=8"],
-    default=["dataset=mnist", "dataset.samples=256", "dataset.pixels=14", "model.width=32"],
+    default=["dataset=mnist", "dataset.samples=200", "dataset.pixels=14", "model.width=32"],
     paper=["dataset=mnist", "dataset.samples=2048", "model.width=64"],
 )
 _DATA_IN_WORDS = PerPreset(
     smoke="24 digits of 4 x 4 pixels, width 8",
-    default="256 of MNIST's digits (14 x 14 pixels; the paper: 2,048 of 28 x 28), width 32",
+    default="200 of MNIST's digits (14 x 14 pixels; the paper: 2,048 of 28 x 28), width 32",
     paper="2,048 of MNIST's digits, width 64 (the paper's is not known)",
 )
 
