@@ -108,9 +108,7 @@ def write_run(
         "trajectory.csv": csv_bytes(trajectory),
         "summary.csv": csv_bytes(summary),
         # Where a run was computed is no part of what it is.
-        "config.yaml": yaml.safe_dump(
-            {k: v for k, v in config.items() if k != "launcher"}, sort_keys=False, allow_unicode=True
-        ).encode(),
+        "config.yaml": _yaml_bytes({key: value for key, value in config.items() if key != "launcher"}),
     }
     if weights:
         files["final.npz"] = _npz_bytes(weights)
@@ -303,6 +301,13 @@ def _reference_from(content: bytes) -> Reference:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     return Reference(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
+
+
+def _yaml_bytes(config: Mapping[str, Any]) -> bytes:
+    """YAML, by the C library where it was built: it takes a tenth of the time."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(dict(config), Dumper=dumper, sort_keys=False, allow_unicode=True)
+    return text.encode()
 
 
 def _npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
