@@ -57,7 +57,8 @@ FROM PYTHON
   trajectory, summary = run(optimizer="muon", steps=1000, **{"dataset.noise": 0.5})
 
 EXIT CODES
-  0 done    1 a run failed    2 bad input, nothing was computed    130 interrupted (Ctrl-C)
+  0 done    1 a run or cell failed    2 bad input (nothing was computed), or classes that cannot be separated
+  130 interrupted (Ctrl-C)    143 SIGTERM
 """
 
 

@@ -36,7 +36,7 @@ HELP = """usage: python -m implicit_bias.report [key=value]
 
 Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims.
 
-  preset=default      smoke (a minute), default (minutes on two cores) or paper (the paper's sizes; hours)
+  preset=default      smoke (two or three minutes), default (minutes on two cores) or paper (the paper's sizes; hours)
   only=null           figures to draw, as in only=fan_fig1,rates; null for all
   results_dir=results where runs/, figures/, claims.csv and report.md go; presets other than default to a folder of theirs in it
   redraw=false        true: draw and judge the tables that are there, without any run
@@ -399,7 +399,8 @@ def _markdown(request: Request, figures: Sequence[Figure], claims: Sequence[Clai
     yield "# Report"
     yield ""
     option = "" if request.preset == "default" else f" preset={request.preset}"
-    yield f"Made by `python -m implicit_bias.report{option}`. {holding} of {len(claims)} claims hold."
+    verdict = f"{holding} of {len(claims)} claims hold" if claims else "Claims are judged from preset=default on"
+    yield f"Made by `python -m implicit_bias.report{option}`. {verdict}."
     yield "Every number is measured; those under *paper* are from the source that `claims.csv` names. Minutes are the computing"
     yield "time of the runs and references that a figure needs, on one core; figures may share runs, and workers share the work."
     for figure in figures:
@@ -442,7 +443,10 @@ def _print_claims(claims: Sequence[Claim]) -> None:
     if claims:
         console.print(table)
     holding = sum(claim.holds for claim in claims)
-    console.print(f"{holding} of {len(claims)} claims hold", highlight=False)
+    console.print(
+        f"{holding} of {len(claims)} claims hold" if claims else "no claims: they are judged from preset=default on",
+        highlight=False,
+    )
 
 
 def _escaped(text: str) -> str:

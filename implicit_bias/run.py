@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a run or cell failed, 2 bad input (nothing was computed), 
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -143,6 +144,7 @@ def _answer(request: Request) -> int:
     results = Path(cells[0].config["results_dir"])
     if results.exists() and not results.is_dir():
         raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
+    _check_writable(results)
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
     try:
         outcomes = _execute(cells, command)
@@ -162,6 +164,18 @@ def _answer(request: Request) -> int:
         return FAILED
     sys.stdout.flush()
     return _report_failures(cells, outcomes, multirun)
+
+
+def _check_writable(folder: Path) -> None:
+    """Make the folder before hours go into what it is to hold. Raises BadInput: it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return  # a full disk is no mistake of the user's: it is reported where something is lost
+        raise BadInput(f"results_dir={folder}: must be a folder that can be written to ({error.strerror})") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput(f"results_dir={folder}: must be a folder that can be written to (permission denied)")
 
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
@@ -185,7 +199,7 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
     """The table of what was computed, or was there already, and where the files are."""
-    from implicit_bias.terminal import print_table, results_table, sweep_table
+    from implicit_bias.terminal import SWEEP_LEGEND, print_table, results_table, sweep_table
 
     good = [(cell.swept, outcome.summary) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
     if not good:
@@ -201,18 +215,19 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
         from implicit_bias.sweep.result import write_sweep_table
 
         table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].config["results_dir"])
-        print_table(sweep_table(good), [counts, *folders, f"table of the sweep: {table}"])
+        print_table(sweep_table(good), [SWEEP_LEGEND, counts, *folders, f"table of the sweep: {table}"])
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
         print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *before, *folders])
 
 
 def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
-    """What the table of a network needs beside it."""
-    if "soft_margin" not in summary:
-        return []
+    """What the table needs beside it."""
     from implicit_bias.models import MODELS
-    from implicit_bias.terminal import network_notes
+    from implicit_bias.terminal import linear_notes, network_notes
+
+    if "soft_margin" not in summary:
+        return linear_notes(summary)
 
     keys = dict(cell.config["model"])
     return network_notes(summary, MODELS.get(keys.pop("name"))(**keys).homogeneous)

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -122,6 +123,7 @@ def checked(config: Mapping[str, Any]) -> Config:
         raise BadInput("results_dir=: must be the path of a folder")
     log["norms"] = _norm_labels(log["norms"])
     _construct(parts["model"], MODELS)
+    _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
     parts["schedule"] = _schedule_of(parts["schedule"], linear)
@@ -143,6 +145,17 @@ def list_keys() -> frozenset[str]:
     """The dotted keys whose value is a list, so that a list given to one of them is one value and no sweep."""
     options = [("log", None), *((group, name) for group, registry in REGISTRIES.items() for name in registry)]
     return frozenset(f"{group}.{key}" for group, option in options for key, rule in rules(group, option).items() if rule.is_list)
+
+
+def _check_start(run: Config, model: Config) -> None:
+    """Refuse a start that is no run folder, and a factor of the point zero."""
+    start = run["start"]
+    if start is not None and not (Path(start) / "final.npz").is_file():
+        raise BadInput(f"start={start}: must be the folder of a finished run with final.npz (log.weights=last or all)")
+    if start is None and run["start_scale"] != 1 and model.get("init") == "zero":
+        raise BadInput(
+            f"start_scale={run['start_scale']:g}: has no effect on model.init=zero; needs start=<run folder> or another init"
+        )
 
 
 def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

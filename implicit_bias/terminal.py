@@ -25,6 +25,9 @@ MOST_ROWS = 40
 PLAIN_WIDTH = 120
 NO_VALUE = "-"
 LEGEND = "* the optimizer's own norm   + best ratio"
+SWEEP_LEGEND = (
+    "ratio: margin / optimum, mean over seeds; least: the worst seed's; proven: margin / upper bound, which needs no solver"
+)
 # Own-norm alignment below which a network's steps were too large for statements about flows: with rates 6 to 17 times too large
 # an independent reproduction met .53 and less, with small ones .78 and more.
 LOW_ALIGNMENT = 0.6
@@ -136,6 +139,13 @@ def network_notes(summary: pd.DataFrame, homogeneous: bool) -> list[str]:
     return notes
 
 
+def linear_notes(summary: pd.DataFrame) -> list[str]:
+    """What limits the reading of a linear model's table."""
+    if summary["accuracy"].iloc[0] == 1:
+        return []
+    return ["not separated yet: margins are negative; more steps, another schedule.lr, or classes that cannot be separated"]
+
+
 def sweep_table(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> Table:
     """A sweep, aggregated over seeds: mean and smallest ratio of every combination of the other swept keys, under every norm.
 
@@ -238,5 +248,5 @@ def _own(label: str, own: bool) -> str:
 
 
 def _best(ratios: pd.Series) -> Any:
-    """The index of the largest ratio; None where there is none."""
-    return ratios.idxmax() if ratios.notna().any() else None
+    """The index of the largest ratio; None where none is positive."""
+    return ratios.idxmax() if (ratios > 0).any() else None

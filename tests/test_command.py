@@ -611,3 +611,12 @@ def test_runs_that_stop_at_their_own_step_keep_only_their_last_parameters(tmp_pa
             assert set(final) == {"layer1", "layer2", "log_scale", "log_loss"}
             assert float(final["log_loss"]) == summary["log_loss"].iloc[0]
     assert len(set(last)) > 1
+
+
+def test_a_results_folder_that_cannot_be_made_is_refused_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main([f"results_dir={file / 'below'}", "steps=5"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: results_dir={file / 'below'}: must be a folder that can be written to")

@@ -70,10 +70,11 @@ def test_runs_of_one_batch_may_start_at_different_places(tmp_path: Path) -> None
 
 
 def test_a_start_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
-    missing = run(tmp_path, *LINEAR, f"start='{tmp_path / 'nowhere'}'")
-    assert missing.error_kind == "bad_input" and missing.error is not None and missing.error.startswith("start=")
+    with pytest.raises(BadInput, match=r"^start="):
+        compose([*LINEAR, f"start='{tmp_path / 'nowhere'}'"])
     ended = run(tmp_path, *LINEAR, "steps=5")
     narrow = run(tmp_path, *NETWORK, f"start='{ended.directory}'")
     assert narrow.error is not None and "layer1 6 x 64" in narrow.error and "it has weight 3 x 6" in narrow.error
-    with pytest.raises(BadInput, match="start_scale"):
-        compose([*LINEAR, "start_scale=0"])
+    for nothing in ("start_scale=0", "start_scale=10"):  # the second scales the point zero
+        with pytest.raises(BadInput, match=r"^start_scale"):
+            compose([*LINEAR, nothing])

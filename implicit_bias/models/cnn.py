@@ -53,7 +53,8 @@ class CNN(Layered):
         if self._sides(side)[-1] < 1:
             raise BadInput(
                 f"model.kernel={self.kernel}: images of {side} x {side} pixels are too small for {len(self.channels)}"
-                f" convolutions with this kernel and pool={self.pool}; must be smaller, or fewer model.channels"
+                f" convolutions with this kernel and pool={self.pool}; must be a smaller kernel, or fewer convolutions,"
+                " such as model.channels=[8]"
             )
 
     def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:

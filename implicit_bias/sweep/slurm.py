@@ -209,7 +209,9 @@ class _Watch:
             except (FailedJobError, FailedSubmissionError) as error:
                 lines = [line for line in str(error).splitlines() if line.strip()]
                 said = next((line for line in lines if line.startswith("sbatch: error:")), lines[-1] if lines else "no reason")
-                raise BadInput(f"launcher.cluster=slurm: the jobs are refused ({said.removeprefix('sbatch: error: ')})") from None
+                reason = said.removeprefix("sbatch: error: ")
+                what = "no Slurm controller answers here" if "dns" in reason or "contact" in reason else "the jobs are refused"
+                raise BadInput(f"launcher.cluster=slurm: {what} ({reason})") from None
             new = [Job(i, task, _journal_of(path)) for i, task, path in zip(ids, tasks[part], paths[part], strict=True)]
             self._jobs += new
             self._write_owner()

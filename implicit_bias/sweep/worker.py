@@ -107,4 +107,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stderr.flush()
+    # Not sys.exit: the thread that waits for stdin holds its lock, over which Python would stumble, loudly, on its way out.
+    os._exit(code)
