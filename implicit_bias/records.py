@@ -8,6 +8,7 @@ afterwards is told from a finished one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -335,11 +336,12 @@ def _partial_name(path: Path) -> Path:
 def _move_into_place(partial: Path, directory: Path) -> None:
     """Rename ``partial`` to ``directory``, where another process may be about to do the same."""
     for _ in range(100):
-        with contextlib.suppress(OSError):
+        try:
             os.rename(partial, directory)
             return
-        if not directory.is_dir():
-            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
         # A folder that is not empty cannot be renamed over: the former run steps aside, and comes back if the new one
         # cannot take its place.
         with _temporary_sibling(directory) as aside, contextlib.suppress(FileNotFoundError):

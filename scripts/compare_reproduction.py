@@ -24,6 +24,9 @@ THERE = {
     "muon_signum": (0.1, "hybrid0.1", 1100.0, None, None, 0.940, 1),
     "muon_adam": (0.1, "hybrid0.1", 1030.0, 90.0, None, 0.939, 4),
 }
+PROBLEM = (
+    "experiment=gv_fig1", "dataset.samples=512", "dataset.test_samples=1000", "model.width=64", "steps=20000", "log.points=12",
+)  # fmt: skip
 NORMS = ("l2", "linf", "spectral", "hybrid0.1")
 
 
@@ -31,7 +34,7 @@ def row(optimizer: str, seeds: int) -> dict[str, object]:
     """One optimizer here and there."""
     lr, own, margin, spread, alignment, accuracy, there = THERE[optimizer]
     beta2 = ["optimizer.beta2=0.99"] if optimizer in ("adam", "muon_adam") else []
-    typed = ["experiment=gv_reproduction", f"optimizer={optimizer}", f"schedule.lr={lr}", f"seed=range(1,{seeds + 1})", *beta2]
+    typed = [*PROBLEM, f"optimizer={optimizer}", f"schedule.lr={lr}", f"seed=range(1,{seeds + 1})", *beta2]
     _, summary = run(*typed, multirun=True)
     mine = summary[summary["norm"] == own]
     means = {f"{norm}_margin": summary.loc[summary["norm"] == norm, "margin"].mean() for norm in NORMS}

@@ -98,6 +98,7 @@ CHANGES = [
     "optimizer=muon_signum optimizer.matrices=[]",
     "optimizer=muon_adam",
     "optimizer=shampoo",
+    "model=mlp start_scale=2",
 ]
 RUNTIME = [
     "device=cpu", "results_dir=elsewhere", "name=other", "force=true", "progress=off", "compile=off", "launcher.cluster=local",
@@ -152,7 +153,8 @@ def test_all_changes_have_different_hashes() -> None:
 
 
 def test_the_changes_above_cover_every_key() -> None:
-    changed = " ".join([*CHANGES, *RUNTIME, "dataset.path= dataset.label="])
+    # The three last are named by content: below, and in test_start.
+    changed = " ".join([*CHANGES, *RUNTIME, "dataset.path= dataset.label= start="])
     keys = {key for key in CONFIG if not isinstance(CONFIG[key], dict)} | {f"log.{key}" for key in CONFIG["log"]}
     keys |= {f"optimizer.{key}" for key in CONFIG["optimizer"]} | {f"dataset.{key}" for key in CONFIG["dataset"]}
     assert {key for key in keys if f"{key}=" not in changed and not key.endswith("name")} == set()
