@@ -79,8 +79,8 @@ SIZES = (Size(4, 10, 24), Size(10, 10, 25), Size(15, 50, 25))
 BATCHES = (1, 8, 64, 512)
 GPU_RUNS = 4096
 STEPS = 300
-# Doubles of scores in a batch beyond which fewer steps are enough to time.
-MANY = 2**20
+# Doubles of scores in a batch beyond which a third of the steps, or a tenth, is enough to time.
+MANY, VERY_MANY = 2**16, 2**20
 COMPILED = (1, 64)
 COMPILED_STEPS = 1500
 MEMORY_STEPS = 3
@@ -207,7 +207,8 @@ def measure(size: Size, name: str, threads: int, rates: dict[int, Rates], device
     n = x.shape[0]
     for runs in batches:
         part = Data(data.x[:runs].to(device), data.y[:runs].to(device), size.k)
-        steps = STEPS if runs * n * size.k <= MANY else STEPS // 5
+        numbers = runs * n * size.k
+        steps = STEPS if numbers <= MANY else STEPS // 3 if numbers <= VERY_MANY else STEPS // 10
         seconds, count = step_seconds(name, part, steps, threads if device == "cpu" else 1)
         torch.set_num_threads(count)
         kernels = kernel_seconds(name, runs, n, size.k, size.d, device) / runs
