@@ -243,12 +243,12 @@ def _without_grad(loop: Callable[..., float], *arguments: Any) -> float:
         return loop(*arguments)
 
 
-def scaling(threads: int) -> pd.DataFrame:
-    """Seconds of batches along each of their sizes."""
+def scaling() -> pd.DataFrame:
+    """Seconds of batches along each of their sizes, on one thread."""
 
     def seconds(name: str, shape: Shape) -> float:
         data = Size(shape.k, shape.per_class, shape.d).data(shape.runs)
-        return step_seconds(name, data, shape.steps, threads)[0] * shape.steps
+        return step_seconds(name, data, shape.steps, 1)[0] * shape.steps
 
     return scaling_table(seconds)
 
@@ -301,14 +301,14 @@ def main() -> int:
     for row in _rows(threads, rates, device):
         rows.append(row)
         print(_printed(row), flush=True)
-    print("growth of the cost (exponent of the last points)", flush=True)
-    growth = scaling(threads)
-    for (name, axis), part in growth.groupby(["optimizer", "axis"], sort=False):
-        print(f"  {name:8}{axis:6}{part['slope'].iloc[0]:6.2f}")
     machine = {"machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__}
     table = pd.DataFrame(rows)
     folder = Path("results") / "bench"
     atomic_write_bytes(folder / "bench.csv", csv_bytes(_short(table).assign(**machine)))
+    print("growth of the cost (exponent of the last points)", flush=True)
+    growth = scaling()
+    for (name, axis), part in growth.groupby(["optimizer", "axis"], sort=False):
+        print(f"  {name:8}{axis:6}{part['slope'].iloc[0]:6.2f}")
     atomic_write_bytes(folder / "scaling.csv", csv_bytes(_short(growth).assign(**machine)))
     for kind, content in draw(table, growth).items():
         atomic_write_bytes(folder / f"bench.{kind}", content)

@@ -22,11 +22,11 @@ class Shape:
 
 #: The values of each size; the others stay where they are.
 AXES: dict[str, tuple[int, ...]] = {
-    "per_class": (5, 10, 20, 40, 80),
-    "k": (3, 5, 10, 20, 40),
-    "d": (12, 25, 50, 100, 200, 400),
-    "runs": (1, 4, 16, 64, 256, 512),
-    "steps": (50, 100, 200, 400, 800),
+    "per_class": (5, 10, 20, 40),
+    "k": (3, 5, 10, 20),
+    "d": (12, 25, 50, 100, 200),
+    "runs": (1, 4, 16, 64, 256),
+    "steps": (50, 100, 200, 400),
 }
 #: How they are called in table and picture.
 NAMES = {"per_class": "n", "k": "k", "d": "d", "runs": "runs", "steps": "steps"}
