@@ -144,9 +144,9 @@ def _answer(request: Request) -> int:
     results = Path(cells[0].config["results_dir"])
     if results.exists() and not results.is_dir():
         raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
-    _check_writable(results)
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
     try:
+        _check_writable(results)
         outcomes = _execute(cells, command)
     except BrokenPipeError:
         raise
@@ -167,15 +167,14 @@ def _answer(request: Request) -> int:
 
 
 def _check_writable(folder: Path) -> None:
-    """Make the folder before hours go into what it is to hold. Raises BadInput: it cannot be made or written to."""
+    """Make the folder before hours go into what it is to hold. Raises OSError: it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return  # a full disk is no mistake of the user's: it is reported where something is lost
-        raise BadInput(f"results_dir={folder}: must be a folder that can be written to ({error.strerror})") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise BadInput(f"results_dir={folder}: must be a folder that can be written to (permission denied)")
+        if error.errno != errno.ENOSPC:  # a disk that is full now may not be by then; it is reported where something is lost
+            raise
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
