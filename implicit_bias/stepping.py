@@ -21,12 +21,13 @@ from torch import Tensor
 
 from implicit_bias.models import Objective, Parameters, Quick
 from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.optimizers.base import Blocks
 
 Compile = Literal["auto", "on", "off"]
 
-# Compiling costs 5 to 10 s, and saves from .1 ms a step (measured on two cores; more on large arrays): so many steps repay it.
+# Compiling costs 5 to 10 s, and saves some .1 ms a step of sign methods and NGD, more of Adam: so many steps repay it.
 REPAID_STEPS = 200_000
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -57,9 +58,14 @@ def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objecti
 
 
 def step_of(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, wanted: Compile, steps: int) -> Advance:
-    """The plain step or a compiled one: as told, and with ``auto`` where there is a compiler and ``steps`` repay it."""
+    """The plain step or a compiled one: as told, and with ``auto`` where there is a compiler and ``steps`` repay it.
+
+    A decomposition cuts the compiled function in pieces, mostly slower than the plain step (results/bench/bench.csv, muon):
+    ``auto`` compiles the step of entrywise norms only.
+    """
     plain = plain_step(optimizer, geometry, objective)
-    if wanted == "off" or (wanted == "auto" and steps < REPAID_STEPS):
+    repaid = steps >= REPAID_STEPS and isinstance(geometry, WholeVector)
+    if wanted == "off" or (wanted == "auto" and not repaid):
         return plain
     device = objective.data.x.device
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):

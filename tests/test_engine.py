@@ -381,6 +381,14 @@ def test_the_compiled_step_is_the_plain_one_to_round_off(optimizer: str) -> None
         np.testing.assert_allclose(compiled.by_norm[label]["margin"], columns["margin"], rtol=1e-11, atol=1e-13)
 
 
+def test_auto_does_not_compile_a_step_with_a_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    given = problem("muon", mixtures([1]), 1, 10)
+    spectral = over_blocks(make_norm("spectral"), ["weight"])
+    step_of(given.optimizer, spectral, given.model.objective(given.data, given.loss), "auto", REPAID_STEPS)
+
+
 def test_a_step_that_cannot_be_compiled_is_taken_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no compiler today")

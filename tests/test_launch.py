@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import soon
 
 import implicit_bias
 from implicit_bias.configuration import compose
@@ -53,17 +54,6 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "implicit_bias.run", "-m", f"results_dir={folder}", *SMALL, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(implicit_bias.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def soon(found: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    """What ``found`` returns, once it is something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        result = found()
-        if result:
-            return result
-        time.sleep(0.02)
-    raise AssertionError(f"not in {seconds} s: {what}")
 
 
 def workers(parent: int) -> list[int]:

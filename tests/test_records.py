@@ -231,7 +231,7 @@ def test_floats_of_the_configuration_read_back_exactly(tmp_path: Path) -> None:
     assert read_config(tmp_path / "a") == {key: value for key, value in config.items() if key != "launcher"}
     infinite = config_of("optimizer=nsd norm=lp norm.p=inf")
     write(tmp_path / "b", config=infinite)
-    assert read_config(tmp_path / "b")["norm"] == infinite["norm"]
+    assert read_config(tmp_path / "b") == {key: value for key, value in infinite.items() if key != "launcher"}
 
 
 def test_provenance_tells_the_story(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import private_slurm
 import pytest
+from waiting import soon
 
 import implicit_bias
 from implicit_bias.run import main
@@ -51,17 +51,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 def start(environment: dict[str, str], folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "implicit_bias.run", "-m", f"results_dir={folder}", *SWEEP, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def soon(found: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """What ``found`` returns, once it is something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        result = found()
-        if result:
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"not in {seconds} s: {what}")
 
 
 def slurm(environment: dict[str, str], *command: str) -> str:

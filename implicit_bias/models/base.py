@@ -102,7 +102,7 @@ class Objective(ABC):
 
     def finished(self, parameters: Mapping[str, Tensor], quick: Quick) -> Gradient:
         """What :meth:`gradient` returns, from its first part."""
-        raise NotImplementedError
+        return self.gradient(parameters)
 
     @abstractmethod
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
