@@ -33,8 +33,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from implicit_bias.agenda import record_steps
 from implicit_bias.datasets import make_dataset
-from implicit_bias.engine import Problem, Watch, record_steps, simulate
+from implicit_bias.engine import Problem, Watch, simulate
 from implicit_bias.figures.style import drawing, log_axis, optimizer_look, panels, saved
 from implicit_bias.hardware import Rates, kernel_seconds, measured_rates, processor
 from implicit_bias.losses import LOSSES

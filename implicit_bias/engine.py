@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.agenda import Agenda
 from implicit_bias.kkt import KktRatios
 from implicit_bias.losses import Loss
 from implicit_bias.margins import Certificate, Optimum, accuracy, accuracy_and_margin, cosine, measure, over_power
 from implicit_bias.models import Data, Gradient, Model, Objective, Parameters
+from implicit_bias.native import LinearSteps, linear_steps
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.reference import improve_weights
@@ -33,7 +35,8 @@ Watch = Callable[[int, float], None]
 WATCH_SECONDS = 0.1
 #: The state of a batch between two steps: nested dictionaries and lists of tensors, numbers and strings.
 Snapshot = dict[str, Any]
-# Called between steps with (steps made, a function that takes a snapshot); the next step may overwrite what that gives.
+# Called between steps with (steps made, a function that takes a snapshot); the next step may overwrite what that gives. After
+# every step, or where many are made in one call, between those.
 Keep = Callable[[int, Callable[[], Snapshot]], None]
 # The part of the certificate's iterations that norms with a strictly convex ball need.
 SMOOTH_SHARE = 5
@@ -61,7 +64,8 @@ class Problem:
         test: A test set, on which the accuracy is measured.
         levels: Also record the first step at which the loss falls below 10^(-j / levels), for every j = 0, 1, ...; 0: do not.
         stop_log_loss: A run's last record is its first step with a log loss below this.
-        compile: Whether to compile the step: on, off, or auto, where there is a compiler and the run is long enough.
+        compile: Whether to make compiled steps: off; auto, in C where :mod:`implicit_bias.native` covers them, else by
+            torch.compile where the run is long enough to repay it; on, always. Without a compiler the steps are plain.
     """
 
     model: Model
@@ -121,13 +125,6 @@ class Diverged(ArithmeticError):
         self.step = step
 
 
-def record_steps(steps: int, points: int) -> list[int]:
-    """Log-spaced steps that contain 0, every power of ten and the last."""
-    spaced = np.unique(np.round(np.logspace(0, np.log10(steps), points)).astype(int)) if steps > 1 else [1]
-    powers = [10**e for e in range(len(str(steps))) if 10**e <= steps]
-    return sorted({0, steps, *powers, *(int(s) for s in spaced)})
-
-
 def simulate(
     problem: Problem, watch: Watch | None = None, keep: Keep | None = None, resume: Snapshot | None = None
 ) -> Trajectory:
@@ -138,7 +135,8 @@ def simulate(
 
     Args:
         watch: Told how far it is.
-        keep: Called after every step but the last; it may take a snapshot of the state.
+        keep: Called between steps, after each or, where many are made in one call, several times a second; it may take a
+            snapshot of the state.
         resume: A snapshot of the same problem, to go on from: on the same device, with as many threads, the trajectory is that
             of an undisturbed batch to the last bit.
 
@@ -147,39 +145,6 @@ def simulate(
     """
     with torch.no_grad():
         return _Simulation(problem).run(watch, keep, resume)
-
-
-class _Agenda:
-    """Which runs are to be recorded at which step, and which have stopped."""
-
-    def __init__(self, problem: Problem, runs: int) -> None:
-        self.fixed = set(record_steps(problem.steps, problem.points))
-        self.last = problem.steps
-        self.watches_loss = problem.levels > 0 or problem.stop_log_loss > -math.inf
-        self.level_width = math.log(10) / problem.levels if problem.levels > 0 else math.inf
-        self.stop = problem.stop_log_loss
-        self.reached = np.full(runs, -1.0)
-        self.going = np.ones(runs, dtype=bool)
-
-    def due(self, t: int, gradient: Gradient) -> np.ndarray | None:
-        """The runs to be recorded after step t, or None; a run whose loss is low enough stops after its record."""
-        fixed = t in self.fixed
-        if not self.watches_loss:
-            return self.going if fixed else None
-        log_loss = gradient.log_loss.double().cpu().numpy()
-        level = np.floor(np.nan_to_num(-log_loss / self.level_width, nan=-1.0))
-        crossed = level > self.reached
-        self.reached = np.maximum(self.reached, level)
-        below = log_loss < self.stop
-        due = self.going & (crossed | below | fixed)
-        self.going = self.going & ~below
-        return due if due.any() else None
-
-    def snapshot(self) -> Snapshot:
-        return {"reached": torch.from_numpy(self.reached.copy()), "going": torch.from_numpy(self.going.copy())}
-
-    def restore(self, snapshot: Snapshot) -> None:
-        self.reached, self.going = snapshot["reached"].numpy(), snapshot["going"].numpy()
 
 
 class _Simulation:
@@ -203,9 +168,11 @@ class _Simulation:
         self.certificate = Certificate() if linear else None
         measures_kkt = problem.model.homogeneous and not linear
         self.kkt = KktRatios(self.objective, problem.model.degree(), problem.kkt_products) if measures_kkt else None
-        self.advance = step_of(problem.optimizer, self.geometry, self.objective, problem.compile, problem.steps)
+        self.agenda = Agenda(problem.steps, problem.points, problem.levels, problem.stop_log_loss, runs)
+        self.native = self._native_steps(runs)
+        if self.native is None:
+            self.advance = step_of(problem.optimizer, self.geometry, self.objective, problem.compile, problem.steps)
         self.log_factor = self.used_factor = problem.data.x.new_zeros(runs)
-        self.agenda = _Agenda(problem, runs)
         self.past: dict[int, Parameters] = {}
         self.later: dict[int, Tensor] = {}
         self.rows: list[dict[str, Tensor]] = []
@@ -216,7 +183,7 @@ class _Simulation:
     def run(self, watch: Watch | None, keep: Keep | None = None, resume: Snapshot | None = None) -> Trajectory:
         """All steps, or those after the snapshot. Raises Diverged."""
         try:
-            return self._run(watch, keep, resume)
+            return self._run(watch, keep, resume) if self.native is None else self._run_natively(self.native, watch, keep, resume)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             # A decomposition met numbers that are not finite between two records.
             self._check_finite(self.problem.steps)
@@ -253,6 +220,65 @@ class _Simulation:
             if keep is not None and 0 < t < problem.steps:
                 keep(t, partial(self._snapshot, t, state, gradient))
         return self._finished()
+
+    def _native_steps(self, runs: int) -> LinearSteps | None:
+        problem = self.problem
+        if (
+            problem.compile == "off" or problem.levels > 0 or problem.stop_log_loss > -math.inf
+        ):  # the loss of every step is wanted
+            return None
+        return linear_steps(problem.optimizer, self.geometry, self.objective, problem.schedule, runs)
+
+    def _run_natively(self, native: LinearSteps, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
+        """As :meth:`_run`, with the steps between two records in as few calls as their length allows."""
+        (name,) = self.parameters
+        records, t = sorted(self.agenda.fixed), 0
+        if resume is None:
+            gradient = self.objective.gradient(self.parameters)
+            native.load(self.parameters[name], self.problem.optimizer.init(gradient.blocks), name, None)
+            self._record_natively(native, name, 0)
+        else:
+            t = resume["step"]
+            state, _ = self._restore(resume)
+            assert self.certificate is not None
+            native.load(self.parameters[name], state, name, self.certificate.average[name])
+        while t < self.problem.steps:
+            last = min(t + native.most_steps, next(step for step in records if step > t))
+            native.advance(t, last, [self._share(step) for step in range(t, last)])
+            t = last
+            if t in self.agenda.fixed:
+                self._record_natively(native, name, t)
+            if watch is not None:
+                watch(t, self._own_ratio())
+            if keep is not None and t < self.problem.steps:
+                keep(t, partial(self._native_snapshot, native, name, t))
+        return self._finished()
+
+    def _share(self, t: int) -> float:
+        """The weight of step t in the certificate's average, 0 if it is not wanted or is added when it is recorded."""
+        if t in self.agenda.fixed or not Certificate.wants(t):
+            return 0.0
+        return Certificate.share(Certificate.wanted(t))
+
+    def _record_natively(self, native: LinearSteps, name: str, t: int) -> None:
+        self._take_from(native, name, Certificate.wanted(t - 1) if t else 0)
+        gradient = self.objective.gradient(self.parameters)
+        self._collect(t, gradient)
+        assert self.certificate is not None
+        native.average = self.certificate.average[name]
+        self._record(t, gradient, self.agenda.going)
+
+    def _take_from(self, native: LinearSteps, name: str, count: int) -> None:
+        """The parameters as they are, and the certificate's average over ``count`` steps."""
+        assert self.certificate is not None
+        self.parameters = {name: native.weight}
+        self.certificate.average = {name: native.average} if count else {}
+        self.certificate.count = count
+
+    def _native_snapshot(self, native: LinearSteps, name: str, t: int) -> Snapshot:
+        # The average has the steps before t and, after a record, t itself, as when the next call begins.
+        self._take_from(native, name, Certificate.wanted(t if t in self.agenda.fixed else t - 1))
+        return self._snapshot(t, native.state(name), self.objective.gradient(self.parameters))
 
     def _snapshot(self, t: int, state: State, gradient: Gradient) -> Snapshot:
         """All that the steps after the t-th depend on, and what was recorded so far."""

@@ -52,10 +52,20 @@ class Certificate:
         """Whether step t goes into the average."""
         return t <= AVERAGE_ALL or t % AVERAGE_EVERY == 0
 
+    @staticmethod
+    def wanted(t: int) -> int:
+        """How many of the steps 0, ..., t go into the average."""
+        return t + 1 if t <= AVERAGE_ALL else AVERAGE_ALL + 1 + t // AVERAGE_EVERY - AVERAGE_ALL // AVERAGE_EVERY
+
+    @staticmethod
+    def share(count: int) -> float:
+        """The weight in the average of the step that is the ``count``-th to go into it."""
+        return (AVERAGE_POWER + 1) / (count + AVERAGE_POWER)
+
     def add(self, c: Parameters) -> None:
         """Take the certificate matrix of one more step into the average."""
         self.count += 1
-        share = (AVERAGE_POWER + 1) / (self.count + AVERAGE_POWER)
+        share = self.share(self.count)
         self.average = {n: b.lerp(c[n], share) for n, b in self.average.items()} if self.average else dict(c)
 
     def bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor | None = None) -> Tensor:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from implicit_bias.agenda import record_steps
 from implicit_bias.datasets import make_dataset
-from implicit_bias.engine import Problem, Snapshot, Trajectory, record_steps, simulate
+from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.margins import Optimum
 from implicit_bias.models import MODELS, Data
@@ -278,10 +279,14 @@ def test_with_a_constant_step_sign_and_spectral_descent_stall_and_normalised_gd_
         lr = 0.5 * problem(optimizer, data, 2, 1).schedule.lr
         trajectory = simulate(problem(optimizer, data, 2, 10_000, lr, power=0.0))
         ratios[optimizer] = trajectory.by_norm[label]["margin"][[trajectory.steps.index(1000), -1]] / optimum
+    # What is left of the gap from 1,000 to 10,000 steps. (Late gradients of the first data set have a condition number of 1e12:
+    # round-off in their spectral direction moves its last ratio by .003.)
+    left = {optimizer: (1 - ratio[-1]) / (1 - ratio[0]) for optimizer, ratio in ratios.items()}
     assert (ratios["ngd"][-1] > 0.999).all()
+    assert (left["ngd"] < 0.2).all()
     for optimizer in ("signgd", "spectral_gd"):
         assert (ratios[optimizer][-1] < 0.99).all()
-        assert (ratios[optimizer][-1] < ratios[optimizer][0] + 0.005).all()
+        assert (left[optimizer] > 0.8).all()
 
 
 def snapshot_at(step: int, batch: Problem) -> tuple[Snapshot, Trajectory]:
@@ -289,7 +294,7 @@ def snapshot_at(step: int, batch: Problem) -> tuple[Snapshot, Trajectory]:
     file = io.BytesIO()
 
     def keep(t: int, snapshot: Any) -> None:
-        if t == step:
+        if t >= step and file.tell() == 0:
             torch.save(snapshot(), file)
 
     trajectory = simulate(batch, keep=keep)
@@ -319,7 +324,7 @@ def test_a_batch_that_goes_on_from_a_snapshot_is_the_undisturbed_one_to_the_last
     batch = problem(optimizer, mixtures(list(range(7))), 7, 150, lr, certificate_iterations=3, weights="all")
     for step in (1, 101):
         snapshot, undisturbed = snapshot_at(step, batch)
-        assert snapshot["step"] == step
+        assert step <= snapshot["step"] < 150
         assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
 
 
@@ -367,7 +372,7 @@ def test_a_network_with_momentum_goes_on_from_a_snapshot_to_the_last_bit(optimiz
 
 def test_snapshots_are_asked_for_between_steps_only() -> None:
     asked: list[int] = []
-    simulate(problem("signgd", mixtures([1]), 1, 5), keep=lambda t, _: asked.append(t))
+    simulate(problem("signgd", mixtures([1]), 1, 5, compile="off"), keep=lambda t, _: asked.append(t))
     assert asked == [1, 2, 3, 4]
 
 
@@ -376,7 +381,8 @@ def test_snapshots_are_asked_for_between_steps_only() -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_the_compiled_step_is_the_plain_one_to_round_off(optimizer: str) -> None:
     data = mixtures([1, 2, 3])
-    plain, compiled = (simulate(problem(optimizer, data, 3, 20, compile=wanted)) for wanted in ("off", "on"))
+    # A loss to stop at needs the loss of every step, which steps in C do not give.
+    plain, compiled = (simulate(problem(optimizer, data, 3, 20, compile=wanted, stop_log_loss=-1e9)) for wanted in ("off", "on"))
     for label, columns in plain.by_norm.items():
         np.testing.assert_allclose(compiled.by_norm[label]["margin"], columns["margin"], rtol=1e-11, atol=1e-13)
 
@@ -395,7 +401,7 @@ def test_a_step_that_cannot_be_compiled_is_taken_plainly(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
     data = mixtures([1, 2])
-    plain, fallen_back = (simulate(problem("muon", data, 2, 20, compile=wanted)) for wanted in ("off", "on"))
+    plain, fallen_back = (simulate(problem("muon", data, 2, 20, compile=wanted, stop_log_loss=-1e9)) for wanted in ("off", "on"))
     assert np.array_equal(plain.by_norm["spectral"]["margin"], fallen_back.by_norm["spectral"]["margin"], equal_nan=True)
 
 

@@ -17,8 +17,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from implicit_bias.agenda import record_steps
 from implicit_bias.datasets import Dataset, make_dataset
-from implicit_bias.engine import Diverged, Problem, Trajectory, record_steps, simulate
+from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model, Parameters

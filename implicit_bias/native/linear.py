@@ -1,0 +1,268 @@
+"""Many steps of many runs of a linear model in one call: linear.c behind tensors.
+
+The steps are those of :mod:`implicit_bias.stepping` to round-off (one step to 1e-11), for dense float64 data on a CPU, losses
+cross_entropy and exponential, schedules power and constant, and steepest descent in linf, l2 and, in the row space, the spectral
+norm, with and without momentum, unnormalised in l2, and Adam. A run's numbers do not depend on its batch, on the number of
+threads, nor on how its steps are shared out over calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from implicit_bias.losses import CrossEntropy, Exponential, Loss
+from implicit_bias.models import Data, Objective
+from implicit_bias.models.linear import LinearObjective
+from implicit_bias.native.library import library
+from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
+from implicit_bias.optimizers import Optimizer, State
+from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT, Adam
+from implicit_bias.optimizers.descent import (
+    MOMENTUM,
+    NormalisedDescent,
+    NormalisedMomentumDescent,
+    SteepestDescent,
+)
+from implicit_bias.optimizers.momentum_gd import MomentumGD
+from implicit_bias.scaled import Scaled
+from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule
+
+SOURCE = Path(__file__).with_name("linear.c")
+
+# The enumerations of linear.c.
+LOSSES: dict[type[Loss], int] = {CrossEntropy: 0, Exponential: 1}
+SIGN, NORMALISED, GRADIENT, POLAR, ADAM = range(5)
+NO_MOMENTUM, AVERAGE, LOOK_AHEAD = range(3)
+
+# A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
+CALL_SECONDS = 0.05
+MOST_STEPS = 4096
+# Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
+RATE = 2e9
+EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A step as linear.c knows it: what is done with the gradient or its average m <- beta m + gain g."""
+
+    kind: int
+    momentum: int = NO_MOMENTUM
+    beta: Any = 0.0
+    gain: Any = 1.0
+    beta2: Any = 0.0
+    eps: Any = 0.0
+    bias_correction: bool = False
+
+
+class _Group(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("n", "k", "d", "loss", "rule", "momentum", "bias_correction")),
+        *((name, ctypes.c_double) for name in ("log_n", "smallest_row")),
+        *((name, ctypes.c_void_p) for name in ("x", "y", "w", "m", "m_log", "r", "r_log", "certificate")),
+        *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "work")),
+    ]
+
+
+def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
+    """The rule of an optimizer's step; None where linear.c has none."""
+    update, kind = type(optimizer).update, _kind(geometry)
+    if update is Adam.update:
+        assert isinstance(optimizer, Adam)
+        beta1, beta2 = optimizer.beta1, optimizer.beta2
+        return Rule(ADAM, AVERAGE, beta1, 1 - beta1, beta2, optimizer.eps, optimizer.bias_correction)
+    if kind is not None and update is NormalisedDescent.update:
+        return Rule(kind)
+    if kind is not None and update is NormalisedMomentumDescent.update:
+        assert isinstance(optimizer, NormalisedMomentumDescent)
+        return Rule(kind, LOOK_AHEAD if optimizer.nesterov else AVERAGE, optimizer.beta, 1 - optimizer.beta)
+    if kind == NORMALISED and update is SteepestDescent.update:
+        return Rule(GRADIENT)
+    if kind == NORMALISED and update is MomentumGD.update:
+        assert isinstance(optimizer, MomentumGD)
+        gain = 1 - optimizer.beta if optimizer.ema else torch.ones_like(torch.as_tensor(optimizer.beta))
+        return Rule(GRADIENT, LOOK_AHEAD if optimizer.nesterov else AVERAGE, optimizer.beta, gain)
+    return None
+
+
+def _kind(geometry: ParameterNorm) -> int | None:
+    if isinstance(geometry, WholeVector):
+        return {"linf": SIGN, "l2": NORMALISED}.get(geometry.norm.name)
+    if isinstance(geometry, SingleBlock) and isinstance(geometry.norm, InRowSpace) and geometry.norm.norm.name == "spectral":
+        return POLAR
+    return None
+
+
+def linear_steps(
+    optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, schedule: Schedule, runs: int
+) -> LinearSteps | None:
+    """The compiled steps of a batch; None where they do not cover it, or nothing can be compiled here."""
+    if not isinstance(objective, LinearObjective) or objective.sparse or type(objective.loss) not in LOSSES:
+        return None
+    x = objective.data.x
+    if x.device.type != "cpu" or x.dtype != torch.float64 or type(schedule) not in (Power, Constant):
+        return None
+    rule = rule_of(optimizer, geometry)
+    compiled = None if rule is None else library(SOURCE)
+    return None if rule is None or compiled is None else LinearSteps(compiled, rule, objective, schedule, runs)
+
+
+def _powers(schedule: Schedule) -> list[float]:
+    """The exponents of t in the step sizes, one for all runs or one each."""
+    if not isinstance(schedule, Power):
+        return [0.0]
+    power = AUTO_POWER_LINEAR if isinstance(schedule.power, str) else schedule.power
+    return [float(p) for p in torch.as_tensor(power, dtype=torch.float64).flatten().tolist()]
+
+
+def _log(number: float) -> float:
+    return math.log(number) if number > 0 else -math.inf
+
+
+class LinearSteps:
+    """The parameters and buffers of a batch in the layout of linear.c: groups of LANES runs, (groups, rows, columns, LANES)."""
+
+    def __init__(self, compiled: ctypes.CDLL, rule: Rule, objective: LinearObjective, schedule: Schedule, runs: int) -> None:
+        data = objective.data
+        compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
+        self._advance: Callable[..., None] = compiled.advance
+        self._advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+        self._advance.restype = None
+        self._runs, self._lanes = runs, int(compiled.lanes())
+        self._groups = -(-runs // self._lanes)
+        self._rule = rule
+        self._lr = torch.as_tensor(schedule.lr, dtype=torch.float64).reshape(-1, 1)
+        self._powers = _powers(schedule)
+        self._n, self._k, self._d = data.x.shape[1], data.num_classes, data.x.shape[2]
+        self._x, self._y = self._data(data)
+        like = (self._groups, self._k, self._d, self._lanes)
+        self._w, self._m, self._r, self._certificate = (torch.zeros(like, dtype=torch.float64) for _ in range(4))
+        self._m_log, self._r_log = (torch.full((*like[:2], like[3]), -math.inf, dtype=torch.float64) for _ in range(2))
+        self._numbers = {
+            "beta": self._per_run(rule.beta),
+            "gain": self._per_run(rule.gain),
+            "beta2": self._per_run(rule.beta2),
+            "log_eps": self._per_run([_log(eps) for eps in torch.as_tensor(rule.eps).flatten().tolist()]),
+        }
+        self._work = [
+            torch.empty(int(compiled.work_size(self._n, self._k, self._d)), dtype=torch.float64)
+            for _ in range(max(1, min(torch.get_num_threads(), self._groups)))
+        ]
+        self._loss, self._smallest_row = LOSSES[type(objective.loss)], objective.smallest_row
+        self.most_steps = self._steps_of_a_call()
+
+    def load(self, weight: Tensor, state: State, name: str, average: Tensor | None) -> None:
+        """Take up parameters (R, k, d), the optimizer's buffers of the block ``name``, and the certificates' average."""
+        self._w = self._in_lanes(weight)
+        for buffer, blocks in state.items():
+            mantissa, log_scale = self._in_lanes(blocks[name].mantissa), self._in_lanes(blocks[name].log_scale)[:, :, 0]
+            if buffer == SECOND_ROOT:
+                self._r, self._r_log = mantissa, log_scale.contiguous()
+            else:
+                self._m, self._m_log = mantissa, log_scale.contiguous()
+        self.average = average
+
+    def advance(self, first: int, last: int, shares: Sequence[float]) -> None:
+        """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
+        step first + s."""
+        eta = self._step_sizes(first, last)
+        share = torch.tensor(shares, dtype=torch.float64)
+        waiting = iter(range(self._groups))
+
+        def work(memory: Tensor) -> None:
+            for group in waiting:  # each group to the first thread that is free
+                arguments = self._group(group, memory)
+                self._advance(ctypes.byref(arguments), first, last - first, eta[group].data_ptr(), share.data_ptr())
+
+        if len(self._work) == 1:
+            return work(self._work[0])
+        with ThreadPoolExecutor(len(self._work)) as pool:
+            for done in [pool.submit(work, memory) for memory in self._work]:
+                done.result()
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameters, (R, k, d)."""
+        return self._by_run(self._w)
+
+    @property
+    def average(self) -> Tensor:
+        """The average of the certificates' matrices, (R, k, d)."""
+        return self._by_run(self._certificate)
+
+    @average.setter
+    def average(self, value: Tensor | None) -> None:
+        self._certificate = torch.zeros_like(self._w) if value is None else self._in_lanes(value)
+
+    def state(self, name: str) -> State:
+        """The optimizer's buffers."""
+        if self._rule.momentum == NO_MOMENTUM:
+            return {}
+        first = Scaled(self._by_run(self._m), self._by_run(self._m_log.unsqueeze(2)))
+        if self._rule.kind != ADAM:
+            return {MOMENTUM: {name: first}}
+        root = Scaled(self._by_run(self._r), self._by_run(self._r_log.unsqueeze(2)))
+        return {FIRST: {name: first}, SECOND_ROOT: {name: root}}
+
+    def _group(self, group: int, memory: Tensor) -> _Group:
+        def at(tensor: Tensor) -> int:
+            return tensor[group if len(tensor) > 1 else 0].data_ptr()
+
+        parts = {"x": self._x, "y": self._y, "w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
+        return _Group(
+            n=self._n, k=self._k, d=self._d, loss=self._loss, rule=self._rule.kind, momentum=self._rule.momentum,
+            bias_correction=self._rule.bias_correction, log_n=math.log(self._n), smallest_row=self._smallest_row,
+            certificate=at(self._certificate), work=memory.data_ptr(),
+            **{key: at(tensor) for key, tensor in (parts | self._numbers).items()},
+        )  # fmt: skip
+
+    def _data(self, data: Data) -> tuple[Tensor, Tensor]:
+        """Samples (groups, n, d, LANES) and labels (groups, n, LANES), one group where all runs share them."""
+        x, y = data.x, data.y
+        if len(x) == len(y) == 1:
+            lanes = self._lanes
+            return x.unsqueeze(-1).expand(-1, -1, -1, lanes).contiguous(), y.unsqueeze(-1).expand(-1, -1, lanes).contiguous()
+        labels = self._in_lanes(y.expand(self._runs, -1).unsqueeze(-1))
+        return self._in_lanes(x.expand(self._runs, -1, -1)), labels.squeeze(2).contiguous()
+
+    def _in_lanes(self, tensor: Tensor) -> Tensor:
+        """(R, rows, columns) to (groups, rows, columns, LANES); lanes that are left over repeat the last run."""
+        spare = self._groups * self._lanes - self._runs
+        padded = torch.cat([tensor, tensor[-1:].expand(spare, *tensor.shape[1:])]) if spare else tensor
+        grouped = padded.reshape(self._groups, self._lanes, *tensor.shape[1:])
+        return grouped.permute(0, 2, 3, 1).contiguous()
+
+    def _by_run(self, tensor: Tensor) -> Tensor:
+        rows, columns = tensor.shape[1:3]
+        return tensor.permute(0, 3, 1, 2).reshape(-1, rows, columns)[: self._runs].clone()
+
+    def _per_run(self, number: Any) -> Tensor:
+        """A hyper-parameter, a number or (R, 1, 1), as (groups, LANES)."""
+        tensor = torch.as_tensor(number, dtype=torch.float64).reshape(-1, 1, 1).expand(self._runs, 1, 1)
+        return self._in_lanes(tensor)[:, 0, 0].contiguous()
+
+    def _step_sizes(self, first: int, last: int) -> Tensor:
+        """eta_t for t = first + 1, ..., last: (groups, steps, LANES)."""
+        # Number by number: torch's power rounds by a number's place in its tensor, and calls may be of any length.
+        shrunk = [[t**-power for t in range(first + 1, last + 1)] for power in self._powers]
+        sizes = torch.tensor(shrunk, dtype=torch.float64) * self._lr
+        return self._in_lanes(sizes.expand(self._runs, -1).unsqueeze(-1))[:, :, 0].contiguous()
+
+    def _steps_of_a_call(self) -> int:
+        n, k, d = self._n, self._k, self._d
+        small, large = sorted((k, d))
+        work = (
+            2 * n * k * d + EXPONENTIAL_COST * n * k + (DECOMPOSITION_COST * small**2 * large if self._rule.kind == POLAR else 0)
+        )
+        rounds = -(-self._groups // len(self._work))
+        return max(1, min(MOST_STEPS, int(CALL_SECONDS * RATE / (work * rounds))))

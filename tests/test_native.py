@@ -1,0 +1,310 @@
+"""Steps in C beside the plain ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from implicit_bias.engine import Problem, Trajectory, simulate
+from implicit_bias.losses import LOSSES
+from implicit_bias.models import MODELS, Data
+from implicit_bias.native import LinearSteps, linear_steps
+from implicit_bias.native.library import compiler, library
+from implicit_bias.native.linear import SOURCE
+from implicit_bias.norms import make_norm
+from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.scaled import Scaled
+from implicit_bias.schedules import SCHEDULES
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler here: the steps are plain")
+
+RUNS = 6
+PER_RUN = torch.linspace(0.1, 0.9, RUNS, dtype=torch.float64).view(-1, 1, 1)
+# Every way through linear.c, with numbers of each run's own where they may differ.
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "signgd": ("signgd", {}),
+    "signum": ("signum", {"beta": PER_RUN}),
+    "signum, look-ahead": ("signum", {"nesterov": True}),
+    "ngd": ("ngd", {}),
+    "nmgd": ("nmgd", {"beta": PER_RUN}),
+    "gd": ("gd", {}),
+    "momentum_gd": ("momentum_gd", {"beta": PER_RUN}),
+    "heavy ball": ("momentum_gd", {"ema": False, "nesterov": True, "beta": 0.8}),
+    "spectral_gd": ("spectral_gd", {}),
+    "muon": ("muon", {"beta": PER_RUN}),
+    "muon, look-ahead": ("muon", {"nesterov": True}),
+    "adam": ("adam", {"beta1": PER_RUN, "beta2": PER_RUN.flip(0)}),
+    "adam, eps": ("adam", {"eps": 1e-3 * PER_RUN, "bias_correction": False}),
+}
+
+
+def gaussian(k: int, d: int, n: int, runs: int = RUNS, shared: bool = False) -> Data:
+    generator = torch.Generator().manual_seed(100 * k + d)
+    sets = 1 if shared else runs
+    x = torch.randn(sets, n, d, dtype=torch.float64, generator=generator)
+    return Data(x, torch.randint(k, (sets, n), generator=generator), k)
+
+
+def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cross_entropy", **more: Any) -> Problem:
+    name, numbers = RULES[rule]
+    numbers = {key: value[:runs] if isinstance(value, torch.Tensor) else value for key, value in numbers.items()}
+    optimizer, model = OPTIMIZERS.get(name)(**numbers), MODELS.get("linear")(init="gaussian", init_scale=0.5)
+    # Gradient descent on an exponential loss diverges at rates that others bear.
+    rate = 0.001 if loss == "exponential" and name.endswith("gd") else 0.1
+    lr = rate * torch.linspace(0.2, 2, RUNS, dtype=torch.float64)[:runs]
+    return Problem(
+        model=model,
+        loss=LOSSES.get(loss)(),
+        optimizer=optimizer,
+        schedule=SCHEDULES.get("power")(lr=lr, power=0.5),
+        data=data,
+        initial=model.initial(data, range(runs)),
+        steps=steps,
+        measured={label: make_norm(label) for label in ("linf", "l2", "spectral")},
+        points=10,
+        weights="all",
+        **more,
+    )
+
+
+def steps_of(given: Problem) -> LinearSteps | None:
+    """The compiled steps of a problem, or None."""
+    names, objective = ["weight"], given.model.objective(given.data, given.loss)
+    geometry = given.optimizer.geometry(names, given.norm, given.model.row_bases(given.data), names)
+    return linear_steps(given.optimizer, geometry, objective, given.schedule, len(given.initial["weight"]))
+
+
+def assert_each_step_near(given: Problem) -> None:
+    """Each step from the plain trajectory's own state, relative to its length, to 1e-11."""
+    snapshots: list[dict[str, Any]] = []
+    simulate(replace(given, compile="off"), keep=lambda _, snapshot: snapshots.append(snapshot()))
+    for now, then in pairwise(snapshots):
+        steps = steps_of(given)
+        assert steps is not None, "covered"
+        state = {buffer: {name: Scaled(*parts) for name, parts in blocks.items()} for buffer, blocks in now["state"].items()}
+        before, after = now["parameters"]["weight"], then["parameters"]["weight"]
+        steps.load(before, state, "weight", None)
+        steps.advance(now["step"], now["step"] + 1, [0.0])
+        moved, apart = ((a - after).abs().amax(dim=(1, 2)) for a in (before, steps.weight))
+        assert (apart <= 1e-11 * moved + 1e-15 * before.abs().amax(dim=(1, 2))).all(), now["step"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
+    assert_each_step_near(problem(rule, gaussian(5, 12, 23), 60, loss=loss))
+
+
+@needs_compiler
+@pytest.mark.parametrize("optimizer", ["signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam"])
+def test_whole_runs_agree(optimizer: str) -> None:
+    """To 1e-9 over 300 steps; Adam and Muon, which amplify round-off, over 100. Certificates too."""
+    steps = 100 if optimizer in ("adam", "muon") else 300
+    given = problem(optimizer, gaussian(5, 12, 23), steps)
+    given = replace(given, optimizer=OPTIMIZERS.get(optimizer)())
+    plain, ours = (simulate(replace(given, compile=wanted)) for wanted in ("off", "auto"))
+    for label, columns in plain.by_norm.items():
+        for key in ("margin", "upper_bound", "alignment", "param_norm"):
+            np.testing.assert_allclose(ours.by_norm[label][key], columns[key], rtol=1e-9, atol=1e-12, err_msg=f"{label} {key}")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("k", "d"), [(2, 1), (2, 7), (9, 3), (6, 5), (12, 2)])
+@pytest.mark.parametrize("rule", ["signum", "nmgd", "muon", "adam"])
+def test_any_shape_is_covered(rule: str, k: int, d: int) -> None:
+    """Fewer features than classes, one more class than features, two classes, one feature."""
+    assert_each_step_near(problem(rule, gaussian(k, d, 3 * k), 20))
+
+
+@needs_compiler
+@settings(max_examples=25, deadline=None)
+@given(exponent=st.integers(-3, 5), apart=st.integers(0, 4), rule=st.sampled_from(sorted(RULES)), seed=st.integers(0, 1000))
+def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: str, seed: int) -> None:
+    """Parameters of any size, losses down to e^-1,000,000, and class rows whose gradients differ by as much."""
+    generator = torch.Generator().manual_seed(seed)
+    given = problem(rule, gaussian(4, 9, 12), 1)
+    w = torch.randn(RUNS, 4, 9, dtype=torch.float64, generator=generator) * 10.0**exponent
+    given.data.x[:, :, 0] = given.data.x[:, :, 0].abs() + 0.5
+    w[:, 1, 0] -= 10.0**apart  # this class is far below the others on every sample
+    given = replace(given, initial={"weight": w})
+    plain, ours = (simulate(replace(given, compile=wanted)).parameters[1]["weight"] for wanted in ("off", "auto"))
+    size = torch.maximum((plain - w).abs(), 1e-16 * w.abs()).amax(dim=(1, 2), keepdim=True)
+    polar = RULES[rule][0] in ("muon", "spectral_gd")
+    # A gradient whose rows are far apart has singular values below round-off of the largest, and no known direction there.
+    rounding = condition(given) if polar else torch.ones(RUNS, dtype=torch.float64)
+    known = rounding < 1e6
+    assert ((plain - ours).abs() <= 1e-11 * rounding.view(-1, 1, 1) * size)[known].all()
+
+
+def condition(given: Problem) -> torch.Tensor:
+    """The condition number of each run's first gradient in its row space."""
+    gradient = given.model.objective(given.data, given.loss).gradient(given.initial).blocks["weight"].collapse()
+    s = torch.linalg.svdvals(gradient)
+    return s[:, 0] / s[:, 2].clamp(min=1e-300)
+
+
+def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:
+    """Whether all columns and parameters are the same; of one run of ``a`` where ``b`` is that run alone."""
+    own = slice(None) if run is None else slice(run, run + 1)
+    pairs = [(a.by_norm[label][key], column) for label, columns in b.by_norm.items() for key, column in columns.items()]
+    parameters = all(torch.equal(a.parameters[step]["weight"][own], blocks["weight"]) for step, blocks in b.parameters.items())
+    return parameters and all(theirs[:, own].tobytes() == mine.tobytes() for theirs, mine in pairs)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("rule", ["signgd", "muon", "adam, eps"])
+def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool) -> None:
+    """Also where the others have other momenta, which plain steps only match to round-off."""
+    data = gaussian(5, 7, 16, shared=shared)
+    together = simulate(problem(rule, data, 60))
+    for run in (0, 3, 5):
+        own = data if shared else Data(data.x[run : run + 1], data.y[run : run + 1], 5)
+        mine = problem(rule, own, 60)
+        numbers = {key: value[run : run + 1] for key, value in RULES[rule][1].items() if isinstance(value, torch.Tensor)}
+        alone = replace(
+            mine,
+            optimizer=replace(mine.optimizer, **numbers),
+            schedule=replace(mine.schedule, lr=mine.schedule.lr[run : run + 1]),
+            initial={"weight": mine.initial["weight"][run : run + 1]},
+        )
+        assert same_bits(together, simulate(alone), run)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rule", ["signum", "muon", "adam"])
+def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem(rule, gaussian(4, 6, 10, runs=RUNS), 150)
+    torch.set_num_threads(1)
+    usual = simulate(given)
+    monkeypatch.setattr("implicit_bias.native.linear.MOST_STEPS", 7)
+    torch.set_num_threads(3)
+    assert same_bits(usual, simulate(given))
+
+
+@needs_compiler
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem(rule, gaussian(4, 6, 10), 130)
+    usual = simulate(given)
+    monkeypatch.setattr("implicit_bias.native.linear.MOST_STEPS", 5)
+    snapshots: dict[int, Any] = {}
+    assert same_bits(usual, simulate(given, keep=lambda t, snapshot: snapshots.update({t: deepcopy(snapshot())})))
+    monkeypatch.undo()
+    between = next(t for t in snapshots if t > 60 and t not in usual.steps)
+    for step in (5, usual.steps[5], between, max(snapshots)):
+        assert same_bits(usual, simulate(given, resume=snapshots[step]))
+
+
+@needs_compiler
+def test_the_watch_and_the_finite_check_are_kept() -> None:
+    seen: list[int] = []
+    simulate(problem("signgd", gaussian(3, 4, 9), 50), watch=lambda t, _: seen.append(t))
+    assert seen[-1] == 50
+    wild = problem("gd", gaussian(3, 4, 9), 50)
+    wild = replace(wild, initial={"weight": wild.initial["weight"].index_fill(0, torch.tensor([2]), math.nan)})
+    with pytest.raises(ArithmeticError) as caught:
+        simulate(wild)
+    assert caught.value.runs == [2]  # type: ignore[attr-defined]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"loss": LOSSES.get("pair_logistic")()},
+        {"schedule": SCHEDULES.get("loss_based")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
+        {"optimizer": OPTIMIZERS.get("nucgd")()},
+        {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("row")},
+        {"data": Data(gaussian(5, 12, 23).x.float(), gaussian(5, 12, 23).y, 5)},
+        {"data": Data(gaussian(5, 12, 23).x.clamp(min=0), gaussian(5, 12, 23).y, 5)},
+    ],
+)
+def test_what_is_not_covered_is_left_to_plain_steps(what: dict[str, Any]) -> None:
+    given = problem("signgd", gaussian(5, 12, 23), 3)
+    assert steps_of(given) is not None
+    assert steps_of(replace(given, **what)) is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", [{"compile": "off"}, {"levels": 2.0}, {"stop_log_loss": -1e9}])
+def test_runs_that_need_the_loss_of_every_step_are_stepped_one_by_one(
+    what: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LinearSteps, "advance", lambda *_: pytest.fail("stepped in C"))
+    simulate(replace(problem("signgd", gaussian(3, 4, 9), 5), **what))
+
+
+@pytest.fixture
+def fresh_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Nothing loaded, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.cache_clear()
+    yield tmp_path / "implicit_bias"
+    library.cache_clear()
+
+
+@needs_compiler
+def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert library(SOURCE) is not None
+    (kept,) = fresh_library.iterdir()
+    made = kept.stat().st_mtime_ns
+    library.cache_clear()
+    assert library(SOURCE) is not None
+    assert kept.stat().st_mtime_ns == made
+    kept.unlink()  # not overwritten in place: it is still mapped
+    kept.write_bytes(b"\x7fELF and then nothing")
+    library.cache_clear()
+    assert library(SOURCE) is not None
+    assert kept.read_bytes()[:30] != b"\x7fELF and then nothing"
+
+
+@needs_compiler
+def test_a_folder_that_cannot_be_written_is_no_obstacle(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh_library.parent.joinpath("file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh_library.parent / "file"))
+    assert library(SOURCE) is not None
+
+
+@pytest.mark.parametrize("command", ["#!/bin/sh\nexit 1\n", None])
+def test_without_a_working_compiler_steps_are_plain(
+    command: str | None, fresh_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("cc", "gcc", "clang"):
+        if command:
+            (folder / name).write_text(command)
+            (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CC", raising=False)
+    given = problem("muon", gaussian(3, 4, 9), 30)
+    assert steps_of(given) is None
+    assert same_bits(simulate(replace(given, compile="off")), simulate(given))
+
+
+@needs_compiler
+def test_source_that_does_not_compile_gives_no_library(fresh_library: Path, tmp_path: Path) -> None:
+    source = tmp_path / "broken.c"
+    source.write_text("int f(void) { return 0 }\n")
+    assert library(source) is None
+    assert not list(fresh_library.glob("*.so"))
