@@ -10,9 +10,9 @@ tight loop
     the polar factor truncated in the row space.
 
 Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions. Beside them
-stand the engine with a compiled step (the seconds of compiling left out), the same kernels run by themselves (what is left of the
-time is spent outside the arithmetic), the roofline of the machine's measured rates, and the peak memory of the batch's tensors;
-then how the cost grows with every size. Written to results/bench/ as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
+stand the engine with plain PyTorch steps, the steps in C by themselves (what is left of the time goes into the records), the
+roofline of the machine's measured rates, and the peak memory of the batch's tensors; then how the cost grows with every size.
+Written to results/bench/ as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
 the batches run there, up to 4,096 runs, and the loops on the CPU.
 """
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +34,13 @@ from torch import Tensor
 
 from implicit_bias.agenda import record_steps
 from implicit_bias.datasets import make_dataset
-from implicit_bias.engine import Problem, Watch, simulate
+from implicit_bias.engine import Problem, simulate
 from implicit_bias.figures.style import drawing, log_axis, optimizer_look, panels, saved
 from implicit_bias.hardware import Rates, kernel_seconds, measured_rates, processor
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.models.linear import zero_sum_basis
+from implicit_bias.native import linear_steps
 from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
@@ -79,11 +79,10 @@ class Size:
 SIZES = (Size(4, 10, 24), Size(10, 10, 25), Size(15, 50, 25))
 BATCHES = (1, 8, 64, 512)
 GPU_RUNS = 4096
-STEPS = 300
+STEPS = 1000
 # Doubles of scores in a batch beyond which a third of the steps, or a tenth, is enough to time.
 MANY, VERY_MANY = 2**16, 2**20
-COMPILED = (1, 64)
-COMPILED_STEPS = 1500
+PLAIN = (1, 64)
 MEMORY_STEPS = 3
 
 
@@ -158,10 +157,10 @@ def _margin(w: Tensor, x: Tensor, y: Tensor, norm: str) -> float:
     return float(gaps.min() / make_norm(norm).value(w))
 
 
-def batched(name: str, data: Data, steps: int, compile: Compile = "off", watch: Watch | None = None) -> list[float]:
-    """The engine on every run of ``data`` at once; own-norm margins at the end."""
+def problem_of(name: str, data: Data, steps: int, compile: Compile = "auto") -> Problem:
+    """Every run of ``data`` at once."""
     model = MODELS.get("linear")()
-    problem = Problem(
+    return Problem(
         model=model,
         loss=LOSSES.get("cross_entropy")(),
         optimizer=OPTIMIZERS.get(name)(),
@@ -173,7 +172,11 @@ def batched(name: str, data: Data, steps: int, compile: Compile = "off", watch: 
         points=POINTS,
         compile=compile,
     )
-    margins: list[float] = simulate(problem, watch).by_norm[OWN[name]]["margin"][-1].tolist()
+
+
+def batched(name: str, data: Data, steps: int, compile: Compile = "auto") -> list[float]:
+    """The engine on every run of ``data`` at once; own-norm margins at the end."""
+    margins: list[float] = simulate(problem_of(name, data, steps, compile)).by_norm[OWN[name]]["margin"][-1].tolist()
     return margins
 
 
@@ -187,13 +190,23 @@ def step_seconds(name: str, data: Data, steps: int, threads: int) -> tuple[float
     return times[count], count
 
 
-def compiled_seconds(name: str, data: Data, steps: int, threads: int) -> float:
-    """Seconds a step once the step is compiled: from the first look at the clock after it, 16 steps in or later, to the end."""
-    torch.set_num_threads(threads)
-    seen: list[tuple[int, float]] = []
-    batched(name, data, steps, "on", lambda t, _: seen.append((t, time.perf_counter())))
-    (first, began), (last, ended) = next(point for point in seen if point[0] > 0), seen[-1]
-    return (ended - began) / (last - first) if last > first else math.nan
+def arithmetic_seconds(name: str, data: Data, steps: int, device: str) -> float:
+    """Seconds a step of a batch without records: of the steps in C, or where there are none of PyTorch's kernels, one by one."""
+    problem, names = problem_of(name, data, steps), ["weight"]
+    objective = problem.model.objective(data, problem.loss)
+    geometry = problem.optimizer.geometry(names, None, problem.model.row_bases(data), names)
+    native = linear_steps(problem.optimizer, geometry, objective, problem.schedule, len(data.x))
+    if native is None:
+        return kernel_seconds(name, len(data.x), data.x.shape[1], data.num_classes, data.x.shape[2], device)
+    state = problem.optimizer.init(objective.gradient(problem.initial).blocks)
+
+    def work() -> None:
+        native.load(problem.initial["weight"], state, "weight", None)
+        for first in range(0, steps, native.most_steps):
+            last = min(steps, first + native.most_steps)
+            native.advance(first, last, [0.0] * (last - first))
+
+    return best_time(work) / steps
 
 
 def measure(size: Size, name: str, threads: int, rates: dict[int, Rates], device: str) -> Iterator[dict[str, Any]]:
@@ -212,7 +225,7 @@ def measure(size: Size, name: str, threads: int, rates: dict[int, Rates], device
         steps = STEPS if numbers <= MANY else STEPS // 3 if numbers <= VERY_MANY else STEPS // 10
         seconds, count = step_seconds(name, part, steps, threads if device == "cpu" else 1)
         torch.set_num_threads(count)
-        kernels = kernel_seconds(name, runs, n, size.k, size.d, device) / runs
+        arithmetic = arithmetic_seconds(name, part, steps, device) / runs
         bound = rates[count].least_seconds(n, size.k, size.d)
         peak = peak_bytes(partial(batched, name, part, MEMORY_STEPS))
         each = seconds / runs
@@ -220,11 +233,11 @@ def measure(size: Size, name: str, threads: int, rates: dict[int, Rates], device
             "size": str(size), "optimizer": name, "runs": runs, "device": device, "threads": count,
             "usual_us": 1e6 * usual, "tight_us": 1e6 * tight, "batched_us": 1e6 * each,
             "ratio_usual": usual / each, "ratio_tight": tight / each,
-            "kernels_us": 1e6 * kernels, "outside": 1 - kernels / each, "roofline_us": 1e6 * bound, "of_roofline": bound / each,
-            "peak_mb": peak / 1e6,
+            "steps_us": 1e6 * arithmetic, "outside": 1 - arithmetic / each, "roofline_us": 1e6 * bound,
+            "of_roofline": bound / each, "peak_mb": peak / 1e6,
         }  # fmt: skip
-        if runs in COMPILED and device == "cpu":
-            row["compiled_us"] = 1e6 * compiled_seconds(name, part, COMPILED_STEPS, count) / runs
+        if runs in PLAIN:
+            row["plain_us"] = 1e6 * best_time(partial(batched, name, part, steps // 3, "off")) / (steps // 3) / runs
         yield row
 
 
@@ -295,8 +308,8 @@ def main() -> int:
     print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; us a step and run, least of {REPEATS}")
     for count, rate in rates.items():
         print(f"{count} thread(s): {rate.matrix / 1e9:.0f} GFLOP/s in products, {rate.exponential / 1e9:.2f} G exponentials/s")
-    print("outside: share of the time that is not in the products, exponentials and decompositions; roofline: bound / measured")
-    columns = ("usual", "tight", "batched", "compiled", "x usual", "x tight", "outside", "roofline", "peak MB")
+    print("steps: updates alone, without records; outside: share of the rest; roofline: bound / batched")
+    columns = ("usual", "tight", "plain", "batched", "steps", "x usual", "x tight", "outside", "roofline", "peak MB")
     print(f"{'':28}{'':8}{'runs':>5}{'threads':>8}" + "".join(f"{column:>9}" for column in columns), flush=True)
     rows = []
     for row in _rows(threads, rates, device):
@@ -329,8 +342,9 @@ def _printed(row: dict[str, Any]) -> str:
     numbers = (
         "usual_us",
         "tight_us",
+        "plain_us",
         "batched_us",
-        "compiled_us",
+        "steps_us",
         "ratio_usual",
         "ratio_tight",
         "outside",
