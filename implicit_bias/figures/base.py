@@ -67,8 +67,10 @@ class Claim:
         paper: The number or the law that the source gives; empty if it gives none.
         measured: What came out.
         tolerance: How far the two may differ, or the bound that was asked for.
-        holds: The verdict.
+        holds: The verdict; None for a claim that cannot be tested here.
         source: Paper with equation or figure, or whose measurement `paper` is.
+        setting: On which data, model and how many seeds and steps it was measured, in a few words.
+        reason: Why it cannot be tested here, or what is known of why it does not hold.
     """
 
     figure: str
@@ -76,9 +78,26 @@ class Claim:
     paper: str
     measured: str
     tolerance: str
-    holds: bool
+    holds: bool | None
     preset: str
     source: str
+    setting: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a reader of the paper would not expect: a printed setting that does not give its figure, say.
+
+    Attributes:
+        title: One line.
+        text: What was found, one paragraph.
+        evidence: The numbers, from the figure's table.
+    """
+
+    title: str
+    text: str
+    evidence: str
 
 
 CLAIM_COLUMNS = list(Claim.__dataclass_fields__)
@@ -99,6 +118,14 @@ class Figure(ABC):
     @abstractmethod
     def caption(self, preset: Preset) -> str:
         """What is seen, and with which sizes, in a few sentences."""
+
+    def setting(self, preset: Preset) -> str:
+        """Data, model, seeds and steps in a few words: the setting of every claim that does not give its own."""
+        return ""
+
+    def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
+        """What the report's section of findings says of this figure, beside the claims that do not hold."""
+        return []
 
     @abstractmethod
     def sweeps(self, preset: Preset) -> list[list[str]]:
