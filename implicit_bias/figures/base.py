@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from implicit_bias.figures.explorer import Explorer
+from implicit_bias.figures.papers import OWN
 from implicit_bias.registry import Registry
 
 FIGURES = Registry("implicit_bias.figures", "figure")
@@ -110,6 +112,8 @@ class Figure(ABC):
     title: ClassVar[str]
     #: Paper, with the equation or figure.
     source: ClassVar[str]
+    #: The section of the report, a key of PAPERS.
+    paper: ClassVar[str] = OWN.key
     #: Place in the report; figures of one place stand by name.
     order: ClassVar[int] = 100
     #: Expected minutes of each preset on two cores, from nothing.
@@ -126,6 +130,10 @@ class Figure(ABC):
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
         """What the report's section of findings says of this figure, beside the claims that do not hold."""
         return []
+
+    def explorer(self, table: pd.DataFrame) -> Explorer | None:
+        """How the table's trajectories can be looked at one by one; None where it holds none."""
+        return None
 
     @abstractmethod
     def sweeps(self, preset: Preset) -> list[list[str]]:

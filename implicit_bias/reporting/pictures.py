@@ -1,0 +1,34 @@
+"""Pictures small enough to stand inside the page."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+#: Line drawings need no more; what lies between two is a step of an edge's smoothing.
+COLOURS = 64
+#: Sharp at twice the page's 700 pixels.
+WIDEST = 1400
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG and its size in pixels."""
+
+    png: bytes
+    width: int
+    height: int
+
+
+def compact(png: bytes) -> Picture:
+    """A picture with at most COLOURS colours and WIDEST pixels across; equal pictures give equal bytes."""
+    with Image.open(io.BytesIO(png)) as image:
+        small = image.convert("RGB")
+    if small.width > WIDEST:
+        small = small.resize((WIDEST, round(small.height * WIDEST / small.width)), Image.Resampling.LANCZOS)
+    few = small.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    few.save(buffer, format="PNG", compress_level=9)
+    return Picture(buffer.getvalue(), small.width, small.height)
