@@ -155,10 +155,10 @@ class FlowConditions(Figure):
             rows,
             "run",
             _run_looks(),
-            (DEPTH, STEP),
+            (replace(DEPTH, log=True), STEP),
             (
-                Quantity("margin", "margin, own norm"),
                 Quantity("alignment", "alignment, own norm"),
+                Quantity("margin", "margin, own norm"),
                 Quantity("param_norm", "norm of the parameters", log=True),
                 Quantity("turn", "1 - cosine with the parameters after ten times the steps", log=True),
             ),

@@ -131,7 +131,7 @@ def content(
     drawn = [figure for figure in figures if (folder / "figures" / f"{figure.name}.png").exists()]
     parts: dict[str, list[FigurePart]] = {}
     for figure in drawn:
-        mine = tuple(_settled(claim, figure) for claim in claims if claim.figure == figure.name)
+        mine = tuple(_settled(claim, figure, preset) for claim in claims if claim.figure == figure.name)
         part = _figure_part(folder, preset, figure, mine, f"{command} only={figure.name}", minutes.get(figure.name))
         parts.setdefault(figure.paper, []).append(part)
     keys = sorted(parts, key=lambda key: key == OWN.key)  # a stable sort: the others stay as they are
@@ -144,8 +144,8 @@ def counted(claims: Sequence[Claim]) -> Counts:
     return Counts(verdicts.count(True), verdicts.count(False), verdicts.count(None))
 
 
-def _settled(claim: Claim, figure: Figure) -> Claim:
-    return claim if claim.setting else replace(claim, setting=figure.setting(claim.preset))
+def _settled(claim: Claim, figure: Figure, preset: Preset) -> Claim:
+    return claim if claim.setting else replace(claim, setting=figure.setting(preset))
 
 
 def _figure_part(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ DIGITS = 4
 #: Dashes of matplotlib's that go by a name, as lengths in line widths.
 NAMED_DASHES: dict[str, Sequence[float]] = {"-": (), "--": (4, 1.6), ":": (1, 1.3), "-.": (4, 1.4, 1, 1.4)}
 
+Key = tuple[Any, ...]
+
 
 def curves(explorer: Explorer) -> dict[str, Any] | None:
     """What the page draws, as JSON; None if there is nothing to draw.
@@ -27,7 +31,7 @@ def curves(explorer: Explorer) -> dict[str, Any] | None:
     null where there is one seed.
     """
     pool = _Pool()
-    drawn = [curve for at, rows in _choices(explorer) for curve in _curves_at(explorer, at, rows, pool)]
+    drawn = list(_curves(explorer, pool))
     if not drawn:
         return None
     # Quantities that no curve has are no choice.
@@ -51,60 +55,69 @@ class _Pool:
         self.arrays: list[list[float | None]] = []
         self._places: dict[tuple[float | None, ...], int] = {}
 
-    def place(self, values: np.ndarray) -> int:
+    def place(self, values: pd.Series) -> int:
         """The place of these numbers, rounded."""
-        key = tuple(_rounded(float(v)) for v in values)
+        key = tuple(_rounded(value) for value in values.to_list())
         if key not in self._places:
             self._places[key] = len(self.arrays)
             self.arrays.append(list(key))
         return self._places[key]
 
 
-def _choices(explorer: Explorer) -> Iterator[tuple[list[int], pd.DataFrame]]:
-    """Every combination of chosen values, as their places, with the rows there."""
-    parts: list[tuple[list[int], pd.DataFrame]] = [([], explorer.rows)]
-    for column, (_, names) in explorer.choose.items():
-        parts = [([*at, i], rows[rows[column] == value]) for at, rows in parts for i, value in enumerate(names)]
-    return iter(parts)
+def _curves(explorer: Explorer, pool: _Pool) -> Iterator[dict[str, Any]]:
+    """Every curve of every combination of chosen values, in the order of the choices and of the legend."""
+    x = [_pooled(explorer, quantity) for quantity in explorer.x]
+    y = [_pooled(explorer, quantity) for quantity in explorer.y]
+    for choice in product(*(enumerate(names) for _, names in explorer.choose.values())):
+        for name, look in explorer.looks.items():
+            key = (*(value for _, value in choice), name)
+            measured = [groups[key].index for groups in y if key in groups]
+            if measured:
+                at = reduce(pd.Index.union, measured)
+                yield {
+                    "at": [place for place, _ in choice],
+                    **_looks(look),
+                    "x": [pool.place(groups[key]["mean"].reindex(at)) if key in groups else None for groups in x],
+                    "y": [_places(groups[key].reindex(at), pool) if key in groups else None for groups in y],
+                }
 
 
-def _curves_at(explorer: Explorer, at: list[int], rows: pd.DataFrame, pool: _Pool) -> Iterator[dict[str, Any]]:
-    for name, look in explorer.looks.items():
-        mine = rows[rows[explorer.curve] == name]
-        found = [_pooled(mine, quantity, explorer.at) for quantity in explorer.y]
-        index = mine[explorer.at].drop_duplicates().sort_values().to_numpy()
-        x = [_pooled(mine, quantity, explorer.at)["mean"].reindex(index) for quantity in explorer.x]
-        if not any(len(table) for table in found):
-            continue
-        yield {
-            "at": at,
-            **_looks(look),
-            "x": [pool.place(column.to_numpy(float)) if column.notna().any() else None for column in x],
-            "y": [_places(table.reindex(index), pool) if len(table) else None for table in found],
-        }
+def _pooled(explorer: Explorer, quantity: Quantity) -> Mapping[Key, pd.DataFrame]:
+    """mean, least and largest of a quantity over the seeds by the column ``at``, for each (chosen values, curve).
 
-
-def _pooled(rows: pd.DataFrame, quantity: Quantity, at: str) -> pd.DataFrame:
-    """mean, least and largest of a quantity over the seeds by the column ``at``, where every seed has it."""
+    Where some seed has no record there is none. The mean of what is drawn on a log axis is geometric where all are positive.
+    """
+    rows = explorer.rows
     if quantity.column not in rows:
-        return pd.DataFrame(columns=["mean", "least", "largest"], dtype=float)
-    known = rows.dropna(subset=[quantity.column])
-    if quantity.spread:
-        columns = {quantity.column: "mean", quantity.spread[0]: "least", quantity.spread[1]: "largest"}
-        return known.set_index(at)[list(columns)].rename(columns=columns).sort_index()
-    values = known[quantity.column].astype(float).groupby(known[at])
-    table = values.agg(mean="mean", least="min", largest="max", count="count")
-    if quantity.log and (known[quantity.column] > 0).all() and len(known):
-        table["mean"] = np.exp(np.log(known[quantity.column].astype(float)).groupby(known[at]).mean())
-    seeds = known["seed"].nunique() if "seed" in known else 1
-    return table[table["count"] == seeds].drop(columns="count")
+        return {}
+    rows = rows.dropna(subset=[quantity.column])
+    keys = [*explorer.choose, explorer.curve]
+    value = rows[quantity.column].astype(float)
+    low, high = quantity.spread or (quantity.column, quantity.column)
+    frame = rows[keys].assign(
+        at=rows[explorer.at],
+        mean=value,
+        least=rows[low].astype(float),
+        largest=rows[high].astype(float),
+        log=np.log(value.where(value > 0)),
+        seed=rows.get("seed", 0),
+    )
+    frame["seeds"] = frame.groupby(keys)["seed"].transform("nunique")
+    by = frame.groupby([*keys, "at"])
+    table = by.agg({"mean": "mean", "least": "min", "largest": "max", "log": ["mean", "count"], "seeds": ["first", "count"]})
+    table.columns = ["mean", "least", "largest", "log", "positive", "seeds", "count"]
+    table = table[table["count"] == table["seeds"]]
+    if quantity.log:
+        positive = (table["positive"] == table["count"]).groupby(level=keys).transform("all")
+        table["mean"] = np.exp(table["log"]).where(positive, table["mean"])
+    groups = table[["mean", "least", "largest"]].reset_index(keys).groupby(keys)
+    return {key: part.drop(columns=keys) for key, part in groups}
 
 
 def _places(table: pd.DataFrame, pool: _Pool) -> list[int | None]:
-    mean, least, largest = (table[c].to_numpy(float) for c in ("mean", "least", "largest"))
-    if np.array_equal(least, largest, equal_nan=True):
-        return [pool.place(mean), None, None]
-    return [pool.place(mean), pool.place(least), pool.place(largest)]
+    if table["least"].equals(table["largest"]):
+        return [pool.place(table["mean"]), None, None]
+    return [pool.place(table[column]) for column in ("mean", "least", "largest")]
 
 
 def _measured(quantities: Sequence[Quantity], drawn: Sequence[dict[str, Any]], axis: str) -> list[int]:

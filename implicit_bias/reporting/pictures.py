@@ -11,6 +11,8 @@ from PIL import Image
 COLOURS = 64
 #: Sharp at twice the page's 700 pixels.
 WIDEST = 1400
+#: Two beside each other.
+HALF = 850
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class Picture:
     height: int
 
 
-def compact(png: bytes) -> Picture:
-    """A picture with at most COLOURS colours and WIDEST pixels across; equal pictures give equal bytes."""
+def compact(png: bytes, widest: int = WIDEST) -> Picture:
+    """A picture with at most COLOURS colours and ``widest`` pixels across; equal pictures give equal bytes."""
     with Image.open(io.BytesIO(png)) as image:
         small = image.convert("RGB")
-    if small.width > WIDEST:
-        small = small.resize((WIDEST, round(small.height * WIDEST / small.width)), Image.Resampling.LANCZOS)
+    if small.width > widest:
+        small = small.resize((widest, round(small.height * widest / small.width)), Image.Resampling.LANCZOS)
     few = small.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, format="PNG", compress_level=9)

@@ -6,8 +6,8 @@
   const say = (v) => {
     if (v === null || v === undefined) return "–";
     const size = Math.abs(v);
-    if (v !== 0 && (size < 1e-3 || size >= 1e6)) return v.toExponential(2).replace("e+", "e");
-    return Number.isInteger(v) ? v.toLocaleString("en") : String(+v.toPrecision(4));
+    if (v !== 0 && (size < 1e-3 || size >= 1e6)) return v.toExponential(2).replace(/\.?0*e\+?/, "e");
+    return Number.isInteger(v) ? v.toLocaleString("en") : String(+v.toPrecision(3));
   };
 
   const make = (tag, properties = {}, ...children) => {
@@ -63,7 +63,7 @@
     }
 
     toggle(axis) {
-      const button = make("button", { type: "button", textContent: `log ${axis}` });
+      const button = make("button", { type: "button", });
       button.dataset.axis = axis;
       button.addEventListener("click", () => {
         this.log[axis] = !this.log[axis];
@@ -101,7 +101,11 @@
       this.plot = null;
       this.box.replaceChildren();
       this.legend.replaceChildren();
-      this.scales.forEach((button) => button.setAttribute("aria-pressed", this.log[button.dataset.axis]));
+      for (const button of this.scales) {
+        const { axis } = button.dataset;
+        button.textContent = `${axis}: ${this.log[axis] ? "log" : "linear"}`;
+        button.setAttribute("aria-pressed", this.log[axis]);
+      }
       if (!this.shown.length) {
         this.hint.textContent = "Nothing was measured here, or nothing of it is positive.";
         return;
@@ -120,6 +124,7 @@
       });
       this.plot = new uPlot(this.options(series, bands, joined), joined, this.box);
       this.shown.forEach((one, i) => this.legend.append(this.entry(one.curve, 1 + 3 * i)));
+      this.legend.classList.toggle("banded", this.banded());
       this.idle();
     }
 
@@ -189,15 +194,18 @@
       for (const button of this.legend.children) {
         const place = Number(button.dataset.place);
         const [at, low, high] = [0, 1, 2].map((i) => plot.data[place + i][idxs[place]]);
-        const spread = low !== high && low !== undefined ? ` (${say(low)} to ${say(high)})` : "";
+        const spread = low !== high && low !== undefined ? `\n${say(low)} to ${say(high)}` : "";
         button.querySelector(".value").textContent = say(at) + spread;
       }
     }
 
+    banded() {
+      return this.shown.some(({ points }) => points[2].some((v, i) => v !== points[3][i]));
+    }
+
     idle() {
-      const banded = this.shown.some(({ points }) => points[2].some((v, i) => v !== points[3][i]));
       this.hint.textContent =
-        (banded ? "Mean over seeds, and their range as a band. " : "") +
+        (this.banded() ? "Mean over seeds, and their range as a band. " : "") +
         "Point at the picture for values; drag to zoom, double-click for all; click a name to hide its curve.";
       for (const button of this.legend.children) button.querySelector(".value").textContent = "";
     }
@@ -215,14 +223,19 @@
     return x[hovered] - x[before] <= x[after] - x[hovered] ? before : after;
   };
 
+  // The numbers are JSON, deflated, in base64.
+  const unpacked = (id) => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  };
+
   const explorers = document.querySelectorAll(".explorer");
   const near = new IntersectionObserver(
     (entries) => {
       for (const { isIntersecting, target } of entries) {
         if (!isIntersecting) continue;
         near.unobserve(target);
-        const data = JSON.parse(document.getElementById(`curves-${target.dataset.figure}`).textContent);
-        target.explorer = new Explorer(target, data);
+        unpacked(`curves-${target.dataset.figure}`).then((data) => (target.explorer = new Explorer(target, data)));
       }
     },
     { rootMargin: "300px" },
