@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Claims in a row that have source and setting in common."""
+
+    source: str
+    setting: str
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
 class FigurePart:
     """A figure in the report.
 
@@ -70,6 +80,12 @@ class FigurePart:
     def counts(self) -> Counts:
         """Of its claims."""
         return counted(self.claims)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Its claims in their order."""
+        parts = groupby(self.claims, key=lambda claim: (claim.source, claim.setting))
+        return tuple(Group(source, setting, tuple(claims)) for (source, setting), claims in parts)
 
     @property
     def failed(self) -> tuple[Claim, ...]:
