@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-figures: $(READY)  ## every figure with its CSV, the claims and the report (PRESET=default; finished runs are kept)
+figures: $(READY)  ## every figure with its CSV, the claims and the report, results/report.html (PRESET=default; finished runs are kept)
 	$(BIN)/python -m implicit_bias.report preset=$(PRESET) workers=$(WORKERS)
 
 report: figures  ## the same: what is finished is only drawn again

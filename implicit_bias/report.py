@@ -1,7 +1,8 @@
 """Every figure from nothing: ``python -m implicit_bias.report [preset=default] [only=fan_fig1,rates]``.
 
 Computes the runs that the figures need (finished ones are skipped), and writes for each figure its table, png and pdf, and
-for all of them claims.csv and report.md: to ``results_dir`` for the default preset, to ``results_dir/<preset>`` for the others.
+for all of them claims.csv, REPORT.md and report.html: to ``results_dir`` for the default preset, to ``results_dir/<preset>``
+for the others.
 
 Exit codes: 0 done, even if a claim does not hold (it is shown as such then); 1 a figure could not be made; 2 bad input;
 130 Ctrl-C.
@@ -14,7 +15,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
@@ -38,7 +39,8 @@ Draws every figure: computes the runs it needs (finished ones are skipped), writ
 
   preset=default      smoke (two or three minutes), default (minutes on two cores) or paper (the paper's sizes; hours)
   only=null           figures to draw, as in only=fan_fig1,rates; null for all
-  results_dir=results where runs/, figures/, claims.csv and report.md go; presets other than default to a folder of theirs in it
+  results_dir=results where runs/, figures/, claims.csv, REPORT.md and report.html go; presets other than default to a folder
+                      of theirs in it
   redraw=false        true: draw and judge the tables that are there, without any run
   force=false         true: compute again what is finished
   workers=1           processes that compute the runs; with several, all figures' runs are one pool of batches, and a figure is
@@ -148,7 +150,7 @@ def report(request: Request) -> int:
     claims, missing, failures = made.claims, made.missing, made.failures
     _write_tables(request, claims)
     _print_claims(claims)
-    print(f"report: {request.folder / 'report.md'}", flush=True)
+    print(f"report: {request.folder / 'report.html'}", flush=True)
     if missing:  # no fault of this program, unless the figure was asked for by name
         _say(f"left out: {', '.join(missing)}: {next(iter(missing.values()))}")
     for name, reason in failures.items():
@@ -366,63 +368,17 @@ def _minutes(folder: Path) -> dict[str, float]:
 
 
 def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
-    """claims.csv and report.md; what was judged before of figures that were not asked for now is kept."""
+    """claims.csv and the report; what was judged before of figures that were not asked for now is kept."""
     from implicit_bias.figures.base import claims_table
-    from implicit_bias.records import atomic_write_bytes, atomic_write_text, csv_bytes
+    from implicit_bias.records import atomic_write_bytes, csv_bytes
+    from implicit_bias.reporting import merged, read_claims, write_report
 
     figures = _chosen(())
+    path = request.folder / "claims.csv"
     made = {figure.name for figure in _chosen(request.only)}
-    kept = [claim for claim in read_claims(request.folder / "claims.csv") if claim.figure not in made]
-    place = {figure.name: i for i, figure in enumerate(figures)}
-    claims = sorted([c for c in (*kept, *fresh) if c.figure in place], key=lambda claim: place[claim.figure])
-    atomic_write_bytes(request.folder / "claims.csv", csv_bytes(claims_table(claims)))
-    atomic_write_text(request.folder / "report.md", "\n".join(_markdown(request, figures, claims)) + "\n")
-
-
-def read_claims(path: Path) -> list[Claim]:
-    """The claims of a claims.csv; none where there is no such file, or one of another layout."""
-    import pandas as pd
-
-    from implicit_bias.figures.base import CLAIM_COLUMNS, Claim
-
-    if not path.exists():
-        return []
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(rows.columns) != CLAIM_COLUMNS:
-        return []
-    return [Claim(**{**cast(dict[str, Any], row), "holds": row["holds"] == "True"}) for row in rows.to_dict("records")]
-
-
-def _markdown(request: Request, figures: Sequence[Figure], claims: Sequence[Claim]) -> Iterator[str]:
-    holding = sum(claim.holds for claim in claims)
-    minutes = _minutes(request.folder)
-    yield "# Report"
-    yield ""
-    option = "" if request.preset == "default" else f" preset={request.preset}"
-    verdict = f"{holding} of {len(claims)} claims hold" if claims else "Claims are judged from preset=default on"
-    yield f"Made by `python -m implicit_bias.report{option}`. {verdict}."
-    yield "Every number is measured; those under *paper* are from the source that `claims.csv` names. Minutes are the computing"
-    yield "time of the runs and references that a figure needs, on one core; figures may share runs, and workers share the work."
-    for figure in figures:
-        if not (request.folder / "figures" / f"{figure.name}.png").exists():
-            continue
-        yield from ("", f"## {figure.name}: {figure.title}", "", f"![{figure.title}](figures/{figure.name}.png)", "")
-        yield f"{figure.caption(request.preset)}"
-        yield ""
-        took = f" ({minutes[figure.name]:.1f} minutes)" if figure.name in minutes else ""
-        of_figure = [claim for claim in claims if claim.figure == figure.name]
-        sources = "; ".join(dict.fromkeys([figure.source, *(claim.source for claim in of_figure)]))
-        yield f"`python -m implicit_bias.report{option} only={figure.name}`{took}. Sources: {sources}."
-        yield from _markdown_claims(of_figure)
-
-
-def _markdown_claims(claims: Sequence[Claim]) -> Iterator[str]:
-    if not claims:
-        return
-    yield from ("", "| claim | paper | measured | tolerance | holds |", "| --- | --- | --- | --- | --- |")
-    for claim in claims:
-        cells = (claim.claim, claim.paper, claim.measured, claim.tolerance, "yes" if claim.holds else "**no**")
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    claims = merged(read_claims(path), fresh, made, [figure.name for figure in figures])
+    atomic_write_bytes(path, csv_bytes(claims_table(claims)))
+    write_report(request.folder, request.preset, figures, claims, _minutes(request.folder))
 
 
 def _print_claims(claims: Sequence[Claim]) -> None:

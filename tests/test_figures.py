@@ -28,6 +28,7 @@ from implicit_bias.figures.which_margin import OWN, WhichMargin
 from implicit_bias.manual import groups
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import csv_bytes, read_table
+from implicit_bias.reporting import read_claims
 from implicit_bias.sweep.plan import own_label
 
 NAMES = FIGURES.names()
@@ -359,11 +360,11 @@ def test_the_report_is_made_from_runs_and_drawn_again_without(
         *(f"newton_schulz.{k}" for k in ("csv", "png", "pdf")),
     }
     first = target.with_suffix(".png").read_bytes()
-    claims = report.read_claims(tmp_path / "claims.csv")
+    claims = read_claims(tmp_path / "claims.csv")
     assert len(claims) == 4 and not all(claim.holds for claim in claims)
     assert claims_table(claims)["figure"].unique().tolist() == ["newton_schulz"]
-    text = (tmp_path / "report.md").read_text()
-    assert "![Newton" in text and "figures/newton_schulz.png" in text and "**no**" in text
+    text = (tmp_path / "REPORT.md").read_text()
+    assert "![Newton" in text and "figures/newton_schulz.png" in text and "**does not hold**" in text
     assert "does not hold" in " ".join(capsys.readouterr().out.split())
     # Again, without a run: the same picture; and claims of other figures survive.
     other = Claim("rates", "kept", "", "1", "", True, "default", "here")
@@ -371,7 +372,7 @@ def test_the_report_is_made_from_runs_and_drawn_again_without(
     monkeypatch.setattr("implicit_bias.sweep.execute", lambda *a, **k: pytest.fail("computed"))
     assert report.main([*arguments, "redraw=true"]) == 0
     assert target.with_suffix(".png").read_bytes() == first
-    assert other in report.read_claims(tmp_path / "claims.csv")
+    assert other in read_claims(tmp_path / "claims.csv")
 
 
 def test_a_broken_figure_costs_exit_code_one_and_nothing_else(
@@ -383,7 +384,7 @@ def test_a_broken_figure_costs_exit_code_one_and_nothing_else(
     monkeypatch.setattr(NewtonSchulz, "table", broken)
     assert report.main(["only=newton_schulz", "preset=smoke", f"results_dir={tmp_path}"]) == 1
     assert "error: newton_schulz: nothing to see" in capsys.readouterr().err
-    assert (tmp_path / "smoke" / "report.md").exists()
+    assert (tmp_path / "smoke" / "REPORT.md").exists()
     assert not (tmp_path / "smoke" / "figures" / "newton_schulz.png").exists()
 
 

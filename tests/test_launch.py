@@ -354,7 +354,7 @@ def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_co
         assert "newton_schulz:" not in errors
     one, two = ((folder / "smoke" / "figures" / "newton_schulz.csv").read_bytes() for folder in folders)
     assert one == two
-    assert (tmp_path / "two" / "smoke" / "report.md").exists()
+    assert (tmp_path / "two" / "smoke" / "REPORT.md").exists()
 
 
 def test_workers_of_the_report_are_a_number() -> None:

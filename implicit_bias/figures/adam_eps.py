@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, last_rows, one_line
-from implicit_bias.figures.style import GREY, legend_below, log_axis, norm_look, panels
+from implicit_bias.figures.explorer import STEP, Explorer, Quantity
+from implicit_bias.figures.style import GREY, Look, legend_below, log_axis, norm_look, panels
 
 EPS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 STEPS = PerPreset(smoke=300, default=20_000, paper=1_000_000)
@@ -32,6 +34,7 @@ class AdamEps(Figure):
     order = 50
     title = "Adam's eps: from the max-norm to the $\\ell_2$ margin"
     source = "Fan and Szepesvari, arXiv 2609.33904"
+    paper = "two_faces"
     minutes = PerPreset(smoke=0.1, default=0.3, paper=30.0)
 
     def caption(self, preset: Preset) -> str:
@@ -55,6 +58,12 @@ class AdamEps(Figure):
         rows = rows[rows["step"] > 0]
         ratio = (rows["margin"] / rows["max_margin"]).groupby([rows["eps"], rows["norm"], rows["step"]])
         return ratio.agg(ratio="mean", least="min", largest="max").reset_index()
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        looks = {eps: Look(_label(eps), to_hex(_colour(eps)), "") for eps in EPS}
+        norms = {norm: norm_look(norm).label for norm in ("linf", "l2")}
+        ratio = Quantity("ratio", "margin / max margin", spread=("least", "largest"))
+        return Explorer(table, "eps", looks, (STEP,), (ratio,), {"norm": ("norm", norms)})
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.6, width_ratios=(1.15, 1.15, 1))

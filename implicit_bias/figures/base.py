@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from implicit_bias.figures.explorer import Explorer
+from implicit_bias.figures.papers import OWN
 from implicit_bias.registry import Registry
 
 FIGURES = Registry("implicit_bias.figures", "figure")
@@ -67,8 +69,10 @@ class Claim:
         paper: The number or the law that the source gives; empty if it gives none.
         measured: What came out.
         tolerance: How far the two may differ, or the bound that was asked for.
-        holds: The verdict.
+        holds: The verdict; None for a claim that cannot be tested here.
         source: Paper with equation or figure, or whose measurement `paper` is.
+        setting: On which data, model and how many seeds and steps it was measured, in a few words.
+        reason: Why it cannot be tested here, or what is known of why it does not hold.
     """
 
     figure: str
@@ -76,9 +80,26 @@ class Claim:
     paper: str
     measured: str
     tolerance: str
-    holds: bool
+    holds: bool | None
     preset: str
     source: str
+    setting: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a reader of the paper would not expect: a printed setting that does not give its figure, say.
+
+    Attributes:
+        title: One line.
+        text: What was found, one paragraph.
+        evidence: The numbers, from the figure's table.
+    """
+
+    title: str
+    text: str
+    evidence: str
 
 
 CLAIM_COLUMNS = list(Claim.__dataclass_fields__)
@@ -91,6 +112,8 @@ class Figure(ABC):
     title: ClassVar[str]
     #: Paper, with the equation or figure.
     source: ClassVar[str]
+    #: The section of the report, a key of PAPERS.
+    paper: ClassVar[str] = OWN.key
     #: Place in the report; figures of one place stand by name.
     order: ClassVar[int] = 100
     #: Expected minutes of each preset on two cores, from nothing.
@@ -99,6 +122,18 @@ class Figure(ABC):
     @abstractmethod
     def caption(self, preset: Preset) -> str:
         """What is seen, and with which sizes, in a few sentences."""
+
+    def setting(self, preset: Preset) -> str:
+        """Data, model, seeds and steps in a few words: the setting of every claim that does not give its own."""
+        return ""
+
+    def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
+        """What the report's section of findings says of this figure, beside the claims that do not hold."""
+        return []
+
+    def explorer(self, table: pd.DataFrame) -> Explorer | None:
+        """How the table's trajectories can be looked at one by one; None where it holds none."""
+        return None
 
     @abstractmethod
     def sweeps(self, preset: Preset) -> list[list[str]]:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from implicit_bias.figures.base import Claim, Preset, numbers
+from implicit_bias.figures.explorer import Quantity
 from implicit_bias.figures.fan import MEASURED_BY, NORMS, FanFigure, Method
 from implicit_bias.figures.style import log_axis
 
@@ -18,6 +19,10 @@ class CorrelationFigure(FanFigure):
     """Cosine <W, V> / (||W||_2 ||V||_2) with the separators V of largest linf, l2 and spectral margin."""
 
     quantity = "correlation"
+    quantities = (Quantity("correlation", "correlation"), Quantity("missing", "1 - correlation", log=True))
+
+    def measured(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(missing=1 - table["correlation"])
 
     def finish_panel(self, axis: Axes) -> None:
         axis.axhline(1, color="#9a9a9a", lw=0.6, zorder=1)

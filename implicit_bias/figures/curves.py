@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from implicit_bias.figures.base import Run
+from implicit_bias.figures.explorer import DEPTH, STEP, Explorer, Quantity
 from implicit_bias.figures.style import Look, log_spaced
 
 COLUMNS = ("log_loss", "accuracy", "test_accuracy", "margin")
@@ -23,6 +24,20 @@ def tidy(runs: Iterable[Run], methods: Iterable[str], norms: Sequence[str]) -> p
         kept = {column: rows.get(column, np.nan) for column in COLUMNS}
         parts.append(pd.DataFrame({"method": method, "seed": rows["seed"], "norm": rows["norm"], "step": rows["step"], **kept}))
     return pd.concat(parts, ignore_index=True)
+
+
+def trajectories(
+    table: pd.DataFrame, looks: Mapping[str, Look], choose: Mapping[str, tuple[str, Mapping[Any, str]]] | None = None
+) -> Explorer:
+    """How a table of :func:`tidy` is explored: one curve a method."""
+    depth = -table["log_loss"] / np.log(10)
+    quantities = (
+        Quantity("margin", "margin"),
+        Quantity("depth", DEPTH.label),
+        Quantity("accuracy", "training accuracy"),
+        Quantity("test_accuracy", "test accuracy"),
+    )
+    return Explorer(table.assign(depth=depth), "method", looks, (STEP, DEPTH), quantities, choose or {})
 
 
 def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:

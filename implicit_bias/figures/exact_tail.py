@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from implicit_bias.datasets import make_dataset
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, last_rows, numbers, one_line
+from implicit_bias.figures.explorer import STEP, Explorer, Quantity
 from implicit_bias.figures.style import GREY, Look, legend_below, log_axis, log_spaced, norm_look, panels
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
@@ -59,6 +60,10 @@ class ExactTail(Figure):
             for name, dtype in ((DOUBLE, torch.float64), (FLOAT, torch.float32))
         ]
         return pd.concat([exact, *usual], ignore_index=True)[["gradient", "step", "ratio", "wrong_signs"]]
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        quantities = (Quantity("ratio", "max-norm margin / max margin"), Quantity("wrong_signs", "wrong signs in the step"))
+        return Explorer(table, "gradient", LOOKS, (STEP,), quantities)
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 2, height=2.6)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import Figure, PerPreset, Preset, Run, last_rows
-from implicit_bias.figures.style import legend_below, log_spaced, norm_look, panels
+from implicit_bias.figures.explorer import STEP, Explorer, Quantity
+from implicit_bias.figures.style import DOTTED, legend_below, log_spaced, norm_look, optimizer_look, panels
 
 #: The order of the paper's curves and of every triple of numbers here.
 NORMS = ("linf", "l2", "spectral")
@@ -115,6 +117,8 @@ class FanFigure(Figure):
 
     methods: ClassVar[tuple[Method, ...]]
     quantity: ClassVar[str]
+    #: What can be explored, in the columns of :meth:`measured`.
+    quantities: ClassVar[tuple[Quantity, ...]]
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
         size = [f"steps={STEPS.at(preset)}"]
@@ -130,6 +134,21 @@ class FanFigure(Figure):
             parts.append(rows.assign(method=method.label, optimizer=method.optimizer))
         table = pd.concat(parts, ignore_index=True)
         return table[["method", "optimizer", "norm", "step", self.quantity, "max_margin"]]
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        # Adam is there twice: the second one dotted.
+        seen: dict[str, int] = Counter()
+        looks = {}
+        for method in self.methods:
+            look = optimizer_look(method.optimizer)
+            looks[method.label] = replace(look, label=method.label, line=DOTTED if seen[method.optimizer] else look.line)
+            seen[method.optimizer] += 1
+        norms = {norm: norm_look(norm).label for norm in NORMS}
+        return Explorer(self.measured(table), "method", looks, (STEP,), self.quantities, {"norm": ("norm", norms)})
+
+    def measured(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table with what else can be said from it."""
+        return table
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(2, 2, height=4.6, sharex=True, sharey=True)

@@ -15,6 +15,7 @@ class FanFig1(GapFigure):
     order = 10
     title = "Each method maximises the margin of its own norm"
     source = "Fan et al., arXiv 2502.04664, Fig. 1"
+    paper = "fan"
     minutes = PerPreset(smoke=0.2, default=0.3, paper=0.3)
     methods = PLAIN
 

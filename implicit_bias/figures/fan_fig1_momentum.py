@@ -15,6 +15,7 @@ class FanFig1Momentum(GapFigure):
     order = 12
     title = "Momentum keeps the norm, and Adam's is the max-norm"
     source = "Fan et al., arXiv 2502.04664, App. A and G"
+    paper = "fan"
     minutes = PerPreset(smoke=0.2, default=0.3, paper=0.3)
     methods = MOMENTUM
 

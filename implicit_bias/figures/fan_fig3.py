@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.curves import at_end, band, means, over_seeds, tidy, told
+from implicit_bias.figures.curves import at_end, band, means, over_seeds, tidy, told, trajectories
+from implicit_bias.figures.explorer import Explorer
 from implicit_bias.figures.style import GREY, legend_below, log_axis, optimizer_look, panels
 
 PLAIN, MOMENTUM = ("signgd", "ngd", "spectral_gd"), ("signum", "nmgd", "muon")
@@ -33,6 +34,7 @@ class FanFig3(Figure):
     order = 14
     title = "A two-layer sigmoid network on MNIST"
     source = "Fan et al., arXiv 2502.04664, Fig. 3"
+    paper = "fan"
     minutes = PerPreset(smoke=0.1, default=0.8, paper=240.0)
 
     def caption(self, preset: Preset) -> str:
@@ -59,6 +61,12 @@ class FanFig3(Figure):
         """method (trained part, optimizer), seed, norm, step, and the columns of :func:`tidy`."""
         methods = [f"{FIRST if run.config['model']['frozen'] else BOTH} {run.config['optimizer']['name']}" for run in runs]
         return tidy(runs, methods, ["spectral"])
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        parts = table["method"].str.split(" ", expand=True)
+        looks = {m: optimizer_look(m) for m in (*PLAIN, *MOMENTUM)}
+        words = {FIRST: "V, with W fixed", BOTH: "V and W"}
+        return trajectories(table.assign(trained=parts[0], method=parts[1]), looks, {"trained": ("trained", words)})
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(2, 2, height=4.4, sharex=True)

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.curves import at_end, band, means, separated, tidy, told
+from implicit_bias.figures.curves import at_end, band, means, separated, tidy, told, trajectories
+from implicit_bias.figures.explorer import Explorer
 from implicit_bias.figures.style import GREY, Look, legend_below, log_axis, norm_look, optimizer_look, panels
 
 GD, SIGN = "GD", "sign descent"
@@ -42,6 +43,7 @@ class FlavorsAdam(Figure):
     order = 122
     title = "Adam between sign descent and gradient descent"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 2"
+    paper = "flavors"
     minutes = PerPreset(smoke=0.05, default=0.7, paper=20.0)
 
     def caption(self, preset: Preset) -> str:
@@ -72,6 +74,9 @@ class FlavorsAdam(Figure):
         methods = [method for method in LOOKS for _ in range(count)]
         table = tidy(runs, methods, NORMS)
         return pd.concat([table, *repeated(table, SIGN)], ignore_index=True)
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        return trajectories(table, LOOKS, {"norm": ("norm", {n: norm_look(n).label for n in NORMS})})
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.7)

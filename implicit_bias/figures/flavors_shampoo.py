@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.curves import at_end, band, log_loss_axis, means, separated, tidy, told
+from implicit_bias.figures.curves import at_end, band, log_loss_axis, means, separated, tidy, told, trajectories
+from implicit_bias.figures.explorer import Explorer
 from implicit_bias.figures.style import legend_below, log_axis, norm_look, optimizer_look, panels
 
 METHODS = {
@@ -42,6 +43,7 @@ class FlavorsShampoo(Figure):
     order = 121
     title = "Shampoo, Adam and GD: spectral and max-norm margins"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 3"
+    paper = "flavors"
     minutes = PerPreset(smoke=0.05, default=0.6, paper=10.0)
 
     def caption(self, preset: Preset) -> str:
@@ -65,6 +67,11 @@ class FlavorsShampoo(Figure):
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """method, seed, norm, step, and the columns of :func:`tidy`."""
         return tidy(runs, [run.config["optimizer"]["name"] for run in runs], NORMS)
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        return trajectories(
+            table, {m: optimizer_look(m) for m in METHODS}, {"norm": ("norm", {n: norm_look(n).label for n in NORMS})}
+        )
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.5)

@@ -45,6 +45,7 @@ class FlavorsTeacherStudent(Figure):
     order = 123
     title = "Teacher and student: three margins and the test accuracy"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Figs. 1 and 4"
+    paper = "flavors"
     minutes = PerPreset(smoke=0.1, default=1.6, paper=25_000.0)
 
     def caption(self, preset: Preset) -> str:

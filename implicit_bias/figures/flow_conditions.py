@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
+from implicit_bias.figures.explorer import DEPTH, STEP, Explorer, Quantity
 from implicit_bias.figures.networks import TARGET, at_end, band, log_where_drawn, mean_and_spread
 from implicit_bias.figures.style import DASHDOT, DASHED, DOTTED, Look, optimizer_look, panels
 from implicit_bias.sweep.plan import own_label
@@ -84,6 +86,7 @@ class FlowConditions(Figure):
     order = 113
     title = "Outside the theorems' conditions"
     source = "Gronich and Vardi, arXiv 2602.16340, Theorems 3.3 and 3.6: conditions on schedule, betas and smoothness"
+    paper = "gronich_vardi"
     minutes = PerPreset(smoke=0.1, default=2.0, paper=1200.0)
 
     def caption(self, preset: Preset) -> str:
@@ -132,6 +135,36 @@ class FlowConditions(Figure):
         table["depth"] = -table["log_loss"] / np.log(10)
         columns = ["part", "variant", "optimizer", "seed", "step", "depth", "margin", "alignment", "param_norm", "later_cosine"]
         return table.reindex(columns=columns)
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        table = table[table["part"] != BETAS]
+        # The runs of this part are recorded by loss, at steps that differ from seed to seed.
+        half = (table["depth"] * 2).apply(np.floor) / 2
+        rows = table.assign(
+            run=table["variant"].astype(str) + " " + table["optimizer"],
+            turn=1 - table["later_cosine"],
+            at=half.where(table["part"] == ITERATION, table["step"]),
+        ).drop_duplicates(["part", "run", "seed", "at"])
+        parts = {
+            SCHEDULES: "step sizes",
+            GROWTH: "Adam's beta1, beta2",
+            ITERATION: "polar factor and Newton-Schulz",
+            KINKS: "activations",
+        }
+        return Explorer(
+            rows,
+            "run",
+            _run_looks(),
+            (replace(DEPTH, log=True), STEP),
+            (
+                Quantity("alignment", "alignment, own norm"),
+                Quantity("margin", "margin, own norm"),
+                Quantity("param_norm", "norm of the parameters", log=True),
+                Quantity("turn", "1 - cosine with the parameters after ten times the steps", log=True),
+            ),
+            {"part": ("condition", parts)},
+            at="at",
+        )
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(2, 2, height=4.8)
@@ -347,3 +380,14 @@ def first_below(rows: pd.DataFrame) -> pd.DataFrame:
         rows[rows["depth"] >= level].sort_values("step").groupby("seed").head(1).assign(loss=10.0**-level) for level in levels
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def _run_looks() -> dict[str, Look]:
+    """The looks of all runs by `variant optimizer`; of two methods with one schedule, NGD is dotted."""
+    looks = {}
+    for power, look in POWER_LOOKS.items():
+        for m, line in (("nmgd", "-"), ("ngd", DOTTED)):
+            looks[f"{power:g} {m}"] = replace(look, label=f"{optimizer_look(m).label}, {look.label}", line=line)
+    looks |= {f"{pair_name(*pair)} adam": look for pair, look in PAIR_LOOKS.items()}
+    looks |= {f"{m} {m}": optimizer_look(m) for m in ("muon", "muon_ns")}
+    return looks | {f"{name} nmgd": look for name, look in ACTIVATION_LOOKS.items()}

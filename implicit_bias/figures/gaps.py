@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from implicit_bias.figures.base import Claim, Preset, last_rows
+from implicit_bias.figures.explorer import Quantity
 from implicit_bias.figures.fan import MEASURED_BY, NORMS, FanFigure, Method
 from implicit_bias.figures.style import GREY, log_axis
 
@@ -18,6 +19,15 @@ class GapFigure(FanFigure):
     """Relative gap |max margin - margin| / max margin, each curve under its norm; at a gap of 1 the margin turns positive."""
 
     quantity = "relative_gap"
+    quantities = (
+        Quantity("relative_gap", "relative gap", log=True),
+        Quantity("ratio", "margin / max margin"),
+        Quantity("margin", "margin"),
+    )
+
+    def measured(self, table: pd.DataFrame) -> pd.DataFrame:
+        ratio = 1 - table["relative_gap"]  # no margin is above the maximum, so the gap has a sign
+        return table.assign(ratio=ratio, margin=ratio * table["max_margin"])
 
     def finish_panel(self, axis: Axes) -> None:
         axis.axhline(1, color=GREY, lw=0.8, ls=":", zorder=1)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
+from implicit_bias.figures.explorer import DEPTH, STEP, Explorer, Quantity
 from implicit_bias.figures.networks import (
     SHEET,
     TARGET,
@@ -57,6 +58,7 @@ class GvFig1(Figure):
     order = 110
     title = "Two-layer networks: each optimizer leads in its own norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 1"
+    paper = "gronich_vardi"
     minutes = PerPreset(smoke=0.1, default=4.5, paper=600.0)
 
     def caption(self, preset: Preset) -> str:
@@ -108,6 +110,29 @@ class GvFig1(Figure):
         table = table[table["norm"].isin(BEST)]
         columns = ["part", "optimizer", "norm", "own", "seed", "level", "step", "log10_loss", "margin"]
         return table.reindex(columns=[*columns, "alignment", "kkt_ratio", "later_cosine"])
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        deep = table[table["part"] == DEEP]
+        levels = table[(table["part"] == SMOOTH) & table["level"].notna()]
+        rows = pd.concat([
+            levels.assign(depth=-levels["level"], at=-levels["level"]),
+            deep.assign(depth=-deep["log10_loss"], at=deep["step"], norm=DEEP),
+        ])  # fmt: skip
+        norms = {norm: norm_look(norm).label for norm in BEST} | {DEEP: "own norm of each, 48 images, far beyond"}
+        return Explorer(
+            rows.assign(turn=1 - rows["later_cosine"]),
+            "optimizer",
+            {m: optimizer_look(m) for m in METHODS},
+            (DEPTH, STEP),
+            (
+                Quantity("margin", "margin", log=True),
+                Quantity("alignment", "alignment"),
+                Quantity("kkt_ratio", "KKT ratio"),
+                Quantity("turn", "1 - cosine with the parameters after ten times the steps", log=True),
+            ),
+            {"norm": ("norm", norms)},
+            at="at",
+        )
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(2, 3, height=4.4)

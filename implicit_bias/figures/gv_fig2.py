@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
+from implicit_bias.figures.explorer import DEPTH, STEP, Explorer, Quantity
 from implicit_bias.figures.networks import (
     LEVELS,
     SHEET,
@@ -59,6 +60,7 @@ class GvFig2(Figure):
     order = 111
     title = "Hybrids of Muon with sign methods lead in the hybrid norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 2 and Appendix D"
+    paper = "gronich_vardi"
     minutes = PerPreset(smoke=0.1, default=3.0, paper=2000.0)
 
     def caption(self, preset: Preset) -> str:
@@ -87,6 +89,12 @@ class GvFig2(Figure):
         table["log10_loss"] = table["log_loss"] / np.log(10)
         columns = ["network", "optimizer", "norm", "seed", "level", "step", "log10_loss", "margin", "alignment"]
         return table.reindex(columns=columns)
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        rows = table[(table["network"] == TWO) & table["level"].notna()]
+        quantities = (Quantity("margin", "hybrid margin", log=True), Quantity("alignment", "alignment in the hybrid norm"))
+        looks = {m: optimizer_look(m) for m in METHODS}
+        return Explorer(rows.assign(depth=-rows["level"]), "optimizer", looks, (DEPTH, STEP), quantities, at="level")
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 2, height=2.7, width_ratios=(1, 1.25))

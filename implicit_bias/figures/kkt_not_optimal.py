@@ -46,6 +46,7 @@ class KktNotOptimal(Figure):
     order = 130
     title = "KKT points that are no optima"
     source = "Vardi, Shamir and Srebro, arXiv 2110.02732"
+    paper = "not_optimal"
     minutes = PerPreset(smoke=0.1, default=0.9, paper=20.0)
 
     def caption(self, preset: Preset) -> str:

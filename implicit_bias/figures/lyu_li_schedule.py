@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
-from implicit_bias.figures.curves import at_end, means, separated, tidy, told
+from implicit_bias.figures.curves import at_end, means, separated, tidy, told, trajectories
+from implicit_bias.figures.explorer import Explorer
 from implicit_bias.figures.style import Look, legend_below, log_axis, panels
 
 SCHEDULES = {"loss-based": ("schedule=lyu_li", "schedule.lr=0.1"), "constant": ("schedule=constant", "schedule.lr=0.01")}
@@ -35,6 +36,7 @@ class LyuLiSchedule(Figure):
     order = 120
     title = "Loss-based step sizes on a CNN"
     source = "Lyu and Li, arXiv 1906.05890, Fig. 1"
+    paper = "lyu_li"
     minutes = PerPreset(smoke=0.05, default=1.0, paper=15_000.0)
 
     def caption(self, preset: Preset) -> str:
@@ -63,6 +65,9 @@ class LyuLiSchedule(Figure):
         """method (the schedule), seed, norm, step, and the columns of :func:`tidy`."""
         names = {"lyu_li": "loss-based", "constant": "constant"}
         return tidy(runs, [names[run.config["schedule"]["name"]] for run in runs], ["l2"])
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        return trajectories(table, LOOKS)
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.5)

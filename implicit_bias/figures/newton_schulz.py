@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, last_rows, one_line
+from implicit_bias.figures.explorer import STEP, Explorer, Quantity
 from implicit_bias.figures.style import GREY, Look, legend_below, log_axis, optimizer_look, panels
 from implicit_bias.optimizers.muon_ns import newton_schulz
 
@@ -63,6 +64,14 @@ class NewtonSchulz(Figure):
             ratio = rows["margin"] / rows["max_margin"]
             parts.append(pd.DataFrame({"method": method, "seed": rows["seed"], "step": rows["step"], "ratio": ratio}))
         return pd.concat([*parts, _maps()], ignore_index=True)
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        rows = table.assign(missing=1 - table["ratio"])
+        quantities = (
+            Quantity("missing", "relative gap, spectral norm", log=True),
+            Quantity("ratio", "spectral margin / max margin"),
+        )
+        return Explorer(rows, "method", LOOKS, (STEP,), quantities)
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.55, width_ratios=(1.1, 1.1, 1))

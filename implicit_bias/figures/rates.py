@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
+from implicit_bias.figures.explorer import STEP, Explorer, Quantity
 from implicit_bias.figures.style import GREY, legend_below, log_axis, optimizer_look, panels
 from implicit_bias.sweep.plan import own_label
 
@@ -37,6 +38,7 @@ class Rates(Figure):
     order = 30
     title = "Rates: the own-norm gap falls at least as fast as proven"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
+    paper = "fan"
     minutes = PerPreset(smoke=0.2, default=1.3, paper=120.0)
 
     def caption(self, preset: Preset) -> str:
@@ -63,6 +65,18 @@ class Rates(Figure):
             rows = rows[(rows["norm"] == own_label(run.config)) & (rows["step"] > 0)]
             parts.append(rows.assign(optimizer=run.config["optimizer"]["name"], power=run.config["schedule"]["power"]))
         return pd.concat(parts, ignore_index=True)[["optimizer", "power", "seed", "step", "relative_gap"]]
+
+    def explorer(self, table: pd.DataFrame) -> Explorer:
+        rows = table.assign(ratio=1 - table["relative_gap"])
+        powers = {power: f"t^-{power:g}" for power in POWERS}
+        return Explorer(
+            rows,
+            "optimizer",
+            {method: optimizer_look(method) for method in METHODS},
+            (STEP,),
+            (Quantity("relative_gap", "relative gap, own norm", log=True), Quantity("ratio", "margin / max margin, own norm")),
+            {"power": ("step size", powers)},
+        )
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(2, len(POWERS), height=4.5, height_ratios=(1.5, 1), sharey="row")

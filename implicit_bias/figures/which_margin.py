@@ -43,6 +43,7 @@ class WhichMargin(Figure):
     order = 20
     title = "Which optimizer maximises which margin"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
+    paper = "fan"
     minutes = PerPreset(smoke=0.3, default=2.4, paper=30.0)
 
     def caption(self, preset: Preset) -> str:

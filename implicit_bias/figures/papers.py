@@ -1,0 +1,63 @@
+"""The papers whose figures and theorems are put to the test here; a figure names its own by key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A section of the report.
+
+    Attributes:
+        key: What a figure's ``paper`` says.
+        title: As printed.
+        authors: Family names; empty for what is this project's own.
+        arxiv: Its arXiv id, likewise.
+    """
+
+    key: str
+    title: str
+    authors: str = ""
+    arxiv: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where the paper is; empty for what is this project's own."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+
+    @property
+    def short(self) -> str:
+        """The authors, or what stands for them, where there is little room."""
+        return self.authors or self.title
+
+
+#: Of figures that test this project, or measurements that are in no paper.
+OWN = Paper("own", "This project's own checks")
+PAPERS = {
+    paper.key: paper
+    for paper in (
+        Paper(
+            "fan",
+            "Implicit Bias of Spectral Descent and Muon on Multiclass Separable Data",
+            "Fan, Schmidt and Thrampoulidis",
+            "2502.04664",
+        ),
+        Paper("two_faces", "On the Two Faces of Adam in Separable Linear Classification", "Fan and Szepesvari", "2609.33904"),
+        Paper(
+            "gronich_vardi",
+            "The Implicit Bias of Adam and Muon on Smooth Homogeneous Neural Networks",
+            "Gronich and Vardi",
+            "2602.16340",
+        ),
+        Paper("lyu_li", "Gradient Descent Maximizes the Margin of Homogeneous Neural Networks", "Lyu and Li", "1906.05890"),
+        Paper(
+            "flavors",
+            "Flavors of Margin: Implicit Bias of Steepest Descent in Homogeneous Neural Networks",
+            "Tsilivis, Gronich, Kempe and Vardi",
+            "2410.22069",
+        ),
+        Paper("not_optimal", "On Margin Maximization in Linear and ReLU Networks", "Vardi, Shamir and Srebro", "2110.02732"),
+        OWN,
+    )
+}

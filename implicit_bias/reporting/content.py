@@ -1,0 +1,191 @@
+"""What the report says, whatever its form: papers, figures, claims, findings. Everything is from figures and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from implicit_bias.figures import Claim, Figure, Finding, Preset
+from implicit_bias.figures.base import one_line
+from implicit_bias.figures.papers import OWN, PAPERS, Paper
+from implicit_bias.records import read_table
+from implicit_bias.reporting.curves import curves
+from implicit_bias.reporting.glossary import GLOSSARY, Term
+
+TITLE = "Which margin does each optimizer maximise?"
+SENTENCE = one_line("""
+    Optimizers that all reach zero training error end at different solutions; theory says that each maximises the margin in its
+    own norm. Here are the figures and theorems of the papers that say so, computed again, with every claim beside what was
+    measured.
+""")
+#: The pictures that answer the title's question.
+HEAT_MAPS = ("which_margin", "margin_matrix_networks")
+VERDICTS = {True: "holds", False: "does not hold", None: "not testable here"}
+ENDINGS = ("png", "pdf", "csv")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many claims hold, do not, and cannot be tested here."""
+
+    holds: int
+    fails: int
+    untested: int
+
+    @property
+    def all(self) -> int:
+        """All of them."""
+        return self.holds + self.fails + self.untested
+
+
+@dataclass(frozen=True)
+class Group:
+    """Claims in a row that have source and setting in common."""
+
+    source: str
+    setting: str
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class FigurePart:
+    """A figure in the report.
+
+    Attributes:
+        name, title, caption: Of the figure.
+        command: What makes it.
+        minutes: Computing time of its runs; None where it is not known.
+        sources: Where its claims are from, each once.
+        claims: Its claims, each with its setting.
+        findings: What else is found.
+        curves: What its explorer draws; None where its table holds no trajectories.
+        files: Paths beside the report, by ending; only what is there.
+    """
+
+    name: str
+    title: str
+    caption: str
+    command: str
+    minutes: float | None
+    sources: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    findings: tuple[Finding, ...]
+    curves: Mapping[str, Any] | None
+    files: Mapping[str, str]
+
+    @property
+    def counts(self) -> Counts:
+        """Of its claims."""
+        return counted(self.claims)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Its claims in their order."""
+        parts = groupby(self.claims, key=lambda claim: (claim.source, claim.setting))
+        return tuple(Group(source, setting, tuple(claims)) for (source, setting), claims in parts)
+
+    @property
+    def failed(self) -> tuple[Claim, ...]:
+        """The claims that do not hold."""
+        return tuple(claim for claim in self.claims if claim.holds is False)
+
+
+@dataclass(frozen=True)
+class PaperPart:
+    """A paper with its figures, in their order."""
+
+    paper: Paper
+    figures: tuple[FigurePart, ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The report."""
+
+    preset: Preset
+    command: str
+    papers: tuple[PaperPart, ...]
+    title: str = TITLE
+    sentence: str = SENTENCE
+    glossary: tuple[Term, ...] = GLOSSARY
+
+    @property
+    def figures(self) -> tuple[FigurePart, ...]:
+        """All figures."""
+        return tuple(figure for part in self.papers for figure in part.figures)
+
+    @property
+    def counts(self) -> Counts:
+        """Of all claims."""
+        return counted([claim for figure in self.figures for claim in figure.claims])
+
+    @property
+    def heat_maps(self) -> tuple[FigurePart, ...]:
+        """The figures that answer the title's question."""
+        return tuple(figure for figure in self.figures if figure.name in HEAT_MAPS)
+
+    @property
+    def failed(self) -> tuple[FigurePart, ...]:
+        """The figures with claims that do not hold."""
+        return tuple(figure for figure in self.figures if figure.failed)
+
+    @property
+    def surprising(self) -> tuple[FigurePart, ...]:
+        """The figures with findings."""
+        return tuple(figure for figure in self.figures if figure.findings)
+
+
+def content(
+    folder: Path, preset: Preset, figures: Sequence[Figure], claims: Sequence[Claim], minutes: Mapping[str, float]
+) -> Content:
+    """The report of the figures drawn in ``folder``, in their order; papers by their first figure, our own checks last."""
+    option = "" if preset == "default" else f" preset={preset}"
+    command = f"python -m implicit_bias.report{option}"
+    drawn = [figure for figure in figures if (folder / "figures" / f"{figure.name}.png").exists()]
+    parts: dict[str, list[FigurePart]] = {}
+    for figure in drawn:
+        mine = tuple(_settled(claim, figure, preset) for claim in claims if claim.figure == figure.name)
+        part = _figure_part(folder, preset, figure, mine, f"{command} only={figure.name}", minutes.get(figure.name))
+        parts.setdefault(figure.paper, []).append(part)
+    keys = sorted(parts, key=lambda key: key == OWN.key)  # a stable sort: the others stay as they are
+    return Content(preset, command, tuple(PaperPart(PAPERS[key], tuple(parts[key])) for key in keys))
+
+
+def counted(claims: Sequence[Claim]) -> Counts:
+    """How many of them hold, do not, and cannot be tested."""
+    verdicts = [claim.holds for claim in claims]
+    return Counts(verdicts.count(True), verdicts.count(False), verdicts.count(None))
+
+
+def _settled(claim: Claim, figure: Figure, preset: Preset) -> Claim:
+    """The claim with its setting; what cannot be tested here was measured nowhere."""
+    return claim if claim.setting or claim.holds is None else replace(claim, setting=figure.setting(preset))
+
+
+def _figure_part(
+    folder: Path, preset: Preset, figure: Figure, claims: tuple[Claim, ...], command: str, minutes: float | None
+) -> FigurePart:
+    files = {kind: f"figures/{figure.name}.{kind}" for kind in ENDINGS}
+    found: tuple[Finding, ...] = ()
+    drawn = None
+    if (folder / files["csv"]).exists():
+        table = read_table(folder / files["csv"])
+        explorer = figure.explorer(table)
+        drawn = None if explorer is None else curves(explorer)
+        # As claims: at the sizes of smoke there is nothing to find.
+        found = () if preset == "smoke" else tuple(figure.findings(table, preset))
+    return FigurePart(
+        name=figure.name,
+        title=figure.title,
+        caption=figure.caption(preset),
+        command=command,
+        minutes=minutes,
+        sources=tuple(dict.fromkeys([figure.source, *(claim.source for claim in claims)])),
+        claims=claims,
+        findings=found,
+        curves=drawn,
+        files={kind: path for kind, path in files.items() if (folder / path).exists()},
+    )
