@@ -189,9 +189,9 @@ class _Simulation:
             self._check_finite(self.problem.steps)
             raise
 
-    def _check_finite(self, t: int, runs: np.ndarray | None = None) -> None:
+    def _check_finite(self, t: int, runs: np.ndarray | None = None, gradient: Gradient | None = None) -> None:
         finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in self.parameters.values()]).all(dim=0)
-        log_loss = self.objective.gradient(self.parameters).log_loss
+        log_loss = (gradient or self.objective.gradient(self.parameters)).log_loss
         counts = torch.from_numpy(self.agenda.going if runs is None else runs | self.agenda.going).to(finite.device)
         bad = ~(finite & log_loss.isfinite()) & counts
         if bool(bad.any()):
@@ -374,7 +374,7 @@ class _Simulation:
 
     def _record(self, t: int, gradient: Gradient, runs: np.ndarray) -> None:
         problem = self.problem
-        self._check_finite(t, runs)
+        self._check_finite(t, runs, gradient)
         c = gradient.per_weight()
         share, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
         lr = problem.schedule.recorded(t, q) * self.used_factor.exp() if t else torch.full_like(q, torch.nan)

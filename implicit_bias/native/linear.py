@@ -216,7 +216,8 @@ class LinearSteps:
 
     def _group(self, group: int, memory: Tensor) -> _Group:
         def at(tensor: Tensor) -> int:
-            return tensor[group if len(tensor) > 1 else 0].data_ptr()
+            """Its part of this group; data that all runs share are there once."""
+            return tensor.data_ptr() + (8 * tensor.stride(0) * group if tensor.shape[0] > 1 else 0)
 
         parts = {"x": self._x, "y": self._y, "w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
         return _Group(
