@@ -44,9 +44,17 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "spectral_gd": ("spectral_gd", {}),
     "muon": ("muon", {"beta": PER_RUN}),
     "muon, look-ahead": ("muon", {"nesterov": True}),
+    "muon_ns": ("muon_ns", {"beta": PER_RUN, "ns_steps": 4}),
+    "nucgd": ("nucgd", {}),
+    "coordinate_descent": ("coordinate_descent", {}),
+    "row_gd": ("row_gd", {}),
+    "row, momentum": ("nmd", {"beta": PER_RUN}),
     "adam": ("adam", {"beta1": PER_RUN, "beta2": PER_RUN.flip(0)}),
     "adam, eps": ("adam", {"eps": 1e-3 * PER_RUN, "bias_correction": False}),
 }
+
+
+WHOLE_RUNS = ("signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam")
 
 
 def gaussian(k: int, d: int, n: int, runs: int = RUNS, shared: bool = False) -> Data:
@@ -71,6 +79,7 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
         data=data,
         initial=model.initial(data, range(runs)),
         steps=steps,
+        norm=make_norm("row") if name == "nmd" else None,
         measured={label: make_norm(label) for label in ("linf", "l2", "spectral")},
         points=10,
         weights="all",
@@ -108,7 +117,9 @@ def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("optimizer", ["signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", ["signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam", "row_gd"]
+)
 def test_whole_runs_agree(optimizer: str) -> None:
     """To 1e-9 over 300 steps; Adam and Muon, which amplify round-off, over 100. Certificates too."""
     steps = 100 if optimizer in ("adam", "muon") else 300
@@ -122,7 +133,7 @@ def test_whole_runs_agree(optimizer: str) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize(("k", "d"), [(2, 1), (2, 7), (9, 3), (6, 5), (12, 2)])
-@pytest.mark.parametrize("rule", ["signum", "nmgd", "muon", "adam"])
+@pytest.mark.parametrize("rule", ["signum", "nmgd", "muon", "adam", "nucgd", "muon_ns", "row, momentum"])
 def test_any_shape_is_covered(rule: str, k: int, d: int) -> None:
     """Fewer features than classes, one more class than features, two classes, one feature."""
     assert_each_step_near(problem(rule, gaussian(k, d, 3 * k), 20))
@@ -141,7 +152,7 @@ def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: s
     given = replace(given, initial={"weight": w})
     plain, ours = (simulate(replace(given, compile=wanted)).parameters[1]["weight"] for wanted in ("off", "auto"))
     size = torch.maximum((plain - w).abs(), 1e-16 * w.abs()).amax(dim=(1, 2), keepdim=True)
-    polar = RULES[rule][0] in ("muon", "spectral_gd")
+    polar = RULES[rule][0] in ("muon", "spectral_gd", "nucgd")
     # A gradient whose rows are far apart has singular values below round-off of the largest, and no known direction there.
     rounding = condition(given) if polar else torch.ones(RUNS, dtype=torch.float64)
     known = rounding < 1e6
@@ -233,8 +244,8 @@ def test_the_watch_and_the_finite_check_are_kept() -> None:
     [
         {"loss": LOSSES.get("pair_logistic")()},
         {"schedule": SCHEDULES.get("loss_based")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
-        {"optimizer": OPTIMIZERS.get("nucgd")()},
-        {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("row")},
+        {"optimizer": OPTIMIZERS.get("muon_signum")()},
+        {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("lp", p=3.0)},
         {"data": Data(gaussian(5, 12, 23).x.float(), gaussian(5, 12, 23).y, 5)},
         {"data": Data(gaussian(5, 12, 23).x.clamp(min=0), gaussian(5, 12, 23).y, 5)},
     ],

@@ -22,7 +22,7 @@ typedef double vec __attribute__((vector_size(8 * LANES)));
 typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 
 enum { CROSS_ENTROPY, EXPONENTIAL };
-enum { SIGN, NORMALISED, GRADIENT, POLAR, ADAM };
+enum { SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ };
 enum { NO_MOMENTUM, AVERAGE, LOOK_AHEAD };
 
 #define TILE 32              /* samples whose features stay in the first cache between two uses */
@@ -33,11 +33,14 @@ enum { NO_MOMENTUM, AVERAGE, LOOK_AHEAD };
 #define LARGE 0x1p+100
 #define RANK_TOLERANCE 1e-12 /* norms/singular.py */
 #define SWEEPS 30
+#define NS_A 3.4445 /* optimizers/muon_ns.py: COEFFICIENTS */
+#define NS_B -4.7750
+#define NS_C 2.0315
 #define CONVERGED 1e-9       /* cosines that one more sweep of a quadratically convergent method takes below round-off */
 
 /* One group of LANES runs; implicit_bias/native/__init__.py has the same fields in the same order. */
 typedef struct {
-    int64_t n, k, d, loss, rule, momentum, bias_correction;
+    int64_t n, k, d, loss, rule, momentum, bias_correction, iterations;
     double log_n, smallest_row;
     const vec *x;               /* (n, d) */
     const mask *y;              /* (n): labels */
@@ -355,9 +358,9 @@ static inline void rotate(vec *a, vec *b, vec c, vec s, int64_t length)
     }
 }
 
-/* g (rows, columns), rows <= columns, becomes its truncated polar factor U_r V_r^T. One-sided Jacobi: rotations J make the rows of
+/* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T; g is overwritten. One-sided Jacobi: rotations J make the rows of
  * J g orthogonal, J g = S V^T, to high relative accuracy whatever the condition; then U V^T = J^T V^T. (Demmel and Veselic 1992.) */
-static void polar(vec *g, int64_t rows, int64_t columns, vec *rotation, vec *norm, vec *out)
+static void polar(vec *g, int64_t rows, int64_t columns, int top_pair_only, vec *rotation, vec *norm, vec *out)
 {
     for (int64_t a = 0; a < rows; a++)
         for (int64_t b = 0; b < rows; b++) rotation[a * rows + b] = all(a == b);
@@ -384,13 +387,15 @@ static void polar(vec *g, int64_t rows, int64_t columns, vec *rotation, vec *nor
             }
         going &= worst > CONVERGED * CONVERGED;
     }
-    vec top = all(0);
+    vec top = all(0), first = all(-1);
     for (int64_t a = 0; a < rows; a++) {
         norm[a] = root(dot(g + a * columns, g + a * columns, columns));
+        first = choose(norm[a] > top, all(a), first);
         top = larger(top, norm[a]);
     }
     for (int64_t a = 0; a < rows; a++) {
-        vec inverse = choose(norm[a] > RANK_TOLERANCE * top, 1 / choose(norm[a] > 0, norm[a], all(1)), all(0));
+        mask kept = top_pair_only ? first == (double)a : norm[a] > RANK_TOLERANCE * top;
+        vec inverse = choose(kept, 1 / choose(norm[a] > 0, norm[a], all(1)), all(0));
         for (int64_t j = 0; j < columns; j++) g[a * columns + j] *= inverse;
     }
     for (int64_t a = 0; a < rows; a++)
@@ -407,7 +412,7 @@ static void transpose(const vec *a, int64_t rows, int64_t columns, vec *b)
         for (int64_t j = 0; j < columns; j++) b[j * rows + i] = a[i * columns + j];
 }
 
-/* ahead (k, d) becomes the polar factor of itself, taken in the basis of vectors that sum to zero (models/linear.py:
+/* ahead (k, d) becomes the polar factor of itself, or its top pair, taken in the basis of vectors that sum to zero (models/linear.py:
  * zero_sum_basis, Helmert's: column r has r + 1 ones, then -(r + 1), over sqrt((r + 1)(r + 2))). */
 static void polar_in_row_space(const Group *p, Work *v)
 {
@@ -420,10 +425,10 @@ static void polar_in_row_space(const Group *p, Work *v)
         }
     }
     if (rows <= d) {
-        polar(v->reduced, rows, d, v->rotation, v->norm, v->factor);
+        polar(v->reduced, rows, d, p->rule == RANK_ONE, v->rotation, v->norm, v->factor);
     } else {
         transpose(v->reduced, rows, d, v->ahead);
-        polar(v->ahead, d, rows, v->rotation, v->norm, v->reduced);
+        polar(v->ahead, d, rows, p->rule == RANK_ONE, v->rotation, v->norm, v->reduced);
         transpose(v->reduced, d, rows, v->factor);
     }
     for (int64_t j = 0; j < d; j++) {
@@ -435,6 +440,37 @@ static void polar_in_row_space(const Group *p, Work *v)
             v->ahead[c * d + j] = sum - (double)c * before;
         }
     }
+}
+
+/* ahead (k, d) after p->iterations quintic Newton-Schulz steps. optimizers/muon_ns.py. */
+static void newton_schulz(const Group *p, Work *v)
+{
+    const int tall = p->k > p->d;
+    const int64_t rows = tall ? p->d : p->k, columns = tall ? p->k : p->d;
+    vec *x = v->ahead, *next = v->factor, *gram = v->rotation, *both = v->reduced;
+    if (tall) {
+        transpose(v->ahead, p->k, p->d, v->factor);
+        x = v->factor, next = v->ahead;
+    }
+    vec size = root(dot(x, x, rows * columns));
+    size = 1 / choose(size > 0, size, all(1));
+    for (int64_t e = 0; e < rows * columns; e++) x[e] *= size;
+    for (int64_t step = 0; step < p->iterations; step++) {
+        for (int64_t a = 0; a < rows; a++)
+            for (int64_t b = 0; b <= a; b++)
+                gram[a * rows + b] = gram[b * rows + a] = dot(x + a * columns, x + b * columns, columns);
+        product(rows, rows, 0, rows, gram, rows, gram, rows, 1, both, rows);
+        for (int64_t e = 0; e < rows * rows; e++) both[e] = NS_B * gram[e] + NS_C * both[e];
+        product(rows, columns, 0, rows, both, rows, x, columns, 1, next, columns);
+        for (int64_t e = 0; e < rows * columns; e++) next[e] += NS_A * x[e];
+        vec *swap = x;
+        x = next, next = swap;
+    }
+    if (tall) {
+        transpose(x, rows, columns, next);
+        x = next;
+    }
+    if (x != v->ahead) memcpy(v->ahead, x, rows * columns * sizeof(vec));
 }
 
 /* 1 - beta^t, in every lane. */
@@ -483,7 +519,35 @@ static void descend(const Group *p, Work *v, const vec *from, const vec *from_lo
         for (int64_t e = 0; e < entries; e++) p->w[e] -= size * v->ahead[e];
         break;
     }
+    case COORDINATE: {
+        plain(p, from, from_log, v->ahead);
+        vec top = all(0), first = all(-1);
+        for (int64_t e = 0; e < entries; e++) {
+            mask higher = magnitude(v->ahead[e]) > top;
+            first = choose(higher, all(e), first);
+            top = larger(top, magnitude(v->ahead[e]));
+        }
+        for (int64_t e = 0; e < entries; e++)
+            p->w[e] -= choose(first == (double)e, choose(from[e] < 0, -eta, eta), all(0));
+        break;
+    }
+    case ROWS:
+        for (int64_t c = 0; c < p->k; c++) {
+            vec top = row_top(p, from, c), *row = v->ahead + c * p->d;
+            vec inverse = 1 / choose(top > 0, top, all(1));
+            for (int64_t j = 0; j < p->d; j++) row[j] = from[c * p->d + j] * inverse;
+            vec size = root(dot(row, row, p->d));
+            size = eta / choose(size > 0, size, all(1));
+            for (int64_t j = 0; j < p->d; j++) p->w[c * p->d + j] -= size * row[j];
+        }
+        break;
+    case NEWTON_SCHULZ:
+        plain(p, from, from_log, v->ahead);
+        newton_schulz(p, v);
+        for (int64_t e = 0; e < entries; e++) p->w[e] -= eta * v->ahead[e];
+        break;
     case POLAR:
+    case RANK_ONE:
         plain(p, from, from_log, v->ahead);
         polar_in_row_space(p, v);
         for (int64_t e = 0; e < entries; e++) p->w[e] -= eta * v->ahead[e];

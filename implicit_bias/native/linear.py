@@ -1,9 +1,9 @@
 """Many steps of many runs of a linear model in one call: linear.c behind tensors.
 
-The steps are those of :mod:`implicit_bias.stepping` to round-off (one step to 1e-11), for dense float64 data on a CPU, losses
-cross_entropy and exponential, schedules power and constant, and steepest descent in linf, l2 and, in the row space, the spectral
-norm, with and without momentum, unnormalised in l2, and Adam. A run's numbers do not depend on its batch, on the number of
-threads, nor on how its steps are shared out over calls.
+The steps are those of :mod:`implicit_bias.stepping` to round-off (one step to 1e-11). Covered are dense float64 data on a CPU,
+the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm
+and, in the row space, the spectral and the nuclear norm, with and without momentum, unnormalised in l2, Muon by Newton-Schulz,
+and Adam. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from implicit_bias.models.linear import LinearObjective
 from implicit_bias.native.library import library
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
+from implicit_bias.norms.l1 import L1
+from implicit_bias.norms.l2 import L2
+from implicit_bias.norms.linf import Linf
+from implicit_bias.norms.nuclear import Nuclear
+from implicit_bias.norms.row import Row
+from implicit_bias.norms.spectral import Spectral
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT, Adam
 from implicit_bias.optimizers.descent import (
@@ -32,8 +38,10 @@ from implicit_bias.optimizers.descent import (
     NormalisedDescent,
     NormalisedMomentumDescent,
     SteepestDescent,
+    WithMomentum,
 )
 from implicit_bias.optimizers.momentum_gd import MomentumGD
+from implicit_bias.optimizers.muon_ns import MuonNS
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule
 
@@ -41,7 +49,8 @@ SOURCE = Path(__file__).with_name("linear.c")
 
 # The enumerations of linear.c.
 LOSSES: dict[type[Loss], int] = {CrossEntropy: 0, Exponential: 1}
-SIGN, NORMALISED, GRADIENT, POLAR, ADAM = range(5)
+SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(9)
+DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
 NO_MOMENTUM, AVERAGE, LOOK_AHEAD = range(3)
 
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
@@ -63,11 +72,12 @@ class Rule:
     beta2: Any = 0.0
     eps: Any = 0.0
     bias_correction: bool = False
+    iterations: int = 0
 
 
 class _Group(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("n", "k", "d", "loss", "rule", "momentum", "bias_correction")),
+        *((name, ctypes.c_int64) for name in ("n", "k", "d", "loss", "rule", "momentum", "bias_correction", "iterations")),
         *((name, ctypes.c_double) for name in ("log_n", "smallest_row")),
         *((name, ctypes.c_void_p) for name in ("x", "y", "w", "m", "m_log", "r", "r_log", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "work")),
@@ -81,11 +91,15 @@ def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
         assert isinstance(optimizer, Adam)
         beta1, beta2 = optimizer.beta1, optimizer.beta2
         return Rule(ADAM, AVERAGE, beta1, 1 - beta1, beta2, optimizer.eps, optimizer.bias_correction)
+    if update is MuonNS.update:
+        assert isinstance(optimizer, MuonNS)
+        kind = NEWTON_SCHULZ
     if kind is not None and update is NormalisedDescent.update:
         return Rule(kind)
-    if kind is not None and update is NormalisedMomentumDescent.update:
-        assert isinstance(optimizer, NormalisedMomentumDescent)
-        return Rule(kind, LOOK_AHEAD if optimizer.nesterov else AVERAGE, optimizer.beta, 1 - optimizer.beta)
+    if kind is not None and update in (NormalisedMomentumDescent.update, MuonNS.update):
+        assert isinstance(optimizer, WithMomentum)
+        momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
+        return Rule(kind, momentum, optimizer.beta, 1 - optimizer.beta, iterations=getattr(optimizer, "ns_steps", 0))
     if kind == NORMALISED and update is SteepestDescent.update:
         return Rule(GRADIENT)
     if kind == NORMALISED and update is MomentumGD.update:
@@ -97,10 +111,12 @@ def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
 
 def _kind(geometry: ParameterNorm) -> int | None:
     if isinstance(geometry, WholeVector):
-        return {"linf": SIGN, "l2": NORMALISED}.get(geometry.norm.name)
-    if isinstance(geometry, SingleBlock) and isinstance(geometry.norm, InRowSpace) and geometry.norm.norm.name == "spectral":
-        return POLAR
-    return None
+        return {Linf: SIGN, L2: NORMALISED, L1: COORDINATE}.get(type(geometry.norm))
+    if not isinstance(geometry, SingleBlock):
+        return None
+    if isinstance(geometry.norm, InRowSpace):
+        return {Spectral: POLAR, Nuclear: RANK_ONE}.get(type(geometry.norm.norm))
+    return ROWS if isinstance(geometry.norm, Row) else None
 
 
 def linear_steps(
@@ -222,7 +238,8 @@ class LinearSteps:
         parts = {"x": self._x, "y": self._y, "w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
         return _Group(
             n=self._n, k=self._k, d=self._d, loss=self._loss, rule=self._rule.kind, momentum=self._rule.momentum,
-            bias_correction=self._rule.bias_correction, log_n=math.log(self._n), smallest_row=self._smallest_row,
+            bias_correction=self._rule.bias_correction, iterations=self._rule.iterations,
+            log_n=math.log(self._n), smallest_row=self._smallest_row,
             certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (parts | self._numbers).items()},
         )  # fmt: skip
@@ -262,8 +279,8 @@ class LinearSteps:
     def _steps_of_a_call(self) -> int:
         n, k, d = self._n, self._k, self._d
         small, large = sorted((k, d))
-        work = (
-            2 * n * k * d + EXPONENTIAL_COST * n * k + (DECOMPOSITION_COST * small**2 * large if self._rule.kind == POLAR else 0)
-        )
+        work = 2 * n * k * d + EXPONENTIAL_COST * n * k
+        if self._rule.kind in DECOMPOSED:
+            work += DECOMPOSITION_COST * small**2 * large
         rounds = -(-self._groups // len(self._work))
         return max(1, min(MOST_STEPS, int(CALL_SECONDS * RATE / (work * rounds))))
