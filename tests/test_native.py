@@ -117,9 +117,7 @@ def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "optimizer", ["signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam", "row_gd"]
-)
+@pytest.mark.parametrize("optimizer", WHOLE_RUNS)
 def test_whole_runs_agree(optimizer: str) -> None:
     """To 1e-9 over 300 steps; Adam and Muon, which amplify round-off, over 100. Certificates too."""
     steps = 100 if optimizer in ("adam", "muon") else 300
