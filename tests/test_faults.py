@@ -26,7 +26,7 @@ from implicit_bias.configuration import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.run import main
-from implicit_bias.sweep import Outcome, checkpoints, execute, memory
+from implicit_bias.sweep import Outcome, checkpoints, execute, fitting, memory
 from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint, interrupted
 from implicit_bias.sweep.plan import Cell, batches
 
@@ -429,7 +429,7 @@ def test_the_measured_peak_is_what_a_computation_holds() -> None:
 def test_gradients_and_jacobian_products_are_measured_too(tmp_path: Path) -> None:
     config = cells(tmp_path, "model=mlp", "model.width=40", "optimizer=gd", "schedule.lr=0.1")[0]
     cell = Cell(0, config, make_dataset(config["dataset"]).load(), tmp_path)
-    one, two, four = (module._measured_bytes([cell] * runs) for runs in (1, 2, 4))
+    one, two, four = (fitting._measured_bytes([cell] * runs) for runs in (1, 2, 4))
     assert two - one == pytest.approx((four - two) / 2, rel=0.1)
     assert one > 8 * 40 * 9
 
@@ -437,14 +437,14 @@ def test_gradients_and_jacobian_products_are_measured_too(tmp_path: Path) -> Non
 def test_batches_are_cut_to_the_memory_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = cells(tmp_path, "seed=range(20)", "steps=60")
     known = [Cell(i, c, make_dataset(c["dataset"]).load(), tmp_path / str(i)) for i, c in enumerate(configs)]
-    assert module.fitting(known) == 20
-    one, two = (module._measured_bytes(known[:runs]) for runs in (1, 2))
+    assert fitting.fitting(known) == 20
+    one, two = (fitting._measured_bytes(known[:runs]) for runs in (1, 2))
     for runs in (1, 5, 12):
-        monkeypatch.setattr(module, "available", lambda _, n=runs: int((one + (n - 0.5) * (two - one)) / memory.SHARE))
-        assert module.fitting(known) == runs
-        assert max(len(batch) for batch in batches(known, (), module.fitting)) <= runs
-    monkeypatch.setattr(module, "available", lambda _: 1)
-    assert module.fitting(known) == 1
+        monkeypatch.setattr(fitting, "available", lambda _, n=runs: int((one + (n - 0.5) * (two - one)) / memory.SHARE))
+        assert fitting.fitting(known) == runs
+        assert max(len(batch) for batch in batches(known, (), fitting.fitting)) <= runs
+    monkeypatch.setattr(fitting, "available", lambda _: 1)
+    assert fitting.fitting(known) == 1
 
 
 def test_free_memory_is_the_least_that_anything_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,7 +515,7 @@ import resource, sys
 import torch
 import importlib
 from implicit_bias.run import main
-module = importlib.import_module("implicit_bias.sweep.execute")
+module = importlib.import_module("implicit_bias.sweep.fitting")
 module.available = lambda device: None  # do not cut beforehand
 torch.zeros(10) @ torch.zeros(10)
 with open("/proc/self/status") as status:

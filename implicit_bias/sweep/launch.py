@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from implicit_bias.processors import available_processors, worker_devices, worker_threads
-from implicit_bias.sweep.execute import Outcome, Progress, Silent, execute, fitting, interrupted_batches, prepared
+from implicit_bias.sweep.execute import execute, interrupted_batches
+from implicit_bias.sweep.fitting import fitting
+from implicit_bias.sweep.loading import prepared
 from implicit_bias.sweep.local import run_local
+from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, Config, batches
 from implicit_bias.sweep.tasks import Ledger, Task, spread, stamp
 
