@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
+from implicit_bias.stopping import stop
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -297,19 +298,18 @@ def _stacked(tables: Sequence[tuple[Cell, pd.DataFrame | None]]) -> pd.DataFrame
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that nothing is left half-written."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
+    """Let SIGTERM end the work as Ctrl-C does: nothing is left half-written, and a batch that is computed leaves a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: stop(Terminated(), number))}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, as by nohup, or the caller's
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, _: stop(KeyboardInterrupt(), number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -15,6 +15,7 @@ from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.errors import NotSeparable
 from implicit_bias.models import MODELS
 from implicit_bias.records import ReferenceCache, note, write_run
+from implicit_bias.stopping import after_steps
 from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
 from implicit_bias.sweep.faults import io_failure, isolated
 from implicit_bias.sweep.fitting import fitting
@@ -78,7 +79,8 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
     outcomes = {index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
     if going:
         progress.status(described(batch[0].config, len(going)))
-        computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
+        with after_steps():
+            computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
         outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
     return [outcomes[cell.index] for cell in batch]
 

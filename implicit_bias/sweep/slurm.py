@@ -31,6 +31,7 @@ import implicit_bias
 from implicit_bias.errors import BadInput
 from implicit_bias.processors import worker_threads
 from implicit_bias.records import atomic_write_text, process_is_alive
+from implicit_bias.stopping import stop
 from implicit_bias.sweep.tasks import Ledger, Task
 from implicit_bias.sweep.worker import Event, Stopped, perform
 
@@ -44,6 +45,8 @@ OWNER = "owner.json"
 LOOK_EVERY, ASK_EVERY, REPORT_EVERY = 0.5, 3.0, 2.0
 SIGNAL_BEFORE = 90
 GONE_FOR = 3.0
+# Seconds that a step may take to its end when a job is told to stop; after a SIGTERM Slurm kills it, by default, in 30.
+PATIENCE = 10.0
 # States of a job that will run, runs, or is about to be gone from the list.
 ALIVE = (
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "SIGNALING",
@@ -68,6 +71,10 @@ class Job:
     journal: Path
     read: int = 0
     gone: float | None = None
+
+
+class TimeIsUp(Stopped):
+    """Slurm's signal before the end of a job's time."""
 
 
 class BatchJob:
@@ -159,22 +166,26 @@ def run_file(path: Path) -> None:
             journal.write(json.dumps(event) + "\n")
             journal.flush()
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            raise Stopped
+        def terminated(number: int, frame: FrameType | None) -> None:
+            stop(Stopped(), number, PATIENCE)
 
         def time_is_up(number: int, frame: FrameType | None) -> None:
-            try:
-                if callable(by_submitit):
-                    by_submitit(number, frame)
-            except Exception as error:  # an ordinary error would be taken for the cell's
-                emit({"event": "given up", "reason": " ".join(str(error).split())})
-                raise Stopped from None
+            stop(TimeIsUp(), number, PATIENCE)
 
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, terminated)
         signal.signal(signal.SIGUSR2, time_is_up)
         journal.write("\n")  # the last line of a job that was killed may have no end
         emit({"event": "begin", "host": socket.gethostname(), "pid": os.getpid()})
-        perform(task, emit, REPORT_EVERY)
+        try:
+            perform(task, emit, REPORT_EVERY)
+        except TimeIsUp:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent by Slurm when it requeues
+            try:
+                if callable(by_submitit):
+                    by_submitit(signal.SIGUSR2, None)
+            except Exception as error:  # requeued too often
+                emit({"event": "given up", "reason": " ".join(str(error).split())})
+            raise Stopped from None
         emit({"event": "end"})
 
 

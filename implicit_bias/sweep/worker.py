@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+from implicit_bias.stopping import stop
 from implicit_bias.sweep.execute import execute
 from implicit_bias.sweep.tasks import remaining
 
@@ -73,7 +74,7 @@ def main() -> int:
             stdout.write(json.dumps(event) + "\n")
             stdout.flush()
         except OSError:
-            raise Stopped from None
+            stop(Stopped())
 
     tasks: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     busy = threading.Event()
@@ -103,7 +104,7 @@ def _listen(tasks: SimpleQueue[dict[str, Any] | None], busy: threading.Event) ->
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped
+    stop(Stopped(), number)
 
 
 if __name__ == "__main__":
