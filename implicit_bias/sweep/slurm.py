@@ -40,11 +40,13 @@ DEFAULTS = {"timeout_min": 60, "gpus_per_job": 0, "cpus_per_job": 1, "array_para
 MAX_ARRAY_SIZE = 1001  # Slurm's own default, where it does not say
 JOBS = ".jobs"
 OWNER = "owner.json"
-# Seconds between two looks at the journals, between two questions to Slurm (shared by all its users), and between two lines of
-# progress in a journal; from Slurm's signal to the end of a job's time; and for a last line to arrive on a network file system.
-LOOK_EVERY, ASK_EVERY, REPORT_EVERY = 0.5, 3.0, 2.0
+# Seconds between two looks at the journals, and between two lines of progress in a journal; and from Slurm's signal to the end of
+# a job's time.
+LOOK_EVERY, REPORT_EVERY = 0.5, 2.0
 SIGNAL_BEFORE = 90
-GONE_FOR = 3.0
+#: Seconds between two questions to Slurm, which all its users share, and for a last line to arrive on a network file system; the
+#: variable is for a Slurm of one's own.
+ASK_EVERY, VARIABLE = 3.0, "IMPLICIT_BIAS_SLURM_SECONDS"
 # Seconds that a step may take to its end when a job is told to stop; after a SIGTERM Slurm kills it, by default, in 30.
 PATIENCE = 10.0
 # States of a job that will run, runs, or is about to be gone from the list.
@@ -131,6 +133,11 @@ def run_slurm(tasks: Iterable[Task], launcher: Mapping[str, Any], ledger: Ledger
         raise
     if not watch.lost:  # else its logs may say why
         _remove(folder)
+
+
+def ask_every() -> float:
+    """Seconds between two questions to Slurm."""
+    return float(os.environ.get(VARIABLE, ASK_EVERY))
 
 
 def array_sizes(jobs: int, largest: int) -> list[int]:
@@ -235,11 +242,11 @@ class _Watch:
         while self._jobs:
             for job in list(self._jobs):
                 self._read(job)
-            if time.monotonic() - asked >= ASK_EVERY:
+            if time.monotonic() - asked >= ask_every():
                 asked = time.monotonic()
                 self._ask()
             if self._jobs:
-                time.sleep(LOOK_EVERY)
+                time.sleep(min(LOOK_EVERY, ask_every()))
 
     def cancel(self) -> int:
         """Cancel what has not ended. Returns the number of jobs."""
@@ -314,7 +321,7 @@ class _Watch:
                     _output("scontrol", "update", f"JobId={job.id}", "StartTime=now")
             elif job.gone is None:
                 job.gone = time.monotonic()
-            elif time.monotonic() - job.gone >= GONE_FOR:
+            elif time.monotonic() - job.gone >= ask_every():
                 self._read(job)
                 if job in self._jobs:
                     self._vanished(job)
