@@ -30,6 +30,7 @@ SMALL = (
     "device=cpu",
     "compile=off",
     "log.norms=[]",
+    "progress=off",
 )
 #: So many steps that a test is over before they are.
 ENDLESS = 10_000_000

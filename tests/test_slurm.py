@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from implicit_bias.sweep import checkpoints
 from implicit_bias.sweep.slurm import INSTALL, VARIABLE, array_sizes, states
 
 SLURM = ["hydra.launcher.cluster=slurm", "hydra.launcher.partition=debug"]
-MAX_ARRAY_SIZE = 3
+MAX_ARRAY_SIZE = 2
 OFTEN = {checkpoints.VARIABLE: "0.05"}
 #: Set it to have a job really run out of its time: more than a minute, of which the machine computes all the time.
 TIME_LIMIT = "IMPLICIT_BIAS_TEST_TIME_LIMIT"
@@ -90,7 +89,7 @@ def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_in
     cluster: dict[str, str], slurm: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Told to stop, long before a first checkpoint is due, they write one at once."""
-    cells = ["steps=6000", "optimizer=signgd,ngd,muon,adam", "seed=range(4)"]
+    cells = ["steps=3000", "optimizer=signgd,ngd,muon", "seed=range(4)"]
     folder = tmp_path / "slurm"
     hit: dict[str, str] = {}
 
@@ -102,7 +101,7 @@ def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_in
         for how in ("killed", "out of time", "requeued"):
             name = soon(another, f"one to be {how}")
             hit[name] = how
-            assert len(slurm("squeue", "-h", "-r", "-o", "%i").split()) <= 4 + len(hit)
+            assert len(slurm("squeue", "-h", "-r", "-o", "%i").split()) <= 3 + len(hit)
             if how == "requeued":
                 slurm("scontrol", "requeue", job_of(folder, name))
             else:  # SIGUSR2, as Slurm does before a job's time is over
@@ -110,10 +109,10 @@ def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_in
         gone_on = soon(lambda: logs(folder).count("going on from step") == 2 and logs(folder), "both go on")
         ended = command.end(300)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "16 computed, 0 finished before, 0 failed" in ended.stdout
+    assert "12 computed, 0 finished before, 0 failed" in ended.stdout
     assert "Requeued job" in gone_on
     assert main(["-m", *SMALL, f"results_dir={tmp_path / 'inline'}", *cells]) == 0
-    assert len(tables(folder)) == 32
+    assert len(tables(folder)) == 24
     assert tables(folder) == tables(tmp_path / "inline")
     assert not (folder / "sweeps" / ".jobs").exists()
 
@@ -145,13 +144,13 @@ def test_a_job_that_ends_twice_is_given_up_with_a_reason(
 def test_after_the_parent_was_killed_or_interrupted_its_jobs_are_cancelled_and_the_same_command_goes_on(
     cluster: dict[str, str], slurm: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cells = ["steps=20,40000", "optimizer=signgd", "seed=1,2"]
+    cells = ["steps=20,12000", "optimizer=signgd", "seed=1,2"]
     with sweep(tmp_path, cluster, *cells) as command:
         soon(lambda: computing(tmp_path) and len(tables(tmp_path)) == 4, "the short batch is done, the long one computes")
         command.kill()
     before = inodes(tmp_path)
     orphans = set(slurm("squeue", "-h", "-r", "-o", "%i").split())
-    assert len(orphans) == 1
+    assert orphans
     with sweep(tmp_path, cluster, *cells) as command:
         soon(lambda: "going on from step" in logs(tmp_path) and computing(tmp_path), "the long batch is gone on with")
         assert not orphans & set(slurm("squeue", "-h", "-r", "-o", "%i").split())
@@ -173,22 +172,20 @@ def test_after_the_parent_was_killed_or_interrupted_its_jobs_are_cancelled_and_t
 @real_slurm
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get(TIME_LIMIT), reason=f"takes minutes; {TIME_LIMIT}=1 runs it")
-def test_a_job_past_its_real_time_limit_is_requeued_and_continues(
-    cluster: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cells = ["steps=600000", "optimizer=signgd", "seed=1,2"]
-    folder = tmp_path / "slurm"
-    said = ""
-    with sweep(folder, cluster, *cells, "hydra.launcher.timeout_min=1") as command:
-        while command.running():
-            said = logs(folder) or said
-            time.sleep(0.2)
-        ended = command.end()
-    assert (ended.returncode, ended.stderr) == (0, "")
+def test_a_job_past_its_real_time_limit_is_requeued_and_continues(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Slurm looks at limits every half minute, and sends its signal up to a minute early."""
+    arguments = [f"steps={ENDLESS}", "optimizer=signgd", "seed=1,2", "hydra.launcher.timeout_min=1"]
+    with sweep(tmp_path, cluster, *arguments) as command:
+        soon(lambda: "going on from step" in logs(tmp_path) and computing(tmp_path), "it continues", 240)
+        said, events = logs(tmp_path), journals(tmp_path)["batch-0.jsonl"]
+        command.send(signal.SIGINT)
+        assert command.end(60).returncode == 130
     assert "Job has timed out" in said
-    assert "signgd, 2 runs: going on from step" in said
-    assert main(["-m", *SMALL, f"results_dir={tmp_path / 'inline'}", *cells]) == 0
-    assert tables(folder) == tables(tmp_path / "inline")
+    first, second = (i for i, event in enumerate(events) if event["event"] == "begin")
+    shares = [
+        [event["share"] for event in part if event["event"] == "advance"] for part in (events[first:second], events[second:])
+    ]
+    assert 0 < max(shares[0]) <= min(shares[1])
 
 
 @real_slurm

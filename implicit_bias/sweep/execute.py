@@ -30,7 +30,7 @@ from implicit_bias.sweep.tables import summary_table, trajectory_table
 THREADED_ELEMENTS = 2**16
 
 
-def execute(cells: Sequence[Config], *, command: str, progress: Progress | None = None) -> list[Outcome]:
+def execute(cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1) -> list[Outcome]:
     """Compute every cell that has no finished run folder, in batches, and write each one's folder.
 
     A cell that cannot be computed (unusable data file, classes that cannot be separated, divergence) fails alone; the
@@ -40,6 +40,7 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
         cells: Resolved, checked configurations.
         command: What the user typed, for the provenance.
         progress: Told of every stage.
+        sharing: So many processes share the memory there is.
 
     Returns:
         One outcome a cell, in order.
@@ -53,7 +54,7 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
         else:
             outcomes[found[0]] = found[1]
     watcher.cells(len(cells) - len(ready), len(cells))
-    plan = batches(ready, interrupted_batches(ready), fitting)
+    plan = batches(ready, interrupted_batches(ready), partial(fitting, sharing=sharing))
     total = sum(batch[0].config["steps"] for batch in plan)
     done = 0
     for batch in plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,10 +23,15 @@ EASILY = 0.1
 MEASURED_STEPS, MEASURED_ITERATIONS, MEASURED_RUNS = 2, 30, 1
 
 
-def fitting(cells: Sequence[Cell]) -> int:
-    """How many of these runs, of one batch in kind, the memory holds at once: all, or what a measurement of a few steps says."""
-    free = available(device_of(cells[0].config))
-    if free is None or len(cells) <= 1 + MEASURED_RUNS or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
+def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
+    """How many of these runs, of one batch in kind, the memory holds at once: all, or what a measurement of a few steps says.
+
+    Args:
+        sharing: So many processes share the memory, and each counts on its part.
+    """
+    there = available(device_of(cells[0].config))
+    free = math.inf if there is None else there / sharing
+    if len(cells) <= 1 + MEASURED_RUNS or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
         return len(cells)
     try:
         one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + MEASURED_RUNS))

@@ -298,6 +298,8 @@ class _Watch:
     def _hear(self, job: Job, event: Mapping[str, Any]) -> None:
         if event["event"] == "advance":
             self._ledger.advance(job.task, event["share"], event["ratio"])
+        elif event["event"] == "warning":
+            self._ledger.warn(event["text"])
         elif event["event"] == "cell":
             self._ledger.report(job.task, event)
         elif event["event"] == "end":

@@ -1,8 +1,8 @@
 """A process that computes batches for another one: ``python -m implicit_bias.sweep.worker``.
 
-Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio) and
-``status`` (text) while a task is computed; ``cell`` (place, status, error, kind) for each of its cells; ``end``. The process
-ends when stdin does. If that happens in the middle of a task its parent is gone, and it stops at once.
+Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio), ``status`` and
+``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind) for each of its cells; ``end``. The process
+ends when stdin does. If that happens in the middle of a task its parent is gone: it writes a checkpoint, and stops.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+from implicit_bias.records import warnings_told
 from implicit_bias.stopping import stop
 from implicit_bias.sweep.execute import execute
 from implicit_bias.sweep.tasks import remaining
@@ -59,7 +60,8 @@ class Reporter:
 
 def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
     """Compute a task that :meth:`implicit_bias.sweep.tasks.Ledger.message` made; every event but ``end`` is emitted."""
-    outcomes = execute(remaining(task), command=task["command"], progress=Reporter(emit, every))
+    with warnings_told(lambda line: emit({"event": "warning", "text": line})):
+        outcomes = execute(remaining(task), command=task["command"], progress=Reporter(emit, every), sharing=task["sharing"])
     for place, outcome in enumerate(outcomes):
         emit({"event": "cell", "place": place, "status": outcome.status, "error": outcome.error, "kind": outcome.error_kind})
 
