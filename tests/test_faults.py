@@ -6,6 +6,7 @@ snapshots of the engine, bit for bit (test_engine.py).
 """
 
 import errno
+import json
 import os
 import re
 import signal
@@ -51,6 +52,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     with np.load(folder / "final.npz") as file:
         found.update({name: file[name].tobytes() for name in file.files})
     return found
+
+
+def provenance(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.directory is not None
+    story: dict[str, Any] = json.loads((outcome.directory / "provenance.json").read_text())
+    return story
 
 
 def cells(results: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -459,6 +466,9 @@ def test_batches_are_cut_to_the_memory_there_is(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(fitting, "available", lambda _, n=runs: int((one + (n - 0.5) * (two - one)) / memory.SHARE))
         assert fitting.fitting(known) == runs
         assert max(len(batch) for batch in batches(known, (), fitting.fitting)) <= runs
+    assert [fitting.fitting(known, sharing) for sharing in (1, 2, 4)] == [12, 6, 3]
+    outcomes = execute(configs[:6], command="test", sharing=4)
+    assert [provenance(outcome)["batch_runs"] for outcome in outcomes] == [3] * 6
     monkeypatch.setattr(fitting, "available", lambda _: 1)
     assert fitting.fitting(known) == 1
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -143,6 +144,30 @@ def test_more_failures_than_a_screen_holds_go_to_a_file(
     assert len(file.read_text().splitlines()) == 600
 
 
+def test_the_command_that_computes_a_failed_cell_again_has_all_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed: list[dict[str, Any]] = []
+
+    def fail(cells: Sequence[dict[str, Any]], **others: Any) -> list[Outcome]:
+        failed.extend(cells)
+        return [Outcome(config, None, "failed", "broken", "internal") for config in cells]
+
+    monkeypatch.setattr("implicit_bias.sweep.execute", fail)
+    given = [
+        "seed=1,2",
+        "log.norms=[linf, lp3]",
+        f"results_dir={tmp_path / 'with blank'}",
+        "optimizer=nsd",
+        "norm=lp",
+        "norm.p=4",
+    ]
+    assert main(["-m", *given, "name=a", "device=cpu", "force=true", "progress=off", "compile=off"]) == 1
+    hints = [line for line in capsys.readouterr().err.splitlines() if "python -m" in line]
+    again = [compose(shlex.split(hint)[3:])[0].config for hint in hints]
+    assert again == failed and len(again) == 2
+
+
 # --- real processes --------------------------------------------------------------------------------------------------
 
 
@@ -162,7 +187,9 @@ class Watcher(Silent):
 
 
 @pytest.mark.slow
-def test_workers_compute_what_one_process_computes_and_failures_stay_alone(tmp_path: Path) -> None:
+def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     def cells(folder: Path) -> list[dict[str, Any]]:
         lost = ["dataset.noise=50", "dataset.samples_per_class=40", "reference=certified", "log.norms=[l2]", "optimizer=ngd"]
         return [
@@ -188,7 +215,14 @@ def test_workers_compute_what_one_process_computes_and_failures_stay_alone(tmp_p
     assert watcher.done[-1] == 13
     assert all(steps <= total for steps, total in watcher.steps)
     good = [config for config, outcome in zip(cells(tmp_path / "b"), local, strict=True) if outcome.status == "done"]
-    assert [o.status for o in launch(good, local_launcher(2), command="test")] == ["skipped"] * 11
+    assert local[3].directory is not None
+    (local[3].directory / "trajectory.csv").write_text("edited")
+    capfd.readouterr()
+    again = launch(good, local_launcher(2), command="test")
+    assert [o.status for o in again] == [*["skipped"] * 3, "done", *["skipped"] * 7]
+    (line,) = capfd.readouterr().err.splitlines()  # and not another of the worker's
+    assert line.endswith("trajectory.csv was changed; the run is computed again")
+    assert tables(tmp_path / "a") == tables(tmp_path / "b")
 
 
 # A worker of the standard library alone, which starts in no time; it dies of the cell with seed 2.
@@ -204,6 +238,23 @@ for line in sys.stdin:
     cell = {{"event": "cell", "place": 0, "status": "failed", "error": "as told", "kind": "internal"}}
     print(json.dumps(cell), json.dumps({{"event": "end"}}), sep="\\n", flush=True)
 """
+
+
+WARNING = """
+import json, sys
+print(json.dumps({"event": "ready"}), flush=True)
+for line in sys.stdin:
+    cell = {"event": "cell", "place": 0, "status": "failed", "error": "as told", "kind": "internal"}
+    for event in ({"event": "warning", "text": "damaged"}, cell, {"event": "end"}):
+        print(json.dumps(event), flush=True)
+"""
+
+
+def test_what_several_workers_warn_of_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = prepared(tmp_path, "steps=10", "seed=1,2")
+    ledger = Ledger([None] * 2, {cell.index: None for cell in cells}, Silent(), lambda *a: None)
+    run_local([Task(i, [cell]) for i, cell in enumerate(cells)], [{}, {}], ledger, "test", (sys.executable, "-c", WARNING))
+    assert capsys.readouterr().err == "warning: damaged\n"
 
 
 def pooled(folder: Path, script: str, *overrides: str) -> list[Outcome | None]:
