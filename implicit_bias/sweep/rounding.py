@@ -20,7 +20,8 @@ def own_margin_in_double(config: Config, directory: Path) -> float | None:
         parameters = read_parameters(directory)
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
-    double = {**config, "precision": "float64", "start_scale": 1.0, "compile": "off"}
+    schedule = {**config["schedule"], "lr": 1.0}  # no step is made
+    double = {**config, "precision": "float64", "start_scale": 1.0, "compile": "off", "schedule": schedule}
     cell = Cell(0, double, make_dataset(config["dataset"]).load(), directory, parameters)
     problem = replace(build_problem([cell], [{}]), steps=0, certificate_iterations=0, kkt_products=0, weights="none")
     trajectory = simulate(replace(problem, levels=0, stop_log_loss=-math.inf))
