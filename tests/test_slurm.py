@@ -152,8 +152,8 @@ def test_after_the_parent_was_killed_or_interrupted_its_jobs_are_cancelled_and_t
         soon(lambda: computing(tmp_path) and len(tables(tmp_path)) == 4, "the short batch is done, the long one computes")
         command.kill()
     before = inodes(tmp_path)
+    soon(lambda: len(slurm("squeue", "-h", "-r").splitlines()) == 1, "the short job is gone, the long one is an orphan")
     orphans = set(slurm("squeue", "-h", "-r", "-o", "%i").split())
-    assert orphans
     with sweep(tmp_path, cluster, *cells) as command:
         soon(lambda: "going on from step" in logs(tmp_path) and computing(tmp_path), "the long batch is gone on with")
         assert not orphans & set(slurm("squeue", "-h", "-r", "-o", "%i").split())
