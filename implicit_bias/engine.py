@@ -52,7 +52,7 @@ class Problem:
         model, loss, optimizer, schedule: As registered; numeric fields of the optimizer may be tensors (R, 1, 1), of the
         schedule (R,). data: Training sets, (R, n, d) or (1, n, d).
         initial: Initial parameters, one tensor (R, p, q) a block.
-        steps: Updates to make.
+        steps: Updates to make; 0: the initial point is measured.
         measured: The norms to log, by label; the optimizer's own is among them.
         norm: The norm of the general methods (nsd, nmd, sd); None for the others.
         optima: References by label; norms without one have empty columns.

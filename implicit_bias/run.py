@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
+from implicit_bias.stopping import stop
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
     """The table of what was computed, or was there already, and where the files are."""
-    from implicit_bias.terminal import SWEEP_LEGEND, print_table, results_table, sweep_table
+    from implicit_bias.terminal import SWEEP_LEGEND, precision_notes, print_table, results_table, sweep_table
 
     good = [(cell.swept, outcome.summary) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
     if not good:
@@ -214,10 +215,12 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
         from implicit_bias.sweep.result import write_sweep_table
 
         table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].config["results_dir"])
-        print_table(sweep_table(good), [SWEEP_LEGEND, counts, *folders, f"table of the sweep: {table}"])
+        rounding = precision_notes(cells[0].config["precision"]) if len({c.config["precision"] for c in cells}) == 1 else []
+        print_table(sweep_table(good), [SWEEP_LEGEND, *rounding, counts, *folders, f"table of the sweep: {table}"])
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
-        print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *before, *folders])
+        rounding = _rounding(cells[0], outcomes[0])
+        print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *rounding, *before, *folders])
 
 
 def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
@@ -230,6 +233,17 @@ def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
 
     keys = dict(cell.config["model"])
     return network_notes(summary, MODELS.get(keys.pop("name"))(**keys).homogeneous)
+
+
+def _rounding(cell: Cell, outcome: Outcome) -> list[str]:
+    """What single precision cost a run."""
+    from implicit_bias.terminal import precision_notes
+
+    if cell.config["precision"] == "float64" or outcome.directory is None:
+        return []
+    from implicit_bias.sweep.rounding import own_margin_in_double
+
+    return precision_notes(cell.config["precision"], outcome.summary, own_margin_in_double(cell.config, outcome.directory))
 
 
 def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:
@@ -297,19 +311,18 @@ def _stacked(tables: Sequence[tuple[Cell, pd.DataFrame | None]]) -> pd.DataFrame
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that nothing is left half-written."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
+    """Let SIGTERM end the work as Ctrl-C does: nothing is left half-written, and a batch that is computed leaves a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: stop(Terminated(), number))}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, as by nohup, or the caller's
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, _: stop(KeyboardInterrupt(), number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -31,10 +32,14 @@ SWEEP_LEGEND = (
 # Own-norm alignment below which a network's steps were too large for statements about flows: with rates 6 to 17 times too large
 # an independent reproduction met .53 and less, with small ones .78 and more.
 LOW_ALIGNMENT = 0.6
+# Seconds between two lines of progress where there is no bar, at least; and the part of the time that has passed.
+LINE_EVERY, LINE_SHARE = 10.0, 0.1
+# Of float32.
+ROUNDING_UNIT = 2.0**-24
 
 
 class Progress:
-    """A bar on stderr with rate, time left and the ratio in the optimizer's own norm; nothing where stderr is no terminal.
+    """A bar on stderr with rate, time left and the ratio in the optimizer's own norm; without a terminal, lines now and then.
 
     Used as a context manager; it is a :class:`implicit_bias.sweep.Progress`.
     """
@@ -50,6 +55,7 @@ class Progress:
             TextColumn("{task.fields[ratio]}"),
         )
         visible = enabled and sys.stderr.isatty()
+        self._lines = ProgressLines() if enabled and not visible else None
         self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
         self._task = self._bar.add_task("starting", total=None, ratio="", cells="")
 
@@ -63,16 +69,68 @@ class Progress:
     def status(self, text: str) -> None:
         """Say what is being done."""
         self._bar.update(self._task, description=text)
+        if self._lines:
+            self._lines.status(text)
 
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
         """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
         ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
         self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
+        if self._lines:
+            self._lines.advance(steps, total)
 
     def cells(self, done: int, total: int) -> None:
         """``done`` of the sweep's ``total`` cells have come to their end; a single run has no use for it."""
         if total > 1:
-            self._bar.update(self._task, cells=f"{done:,} of {total:,} cells")
+            text = f"{done:,} of {total:,} cells"
+            self._bar.update(self._task, cells=text)
+            if self._lines:
+                self._lines.cells = text
+
+
+class ProgressLines:
+    """Progress as plain lines on stderr, for log files: none in the first seconds, and the rarer the longer it takes.
+
+    Attributes:
+        cells: How many cells are done, in words.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cells = ""
+        self._clock = clock
+        self._began = self._said = clock()
+        self._text = "starting"
+        self._steps = self._total = 0
+        self._first: tuple[float, int] | None = None
+
+    def status(self, text: str) -> None:
+        """Remember what is being done."""
+        self._text = text
+        self._say()
+
+    def advance(self, steps: int, total: int) -> None:
+        """``steps`` of ``total`` are made."""
+        self._first = self._first or (self._clock(), steps)
+        self._steps, self._total = steps, total
+        self._say()
+
+    def _say(self) -> None:
+        now = self._clock()
+        if now - self._said < max(LINE_EVERY, LINE_SHARE * (now - self._began)):
+            return
+        self._said = now
+        parts = [self._text, self.cells]
+        if self._total:
+            parts.append(f"{self._steps / self._total:.0%} of the steps")
+            parts.append(self._left(now))
+        print(f"{_time(now - self._began)}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+
+    def _left(self, now: float) -> str:
+        """The time left at the pace since the first step that was seen: a run may have begun at a checkpoint."""
+        since, first = self._first or (now, self._steps)
+        if self._steps <= first or now <= since:
+            return ""
+        return f"about {_time((self._total - self._steps) * (now - since) / (self._steps - first))} left"
 
 
 class _Rate(ProgressColumn):
@@ -137,6 +195,29 @@ def network_notes(summary: pd.DataFrame, homogeneous: bool) -> list[str]:
             " try a smaller schedule.lr"
         )
     return notes
+
+
+def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_double: float | None = None) -> list[str]:
+    """What float32 costs. A gap of g is known to g rounding units, and the weights of a gradient are exponentials of gaps.
+
+    Args:
+        precision: ``float64``, of which there is nothing to say, or ``float32``.
+        summary: Of a single run.
+        in_double: The margin in the own norm of its last parameters, computed in float64.
+    """
+    if precision != "float32":
+        return []
+    depth = f"{ROUNDING_UNIT:.0e} times the log loss, so that below e^{-1 / ROUNDING_UNIT:,.0f} no digit is right"
+    if summary is None or not in_double:
+        return [
+            f"float32: margins and the intervals proven for them have about 6 digits; gradients are off by up to about {depth}"
+        ]
+    own = summary[summary["own"]].iloc[0]
+    error = max(abs(own["margin"] / in_double - 1), ROUNDING_UNIT)
+    return [
+        f"float32: the {own['norm']} margin is off by {error:.0e} (float64, same parameters), proofs hold up to that;"
+        f" gradients by up to about {ROUNDING_UNIT * max(1.0, abs(own['log_loss'])):.0e} ({depth})"
+    ]
 
 
 def linear_notes(summary: pd.DataFrame) -> list[str]:
@@ -222,6 +303,13 @@ def _short(keys: Sequence[str]) -> list[str]:
     """Keys without their group where that leaves them different."""
     last = [key.rsplit(".", 1)[-1] for key in keys]
     return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
+
+
+def _time(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _text(value: Any) -> str:

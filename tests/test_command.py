@@ -1,6 +1,7 @@
 """The command and its Python twin: exit codes, one-line errors, tables, and what is imported when."""
 
 import io
+import itertools
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import COLUMNS
 from implicit_bias.run import Terminated, available_processors, limit_threads, main
 from implicit_bias.sweep import Outcome
+from implicit_bias.terminal import ProgressLines
 
 Config = dict[str, Any]
 NORMS = ("linf", "l1", "l2", "spectral", "nuclear")
@@ -621,3 +623,38 @@ def test_a_results_folder_that_cannot_be_made_is_noticed_before_anything_is_comp
     file.write_text("")
     assert main([f"results_dir={file / 'below'}", "steps=5"]) == 1
     assert one_line(capsys.readouterr().err).startswith(f"error: results_dir={file / 'below'}: ")
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    lines = ProgressLines(clock=lambda: now)
+    lines.cells = "1 of 4 cells"
+    lines.status("muon, 3 runs")
+    times = []
+    for second in range(1000):
+        now = float(second)
+        lines.advance(500 + second, 2500)
+        if capsys.readouterr().err:
+            times.append(second)
+    assert times[0] == 10 and min(b - a for a, b in itertools.pairwise(times)) >= 10 and len(times) < 50
+    now = 1200.0
+    lines.advance(1500, 2500)
+    assert capsys.readouterr().err == "20 min: muon, 3 runs, 1 of 4 cells, 60% of the steps, about 20 min left\n"
+
+
+def test_a_quick_run_without_a_terminal_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "reference=none", f"results_dir={tmp_path}", "progress=auto"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("model", [[], ["model=mlp", "model.width=5", "model.frozen=[layer2]", "schedule.lr=0.1"]])
+def test_single_precision_says_what_it_costs(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*SMALL, *model, "reference=none", f"results_dir={tmp_path}", "log.norms=[linf]"]
+    assert main([*arguments, "precision=float32"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("float32"))
+    error, gradient = map(float, re.findall(r"by (?:up to about )?(\d+e-\d+)", line))
+    assert 2**-24 * 0.9 <= error < 1e-4 and 2**-24 * 0.9 <= gradient < 1e-4
+    assert main(["-m", *arguments, "precision=float32", "seed=1,2"]) == 0
+    assert "\nfloat32: margins" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "float32" not in capsys.readouterr().out

@@ -20,7 +20,7 @@ from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.reference import improve_weights, solve_certified
 from implicit_bias.schedules import SCHEDULES, auto_lr
 from implicit_bias.stepping import COMPILERS, REPAID_STEPS, step_of
-from implicit_bias.sweep.execute import CERTIFICATE_ITERATIONS
+from implicit_bias.sweep.problem import CERTIFICATE_ITERATIONS
 
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")
 

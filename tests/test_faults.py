@@ -6,6 +6,7 @@ snapshots of the engine, bit for bit (test_engine.py).
 """
 
 import errno
+import json
 import os
 import re
 import signal
@@ -20,13 +21,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import Command, checkpoint_files, finish, inodes, soon
 
 from implicit_bias import records
 from implicit_bias.configuration import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.run import main
-from implicit_bias.sweep import Outcome, checkpoints, execute, memory
+from implicit_bias.sweep import Outcome, checkpoints, execute, fitting, memory
 from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint, interrupted
 from implicit_bias.sweep.plan import Cell, batches
 
@@ -37,31 +39,7 @@ FILES = ("trajectory.csv", "summary.csv", "final.npz", "config.yaml")
 Arguments = Sequence[str]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "implicit_bias.run", *arguments]
-
-
-def often() -> dict[str, str]:
-    return {**os.environ, VARIABLE: "0.05", "OMP_NUM_THREADS": "1"}
-
-
-def finish(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=often(), timeout=300)
-
-
-def killed(results: Path, when: Callable[[], bool], *arguments: str) -> None:
-    """Start the command, and kill it -9 as soon as ``when``."""
-    line = command(*arguments, f"results_dir={results}")
-    with subprocess.Popen(line, env=often(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not when() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert process.poll() is None, "it was to be killed in the middle"
-        process.send_signal(signal.SIGKILL)
-
-
-def checkpoint_files(results: Path) -> list[Path]:
-    return sorted((results / "cache" / "checkpoints").glob("*.pt"))
+OFTEN = {VARIABLE: "0.05"}
 
 
 def folders(results: Path) -> dict[str, Path]:
@@ -76,6 +54,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
+def provenance(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.directory is not None
+    story: dict[str, Any] = json.loads((outcome.directory / "provenance.json").read_text())
+    return story
+
+
 def cells(results: Path, *arguments: str) -> list[dict[str, Any]]:
     return [cell.config for cell in compose([*SMALL, f"results_dir={results}", *arguments], multirun=True)]
 
@@ -87,35 +71,75 @@ def compute(results: Path, *arguments: str) -> list[Outcome]:
 # --- killed, and the same command again ------------------------------------------------------------------------------
 
 
-LONG = [*SMALL, "optimizer=muon", "steps=2500", "log.points=100", "log.weights=all", "log.kkt_iters=1"]
+LONG = [*SMALL, "optimizer=muon", "steps=2000", "log.points=100", "log.weights=all", "log.kkt_iters=1"]
+STARTED = "TEST_STARTED"
 
 
-def test_a_run_killed_in_the_middle_goes_on_from_its_checkpoint_and_gives_the_same_bytes(tmp_path: Path) -> None:
-    results, other = tmp_path / "killed", tmp_path / "undisturbed"
-    killed(results, lambda: bool(checkpoint_files(results)), *LONG)
+def announce() -> None:
+    """In a command: make a file as soon as hundred steps are made."""
+    simulate = module.simulate
+
+    def announced(problem: Problem, watch: Any, keep: Any, resume: Any) -> Trajectory:
+        def keeping(step: int, snapshot: Any) -> None:
+            if step == 100:
+                Path(os.environ[STARTED]).touch()
+            keep(step, snapshot)
+
+        return simulate(problem, watch, keeping, resume)
+
+    module.simulate = announced  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
+    """Name and contents of the run folder of LONG."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    assert main([*LONG, f"results_dir={results}"]) == 0
+    ((name, folder),) = folders(results).items()
+    return name, contents(folder)
+
+
+@pytest.mark.xdist_group("stopped")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint_and_gives_the_same_bytes(
+    tmp_path: Path,
+    number: int,
+    code: int,
+    undisturbed: tuple[str, dict[str, bytes]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Killed it goes on from the last checkpoint; told to stop, long before the first is due, it writes one at once."""
+    results, started = tmp_path / "results", tmp_path / "started"
+    told = number != signal.SIGKILL
+    environment = {STARTED: str(started), **({} if told else OFTEN)}
+    with Command(*LONG, f"results_dir={results}", environment=environment, before=announce) as command:
+        soon(started.exists if told else lambda: checkpoint_files(results), "it is in the middle")
+        command.send(number)
+        ended = command.end(60)
+    assert ended.returncode == code
+    assert ended.stderr.count("\n") == told
     assert not (results / "runs").exists()
-    again = finish(*LONG, f"results_dir={results}")
-    assert again.returncode == 0
-    (step,) = re.findall(r"^muon: going on from step (\d+)$", again.stderr, re.MULTILINE)
-    assert 0 < int(step) < 2500
-    assert len(again.stderr.splitlines()) == 1
+    assert len(checkpoint_files(results)) == 1
+    capsys.readouterr()
+    assert main([*LONG, f"results_dir={results}"]) == 0
+    again = capsys.readouterr().err
+    (step,) = re.findall(r"^muon: going on from step (\d+)$", again, re.MULTILINE)
+    assert (100 if told else 1) <= int(step) < 2000
+    assert len(again.splitlines()) == 1
     assert checkpoint_files(results) == []
-    undisturbed = finish(*LONG, f"results_dir={other}")
-    assert undisturbed.stderr == ""
-    ((name, mine),), ((other_name, theirs),) = folders(results).items(), folders(other).items()
-    assert name == other_name
-    assert contents(mine) == contents(theirs)
+    ((name, mine),) = folders(results).items()
+    assert (name, contents(mine)) == undisturbed
 
 
-SWEEP = ["-m", *SMALL, "optimizer=signgd,muon", "seed=1,2,3", "steps=2500", "log.kkt_iters=1"]
+SWEEP = ["-m", *SMALL, "optimizer=signgd,muon", "seed=1,2,3", "steps=2000", "log.kkt_iters=1"]
 
 
 def test_a_sweep_killed_in_its_second_batch_keeps_the_first_and_goes_on(tmp_path: Path) -> None:
     results, other = tmp_path / "killed", tmp_path / "undisturbed"
-    killed(
-        results, lambda: (results / "runs").exists() and len(folders(results)) >= 3 and bool(checkpoint_files(results)), *SWEEP
-    )
-    before = {name: path.stat() for name, path in folders(results).items()}
+    with Command(*SWEEP, f"results_dir={results}", environment=OFTEN) as command:
+        soon(lambda: len(inodes(results)) >= 3 and checkpoint_files(results), "the second batch is computed")
+        command.kill()
+    before = inodes(results)
     assert len(before) == 3
     again = finish(*SWEEP, f"results_dir={results}")
     assert again.returncode == 0
@@ -123,13 +147,11 @@ def test_a_sweep_killed_in_its_second_batch_keeps_the_first_and_goes_on(tmp_path
     assert "3 computed, 3 finished before, 0 failed" in again.stdout
     after = folders(results)
     assert len(after) == 6
-    for name, status in before.items():
-        now = after[name].stat()
-        assert (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+    assert before.items() <= inodes(results).items()
     (table,) = results.glob("sweeps/*/table.csv")
     rows = pd.read_csv(table)
     assert len(rows) == len(rows.drop_duplicates(["optimizer", "seed", "norm"])) == 3 * 2 + 3 * 3
-    assert finish(*SWEEP, f"results_dir={other}").returncode == 0
+    assert main([*SWEEP, f"results_dir={other}"]) == 0
     for name, path in folders(other).items():
         assert contents(after[name]) == contents(path)
 
@@ -429,7 +451,7 @@ def test_the_measured_peak_is_what_a_computation_holds() -> None:
 def test_gradients_and_jacobian_products_are_measured_too(tmp_path: Path) -> None:
     config = cells(tmp_path, "model=mlp", "model.width=40", "optimizer=gd", "schedule.lr=0.1")[0]
     cell = Cell(0, config, make_dataset(config["dataset"]).load(), tmp_path)
-    one, two, four = (module._measured_bytes([cell] * runs) for runs in (1, 2, 4))
+    one, two, four = (fitting._measured_bytes([cell] * runs) for runs in (1, 2, 4))
     assert two - one == pytest.approx((four - two) / 2, rel=0.1)
     assert one > 8 * 40 * 9
 
@@ -437,14 +459,18 @@ def test_gradients_and_jacobian_products_are_measured_too(tmp_path: Path) -> Non
 def test_batches_are_cut_to_the_memory_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = cells(tmp_path, "seed=range(20)", "steps=60")
     known = [Cell(i, c, make_dataset(c["dataset"]).load(), tmp_path / str(i)) for i, c in enumerate(configs)]
-    assert module.fitting(known) == 20
-    one, two = (module._measured_bytes(known[:runs]) for runs in (1, 2))
+    assert fitting.fitting(known) == 20
+    one, two = (fitting._measured_bytes(known[:runs]) for runs in (1, 2))
+    monkeypatch.setattr(fitting, "_measured_bytes", lambda cells: {1: one, 2: two}[len(cells)])
     for runs in (1, 5, 12):
-        monkeypatch.setattr(module, "available", lambda _, n=runs: int((one + (n - 0.5) * (two - one)) / memory.SHARE))
-        assert module.fitting(known) == runs
-        assert max(len(batch) for batch in batches(known, (), module.fitting)) <= runs
-    monkeypatch.setattr(module, "available", lambda _: 1)
-    assert module.fitting(known) == 1
+        monkeypatch.setattr(fitting, "available", lambda _, n=runs: int((one + (n - 0.5) * (two - one)) / memory.SHARE))
+        assert fitting.fitting(known) == runs
+        assert max(len(batch) for batch in batches(known, (), fitting.fitting)) <= runs
+    assert [fitting.fitting(known, sharing) for sharing in (1, 2, 4)] == [12, 6, 3]
+    outcomes = execute(configs[:6], command="test", sharing=4)
+    assert [provenance(outcome)["batch_runs"] for outcome in outcomes] == [3] * 6
+    monkeypatch.setattr(fitting, "available", lambda _: 1)
+    assert fitting.fitting(known) == 1
 
 
 def test_free_memory_is_the_least_that_anything_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,29 +536,24 @@ def test_a_single_run_that_does_not_fit_says_so(tmp_path: Path, monkeypatch: pyt
         assert outcome.error.startswith("device=cpu: out of memory, a single run of this size does not fit")
 
 
-LIMITED = """
-import resource, sys
-import torch
-import importlib
-from implicit_bias.run import main
-module = importlib.import_module("implicit_bias.sweep.execute")
-module.available = lambda device: None  # do not cut beforehand
-torch.zeros(10) @ torch.zeros(10)
-with open("/proc/self/status") as status:
-    used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmSize:"))
-resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.exit(main(sys.argv[2:]))
-"""
+def limit_memory() -> None:
+    """In a command: leave 400 MB, and let nothing be cut beforehand."""
+    import resource
+
+    fitting.available = lambda device: None  # type: ignore[attr-defined]
+    _ = torch.zeros(10) @ torch.zeros(10)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmSize:"))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20, resource.RLIM_INFINITY))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
 def test_a_batch_that_really_runs_out_of_memory_is_halved(tmp_path: Path) -> None:
-    # A run holds 80 MB of parameters and as much again for the gradient and the step; eight do not fit into 1.5 GB.
-    arguments = ["-m", *SMALL[:3], "progress=off", "dataset.dim=2000", "model=mlp", "model.width=2000", "optimizer=signgd"]
+    # A run holds 8 MB of parameters, and several times as much for gradient, step and records; eight do not fit into 400 MB.
+    arguments = ["-m", *SMALL[:3], "progress=off", "dataset.dim=1000", "model=mlp", "model.width=1000", "optimizer=signgd"]
     arguments += ["log.norms=[linf]", "log.kkt_iters=0", "schedule.lr=0.01", "steps=1", "log.weights=none", "seed=range(8)"]
     arguments = [a for a in arguments if a != "dataset.dim=6"]
-    script = [sys.executable, "-c", LIMITED, str(3 * 2**29), *arguments, f"results_dir={tmp_path}"]
-    answer = subprocess.run(script, capture_output=True, text=True, env=often(), timeout=300)
+    answer = finish(*arguments, f"results_dir={tmp_path}", before=limit_memory)
     assert answer.returncode == 0, answer.stderr
     assert "out of memory; computed as" in answer.stderr
     assert len(folders(tmp_path)) == 8

@@ -2,43 +2,30 @@
 
 import json
 import os
+import shlex
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import soon
+from commands import SMALL, Command, checkpoint_files, gone, inodes, soon, tables, workers
 
-import implicit_bias
 from implicit_bias.configuration import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.errors import BadInput
 from implicit_bias.processors import worker_devices, worker_threads
 from implicit_bias.run import main
 from implicit_bias.sweep import Outcome, Silent, execute
+from implicit_bias.sweep.checkpoints import VARIABLE
 from implicit_bias.sweep.launch import launch, local_launcher
 from implicit_bias.sweep.local import next_task, run_local
 from implicit_bias.sweep.plan import Cell, batches
 from implicit_bias.sweep.tasks import Ledger, Task, remaining, spread, stamp
 
-SMALL = [
-    "dataset.num_classes=4",
-    "dataset.dim=8",
-    "dataset.samples_per_class=10",
-    "dataset.noise=0.5",
-    "reference=none",
-    "device=cpu",
-    "compile=off",
-    "log.norms=[]",
-]
 LOCAL = ["hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
-# So long that a test is over before it.
-ENDLESS = 10_000_000
-WORKER = "implicit_bias.sweep.worker"
 
 
 def configs(folder: Path, *overrides: str) -> list[dict[str, Any]]:
@@ -48,39 +35,6 @@ def configs(folder: Path, *overrides: str) -> list[dict[str, Any]]:
 def prepared(folder: Path, *overrides: str) -> list[Cell]:
     found = configs(folder, *overrides)
     return [Cell(i, c, make_dataset(c["dataset"]).load(), folder / "runs" / str(i)) for i, c in enumerate(found)]
-
-
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "implicit_bias.run", "-m", f"results_dir={folder}", *SMALL, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(implicit_bias.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def workers(parent: int) -> list[int]:
-    """The worker processes of a parent."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            ppid = int(status.read_text().rpartition(")")[2].split()[1])
-            if ppid == parent and WORKER in (status.parent / "cmdline").read_text():
-                found.append(int(status.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def gone(pids: Sequence[int]) -> bool:
-    return not any(Path(f"/proc/{pid}/stat").exists() for pid in pids)
-
-
-def inodes(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and time of every finished run."""
-    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("runs/[!.]*")}
-
-
-def tables(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in sorted(folder.glob("runs/*/*")) if path.name in ("trajectory.csv", "summary.csv")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 # --- pure functions --------------------------------------------------------------------------------------------------
@@ -190,6 +144,30 @@ def test_more_failures_than_a_screen_holds_go_to_a_file(
     assert len(file.read_text().splitlines()) == 600
 
 
+def test_the_command_that_computes_a_failed_cell_again_has_all_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed: list[dict[str, Any]] = []
+
+    def fail(cells: Sequence[dict[str, Any]], **others: Any) -> list[Outcome]:
+        failed.extend(cells)
+        return [Outcome(config, None, "failed", "broken", "internal") for config in cells]
+
+    monkeypatch.setattr("implicit_bias.sweep.execute", fail)
+    given = [
+        "seed=1,2",
+        "log.norms=[linf, lp3]",
+        f"results_dir={tmp_path / 'with blank'}",
+        "optimizer=nsd",
+        "norm=lp",
+        "norm.p=4",
+    ]
+    assert main(["-m", *given, "name=a", "device=cpu", "force=true", "progress=off", "compile=off"]) == 1
+    hints = [line for line in capsys.readouterr().err.splitlines() if "python -m" in line]
+    again = [compose(shlex.split(hint)[3:])[0].config for hint in hints]
+    assert again == failed and len(again) == 2
+
+
 # --- real processes --------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +187,9 @@ class Watcher(Silent):
 
 
 @pytest.mark.slow
-def test_workers_compute_what_one_process_computes_and_failures_stay_alone(tmp_path: Path) -> None:
+def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     def cells(folder: Path) -> list[dict[str, Any]]:
         lost = ["dataset.noise=50", "dataset.samples_per_class=40", "reference=certified", "log.norms=[l2]", "optimizer=ngd"]
         return [
@@ -234,23 +214,47 @@ def test_workers_compute_what_one_process_computes_and_failures_stay_alone(tmp_p
     assert watcher.done == sorted(watcher.done)
     assert watcher.done[-1] == 13
     assert all(steps <= total for steps, total in watcher.steps)
-    again = launch(cells(tmp_path / "b"), local_launcher(2), command="test")
-    assert [o.status for o in again].count("skipped") == 11
+    good = [config for config, outcome in zip(cells(tmp_path / "b"), local, strict=True) if outcome.status == "done"]
+    assert local[3].directory is not None
+    (local[3].directory / "trajectory.csv").write_text("edited")
+    capfd.readouterr()
+    again = launch(good, local_launcher(2), command="test")
+    assert [o.status for o in again] == [*["skipped"] * 3, "done", *["skipped"] * 7]
+    (line,) = capfd.readouterr().err.splitlines()  # and not another of the worker's
+    assert line.endswith("trajectory.csv was changed; the run is computed again")
+    assert tables(tmp_path / "a") == tables(tmp_path / "b")
 
 
+# A worker of the standard library alone, which starts in no time; it dies of the cell with seed 2.
 GUILTY = """
-import os, signal, sys
-from implicit_bias.sweep import worker
-execute = worker.execute
-def deadly(cells, **others):
+import json, os, signal, sys
+print(json.dumps({{"event": "ready"}}), flush=True)
+for line in sys.stdin:
+    seeds = [cell["config"]["seed"] for cell in json.loads(line)["cells"]]
     with open({log!r}, "a") as log:
-        print(*(cell["seed"] for cell in cells), file=log)
-    if any(cell["seed"] == 2 for cell in cells):
+        print(*seeds, file=log)
+    if 2 in seeds:
         os.kill(os.getpid(), signal.SIGKILL)
-    return execute(cells, **others)
-worker.execute = deadly
-sys.exit(worker.main())
+    cell = {{"event": "cell", "place": 0, "status": "failed", "error": "as told", "kind": "internal"}}
+    print(json.dumps(cell), json.dumps({{"event": "end"}}), sep="\\n", flush=True)
 """
+
+
+WARNING = """
+import json, sys
+print(json.dumps({"event": "ready"}), flush=True)
+for line in sys.stdin:
+    cell = {"event": "cell", "place": 0, "status": "failed", "error": "as told", "kind": "internal"}
+    for event in ({"event": "warning", "text": "damaged"}, cell, {"event": "end"}):
+        print(json.dumps(event), flush=True)
+"""
+
+
+def test_what_several_workers_warn_of_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = prepared(tmp_path, "steps=10", "seed=1,2")
+    ledger = Ledger([None] * 2, {cell.index: None for cell in cells}, Silent(), lambda *a: None)
+    run_local([Task(i, [cell]) for i, cell in enumerate(cells)], [{}, {}], ledger, "test", (sys.executable, "-c", WARNING))
+    assert capsys.readouterr().err == "warning: damaged\n"
 
 
 def pooled(folder: Path, script: str, *overrides: str) -> list[Outcome | None]:
@@ -261,75 +265,97 @@ def pooled(folder: Path, script: str, *overrides: str) -> list[Outcome | None]:
     return ledger.outcomes
 
 
-@pytest.mark.slow
 def test_a_cell_that_kills_its_worker_fails_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
     found = pooled(tmp_path, GUILTY.format(log=str(log)), "steps=10", "seed=1,2,3")
-    assert [(o.status, o.error) for o in found if o is not None][1] == ("failed", "worker killed by signal 9")
-    # The directories of these cells are invented: what was computed lies elsewhere, and cannot be read from there.
+    assert [o.error for o in found if o is not None] == ["as told", "worker killed by signal 9", "as told"]
     assert log.read_text().split("\n") == ["1 2 3", "1 2 3", "1", "2", "3", ""]
 
 
-@pytest.mark.slow
 def test_workers_that_cannot_start_are_given_up(tmp_path: Path) -> None:
     found = pooled(tmp_path, "import sys; sys.exit(3)", "steps=10", "seed=1,2")
     assert [o.error for o in found if o is not None] == ["worker ended with exit code 3 before it could begin"] * 2
 
 
+def sweep(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Command:
+    return Command("-m", *SMALL, f"results_dir={folder}", *arguments, environment=environment)
+
+
+def inodes_after(folder: Path, *overrides: str) -> dict[Path, tuple[int, int]]:
+    """Compute cells in this process. Returns the inodes of all finished runs."""
+    execute(configs(folder, *overrides), command="test")
+    return inodes(folder)
+
+
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
-    with start(tmp_path, *LOCAL, "optimizer=signgd,ngd,gd", "steps=3000", "seed=range(4)") as process:
-        soon(lambda: inodes(tmp_path), "a batch is done")
-        before = inodes(tmp_path)
-        victim = workers(process.pid)[0]
-        os.kill(victim, signal.SIGKILL)
-        output, errors = process.communicate(timeout=200)
-    assert (process.returncode, errors) == (0, "")
-    assert "12 computed, 0 finished before, 0 failed" in output
+    with sweep(tmp_path, *LOCAL, "optimizer=signgd,ngd,gd", "steps=2000", "seed=range(4)") as command:
+        before = soon(lambda: inodes(tmp_path), "a batch is done")
+        os.kill(workers(command.pid)[0], signal.SIGKILL)
+        ended = command.end()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "12 computed, 0 finished before, 0 failed" in ended.stdout
     assert before.items() <= inodes(tmp_path).items()
 
 
+LONG = ["optimizer=signgd,ngd", "steps=3000", "seed=range(2)"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What LONG comes to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    execute(configs(folder, *LONG), command="test")
+    return tables(folder)
+
+
 @pytest.mark.slow
-def test_after_the_parent_was_killed_workers_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = [*LOCAL, "optimizer=signgd,ngd", "steps=100,8000", "seed=range(3)"]
-    with start(tmp_path, *command) as process:
-        soon(lambda: len(inodes(tmp_path)) >= 3, "a batch is done")
-        pids = workers(process.pid)
-        process.kill()
+@pytest.mark.xdist_group("undisturbed")
+@pytest.mark.parametrize(
+    ("number", "code", "processes"), [(signal.SIGKILL, -9, 2), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)]
+)
+def test_however_a_sweep_ends_its_workers_leave_a_checkpoint_and_the_same_command_goes_on(
+    tmp_path: Path,
+    number: int,
+    code: int,
+    processes: int,
+    undisturbed: dict[str, bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is left is then computed in this process, to the bytes of an undisturbed sweep."""
+    done = inodes_after(tmp_path, "optimizer=signgd", "steps=100", "seed=range(2)")
+    often = {VARIABLE: "0.05"}
+    again = [part.replace("steps=", "steps=100,") for part in LONG]
+    with sweep(tmp_path, LOCAL[0], f"hydra.launcher.workers={processes}", *again, environment=often) as command:
+        soon(lambda: checkpoint_files(tmp_path), "a long batch is computed")
+        pids = workers(command.pid)
+        assert len(pids) == processes
+        command.send(number)
+        ended = command.end(60)
     soon(lambda: gone(pids), "the workers stop", 15)
-    before = inodes(tmp_path)
-    assert 3 <= len(before) < 12
-    with start(tmp_path, *command) as process:
-        output, errors = process.communicate(timeout=200)
-    assert (process.returncode, errors) == (0, "")
-    assert f"{12 - len(before)} computed, {len(before)} finished before, 0 failed" in output
-    assert before.items() <= inodes(tmp_path).items()
-    assert len(inodes(tmp_path)) == 12
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_stops_the_workers_and_leaves_nothing_behind(tmp_path: Path, number: int, code: int) -> None:
-    with start(tmp_path, *LOCAL, "optimizer=signgd,ngd", f"steps=100,{ENDLESS}") as process:
-        soon(lambda: len(inodes(tmp_path)) == 2 or len(workers(process.pid)) == 2, "the workers compute")
-        pids = workers(process.pid)
-        time.sleep(3)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert errors == "interrupted; finished runs are kept, and the same command goes on from there\n"
-    assert gone(pids)
+    assert ended.returncode == code
+    said = "" if code < 0 else "interrupted; finished runs are kept, and the same command goes on from there\n"
+    assert ended.stderr == said
     assert not list(tmp_path.glob("runs/.*"))
+    before = inodes(tmp_path)
+    assert done.items() <= before.items()
+    interrupted = len(checkpoint_files(tmp_path))
+    assert 1 <= interrupted <= processes
+    assert main(["-m", *SMALL, f"results_dir={tmp_path}", *again]) == 0
+    output = capsys.readouterr()
+    assert output.err.count("going on from step") == len(output.err.splitlines()) == interrupted
+    assert f"{8 - len(before)} computed, {len(before)} finished before, 0 failed" in output.out
+    assert before.items() <= inodes(tmp_path).items()
+    assert undisturbed.items() <= tables(tmp_path).items()
 
 
 @pytest.mark.slow
 def test_two_identical_sweeps_at_once_are_both_complete(tmp_path: Path) -> None:
-    command = [*LOCAL, "optimizer=signgd,ngd", "steps=500", "seed=range(3)"]
-    with start(tmp_path, *command) as one, start(tmp_path, *command) as other:
-        results = [process.communicate(timeout=200) for process in (one, other)]
-    assert (one.returncode, other.returncode) == (0, 0)
-    assert [errors for _, errors in results] == ["", ""]
-    assert all("0 failed" in output for output, _ in results)
+    arguments = [LOCAL[0], "hydra.launcher.workers=1", "optimizer=signgd,ngd", "steps=500", "seed=range(3)"]
+    with sweep(tmp_path, *arguments) as one, sweep(tmp_path, *arguments) as other:
+        results = [command.end() for command in (one, other)]
+    assert [(ended.returncode, ended.stderr) for ended in results] == [(0, "")] * 2
+    assert all("0 failed" in ended.stdout for ended in results)
     assert len(inodes(tmp_path)) == 6
     assert not list(tmp_path.glob("runs/.*"))
 
@@ -346,8 +372,8 @@ def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_co
     monkeypatch.setattr("implicit_bias.figures.newton_schulz.STEPS", PerPreset(20, 20, 20))
     monkeypatch.setattr(FIGURES.get("adam_eps"), "sweeps", lambda self, preset: [diverging])
     folders = [tmp_path / "one", tmp_path / "two"]
-    for workers, folder in zip((1, 2), folders, strict=True):
-        arguments = ["preset=smoke", "only=newton_schulz,adam_eps", f"results_dir={folder}", f"workers={workers}"]
+    for processes, folder in zip((1, 2), folders, strict=True):
+        arguments = ["preset=smoke", "only=newton_schulz,adam_eps", f"results_dir={folder}", f"workers={processes}"]
         assert report.main(arguments) == 1
         errors = capsys.readouterr().err
         assert "error: adam_eps: a run failed: diverged" in errors

@@ -5,35 +5,29 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import private_slurm
 import pytest
-from waiting import soon
+from commands import ENDLESS, SMALL, Command, checkpoint_files, finish, inodes, soon, tables
 
-import implicit_bias
 from implicit_bias.run import main
-from implicit_bias.sweep.slurm import INSTALL, array_sizes, states
+from implicit_bias.sweep import checkpoints
+from implicit_bias.sweep.slurm import INSTALL, VARIABLE, array_sizes, states
 
-SWEEP = [
-    "dataset.num_classes=4",
-    "dataset.dim=8",
-    "dataset.samples_per_class=10",
-    "dataset.noise=0.5",
-    "reference=none",
-    "device=cpu",
-    "compile=off",
-    "log.norms=[]",
-]
 SLURM = ["hydra.launcher.cluster=slurm", "hydra.launcher.partition=debug"]
-MAX_ARRAY_SIZE = 3
+MAX_ARRAY_SIZE = 2
+OFTEN = {checkpoints.VARIABLE: "0.05"}
+#: Set it to have a job really run out of its time: more than a minute, of which the machine computes all the time.
+TIME_LIMIT = "IMPLICIT_BIAS_TEST_TIME_LIMIT"
+real_slurm = pytest.mark.xdist_group("slurm")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables under which commands use the tests' own Slurm."""
     missing = private_slurm.missing_programs()
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -41,20 +35,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     folder = tmp_path_factory.mktemp("slurm") / "cluster"
     folder.mkdir()
     try:
-        environment = private_slurm.start(folder, MAX_ARRAY_SIZE)
-        root = str(Path(implicit_bias.__file__).parents[1])
-        yield {**environment, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+        yield {"SLURM_CONF": private_slurm.start(folder, MAX_ARRAY_SIZE)["SLURM_CONF"], VARIABLE: "0.5"}
     finally:
         private_slurm.stop(folder)
 
 
-def start(environment: dict[str, str], folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "implicit_bias.run", "-m", f"results_dir={folder}", *SWEEP, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def slurm(cluster: dict[str, str]) -> Iterator[Callable[..., str]]:
+    """What a program of Slurm's prints. No job is left afterwards: a test that fails is not to take the others with it."""
+
+    def output(*command: str) -> str:
+        return subprocess.run(command, env={**os.environ, **cluster}, capture_output=True, text=True, timeout=60).stdout
+
+    yield output
+    output("scancel", "-u", str(os.getuid()))
+    soon(lambda: not output("squeue", "-h"), "all jobs are gone")
 
 
-def slurm(environment: dict[str, str], *command: str) -> str:
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
+def sweep(folder: Path, cluster: dict[str, str], *arguments: str) -> Command:
+    return Command("-m", *SMALL, f"results_dir={folder}", *arguments, *SLURM, environment=cluster)
 
 
 def journals(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -63,106 +62,138 @@ def journals(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {path.name: [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] for path in paths}
 
 
-def computing(folder: Path) -> list[tuple[str, int]]:
+def computing(folder: Path) -> dict[str, int]:
     """Journal and process of the jobs that are in the middle of their batch."""
-    found = []
+    found = {}
     for name, events in journals(folder).items():
-        kinds = [event["event"] for event in events]
+        begin = max((i for i, event in enumerate(events) if event["event"] == "begin"), default=0)
+        kinds = [event["event"] for event in events[begin:]]
         if "advance" in kinds and "cell" not in kinds:
-            found.append((name, next(event["pid"] for event in reversed(events) if event["event"] == "begin")))
+            found[name] = events[begin]["pid"]
     return found
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """What the runs of a results folder are, where and when they were computed left out."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.glob("runs/*/*"))
-        if path.name in ("trajectory.csv", "summary.csv")
-    }
+def logs(folder: Path) -> str:
+    """What jobs have printed."""
+    return "".join(path.read_text() for path in folder.glob("sweeps/.jobs/*/*_log.out"))
 
 
+def job_of(folder: Path, journal: str) -> str:
+    """The Slurm job that writes a journal."""
+    (path,) = folder.glob(f"sweeps/.jobs/*/{journal}")
+    jobs: dict[str, str] = json.loads((path.parent / "owner.json").read_text())["jobs"]
+    return next(job for job, batch in jobs.items() if Path(batch).stem == Path(journal).stem)
+
+
+@real_slurm
 @pytest.mark.slow
-def test_a_sweep_with_a_job_killed_and_one_requeued_is_complete_and_equal_to_inline(
-    cluster: dict[str, str], tmp_path: Path
+def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_inline(
+    cluster: dict[str, str], slurm: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cells = ["steps=2000", "optimizer=signgd,ngd,muon,adam", "seed=range(10)"]
-    inline = start(cluster, tmp_path / "inline", *cells)
-    assert inline.communicate(timeout=300)[1] == ""
+    """Told to stop, long before a first checkpoint is due, they write one at once."""
+    cells = ["steps=3000", "optimizer=signgd,ngd,muon", "seed=range(4)"]
     folder = tmp_path / "slurm"
-    with start(cluster, folder, *cells, *SLURM) as process:
-        first = soon(lambda: computing(folder), "a job computes")[0]
-        os.kill(first[1], signal.SIGKILL)
-        other = soon(lambda: [job for job in computing(folder) if job != first], "another job computes")[0]
-        assert len(slurm(cluster, "squeue", "-h", "-r", "-o", "%i").split()) <= 4
-        os.kill(other[1], signal.SIGUSR2)  # as Slurm does before a job's time is over
-        begun = soon(lambda: [e for e in journals(folder).get(other[0], []) if e["event"] == "begin"][1:], "it is requeued")
-        assert begun[0]["pid"] != other[1]
-        output, errors = process.communicate(timeout=300)
-    assert errors == ""
-    assert process.returncode == 0
-    assert "40 computed, 0 finished before, 0 failed" in output
-    assert len(files(folder)) == 80
-    assert files(folder) == files(tmp_path / "inline")
+    hit: dict[str, str] = {}
+
+    def another() -> str:
+        """The journal of a job that is computing and has not been hit yet."""
+        return next((name for name in computing(folder) if name not in hit), "")
+
+    with sweep(folder, cluster, *cells) as command:
+        for how in ("killed", "out of time", "requeued"):
+            name = soon(another, f"one to be {how}")
+            hit[name] = how
+            assert len(slurm("squeue", "-h", "-r", "-o", "%i").split()) <= 3 + len(hit)
+            if how == "requeued":
+                slurm("scontrol", "requeue", job_of(folder, name))
+            else:  # SIGUSR2, as Slurm does before a job's time is over
+                os.kill(computing(folder)[name], signal.SIGKILL if how == "killed" else signal.SIGUSR2)
+        gone_on = soon(lambda: logs(folder).count("going on from step") == 2 and logs(folder), "both go on")
+        ended = command.end(300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "12 computed, 0 finished before, 0 failed" in ended.stdout
+    assert "Requeued job" in gone_on
+    assert main(["-m", *SMALL, f"results_dir={tmp_path / 'inline'}", *cells]) == 0
+    assert len(tables(folder)) == 24
+    assert tables(folder) == tables(tmp_path / "inline")
     assert not (folder / "sweeps" / ".jobs").exists()
 
 
+@real_slurm
 @pytest.mark.slow
-def test_a_job_cancelled_twice_is_given_up_with_a_reason(cluster: dict[str, str], tmp_path: Path) -> None:
-    cells = ["steps=1000,10000000", "optimizer=signgd", "seed=1,2"]
-    with start(cluster, tmp_path, *cells, *SLURM) as process:
-        soon(lambda: len(files(tmp_path)) == 4, "the short job is done")
-        for job in (1, 2):
-            soon(lambda job=job: len(computing(tmp_path)) == job, "the long job computes")  # type: ignore[misc]
-            slurm(cluster, "scancel", *slurm(cluster, "squeue", "-h", "-r", "-o", "%i").split())
-        output, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "2 computed, 0 finished before, 2 failed" in output
-    assert errors.splitlines()[0] == "2 of 4 cells failed:"
-    assert errors.count("ended without a result (CANCELLED") == 2
-    assert errors.count("python -m implicit_bias.run results_dir=") == 2
-
-
-@pytest.mark.slow
-def test_ctrl_c_cancels_the_jobs_and_says_so(cluster: dict[str, str], tmp_path: Path) -> None:
-    with start(cluster, tmp_path, "steps=10000000", "optimizer=signgd", "seed=1,2", *SLURM) as process:
-        soon(lambda: computing(tmp_path), "the job computes")
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.splitlines()[0] == "cancelled 1 Slurm job"
-    soon(lambda: not slurm(cluster, "squeue", "-h"), "the job is gone")
-    assert list(tmp_path.glob("runs/*")) == []
-    assert not (tmp_path / "sweeps" / ".jobs").exists()
-
-
-@pytest.mark.slow
-def test_after_the_parent_was_killed_the_same_command_cancels_its_jobs_and_finishes(
-    cluster: dict[str, str], tmp_path: Path
+def test_a_job_that_ends_twice_is_given_up_with_a_reason(
+    cluster: dict[str, str], slurm: Callable[..., str], tmp_path: Path
 ) -> None:
-    cells = ["steps=20,40000", "optimizer=signgd", "seed=1,2", *SLURM]
-    with start(cluster, tmp_path, *cells) as process:
-        soon(lambda: computing(tmp_path) and len(files(tmp_path)) == 4, "the short batch is done, the long one computes")
-        process.kill()
-    before = {path: path.stat().st_ino for path in tmp_path.glob("runs/*")}
-    orphans = slurm(cluster, "squeue", "-h", "-r", "-o", "%i").split()
-    assert orphans
-    with start(cluster, tmp_path, *cells) as process:
-        output, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (0, "")
-    assert "2 computed, 2 finished before, 0 failed" in output
-    assert not set(orphans) & set(slurm(cluster, "squeue", "-h", "-r", "-o", "%i").split())
-    assert before.items() <= {path: path.stat().st_ino for path in tmp_path.glob("runs/*")}.items()
+    """Killed for the first time, it goes on from the last checkpoint."""
+    cells = [f"steps=1000,{ENDLESS}", "optimizer=signgd", "seed=1,2"]
+    with sweep(tmp_path, {**cluster, **OFTEN}, *cells) as command:
+        soon(lambda: len(tables(tmp_path)) == 4, "the short job is done")
+        soon(lambda: checkpoint_files(tmp_path), "the long job has a checkpoint")
+        long = soon(lambda: len(computing(tmp_path)) == 1 and computing(tmp_path), "only the long job computes")
+        (pid,) = long.values()
+        os.kill(pid, signal.SIGKILL)
+        soon(lambda: "going on from step" in logs(tmp_path) and len(computing(tmp_path)) == 2, "it is computed again")
+        slurm("scancel", *slurm("squeue", "-h", "-r", "-o", "%i").split())
+        ended = command.end(120)
+    assert ended.returncode == 1
+    assert "2 computed, 0 finished before, 2 failed" in ended.stdout
+    assert ended.stderr.splitlines()[0] == "2 of 4 cells failed:"
+    assert ended.stderr.count("ended without a result (CANCELLED") == 2
+    assert ended.stderr.count("python -m implicit_bias.run") == 2
+
+
+@real_slurm
+@pytest.mark.slow
+def test_after_the_parent_was_killed_or_interrupted_its_jobs_are_cancelled_and_the_same_command_goes_on(
+    cluster: dict[str, str], slurm: Callable[..., str], tmp_path: Path
+) -> None:
+    cells = [f"steps=20,{ENDLESS}", "optimizer=signgd", "seed=1,2"]
+    with sweep(tmp_path, cluster, *cells) as command:
+        soon(lambda: computing(tmp_path) and len(tables(tmp_path)) == 4, "the short batch is done, the long one computes")
+        command.kill()
+    before = inodes(tmp_path)
+    soon(lambda: len(slurm("squeue", "-h", "-r").splitlines()) == 1, "the short job is gone, the long one is an orphan")
+    orphans = set(slurm("squeue", "-h", "-r", "-o", "%i").split())
+    with sweep(tmp_path, cluster, *cells) as command:
+        soon(lambda: "going on from step" in logs(tmp_path) and computing(tmp_path), "the long batch is gone on with")
+        assert not orphans & set(slurm("squeue", "-h", "-r", "-o", "%i").split())
+        command.send(signal.SIGINT)
+        ended = command.end(60)
+    assert ended.returncode == 130
+    assert ended.stderr.splitlines()[0] == "cancelled 1 Slurm job"
+    soon(lambda: not slurm("squeue", "-h"), "the job is gone")
     assert not (tmp_path / "sweeps" / ".jobs").exists()
+    assert inodes(tmp_path) == before
+    assert len(checkpoint_files(tmp_path)) == 1
 
 
+@real_slurm
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get(TIME_LIMIT), reason=f"takes minutes; {TIME_LIMIT}=1 runs it")
+def test_a_job_past_its_real_time_limit_is_requeued_and_continues(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Slurm looks at limits every half minute, and sends its signal up to a minute early."""
+    arguments = [f"steps={ENDLESS}", "optimizer=signgd", "seed=1,2", "hydra.launcher.timeout_min=1"]
+    with sweep(tmp_path, cluster, *arguments) as command:
+        soon(lambda: "going on from step" in logs(tmp_path) and computing(tmp_path), "it continues", 240)
+        said, events = logs(tmp_path), journals(tmp_path)["batch-0.jsonl"]
+        command.send(signal.SIGINT)
+        assert command.end(60).returncode == 130
+    assert "Job has timed out" in said
+    first, second = (i for i, event in enumerate(events) if event["event"] == "begin")
+    shares = [
+        [event["share"] for event in part if event["event"] == "advance"] for part in (events[first:second], events[second:])
+    ]
+    assert 0 < max(shares[0]) <= min(shares[1])
+
+
+@real_slurm
 @pytest.mark.slow
 def test_what_slurm_refuses_is_one_line_and_exit_code_2(cluster: dict[str, str], tmp_path: Path) -> None:
-    with start(cluster, tmp_path, "steps=10", "hydra.launcher.cluster=slurm", "hydra.launcher.partition=nowhere") as process:
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert errors.count("\n") == 1
-    assert "the jobs are refused" in errors and "partition" in errors
+    nowhere = ["hydra.launcher.cluster=slurm", "hydra.launcher.partition=nowhere"]
+    ended = finish("-m", *SMALL, f"results_dir={tmp_path}", "steps=10", *nowhere, environment=cluster)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "the jobs are refused" in ended.stderr and "partition" in ended.stderr
     assert not (tmp_path / "sweeps").exists() or list((tmp_path / "sweeps").iterdir()) == []
 
 

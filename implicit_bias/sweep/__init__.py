@@ -1,5 +1,6 @@
 """Running many cells: planning batches, solving references, computing, writing."""
 
-from implicit_bias.sweep.execute import Outcome, Progress, Silent, execute
+from implicit_bias.sweep.execute import execute
+from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 
 __all__ = ["Outcome", "Progress", "Silent", "execute"]

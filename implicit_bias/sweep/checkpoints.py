@@ -27,6 +27,7 @@ import torch
 from implicit_bias import __version__
 from implicit_bias.engine import Snapshot
 from implicit_bias.records import atomic_write_bytes, remove_leftovers, warn
+from implicit_bias.stopping import reason_to_stop
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.
 INTERVAL, VARIABLE = 120.0, "IMPLICIT_BIAS_CHECKPOINT_SECONDS"
@@ -104,9 +105,14 @@ class Checkpoint:
         return None
 
     def keep(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
-        """Write the state after ``step`` steps if it is time to; for the engine. A disk that is full is one warning."""
+        """Write the state after ``step`` steps if it is time to; for the engine. A disk that is full is one warning.
+
+        Raises:
+            BaseException: what :func:`implicit_bias.stopping.stop` was given; the state is written before.
+        """
         before = time.monotonic()
-        if before < self._due:
+        reason = reason_to_stop()
+        if reason is None and before < self._due:
             return
         try:
             atomic_write_bytes(self.path, self._content(step, snapshot(), self.seconds + before - self._began))
@@ -114,6 +120,8 @@ class Checkpoint:
             if not self._warned:
                 warn(f"{self.path}: cannot be written ({error.strerror}); the computation goes on without a checkpoint")
             self._warned = True
+        if reason is not None:
+            raise reason
         now = time.monotonic()
         self._due = now + max(interval(), WRITING_SHARE * (now - before))
 

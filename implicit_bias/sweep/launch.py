@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from implicit_bias.processors import available_processors, worker_devices, worker_threads
-from implicit_bias.sweep.execute import Outcome, Progress, Silent, execute, fitting, interrupted_batches, prepared
+from implicit_bias.records import warnings_told
+from implicit_bias.sweep.execute import execute, interrupted_batches
+from implicit_bias.sweep.fitting import fitting
+from implicit_bias.sweep.loading import prepared
 from implicit_bias.sweep.local import run_local
+from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, Config, batches
 from implicit_bias.sweep.tasks import Ledger, Task, spread, stamp
 
@@ -49,17 +54,18 @@ def launch(
     ledger = Ledger([None] * len(cells), {}, watcher, tell)
     ready: list[Cell] = []
     watcher.status("looking for finished runs")
-    for found in prepared(cells):
-        if isinstance(found, Cell):
-            ready.append(found)
-            ledger.stamps[found.index] = stamp(found.directory)
-        else:
-            ledger.settle(*found)
-    ledger.work = sum(int(cell.config["steps"]) for cell in ready)
-    if ready:
-        watcher.status("starting")
-        compute = _on_slurm if launcher["cluster"] == "slurm" else _on_workers
-        compute(ready, launcher, ledger, command)
+    with warnings_told(ledger.warn):
+        for found in prepared(cells):
+            if isinstance(found, Cell):
+                ready.append(found)
+                ledger.stamps[found.index] = stamp(found.directory)
+            else:
+                ledger.settle(*found)
+        ledger.work = sum(int(cell.config["steps"]) for cell in ready)
+        if ready:
+            watcher.status("starting")
+            compute = _on_slurm if launcher["cluster"] == "slurm" else _on_workers
+            compute(ready, launcher, ledger, command)
     return [outcome for outcome in ledger.outcomes if outcome is not None]
 
 
@@ -74,7 +80,8 @@ def _on_workers(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledg
     workers = launcher["workers"] or len(devices) or cores
     threads = worker_threads(workers, cores, os.environ)
     environments = [{**threads, **device} for device in worker_devices(workers, devices)]
-    tasks = [Task(number, batch) for number, batch in enumerate(_planned(ready, workers))]
+    ledger.sharing = -(-workers // len(devices)) if devices else workers
+    tasks = [Task(number, batch) for number, batch in enumerate(_planned(ready, workers, ledger.sharing))]
     run_local(tasks, environments, ledger, command)
 
 
@@ -85,21 +92,15 @@ def _on_slurm(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledger
     run_slurm([Task(number, batch) for number, batch in enumerate(plan)], launcher, ledger, command)
 
 
-def _planned(ready: Sequence[Cell], workers: int) -> list[list[Cell]]:
-    """Batches for so many workers: those that were interrupted as they were, so that they go on from their checkpoints, and the
-    others shared out.
+def _planned(ready: Sequence[Cell], workers: int, sharing: int = 1) -> list[list[Cell]]:
+    """Batches for so many workers, of which ``sharing`` share a memory: those that were interrupted as they were, so that they go
+    on from their checkpoints, and the others shared out.
     """
     begun = interrupted_batches(ready)
-    plan = batches(ready, begun, lambda cells: _fitting_beside(cells, workers))
+    plan = batches(ready, begun, partial(fitting, sharing=sharing))
     names = set(map(tuple, begun))
     again = [batch for batch in plan if tuple(cell.directory.name for cell in batch) in names]
     return [*again, *spread([batch for batch in plan if batch not in again], workers)]
-
-
-def _fitting_beside(cells: Sequence[Cell], workers: int) -> int:
-    """How many of these runs the memory holds at once while other workers use it as well."""
-    alone = fitting(cells)
-    return alone if alone == len(cells) else max(1, alone // workers)
 
 
 def visible_devices() -> list[str]:

@@ -171,6 +171,8 @@ def _hear(worker: Worker, event: Mapping[str, Any], ledger: Ledger) -> None:
         ledger.advance(task, event["share"], event["ratio"])
     elif kind == "status":
         ledger.progress.status(event["text"])
+    elif kind == "warning":
+        ledger.warn(event["text"])
     elif kind == "cell":
         ledger.report(task, event)
     elif kind == "end":

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from implicit_bias.datasets import Dataset
-from implicit_bias.models import MODELS
+from implicit_bias.models import MODELS, Model
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import Registry, hyper_fields
@@ -118,6 +118,13 @@ def device_of(config: Config) -> torch.device:
     return torch.device(chosen)
 
 
+def model_of(config: Config) -> Model:
+    """The model that a configuration names."""
+    keys = dict(config["model"])
+    model: Model = MODELS.get(keys.pop("name"))(**keys)
+    return model
+
+
 def own_label(config: Config) -> str:
     """The label of the norm that the cell's optimizer works in."""
     keys = dict(config["optimizer"])
@@ -130,6 +137,18 @@ def norm_label(config: Config) -> str:
     if config["norm"] is None:
         return "l2"
     return make_norm(**config["norm"]).label
+
+
+def logged_labels(config: Config) -> list[str]:
+    """The norms to log: those asked for, and the optimizer's own."""
+    logged = [make_norm(label).label for label in config["log"]["norms"]]
+    return list(dict.fromkeys([*logged, own_label(config)]))
+
+
+def described(config: Config, runs: int) -> str:
+    """A batch in a few words: optimizer, norm where it is chosen, and the number of runs."""
+    norm = "" if config["norm"] is None else f" {norm_label(config)}"
+    return f"{config['optimizer']['name']}{norm}" + (f", {runs} runs" if runs > 1 else "")
 
 
 def _formed_again(group: Sequence[Cell], interrupted: Sequence[Sequence[str]]) -> list[list[Cell]]:

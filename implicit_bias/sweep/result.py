@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes
-from implicit_bias.sweep.execute import Outcome
+from implicit_bias.sweep.outcome import Outcome
 
 #: Behind the swept keys.
 COLUMNS = (

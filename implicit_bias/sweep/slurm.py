@@ -31,6 +31,7 @@ import implicit_bias
 from implicit_bias.errors import BadInput
 from implicit_bias.processors import worker_threads
 from implicit_bias.records import atomic_write_text, process_is_alive
+from implicit_bias.stopping import stop
 from implicit_bias.sweep.tasks import Ledger, Task
 from implicit_bias.sweep.worker import Event, Stopped, perform
 
@@ -39,11 +40,15 @@ DEFAULTS = {"timeout_min": 60, "gpus_per_job": 0, "cpus_per_job": 1, "array_para
 MAX_ARRAY_SIZE = 1001  # Slurm's own default, where it does not say
 JOBS = ".jobs"
 OWNER = "owner.json"
-# Seconds between two looks at the journals, between two questions to Slurm (shared by all its users), and between two lines of
-# progress in a journal; from Slurm's signal to the end of a job's time; and for a last line to arrive on a network file system.
-LOOK_EVERY, ASK_EVERY, REPORT_EVERY = 0.5, 3.0, 2.0
+# Seconds between two looks at the journals, and between two lines of progress in a journal; and from Slurm's signal to the end of
+# a job's time.
+LOOK_EVERY, REPORT_EVERY = 0.5, 2.0
 SIGNAL_BEFORE = 90
-GONE_FOR = 3.0
+#: Seconds between two questions to Slurm, which all its users share, and for a last line to arrive on a network file system; the
+#: variable is for a Slurm of one's own.
+ASK_EVERY, VARIABLE = 3.0, "IMPLICIT_BIAS_SLURM_SECONDS"
+# Seconds that a step may take to its end when a job is told to stop; after a SIGTERM Slurm kills it, by default, in 30.
+PATIENCE = 10.0
 # States of a job that will run, runs, or is about to be gone from the list.
 ALIVE = (
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "SIGNALING",
@@ -68,6 +73,10 @@ class Job:
     journal: Path
     read: int = 0
     gone: float | None = None
+
+
+class TimeIsUp(Stopped):
+    """Slurm's signal before the end of a job's time."""
 
 
 class BatchJob:
@@ -126,6 +135,11 @@ def run_slurm(tasks: Iterable[Task], launcher: Mapping[str, Any], ledger: Ledger
         _remove(folder)
 
 
+def ask_every() -> float:
+    """Seconds between two questions to Slurm."""
+    return float(os.environ.get(VARIABLE, ASK_EVERY))
+
+
 def array_sizes(jobs: int, largest: int) -> list[int]:
     """How many jobs each array has when none may have more than ``largest``: as equal as can be."""
     arrays = -(-jobs // largest)
@@ -159,22 +173,26 @@ def run_file(path: Path) -> None:
             journal.write(json.dumps(event) + "\n")
             journal.flush()
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            raise Stopped
+        def terminated(number: int, frame: FrameType | None) -> None:
+            stop(Stopped(), number, PATIENCE)
 
         def time_is_up(number: int, frame: FrameType | None) -> None:
-            try:
-                if callable(by_submitit):
-                    by_submitit(number, frame)
-            except Exception as error:  # an ordinary error would be taken for the cell's
-                emit({"event": "given up", "reason": " ".join(str(error).split())})
-                raise Stopped from None
+            stop(TimeIsUp(), number, PATIENCE)
 
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, terminated)
         signal.signal(signal.SIGUSR2, time_is_up)
         journal.write("\n")  # the last line of a job that was killed may have no end
         emit({"event": "begin", "host": socket.gethostname(), "pid": os.getpid()})
-        perform(task, emit, REPORT_EVERY)
+        try:
+            perform(task, emit, REPORT_EVERY)
+        except TimeIsUp:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent by Slurm when it requeues
+            try:
+                if callable(by_submitit):
+                    by_submitit(signal.SIGUSR2, None)
+            except Exception as error:  # requeued too often
+                emit({"event": "given up", "reason": " ".join(str(error).split())})
+            raise Stopped from None
         emit({"event": "end"})
 
 
@@ -224,11 +242,11 @@ class _Watch:
         while self._jobs:
             for job in list(self._jobs):
                 self._read(job)
-            if time.monotonic() - asked >= ASK_EVERY:
+            if time.monotonic() - asked >= ask_every():
                 asked = time.monotonic()
                 self._ask()
             if self._jobs:
-                time.sleep(LOOK_EVERY)
+                time.sleep(min(LOOK_EVERY, ask_every()))
 
     def cancel(self) -> int:
         """Cancel what has not ended. Returns the number of jobs."""
@@ -280,6 +298,8 @@ class _Watch:
     def _hear(self, job: Job, event: Mapping[str, Any]) -> None:
         if event["event"] == "advance":
             self._ledger.advance(job.task, event["share"], event["ratio"])
+        elif event["event"] == "warning":
+            self._ledger.warn(event["text"])
         elif event["event"] == "cell":
             self._ledger.report(job.task, event)
         elif event["event"] == "end":
@@ -303,7 +323,7 @@ class _Watch:
                     _output("scontrol", "update", f"JobId={job.id}", "StartTime=now")
             elif job.gone is None:
                 job.gone = time.monotonic()
-            elif time.monotonic() - job.gone >= GONE_FOR:
+            elif time.monotonic() - job.gone >= ask_every():
                 self._read(job)
                 if job in self._jobs:
                     self._vanished(job)

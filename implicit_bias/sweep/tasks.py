@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from implicit_bias.models import MODELS, Data, Model
-from implicit_bias.records import is_finished, read_run
-from implicit_bias.sweep.execute import Outcome, Progress
+from implicit_bias.records import is_finished, read_run, show_warning
+from implicit_bias.sweep.outcome import Outcome, Progress
 from implicit_bias.sweep.plan import Cell, Config, run_elements
 
 Stamp = list[int] | None
@@ -53,6 +53,7 @@ class Ledger:
         stamps: The run folders that were there before, so that what ``force=true`` computes again is told from it.
         progress: Shown the sum over all tasks.
         on_outcome: Told the place and outcome of every cell as soon as it is known.
+        sharing: So many processes share the memory of a machine or a GPU.
     """
 
     outcomes: list[Outcome | None]
@@ -60,6 +61,8 @@ class Ledger:
     progress: Progress
     on_outcome: Callable[[int, Outcome], None]
     work: int = 0
+    sharing: int = 1
+    _warned: set[str] = field(default_factory=set)
     _settled: int = 0
     _under_way: dict[int, float] = field(default_factory=dict)
 
@@ -69,6 +72,12 @@ class Ledger:
             self.outcomes[index] = outcome
             self.progress.cells(sum(known is not None for known in self.outcomes), len(self.outcomes))
             self.on_outcome(index, outcome)
+
+    def warn(self, line: str) -> None:
+        """Show a warning, once however many processes it comes from."""
+        if line not in self._warned:
+            self._warned.add(line)
+            show_warning(line)
 
     def advance(self, task: Task, share: float, ratio: float) -> None:
         """``share`` (0 to 1) of the task's steps are made."""
@@ -111,7 +120,7 @@ class Ledger:
     def message(self, task: Task, command: str) -> dict[str, Any]:
         """A task as plain JSON, for :func:`implicit_bias.sweep.worker.perform`."""
         cells = [{"config": c.config, "directory": str(c.directory), "before": self.stamps[c.index]} for c in task.cells]
-        return {"number": task.number, "command": command, "cells": cells}
+        return {"number": task.number, "command": command, "sharing": self.sharing, "cells": cells}
 
     def _show(self, ratio: float) -> None:
         self.progress.advance(round(self._settled + sum(self._under_way.values())), self.work, ratio)

@@ -1,8 +1,8 @@
 """A process that computes batches for another one: ``python -m implicit_bias.sweep.worker``.
 
-Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio) and
-``status`` (text) while a task is computed; ``cell`` (place, status, error, kind) for each of its cells; ``end``. The process
-ends when stdin does. If that happens in the middle of a task its parent is gone, and it stops at once.
+Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio), ``status`` and
+``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind) for each of its cells; ``end``. The process
+ends when stdin does. If that happens in the middle of a task its parent is gone: it writes a checkpoint, and stops.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+from implicit_bias.records import warnings_told
+from implicit_bias.stopping import stop
 from implicit_bias.sweep.execute import execute
 from implicit_bias.sweep.tasks import remaining
 
@@ -58,7 +60,8 @@ class Reporter:
 
 def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
     """Compute a task that :meth:`implicit_bias.sweep.tasks.Ledger.message` made; every event but ``end`` is emitted."""
-    outcomes = execute(remaining(task), command=task["command"], progress=Reporter(emit, every))
+    with warnings_told(lambda line: emit({"event": "warning", "text": line})):
+        outcomes = execute(remaining(task), command=task["command"], progress=Reporter(emit, every), sharing=task["sharing"])
     for place, outcome in enumerate(outcomes):
         emit({"event": "cell", "place": place, "status": outcome.status, "error": outcome.error, "kind": outcome.error_kind})
 
@@ -73,7 +76,7 @@ def main() -> int:
             stdout.write(json.dumps(event) + "\n")
             stdout.flush()
         except OSError:
-            raise Stopped from None
+            stop(Stopped())
 
     tasks: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     busy = threading.Event()
@@ -103,7 +106,7 @@ def _listen(tasks: SimpleQueue[dict[str, Any] | None], busy: threading.Event) ->
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped
+    stop(Stopped(), number)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""What a fault costs: no cell but the guilty ones. A batch that breaks is computed cell by cell, one too large in halves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from implicit_bias.errors import BadInput
+from implicit_bias.records import warn
+from implicit_bias.sweep.memory import is_out_of_memory
+from implicit_bias.sweep.outcome import Kind, Outcome
+from implicit_bias.sweep.plan import Cell, described, device_of
+
+#: Computes cells as one batch; it may raise anything.
+Attempt = Callable[[Sequence[Cell]], list[Outcome]]
+
+
+def isolated(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
+    """The outcomes of one batch; one that memory is too small for is halved, and one that breaks is run cell by cell."""
+    try:
+        return attempt(batch)
+    except OSError as error:
+        return [io_failure(cell, error) for cell in batch]
+    except BadInput as error:
+        return _one_by_one(batch, attempt, error, "bad_input")
+    except Exception as error:  # whatever it is, the other cells are to finish
+        if not is_out_of_memory(error):
+            return _one_by_one(batch, attempt, error, "internal")
+    # Out of memory. Here, for an error that is being handled keeps alive all that its frames refer to.
+    return _halved(batch, attempt)
+
+
+def io_failure(cell: Cell, error: OSError) -> Outcome:
+    """The outcome of a cell whose files cannot be written."""
+    reason = error.strerror or str(error)
+    message = f"results_dir={cell.config['results_dir']}: cannot be written ({reason[:1].lower()}{reason[1:]})"
+    return Outcome(cell.config, None, "failed", message, "io")
+
+
+def _halved(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
+    """The outcomes of a batch that was too large for the memory."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    config = batch[0].config
+    if len(batch) == 1:
+        device = device_of(config).type
+        message = f"device={device}: out of memory, a single run of this size does not fit; use fewer samples or a smaller model"
+        return [Outcome(config, None, "failed", message, "internal")]
+    half = len(batch) // 2
+    warn(f"{described(config, len(batch))}: out of memory; computed as {half} and {len(batch) - half} runs instead")
+    return [outcome for part in (batch[:half], batch[half:]) for outcome in isolated(part, attempt)]
+
+
+def _one_by_one(batch: Sequence[Cell], attempt: Attempt, error: Exception, kind: Kind) -> list[Outcome]:
+    if len(batch) == 1:
+        said = " ".join(str(error).split())
+        message = said if kind == "bad_input" else f"{type(error).__name__}: {said}"
+        return [Outcome(batch[0].config, None, "failed", message, kind)]
+    return [isolated([cell], attempt)[0] for cell in batch]

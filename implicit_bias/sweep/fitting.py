@@ -1,0 +1,88 @@
+"""How many runs of a batch the memory holds at once: measured on a few steps of one and two of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from implicit_bias.agenda import record_steps
+from implicit_bias.engine import Problem, simulate
+from implicit_bias.models import Data
+from implicit_bias.sweep.memory import SHARE, available, peak_bytes
+from implicit_bias.sweep.plan import Cell, device_of, model_of
+from implicit_bias.sweep.problem import build_problem
+
+# Arrays of a run's scores, data and parameters that a step, a record or an improved certificate may hold at once: more than any
+# does. Where so many would fit into this part of the free memory, nothing is measured.
+CRUDE_ARRAYS = 100
+EASILY = 0.1
+# What a run is measured by: steps, and the certificate's iterations; and how many runs more than the first tell its share from
+# what all runs share.
+MEASURED_STEPS, MEASURED_ITERATIONS, MEASURED_RUNS = 2, 30, 1
+
+
+def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
+    """How many of these runs, of one batch in kind, the memory holds at once: all, or what a measurement of a few steps says.
+
+    Args:
+        sharing: So many processes share the memory, and each counts on its part.
+    """
+    there = available(device_of(cells[0].config))
+    free = math.inf if there is None else there / sharing
+    if len(cells) <= 1 + MEASURED_RUNS or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
+        return len(cells)
+    try:
+        one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + MEASURED_RUNS))
+    except Exception:  # it will be said when the runs are computed
+        return len(cells)
+    each = max(1.0, (more - one) / MEASURED_RUNS)
+    return max(1, int((SHARE * free - max(0.0, one - each)) / (each + _kept_bytes(cells[0]))))
+
+
+def _crude_bytes(cell: Cell) -> int:
+    """More than a run needs."""
+    x, shapes = cell.dataset.x, _shapes(cell)
+    widest = max(rows for rows, _ in shapes)
+    return 8 * CRUDE_ARRAYS * (x.size + len(x) * widest + _size(shapes)) + _kept_bytes(cell)
+
+
+def _kept_bytes(cell: Cell) -> int:
+    """The parameters of all records, where those are kept."""
+    log = cell.config["log"]
+    return 8 * len(record_steps(cell.config["steps"], log["points"])) * _size(_shapes(cell)) if log["weights"] == "all" else 0
+
+
+def _shapes(cell: Cell) -> list[tuple[int, int]]:
+    """Rows and columns of the parameter blocks of a run."""
+    data = cell.dataset
+    few = Data(torch.from_numpy(data.x[None, :1]), torch.from_numpy(data.y[None, :1]), data.num_classes)
+    blocks = model_of(cell.config).initial(few, [cell.config["seed"]]).values()
+    return [(block.shape[-2], block.shape[-1]) for block in blocks]
+
+
+def _size(shapes: Sequence[tuple[int, int]]) -> int:
+    return sum(rows * columns for rows, columns in shapes)
+
+
+def _measured_bytes(cells: Sequence[Cell]) -> int:
+    """The most bytes that a batch of these runs has at a time, its start, two steps and their records being measured."""
+
+    def work() -> None:
+        problem = build_problem(cells, [{} for _ in cells])
+        iterations = min(problem.certificate_iterations, MEASURED_ITERATIONS)
+        simulate(replace(problem, steps=MEASURED_STEPS, certificate_iterations=iterations, weights="none"))
+        if not problem.model.linear and problem.kkt_products:
+            _jacobian_products(problem)
+
+    return peak_bytes(work)
+
+
+def _jacobian_products(problem: Problem) -> None:
+    """What KKT ratios take; a run has none before all its gaps are positive."""
+    with torch.no_grad():
+        objective = problem.model.objective(problem.data, problem.loss, problem.frozen)
+        weights = objective.weights(problem.initial).mT
+        objective.push(problem.initial, objective.pull(problem.initial, weights))

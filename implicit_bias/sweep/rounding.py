@@ -1,0 +1,28 @@
+"""What single precision costs a run: its last margin once more, in double precision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from zipfile import BadZipFile
+
+from implicit_bias.datasets import make_dataset
+from implicit_bias.engine import simulate
+from implicit_bias.records import read_parameters
+from implicit_bias.sweep.plan import Cell, Config
+from implicit_bias.sweep.problem import build_problem
+
+
+def own_margin_in_double(config: Config, directory: Path) -> float | None:
+    """The margin in the optimizer's own norm of a run's last parameters, computed in float64; None where they were not kept."""
+    try:
+        parameters = read_parameters(directory)
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return None
+    schedule = {**config["schedule"], "lr": 1.0}  # no step is made
+    double = {**config, "precision": "float64", "start_scale": 1.0, "compile": "off", "schedule": schedule}
+    cell = Cell(0, double, make_dataset(config["dataset"]).load(), directory, parameters)
+    problem = replace(build_problem([cell], [{}]), steps=0, certificate_iterations=0, kkt_products=0, weights="none")
+    trajectory = simulate(replace(problem, levels=0, stop_log_loss=-math.inf))
+    return float(trajectory.by_norm[trajectory.own]["margin"][-1, 0])
