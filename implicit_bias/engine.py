@@ -101,9 +101,11 @@ class Trajectory:
             recorded at ten times the step or later.
         by_norm: For each norm label, the columns of :func:`implicit_bias.margins.measure`; for networks also soft_margin.
         parameters: Step to parameters, for the records that were kept.
+        stepping: What made the steps: ``c``, or ``torch`` (plain, or compiled by it); the two agree to round-off.
     """
 
     own: str
+    stepping: Literal["c", "torch"] = "torch"
     steps: list[int] = field(default_factory=list)
     recorded: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     common: dict[str, np.ndarray] = field(default_factory=dict)
@@ -178,7 +180,7 @@ class _Simulation:
         self.rows: list[dict[str, Tensor]] = []
         self.recorded: list[np.ndarray] = []
         self.norm_rows: dict[str, list[dict[str, Tensor]]] = {label: [] for label in self.measured}
-        self.trajectory = Trajectory(own=self.geometry.label)
+        self.trajectory = Trajectory(own=self.geometry.label, stepping="torch" if self.native is None else "c")
 
     def run(self, watch: Watch | None, keep: Keep | None = None, resume: Snapshot | None = None) -> Trajectory:
         """All steps, or those after the snapshot. Raises Diverged."""

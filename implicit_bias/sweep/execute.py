@@ -185,6 +185,7 @@ def _finished(
     provenance: dict[str, Any] = {
         "command": command,
         "device": str(device_of(config)),
+        "stepping": trajectory.stepping,
         "wall_seconds": seconds / batch,
         "batch_runs": batch,
         "batch_seconds": seconds,
