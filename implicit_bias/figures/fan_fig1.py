@@ -23,11 +23,11 @@ class FanFig1(GapFigure):
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Relative margin gap against the step, {STEPS.at(preset):,} steps from zero with step size lr t^-1/2, on {PUBLISHED}. The
-            thick curve is the method's own norm. A gap of 1 is where the data are first separated. Noise 1 and SignGD's lr of .01
-            are what reproduces the published curves; the paper prints {PRINTED_NOISE} and {PRINTED_LR}. The published spectral
-            curves end higher under l2 and linf. An untruncated polar factor, which adds an arbitrary direction of the gradient's
-            null space, errs the same way, so that is the likely reason; here it is truncated, as the theory has it.
+            Relative margin gap against the step, {STEPS.at(preset):,} steps from zero with step size lr t^-1/2, on {PUBLISHED}.
+            The thick curve is the method's own norm. A gap of 1 is where the data are first separated. Noise 1 and SignGD's lr
+            of .01 are what reproduces the published curves; the paper prints {PRINTED_NOISE} and {PRINTED_LR}. The published
+            spectral curves end higher under l2 and linf. An untruncated polar factor, which adds an arbitrary direction of the
+            gradient's null space, errs the same way, so that is the likely reason; here it is truncated, as the theory has it.
         """)
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:

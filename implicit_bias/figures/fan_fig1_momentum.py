@@ -23,9 +23,9 @@ class FanFig1Momentum(GapFigure):
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            As fan_fig1, {STEPS.at(preset):,} steps on {PUBLISHED}, with momentum .9: Signum (lr .01), NMGD (lr .1), and Adam without
-            bias correction and with eps = 0 (lr .01), for two values of beta2. The appendix's settings are not known; these are
-            the defaults of a published program with the same data.
+            As fan_fig1, {STEPS.at(preset):,} steps on {PUBLISHED}, with momentum .9: Signum (lr .01), NMGD (lr .1), and Adam
+            without bias correction and with eps = 0 (lr .01), for two values of beta2. The appendix's settings are not known;
+            these are the defaults of a published program with the same data.
         """)
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:

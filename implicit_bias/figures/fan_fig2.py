@@ -21,7 +21,7 @@ class FanFig2(CorrelationFigure):
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Cosine with the max-margin separator of each norm against the step, for the {STEPS.at(preset):,}-step runs of fan_fig1
-            on {PUBLISHED}. The thick curve is the method's own norm. The spectral separator is nearly degenerate, so its cosine is
-            known to .005 only.
+            Cosine with the max-margin separator of each norm against the step, for the {STEPS.at(preset):,}-step runs of
+            fan_fig1 on {PUBLISHED}. The thick curve is the method's own norm. The spectral separator is nearly degenerate, so
+            its cosine is known to .005 only.
         """)

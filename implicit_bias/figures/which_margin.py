@@ -113,11 +113,11 @@ class WhichMargin(Figure):
     def _best_claim(self, column: pd.Series, spread: pd.Series, norm: str, preset: Preset) -> Claim:
         own = column[[m for m in OWN if OWN[m] == norm]]
         others = column[[m for m in OWN if OWN[m] != norm]]
+        best, other = str(own.idxmax()), str(others.idxmax())
         return self.claim(
             preset,
             f"under {norm} the best mean margin is reached by a method of that norm",
-            measured=f"{own.idxmax()} {own.max():.3f} ± {spread[own.idxmax()]:.3f} against "
-            f"{others.idxmax()} {others.max():.3f} ± {spread[others.idxmax()]:.3f}",
+            measured=f"{best} {own.max():.3f} ± {spread[best]:.3f} against {other} {others.max():.3f} ± {spread[other]:.3f}",
             tolerance=">",
             holds=own.max() > others.max(),
         )
