@@ -185,14 +185,19 @@ class Figure(ABC):
         digits: int = 3,
         source: str = "",
         reason: str = "",
+        beside: str = "",
     ) -> Claim:
-        """The claim that each measured number is within a tolerance of the given one. A nan is not near anything."""
+        """The claim that each measured number is within a tolerance of the given one. A nan is not near anything.
+
+        Args:
+            beside: What else is told of the measurement.
+        """
         got, want = np.asarray(measured, dtype=float), np.asarray(paper, dtype=float)
         allowed = tolerance * np.abs(want) if relative else np.full_like(want, tolerance)
         return self.claim(
             preset,
             text,
-            measured=numbers(got, digits),
+            measured=numbers(got, digits) + (f"; {beside}" if beside else ""),
             paper=numbers(want, digits),
             tolerance=f"{tolerance:.0e} relative" if relative and tolerance < 1e-3 else f"{tolerance:g}{' relative' * relative}",
             holds=bool((np.abs(got - want) <= allowed).all()),

@@ -132,9 +132,9 @@ class FlavorsAdam(Figure):
             ),
             self.claim(
                 preset,
-                f"Adam first follows sign descent: its largest max-norm margin over sign descent's ({best_adam})",
+                "Adam first follows sign descent: its largest max-norm margin over sign descent's",
                 paper="1.0",
-                measured=f"{peaks[best_adam] / peaks[SIGN]:.2f} of the means; {_by_seed(table, best_adam, SIGN)}",
+                measured=f"{best_adam}: {peaks[best_adam] / peaks[SIGN]:.2f} of the means; {_by_seed(table, best_adam, SIGN)}",
                 tolerance="0.9 to 1.1",
                 holds=0.9 <= peaks[best_adam] / peaks[SIGN] <= 1.1,
             ),

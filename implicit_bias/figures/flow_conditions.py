@@ -293,11 +293,12 @@ class FlowConditions(Figure):
                 claims.append(
                     self.near(
                         preset,
-                        f"Adam with beta1 {b1:g}, beta2 {b2:g}, beta1^2 > beta2, blows up: |theta|_inf {last.mean():.1e} after "
-                        f"{int(here['step'].max())} steps; factor a step, against beta1 / sqrt(beta2)",
+                        f"Adam with beta1 {b1:g}, beta2 {b2:g}, beta1^2 > beta2, blows up: "
+                        "factor a step, against beta1 / sqrt(beta2)",
                         [growth(here)],
                         [b1 / b2**0.5],
                         0.01,
+                        beside=f"|theta|_inf {mean_and_spread(last, 2)} after {int(here['step'].max())} steps",
                         source="derived: m / sqrt(v) of an entry whose gradient vanishes",
                     )
                 )
