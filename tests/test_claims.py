@@ -20,7 +20,7 @@ KEYS = {"seed", "norm", "own", "level", "part", "network", "variant", "example",
 KEYS |= {"eps", "power", "alpha", "step", "x"}
 #: What a perturbation may single out, the finer first.
 GROUPS = ("norm", "part", "network", "variant", "method", "optimizer", "gradient", "example", "power", "alpha", "eps", "seed")
-FACTORS = (0.0, 1.4, 1.06, 0.5, -1.0, 100.0, 0.97, -10.0, np.nan)
+FACTORS = (0.0, 1.06, 1.4, 0.5, -1.0, 100.0, 0.97, -10.0, np.nan)
 
 
 def made(name: str) -> Figure:
