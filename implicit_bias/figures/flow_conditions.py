@@ -162,7 +162,7 @@ class FlowConditions(Figure):
         axis.set_xlabel(r"$\log_{10}(1 / \mathrm{loss})$")
         axis.set_ylabel("alignment, $\\ell_2$")
         axis.set_title("(a) schedules, NMGD thick, NGD thin")
-        axis.legend(handles=[POWER_LOOKS[p].handle() for p in POWERS], fontsize=6.5, loc="lower left")
+        axis.legend(handles=[POWER_LOOKS[p].handle() for p in POWERS], fontsize=6.5, loc="upper right")
 
     def _draw_growth(self, axis: Axes, rows: pd.DataFrame) -> None:
         axis.set_yscale("log")

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT.name
 #: Every figure's files go through these, though no figure imports them.
 COMMON = ("figures.files",)
+MISSING = "missing"
 KINDS = ("csv", "png", "pdf")
 DRAWN_BY = (*PACKAGES, "matplotlib")
 
@@ -118,14 +119,14 @@ def write_stamp(
 def everything(preset: Preset) -> str:
     """Digest of all that a figure can depend on, but for the runs."""
     sources = [*sorted(ROOT.rglob("*.py")), *sorted(config_directory().rglob("*.yaml"))]
-    return _digest([preset, *_versions(), *map(_content, sources), *_data_files()])
+    return _digest([preset, *versions(), *map(_content, sources), *_data_files()])
 
 
 @cache
 def drawing(module: str) -> str:
     """Digest of the sources that a figure's module needs, and of the versions of what they import."""
     names = [module.removeprefix(f"{PACKAGE}."), *COMMON]
-    return _digest([*_versions(), *map(_content, sorted(sources(names)))])
+    return _digest([*versions(), *map(_content, sorted(sources(names)))])
 
 
 def sources(modules: Iterable[str]) -> set[Path]:
@@ -140,12 +141,12 @@ def sources(modules: Iterable[str]) -> set[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += [file for module in _imports(path) for file in _files(module)]
+            waiting += [file for module in imports(path) for file in _files(module)]
     return found
 
 
 @cache
-def _imports(path: Path) -> tuple[str, ...]:
+def imports(path: Path) -> tuple[str, ...]:
     """What a file imports from this package: dotted names, of which some may be no modules but things in one."""
     names = []
     for node in ast.parse(path.read_bytes()).body:
@@ -171,7 +172,8 @@ def _path(module: str) -> Path:
 
 
 @cache
-def _versions() -> tuple[str, ...]:
+def versions() -> tuple[str, ...]:
+    """Of Python and of what computes and draws."""
     return (platform.python_version(), *(f"{name} {_version(name)}" for name in DRAWN_BY))
 
 
@@ -193,7 +195,7 @@ def _when(path: Path) -> str:
     try:
         status = path.stat()
     except OSError:
-        return "missing"
+        return MISSING
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
@@ -213,7 +215,7 @@ def _content(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        return "missing"
+        return MISSING
 
 
 def _digest(parts: Iterable[str]) -> str:
@@ -226,9 +228,10 @@ def _read(folder: Path, name: str) -> Stamp | None:
         stamp = json.loads(stamp_path(folder, name).read_bytes())
         found = Stamp(**{field.name: stamp[field.name] for field in fields(Stamp)})
         _claims(found)
+        usable = isinstance(found.runs, dict) and MISSING not in found.outputs.values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if "missing" not in found.outputs.values() else None
+    return found if usable else None
 
 
 def _claims(stamp: Stamp) -> list[Claim]:
