@@ -73,7 +73,7 @@ def seen(axes: Axes) -> bool:
 
 def collection_points(axes: Axes, collection: Collection) -> list[np.ndarray]:
     """Markers of a scatter, or the corners of bands and meshes."""
-    offsets = np.ma.filled(np.ma.asarray(collection.get_offsets(), dtype=float), np.nan)
+    offsets: np.ndarray = np.ma.filled(np.ma.asarray(collection.get_offsets(), dtype=float), np.nan)
     if len(offsets) > 1 or collection.get_offset_transform() == axes.transData:
         return [collection.get_offset_transform().transform(offsets)]
     return [collection.get_transform().transform(path.vertices) for path in collection.get_paths()]
@@ -120,12 +120,14 @@ def test_no_text_is_clipped_or_too_small(name: str) -> None:
         box = extent(text)
         assert canvas.containsx(box.x0) and canvas.containsx(box.x1), text.get_text()
         assert canvas.containsy(box.y0) and canvas.containsy(box.y1), text.get_text()
-        assert text.get_fontsize() >= 5.5 and text.get_fontfamily() == [RC["font.family"]], text.get_text()
+        assert float(text.get_fontsize()) >= 5.5 and text.get_fontfamily() == [RC["font.family"]], text.get_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_axes_with_their_labels_do_not_overlap(name: str) -> None:
-    boxes = {i: axes.get_tightbbox() for i, axes in enumerate(drawn(name).axes) if axes.get_visible()}
+    found = {i: axes.get_tightbbox() for i, axes in enumerate(drawn(name).axes) if axes.get_visible()}
+    boxes = {i: box for i, box in found.items() if box is not None}
+    assert len(boxes) == len(found)
     assert not [(i, j) for i, j in combinations(boxes, 2) if overlapping(boxes[i], boxes[j])]
     for legend in drawn(name).legends:
         assert not [i for i, box in boxes.items() if overlapping(box, extent(legend))]

@@ -228,7 +228,7 @@ def _read(folder: Path, name: str) -> Stamp | None:
         stamp = json.loads(stamp_path(folder, name).read_bytes())
         found = Stamp(**{field.name: stamp[field.name] for field in fields(Stamp)})
         _claims(found)
-        usable = isinstance(found.runs, dict) and MISSING not in found.outputs.values()
+        usable = isinstance(stamp["runs"], dict) and MISSING not in found.outputs.values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return found if usable else None
