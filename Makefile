@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PRESET ?= default
 WORKERS ?= 2
+FIGURE ?= null
 ARGS ?=
 
 READY := $(VENV)/.ready
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup figures report smoke bench test lint typecheck format clean
 
 help:  ## this list
-	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [ARGS=...]'
+	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=fan_fig1,rates] [ARGS=...]'
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## the environment in .venv, with the tested versions
@@ -26,10 +27,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-figures: $(READY)  ## every figure with its CSV, the claims and the report, results/report.html (PRESET=default; finished runs are kept)
-	$(BIN)/python -m implicit_bias.report preset=$(PRESET) workers=$(WORKERS)
+figures: $(READY)  ## every figure with its CSV, the claims, results/report.html (or FIGURE=...; what has not changed is kept)
+	$(BIN)/python -m implicit_bias.report preset=$(PRESET) workers=$(WORKERS) only=$(FIGURE)
 
-report: figures  ## the same: what is finished is only drawn again
+report: figures  ## the same
 
 smoke: $(READY)  ## the figures in small, in two or three minutes
 	$(BIN)/python -m implicit_bias.report preset=smoke workers=$(WORKERS)

@@ -3,6 +3,7 @@
 Computes the runs that the figures need (finished ones are skipped), and writes for each figure its table, png and pdf, and
 for all of them claims.csv, REPORT.md and report.html: to ``results_dir`` for the default preset, to ``results_dir/<preset>``
 for the others.
+A figure of which nothing has changed since it was made is left as it is (:mod:`implicit_bias.figures.uptodate`).
 
 Exit codes: 0 done, even if a claim does not hold (it is shown as such then); 1 a figure could not be made; 2 bad input;
 130 Ctrl-C.
@@ -29,25 +30,29 @@ if TYPE_CHECKING:
     from implicit_bias.figures import Claim, Figure, Preset, Run
     from implicit_bias.sweep import Outcome, Progress
 
-    RunsOf = Callable[[], tuple[list[Run], float]]
+    RunsOf = Callable[[], "_Computed"]
 
 Config = dict[str, Any]
 
 HELP = """usage: python -m implicit_bias.report [key=value]
 
 Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims.
+A figure is left as it is if neither its runs nor what draws it have changed.
 
   preset=default      smoke (two or three minutes), default (minutes on two cores) or paper (the paper's sizes; hours)
   only=null           figures to draw, as in only=fan_fig1,rates; null for all
   results_dir=results where runs/, figures/, claims.csv, REPORT.md and report.html go; presets other than default to a folder
                       of theirs in it
   redraw=false        true: draw and judge the tables that are there, without any run
-  force=false         true: compute again what is finished
+  force=false         true: compute again what is finished, and draw what has not changed
   workers=1           processes that compute the runs; with several, all figures' runs are one pool of batches, and a figure is
                       drawn as soon as its own are there
 
 figures: {figures}
 """
+
+
+VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", None: "[dim]not testable[/]"}
 
 
 @dataclass(frozen=True)
@@ -136,16 +141,19 @@ def report(request: Request) -> int:
     from implicit_bias.terminal import Progress
 
     figures = _chosen(request.only)
-    if not request.redraw:
-        minutes = sum(figure.minutes.at(request.preset) for figure in figures)
-        _say(f"{len(figures)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet")
     made = _Made()
+    changed: list[Figure] = []
+    with Progress() as progress:
+        for figure in figures:
+            made.attempt(figure, partial(_keep, figure, request, progress, changed))
+    if not request.redraw:
+        _say(_outlook(figures, changed, request))
     with Progress() as progress:
         if request.workers > 1 and not request.redraw:
-            _make_pooled(figures, request, progress, made)
+            _make_pooled(changed, request, progress, made)
         else:
-            for i, figure in enumerate(figures):
-                title = _Titled(progress, f"[{i + 1}/{len(figures)}] {figure.name}")
+            for i, figure in enumerate(changed):
+                title = _Titled(progress, f"[{i + 1}/{len(changed)}] {figure.name}")
                 made.attempt(figure, partial(_make, figure, request, title))
     claims, missing, failures = made.claims, made.missing, made.failures
     _write_tables(request, claims)
@@ -156,6 +164,55 @@ def report(request: Request) -> int:
     for name, reason in failures.items():
         _say(f"error: {name}: {reason} (set {TRACEBACK}=1 for the traceback)")
     return FAILED if failures or (missing and request.only) else DONE
+
+
+def _outlook(figures: Sequence[Figure], changed: Sequence[Figure], request: Request) -> str:
+    """What is about to happen, in one line."""
+    kept = len(figures) - len(changed)
+    if not changed:
+        return f"preset {request.preset}: {kept} figures are up to date"
+    minutes = sum(figure.minutes.at(request.preset) for figure in changed)
+    line = f"{len(changed)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet"
+    return f"{line}; {kept} more are up to date" if kept else line
+
+
+def _keep(figure: Figure, request: Request, progress: Progress, changed: list[Figure]) -> list[Claim]:
+    """The claims of a figure that is up to date; one that is not is added to ``changed``."""
+    from implicit_bias.figures import uptodate
+
+    claims = None
+    if not (request.force or request.redraw):
+        module = type(figure).__module__
+        claims = uptodate.unchanged(request.folder, figure.name, request.preset)
+        # Naming the runs takes a while: not where it could not help.
+        if claims is None and uptodate.drawn_alike(request.folder, figure.name, module):
+            progress.status(f"{figure.name}: looking for what has changed")
+            folders = _finished_folders(_configs(figure, request))
+            if folders is not None:
+                claims = uptodate.same_runs(request.folder, figure.name, module, request.preset, folders)
+    if claims is None:
+        changed.append(figure)
+    return claims or []
+
+
+def _finished_folders(configs: Sequence[Config]) -> list[Path] | None:
+    """The run folders of configurations, or None where one is not finished or its data are not there."""
+    from implicit_bias.records import is_finished
+    from implicit_bias.sweep.loading import located
+    from implicit_bias.sweep.plan import Cell
+
+    cells = list(located(list({_key(config): config for config in configs}.values())))
+    folders = [cell.directory for cell in cells if isinstance(cell, Cell) and is_finished(cell.directory)]
+    return folders if len(folders) == len(cells) else None
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A figure's runs in the order of its sweeps, the seconds that computing them took, now or before, and their folders."""
+
+    runs: list[Run]
+    seconds: float
+    folders: list[Path]
 
 
 @dataclass
@@ -256,42 +313,25 @@ def _make(figure: Figure, request: Request, progress: _Titled, runs_of: RunsOf |
     Args:
         runs_of: Gives runs that have been computed already; without it they are computed here.
     """
-    from implicit_bias.figures.base import rounded
-    from implicit_bias.figures.style import drawing, header, saved
-    from implicit_bias.records import atomic_write_bytes, csv_bytes, read_table
+    from implicit_bias.figures.files import draw_and_judge, write_table
+    from implicit_bias.figures.uptodate import write_stamp
 
     target = request.folder / "figures" / figure.name
-    if not request.redraw:
-        runs, seconds = runs_of() if runs_of else _runs(figure, request, progress)
-        progress.status("measuring and drawing")
-        began = time.perf_counter()
-        table = figure.table(runs, request.preset)
-        seconds += time.perf_counter() - began
-        atomic_write_bytes(target.with_suffix(".csv"), csv_bytes(rounded(table)))
-        _keep_minutes(request.folder, figure.name, seconds / 60)
-    elif not target.with_suffix(".csv").exists():
-        raise RuntimeError(f"redraw=true: {target.with_suffix('.csv')} does not exist; draw it without redraw first")
-    table = read_table(target.with_suffix(".csv"))
-    claims = figure.claims(table, request.preset)
-    with drawing():
-        picture = figure.draw(table, request.preset)
-        tag = "" if request.preset == "default" else f"preset {request.preset}"
-        header(picture, figure.title, _failed_notes(claims), tag)
-        for kind in ("png", "pdf"):
-            atomic_write_bytes(target.with_suffix(f".{kind}"), saved(picture, kind))
+    if request.redraw:
+        if not target.with_suffix(".csv").exists():
+            raise RuntimeError(f"redraw=true: {target.with_suffix('.csv')} does not exist; draw it without redraw first")
+        return draw_and_judge(figure, target, request.preset)
+    computed = runs_of() if runs_of else _runs(figure, request, progress)
+    progress.status("measuring and drawing")
+    began = time.perf_counter()
+    write_table(figure.table(computed.runs, request.preset), target)
+    _keep_minutes(request.folder, figure.name, (computed.seconds + time.perf_counter() - began) / 60)
+    claims = draw_and_judge(figure, target, request.preset)
+    write_stamp(request.folder, figure.name, type(figure).__module__, request.preset, computed.folders, claims)
     return claims
 
 
-def _failed_notes(claims: Sequence[Claim], most: int = 5) -> list[str]:
-    """What is written under the title: the claims that do not hold."""
-    failed = [c for c in claims if not c.holds]
-    notes = [
-        f"Does not hold: {c.claim}: {c.measured}{f', paper {c.paper}' if c.paper else ''} ({c.tolerance})" for c in failed[:most]
-    ]
-    return [*notes, f"... and {len(failed) - most} more claims."] if len(failed) > most else notes
-
-
-def _runs(figure: Figure, request: Request, progress: _Titled) -> tuple[list[Run], float]:
+def _runs(figure: Figure, request: Request, progress: _Titled) -> _Computed:
     """Compute the figure's runs, unless they are there; what :func:`_read` makes of them."""
     from implicit_bias.sweep import execute
 
@@ -301,8 +341,8 @@ def _runs(figure: Figure, request: Request, progress: _Titled) -> tuple[list[Run
     return _read(configs, dict(zip(unique, outcomes, strict=True)))
 
 
-def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> tuple[list[Run], float]:
-    """The figure's runs in the order of its sweeps, and the seconds that computing them took, now or before.
+def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> _Computed:
+    """The figure's runs from what became of them.
 
     Raises:
         NoData: data that a run needs could not be downloaded.
@@ -319,7 +359,8 @@ def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> tuple[l
         trajectory = outcomes[_key(config)].trajectory
         assert trajectory is not None
         runs.append(Run(config, trajectory))
-    return runs, _computing_seconds([cast(Path, outcome.directory) for outcome in outcomes.values()])
+    folders = [cast(Path, outcome.directory) for outcome in outcomes.values()]
+    return _Computed(runs, _computing_seconds(folders), folders)
 
 
 def _configs(figure: Figure, request: Request) -> list[Config]:
@@ -391,18 +432,17 @@ def _print_claims(claims: Sequence[Claim]) -> None:
         table.add_column(name, overflow="fold")
     before = ""
     for claim in claims:
-        verdict = "[green]holds[/]" if claim.holds else "[bold red]does not hold[/]"
-        shown = [_escaped(text) for text in (claim.claim, claim.paper, claim.measured, claim.tolerance)]
+        verdict = VERDICTS[claim.holds]
+        shown = [_escaped(text) for text in (claim.claim, claim.paper, claim.measured or claim.reason, claim.tolerance)]
         table.add_row("" if claim.figure == before else claim.figure, *shown, verdict)
         before = claim.figure
     console = Console() if sys.stdout.isatty() else Console(no_color=True, width=160, highlight=False)
     if claims:
         console.print(table)
-    holding = sum(claim.holds for claim in claims)
-    console.print(
-        f"{holding} of {len(claims)} claims hold" if claims else "no claims: they are judged from preset=default on",
-        highlight=False,
-    )
+    tested = [claim for claim in claims if claim.holds is not None]
+    line = f"{sum(claim.holds is True for claim in tested)} of {len(tested)} claims hold"
+    line += f"; {len(claims) - len(tested)} more cannot be tested here" * (len(tested) < len(claims))
+    console.print(line if claims else "no claims: they are judged from preset=default on", highlight=False)
 
 
 def _escaped(text: str) -> str:

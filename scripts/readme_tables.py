@@ -41,17 +41,19 @@ HEADLINES = {
 
 
 def figures_table(claims: pd.DataFrame, minutes: dict[str, float]) -> str:
-    """One row a figure: command, measured minutes, a claim with the paper's number and ours, and how many of its claims hold."""
+    """One row a figure: command, minutes, a claim with the paper's number and ours, and how many of the tested claims hold."""
     head = "| figure | command | minutes | a number: paper | ours | claims that hold |"
     rows = [head, "| --- | --- | --- | --- | --- | --- |"]
     for name, group in claims.groupby("figure", sort=False):
         wanted = HEADLINES.get(str(name), "")
+        tested = group[group["holds"].notna()]
+        holding = (tested["holds"].astype(str) == "True").sum()
         chosen = group[group["claim"].str.contains(wanted, regex=False)] if wanted else group
         first = (chosen if len(chosen) else group).iloc[0]
         paper = "" if pd.isna(first["paper"]) else first["paper"]
         rows.append(
             f"| [{name}](results/figures/{name}.png) | `python -m implicit_bias.report only={name}` | {minutes[str(name)]:.1f} "
-            f"| {first['claim']}: {paper} | {first['measured']} | {group['holds'].sum()} of {len(group)} |"
+            f"| {first['claim']}: {paper} | {first['measured']} | {holding} of {len(tested)} |"
         )
     return "\n".join(rows)
 

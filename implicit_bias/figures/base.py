@@ -42,6 +42,9 @@ class PerPreset(Generic[T]):
         return size
 
 
+#: The reason of a claim that does not hold, where none has been found.
+UNKNOWN = "not known"
+
 # Numbers in the committed tables. Six digits are beyond what can be seen in a picture, and keep the files small.
 SIGNIFICANT_DIGITS = 6
 
@@ -123,9 +126,9 @@ class Figure(ABC):
     def caption(self, preset: Preset) -> str:
         """What is seen, and with which sizes, in a few sentences."""
 
+    @abstractmethod
     def setting(self, preset: Preset) -> str:
         """Data, model, seeds and steps in a few words: the setting of every claim that does not give its own."""
-        return ""
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
         """What the report's section of findings says of this figure, beside the claims that do not hold."""
@@ -152,10 +155,31 @@ class Figure(ABC):
         """The statements that can be judged at this preset's sizes."""
 
     def claim(
-        self, preset: Preset, text: str, *, measured: str, holds: bool, paper: str = "", tolerance: str = "", source: str = ""
+        self,
+        preset: Preset,
+        text: str,
+        *,
+        measured: str,
+        holds: bool,
+        paper: str = "",
+        tolerance: str = "",
+        source: str = "",
+        setting: str = "",
+        reason: str = "",
     ) -> Claim:
-        """A claim of this figure."""
-        return Claim(self.name, text, paper, measured, tolerance, bool(holds), preset, source or self.source)
+        """A claim of this figure.
+
+        Args:
+            setting: Where it is not the figure's own.
+            reason: What is known of why it does not hold, for the case that it does not.
+        """
+        where = setting or self.setting(preset)
+        why = "" if holds else reason or UNKNOWN
+        return Claim(self.name, text, paper, measured, tolerance, bool(holds), preset, source or self.source, where, why)
+
+    def not_testable(self, preset: Preset, text: str, reason: str, *, paper: str = "", source: str = "") -> Claim:
+        """A statement of the source that the figure's runs cannot judge, and why."""
+        return Claim(self.name, text, paper, "", "", None, preset, source or self.source, "", reason)
 
     def near(
         self,
@@ -168,18 +192,25 @@ class Figure(ABC):
         relative: bool = False,
         digits: int = 3,
         source: str = "",
+        reason: str = "",
+        beside: str = "",
     ) -> Claim:
-        """The claim that each measured number is within a tolerance of the given one. A nan is not near anything."""
+        """The claim that each measured number is within a tolerance of the given one. A nan is not near anything.
+
+        Args:
+            beside: What else is told of the measurement.
+        """
         got, want = np.asarray(measured, dtype=float), np.asarray(paper, dtype=float)
         allowed = tolerance * np.abs(want) if relative else np.full_like(want, tolerance)
         return self.claim(
             preset,
             text,
-            measured=numbers(got, digits),
+            measured=numbers(got, digits) + (f"; {beside}" if beside else ""),
             paper=numbers(want, digits),
             tolerance=f"{tolerance:.0e} relative" if relative and tolerance < 1e-3 else f"{tolerance:g}{' relative' * relative}",
             holds=bool((np.abs(got - want) <= allowed).all()),
             source=source,
+            reason=reason,
         )
 
 

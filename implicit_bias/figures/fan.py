@@ -15,13 +15,13 @@ from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.figures.base import Figure, PerPreset, Preset, Run, last_rows
 from implicit_bias.figures.explorer import STEP, Explorer, Quantity
+from implicit_bias.figures.problems import PUBLISHED
 from implicit_bias.figures.style import DOTTED, legend_below, log_spaced, norm_look, optimizer_look, panels
 
 #: The order of the paper's curves and of every triple of numbers here.
 NORMS = ("linf", "l2", "spectral")
 STEPS = PerPreset(smoke=400, default=10_000, paper=10_000)
 MEASURED_BY = "independent numpy reproduction of Fan et al., arXiv 2502.04664, Figs. 1-2"
-SEPARATES, LAST, FIRST = "separates", "last", "first"
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Method:
 
 # The within-class noise and SignGD's step size are those that reproduce the published curves, not those printed in the paper
 # (noise .1, lr .1: separated after ten steps, where the figure shows 600).
+PRINTED_NOISE, PRINTED_LR = 0.1, 0.1
 PLAIN = (
     Method(
         "SignGD",
@@ -119,6 +120,9 @@ class FanFigure(Figure):
     quantity: ClassVar[str]
     #: What can be explored, in the columns of :meth:`measured`.
     quantities: ClassVar[tuple[Quantity, ...]]
+
+    def setting(self, preset: Preset) -> str:
+        return f"{PUBLISHED}; linear model from zero, lr t^-1/2, {STEPS.at(preset):,} steps"
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
         size = [f"steps={STEPS.at(preset)}"]

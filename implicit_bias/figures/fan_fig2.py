@@ -5,6 +5,7 @@ from __future__ import annotations
 from implicit_bias.figures.base import FIGURES, PerPreset, Preset, one_line
 from implicit_bias.figures.correlations import CorrelationFigure
 from implicit_bias.figures.fan import PLAIN, STEPS
+from implicit_bias.figures.problems import PUBLISHED
 
 
 @FIGURES.register
@@ -22,6 +23,6 @@ class FanFig2(CorrelationFigure):
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
             Cosine with the max-margin separator of each norm against the step, for the {STEPS.at(preset):,}-step runs of
-            fan_fig1. The thick curve is the method's own norm. The spectral separator is nearly degenerate, so its cosine is
-            known to .005 only.
+            fan_fig1 on {PUBLISHED}. The thick curve is the method's own norm. The spectral separator is nearly degenerate, so
+            its cosine is known to .005 only.
         """)

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
+from implicit_bias.figures.base import FIGURES, Claim, Figure, Finding, PerPreset, Preset, Run, one_line
 from implicit_bias.figures.explorer import DEPTH, STEP, Explorer, Quantity
 from implicit_bias.figures.networks import TARGET, at_end, band, log_where_drawn, mean_and_spread
 from implicit_bias.figures.style import DASHDOT, DASHED, DOTTED, Look, optimizer_look, panels
@@ -88,6 +88,13 @@ class FlowConditions(Figure):
     source = "Gronich and Vardi, arXiv 2602.16340, Theorems 3.3 and 3.6: conditions on schedule, betas and smoothness"
     paper = "gronich_vardi"
     minutes = PerPreset(smoke=0.1, default=2.0, paper=1200.0)
+
+    def setting(self, preset: Preset) -> str:
+        return one_line(f"""
+            two-layer squared ReLU network (unless said) on even against odd digits ({SIZE_IN_WORDS.at(preset)}),
+            {SEEDS.at(preset)} seeds, {STEPS.at(preset):,} steps (Adam to 1e-8: {ADAM_SHARE * STEPS.at(preset):,}, its growth:
+            {GROWTH_STEPS.at(preset)})
+        """)
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
@@ -188,7 +195,7 @@ class FlowConditions(Figure):
         axis.set_xlabel(r"$\log_{10}(1 / \mathrm{loss})$")
         axis.set_ylabel("alignment, $\\ell_2$")
         axis.set_title("(a) schedules, NMGD thick, NGD thin")
-        axis.legend(handles=[POWER_LOOKS[p].handle() for p in POWERS], fontsize=6.5, loc="lower left", ncols=2)
+        axis.legend(handles=[POWER_LOOKS[p].handle() for p in POWERS], fontsize=6.5, loc="upper right")
 
     def _draw_growth(self, axis: Axes, rows: pd.DataFrame) -> None:
         axis.set_yscale("log")
@@ -238,6 +245,26 @@ class FlowConditions(Figure):
             self._kink_claim(table[table["part"] == KINKS], preset),
         ]
 
+    def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
+        if preset == "smoke":
+            return []
+        told = []
+        for b1, b2 in GROWING:
+            here = table[(table["part"] == GROWTH) & (table["variant"] == pair_name(b1, b2))]
+            last = here[here["step"] == here["step"].max()]["param_norm"]
+            told.append(f"({b1:g}, {b2:g}) {last.mean():.1e}")
+        return [
+            Finding(
+                "Adam without eps blows up where beta1^2 > beta2",
+                one_line("""
+                    The theorem asks for beta1 <= beta2. Where a gradient vanishes, as a dead unit's does, both averages
+                    decay, and the step m / sqrt(v) goes as (beta1 / sqrt(beta2))^t: while beta1^2 < beta2 < beta1 training still
+                    works, and beyond it the parameters grow exponentially.
+                """),
+                f"largest parameter after {GROWTH_STEPS.at(preset)} steps, by (beta1, beta2): {', '.join(told)}",
+            )
+        ]
+
     def _schedule_claims(self, rows: pd.DataFrame, preset: Preset) -> list[Claim]:
         claims = []
         for p in POWERS:
@@ -283,6 +310,8 @@ class FlowConditions(Figure):
                         f"{mean_and_spread(shares[pair_name(b1, b2)])} of its; loss 10^-{here['depth'].min():.1f}",
                         paper="not covered",
                         tolerance="means within 0.1, loss 1e-8 reached",
+                        reason=f"not covered by the theorem, and near beta1^2 = beta2, where Adam blows up: the step of an entry "
+                        f"whose gradient has vanished dies only as {b1 / b2**0.5:.3f}^t",
                         holds=bool(abs(here["alignment"].mean() - reference.mean()) < 0.1 and here["depth"].min() >= -TARGET),
                     )
                 )
@@ -297,11 +326,12 @@ class FlowConditions(Figure):
                 claims.append(
                     self.near(
                         preset,
-                        f"Adam with beta1 {b1:g}, beta2 {b2:g}, beta1^2 > beta2, blows up: |theta|_inf {last.mean():.1e} after "
-                        f"{int(here['step'].max())} steps; factor a step, against beta1 / sqrt(beta2)",
+                        f"Adam with beta1 {b1:g}, beta2 {b2:g}, beta1^2 > beta2, blows up: "
+                        "factor a step, against beta1 / sqrt(beta2)",
                         [growth(here)],
                         [b1 / b2**0.5],
                         0.01,
+                        beside=f"|theta|_inf {mean_and_spread(last, 2)} after {int(here['step'].max())} steps",
                         source="derived: m / sqrt(v) of an entry whose gradient vanishes",
                     )
                 )
@@ -330,6 +360,7 @@ class FlowConditions(Figure):
             measured=", ".join(f"{name} {mean_and_spread(turn[name], 2)}" for name in ACTIVATIONS if name in turn) or "no record",
             paper="suspected",
             tolerance="> in the mean",
+            reason="the seeds differ by more than the activations do: with so few of them nothing can be told",
             holds=bool(not turn.empty and turn["relu"].mean() > turn["squared_relu"].mean()),
         )
 

@@ -49,6 +49,12 @@ class KktNotOptimal(Figure):
     paper = "not_optimal"
     minutes = PerPreset(smoke=0.1, default=0.9, paper=20.0)
 
+    def setting(self, preset: Preset) -> str:
+        return one_line(f"""
+            examples D1 to D5 of two to four weights, exponential loss, {DRAWS.at(preset)} draws of the noise; (d) ReLU network of
+            width 8 on one Gaussian mixture, {SEEDS.at(preset)} seeds of the start, {STEPS.at(preset):,} steps
+        """)
+
     def caption(self, preset: Preset) -> str:
         names = ", ".join(f"{e.name} ({e.label})" for e in EXAMPLES)
         return one_line(f"""
@@ -186,7 +192,16 @@ class KktNotOptimal(Figure):
             *self._escape_claims(table, preset),
             self._stays_claim(table, preset),
             self._random_claim(table, preset),
+            self._linear(preset),
         ]
+
+    def _linear(self, preset: Preset) -> Claim:
+        return self.not_testable(
+            preset,
+            "in fully connected linear networks every KKT point is a global optimum",
+            "all examples of the figure have ReLU or are diagonal, and examples could not show it",
+            paper="proved",
+        )
 
     def _better_claim(self, table: pd.DataFrame, preset: Preset) -> Claim:
         near = table[(table["part"] == LOWER) & np.isclose(table["x"], CHECKED_DELTA)].set_index("example")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, one_line
+from implicit_bias.figures.base import FIGURES, Claim, Figure, Finding, PerPreset, Preset, Run, one_line
 from implicit_bias.figures.curves import at_end, means, separated, tidy, told, trajectories
 from implicit_bias.figures.explorer import Explorer
 from implicit_bias.figures.style import Look, legend_below, log_axis, panels
@@ -39,15 +39,21 @@ class LyuLiSchedule(Figure):
     paper = "lyu_li"
     minutes = PerPreset(smoke=0.05, default=1.0, paper=15_000.0)
 
+    def setting(self, preset: Preset) -> str:
+        return one_line(f"""
+            CNN with {CHANNELS.at(preset)} channels, {SAMPLES.at(preset)} MNIST images a class of {_digits(preset)}
+            ({PIXELS.at(preset)} x {PIXELS.at(preset)} pixels), {SEEDS.at(preset)} seeds, {STEPS.at(preset):,} full-batch steps
+        """)
+
     def caption(self, preset: Preset) -> str:
-        digits = "all digits" if DIGITS.at(preset) == "null" else "the digits 3 and 6"
         return one_line(f"""
             CNN with {CHANNELS.at(preset)} channels (3 x 3 kernels, max pooling, ReLU, a bias in the first layer, He-normal
-            start) on {SAMPLES.at(preset)} samples each of {digits} of MNIST ({PIXELS.at(preset)} x {PIXELS.at(preset)} pixels),
-            full-batch GD, {STEPS.at(preset):,} steps, cross entropy: step size .01 against alpha_t / loss with back-off,
-            alpha_1 = .1, where a step that is taken back counts a run ends below 1e-800; {SEEDS.at(preset)} seeds as thin lines.
-            Left: loss. Middle and right: least gap over the third power of the parameters' l2 norm, from where it is
-            positive. The paper: 60,000 samples, 32 and 64 channels, a hidden layer of 1,024, SGD, 10,000 epochs.
+            start) on {SAMPLES.at(preset)} samples each of {_digits(preset)} of MNIST ({PIXELS.at(preset)} x
+            {PIXELS.at(preset)} pixels), full-batch GD, {STEPS.at(preset):,} steps, cross entropy: step size .01 against
+            alpha_t / loss with back-off, alpha_1 = .1, where a step that is taken back counts a run ends below 1e-800;
+            {SEEDS.at(preset)} seeds as thin lines. Left: loss. Middle and right: least gap over the third power of the
+            parameters' l2 norm, from where it is positive. The paper: 60,000 samples, 32 and 64 channels, a hidden layer of
+            1,024, SGD, 10,000 epochs.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
@@ -131,8 +137,51 @@ class LyuLiSchedule(Figure):
                 measured=", ".join(f"{d:.3f}" for d in dips),
                 tolerance=f"<= {DIP:g}",
                 holds=max(dips) <= DIP,
+                reason="the theorem is for the smoothed margin along small steps; the least gap may fall, and alpha_t grows "
+                "until a step raises the loss. How much of the dips each makes is not known",
             ),
+            *self._not_testable(preset),
         ]
+
+    def _not_testable(self, preset: Preset) -> list[Claim]:
+        statements = (
+            ("the relative step size alpha_t stays in [1e-9, 1]", "the figure's table has no step sizes", "Fig. 4"),
+            (
+                "margins rise on CIFAR-10 with a VGG network too",
+                "there is no CIFAR-10 dataset and no VGG network here",
+                "Figs. 5, 6",
+            ),
+            ("test accuracy hardly moves while the margin grows", "the figure's runs have no test set", "Fig. 7"),
+            (
+                "training to a smaller loss makes the network more robust to small perturbations",
+                "there is no adversarial attack here",
+                "Fig. 8 and Table 1",
+            ),
+        )
+        return [
+            self.not_testable(preset, text, why, source=f"Lyu and Li, arXiv 1906.05890, {where}")
+            for text, why, where in statements
+        ]
+
+    def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
+        if preset == "smoke":
+            return []
+        ends = at_end(table, "log_loss").xs("l2", level="norm").unstack("method") / math.log(10)
+        told = [f"{-a:.0f} against {-b:.1f}" for a, b in ends[["loss-based", "constant"]].to_numpy()]
+        return [
+            Finding(
+                "With a constant step size a network never gets to the regime that the theory describes",
+                one_line("""
+                    The margin grows as a power of log(1/loss), and gradient descent lowers the loss as one over the number of
+                    steps: ten times the steps add one decade. Step sizes divided by the loss reach losses far below any double.
+                """),
+                f"log10(1/loss) after at most {STEPS.at(preset):,} steps, loss-based / constant, by seed: {', '.join(told)}",
+            )
+        ]
+
+
+def _digits(preset: Preset) -> str:
+    return "all digits" if DIGITS.at(preset) == "null" else "the digits 3 and 6"
 
 
 def largest_dip(rows: pd.DataFrame) -> float:

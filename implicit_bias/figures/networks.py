@@ -46,6 +46,14 @@ def problem_in_words(preset: Preset) -> str:
     return f"{_DATA_IN_WORDS.at(preset)}, {SEEDS.at(preset)} seeds (data and start)"
 
 
+def setting(preset: Preset) -> str:
+    """Model, data, seeds and steps of :func:`problem`, for claims."""
+    return (
+        f"two-layer squared ReLU network on even against odd digits, {problem_in_words(preset)}; to a loss of 1e{TARGET:.0f}, "
+        f"at most {STEPS.at(preset):,} steps"
+    )
+
+
 def method(name: str) -> list[str]:
     """The overrides of an optimizer as all these figures use it."""
     return [f"optimizer={name}", *([ADAM] if name in ("adam", "muon_adam") else [])]

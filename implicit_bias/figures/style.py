@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 from numpy.typing import ArrayLike
 
 # Widths of a one-column and a two-column picture in a paper, inches.
@@ -51,6 +51,8 @@ RC: Any = {
     "pdf.fonttype": 42,
     "mathtext.fontset": "dejavusans",
 }
+#: Of a log axis with minor ticks.
+MOST_DECADES = 12
 TITLE_SIZE, NOTE_SIZE = 9.5, 7.0
 FAILED = "#b3261e"
 GREY = "#6b6b6b"
@@ -162,7 +164,9 @@ def log_axis(axes: Axes, which: str) -> None:
         axis.set_major_formatter(formatter)
     else:
         axis.set_major_locator(LogLocator(base=10, numticks=7))
-    axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(2, 10)), numticks=100))
+    # Over many decades they would run together into a bar.
+    minor = LogLocator(base=10, subs=tuple(range(2, 10)), numticks=100) if decades <= MOST_DECADES else NullLocator()
+    axis.set_minor_locator(minor)
     axes.tick_params(axis=which, which="minor", length=1.6, width=0.5)  # type: ignore[arg-type]
     axes.grid(False, which="minor")
 

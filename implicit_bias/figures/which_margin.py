@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
 from implicit_bias.figures.base import FIGURES, Claim, Figure, PerPreset, Preset, Run, last_rows, one_line
+from implicit_bias.figures.problems import MIXTURE
 from implicit_bias.figures.style import norm_look, optimizer_look, panels
 
 #: Rows, with the norm that each maximises; in the order that puts the theorem on the diagonal.
@@ -46,10 +47,13 @@ class WhichMargin(Figure):
     paper = "fan"
     minutes = PerPreset(smoke=0.3, default=2.4, paper=30.0)
 
+    def setting(self, preset: Preset) -> str:
+        return f"{SEEDS.at(preset)} seeds of {MIXTURE}; linear model, {STEPS.at(preset):,} steps"
+
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
             Margin over the certified maximum margin of each norm after {STEPS.at(preset):,} steps, mean over
-            {SEEDS.at(preset)} data sets (10 classes, 25 features, 10 samples a class, noise 1) and, small, the standard
+            {SEEDS.at(preset)} seeds of {MIXTURE} and, small, the standard
             deviation. Framed: the method's own norm; bold: best of the column. Every method uses schedule.lr=auto, power .5;
             Adam has eps 0 and beta2 .95.
         """)
@@ -94,17 +98,27 @@ class WhichMargin(Figure):
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
         if preset == "smoke":
             return []
-        mean, _ = _over_seeds(table)
-        judged = [self._best_claim(mean[norm], norm, preset) for norm in NORMS]
-        return judged + [self._reached_claim(table, method, preset) for method in REACHED]
+        mean, spread = _over_seeds(table)
+        judged = [self._best_claim(mean[norm], spread[norm], norm, preset) for norm in NORMS]
+        judged += [self._reached_claim(table, method, preset) for method in REACHED]
+        return [*judged, self._other_losses(preset)]
 
-    def _best_claim(self, column: pd.Series, norm: str, preset: Preset) -> Claim:
+    def _other_losses(self, preset: Preset) -> Claim:
+        return self.not_testable(
+            preset,
+            "the same norms are maximised under the exponential loss and PairLogLoss",
+            "all runs of the figure have cross entropy",
+            source="Fan et al., arXiv 2502.04664, App. F",
+        )
+
+    def _best_claim(self, column: pd.Series, spread: pd.Series, norm: str, preset: Preset) -> Claim:
         own = column[[m for m in OWN if OWN[m] == norm]]
         others = column[[m for m in OWN if OWN[m] != norm]]
+        best, other = str(own.idxmax()), str(others.idxmax())
         return self.claim(
             preset,
             f"under {norm} the best mean margin is reached by a method of that norm",
-            measured=f"{own.idxmax()} {own.max():.3f} against {others.idxmax()} {others.max():.3f}",
+            measured=f"{best} {own.max():.3f} ± {spread[best]:.3f} against {other} {others.max():.3f} ± {spread[other]:.3f}",
             tolerance=">",
             holds=own.max() > others.max(),
         )
@@ -115,7 +129,7 @@ class WhichMargin(Figure):
         return self.claim(
             preset,
             f"{optimizer_look(method).label} reaches its own norm's optimum ({OWN[method]}): ratio, mean and worst data set",
-            measured=f"{own.mean():.4f} / {own.min():.4f}",
+            measured=f"{own.mean():.4f} ± {own.std():.4f} / {own.min():.4f}",
             paper="-> 1",
             tolerance=f">= {mean:g} / {least:g}",
             holds=own.mean() >= mean and own.min() >= least,

@@ -22,6 +22,16 @@ from implicit_bias.sweep.plan import Cell, Config, model_of
 
 def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded."""
+    for found in located(cells):
+        if isinstance(found, Cell) and not found.config["force"] and is_finished(found.directory):
+            trajectory, summary = read_run(found.directory)
+            yield found.index, Outcome(found.config, found.directory, "skipped", trajectory=trajectory, summary=summary)
+        else:
+            yield found
+
+
+def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
+    """Cells with their data and run folders, finished or not; or the place and outcome of those that cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
     for index, config in enumerate(cells):
         key = json.dumps(config["dataset"], sort_keys=True)
@@ -41,11 +51,7 @@ def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             continue
         origin = "" if start is None else fingerprint_of(start)
         directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
-        if not config["force"] and is_finished(directory):
-            trajectory, summary = read_run(directory)
-            yield index, Outcome(config, directory, "skipped", trajectory=trajectory, summary=summary)
-        else:
-            yield Cell(index, config, dataset, directory, start)
+        yield Cell(index, config, dataset, directory, start)
 
 
 def _check(config: Config, dataset: Dataset) -> None:

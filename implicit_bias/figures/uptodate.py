@@ -1,0 +1,238 @@
+"""Which figures need not be made again: a stamp a figure, in ``results_dir/cache/figures``, says what it was made from.
+
+A stamp is a shortcut and never evidence: one that is missing, damaged or of another layout makes the figure be made as
+if there had never been one. Two questions are asked of it, the quick one first.
+
+Unchanged: all sources, configurations, versions and data files are those of the stamp, the run folders have not been
+touched, and the figure's files have the content that was written. Nothing is composed.
+
+Same runs: something changed, but the figure's sweep still names the same finished run folders, and the sources that turn
+them into a picture are the same, as are the figure's files.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from implicit_bias.datasets.mnist import cache_folder
+from implicit_bias.figures.base import CLAIM_COLUMNS, Claim, Preset
+from implicit_bias.manual import config_directory
+from implicit_bias.records import PACKAGES, PROVENANCE, atomic_write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT.name
+#: Every figure's files go through these, though no figure imports them.
+COMMON = ("figures.files",)
+MISSING = "missing"
+KINDS = ("csv", "png", "pdf")
+DRAWN_BY = (*PACKAGES, "matplotlib")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a figure was made from, and what came out.
+
+    Attributes:
+        everything: Digest of all sources, configurations, versions, data files and the preset.
+        drawing: Digest of the sources and versions that make table, claims and picture of the runs.
+        runs: Digest of the provenance, which holds every file's checksum, by run folder.
+        touched: Digest of the times at which those folders were written.
+        outputs: Digest of the figure's files, by ending.
+        claims: Its claims, as they were judged.
+    """
+
+    everything: str
+    drawing: str
+    runs: dict[str, str]
+    touched: str
+    outputs: dict[str, str]
+    claims: list[dict[str, Any]]
+
+
+def stamp_path(folder: Path, name: str) -> Path:
+    """Where a figure's stamp is kept."""
+    return folder / "cache" / "figures" / f"{name}.json"
+
+
+def unchanged(folder: Path, name: str, preset: Preset) -> list[Claim] | None:
+    """The figure's claims if nothing at all has changed since it was made, else None."""
+    stamp = _read(folder, name)
+    if stamp is None or stamp.everything != everything(preset) or stamp.outputs != _outputs(folder, name):
+        return None
+    return _claims(stamp) if stamp.touched == _touched(folder, stamp.runs) else None
+
+
+def drawn_alike(folder: Path, name: str, module: str) -> bool:
+    """Whether the figure's files are those of its stamp, and the sources that made them of its runs.
+
+    Args:
+        module: Where the figure's class is defined.
+    """
+    stamp = _read(folder, name)
+    return stamp is not None and stamp.drawing == drawing(module) and stamp.outputs == _outputs(folder, name)
+
+
+def same_runs(folder: Path, name: str, module: str, preset: Preset, directories: Sequence[Path]) -> list[Claim] | None:
+    """The claims of a figure that is :func:`drawn_alike` if its runs are those of its stamp too, else None.
+
+    The stamp is renewed.
+
+    Args:
+        module: Where the figure's class is defined.
+        directories: The run folders of its sweep, all of them finished.
+    """
+    stamp = _read(folder, name)
+    if stamp is None or stamp.runs != _runs(directories):
+        return None
+    claims = _claims(stamp)
+    write_stamp(folder, name, module, preset, directories, claims)
+    return claims
+
+
+def write_stamp(
+    folder: Path, name: str, module: str, preset: Preset, directories: Sequence[Path], claims: Sequence[Claim]
+) -> None:
+    """Note what a figure that has just been made was made from. Raises OSError: it cannot be written."""
+    runs = _runs(directories)
+    stamp = Stamp(
+        everything(preset),
+        drawing(module),
+        runs,
+        _touched(folder, runs),
+        _outputs(folder, name),
+        [asdict(claim) for claim in claims],
+    )
+    atomic_write_text(stamp_path(folder, name), json.dumps(asdict(stamp), indent=1) + "\n")
+
+
+@cache
+def everything(preset: Preset) -> str:
+    """Digest of all that a figure can depend on, but for the runs."""
+    sources = [*sorted(ROOT.rglob("*.py")), *sorted(config_directory().rglob("*.yaml"))]
+    return _digest([preset, *versions(), *map(_content, sources), *_data_files()])
+
+
+@cache
+def drawing(module: str) -> str:
+    """Digest of the sources that a figure's module needs, and of the versions of what they import."""
+    names = [module.removeprefix(f"{PACKAGE}."), *COMMON]
+    return _digest([*versions(), *map(_content, sorted(sources(names)))])
+
+
+def sources(modules: Iterable[str]) -> set[Path]:
+    """The package's files that modules import at their top, directly or not, and their own; of a package, all its files.
+
+    Args:
+        modules: Dotted names without the package's own.
+    """
+    found: set[Path] = set()
+    waiting = [path for module in modules for path in _files(module)]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [file for module in imports(path) for file in _files(module)]
+    return found
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """What a file imports from this package: dotted names, of which some may be no modules but things in one."""
+    names = []
+    for node in ast.parse(path.read_bytes()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{PACKAGE}."):
+            inner = node.module.removeprefix(f"{PACKAGE}.")
+            # A package stands for all its files: what is registered there is found by name.
+            names += [inner] if not (ROOT / inner.replace(".", "/")).is_dir() else _of_package(inner, node)
+    return tuple(names)
+
+
+def _of_package(package: str, node: ast.ImportFrom) -> list[str]:
+    modules = [f"{package}.{alias.name}" for alias in node.names]
+    return modules if all(_path(module).is_file() for module in modules) else [package]
+
+
+def _files(module: str) -> list[Path]:
+    folder = ROOT / module.replace(".", "/")
+    return sorted(folder.glob("*.py")) if folder.is_dir() else [path for path in [_path(module)] if path.is_file()]
+
+
+def _path(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+@cache
+def versions() -> tuple[str, ...]:
+    """Of Python and of what computes and draws."""
+    return (platform.python_version(), *(f"{name} {_version(name)}" for name in DRAWN_BY))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _data_files() -> list[str]:
+    """Names, sizes and times of the files of the data folders."""
+    folders = [Path(folder) for folder in (os.environ.get("IMPLICIT_BIAS_DATA"), cache_folder()) if folder]
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
+    return [f"{file} {_when(file)}" for file in files]
+
+
+def _when(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return MISSING
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _touched(folder: Path, runs: Mapping[str, str]) -> str:
+    return _digest(_when(folder / "runs" / name / PROVENANCE) for name in runs)
+
+
+def _runs(directories: Sequence[Path]) -> dict[str, str]:
+    return {directory.name: _content(directory / PROVENANCE) for directory in sorted(set(directories))}
+
+
+def _outputs(folder: Path, name: str) -> dict[str, str]:
+    return {kind: _content(folder / "figures" / f"{name}.{kind}") for kind in KINDS}
+
+
+def _content(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return MISSING
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _read(folder: Path, name: str) -> Stamp | None:
+    """The stamp, or None where there is none that can be used."""
+    try:
+        stamp = json.loads(stamp_path(folder, name).read_bytes())
+        found = Stamp(**{field.name: stamp[field.name] for field in fields(Stamp)})
+        _claims(found)
+        usable = isinstance(stamp["runs"], dict) and MISSING not in found.outputs.values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found if usable else None
+
+
+def _claims(stamp: Stamp) -> list[Claim]:
+    return [Claim(**{column: claim[column] for column in CLAIM_COLUMNS}) for claim in stamp.claims]
