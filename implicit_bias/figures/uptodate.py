@@ -118,7 +118,7 @@ def write_stamp(
 @cache
 def everything(preset: Preset) -> str:
     """Digest of all that a figure can depend on, but for the runs."""
-    sources = [*sorted(ROOT.rglob("*.py")), *sorted(config_directory().rglob("*.yaml"))]
+    sources = [*sorted(ROOT.rglob("*.py")), *sorted(ROOT.rglob("*.c")), *sorted(config_directory().rglob("*.yaml"))]
     return _digest([preset, *versions(), *map(_content, sources), *_data_files()])
 
 
