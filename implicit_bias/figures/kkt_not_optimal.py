@@ -65,7 +65,7 @@ class KktNotOptimal(Figure):
             log(1/loss) when the squared norm at margin one has fallen {LEFT:.0%} below the KKT point's, every draw and the
             median over all draws (those that never leave count as late), with the predicted power laws in grey. (d) A ReLU
             network of width 8 on one Gaussian mixture (2 classes, 10 features, 20 samples) from {SEEDS.at(preset)} random
-            starts, {STEPS.at(preset):,} steps of NGD: squared norm at margin one of the runs that separate.
+            starts (seeds), {STEPS.at(preset):,} steps of NGD: squared norm at margin one of the runs that separate.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
