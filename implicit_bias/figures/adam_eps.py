@@ -38,7 +38,7 @@ class AdamEps(Figure):
     title = "Adam's eps: from the max-norm to the $\\ell_2$ margin"
     source = "Fan and Szepesvari, arXiv 2609.33904"
     paper = "two_faces"
-    minutes = PerPreset(smoke=0.1, default=0.3, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=0.1, paper=30.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {MIXTURE}; linear model, Adam, lr .03 t^-1/2, {STEPS.at(preset):,} steps"

@@ -36,7 +36,7 @@ class ExactTail(Figure):
     order = 40
     title = "Sign descent with and without cancellation"
     source = "independent numpy measurement on the published data of Fan et al., arXiv 2502.04664"
-    minutes = PerPreset(smoke=0.1, default=0.1, paper=0.1)
+    minutes = PerPreset(smoke=0.1, default=0.6, paper=0.1)
 
     def setting(self, preset: Preset) -> str:
         return f"{PUBLISHED}; linear model from zero, SignGD lr .1 t^-1/2, {STEPS.at(preset):,} steps"

@@ -19,7 +19,7 @@ class FanFig1Momentum(GapFigure):
     title = "Momentum keeps the norm, and Adam's is the max-norm"
     source = "Fan et al., arXiv 2502.04664, App. A and G"
     paper = "fan"
-    minutes = PerPreset(smoke=0.2, default=0.3, paper=0.3)
+    minutes = PerPreset(smoke=0.2, default=0.2, paper=0.3)
     methods = MOMENTUM
 
     def caption(self, preset: Preset) -> str:

@@ -17,7 +17,7 @@ class FanFig2(CorrelationFigure):
     title = "Each method turns towards its own norm's separator"
     source = "Fan et al., arXiv 2502.04664, Fig. 2"
     paper = "fan"
-    minutes = PerPreset(smoke=0.1, default=0.1, paper=0.1)
+    minutes = PerPreset(smoke=0.1, default=0.3, paper=0.1)
     methods = PLAIN
 
     def caption(self, preset: Preset) -> str:

@@ -17,7 +17,7 @@ class FanFig2Momentum(CorrelationFigure):
     title = "Directions of the momentum methods and of Adam"
     source = "Fan et al., arXiv 2502.04664, App. A and G"
     paper = "fan"
-    minutes = PerPreset(smoke=0.1, default=0.1, paper=0.1)
+    minutes = PerPreset(smoke=0.1, default=0.2, paper=0.1)
     methods = MOMENTUM
 
     def caption(self, preset: Preset) -> str:

@@ -36,7 +36,7 @@ class FanFig3(Figure):
     title = "A two-layer sigmoid network on MNIST"
     source = "Fan et al., arXiv 2502.04664, Fig. 3"
     paper = "fan"
-    minutes = PerPreset(smoke=0.1, default=0.8, paper=240.0)
+    minutes = PerPreset(smoke=0.1, default=0.3, paper=240.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

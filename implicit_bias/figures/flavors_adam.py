@@ -47,7 +47,7 @@ class FlavorsAdam(Figure):
     title = "Adam between sign descent and gradient descent"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 2"
     paper = "flavors"
-    minutes = PerPreset(smoke=0.05, default=0.7, paper=20.0)
+    minutes = PerPreset(smoke=0.05, default=0.3, paper=20.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

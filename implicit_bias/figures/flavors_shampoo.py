@@ -48,7 +48,7 @@ class FlavorsShampoo(Figure):
     title = "Shampoo, Adam and GD: spectral and max-norm margins"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 3"
     paper = "flavors"
-    minutes = PerPreset(smoke=0.05, default=0.6, paper=10.0)
+    minutes = PerPreset(smoke=0.05, default=0.2, paper=10.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

@@ -46,7 +46,7 @@ class FlavorsTeacherStudent(Figure):
     title = "Teacher and student: three margins and the test accuracy"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Figs. 1 and 4"
     paper = "flavors"
-    minutes = PerPreset(smoke=0.1, default=1.6, paper=25_000.0)
+    minutes = PerPreset(smoke=0.1, default=0.4, paper=25_000.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

@@ -87,7 +87,7 @@ class FlowConditions(Figure):
     title = "Outside the theorems' conditions"
     source = "Gronich and Vardi, arXiv 2602.16340, Theorems 3.3 and 3.6: conditions on schedule, betas and smoothness"
     paper = "gronich_vardi"
-    minutes = PerPreset(smoke=0.1, default=2.0, paper=1200.0)
+    minutes = PerPreset(smoke=0.1, default=0.9, paper=1200.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

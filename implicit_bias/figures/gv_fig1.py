@@ -60,7 +60,7 @@ class GvFig1(Figure):
     title = "Two-layer networks: each optimizer leads in its own norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 1"
     paper = "gronich_vardi"
-    minutes = PerPreset(smoke=0.1, default=4.5, paper=600.0)
+    minutes = PerPreset(smoke=0.1, default=3.5, paper=600.0)
 
     def setting(self, preset: Preset) -> str:
         return setting(preset)

@@ -63,7 +63,7 @@ class GvFig2(Figure):
     title = "Hybrids of Muon with sign methods lead in the hybrid norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 2 and Appendix D"
     paper = "gronich_vardi"
-    minutes = PerPreset(smoke=0.1, default=3.0, paper=2000.0)
+    minutes = PerPreset(smoke=0.1, default=3.4, paper=2000.0)
 
     def setting(self, preset: Preset) -> str:
         return setting(preset)

@@ -47,7 +47,7 @@ class KktNotOptimal(Figure):
     title = "KKT points that are no optima"
     source = "Vardi, Shamir and Srebro, arXiv 2110.02732"
     paper = "not_optimal"
-    minutes = PerPreset(smoke=0.1, default=0.9, paper=20.0)
+    minutes = PerPreset(smoke=0.1, default=0.3, paper=20.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

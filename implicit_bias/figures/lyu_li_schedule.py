@@ -37,7 +37,7 @@ class LyuLiSchedule(Figure):
     title = "Loss-based step sizes on a CNN"
     source = "Lyu and Li, arXiv 1906.05890, Fig. 1"
     paper = "lyu_li"
-    minutes = PerPreset(smoke=0.05, default=1.0, paper=15_000.0)
+    minutes = PerPreset(smoke=0.05, default=0.2, paper=15_000.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

@@ -52,7 +52,7 @@ class MarginMatrixNetworks(Figure):
     title = "Which optimizer maximises which margin of a network"
     source = "Gronich and Vardi, arXiv 2602.16340, Theorem 3.3 with its corollaries, and Theorems 3.6 and 3.7"
     paper = "gronich_vardi"
-    minutes = PerPreset(smoke=0.1, default=2.5, paper=700.0)
+    minutes = PerPreset(smoke=0.1, default=2.4, paper=700.0)
 
     def setting(self, preset: Preset) -> str:
         return setting(preset)

@@ -41,7 +41,7 @@ class NewtonSchulz(Figure):
     order = 60
     title = "Newton-Schulz stalls, the exact polar factor does not"
     source = "independent reproduction (blog) of Muon on random labels, k = 4, d = 24, n = 40, lr .01"
-    minutes = PerPreset(smoke=0.1, default=1.0, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=0.1, paper=30.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {DATA}; linear model, Muon, constant lr .01, {STEPS.at(preset):,} steps"

@@ -41,7 +41,7 @@ class Rates(Figure):
     title = "Rates: the own-norm gap falls at least as fast as proven"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
     paper = "fan"
-    minutes = PerPreset(smoke=0.2, default=1.3, paper=120.0)
+    minutes = PerPreset(smoke=0.2, default=0.3, paper=120.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {MIXTURE}; linear model, lr t^-a, {STEPS.at(preset):,} steps"

@@ -45,7 +45,7 @@ class WhichMargin(Figure):
     title = "Which optimizer maximises which margin"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
     paper = "fan"
-    minutes = PerPreset(smoke=0.3, default=2.4, paper=30.0)
+    minutes = PerPreset(smoke=0.3, default=1.8, paper=30.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {MIXTURE}; linear model, {STEPS.at(preset):,} steps"
