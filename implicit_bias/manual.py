@@ -137,6 +137,12 @@ def shown(value: Any) -> str:
     return " ".join(str(value).split())
 
 
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Keys without their group where that leaves them different."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
+
+
 def either(words: Sequence[str]) -> str:
     """``a, b or c``."""
     return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
