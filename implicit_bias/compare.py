@@ -267,8 +267,8 @@ def _checked(path: Path) -> pd.DataFrame:
     table["norm"] = table["norm"].astype(str)
     twice = table.duplicated(["seed", "step", "norm"])
     if twice.any():
-        row = table[twice].iloc[0]
-        raise BadInput(f"{path}: seed {row['seed']}, step {row['step']}, norm {row['norm']} is there twice; must be one row")
+        seed, step, norm = table.loc[twice, ["seed", "step", "norm"]].iloc[0]
+        raise BadInput(f"{path}: seed {seed}, step {step}, norm {norm} is there twice; must be one row")
     return table
 
 

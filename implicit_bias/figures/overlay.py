@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -42,8 +44,10 @@ def overlay(table: pd.DataFrame, norms: Sequence[str], quantity: str, x: str = "
     shown = norms[:1] if quantity == "log_loss" else norms
     columns = min(MOST_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
-    per_line = max(1, min(len(looks), ACROSS // (max(map(len, looks)) + LINE_ROOM)))
-    legend_height = 0.17 * math.ceil(len(looks) / per_line)
+    names = {label: textwrap.fill(label, ACROSS - LINE_ROOM) for label in looks}
+    longest = min(ACROSS - LINE_ROOM, max(map(len, looks)))
+    per_line = min(len(looks), ACROSS // (longest + LINE_ROOM))
+    legend_height = 0.17 * sum(name.count("\n") + 1 for name in names.values()) / per_line
     figure, axes = panels(rows, columns, height=(2.4 if len(shown) > 1 else 3.2) * rows + legend_height)
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
@@ -55,7 +59,7 @@ def overlay(table: pd.DataFrame, norms: Sequence[str], quantity: str, x: str = "
             axis.set_ylabel(WORDS[quantity])
         if place + columns >= len(shown):
             axis.set_xlabel("step" if x == "step" else r"$-\log_{10}$ loss")
-    legend_below(figure, [look.handle() for look in looks.values()], ncols=per_line)
+    legend_below(figure, [replace(look, label=names[label]).handle() for label, look in looks.items()], ncols=per_line)
     return figure
 
 
