@@ -21,6 +21,7 @@ OPTIONS = {
     "dataset.num_classes": 3,
     "dataset.dim": 4,
     "dataset.samples_per_class": 3,
+    "dataset.noise": 0.3,
     "log.norms": ["linf", "l2"],
     "log.points": 8,
 }
@@ -47,7 +48,7 @@ def own_table(path: Path, **columns: Any) -> Path:
 
 def source(name: str = "a", optimizer: str = "muon", called: str = "", *, seed: int = 1, **config: Any) -> Source:
     """A run of a configuration that differs from others of this function by ``config`` alone."""
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "optimizer": {"name": optimizer},
         "dataset": {"name": "mnist", "seed": seed},
         "schedule": {"name": "power", "lr": 0.1},
