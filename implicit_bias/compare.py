@@ -142,7 +142,15 @@ def _value(key: str, value: str) -> Any:
 def compare(request: Request) -> int:
     """Read, draw, write and print. Returns the exit code."""
     sources = [source for called, path in request.runs for source in _sources(called, path)]
-    from implicit_bias.comparison import at_the_end, common_norms, comparison_table, different_problems, lacking, quantity_of
+    from implicit_bias.comparison import (
+        at_the_end,
+        common_norms,
+        comparison_table,
+        different_problems,
+        different_seeds,
+        lacking,
+        quantity_of,
+    )
     from implicit_bias.figures.overlay import overlay
     from implicit_bias.figures.style import drawing, header, saved
     from implicit_bias.records import atomic_write_bytes, csv_bytes
@@ -170,6 +178,7 @@ def compare(request: Request) -> int:
     for name, content in files.items():
         atomic_write_bytes(folder / name, content)
     notes = ["the runs are on different data, models or losses: their margins do not compare"] * different_problems(sources)
+    notes += ["the curves are of different seeds"] * different_seeds(rows)
     print_table(printed(at_the_end(rows)), [*notes, *(str(folder / name) for name in files)], COMPARISON_LEGEND)
     sys.stdout.flush()
     return DONE

@@ -196,6 +196,11 @@ def different_problems(sources: Sequence[Source]) -> bool:
     return len(problems) > 1
 
 
+def different_seeds(table: pd.DataFrame) -> bool:
+    """Whether the curves are means over different seeds, so that differences between them may be those between data sets."""
+    return len({frozenset(rows["seed"]) for _, rows in table.groupby("label")}) > 1
+
+
 def _flat(config: Mapping[str, Any]) -> dict[str, Hashable]:
     """Dotted keys with their values, without those that do not make another curve, and without empty ones: an older run may lack
     the key."""

@@ -11,7 +11,16 @@ import pytest
 from PIL import Image
 
 from implicit_bias import compare, run
-from implicit_bias.comparison import Source, at_the_end, comparison_table, labels, over_runs, quantity_of
+from implicit_bias.comparison import (
+    Source,
+    at_the_end,
+    comparison_table,
+    different_problems,
+    different_seeds,
+    labels,
+    over_runs,
+    quantity_of,
+)
 from implicit_bias.errors import BadInput
 from implicit_bias.figures.overlay import overlay
 from implicit_bias.figures.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
@@ -108,6 +117,13 @@ def test_ends_are_means_over_runs_and_a_run_that_is_there_twice_counts_once() ->
     assert curve[["x", "mean", "min", "max"]].to_numpy().tolist() == [[1, 1, 1, 1], [10, 3.5, 3, 4]]
 
 
+def test_what_does_not_compare_is_noted() -> None:
+    assert not different_problems([source(seed=1), source(seed=2), source(optimizer="adam", schedule__lr=3)])
+    assert different_problems([source(), source(dataset__dim=5)])
+    assert different_seeds(comparison_table([source(seed=1), source(seed=2), source("b", "adam", seed=2)]))
+    assert not different_seeds(comparison_table([source(seed=2), source("b", "adam", seed=2)]))
+
+
 def test_looks_are_known_ones_shades_of_them_or_free_colours() -> None:
     names = {
         "signgd": "signgd",
@@ -149,6 +165,8 @@ def test_the_command_draws_writes_and_prints(results: Path, tmp_path: Path) -> N
         own = " *" * (label == "signgd")
         cells = [f"{label}{own}", "2" if label == "signgd" else "1", "20", f"{mean:#.4g}{'+' * bool(mean == means.max())}"]
         assert row.split()[: len(" ".join(cells).split())] == " ".join(cells).split()
+    assert "the curves are of different seeds" in lines
+    assert not any("different data" in line for line in lines)
     assert lines[-1] == f"{tmp_path}/out/comparison.csv"
 
 
