@@ -135,6 +135,7 @@ def test_looks_are_known_ones_shades_of_them_or_free_colours() -> None:
     assert looks["signgd"] == OPTIMIZER_LOOKS["signgd"].__class__("signgd", "#0072B2", "s")
     assert len({(look.color, str(look.line)) for look in looks.values()}) == len(names)
     assert looks["mine"].color == FREE_COLORS[0]
+    assert [look.color for look in curve_looks({"nsd p 2": "nsd", "nsd p 3": "nsd"}).values()] == list(FREE_COLORS[:2])
     assert not {look.color.lower() for look in OPTIMIZER_LOOKS.values()} & {color.lower() for color in FREE_COLORS}
 
 

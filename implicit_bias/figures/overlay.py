@@ -26,6 +26,8 @@ WORDS = {
 MOST_COLUMNS = 3
 # Characters of a legend's entry and its line across the picture.
 LINE_ROOM, ACROSS = 7, 105
+# Decades of loss before which nothing is separated, and a log axis would be long.
+LEAST_DEPTH = 0.1
 # Margins that end further apart than this are drawn on a log axis.
 FAR_APART = 20.0
 
@@ -72,7 +74,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], quantity: 
             curve = curve.assign(**{key: curve[key] / math.log(10) for key in ("mean", "min", "max")})
         if x == "log_loss":
             curve = curve.assign(x=-curve["x"] / math.log(10))
-            curve = curve[curve["x"] > 0].sort_values("x")
+            curve = curve[curve["x"] > LEAST_DEPTH].sort_values("x")
         if curve.empty:
             continue
         axis.plot(curve["x"], curve["mean"], **look.plot(log_spaced(curve["x"], 6)))

@@ -130,21 +130,22 @@ def curve_looks(curves: Mapping[str, str]) -> dict[str, Look]:
     """A look for every curve of one picture, by its label, no two of them equal.
 
     A known optimizer looks as everywhere; several curves of it are shades of its colour, from dark to light, each in a line and
-    with a marker of its own. Others take the free colours in turn.
+    with a marker of its own. Others take the free colours in turn, and so do several curves of one that is black or grey.
 
     Args:
         curves: Label to the name of its optimizer.
     """
     looks: dict[str, Look] = {}
     names = list(curves.values())
-    strangers = [label for label, name in curves.items() if name not in OPTIMIZER_LOOKS]
+    several = {name for name in names if names.count(name) > 1}
+    strangers = [label for label, name in curves.items() if name not in OPTIMIZER_LOOKS or (name in several and _is_grey(name))]
     for label, name in curves.items():
         place = sum(curves[before] == name for before in looks)
         if label in strangers:
             turn, free = divmod(strangers.index(label), len(FREE_COLORS))
             line, marker = LINES[turn % len(LINES)], FREE_MARKERS[free % len(FREE_MARKERS)]
             looks[label] = Look(label, FREE_COLORS[free], marker, line)
-        elif names.count(name) == 1:
+        elif name not in several:
             looks[label] = replace(OPTIMIZER_LOOKS[name], label=label)
         else:
             color = shade(OPTIMIZER_LOOKS[name].color, place / (names.count(name) - 1))
@@ -153,10 +154,15 @@ def curve_looks(curves: Mapping[str, str]) -> dict[str, Look]:
     return looks
 
 
+def _is_grey(name: str) -> bool:
+    return len(set(to_rgb(OPTIMIZER_LOOKS[name].color))) == 1
+
+
 def shade(color: str, place: float) -> str:
     """A colour between nearly black (``place`` 0), itself and a light tint (1)."""
     white, keep = max(0.0, 2 * place - 1) * 0.6, 1 - max(0.0, 1 - 2 * place) * 0.65
-    return to_hex([white + (1 - white) * keep * part for part in to_rgb(color)])
+    red, green, blue = (white + (1 - white) * keep * part for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 @contextmanager
