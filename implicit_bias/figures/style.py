@@ -111,8 +111,9 @@ OPTIMIZER_LOOKS = {
     "sd": Look("SD", "#999999", "p", DOTTED),
 }
 
-# For what has no look of its own: apart from the looks above and from each other for colour-blind readers too.
-FREE_COLORS = ("#D6009A", "#661100", "#F4A6C8", "#5E2750", "#A50026", "#B39DDB")
+# For what has no look of its own: at least 9 apart in CIE Lab from the looks above, and 12 from each other, as readers with
+# and without red-green blindness see them.
+FREE_COLORS = ("#D6009A", "#661100", "#F4A6C8", "#5E2750", "#A50026")
 FREE_MARKERS = ("<", ">", "8", "d")
 
 
