@@ -29,6 +29,7 @@ implicit_bias: on data that can be separated, which margin does an optimizer max
 USAGE
   python -m implicit_bias.run [group=option ...] [key=value ...]      one run
   python -m implicit_bias.run -m key=value,value key=range(20) ...    a sweep over every combination
+  python -m implicit_bias.compare RUN RUN ...                         any runs in the same plots (see its --help)
   make figures                                                        every figure of the papers, with its claims
 
   A run writes results/runs/<name>-<hash>/ (trajectory.csv, summary.csv, config.yaml, final.npz, provenance.json) and
@@ -135,6 +136,12 @@ def shown(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return f"'{value}'"  # quoted, or an error about it would make no sense
     return " ".join(str(value).split())
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Keys without their group where that leaves them different."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
 
 
 def either(words: Sequence[str]) -> str:

@@ -51,8 +51,8 @@ PACKAGES = ("implicit-bias", "torch", "numpy", "pandas", "cvxpy", "clarabel", "h
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 _HASH_DIGITS = 12
-# Keys that change nothing at these values, and came later than folders that are to be found again.
-_UNUSED = (("start", None), ("start_scale", 1.0))
+#: Keys that change nothing at these values, and came later than folders that are to be found again.
+UNUSED = (("start", None), ("start_scale", 1.0))
 _PARTIAL = ".partial-"
 
 
@@ -64,7 +64,7 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
         data_fingerprint: Digest of a data file's content, which then stands for its path.
         start_fingerprint: Digest of the parameters that the run starts from, likewise.
     """
-    kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS and (key, value) not in _UNUSED}
+    kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS and (key, value) not in UNUSED}
     if start_fingerprint:
         kept["start"] = start_fingerprint
     if data_fingerprint:
@@ -130,10 +130,27 @@ def is_finished(directory: Path) -> bool:
     """Whether the folder holds a whole run, unchanged since it was written; a damaged one is mentioned in one line on stderr."""
     if not directory.is_dir():
         return False
-    damage = _damage(directory)
-    if damage:
-        warn(f"{directory}: {damage}; the run is computed again")
-    return damage is None
+    found = damage(directory)
+    if found:
+        warn(f"{directory}: {found}; the run is computed again")
+    return found is None
+
+
+def damage(directory: Path) -> str | None:
+    """What is wrong with a run folder, in words; None if nothing is."""
+    try:
+        story = json.loads((directory / PROVENANCE).read_bytes())
+        checksums = dict(story["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{PROVENANCE} is missing or damaged"
+    for name in sorted({*REQUIRED, *checksums}):
+        try:
+            content = (directory / name).read_bytes()
+        except OSError:
+            return f"{name} is missing"
+        if hashlib.sha256(content).hexdigest() != checksums.get(name):
+            return f"{name} was changed"
+    return None
 
 
 def read_run(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -295,23 +312,6 @@ def _default_name(config: Mapping[str, Any]) -> Iterator[str]:
     if norm:
         yield norm["name"] + "".join(f"{value:g}" for key, value in norm.items() if key != "name")
     yield f"seed{config['seed']}"
-
-
-def _damage(directory: Path) -> str | None:
-    """What is wrong with a run folder, in words; None if nothing is."""
-    try:
-        story = json.loads((directory / PROVENANCE).read_bytes())
-        checksums = dict(story["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{PROVENANCE} is missing or damaged"
-    for name in sorted({*REQUIRED, *checksums}):
-        try:
-            content = (directory / name).read_bytes()
-        except OSError:
-            return f"{name} is missing"
-        if hashlib.sha256(content).hexdigest() != checksums.get(name):
-            return f"{name} was changed"
-    return None
 
 
 def _reference_from(content: bytes) -> Reference:

@@ -18,7 +18,7 @@ from implicit_bias.registry import Table, hyper
 
 SCHEDULES = Table("schedule")
 
-LR_HELP = "eta0: a number > 0, or auto, in units of the data and model (see schedules.py and the README)"
+LR_HELP = "eta0: a number > 0, or auto, in units of the data and model (see schedules.py and docs/files.md)"
 # A step of norm 1 changes a gap by at most B, so the first step, of size c / B, changes gaps by at most c. The gap that is
 # left after T steps has a part that falls with c (not enough growth yet) and a part that rises with it (oscillation). The
 # second is weak where the direction is a continuous function of the gradient (l2) or moves one entry or one singular pair

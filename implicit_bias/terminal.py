@@ -17,6 +17,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from implicit_bias.manual import short_keys
+
 #: A summary with the values of the swept keys of its cell.
 Swept = tuple[Mapping[str, Any], pd.DataFrame]
 
@@ -26,6 +28,7 @@ MOST_ROWS = 40
 PLAIN_WIDTH = 120
 NO_VALUE = "-"
 LEGEND = "* the optimizer's own norm   + best ratio"
+COMPARISON_LEGEND = "* in its own norm   + best margin under the norm; of several runs the mean"
 SWEEP_LEGEND = (
     "ratio: margin / optimum, mean over seeds; least: the worst seed's; proven: margin / upper bound, which needs no solver"
 )
@@ -238,7 +241,7 @@ def sweep_table(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> Table:
     groups = _aggregated(cells, keys)
     if sum(len(rows) for rows in groups.values()) > most_rows:
         groups = {values: rows[rows["own"]] for values, rows in groups.items()}
-    table = _table(*_short(keys), "norm", right=("runs", "margin", "ratio", "least", "proven"))
+    table = _table(*short_keys(keys), "norm", right=("runs", "margin", "ratio", "least", "proven"))
     left = most_rows
     for values, rows in groups.items():
         best = _best(rows["ratio"]) if len(rows) > 1 else None
@@ -260,11 +263,38 @@ def sweep_table(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> Table:
     return table
 
 
-def print_table(table: Table, lines: Sequence[str] = ()) -> None:
-    """Print a table and then lines to stdout; without colours where that is no terminal."""
+def comparison_table(ends: pd.DataFrame) -> Table:
+    """Curves side by side, norm by norm: the margin that each ends at, and of the rest what was measured.
+
+    Args:
+        ends: What :func:`implicit_bias.comparison.at_the_end` gives.
+    """
+    rest = {"optimum": ("max_margin", _number), "ratio": ("ratio", _ratio), "alignment": ("alignment", _ratio)}
+    rest["KKT ratio"] = ("kkt_ratio", _ratio)
+    rest = {title: of for title, of in rest.items() if ends[of[0]].notna().any()}
+    table = _table("norm", "optimizer", right=("runs", "step", "margin", *rest))
+    table.columns[1].no_wrap = False  # labels can be long
+    for norm, rows in ends.groupby("norm", sort=False):
+        for i, (_, row) in enumerate(rows.iterrows()):
+            steps = str(row["step"]) if row["first"] == row["step"] else f"{row['first']}-{row['step']}"
+            table.add_row(
+                str(norm) if i == 0 else "",
+                _own(str(row["label"]), bool(row["own"])),
+                str(row["runs"]),
+                steps,
+                _number(row["margin"]) + ("+" if row["best"] else " "),
+                *(text(row[column]) for column, text in rest.values()),
+                style="bold" if row["own"] else None,
+                end_section=i == len(rows) - 1,
+            )
+    return table
+
+
+def print_table(table: Table, lines: Sequence[str] = (), legend: str = LEGEND) -> None:
+    """Print a table, its legend and then lines to stdout; without colours where that is no terminal."""
     console = Console() if sys.stdout.isatty() else Console(no_color=True, width=PLAIN_WIDTH, highlight=False)
     console.print(table)
-    for line in (LEGEND, *lines):
+    for line in (legend, *lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -297,12 +327,6 @@ def _over_seeds(summaries: pd.DataFrame) -> pd.DataFrame:
         "proven": ("proven", "mean"),
     }
     return by_norm.agg(**aggregates).reset_index()
-
-
-def _short(keys: Sequence[str]) -> list[str]:
-    """Keys without their group where that leaves them different."""
-    last = [key.rsplit(".", 1)[-1] for key in keys]
-    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
 
 
 def _time(seconds: float) -> str:

@@ -266,7 +266,7 @@ def test_float32_runs_and_stays_float32() -> None:
 
 @pytest.mark.parametrize(("optimizer", "amplifies"), [("nucgd", True), ("signgd", False)])
 def test_nucgd_amplifies_round_off(optimizer: str, amplifies: bool) -> None:
-    """The README's finding: W0 changed by 1e-16, and the own-norm margin over 200 steps of eight runs."""
+    """A finding of docs/findings.md: W0 changed by 1e-16, and the own-norm margin over 200 steps of eight runs."""
     calm = problem(optimizer, mixtures(list(range(8))), 8, 200)
     noise = 1e-16 * torch.randn(8, 5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     a, b = simulate(calm), simulate(replace(calm, initial={"weight": noise}))
@@ -275,7 +275,7 @@ def test_nucgd_amplifies_round_off(optimizer: str, amplifies: bool) -> None:
 
 
 def test_with_a_constant_step_sign_and_spectral_descent_stall_and_normalised_gd_does_not() -> None:
-    """The README's finding, at half the automatic step."""
+    """A finding of docs/findings.md, at half the automatic step."""
     data = mixtures([2, 5])
     ratios = {}
     for optimizer, label in (("signgd", "linf"), ("spectral_gd", "spectral"), ("ngd", "l2")):

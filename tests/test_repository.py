@@ -1,6 +1,7 @@
-"""What is committed is true: the README's table, the claims, and the recipe for adding an optimizer."""
+"""What is committed is true: the README's table, the claims, and the recipes for adding things."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,34 +26,68 @@ def test_published_numbers_of_the_committed_claims_hold() -> None:
     assert published["holds"].all()
 
 
-@pytest.mark.slow
-def test_an_optimizer_is_added_by_the_readmes_two_files(tmp_path: Path) -> None:
-    """Copy the checkout, add exactly what README.md shows, and run the command with it."""
-    copy = tmp_path / "checkout"
-    for part in ("implicit_bias", "configs"):
-        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("## Adding an optimizer") : text.index("## Findings")]
-    python, yaml = re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.DOTALL)
-    paths = re.findall(r"`((?:implicit_bias|configs)/optimizer\S*?\.(?:py|yaml))`", section)
-    assert len(paths) == 2
-    (copy / paths[0]).write_text(python)
-    (copy / paths[1]).write_text(yaml)
-    command = [
-        "-m",
-        "implicit_bias.run",
-        f"optimizer={Path(paths[1]).stem}",
-        "steps=50",
-        "reference=none",
-        f"results_dir={tmp_path}/results",
+def test_links_between_the_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     ]
-    answer = subprocess.run([sys.executable, *command], cwd=copy, capture_output=True, text=True)
+    assert len(links) > 20
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def followed(section: str, folder: Path) -> Path:
+    """A copy of the package in which a section of docs/extending.md was followed to the letter. Returns its folder of results."""
+    for part in ("implicit_bias", "configs"):
+        shutil.copytree(ROOT / part, folder / part)
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    body = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    files = re.findall(r"`(\S+)`:\n\n```(?:python|yaml)\n(.*?)```", body, re.DOTALL)
+    assert [Path(path).suffix for path, _ in files] == [".py", ".yaml"]
+    for path, content in files:
+        assert not (folder / path).exists()
+        (folder / path).write_text(content)
+    (command,) = re.findall(r"```console\n\$ python (.*)\n```", body)
+    answer = subprocess.run([sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    (summary,) = tmp_path.glob("results/runs/*/summary.csv")
-    table = pd.read_csv(summary).set_index("norm")
+    return folder / "results"
+
+
+def summary_of(results: Path) -> pd.DataFrame:
+    """The summary of the only run there is, by norm."""
+    (path,) = results.glob("runs/*/summary.csv")
+    return pd.read_csv(path).set_index("norm")
+
+
+@pytest.mark.slow
+def test_an_optimizer_is_added_by_two_files(tmp_path: Path) -> None:
+    table = summary_of(followed("An optimizer", tmp_path))
+    assert table["optimizer"].eq("half_sign").all()
     assert bool(table.loc["linf", "own"])
     assert float(str(table.loc["linf", "margin"])) > 0
-    help_text = subprocess.run(
-        [sys.executable, "-m", "implicit_bias.run", "--help"], cwd=copy, capture_output=True, text=True
-    ).stdout
-    assert Path(paths[1]).stem in help_text
+    command = [sys.executable, "-m", "implicit_bias.run", "--help"]
+    assert "half_sign" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
+def test_a_norm_is_added_by_two_files(tmp_path: Path) -> None:
+    own = summary_of(followed("A norm", tmp_path)).loc["column"]
+    assert bool(own["own"])
+    assert 0.8 < float(str(own["ratio"])) <= 1
+
+
+@pytest.mark.slow
+def test_a_dataset_is_added_by_two_files(tmp_path: Path) -> None:
+    own = summary_of(followed("A dataset", tmp_path)).loc["l2"]
+    # Two vectors of opposite sign: the gap is at least 2 * 1 * |w| for |W| = sqrt(2) |w|.
+    assert float(str(own["max_margin"])) >= 2**0.5
+    assert float(str(own["ratio"])) > 0.9
+
+
+@pytest.mark.slow
+def test_a_figure_is_added_by_two_files(tmp_path: Path) -> None:
+    results = followed("A figure", tmp_path) / "smoke"
+    assert {path.suffix for path in (results / "figures").glob("sign_momentum.*")} == {".png", ".pdf", ".csv"}
+    claims = pd.read_csv(results / "claims.csv")
+    assert claims["figure"].tolist() == ["sign_momentum"]
+    assert claims["holds"].all()
+    assert "Sign descent and momentum" in (results / "REPORT.md").read_text(encoding="utf-8")

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, ScalarFormatter
@@ -88,6 +89,8 @@ NORM_LOOKS = {
 }
 
 DASHED, DOTTED, DASHDOT = (0, (4, 1.6)), (0, (1, 1.3)), (0, (4, 1.4, 1, 1.4))
+LINES: tuple[Any, ...] = ("-", DASHED, DASHDOT, DOTTED)
+VARIANT_MARKERS = ("o", "^", "v", "P", "X", "s")
 OPTIMIZER_LOOKS = {
     "signgd": Look("SignGD", "#0072B2", "s"),
     "signum": Look("Signum", "#00406B", "s", DASHED),
@@ -110,6 +113,11 @@ OPTIMIZER_LOOKS = {
     "sd": Look("SD", "#999999", "p", DOTTED),
 }
 
+# For what has no look of its own: at least 9 apart in CIE Lab from the looks above, and 12 from each other, as readers with
+# and without red-green blindness see them.
+FREE_COLORS = ("#D6009A", "#661100", "#F4A6C8", "#5E2750", "#A50026")
+FREE_MARKERS = ("<", ">", "8", "d")
+
 
 def norm_look(label: str) -> Look:
     """The look of a norm; norms without one of their own are grey and go by their label."""
@@ -119,6 +127,45 @@ def norm_look(label: str) -> Look:
 def optimizer_look(name: str) -> Look:
     """The look of an optimizer; an optimizer without one of its own is grey and goes by its name."""
     return OPTIMIZER_LOOKS.get(name, Look(name, GREY, "x"))
+
+
+def curve_looks(curves: Mapping[str, str]) -> dict[str, Look]:
+    """A look for every curve of one picture, by its label, no two of them equal.
+
+    A known optimizer looks as everywhere; several curves of it are shades of its colour, from dark to light, each in a line and
+    with a marker of its own. Others take the free colours in turn, and so do several curves of one that is black or grey.
+
+    Args:
+        curves: Label to the name of its optimizer.
+    """
+    looks: dict[str, Look] = {}
+    names = list(curves.values())
+    several = {name for name in names if names.count(name) > 1}
+    strangers = [label for label, name in curves.items() if name not in OPTIMIZER_LOOKS or (name in several and _is_grey(name))]
+    for label, name in curves.items():
+        place = sum(curves[before] == name for before in looks)
+        if label in strangers:
+            turn, free = divmod(strangers.index(label), len(FREE_COLORS))
+            line, marker = LINES[turn % len(LINES)], FREE_MARKERS[free % len(FREE_MARKERS)]
+            looks[label] = Look(label, FREE_COLORS[free], marker, line)
+        elif name not in several:
+            looks[label] = replace(OPTIMIZER_LOOKS[name], label=label)
+        else:
+            color = shade(OPTIMIZER_LOOKS[name].color, place / (names.count(name) - 1))
+            marker = VARIANT_MARKERS[place % len(VARIANT_MARKERS)]
+            looks[label] = Look(label, color, marker, LINES[place % len(LINES)])
+    return looks
+
+
+def _is_grey(name: str) -> bool:
+    return len(set(to_rgb(OPTIMIZER_LOOKS[name].color))) == 1
+
+
+def shade(color: str, place: float) -> str:
+    """A colour between nearly black (``place`` 0), itself and a light tint (1)."""
+    white, keep = max(0.0, 2 * place - 1) * 0.6, 1 - max(0.0, 1 - 2 * place) * 0.65
+    red, green, blue = (white + (1 - white) * keep * part for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 @contextmanager
@@ -139,7 +186,7 @@ def panels(rows: int, columns: int, *, width: float = DOUBLE, height: float, **k
 
 def legend_below(figure: Figure, handles: Sequence[Line2D], **keywords: Any) -> None:
     """One legend for all panels, in one row under them, where it covers no curve."""
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=len(handles), **{"columnspacing": 1.6, **keywords})
+    figure.legend(handles=list(handles), loc="outside lower center", **{"ncols": len(handles), "columnspacing": 1.6, **keywords})
 
 
 def log_spaced(steps: ArrayLike, count: int = 10) -> list[int]:

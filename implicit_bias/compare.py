@@ -1,0 +1,289 @@
+"""Your optimizer against ours: ``python -m implicit_bias.compare RUN RUN ... [key=value]`` overlays any runs.
+
+Writes comparison.png, comparison.pdf and comparison.csv, and prints where each run ended.
+
+Exit codes: 0 done, 1 something could not be written, 2 bad input (nothing was written), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from implicit_bias.errors import BadInput
+from implicit_bias.manual import suggestion
+from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from implicit_bias.comparison import Source
+
+HELP = """\
+usage: python -m implicit_bias.compare RUN [RUN ...] [key=value ...]
+
+Overlays runs in the same plots and the same table: one panel a norm, one curve a configuration, runs that differ only in the
+seed as their mean and range.
+
+RUN is one of
+  results/runs/<name>-<hash>       a run folder; or several, 'results/runs/*muon*'
+  results/sweeps/<name>-<hash>     a sweep: all of its runs
+  path/to/trajectory.csv           a table of your own code, a row a step and norm, with the columns seed, step, norm, margin;
+                                   log_loss, max_margin, alignment and kkt_ratio are used where they are there
+  mine=RUN                         any of these, called "mine"; without a name a table goes by its folder or file
+
+  norms=linf,l2        norms to show; without it those that every run has, at most 6
+  quantity=auto        margin, relative_gap, ratio, log_loss, alignment or kkt_ratio; auto: relative_gap where every run has an
+                       optimum, else margin
+  x=step               step or log_loss
+  out=FOLDER           where comparison.png, .pdf and .csv go; without it results/compare/<hash of the inputs>
+  title=TEXT           over the picture
+"""
+QUANTITIES = ("auto", "margin", "relative_gap", "ratio", "log_loss", "alignment", "kkt_ratio")
+AXES = ("step", "log_loss")
+MOST_CURVES = 20
+TRAJECTORY = "trajectory.csv"
+WILD = "*?["
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; ``runs`` are pairs of a name (or nothing) and a path or pattern."""
+
+    runs: tuple[tuple[str, str], ...] = ()
+    norms: tuple[str, ...] = ()
+    quantity: str = "auto"
+    x: str = "step"
+    out: str = ""
+    title: str = ""
+
+
+OPTIONS = tuple(field.name for field in fields(Request) if field.name != "runs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if {"-h", "--help"} & set(arguments):
+            print(HELP, end="", flush=True)
+            return DONE
+        return compare(request_from(arguments))
+    except BadInput as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+        return FAILED
+    except OSError as error:
+        _say(f"error: {error.filename or 'out'}: {error.strerror or error}")
+        return FAILED
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        else:
+            _say(f"error: {type(error).__name__}: {error} (this is a bug; set {TRACEBACK}=1 for the traceback)")
+        return FAILED
+
+
+def request_from(arguments: Sequence[str]) -> Request:
+    """The request that the arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
+    runs: list[tuple[str, str]] = []
+    options: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if argument.startswith("-"):
+            raise BadInput(f"{key}: unknown flag; allowed: -h, --help")
+        if not equals or Path(argument).exists():
+            runs.append(("", argument))
+        elif key in OPTIONS:
+            options[key] = _value(key, value)
+        elif key and "/" not in key and _is_path(value):
+            runs.append((key, value))
+        else:
+            known = ", ".join(f"{name}=" for name in OPTIONS)
+            meant = suggestion(key, OPTIONS) or ";"
+            raise BadInput(f"{key}: unknown key{meant} allowed: {known}, or name=path of a run")
+    if not runs:
+        raise BadInput("RUN: no run is named; must be a run folder, a sweep's folder or a trajectory.csv (see --help)")
+    return Request(tuple(runs), **options)
+
+
+def _is_path(value: str) -> bool:
+    return bool(value) and ("/" in value or value.endswith(".csv") or Path(value).exists() or bool(glob.glob(value)))
+
+
+def _value(key: str, value: str) -> Any:
+    allowed = {"quantity": QUANTITIES, "x": AXES}.get(key)
+    if allowed and value not in allowed:
+        meant = suggestion(value, allowed) or ";"
+        raise BadInput(f"{key}={value}: no such {key}{meant} must be one of {', '.join(allowed)}")
+    if key == "norms":
+        norms = tuple(dict.fromkeys(value.split(",")))
+        if not all(norms):
+            raise BadInput(f"norms={value}: must be names of norms with commas between them")
+        return norms
+    if key == "out" and (not value or (Path(value).exists() and not Path(value).is_dir())):
+        raise BadInput(f"out={value}: must be a folder, or a name that is free")
+    return value
+
+
+def compare(request: Request) -> int:
+    """Read, draw, write and print. Returns the exit code."""
+    sources = [source for called, path in request.runs for source in _sources(called, path)]
+    from implicit_bias.comparison import (
+        at_the_end,
+        common_norms,
+        comparison_table,
+        different_problems,
+        different_seeds,
+        lacking,
+        quantity_of,
+    )
+    from implicit_bias.figures.overlay import overlay
+    from implicit_bias.figures.style import drawing, header, saved
+    from implicit_bias.records import atomic_write_bytes, csv_bytes
+    from implicit_bias.terminal import COMPARISON_LEGEND, print_table
+    from implicit_bias.terminal import comparison_table as printed
+
+    table = comparison_table(sources)
+    curves = table["label"].nunique()
+    if curves > MOST_CURVES:
+        raise BadInput(f"RUN: {curves} configurations; must be at most {MOST_CURVES}, more cannot be told apart")
+    norms = common_norms(table, request.norms)
+    rows = table[table["norm"].isin(norms)]
+    rows = rows.assign(place=rows["norm"].map(norms.index)).sort_values("place", kind="stable").drop(columns="place")
+    quantity = quantity_of(rows, request.quantity)
+    without = lacking(rows, request.x) if request.x != "step" else []
+    if without:
+        raise BadInput(f"x={request.x}: {without[0]} has none; allowed here: step")
+    with drawing():
+        picture = overlay(rows, norms, quantity, request.x)
+        if request.title:
+            header(picture, request.title)
+        files = {f"comparison.{kind}": saved(picture, kind) for kind in ("png", "pdf")}
+    files["comparison.csv"] = csv_bytes(rows)
+    folder = Path(request.out or Path("results") / "compare" / _digest(request, files["comparison.csv"]))
+    for name, content in files.items():
+        atomic_write_bytes(folder / name, content)
+    notes = ["the runs are on different data, models or losses: their margins do not compare"] * different_problems(sources)
+    notes += ["the curves are of different seeds"] * different_seeds(rows)
+    print_table(printed(at_the_end(rows)), [*notes, *(str(folder / name) for name in files)], COMPARISON_LEGEND)
+    sys.stdout.flush()
+    return DONE
+
+
+def _digest(request: Request, table: bytes) -> str:
+    """What the picture's folder is called: a name that its contents determine."""
+    text = json.dumps([request.norms, request.quantity, request.x, request.title])
+    return hashlib.sha256(text.encode() + table).hexdigest()[:12]
+
+
+def _sources(called: str, path: str) -> Iterator[Source]:
+    """The runs that one argument names. Raises BadInput: there are none, or one is damaged."""
+    if any(sign in path for sign in WILD) and not Path(path).exists():
+        matches = sorted(glob.glob(path))
+        if not matches:
+            raise BadInput(f"{path}: no run matches")
+    else:
+        matches = [path]
+    for match in matches:
+        yield from _found(called, Path(match))
+
+
+def _found(called: str, path: Path) -> Iterator[Source]:
+    if (path / "table.csv").is_file():
+        for folder in _folders_of_sweep(path):
+            yield _run_folder(called, folder)
+    elif path.is_dir():
+        yield _run_folder(called, path)
+    elif not path.exists():
+        raise BadInput(f"{path}: no such run; must be a run folder, a sweep's folder or a {TRAJECTORY}")
+    elif path.name == TRAJECTORY and (path.parent / "config.yaml").is_file():
+        yield _run_folder(called, path.parent)
+    else:
+        yield _own_table(called, path)
+
+
+def _folders_of_sweep(path: Path) -> list[Path]:
+    from implicit_bias.records import read_table
+
+    try:
+        names = list(dict.fromkeys(read_table(path / "table.csv")["folder"]))
+    except (ValueError, KeyError) as error:
+        raise BadInput(f"{path / 'table.csv'}: no table of a sweep ({error}); must have a column folder") from None
+    return [path.parent.parent / "runs" / str(name) for name in names]
+
+
+def _run_folder(called: str, path: Path) -> Source:
+    from implicit_bias.comparison import Source
+    from implicit_bias.records import damage, read_config, read_run
+
+    if not path.is_dir():
+        raise BadInput(f"{path}: no such run; the sweep's runs must be in {path.parent}")
+    if not (path / TRAJECTORY).is_file():
+        raise BadInput(f"{path}: no run folder, it has no {TRAJECTORY}; must be one such as results/runs/<name>-<hash>")
+    found = damage(path)
+    if found:
+        raise BadInput(f"{path}: damaged, {found}; must be as the run left it, compute it again")
+    trajectory, summary = read_run(path)
+    own = summary.loc[summary["own"], "norm"]
+    return Source(path.name, trajectory, called, read_config(path), own.iloc[0] if len(own) else None)
+
+
+def _own_table(called: str, path: Path) -> Source:
+    from implicit_bias.comparison import Source
+
+    return Source(str(path), _checked(path), called or (path.resolve().parent.name if path.name == TRAJECTORY else path.stem))
+
+
+def _checked(path: Path) -> pd.DataFrame:
+    """A table from elsewhere. Raises BadInput: it is no CSV, lacks a column, or has values that make no sense."""
+    import pandas as pd
+
+    from implicit_bias.comparison import NEEDED, USED
+    from implicit_bias.records import read_table
+
+    try:
+        table = read_table(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read as CSV ({str(error).strip().splitlines()[0]})") from None
+    missing = [column for column in NEEDED if column not in table]
+    if missing:
+        raise BadInput(f"{path}: no column {', '.join(missing)}; must have {', '.join(NEEDED)}")
+    if table.empty:
+        raise BadInput(f"{path}: empty; must have a row a step and norm")
+    for column in [c for c in ("seed", "step", "margin", *USED) if c in table]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        whole = column in ("seed", "step")
+        wrong = numbers.isna() & (table[column].notna() | whole) | (whole & (numbers % 1 != 0))
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            kind = "an integer" if whole else "a number or empty"
+            raise BadInput(f"{path}: {column}={table[column].iloc[row]} in row {row + 1}; must be {kind}")
+        table[column] = numbers.astype("int64" if whole else float)
+    table["norm"] = table["norm"].astype(str)
+    twice = table.duplicated(["seed", "step", "norm"])
+    if twice.any():
+        seed, step, norm = table.loc[twice, ["seed", "step", "norm"]].iloc[0]
+        raise BadInput(f"{path}: seed {seed}, step {step}, norm {norm} is there twice; must be one row")
+    return table
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""``compare``: which runs are one curve and what each is called, what is drawn, written and printed, and what is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from implicit_bias import compare, run
+from implicit_bias.comparison import (
+    Source,
+    at_the_end,
+    comparison_table,
+    different_problems,
+    different_seeds,
+    labels,
+    over_runs,
+    quantity_of,
+)
+from implicit_bias.errors import BadInput
+from implicit_bias.figures.overlay import overlay
+from implicit_bias.figures.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
+from implicit_bias.records import read_table
+
+OPTIONS = {
+    "dataset.num_classes": 3,
+    "dataset.dim": 4,
+    "dataset.samples_per_class": 3,
+    "dataset.noise": 0.3,
+    "log.norms": ["linf", "l2"],
+    "log.points": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny runs: SignGD on two seeds, Muon at two learning rates."""
+    folder = tmp_path_factory.mktemp("compare") / "results"
+    keys: dict[str, Any] = {"steps": 20, "results_dir": folder, "progress": "off", "compile": "off", **OPTIONS}
+    run(optimizer="signgd", seed=[1, 2], **keys)
+    run(optimizer="muon", **{**keys, "schedule.lr": [0.1, 0.2]})
+    return folder
+
+
+def own_table(path: Path, **columns: Any) -> Path:
+    """A trajectory as someone else's code may write it."""
+    steps = [0, 1, 10, 20]
+    rows = {"seed": 1, "step": steps, "norm": "linf", "margin": [np.nan, -0.5, 0.1, 0.2], **columns}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def source(name: str = "a", optimizer: str = "muon", called: str = "", *, seed: int = 1, **config: Any) -> Source:
+    """A run of a configuration that differs from others of this function by ``config`` alone."""
+    sections: dict[str, dict[str, Any]] = {
+        "optimizer": {"name": optimizer},
+        "dataset": {"name": "mnist", "seed": seed},
+        "schedule": {"name": "power", "lr": 0.1},
+    }
+    for key, value in config.items():
+        group, _, last = key.partition("__")
+        if last:
+            sections.setdefault(group, {})[last] = value
+    top = {key: value for key, value in config.items() if "__" not in key}
+    table = pd.DataFrame({"seed": seed, "step": [0, 1, 10], "norm": "l2", "margin": [np.nan, 1.0, 2.0 + seed]})
+    return Source(f"{name}{seed}", table, called, {**sections, "seed": seed, "steps": 10, "results_dir": name, **top})
+
+
+def test_runs_that_differ_in_nothing_but_seed_or_what_is_measured_are_one_curve() -> None:
+    assert (
+        labels([source(seed=1), source(seed=2), source(log={"points": 5}), source(reference="none", device="cuda")])
+        == ["muon"] * 4
+    )
+
+
+def test_labels_tell_exactly_the_keys_that_differ() -> None:
+    rates = [source(), source(schedule__lr=0.2)]
+    assert labels(rates) == ["muon lr 0.1", "muon lr 0.2"]
+    # Another optimizer's own keys make no difference; where its schedule is compared with nobody's, it is not told.
+    assert labels([*rates, source(optimizer="adam", optimizer__eps=0.0, schedule__lr=3)]) == [
+        "muon lr 0.1",
+        "muon lr 0.2",
+        "adam",
+    ]
+    assert labels([source(), source(optimizer="adam", dataset__name="digits", dataset__samples_per_class=5)]) == [
+        "muon dataset mnist",
+        "adam dataset digits",
+    ]
+    assert labels([source(dataset__dim=4, model={"dim": 1}), source(dataset__dim=5, model={"dim": 2})]) == [
+        "muon dataset.dim 4, model.dim 1",
+        "muon dataset.dim 5, model.dim 2",
+    ]
+    assert labels([source(called="ours"), source(called="ours", optimizer="adam")]) == [
+        "ours optimizer muon",
+        "ours optimizer adam",
+    ]
+    assert labels([source(steps=10), source(steps=20, start=None)]) == ["muon steps 10", "muon steps 20"]
+
+
+def test_curves_of_one_name_stand_by_size_of_their_numbers() -> None:
+    table = comparison_table([source(str(lr), schedule__lr=lr) for lr in (10.0, 0.5, 1e-3)])
+    assert list(table["label"].unique()) == ["muon lr 0.001", "muon lr 0.5", "muon lr 10.0"]
+
+
+def test_ends_are_means_over_runs_and_a_run_that_is_there_twice_counts_once() -> None:
+    table = comparison_table([source(seed=1), source(seed=2), source(seed=2), source("b", "adam", seed=4)])
+    ends = at_the_end(table).set_index("label")
+    assert ends["runs"].tolist() == [2, 1]
+    assert ends["margin"].tolist() == [3.5, 6.0]
+    assert ends["best"].tolist() == [False, True]
+    curve = over_runs(table[table["label"] == "muon"], "margin")
+    assert curve[["x", "mean", "min", "max"]].to_numpy().tolist() == [[1, 1, 1, 1], [10, 3.5, 3, 4]]
+
+
+def test_what_does_not_compare_is_noted() -> None:
+    assert not different_problems([source(seed=1), source(seed=2), source(optimizer="adam", schedule__lr=3)])
+    assert different_problems([source(), source(dataset__dim=5)])
+    assert different_seeds(comparison_table([source(seed=1), source(seed=2), source("b", "adam", seed=2)]))
+    assert not different_seeds(comparison_table([source(seed=2), source("b", "adam", seed=2)]))
+
+
+def test_looks_are_known_ones_shades_of_them_or_free_colours() -> None:
+    names = {
+        "signgd": "signgd",
+        "mine": "mine",
+        **{f"muon lr {lr}": "muon" for lr in range(9)},
+        **{f"x{i}": f"x{i}" for i in range(11)},
+    }
+    looks = curve_looks(names)
+    assert looks["signgd"] == OPTIMIZER_LOOKS["signgd"].__class__("signgd", "#0072B2", "s")
+    assert len({(look.color, str(look.line)) for look in looks.values()}) == len(names)
+    assert looks["mine"].color == FREE_COLORS[0]
+    assert [look.color for look in curve_looks({"nsd p 2": "nsd", "nsd p 3": "nsd"}).values()] == list(FREE_COLORS[:2])
+    assert not {look.color.lower() for look in OPTIMIZER_LOOKS.values()} & {color.lower() for color in FREE_COLORS}
+
+
+def test_the_command_draws_writes_and_prints(results: Path, tmp_path: Path) -> None:
+    """End to end, with a table from elsewhere between our runs."""
+    mine = own_table(tmp_path / "adamw" / "trajectory.csv")
+    command = [
+        sys.executable,
+        "-m",
+        "implicit_bias.compare",
+        f"{results}/runs/*",
+        str(mine),
+        f"out={tmp_path}/out",
+        "title=A title",
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"comparison.{kind}" for kind in ("csv", "pdf", "png")]
+    with Image.open(tmp_path / "out" / "comparison.png") as image:
+        assert image.width == 1360
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert list(table["label"].unique()) == ["muon lr 0.1", "muon lr 0.2", "signgd", "adamw"]
+    assert set(table["norm"]) == {"linf"}  # the only norm that all have
+    lines = answer.stdout.splitlines()
+    means = table[table["step"] == 20].groupby("label")["margin"].mean()
+    for label, mean in means.items():
+        row = next(line for line in lines if str(label) in line).removeprefix("linf")
+        own = " *" * (label == "signgd")
+        cells = [f"{label}{own}", "2" if label == "signgd" else "1", "20", f"{mean:#.4g}{'+' * bool(mean == means.max())}"]
+        assert row.split()[: len(" ".join(cells).split())] == " ".join(cells).split()
+    assert "the curves are of different seeds" in lines
+    assert not any("different data" in line for line in lines)
+    assert lines[-1] == f"{tmp_path}/out/comparison.csv"
+
+
+def test_a_sweeps_folder_is_all_of_its_runs_under_every_common_norm(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = sorted(path.name for path in (results / "runs").glob("*signgd*"))
+    sweep = results / "sweeps" / "mine-0123456789ab"
+    sweep.mkdir(parents=True)
+    pd.DataFrame({"seed": [1, 1, 2, 2], "folder": [name for name in folders for _ in range(2)]}).to_csv(
+        sweep / "table.csv", index=False
+    )
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert compare.main([f"ours={sweep}"]) == 0
+    written = list(tmp_path.glob("results/compare/*/comparison.csv"))  # the same inputs, the same folder
+    assert len(written) == 1
+    table = pd.read_csv(written[0])
+    assert set(table["label"]) == {"ours"}
+    assert list(table["norm"].unique()) == ["linf", "l2"]
+    assert table["run"].nunique() == 2
+    assert "optimum" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def table(results: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The comparison of our runs."""
+    folder = tmp_path_factory.mktemp("table")
+    assert compare.main([f"{results}/runs/*", f"out={folder}"]) == 0
+    return read_table(folder / "comparison.csv")
+
+
+@pytest.mark.parametrize("quantity", ["margin", "ratio", "relative_gap", "log_loss", "alignment", "kkt_ratio"])
+@pytest.mark.parametrize("x", ["step", "log_loss"])
+def test_every_quantity_is_drawn_against_steps_or_loss(table: pd.DataFrame, quantity: str, x: str) -> None:
+    with drawing():
+        axes = overlay(table, ["linf", "l2"], quantity, x).axes
+        assert len(axes) == (1 if quantity == "log_loss" else 2)
+        curves = {str(line.get_label()): line for line in axes[0].get_lines()}
+    rows = table[(table["label"] == "signgd") & (table["norm"] == "linf") & (table["step"] == 20)]
+    unit = np.log(10) if quantity == "log_loss" else 1
+    last = 20 if x == "step" else -rows["log_loss"].mean() / np.log(10)
+    assert np.asarray(curves["signgd"].get_xdata())[-1] == pytest.approx(last)
+    assert np.asarray(curves["signgd"].get_ydata())[-1] == pytest.approx(rows[quantity].mean() / unit)
+    assert {"muon lr 0.1", "muon lr 0.2"} < set(curves)
+
+
+def test_auto_is_the_gap_where_there_are_optima_else_the_margin(table: pd.DataFrame) -> None:
+    assert quantity_of(table) == "relative_gap"
+    assert quantity_of(table.assign(relative_gap=table["relative_gap"].where(table["label"] != "signgd"))) == "margin"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "RUN: no run is named; must be"),
+        (["--frobnicate"], "--frobnicate: unknown flag; allowed: -h, --help"),
+        (
+            ["RUNS", "norm=linf"],
+            "norm: unknown key; did you mean norms? allowed: norms=, quantity=, x=, out=, title=, or name=path",
+        ),
+        (["RUNS", "norms=row"], "norms=row: not measured in muon lr 0.1; allowed: linf, l2"),
+        (["RUNS", "norms="], "norms=: must be names of norms"),
+        (["RUNS", "quantity=margins"], "quantity=margins: no such quantity; did you mean margin? must be one of auto, margin"),
+        (["RUNS", "x=time"], "x=time: no such x; must be one of step, log_loss"),
+        (["RUNS", "OWN", "x=log_loss"], "x=log_loss: own has none; allowed here: step"),
+        (["RUNS", "OWN", "quantity=ratio"], "quantity=ratio: own has none; allowed here: auto, margin"),
+        (["RUNS", "out=OWN"], "out=OWN: must be a folder, or a name that is free"),
+        (["nowhere/at-all"], "nowhere/at-all: no such run; must be a run folder, a sweep's folder or a trajectory.csv"),
+        (["nowhere/*"], "nowhere/*: no run matches"),
+        (["mine=nowhere/x.csv"], "nowhere/x.csv: no such run"),
+        (["."], ".: no run folder, it has no trajectory.csv"),
+        (["signgd=OWN", "RUNS"], "OWN: another curve is called signgd; give it a name of its own"),
+        (["a=OWN", "a=OTHER"], "OTHER: seed 1 of a is in OWN too"),
+        (["OTHER", "OWN"], "norms: nothing in common, no norm is in every run (other has l1; own has linf)"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    says: str,
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_table(tmp_path / "OWN" if "out=OWN" in arguments else tmp_path / "own.csv")
+    own_table(tmp_path / "other.csv", norm="l1")
+    names = {"RUNS": f"{results}/runs/*", "OWN": "own.csv", "OTHER": "other.csv"}
+
+    def real(text: str) -> str:
+        for name, path in names.items():
+            text = text if text == "out=OWN" else text.replace(name, path) if not text.startswith("RUN:") else text
+        return text
+
+    assert compare.main([real(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"error: {says if 'out=OWN' in arguments else real(says)}")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "cannot be read as CSV"),
+        ("\x00\xff\n", "cannot be read as CSV|no column seed"),
+        ("seed,step,margin\n1,1,2\n", "no column norm; must have seed, step, norm, margin"),
+        ("seed,step,norm,margin\n", "empty"),
+        ("seed,step,norm,margin\n1,1,l2,big\n", "margin=big in row 1; must be a number or empty"),
+        ("seed,step,norm,margin\n1,1,l2,2\n1,1.5,l2,2\n", "step=1.5 in row 2; must be an integer"),
+        ("seed,step,norm,margin\n,1,l2,2\n", "seed=nan in row 1; must be an integer"),
+        ("seed,step,norm,margin\n1,1,l2,2\n1,1,l2,3\n", "seed 1, step 1, norm l2 is there twice"),
+    ],
+)
+def test_a_table_from_elsewhere_is_checked(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(content, encoding="latin-1")
+    with pytest.raises(BadInput, match=says):
+        compare.compare(compare.request_from([str(tmp_path / "own.csv")]))
+
+
+def test_a_damaged_folder_is_refused(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = next((results / "runs").glob("*signgd*"))
+    copy = tmp_path / folder.name
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes() + (b"1" if path.name == "trajectory.csv" else b""))
+    assert compare.main([str(copy)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {copy}: damaged, trajectory.csv was changed; must be as the run left it, compute it again\n"
+    )
+
+
+def test_too_many_configurations_and_a_folder_that_cannot_be_made(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert compare.main([f"{results}/runs/*", f"out={file}/below"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {file}")
+    monkeypatch.setattr(compare, "MOST_CURVES", 2)
+    assert compare.main([f"{results}/runs/*", f"out={tmp_path}/out"]) == 2
+    assert capsys.readouterr().err.startswith("error: RUN: 3 configurations; must be at most 2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_says_every_key_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from implicit_bias import compare; code = compare.main(['--help'])\n"
+        "assert not {'torch', 'pandas', 'matplotlib', 'hydra'} & set(sys.modules); sys.exit(code)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert all(f"  {key}=" in answer.stdout for key in compare.OPTIONS)
