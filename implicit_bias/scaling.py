@@ -17,7 +17,7 @@ class Shape:
     k: int = 10
     d: int = 25
     runs: int = 64
-    steps: int = 100
+    steps: int = 500
 
 
 #: The values of each size; the others stay where they are.
@@ -26,7 +26,7 @@ AXES: dict[str, tuple[int, ...]] = {
     "k": (3, 5, 10, 20),
     "d": (12, 25, 50, 100, 200),
     "runs": (1, 4, 16, 64, 256),
-    "steps": (50, 100, 200, 400),
+    "steps": (125, 250, 500, 1000, 2000),
 }
 #: How they are called in table and picture.
 NAMES = {"per_class": "n", "k": "k", "d": "d", "runs": "runs", "steps": "steps"}
