@@ -283,17 +283,20 @@ def draw(table: pd.DataFrame, growth: pd.DataFrame) -> dict[str, bytes]:
         axes[0, 0].legend(fontsize=6.5)
         places = [axes[0, 3], *axes[1]]
         for axis, name in zip(places, NAMES.values(), strict=True):
+            slopes = []
             for method, curve in growth[growth["axis"] == name].groupby("optimizer", sort=False):
-                look = optimizer_look(str(method)).plot(range(len(curve)))
-                look["label"] += f", slope {curve['slope'].iloc[0]:.2f}"
-                axis.plot(curve["value"], 1e3 * curve["seconds"], **look)
+                look = optimizer_look(str(method))
+                axis.plot(curve["value"], 1e3 * curve["seconds"], **look.plot(range(len(curve))))
+                slopes.append(f"{curve['slope'].iloc[0]:.2f}")
+            axis.set_title(f"slopes {' / '.join(slopes)}", fontsize=7.5)
             axis.set_xlabel(name)
-            axis.legend(fontsize=6)
             log_axis(axis, "x")
             log_axis(axis, "y")
         axes[0, 3].set_ylabel("ms a batch")
         axes[1, 0].set_ylabel("ms a batch")
-        figure.suptitle(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}", fontsize=7.5)
+        machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}"
+        methods = " / ".join(optimizer_look(str(name)).label for name in growth["optimizer"].unique())
+        figure.suptitle(f"{machine}; growth of 64 runs' time, slopes of {methods}", fontsize=7.5)
         return {kind: saved(figure, kind) for kind in ("png", "pdf")}
 
 
