@@ -105,6 +105,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(uptodate, "ROOT", tmp_path / "implicit_bias")
     # Pictures take most of the time; that they are drawn is tested elsewhere.
     monkeypatch.setattr("implicit_bias.figures.files.saved", lambda picture, kind: kind.encode())
+    monkeypatch.setattr("implicit_bias.reporting.write_report", lambda *given: None)
     for name in QUICK:
         monkeypatch.setattr(f"implicit_bias.figures.{name}.STEPS", PerPreset(20, 20, 20))
     return tmp_path

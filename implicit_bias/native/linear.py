@@ -261,8 +261,9 @@ class LinearSteps:
         return grouped.permute(0, 2, 3, 1).contiguous()
 
     def _by_run(self, tensor: Tensor) -> Tensor:
-        rows, columns = tensor.shape[1:3]
-        return tensor.permute(0, 3, 1, 2).reshape(-1, rows, columns)[: self._runs].clone()
+        # Laid out run by run: a sum over a run's entries rounds by how they lie in memory.
+        runs = tensor.permute(0, 3, 1, 2).reshape(-1, *tensor.shape[1:3])[: self._runs]
+        return runs.clone(memory_format=torch.contiguous_format)
 
     def _per_run(self, number: Any) -> Tensor:
         """A hyper-parameter, a number or (R, 1, 1), as (groups, LANES)."""

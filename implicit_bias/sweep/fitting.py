@@ -1,4 +1,4 @@
-"""How many runs of a batch the memory holds at once: measured on a few steps of one and two of them."""
+"""How many runs of a batch the memory holds at once: measured on a few steps of one and a few more of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from implicit_bias.sweep.problem import build_problem
 # does. Where so many would fit into this part of the free memory, nothing is measured.
 CRUDE_ARRAYS = 100
 EASILY = 0.1
-# What a run is measured by: steps, and the certificate's iterations; and how many runs more than the first tell its share from
-# what all runs share.
-MEASURED_STEPS, MEASURED_ITERATIONS, MEASURED_RUNS = 2, 30, 1
+# What a run is measured by: steps, and the certificate's iterations. How many runs more than the first tell its share from what
+# all runs share: steps in C take the memory of whole groups of runs, and 1 + 8 runs have one or two groups more than 1.
+MEASURED_STEPS, MEASURED_ITERATIONS, MEASURED_RUNS = 2, 30, {True: 8, False: 1}
 
 
 def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
@@ -32,13 +32,14 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
     """
     there = available(device_of(cells[0].config))
     free = math.inf if there is None else there / sharing
-    if len(cells) <= 1 + MEASURED_RUNS or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
+    added = min(MEASURED_RUNS[model_of(cells[0].config).linear], len(cells) - 1)
+    if len(cells) <= 2 or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
         return len(cells)
     try:
-        one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + MEASURED_RUNS))
+        one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + added))
     except Exception:  # it will be said when the runs are computed
         return len(cells)
-    each = max(1.0, (more - one) / MEASURED_RUNS)
+    each = max(1.0, (more - one) / added)
     return max(1, int((SHARE * free - max(0.0, one - each)) / (each + _kept_bytes(cells[0]))))
 
 
