@@ -161,7 +161,7 @@ def inodes(results: Path) -> dict[Path, tuple[int, int]]:
 
 def tables(results: Path) -> dict[str, bytes]:
     """What the runs of a results folder are, where and when they were computed left out."""
-    paths = [path for path in sorted(results.glob("runs/*/*")) if path.name in TABLES]
+    paths = [path for path in sorted(results.glob("runs/[!.]*/*")) if path.name in TABLES]
     return {str(path.relative_to(results)): path.read_bytes() for path in paths}
 
 

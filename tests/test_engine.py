@@ -350,8 +350,7 @@ def network_problem(schedule: str, optimizer: str = "gd", **more: Any) -> Proble
     )
 
 
-@pytest.mark.parametrize("schedule", ["constant", "lyu_li"])
-@pytest.mark.parametrize("weights", ["all", "last"])
+@pytest.mark.parametrize(("schedule", "weights"), [("constant", "all"), ("lyu_li", "last")])
 def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weights: Any) -> None:
     """With KKT ratios, levels of loss, runs that stop early, a test set and cosines with later iterates."""
     free = simulate(network_problem(schedule))
