@@ -64,8 +64,9 @@ class Problem:
         test: A test set, on which the accuracy is measured.
         levels: Also record the first step at which the loss falls below 10^(-j / levels), for every j = 0, 1, ...; 0: do not.
         stop_log_loss: A run's last record is its first step with a log loss below this.
-        compile: Whether to make compiled steps: off; auto, in C where :mod:`implicit_bias.native` covers them, else by
-            torch.compile where the run is long enough to repay it; on, always. Without a compiler the steps are plain.
+        compile: Whether to make compiled steps: off; auto, in C where :mod:`implicit_bias.native` covers them and they are small
+            enough to gain, else by torch.compile where the run is long enough to repay it; on, wherever that is possible.
+            Without a compiler the steps are plain.
     """
 
     model: Model
@@ -229,7 +230,8 @@ class _Simulation:
             problem.compile == "off" or problem.levels > 0 or problem.stop_log_loss > -math.inf
         ):  # the loss of every step is wanted
             return None
-        return linear_steps(problem.optimizer, self.geometry, self.objective, problem.schedule, runs)
+        always = problem.compile == "on"
+        return linear_steps(problem.optimizer, self.geometry, self.objective, problem.schedule, runs, any_size=always)
 
     def _run_natively(self, native: LinearSteps, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
         """As :meth:`_run`, with the steps between two records in as few calls as their length allows."""

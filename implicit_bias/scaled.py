@@ -74,6 +74,13 @@ def _units(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return common, torch.exp(a - safe), torch.exp(b - safe)
 
 
+def _counted(a: Scaled, weight: Tensor | float) -> Tensor:
+    """The log scale of what counts with a weight: -inf where that is 0, so that it makes nothing else underflow."""
+    if isinstance(weight, Tensor):
+        return a.log_scale.masked_fill(weight == 0, -math.inf)
+    return a.log_scale if weight != 0 else torch.full_like(a.log_scale, -math.inf)
+
+
 def average(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
     """Exponential moving average ``beta * old + (1 - beta) * new``, exact at any scale.
 
@@ -85,14 +92,14 @@ def average(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
 
 def combine(a: Scaled, b: Scaled, weight_a: Tensor | float, weight_b: Tensor | float) -> Scaled:
     """``weight_a * a + weight_b * b`` for non-negative weights of shape (R, 1, 1) or plain numbers."""
-    common, factor_a, factor_b = _units(a.log_scale, b.log_scale)
+    common, factor_a, factor_b = _units(_counted(a, weight_a), _counted(b, weight_b))
     return rescaled(weight_a * factor_a * a.mantissa + weight_b * factor_b * b.mantissa, common)
 
 
 def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
     """``sqrt(beta * old^2 + (1 - beta) * new^2)`` without squaring: the root r of Adam's v, which would underflow twice
     as early."""
-    common, factor_old, factor_new = _units(old.log_scale, new.log_scale)
+    common, factor_old, factor_new = _units(_counted(old, beta), new.log_scale)
     keep, add = (beta**0.5, (1 - beta) ** 0.5) if isinstance(beta, float) else (beta.sqrt(), (1 - beta).sqrt())
     return rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
 

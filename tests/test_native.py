@@ -20,14 +20,14 @@ from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.native import LinearSteps, linear_steps
-from implicit_bias.native.library import compiler, library
-from implicit_bias.native.linear import SOURCE
+from implicit_bias.native.library import compilers, library
+from implicit_bias.native.linear import SOURCE, SYMBOLS
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import SCHEDULES
 
-needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler here: the steps are plain")
+needs_compiler = pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
 
 RUNS = 6
 PER_RUN = torch.linspace(0.1, 0.9, RUNS, dtype=torch.float64).view(-1, 1, 1)
@@ -274,16 +274,16 @@ def fresh_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 @needs_compiler
 def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert library(SOURCE) is not None
+    assert library(SOURCE, SYMBOLS) is not None
     (kept,) = fresh_library.iterdir()
     made = kept.stat().st_mtime_ns
     library.cache_clear()
-    assert library(SOURCE) is not None
+    assert library(SOURCE, SYMBOLS) is not None
     assert kept.stat().st_mtime_ns == made
     kept.unlink()  # not overwritten in place: it is still mapped
     kept.write_bytes(b"\x7fELF and then nothing")
     library.cache_clear()
-    assert library(SOURCE) is not None
+    assert library(SOURCE, SYMBOLS) is not None
     assert kept.read_bytes()[:30] != b"\x7fELF and then nothing"
 
 
@@ -291,7 +291,7 @@ def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library:
 def test_a_folder_that_cannot_be_written_is_no_obstacle(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_library.parent.joinpath("file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh_library.parent / "file"))
-    assert library(SOURCE) is not None
+    assert library(SOURCE, SYMBOLS) is not None
 
 
 @pytest.mark.parametrize("command", ["#!/bin/sh\nexit 1\n", None])
@@ -309,6 +309,53 @@ def test_without_a_working_compiler_steps_are_plain(
     given = problem("muon", gaussian(3, 4, 9), 30)
     assert steps_of(given) is None
     assert same_bits(simulate(replace(given, compile="off")), simulate(given))
+
+
+@needs_compiler
+def test_a_compiler_that_fails_leaves_it_to_the_next(
+    fresh_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, script in (("fails", "exit 1"), ("empty", "exit 0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("CC", str(tmp_path / name))
+        library.cache_clear()
+        assert library(SOURCE, SYMBOLS) is not None
+
+
+@needs_compiler
+def test_a_library_without_the_functions_is_none(fresh_library: Path) -> None:
+    assert library(SOURCE, ("no_such_function",)) is None
+
+
+@needs_compiler
+def test_larger_problems_are_left_to_torch_unless_told() -> None:
+    large = problem("signgd", gaussian(10, 60, 1000, shared=True), 1)
+    wide = problem("muon", gaussian(30, 40, 60, shared=True), 1)
+    for big in (large, wide):
+        assert steps_of(big) is None
+        objective, names = big.model.objective(big.data, big.loss), ["weight"]
+        geometry = big.optimizer.geometry(names, None, big.model.row_bases(big.data), names)
+        assert linear_steps(big.optimizer, geometry, objective, big.schedule, RUNS, any_size=True) is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("wanted", ["off", "auto"])
+@pytest.mark.parametrize(
+    ("free", "named", "numbers"),
+    [("ngd", "nmgd", {"beta": 0.0}), ("signgd", "adam", {"beta1": 0.0, "beta2": 0.0}), ("gd", "momentum_gd", {"beta": 0.0})],
+)
+def test_momentum_zero_is_no_momentum_however_fast_the_loss_falls(
+    wanted: Any, free: str, named: str, numbers: dict[str, float]
+) -> None:
+    """By e^700 and more in a step, where an old gradient in the average's scale would make the new one underflow."""
+    rate = 1.0 if free == "gd" else 1e5
+    without = problem(free, gaussian(4, 9, 12), 8, compile=wanted)
+    without = replace(without, schedule=replace(without.schedule, lr=rate * without.schedule.lr))
+    for value in (numbers, {key: torch.full((RUNS, 1, 1), number, dtype=torch.float64) for key, number in numbers.items()}):
+        momentum = replace(without, optimizer=OPTIMIZERS.get(named)(**value))
+        a, b = (simulate(p).parameters[8]["weight"] for p in (without, momentum))
+        assert ((a - b).abs().amax(dim=(1, 2)) <= 1e-9 * a.abs().amax(dim=(1, 2))).all()
 
 
 @needs_compiler

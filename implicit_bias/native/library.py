@@ -13,6 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,41 +26,58 @@ COMPILE_SECONDS = 120
 
 
 @cache
-def library(source: Path) -> ctypes.CDLL | None:
-    """The library that a C source makes; None where there is no compiler, or it fails."""
+def library(source: Path, symbols: tuple[str, ...] = ()) -> ctypes.CDLL | None:
+    """The library with these functions that a C source makes; None where no compiler here makes one."""
+    for command in compilers():
+        try:
+            version = subprocess.run([command, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            continue
+        key = _digest(source.read_bytes(), repr(FLAGS).encode(), version, _processor())
+        for folder in _folders():
+            loaded = _kept(source, folder, key, symbols) or _made(command, source, folder, key, symbols)
+            if loaded is not None:
+                return loaded
+    return None
+
+
+def compilers() -> list[str]:
+    """The C compilers there are: $CC, cc, gcc, clang."""
+    named = [*filter(None, [os.environ.get("CC")]), *COMPILERS]
+    return [found for found in map(shutil.which, named) if found]
+
+
+def _kept(source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
     try:
-        return _library(source)
+        for path in folder.glob(f"{source.stem}-{key}-*.so"):
+            if path.stem.endswith(_digest(path.read_bytes())):
+                return _loaded(path, symbols)
+    except OSError:  # another user's, or no library at all
+        pass
+    return None
+
+
+def _made(command: str, source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
+    try:
+        path = _compile(command, source, folder, key)
+        return None if path is None else _loaded(path, symbols)
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def compiler() -> str | None:
-    """The C compiler: $CC, or the first of cc, gcc, clang."""
-    return next(filter(None, map(shutil.which, [*filter(None, [os.environ.get("CC")]), *COMPILERS])), None)
+def _loaded(path: Path, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
+    loaded = ctypes.CDLL(str(path))
+    return loaded if all(hasattr(loaded, name) for name in symbols) else None
 
 
-def _library(source: Path) -> ctypes.CDLL | None:
-    command = compiler()
-    if command is None:
-        return None
-    key = _digest(source.read_bytes(), repr(FLAGS).encode(), _version(command), _processor())
-    for folder in _folders():
-        kept = [path for path in folder.glob(f"{source.stem}-{key}-*.so") if path.stem.endswith(_digest(path.read_bytes()))]
-        path = kept[0] if kept else _compile(command, source, folder, key)
-        if path is not None:
-            return ctypes.CDLL(str(path))
-    return None
-
-
-def _folders() -> list[Path]:
-    """Where libraries may be kept, best first; the last is of this process alone."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    try:
-        kept = Path(home) / "implicit_bias"
+def _folders() -> Iterator[Path]:
+    """Where libraries may be kept; the last is of this process alone."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    kept = Path(home if os.path.isabs(home) else os.path.join(os.path.expanduser("~"), ".cache")) / "implicit_bias"
+    with suppress(OSError):
         kept.mkdir(parents=True, exist_ok=True)
-        return [kept, _own_folder()] if os.access(kept, os.W_OK) else [_own_folder()]
-    except OSError:
-        return [_own_folder()]
+        yield kept
+    yield _own_folder()
 
 
 @cache
@@ -82,8 +101,8 @@ def _compile(command: str, source: Path, folder: Path, key: str) -> Path | None:
                 [command, *FLAGS, *processor, "-o", name, str(source), "-lm"], capture_output=True, timeout=COMPILE_SECONDS
             )
             if done.returncode == 0:
-                path = folder / f"{source.stem}-{key}-{_digest(made.read_bytes())}.so"
-                return made.replace(path)
+                made.chmod(0o644)  # others may share the folder
+                return made.replace(folder / f"{source.stem}-{key}-{_digest(made.read_bytes())}.so")
         finally:
             made.unlink(missing_ok=True)
     return None
@@ -91,10 +110,6 @@ def _compile(command: str, source: Path, folder: Path, key: str) -> Path | None:
 
 def _digest(*parts: bytes) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
-
-def _version(command: str) -> bytes:
-    return subprocess.run([command, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
 
 
 def _processor() -> bytes:

@@ -5,8 +5,8 @@
  * a run's numbers do not depend on its neighbours. What only some lanes need is computed for all and selected.
  *
  * Arrays are (rows, columns) of vectors, row-major: x (n, d), w and buffers (k, d), scores (k, n). A tensor in the log domain is
- * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: exponents are cut at e^-600 of the largest, and
- * buffers are scaled by powers of two. */
+ * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: samples' weights are cut at e^-600 of the largest,
+ * factors between scales at e^-708, and buffers are scaled by powers of two. */
 
 #include <math.h>
 #include <stdint.h>
@@ -38,7 +38,7 @@ enum { NO_MOMENTUM, AVERAGE, LOOK_AHEAD };
 #define NS_C 2.0315
 #define CONVERGED 1e-9       /* cosines that one more sweep of a quadratically convergent method takes below round-off */
 
-/* One group of LANES runs; implicit_bias/native/__init__.py has the same fields in the same order. */
+/* One group of LANES runs; native/linear.py has the same fields in the same order. */
 typedef struct {
     int64_t n, k, d, loss, rule, momentum, bias_correction, iterations;
     double log_n, smallest_row;
@@ -261,6 +261,9 @@ static inline vec in_common(vec a_log, vec b_log, vec *a, vec *b)
     return common;
 }
 
+/* The log scale of a buffer that counts with a weight: nothing where that is 0, so that it makes nothing else underflow. */
+static inline vec counted(vec weight, vec log_scale) { return choose(weight == 0, all(-INFINITY), log_scale); }
+
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
 {
@@ -270,7 +273,7 @@ static void normalise_row(const Group *p, vec *row, vec *row_log)
     vec factor = all(1);
     for (int l = 0; l < LANES; l++)
         if (far[l] && isfinite(top[l])) {
-            int e = ilogb(top[l]);
+            int e = ilogb(top[l]) < -1000 ? -1000 : ilogb(top[l]); /* 2^1023 is the largest power there is */
             factor[l] = ldexp(1, -e);
             (*row_log)[l] += e * 0x1.62e42fefa39efp-1;
         }
@@ -281,7 +284,7 @@ static void average_gradients(const Group *p, const Work *v)
 {
     for (int64_t c = 0; c < p->k; c++) {
         vec old, new, *m = p->m + c * p->d;
-        p->m_log[c] = in_common(p->m_log[c], log_scale(p, v, c), &old, &new);
+        p->m_log[c] = in_common(counted(*p->beta, p->m_log[c]), log_scale(p, v, c), &old, &new);
         old *= *p->beta;
         new *= *p->gain;
         for (int64_t j = 0; j < p->d; j++) m[j] = old * m[j] + new * v->g[c * p->d + j];
@@ -295,7 +298,7 @@ static void average_squares(const Group *p, const Work *v)
     vec keep = root(*p->beta2), add = root(1 - *p->beta2);
     for (int64_t c = 0; c < p->k; c++) {
         vec old, new, *r = p->r + c * p->d;
-        p->r_log[c] = in_common(p->r_log[c], log_scale(p, v, c), &old, &new);
+        p->r_log[c] = in_common(counted(*p->beta2, p->r_log[c]), log_scale(p, v, c), &old, &new);
         old *= keep;
         new *= add;
         for (int64_t j = 0; j < p->d; j++) {
@@ -312,7 +315,7 @@ static void look_ahead(const Group *p, Work *v)
 {
     for (int64_t c = 0; c < p->k; c++) {
         vec old, new;
-        v->ahead_log[c] = in_common(p->m_log[c], log_scale(p, v, c), &old, &new);
+        v->ahead_log[c] = in_common(counted(*p->beta, p->m_log[c]), log_scale(p, v, c), &old, &new);
         old *= *p->beta;
         new *= *p->gain;
         for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) v->ahead[e] = old * p->m[e] + new * v->g[e];

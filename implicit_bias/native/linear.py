@@ -46,6 +46,11 @@ from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule
 
 SOURCE = Path(__file__).with_name("linear.c")
+SYMBOLS = ("lanes", "work_size", "advance")
+# Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d, and
+# the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs there are is not asked: a run's
+# bits must not depend on it.
+MOST_WORK, MOST_ROWS = 500_000, 20
 
 # The enumerations of linear.c.
 LOSSES: dict[type[Loss], int] = {CrossEntropy: 0, Exponential: 1}
@@ -120,17 +125,28 @@ def _kind(geometry: ParameterNorm) -> int | None:
 
 
 def linear_steps(
-    optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, schedule: Schedule, runs: int
+    optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, schedule: Schedule, runs: int, any_size: bool = False
 ) -> LinearSteps | None:
-    """The compiled steps of a batch; None where they do not cover it, or nothing can be compiled here."""
+    """The compiled steps of a batch; None where they do not cover it, or nothing can be compiled here.
+
+    Args:
+        any_size: Also where plain steps may be as fast.
+    """
     if not isinstance(objective, LinearObjective) or objective.sparse or type(objective.loss) not in LOSSES:
         return None
     x = objective.data.x
     if x.device.type != "cpu" or x.dtype != torch.float64 or type(schedule) not in (Power, Constant):
         return None
     rule = rule_of(optimizer, geometry)
-    compiled = None if rule is None else library(SOURCE)
-    return None if rule is None or compiled is None else LinearSteps(compiled, rule, objective, schedule, runs)
+    if rule is None or not (any_size or _pays(rule, objective.data)):
+        return None
+    compiled = library(SOURCE, SYMBOLS)
+    return None if compiled is None else LinearSteps(compiled, rule, objective, schedule, runs)
+
+
+def _pays(rule: Rule, data: Data) -> bool:
+    n, k, d = data.x.shape[1], data.num_classes, data.x.shape[2]
+    return n * k * d <= MOST_WORK and (rule.kind not in DECOMPOSED or min(k, d) <= MOST_ROWS)
 
 
 def _powers(schedule: Schedule) -> list[float]:
@@ -151,6 +167,7 @@ class LinearSteps:
     def __init__(self, compiled: ctypes.CDLL, rule: Rule, objective: LinearObjective, schedule: Schedule, runs: int) -> None:
         data = objective.data
         compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
+        compiled.work_size.argtypes = [ctypes.c_int64] * 3
         self._advance: Callable[..., None] = compiled.advance
         self._advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
         self._advance.restype = None
