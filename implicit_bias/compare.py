@@ -250,6 +250,7 @@ def _own_table(called: str, path: Path) -> Source:
 
 def _checked(path: Path) -> pd.DataFrame:
     """A table from elsewhere. Raises BadInput: it is no CSV, lacks a column, or has values that make no sense."""
+    import numpy as np
     import pandas as pd
 
     from implicit_bias.comparison import NEEDED, USED
@@ -259,6 +260,8 @@ def _checked(path: Path) -> pd.DataFrame:
         table = read_table(path)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: cannot be read as CSV ({str(error).strip().splitlines()[0]})") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first columns as names of rows
+        raise BadInput(f"{path}: rows have more values than there are columns; must be as many")
     missing = [column for column in NEEDED if column not in table]
     if missing:
         raise BadInput(f"{path}: no column {', '.join(missing)}; must have {', '.join(NEEDED)}")
@@ -273,6 +276,8 @@ def _checked(path: Path) -> pd.DataFrame:
             kind = "an integer" if whole else "a number or empty"
             raise BadInput(f"{path}: {column}={table[column].iloc[row]} in row {row + 1}; must be {kind}")
         table[column] = numbers.astype("int64" if whole else float)
+    if not np.isfinite(table["margin"]).any():
+        raise BadInput(f"{path}: margin has no number; must have one in some row")
     table["norm"] = table["norm"].astype(str)
     twice = table.duplicated(["seed", "step", "norm"])
     if twice.any():

@@ -323,3 +323,17 @@ def test_help_says_every_key_and_imports_nothing_heavy() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert all(f"  {key}=" in answer.stdout for key in compare.OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [("1,1,l2,0.5,3\n1,2,l2,0.6,3\n", "more values than there are columns"), ("1,1,l2,\n1,2,l2,inf\n", "margin has no number")],
+)
+def test_tables_that_would_be_misread_are_refused(
+    rows: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(f"seed,step,norm,margin\n{rows}")
+    assert compare.main([str(path), f"out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
