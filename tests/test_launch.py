@@ -377,7 +377,7 @@ def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_co
         assert report.main(arguments) == 1
         errors = capsys.readouterr().err
         assert "error: adam_eps: a run failed: diverged" in errors
-        assert "newton_schulz:" not in errors
+        assert "error: newton_schulz:" not in errors
     one, two = ((folder / "smoke" / "figures" / "newton_schulz.csv").read_bytes() for folder in folders)
     assert one == two
     assert (tmp_path / "two" / "smoke" / "REPORT.md").exists()

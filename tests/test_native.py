@@ -113,7 +113,7 @@ def assert_each_step_near(given: Problem) -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
-    assert_each_step_near(problem(rule, gaussian(5, 12, 23), 60, loss=loss))
+    assert_each_step_near(problem(rule, gaussian(5, 12, 23), 30, loss=loss))
 
 
 @needs_compiler
