@@ -91,7 +91,7 @@ def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_in
     cluster: dict[str, str], slurm: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Told to stop, long before a first checkpoint is due, they write one at once."""
-    cells = ["steps=3000", "optimizer=signgd,ngd,muon", "seed=range(4)"]
+    cells = ["steps=3000", "optimizer=signgd,ngd,muon,adam", "seed=range(10)"]
     folder = tmp_path / "slurm"
     hit: dict[str, str] = {}
 
@@ -103,7 +103,7 @@ def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_in
         for how in ("killed", "out of time", "requeued"):
             name = soon(another, f"one to be {how}")
             hit[name] = how
-            assert len(slurm("squeue", "-h", "-r", "-o", "%i").split()) <= 3 + len(hit)
+            assert len(slurm("squeue", "-h", "-r", "-o", "%i").split()) <= 4 + len(hit)
             if how == "requeued":
                 slurm("scontrol", "requeue", job_of(folder, name))
             else:  # SIGUSR2, as Slurm does before a job's time is over
@@ -111,10 +111,10 @@ def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_in
         gone_on = soon(lambda: logs(folder).count("going on from step") == 2 and logs(folder), "both go on")
         ended = command.end(300)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "12 computed, 0 finished before, 0 failed" in ended.stdout
+    assert "40 computed, 0 finished before, 0 failed" in ended.stdout
     assert "Requeued job" in gone_on
     assert main(["-m", *SMALL, f"results_dir={tmp_path / 'inline'}", *cells]) == 0
-    assert len(tables(folder)) == 24
+    assert len(tables(folder)) == 80
     assert tables(folder) == tables(tmp_path / "inline")
     assert not (folder / "sweeps" / ".jobs").exists()
 
