@@ -20,7 +20,7 @@ from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.native import LinearSteps, linear_steps
-from implicit_bias.native.library import compilers, library
+from implicit_bias.native.compiling import compilers, library
 from implicit_bias.native.linear import SOURCE, SYMBOLS
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS

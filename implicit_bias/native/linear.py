@@ -22,7 +22,7 @@ from torch import Tensor
 from implicit_bias.losses import CrossEntropy, Exponential, Loss
 from implicit_bias.models import Data, Objective
 from implicit_bias.models.linear import LinearObjective
-from implicit_bias.native.library import library
+from implicit_bias.native.compiling import library
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
 from implicit_bias.norms.l1 import L1
