@@ -235,7 +235,7 @@ def _code() -> str:
     """Digest of the package's source: unlike a commit it also tells of edits, and it is there without a checkout."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.c")]):
         digest.update(f"{path.relative_to(root)} ".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:DIGEST_DIGITS]
