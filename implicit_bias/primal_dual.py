@@ -20,9 +20,7 @@ Two things are added:
   restart, where it lowers the residual: half the iterations for the round norms;
 * *polishing* for the polyhedral balls (l_inf, l1): projections leave exact zeros and exact bounds, which name a face, and two
   least-squares problems find the point of that face where all supporting gaps are equal and the dual is stationary. Once the
-  face is right, that is the optimum to round-off;
-* for the l_inf and spectral balls and up to some hundred unknowns, where a few runs in a hundred would take a hundred times as
-  long as the others, a *barrier method* (interior.py) for the runs that are left after FIRST_INTERIOR iterations.
+  face is right, that is the optimum to round-off.
 
 All tensors carry a leading run axis R. Every run has its own step sizes, restarts and end; finished runs leave the batch.
 """
@@ -38,7 +36,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from implicit_bias.interior import BARRIERS, path
 from implicit_bias.norms import Norm
 
 # Iterations between two checks (bounds, restart, secant step), and the pairs the secant step looks at.
@@ -57,9 +54,7 @@ POWER_ITERATIONS = 80
 FIRST_POLISH, POLISH_GROWTH = 400, 1.15
 # Largest face (supporting pairs x free entries) that is polished.
 POLISH_LIMIT = 1_000_000
-# The barrier method: when, the most multiplications of one of its Newton steps, and the doubles of a batch of runs.
-FIRST_INTERIOR, INTERIOR_WORK, INTERIOR_DOUBLES = 500, 3e7, 2**22
-# Added to gaps, or taken from weights, at the label's own entry, which is no pair.
+# Taken from weights at the label's own entry, which is no pair; the data are of size one there.
 BLOCKED = 1e30
 
 
@@ -90,7 +85,7 @@ class Game:
 
     def lower(self, w: Tensor, norm: Norm) -> Tensor:
         """The normalised margin min_ic m_ic(W) / N(W), shape (R,); 0 where W is 0."""
-        margin = (self.gaps(w) + BLOCKED * self.onehot).amin(dim=(1, 2))
+        margin = self.gaps(w).masked_fill(self.onehot > 0, torch.inf).amin(dim=(1, 2))
         size = norm.value(w)
         return torch.where(size > 0, margin / positive(size), torch.zeros_like(size))
 
@@ -210,6 +205,7 @@ def solve(
     separator: Tensor | None = None,
     weights: Tensor | None = None,
     hopeless: Tensor | None = None,
+    deadline: float = math.inf,
 ) -> Solution:
     """Iterate until every run has (upper - lower) / upper <= tol or upper <= ``hopeless`` (not separable).
 
@@ -218,6 +214,7 @@ def solve(
         max_iterations: Where it ends otherwise.
         separator, weights: A start (R, k, d), (R, k, n); what is returned is never worse than it.
         hopeless: Upper bounds (R,) at which to give up.
+        deadline: Of time.perf_counter(); the bounds proven by then are returned.
     """
     began = time.perf_counter()
     scale = positive(game.operator_norm())
@@ -225,14 +222,14 @@ def solve(
     floor = torch.full_like(scale, -1.0) if hopeless is None else hopeless / scale
     state = _start(scaled, norm, separator, weights)
     best = _Best.start(scaled, norm, state.w, state.q)
-    total, next_polish, interior = 0, FIRST_POLISH, tol > 0 and _suits_interior(scaled, norm)
+    total, next_polish = 0, FIRST_POLISH
     while True:
         done = (relative_gap(best.lower, best.upper) <= tol) | (best.upper <= floor)
         best.close(state.index[done[state.index]], total, time.perf_counter() - began)
         going = ~done[state.index]
         if not bool(going.all()):
-            state, scaled = state.at(going), scaled.at(going)
-        if len(state.index) == 0 or total >= max_iterations:
+            state, scaled, norm = state.at(going), scaled.at(going), norm.at(going)
+        if len(state.index) == 0 or total >= max_iterations or time.perf_counter() > deadline:
             break
         steps = min(CHECK_EVERY, max_iterations - total)
         state, next_w, next_q, residual, accelerated = _block(scaled, norm, state, steps)
@@ -242,10 +239,6 @@ def solve(
             next_polish = math.ceil(total * POLISH_GROWTH)
             for w, q in _polished(scaled, norm, next_w, next_q):
                 best.offer(scaled, norm, state.index, w, q)
-        if interior and total >= FIRST_INTERIOR:
-            interior = False
-            for part, w, q in _interior(scaled, norm, tol):
-                best.offer(scaled.at(part), norm, state.index[part], w, q)
         state = _restart(state, next_w, next_q, residual, accelerated, total)
     best.close(state.index, total, time.perf_counter() - began)
     return best.solution(scale)
@@ -353,9 +346,12 @@ def _block(game: Game, norm: Norm, state: _State, steps: int) -> tuple[_State, T
     residual = _norm_of(state.omega, dw, dq)
     state = replace(state, w=w, q=q, since=since, anchor_residual=anchor_residual)
     trial_w, trial_q = _secant(state.omega, pairs)
+    # Of a run that has nothing left to move the secant system is 0 / 0; a decomposition would refuse what comes of it.
+    usable = (trial_w.isfinite().all(dim=(1, 2)) & trial_q.isfinite().all(dim=(1, 2)))[:, None, None]
+    trial_w, trial_q = torch.where(usable, trial_w, next_w), torch.where(usable, trial_q, next_q)
     jump_w, jump_q, _ = _operator(game, norm, blocked, state, trial_w, trial_q)
     jump = _norm_of(state.omega, jump_w - trial_w, jump_q - trial_q)
-    accelerated = jump <= SECANT_DECREASE * residual  # false where the secant system was singular (nan)
+    accelerated = usable[:, 0, 0] & (jump <= SECANT_DECREASE * residual)
     take = accelerated[:, None, None]
     next_w, next_q = torch.where(take, jump_w, next_w), torch.where(take, jump_q, next_q)
     return state, next_w, next_q, torch.where(accelerated, jump, residual), accelerated
@@ -411,37 +407,6 @@ def _polished(game: Game, norm: Norm, w: Tensor, q: Tensor) -> Iterator[tuple[Te
         return
     runs = [_polish(game.x[r], game.y[r], w[r], q[r], face) for r in range(len(w))]
     yield torch.stack([w for w, _ in runs]), torch.stack([q for _, q in runs])
-
-
-def _suits_interior(game: Game, norm: Norm) -> bool:
-    n, d = game.x.shape[1:]
-    k = game.onehot.shape[1]
-    return norm.label in BARRIERS and n * k * (k * d) ** 2 <= INTERIOR_WORK
-
-
-def _interior(game: Game, norm: Norm, tol: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The barrier method's W (R', k, d) and q (R', k, n) for parts of the runs, with their places (R',)."""
-    n, d = game.x.shape[1:]
-    k = game.onehot.shape[1]
-    size = max(1, INTERIOR_DOUBLES // (k * d * max(n * k, k * d)))
-    for places in torch.arange(len(game.x), device=game.x.device).split(size):
-        part = game.at(places)
-        classes = torch.eye(k).to(part.x)
-        # (R, k, n, k, d): (e_y - e_c) x_i^T for class c and sample i
-        sides = part.onehot.mT[:, None] - classes[None, :, None]
-        pairs = (sides[..., None] * part.x[:, None, :, None]).flatten(3).flatten(1, 2)
-        off_label = part.onehot.flatten(1) == 0
-        pairs = pairs[off_label].unflatten(0, (len(places), n * (k - 1)))
-
-        def weights_of(found: Tensor, off_label: Tensor = off_label) -> Tensor:
-            return torch.zeros_like(off_label, dtype=found.dtype).masked_scatter(off_label, found).unflatten(1, (k, n))
-
-        def enough(w: Tensor, found: Tensor, part: Game = part) -> bool:
-            lower, upper = part.lower(w, norm), part.upper(weights_of(found), norm)
-            return bool((relative_gap(lower, upper) <= tol).all())
-
-        w, found = path(pairs, (k, d), BARRIERS[norm.label], enough)
-        yield places, w, weights_of(found)
 
 
 def _box_face(w: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -67,6 +67,12 @@ class Norm(ABC):
     @abstractmethod
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         """N as a convex cvxpy expression of a (p, q) variable."""
+
+    def at(self, runs: Tensor) -> Self:
+        """The norm of some runs of a batch, ``runs`` an index or mask of the leading axis: parameters of one value a run are taken
+        along, others stay."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: value[runs] for name, value in own.items() if isinstance(value, Tensor)})
 
     def scaled_direction(self, g: Scaled) -> Tensor:
         """:meth:`direction` of a scaled tensor. Norms that treat entries or rows apart override it, and lose nothing to

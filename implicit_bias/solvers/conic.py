@@ -1,0 +1,363 @@
+"""The maximum-margin problem as a cone program, by Clarabel's interior-point method.
+
+    minimise N(B diag(t)) / scale   subject to   <B, (e_y - e_c) f_i^T> >= 1 for all i and c != y_i,
+
+on features f in the coordinates of :mod:`implicit_bias.solvers.coordinates`. The multipliers of the constraints, summed to one, are the
+dual weights, and the multipliers of the norm's cone say which matrix their combination has to be (:func:`ConicSolution.target`).
+
+The norms of the house are written straight into Clarabel's form; any other by its cvxpy expression, whose import and compilation
+take a second. Nothing that comes back is believed: bounds are recomputed by whoever calls.
+
+    linf       -z <= t_j B_cj <= z
+    l1         |t_j B_cj| <= u_cj, sum u = z
+    l2         minimise ||B diag(t)||^2 / 2 (a quadratic program)
+    row        (z, t B_c) in the second-order cone, for every c
+    spectral   [[z I, T], [T^T, z I]] positive semidefinite, T = B diag(t)
+    nuclear    [[P, T], [T^T, Q]] positive semidefinite, z = (tr P + tr Q) / 2
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from implicit_bias.norms import Norm
+from implicit_bias.solvers.enclosure import Labels
+
+Array = NDArray[np.float64]
+Sparse = sparse.csc_matrix
+
+TOLERANCE = 1e-11
+# The smallest that HiGHS takes.
+VERTEX_TOLERANCE = 1e-10
+MOST_ITERATIONS = 200
+# Coefficients of the gaps up to which spectral and nuclear norms are solved in the zero-sum class space.
+MOST_REDUCED = 100_000
+
+
+@dataclass(frozen=True)
+class ConicSolution:
+    """What the solver returned, not certified.
+
+    Attributes:
+        b: B (k, m).
+        weights: Multipliers of the gaps, (n, k), 0 at the label.
+        target: The combination sum_ic q_ic (e_y - e_c) f_i^T (k, m) that stationarity asks for, as the norm's multipliers have it.
+        value: The optimum N(B diag(t)) that it reports.
+        out_of_time: Whether the time limit ended it.
+    """
+
+    b: Array
+    weights: Array
+    target: Array
+    value: float
+    out_of_time: bool = False
+
+
+@dataclass(frozen=True)
+class _Form:
+    """min x^T P x / 2 + q^T x s.t. b - A x in cones: the part of the norm, over variables (B, extra)."""
+
+    extra: int
+    quadratic: Array | None  # diagonal of P on B
+    linear: Array  # q over B and extra
+    rows: Sparse
+    right: Array
+    cones: list[object]
+
+
+def solve_conic(f: Array, y: Labels, num_classes: int, norm: Norm, scale: Array, seconds: float, large: bool = False) -> ConicSolution | None:
+    """The norm's cone program; None where the solver has no answer.
+
+    Args:
+        f: Features (n, m).
+        y: Labels (n,).
+        num_classes: k.
+        norm: N.
+        scale: t (m,).
+        seconds: Time limit.
+        large: Take HiGHS' linear programming, for the norms of which it is one.
+    """
+    built = FORMS.get(norm.name) if not getattr(norm, "p", None) else None
+    if built is None:
+        return _by_expression(f, y, num_classes, norm, scale, seconds)
+    k = num_classes
+    if norm.unitarily_invariant and not large and len(f) * (k - 1) ** 2 * f.shape[1] <= MOST_REDUCED:
+        # Fewer unknowns, but every pair has all of them: better conditioned, and slower once there are many pairs.
+        basis = zero_sum(k)
+        found = _solve_form(f, _all_classes(y, k) @ basis, built(k - 1, scale), seconds)
+        return None if found is None else _expanded(found, basis, len(f), y, k)
+    found = _solve_form(f, _all_classes(y, k), built(k, scale), seconds, large=large)
+    return None if found is None else _expanded(found, None, len(f), y, k)
+
+
+def separability(f: Array, y: Labels, num_classes: int, seconds: float, large: bool = False) -> ConicSolution | None:
+    """The program max tau s.t. gaps >= tau r_i, |B| <= 1, r_i = max_j |f_ij|: it always has a solution, tau >= 0.
+
+    Its weights are of the scaled samples f_i / r_i; the target of their combination is 0 where tau = 0.
+    """
+    sizes = np.abs(f).max(axis=1)
+    unit = f / np.where(sizes > 0, sizes, 1.0)[:, None]
+    count = num_classes * f.shape[1]
+    box = sparse.hstack([sparse.vstack([sparse.eye(count), -sparse.eye(count)]), sparse.csc_matrix((2 * count, 1))])
+    linear = np.zeros(count + 1)
+    linear[-1] = -1.0
+    form = _Form(1, None, linear, sparse.csc_matrix(box), np.ones(2 * count), [_nonnegative(2 * count)])
+    found = _solve_form(unit, _all_classes(y, num_classes), form, seconds, tau=True, large=large)
+    return None if found is None else _expanded(found, None, len(f), y, num_classes)
+
+
+@dataclass(frozen=True)
+class _Found:
+    variables: Array  # (rows of B, m)
+    multipliers: Array  # of the gaps
+    target: Array  # like the variables
+    value: float
+    out_of_time: bool
+
+
+def _solve_form(f: Array, classes: Array, form: _Form, seconds: float, tau: bool = False, large: bool = False) -> _Found | None:
+    """Clarabel, or for a large linear program HiGHS, on the gaps and a norm's form.
+
+    Args:
+        classes: The class part (pairs, rows) of each pair, k - 1 pairs of one sample after the other.
+        tau: The last variable is the margin, to be made large, and gaps are at least that; else they are at least one.
+    """
+
+    n, m = f.shape
+    rows = classes.shape[1]
+    count = rows * m
+    gap_block = sparse.hstack([-_gap_rows(f, classes), sparse.csc_matrix((len(classes), form.extra))])
+    if tau:
+        gap_block = sparse.hstack([-_gap_rows(f, classes), np.ones((len(classes), 1))])
+    right = np.zeros(len(classes)) if tau else -np.ones(len(classes))
+    a = sparse.csc_matrix(sparse.vstack([gap_block, form.rows]))
+    b = np.concatenate([right, form.right])
+    diagonal = np.zeros(count + form.extra)
+    if form.quadratic is not None:
+        diagonal[:count] = form.quadratic
+    answer = _highs(form.linear, a, b, seconds) if large else _clarabel(diagonal, form.linear, a, b, form.cones, len(classes), seconds)
+    if answer is None:
+        return None
+    x, z, late = answer
+    multipliers = np.clip(z[: len(classes)], 0, None)
+    target = form.rows[:, :count].T @ z[len(classes) :]
+    if form.quadratic is not None:
+        target = target + form.quadratic * x[:count]
+    value = float(x[-1]) if tau else float(form.linear @ x)
+    if form.quadratic is not None:
+        value = math.sqrt(float(x[:count] @ (form.quadratic * x[:count])))
+    return _Found(x[:count].reshape(rows, m), multipliers, target.reshape(rows, m), value, late)
+
+
+def _clarabel(
+    diagonal: Array, linear: Array, a: Sparse, b: Array, cones: list[object], pairs: int, seconds: float
+) -> tuple[Array, Array, bool] | None:
+    """Variables, multipliers, and whether time ran out; None where the problem is said to have no solution."""
+    import clarabel
+
+    p = sparse.csc_matrix(sparse.diags(diagonal))
+    solver = clarabel.DefaultSolver(p, linear, a, b, [clarabel.NonnegativeConeT(pairs), *cones], _settings(seconds))
+    solution = solver.solve()
+    x, z = np.asarray(solution.x), np.asarray(solution.z)
+    if not (np.isfinite(x).all() and np.isfinite(z).all()) or "Infeasible" in str(solution.status):
+        return None
+    return x, z, str(solution.status) == "MaxTime"
+
+
+def _highs(linear: Array, a: Sparse, b: Array, seconds: float) -> tuple[Array, Array, bool] | None:
+    """The same for a linear program a x <= b, by HiGHS' interior point with crossover."""
+    from scipy.optimize import linprog
+
+    tolerances = {"primal_feasibility_tolerance": VERTEX_TOLERANCE, "dual_feasibility_tolerance": VERTEX_TOLERANCE}
+    options = {"time_limit": max(seconds, 1e-3), **tolerances}
+    found = linprog(linear, A_ub=a, b_ub=b, bounds=(None, None), method="highs-ipm", options=options)
+    if found.x is None or found.ineqlin is None:
+        return None
+    return np.asarray(found.x), -np.asarray(found.ineqlin.marginals), found.status == 1
+
+
+def _gap_rows(f: Array, classes: Array) -> Sparse:
+    """<B, class part x f_i> of every pair, (pairs, rows m)."""
+    samples = np.repeat(np.arange(len(f)), len(classes) // len(f))
+    pairs, rows = np.nonzero(classes)
+    m = f.shape[1]
+    values = classes[pairs, rows][:, None] * f[samples[pairs]]
+    columns = rows[:, None] * m + np.arange(m)
+    places = (np.repeat(pairs, m), columns.ravel())
+    return sparse.csc_matrix((values.ravel(), places), shape=(len(classes), classes.shape[1] * m))
+
+
+def _settings(seconds: float) -> object:
+    import clarabel
+
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.max_iter = MOST_ITERATIONS
+    settings.time_limit = max(seconds, 1e-3)
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = TOLERANCE
+    settings.max_threads = 1
+    return settings
+
+
+def _all_classes(y: Labels, k: int) -> Array:
+    """e_y - e_c for all c != y of every sample in turn, (n (k - 1), k)."""
+    eye = np.eye(k)
+    differences = eye[y][:, None, :] - eye[None, :, :]
+    return np.asarray(differences[np.arange(k)[None, :] != y[:, None]])
+
+
+def zero_sum(k: int) -> Array:
+    """An orthonormal basis (k, k - 1) of the vectors that sum to zero (Helmert)."""
+    from implicit_bias.models.linear import zero_sum_basis
+
+    return np.asarray(zero_sum_basis(k).numpy())
+
+
+def _expanded(found: _Found, basis: Array | None, n: int, y: Labels, k: int) -> ConicSolution:
+    """Weights as an (n, k) array, B and the target with all k rows."""
+    weights = np.zeros((n, k))
+    weights[np.arange(k)[None, :] != y[:, None]] = found.multipliers
+    b, target = found.variables, found.target
+    if basis is not None:
+        b, target = basis @ b, basis @ target
+    return ConicSolution(b, weights, target, found.value, found.out_of_time)
+
+
+def _nonnegative(count: int) -> object:
+    import clarabel
+
+    return clarabel.NonnegativeConeT(count)
+
+
+def _max_norm(k: int, scale: Array) -> _Form:
+    count = k * len(scale)
+    t = sparse.diags(np.tile(scale, k))
+    bound = -np.ones((count, 1))
+    rows = sparse.vstack([sparse.hstack([t, bound]), sparse.hstack([-t, bound])])
+    return _Form(1, None, _last(count, 1), sparse.csc_matrix(rows), np.zeros(2 * count), [_nonnegative(2 * count)])
+
+
+def _sum_norm(k: int, scale: Array) -> _Form:
+    count = k * len(scale)
+    t, eye = sparse.diags(np.tile(scale, k)), sparse.eye(count)
+    rows = sparse.vstack([sparse.hstack([t, -eye]), sparse.hstack([-t, -eye])])
+    linear = np.concatenate([np.zeros(count), np.ones(count)])
+    return _Form(count, None, linear, sparse.csc_matrix(rows), np.zeros(2 * count), [_nonnegative(2 * count)])
+
+
+def _euclidean(k: int, scale: Array) -> _Form:
+    count = k * len(scale)
+    return _Form(0, np.tile(scale, k) ** 2, np.zeros(count), sparse.csc_matrix((0, count)), np.zeros(0), [])
+
+
+def _row_norm(k: int, scale: Array) -> _Form:
+    import clarabel
+
+    m = len(scale)
+    count = k * m
+    blocks = []
+    for c in range(k):
+        block = np.zeros((m + 1, count + 1))
+        block[0, -1] = -1.0
+        block[1 + np.arange(m), c * m + np.arange(m)] = -scale
+        blocks.append(block)
+    rows = sparse.csc_matrix(np.vstack(blocks))
+    return _Form(1, None, _last(count, 1), rows, np.zeros(k * (m + 1)), [clarabel.SecondOrderConeT(m + 1) for _ in range(k)])
+
+
+def _triangle(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """Rows, columns and factors (1 or sqrt 2) of the entries of a symmetric matrix in the solver's order: upper triangle, by columns."""
+    columns, rows = np.tril_indices(side)
+    return rows, columns, np.where(rows == columns, 1.0, math.sqrt(2.0))
+
+
+def _semidefinite(k: int, scale: Array, extra: int, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
+    """-svec of [[., T], [T^T, .]] over (B, extra): T = B diag(scale) off the diagonal blocks, ``diagonal`` (entries, extra) in them."""
+    m = len(scale)
+    rows, columns, factors = _triangle(k + m)
+    cross = (rows < k) & (columns >= k)
+    places = np.flatnonzero(cross)
+    variable = rows[cross] * m + (columns[cross] - k)
+    values = factors[cross] * scale[columns[cross] - k]
+    off = sparse.csc_matrix((values, (places, variable)), shape=(len(rows), k * m))
+    inside = diagonal(rows, columns) * factors[:, None]
+    return sparse.csc_matrix(-sparse.hstack([off, sparse.csc_matrix(inside)]))
+
+
+def _spectral(k: int, scale: Array) -> _Form:
+    import clarabel
+
+    def diagonal(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Array:
+        return (rows == columns).astype(float)[:, None]
+
+    matrix = _semidefinite(k, scale, 1, diagonal)
+    count = k * len(scale)
+    return _Form(1, None, _last(count, 1), matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + len(scale))])
+
+
+def _nuclear(k: int, scale: Array) -> _Form:
+    import clarabel
+
+    m = len(scale)
+    rows, columns, _ = _triangle(k + m)
+    inner = np.flatnonzero(~((rows < k) & (columns >= k)))
+
+    def diagonal(_rows: NDArray[np.intp], _columns: NDArray[np.intp]) -> Array:
+        found = np.zeros((len(rows), len(inner)))
+        found[inner, np.arange(len(inner))] = 1.0
+        return found
+
+    matrix = _semidefinite(k, scale, len(inner), diagonal)
+    linear = np.concatenate([np.zeros(k * m), 0.5 * (rows[inner] == columns[inner])])
+    return _Form(len(inner), None, linear, matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + m)])
+
+
+def _last(count: int, extra: int) -> Array:
+    linear = np.zeros(count + extra)
+    linear[-1] = 1.0
+    return linear
+
+
+FORMS: dict[str, Callable[[int, Array], _Form]] = {
+    "linf": _max_norm,
+    "l1": _sum_norm,
+    "l2": _euclidean,
+    "row": _row_norm,
+    "spectral": _spectral,
+    "nuclear": _nuclear,
+}
+
+
+def _by_expression(f: Array, y: Labels, k: int, norm: Norm, scale: Array, seconds: float) -> ConicSolution | None:
+    """The same program through cvxpy, for norms that are known by their expression alone."""
+    import cvxpy
+
+    b, w = cvxpy.Variable((k, f.shape[1])), cvxpy.Variable((k, f.shape[1]))
+    onehot = np.eye(k)[y]
+    logits = f @ b.T
+    own = cvxpy.sum(cvxpy.multiply(logits, onehot), axis=1, keepdims=True)
+    pairs = own @ np.ones((1, k)) - logits >= 1 - onehot
+    scales = np.tile(scale, (k, 1))
+    link = w == cvxpy.multiply(b, scales)
+    problem = cvxpy.Problem(cvxpy.Minimize(norm.expression(w)), [pairs, link])
+    options = {"tol_gap_abs": TOLERANCE, "tol_gap_rel": TOLERANCE, "tol_feas": TOLERANCE, "time_limit": seconds, "max_threads": 1}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "may be inaccurate": the certificate will tell
+            problem.solve(solver="CLARABEL", **options)
+    except cvxpy.error.SolverError:
+        return None
+    if b.value is None or pairs.dual_value is None or link.dual_value is None:
+        return None
+    weights = np.clip(pairs.dual_value, 0, None) * (1 - onehot)
+    target = link.dual_value * scales
+    combined = (onehot * weights.sum(axis=1, keepdims=True) - weights).T @ f
+    sign = 1.0 if float((target * combined).sum()) >= 0 else -1.0  # cvxpy's sign of an equality's multiplier is a convention
+    return ConicSolution(b.value, weights, sign * target, float(problem.value), problem.status == "user_limit")

@@ -1,0 +1,158 @@
+"""What a separator and dual weights prove of a maximum margin, evaluated so that rounding cannot turn a bound into a wrong one.
+
+With Z_ic = (e_{y_i} - e_c) x_i^T, c != y_i, every W and every q >= 0 enclose the maximum margin,
+
+    min_ic <W, Z_ic> / N(W)  <=  gamma*  <=  N_*( sum_ic q_ic Z_ic ) / sum_ic q_ic.
+
+On data whose columns differ by many orders of magnitude both sides are differences of large numbers. The sums are therefore made
+in twice the working precision (two-product by Dekker's splitting, two-sum by Knuth; Ogita, Rump and Oishi, *Accurate sum and dot
+product*, SIAM J. Sci. Comput. 26, 2005, Algorithm 5.3), and the bounds are rounded outwards by what is left: the lower one down,
+the upper one up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from implicit_bias.norms import Norm
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+EPS = float(np.finfo(np.float64).eps)
+# Dekker's constant for 53 bits.
+SPLITTER = 134217729.0
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """lower <= gamma* <= upper."""
+
+    lower: float
+    upper: float
+
+    @property
+    def gap(self) -> float:
+        """(upper - lower) / upper; 0 where the upper bound is not positive."""
+        return relative_gap(self.lower, self.upper)
+
+
+def relative_gap(lower: float, upper: float) -> float:
+    """(upper - lower) / upper, at least 0; 0 where the upper bound is not positive."""
+    return max(0.0, 1 - lower / upper) if upper > 0 else 0.0
+
+
+def double_product(a: Array, b: Array) -> tuple[Array, Array]:
+    """The matrix product (p, m) @ (m, r) in twice the working precision, as an unevaluated sum of two arrays (p, r).
+
+    The error is below eps |high| + 2 m^2 eps^2 (|a| @ |b|). Entries must be below 1e290 in size, so that splitting does not overflow.
+    """
+    high = np.zeros((a.shape[0], b.shape[1]))
+    low = np.zeros_like(high)
+    a_top, b_top = _top_half(a), _top_half(b)
+    a_rest, b_rest = a - a_top, b - b_top
+    for j in range(a.shape[1]):
+        product = np.multiply.outer(a[:, j], b[j])
+        missed = product - np.multiply.outer(a_top[:, j], b_top[j])
+        missed -= np.multiply.outer(a_rest[:, j], b_top[j])
+        missed -= np.multiply.outer(a_top[:, j], b_rest[j])
+        lost = np.multiply.outer(a_rest[:, j], b_rest[j]) - missed
+        total, rounding = two_sum(high, product)
+        high = total
+        low += lost + rounding
+    return high, low
+
+
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """fl(a + b) and the exact error of that sum."""
+    total = a + b
+    shadow = total - a
+    return total, (a - (total - shadow)) + (b - shadow)
+
+
+def gaps(x: Array, y: Labels, w: Array) -> Array:
+    """m_ic = <W, Z_ic>, (n, k), in twice the working precision before the last rounding; inf at the label."""
+    high, low = double_product(x, np.ascontiguousarray(w.T))
+    rows = np.arange(len(y))
+    difference, rounding = two_sum(high[rows, y][:, None], -high)
+    found = difference + (rounding + (low[rows, y][:, None] - low))
+    found[rows, y] = np.inf
+    return found
+
+
+def combination(x: Array, y: Labels, weights: Array) -> Array:
+    """sum_ic q_ic Z_ic, (k, d), in twice the working precision before the last rounding; weights (n, k), 0 at the label."""
+    exact = np.array([math.fsum(row) for row in weights])
+    # The sum of a sample's weights, as a double and what that leaves (one more rounding, of second order).
+    rest = np.array([math.fsum([*row, -part]) for row, part in zip(weights, exact, strict=True)])
+    coefficients, remainder = -weights, np.zeros_like(weights)
+    rows = np.arange(len(y))
+    coefficients[rows, y], remainder[rows, y] = exact, rest
+    high, low = double_product(np.ascontiguousarray(coefficients.T), x)
+    return high + (low + remainder.T @ x)
+
+
+def lower_bound(x: Array, y: Labels, w: Array, norm: Norm) -> float:
+    """min_ic <W, Z_ic> / N(W), rounded down; -inf for W = 0, one that is not finite, or one of no norm."""
+    size = _norm_value(norm.value, w)
+    if not (np.isfinite(w).all() and 0 < size < math.inf):
+        return -math.inf
+    found = gaps(x, y, w)
+    i, c = np.unravel_index(int(found.argmin()), found.shape)
+    # Second order only: what the doubled precision leaves of the largest sum of |w x| of any pair.
+    spread = float((np.abs(x) @ np.abs(w).T).max()) * (2 * (x.shape[1] * EPS) ** 2)
+    smallest = float(found[i, c])
+    smallest -= 2 * EPS * abs(smallest) + 2 * spread
+    slack = _slack(w.shape)
+    return smallest / (size * (1 + slack)) if smallest > 0 else smallest / (size * (1 - slack))
+
+
+def upper_bound(x: Array, y: Labels, weights: Array, norm: Norm) -> float:
+    """N_*(sum_ic q_ic Z_ic) / sum_ic q_ic, rounded up; inf where the weights are not finite, negative, or sum to nothing.
+
+    Entries at the label do not count.
+    """
+    cleaned = weights.copy()
+    cleaned[np.arange(len(y)), y] = 0.0
+    if not np.isfinite(cleaned).all() or (cleaned < 0).any():
+        return math.inf
+    total = math.fsum(cleaned.ravel())
+    if total <= 0:
+        return math.inf
+    cleaned = cleaned / total  # rounds each weight; what that changes of their sum is divided by below
+    total = math.fsum(cleaned.ravel())
+    combined = combination(x, y, cleaned)
+    size = np.abs(cleaned).sum(axis=1)
+    magnitude = np.zeros_like(combined)
+    np.add.at(magnitude, y, size[:, None] * np.abs(x))
+    magnitude += cleaned.T @ np.abs(x)
+    # For norms of the entries' sizes N_*(E) <= N_*(|E|); for Schatten norms a factor of the rank's root is enough.
+    spread = _norm_value(norm.dual, magnitude) * (2 * (len(y) * EPS) ** 2) * math.sqrt(min(combined.shape))
+    value = _norm_value(norm.dual, combined)
+    return (value * (1 + _slack(combined.shape)) + spread) / (total * (1 - 2 * EPS))
+
+
+def _slack(shape: tuple[int, ...]) -> float:
+    """What the evaluation of a norm of a matrix of this shape may be off by, relative: sums, powers and decompositions."""
+    return EPS * (8 + 2 * sum(shape))
+
+
+def _norm_value(function: object, matrix: Array) -> float:
+    # A scale of two's power, so that nothing over- or underflows and no bit is lost.
+    largest = float(np.abs(matrix).max(initial=0.0))
+    if not 0 < largest < math.inf:
+        return largest
+    exponent = math.frexp(largest)[1]
+    scaled = torch.from_numpy(np.ldexp(matrix, -exponent))
+    return math.ldexp(float(function(scaled)), exponent)  # type: ignore[operator]
+
+
+def _top_half(a: Array) -> Array:
+    """The upper 26 bits of every entry."""
+    shifted = SPLITTER * a
+    return np.asarray(shifted - (shifted - a))

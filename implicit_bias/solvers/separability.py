@@ -1,0 +1,110 @@
+"""Whether a linear model separates the classes, by proof: a separator, or weights whose combination vanishes.
+
+By Gordan's theorem exactly one of the two exists: W with <W, Z_ic> > 0 for all pairs, or weights q >= 0, not all zero, with
+sum_ic q_ic Z_ic = 0 (then 0 = <W, sum q Z> > 0 for every separator). Both are looked for by one linear program on data of unit size,
+max tau s.t. gaps >= tau r_i, |B| <= 1, and both are checked in twice the working precision. Between a margin that is not proven to
+be positive and a combination that does not vanish to round-off, double precision cannot tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from implicit_bias.norms import Norm, make_norm
+from implicit_bias.solvers.conic import separability
+from implicit_bias.solvers.coordinates import Coordinates
+from implicit_bias.solvers.enclosure import Labels, lower_bound, upper_bound
+from implicit_bias.solvers.polishing import vanishing
+
+Array = NDArray[np.float64]
+
+# sum_j |<combination>_j| of weights that sum to one, on features of unit size, up to which it counts as vanishing: some round-off
+# units of the sums that it is made of.
+ROUND_OFF = 64 * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Separability:
+    """What was proven.
+
+    Attributes:
+        separator: W (k, d) with a positive smallest gap, or None.
+        margin: min gap / max |W| of the best W found, relative to the data's size; proven if positive.
+        residue: A proven upper bound on the margin on features of unit size, over |B| <= 1.
+        weights: Those that prove it, (n, k).
+    """
+
+    separator: Array | None
+    margin: float
+    residue: float
+    weights: Array
+
+    @property
+    def separable(self) -> bool | None:
+        """True and False by proof; None where double precision cannot tell."""
+        if self.separator is not None:
+            return True
+        return False if self.residue <= ROUND_OFF else None
+
+
+def decide(x: Array, y: Labels, num_classes: int, seconds: float, large: bool = False) -> Separability:
+    """Separator or proof that there is none, for data x (n, d) of size about one, labels y in [num_classes)."""
+    zero = np.flatnonzero(~x.any(axis=1))
+    if len(zero):  # a sample that is zero has no positive gap, whatever W is
+        weights = np.zeros((len(y), num_classes))
+        weights[zero[0], (y[zero[0]] + 1) % num_classes] = 1.0
+        return Separability(None, 0.0, 0.0, weights)
+    twins = _same_sample_of_two_classes(x, y, num_classes)
+    if twins is not None:
+        return Separability(None, 0.0, 0.0, twins)
+    best: Separability | None = None
+    # HiGHS ends at a vertex, whose few weights can be made to cancel to the last bit where those of an interior point cannot.
+    for label, vertex in dict.fromkeys([("linf", large), ("l2", large), ("linf", True), ("l2", True)]):
+        found = _decide(x, y, num_classes, make_norm(label), seconds, vertex)
+        if found is None:
+            continue
+        if found.separable is not None:
+            return found
+        if best is None or found.residue < best.residue:
+            best = found
+    if best is None:
+        return Separability(None, 0.0, float("inf"), np.zeros((len(y), num_classes)))
+    return best
+
+
+def _same_sample_of_two_classes(x: Array, y: Labels, k: int) -> Array | None:
+    """Weights on two equal samples of different classes, whose pairs against each other's class cancel exactly; None without any."""
+    _, group = np.unique(x, axis=0, return_inverse=True)
+    order = np.lexsort((y, group.ravel()))
+    same = (group.ravel()[order][1:] == group.ravel()[order][:-1]) & (y[order][1:] != y[order][:-1])
+    if not same.any():
+        return None
+    i, j = order[:-1][same][0], order[1:][same][0]
+    weights = np.zeros((len(y), k))
+    weights[i, y[j]] = weights[j, y[i]] = 0.5
+    return weights
+
+
+def _decide(x: Array, y: Labels, k: int, norm: Norm, seconds: float, large: bool) -> Separability | None:
+    """In the coordinates that suit ``norm``."""
+    coordinates = Coordinates.of(x, norm)
+    f = coordinates.features
+    found = separability(f, y, k, seconds, large)
+    if found is None:
+        return None
+    sizes = np.abs(f).max(axis=1)
+    w = coordinates.matrix(found.b)
+    margin = lower_bound(x, y, w, make_norm("linf"))
+    unit = f / np.where(sizes > 0, sizes, 1.0)[:, None]
+    residue, weights = float("inf"), found.weights
+    if margin <= 0:
+        for trial in (found.weights, *vanishing(unit, y, found.weights)):
+            value = upper_bound(unit, y, trial, make_norm("linf"))
+            if value < residue:
+                residue, weights = value, trial
+            if residue <= ROUND_OFF:
+                break
+    return Separability(w if margin > 0 else None, margin, residue, weights)
