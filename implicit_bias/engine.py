@@ -112,6 +112,8 @@ class Trajectory:
     common: dict[str, np.ndarray] = field(default_factory=dict)
     by_norm: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     parameters: dict[int, Parameters] = field(default_factory=dict)
+    interrupted: BaseException | None = None
+    untightened: str | None = None
 
 
 class Diverged(ArithmeticError):
@@ -159,16 +161,22 @@ class _Simulation:
         runs = len(next(iter(problem.initial.values())))
         bases = problem.model.row_bases(problem.data)
         hidden = problem.model.hidden_matrices(names)
+        linear = problem.model.linear
         self.geometry = problem.optimizer.geometry(names, problem.norm, bases, hidden)
+        self.objective: Objective = problem.model.objective(problem.data, problem.loss, problem.frozen)
+        # Proofs are made in double precision, whatever the steps are made in: bounds of float32 fall short by 1e-5.
+        rounded = linear and problem.data.x.dtype != torch.float64
+        self.precise: Objective | None = problem.model.objective(_in_double(problem.data), problem.loss) if rounded else None
+        measured_bases = problem.model.row_bases(self.precise.data) if self.precise is not None else bases
         self.measured: dict[str, ParameterNorm] = {
             # The optimizer may have been told which blocks its own norm takes as matrices.
-            label: self.geometry if label == self.geometry.label else over_blocks(norm, names, bases, hidden)
+            label: self.geometry
+            if label == self.geometry.label and not rounded
+            else over_blocks(norm, names, measured_bases, hidden)
             for label, norm in problem.measured.items()
         }
-        self.objective: Objective = problem.model.objective(problem.data, problem.loss, problem.frozen)
         self.parameters: Parameters = {name: block.clone() for name, block in problem.initial.items()}
-        linear = problem.model.linear
-        self.certificate = Certificate() if linear else None
+        self.certificate = Certificate(rounding=self._rounding()) if linear else None
         measures_kkt = problem.model.homogeneous and not linear
         self.kkt = KktRatios(self.objective, problem.model.degree(), problem.kkt_products) if measures_kkt else None
         self.agenda = Agenda(problem.steps, problem.points, problem.levels, problem.stop_log_loss, runs)
@@ -182,6 +190,12 @@ class _Simulation:
         self.recorded: list[np.ndarray] = []
         self.norm_rows: dict[str, list[dict[str, Tensor]]] = {label: [] for label in self.measured}
         self.trajectory = Trajectory(own=self.geometry.label, stepping="torch" if self.native is None else "c")
+
+    def _rounding(self) -> dict[str, Tensor]:
+        """Under each norm N_* of the largest pair times the terms of the sum over pairs, (R,) or (1,)."""
+        data = self.problem.data if self.precise is None else self.precise.data
+        terms = data.x.shape[1] + data.num_classes + 2
+        return {label: terms * self.problem.model.unit_step(data, norm) for label, norm in self.problem.measured.items()}
 
     def run(self, watch: Watch | None, keep: Keep | None = None, resume: Snapshot | None = None) -> Trajectory:
         """All steps, or those after the snapshot. Raises Diverged."""
@@ -327,7 +341,7 @@ class _Simulation:
         self.rows = _unstacked(snapshot["rows"])
         self.norm_rows = {label: _unstacked(columns) for label, columns in snapshot["norm_rows"].items()}
         if self.certificate is not None:
-            self.certificate = Certificate(**snapshot["certificate"])
+            self.certificate = Certificate(**snapshot["certificate"], rounding=self._rounding())
         if self.kkt is not None:
             self.kkt = replace(self.kkt, **snapshot["kkt"])
         kept = snapshot["gradient"]
@@ -345,7 +359,7 @@ class _Simulation:
         """Take the gradient's weights into the averages."""
         if not Certificate.wants(t):
             return
-        if self.certificate is not None:
+        if self.certificate is not None and self.precise is None:
             self.certificate.add(gradient.per_weight())
         if self.kkt is not None and gradient.weights is not None and self.kkt.products > 0:
             self.kkt.add(gradient.weights())
@@ -379,8 +393,15 @@ class _Simulation:
     def _record(self, t: int, gradient: Gradient, runs: np.ndarray) -> None:
         problem = self.problem
         self._check_finite(t, runs, gradient)
-        c = gradient.per_weight()
-        share, q = accuracy_and_margin(self.objective.negative_gaps(self.parameters))
+        objective, parameters = self.objective, self.parameters
+        if self.precise is not None:
+            objective, parameters = self.precise, {name: block.double() for name, block in parameters.items()}
+            c = objective.gradient(parameters).per_weight()
+            if self.certificate is not None:
+                self.certificate.add(c)
+        else:
+            c = gradient.per_weight()
+        share, q = accuracy_and_margin(objective.negative_gaps(parameters))
         lr = problem.schedule.recorded(t, q) * self.used_factor.exp() if t else torch.full_like(q, torch.nan)
         row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
         if problem.test is not None:
@@ -391,9 +412,9 @@ class _Simulation:
         weights = gradient.weights() if gradient.weights is not None else None
         mine = torch.from_numpy(runs).to(q.device)
         for label, norm in self.measured.items():
-            upper = self._upper_bound(label, norm, c, mine, last=t == problem.steps)
+            upper = None if self.certificate is None else self.certificate.bound(label, norm, c, mine)
             optimum = problem.optima.get(label)
-            columns = measure(norm, problem.model.degree(), self.parameters, c, q, upper, optimum)
+            columns = measure(norm, problem.model.degree(), parameters, c, q, upper, optimum)
             if self.kkt is not None and weights is not None:
                 columns["kkt_ratio"] = self.kkt.best(label, norm, self.parameters, c, weights, q, mine)
             if not problem.model.linear:
@@ -419,25 +440,46 @@ class _Simulation:
                 name: block.cpu() for name, block in {**self.parameters, **self.problem.frozen}.items()
             }
 
-    def _upper_bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor, last: bool) -> Tensor | None:
-        if self.certificate is None:
-            return None
-        bound = self.certificate.bound(label, norm, c, runs)
-        iterations = self.problem.certificate_iterations
-        if not last or iterations == 0:
-            return bound
-        return self.certificate.lower(label, self._improved_bound(label, iterations))
+    def _tighten(self) -> None:
+        """Tighten the last checkpoint's certificates: by the optimum where it is known, else by some first-order steps.
 
-    def _improved_bound(self, label: str, iterations: int) -> Tensor:
-        data, weights = self.problem.data, self.objective.weights(self.parameters)
-        block = next(iter(self.parameters.values()))
-        norm = self.problem.measured[label]
+        This comes after the last step, and is no reason to lose it: what goes wrong is said, and an interrupt ends the tightening
+        and is left for the caller, who keeps the runs first.
+        """
+        if self.certificate is None or self.trajectory.steps[-1] != self.problem.steps:
+            return
+        try:
+            for label, rows in self.norm_rows.items():
+                bound = self._improved_bound(label)
+                if bound is not None:
+                    upper = self.certificate.lower(label, bound)
+                    rows[-1]["upper_bound"] = upper
+                    rows[-1]["kkt_ratio"] = torch.where(rows[-1]["margin"] > 0, rows[-1]["margin"] / upper, torch.nan)
+        except KeyboardInterrupt as interrupt:
+            self.trajectory.interrupted = interrupt
+        except (ArithmeticError, RuntimeError) as error:
+            self.trajectory.untightened = f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+    def _improved_bound(self, label: str) -> Tensor | None:
+        """A proven upper bound (R,) that is likely to be tighter than the trajectory's own; None where there is none."""
+        optimum = self.problem.optima.get(label)
+        known = None if optimum is None else optimum.upper
+        if optimum is not None and bool(optimum.proven.all()):
+            return known
+        iterations = self.problem.certificate_iterations
+        if iterations == 0:
+            return known
+        objective, parameters = self.objective, self.parameters
+        if self.precise is not None:
+            objective, parameters = self.precise, {name: block.double() for name, block in parameters.items()}
+        block, norm = next(iter(parameters.values())), self.problem.measured[label]
         # On a strictly convex ball the iteration converges fast, and its projection may be expensive (l_p, Schatten-p).
         steps = iterations // SMOOTH_SHARE if norm.smooth else iterations
-        runs = len(weights)
-        x, y = data.x.expand(runs, -1, -1), data.y.expand(runs, -1)
-        _, upper = improve_weights(x, y, norm, weights, block, steps)
-        return upper
+        runs = len(block)
+        x, y = objective.data.x.expand(runs, -1, -1), objective.data.y.expand(runs, -1)
+        _, upper = improve_weights(x, y, norm, objective.weights(parameters), block, steps)
+        upper = upper * (1 + 1e-14) + torch.finfo(upper.dtype).eps * self._rounding()[label]
+        return upper if known is None else torch.minimum(upper, known.to(upper))
 
     def _own_ratio(self) -> float:
         rows = self.norm_rows.get(self.trajectory.own)
@@ -447,6 +489,7 @@ class _Simulation:
         return float((last["margin"] / last["max_margin"]).mean())
 
     def _finished(self) -> Trajectory:
+        self._tighten()
         self.trajectory.recorded = np.stack(self.recorded)
         if not self.problem.model.linear:
             nothing = self.parameters[next(iter(self.parameters))].new_full((len(self.log_factor),), torch.nan)
@@ -455,6 +498,10 @@ class _Simulation:
         self.trajectory.common = _arrays(self.rows)
         self.trajectory.by_norm = {label: _arrays(rows) for label, rows in self.norm_rows.items()}
         return self.trajectory
+
+
+def _in_double(data: Data) -> Data:
+    return Data(data.x.double(), data.y, data.num_classes)
 
 
 def _chosen(kept: Tensor, new: Parameters, old: Parameters) -> Parameters:

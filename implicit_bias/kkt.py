@@ -125,8 +125,10 @@ def _mirror_step(weights: Tensor, slopes: Tensor, excess: Tensor) -> Tensor:
     counts = weights > 0
     centred = torch.where(counts, slopes - (weights * slopes).sum(dim=(-2, -1), keepdim=True), torch.zeros_like(slopes))
     spread = centred.abs().amax(dim=(-2, -1), keepdim=True)
-    length = excess[:, None, None] / torch.where(spread == 0, torch.ones_like(spread), spread).square()
+    spread = torch.where(spread == 0, torch.ones_like(spread), spread)
     logs = weights.log()
     floored = torch.maximum(logs, logs.amax(dim=(-2, -1), keepdim=True) - DEEPEST)
-    moved = torch.where(counts, floored - length * centred, torch.full_like(logs, -torch.inf))
+    moved = torch.where(
+        counts, floored - (excess[:, None, None] / spread) * (centred / spread), torch.full_like(logs, -torch.inf)
+    )
     return moved.flatten(start_dim=1).softmax(dim=-1).reshape(weights.shape)

@@ -16,7 +16,7 @@ from typing import Any
 from implicit_bias.errors import BadInput
 
 #: Keys that do not change what a run computes: they are no part of its hash, and cannot be swept.
-RUNTIME_KEYS = ("device", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
+RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
 
 WIDTH = 100
 _PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|null", re.IGNORECASE)

@@ -27,12 +27,19 @@ class Optimum:
     """The reference of each run under one norm.
 
     Attributes:
-        max_margin: The maximum margin, shape (R,); nan where there is no reference.
+        max_margin: The maximum margin, shape (R,); nan where there is no reference, or none that is proven to be one.
         separator: A maximiser, one tensor (R, p, q) a block, nan where there is none; or None.
+        upper: A proven upper bound on the maximum margin, shape (R,); inf where there is none.
     """
 
     max_margin: Tensor
     separator: Parameters | None = None
+    upper: Tensor | None = None
+
+    @property
+    def proven(self) -> Tensor:
+        """Whether an optimum is known, shape (R,)."""
+        return self.max_margin.isfinite()
 
 
 @dataclass
@@ -46,6 +53,8 @@ class Certificate:
     average: Parameters = field(default_factory=dict)
     count: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
+    #: What one rounding may add to a bound in each norm, in units of eps: N_* of the largest pair times the terms of a sum.
+    rounding: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def wants(t: int) -> bool:
@@ -70,8 +79,15 @@ class Certificate:
 
     def bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor | None = None) -> Tensor:
         """The running minimum of N_*(C) and N_*(average), shape (R,), over the checkpoints of each run: ``runs`` (R,) are those
-        whose checkpoint it is, None for all."""
+        whose checkpoint it is, None for all.
+
+        Rounded outwards: C is a sum over pairs whose weights sum to one up to its rounding, and the average has been rounded once
+        a step, each time in proportion to N_* of the pairs.
+        """
         now = torch.minimum(norm.dual(c), norm.dual(self.average))
+        if label in self.rounding:
+            eps = torch.finfo(now.dtype).eps
+            now = now * (1 + 16 * eps) + eps * (1 + self.count / AVERAGE_POWER) * self.rounding[label]
         return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
 
     def lower(self, label: str, value: Tensor) -> Tensor:

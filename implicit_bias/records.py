@@ -51,6 +51,8 @@ PACKAGES = ("implicit-bias", "torch", "numpy", "pandas", "cvxpy", "clarabel", "h
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 _HASH_DIGITS = 12
+# A cached bound and the same bound recomputed may differ by so much, relative: another machine rounds otherwise.
+SAME_BOUND = 1e-9
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
 UNUSED = (("start", None), ("start_scale", 1.0))
 _PARTIAL = ".partial-"
@@ -202,15 +204,20 @@ class ReferenceCache:
         self.directory = Path(results_dir) / "cache" / "references"
 
     def path(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Path:
-        """The file of one reference."""
-        digest = hashlib.sha256(f"{label} {method} ".encode())
+        """The file of one reference; the solver's version is in its name, so that what an earlier one left is solved again."""
+        from implicit_bias.reference import SOLVER_VERSION
+
+        digest = hashlib.sha256(f"{label} {method} {SOLVER_VERSION} ".encode())
         for array in (x, y):
             digest.update(f"{array.dtype} {array.shape} ".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return self.directory / f"{label}-{method}-{digest.hexdigest()[:16]}.npz"
 
     def get(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Reference | None:
-        """The reference, or None where it has yet to be solved; a corrupted file counts as none, with one line on stderr."""
+        """The reference, both of its bounds recomputed from its separator and weights; None where it has yet to be solved.
+
+        A corrupted file, or one that claims other bounds than its points prove, counts as none, with one line on stderr.
+        """
         path = self.path(x, y, label, method)
         try:
             content = path.read_bytes()
@@ -220,13 +227,11 @@ class ReferenceCache:
             warn(f"{path}: cannot be read ({error.strerror}); the reference is solved again")
             return None
         try:
-            reference = _reference_from(content)
-            if reference.norm != label or reference.separator.shape[-1] != x.shape[-1] or len(reference.weights) != len(x):
-                raise ValueError("of another problem")
-        except Exception:  # damaged bytes surface as almost anything: BadZipFile, zlib.error, EOFError, KeyError, MemoryError ...
-            warn(f"{path}: corrupted; the reference is solved again")
+            return _verified(_reference_from(content), x, y, label)
+        except Exception as error:  # damaged bytes surface as almost anything: BadZipFile, zlib.error, EOFError, KeyError ...
+            reason = str(error) if isinstance(error, _Unproven) else "corrupted"
+            warn(f"{path}: {reason}; the reference is solved again")
             return None
-        return reference
 
     def put(self, x: np.ndarray, y: np.ndarray, label: str, method: str, reference: Reference) -> None:
         """Keep a reference. Raises OSError where the disk is full or not writable."""
@@ -312,6 +317,23 @@ def _default_name(config: Mapping[str, Any]) -> Iterator[str]:
     if norm:
         yield norm["name"] + "".join(f"{value:g}" for key, value in norm.items() if key != "name")
     yield f"seed{config['seed']}"
+
+
+class _Unproven(ValueError):
+    """A cached reference that is not what its separator and weights prove."""
+
+
+def _verified(stored: Reference, x: np.ndarray, y: np.ndarray, label: str) -> Reference:
+    """The reference as its own points prove it. Raises ValueError where it is another problem's, or claims something else."""
+    from implicit_bias.norms import make_norm
+
+    if stored.norm != label:
+        raise ValueError("of another problem")
+    proven = stored.recomputed(x, y, make_norm(label))
+    for claimed, found in ((stored.lower, proven.lower), (stored.upper, proven.upper)):
+        if not abs(claimed - found) <= SAME_BOUND * found:
+            raise _Unproven(f"its bounds are not what its points prove ({claimed:.6g} for {found:.6g})")
+    return proven
 
 
 def _reference_from(content: bytes) -> Reference:

@@ -12,8 +12,8 @@ outwards (:mod:`implicit_bias.solvers.enclosure`), and a :class:`Reference` carr
 * For two classes the l2 norm and every Schatten norm have one optimal separator (W = e (w, -w) has rank one): solved once.
 * Whether there is an optimum at all is answered by proof (:mod:`implicit_bias.solvers.separability`).
 
-:func:`solve_exact` also takes norms that are known by their cvxpy expression alone to Clarabel; :func:`solve_certified` never imports
-cvxpy.
+:func:`solve_exact` also takes norms that are known by their cvxpy expression alone to Clarabel; :func:`solve_certified` never
+imports cvxpy.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ TIMEOUT = 60.0
 CONIC_SIZE = 10_000_000
 LARGE_SIZE = 100_000_000
 CONIC_SIDE = 60
-# The primal-dual method gives up a dataset whose margin is proven to be below this fraction of N_*((e_y - e_c) x^T), x the longest
-# sample; whether its classes can be separated is then decided by proof.
+# The primal-dual method gives up a dataset whose margin is proven to be below this fraction of N_*((e_y - e_c) x^T), x the
+# longest sample; whether its classes can be separated is then decided by proof.
 ZERO_MARGIN = 1e-9
 # Steps that the primal-dual method may spend on what a cone program left open.
 FINISHING_STEPS = 5_000
@@ -167,6 +167,16 @@ def solve_certified_each(
     return results
 
 
+def in_batches(x: Array, num_classes: int, norm: Norm, expressions: bool) -> bool:
+    """Whether optima of data like x (n, d) are solved by first-order steps alone, and so many datasets best at once.
+
+    Args:
+        expressions: Whether norms without a cone program of their own may go to cvxpy (:func:`solve_exact`).
+    """
+    data = _Data.of(x, np.zeros(len(x), dtype=np.int64), num_classes, norm)
+    return data.method(expressions) == "primal-dual"
+
+
 def _solved(data: _Data, tol: float, max_iterations: int, began: float, timeout: float, expressions: bool) -> Reference:
     """One optimum: a cone program where there is one, then the primal-dual method on what is left open."""
     deadline = began + timeout
@@ -250,8 +260,8 @@ def improve_weights(
 
 @dataclass(frozen=True)
 class _Data:
-    """One dataset divided by a power of two, without the features that are zero in every sample; no norm here gains from a weight on
-    one."""
+    """One dataset divided by a power of two, without the features that are zero in every sample; no norm here gains from a weight
+    on one."""
 
     x: Array  # (n, d'), entries up to about one
     y: Labels
@@ -296,7 +306,8 @@ class _Data:
         return best.with_separator(self.x, self.y, norm, known.separator)
 
     def method(self, expressions: bool) -> str:
-        """``clarabel``, ``highs`` or ``primal-dual``. ``expressions``: whether norms without a form of their own may go to cvxpy."""
+        """``clarabel``, ``highs`` or ``primal-dual``. ``expressions``: whether norms without a form of their own may go to
+        cvxpy."""
         norm = self.solved_norm
         semidefinite = norm.unitarily_invariant and norm.name != "l2"
         side = self.num_classes + min(self.x.shape)
@@ -348,8 +359,8 @@ class _Data:
             pairs = int((known.weights > 0).sum())
             return NotSeparable(
                 "the classes of this dataset cannot be separated by a linear model"
-                f" (proof: weights on {pairs} pairs of a sample and another class cancel to {known.residue:.1g} of the data's size):"
-                " use reference=none"
+                f" (proof: weights on {pairs} pairs of a sample and another class cancel to {known.residue:.1g} of the data's"
+                " size): use reference=none"
             )
         return NotSeparable(
             "whether a linear model separates the classes of this dataset cannot be told in double precision"

@@ -52,6 +52,7 @@ class RunSettings:
     start: str | None = hyper(None, help="run folder whose last parameters are the initial point")
     start_scale: float = hyper(1.0, help="factor of the initial point", gt=0)
     reference: str = hyper("auto", help="optima to compare with", choices=("auto", "exact", "certified", "none"))
+    reference_timeout: float = hyper(60.0, help="seconds for one optimum; past it the proven interval stands in its place", gt=0)
     precision: str = hyper("float64", help="of every computation", choices=("float64", "float32"))
     device: str = hyper("auto", help="where to compute", choices=("auto", "cpu", "cuda"))
     results_dir: str = hyper("results", help="where runs and caches go")

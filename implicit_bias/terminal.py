@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
@@ -55,6 +55,7 @@ class Progress:
             TextColumn("{task.percentage:>3.0f}%"),
             _Rate(),
             TimeRemainingColumn(compact=True),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[ratio]}"),
         )
         visible = enabled and sys.stderr.isatty()
@@ -158,7 +159,7 @@ def results_table(summary: pd.DataFrame) -> Table:
             str(row["optimizer"]) if i == 0 else "",
             _own(str(row["norm"]), bool(row["own"])),
             _number(row["margin"]),
-            _number(row["max_margin"]),
+            _optimum(row),
             _ratio(row["ratio"], row.name == best),
             f"[{_number(row['margin'])}, {_number(row['upper_bound'])}]" if _known(row["upper_bound"]) else NO_VALUE,
             style="bold" if row["own"] else None,
@@ -225,9 +226,18 @@ def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_doub
 
 def linear_notes(summary: pd.DataFrame) -> list[str]:
     """What limits the reading of a linear model's table."""
-    if summary["accuracy"].iloc[0] == 1:
-        return []
-    return ["not separated yet: margins are negative; more steps, another schedule.lr, or classes that cannot be separated"]
+    notes = []
+    if "optimum_lower" in summary and (summary["max_margin"].isna() & summary["optimum_lower"].notna()).any():
+        notes.append("an interval in the place of an optimum holds it, and no more was proven (see reference_timeout)")
+    if summary["accuracy"].iloc[0] < 1:
+        # A positive lower end of an optimum is a separator.
+        separable = "optimum_lower" in summary and bool((summary["optimum_lower"] > 0).any())
+        unless = ", though the classes can be separated" if separable else ""
+        advice = (
+            "more steps or another schedule.lr" if separable else "more steps, another schedule.lr, or classes that cannot be"
+        )
+        notes.append(f"not separated yet{unless}: margins are negative; {advice}{'' if separable else ' separated'}")
+    return notes
 
 
 def sweep_table(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> Table:
@@ -353,6 +363,13 @@ def _ratio(value: Any, best: bool | None = None) -> str:
     """A ratio, and in a column where one of them is marked the mark or the place for it."""
     mark = {None: "", False: " ", True: "+"}[best]
     return (f"{value:.4f}" if _known(value) else NO_VALUE) + mark
+
+
+def _optimum(row: pd.Series) -> str:
+    """The optimum, or the interval that is proven to hold it."""
+    if _known(row["max_margin"]) or not _known(row.get("optimum_lower")):
+        return _number(row["max_margin"])
+    return f"[{_number(row['optimum_lower'])}, {_number(row['optimum_upper'])}]"
 
 
 def _own(label: str, own: bool) -> str:

@@ -1,8 +1,10 @@
 """What is on disk is whole, exact and told apart by content; faults leave nothing half-written."""
 
 import contextlib
+import dataclasses
 import errno
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -32,7 +34,7 @@ from implicit_bias.records import (
     run_directory,
     write_run,
 )
-from implicit_bias.reference import Reference
+from implicit_bias.reference import SOLVER_VERSION, Reference
 
 CONFIG: dict[str, Any] = compose([])[0].config
 
@@ -102,6 +104,7 @@ CHANGES = [
 ]
 RUNTIME = [
     "device=cpu", "results_dir=elsewhere", "name=other", "force=true", "progress=off", "compile=off", "launcher.cluster=local",
+    "reference_timeout=5",
 ]  # fmt: skip
 
 
@@ -135,8 +138,15 @@ def write(directory: Path, **changes: Any) -> None:
     write_run(directory, **{**arguments, **changes})
 
 
-def reference(label: str = "l2", size: int = 3) -> Reference:
-    return Reference(label, np.ones((2, 4)) / 3, 0.25, 0.2500001, np.full((size, 2), 0.1), "clarabel", 0.5)
+SAMPLES, LABELS = np.array([[2.0, 0.0, 0.0, 0.0], [-2.0, 0.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]]), np.array([0, 1, 0])
+
+
+def reference() -> Reference:
+    """The l2 optimum of SAMPLES, sqrt 8, from its separator and weights."""
+    separator = np.zeros((2, 4))
+    separator[:, 0] = [0.5**0.5, -(0.5**0.5)]
+    weights = np.array([[0.0, 0.5], [0.5, 0.0], [0.0, 0.0]])
+    return Reference("l2", separator, 8**0.5 * (1 - 1e-12), 8**0.5 * (1 + 1e-12), weights, "clarabel", 0.5)
 
 
 # --- the hash and the name -------------------------------------------------------------------------------------------
@@ -436,7 +446,7 @@ def write_often(directory: Path) -> None:
 
 def put_often(results_dir: Path) -> None:
     cache = ReferenceCache(results_dir)
-    x, y = np.ones((3, 4)), np.arange(3)
+    x, y = SAMPLES, LABELS
     for _ in range(30):
         cache.put(x, y, "l2", "exact", reference())
         assert cache.get(x, y, "l2", "exact") is not None
@@ -461,12 +471,14 @@ def test_processes_that_write_the_same_do_not_break_each_other(tmp_path: Path, w
 
 def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
     cache = ReferenceCache(tmp_path)
-    x, y = np.random.RandomState(0).randn(3, 4), np.array([0, 1, 0])
+    x, y = SAMPLES, LABELS
     assert cache.get(x, y, "l2", "exact") is None
     cache.put(x, y, "l2", "exact", reference())
     found = cache.get(x, y, "l2", "exact")
     assert found is not None
-    assert (found.norm, found.lower, found.upper, found.solver, found.seconds) == ("l2", 0.25, 0.2500001, "clarabel", 0.5)
+    assert (found.norm, found.solver, found.seconds) == ("l2", "clarabel", 0.5)
+    assert found.lower <= 8**0.5 <= found.upper
+    assert found.gap < 1e-13  # recomputed
     np.testing.assert_array_equal(found.separator, reference().separator)
     np.testing.assert_array_equal(found.weights, reference().weights)
     for other in ((x + 1e-16, y), (x, 1 - y), (x.astype(np.float32), y), (x.reshape(4, 3), y)):
@@ -474,6 +486,36 @@ def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
             assert cache.get(other[0], other[1], "l2", "exact") is None
     assert cache.get(x, y, "l1", "exact") is None
     assert cache.get(x, y, "l2", "certified") is None
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "twice as large": {"lower": 2 * 8**0.5, "upper": 2 * 8**0.5},
+    "not a number": {"lower": math.nan},
+    "negative": {"lower": -1.0},
+    "a narrower interval": {"upper": 8**0.5 * (1 - 1e-6)},
+    "the separator turned": {"separator": -reference().separator},
+    "a separator of another shape": {"separator": np.ones((2, 3))},
+    "weights of another shape": {"weights": np.ones((2, 2)) / 4},
+    "negative weights": {"weights": np.array([[0.0, 1.5], [-0.5, 0.0], [0.0, 0.0]])},
+    "other weights": {"weights": np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0]])},
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_an_edited_reference_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """Its bounds are recomputed from its own separator and weights at every read."""
+    cache = ReferenceCache(tmp_path)
+    cache.put(SAMPLES, LABELS, "l2", "exact", dataclasses.replace(reference(), **EDITS[kind]))
+    assert cache.get(SAMPLES, LABELS, "l2", "exact") is None
+    line = capsys.readouterr().err
+    assert line.startswith("warning: ") and line.count("\n") == 1 and line.endswith("the reference is solved again\n")
+
+
+def test_what_another_version_of_the_solvers_left_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ReferenceCache(tmp_path)
+    cache.put(SAMPLES, LABELS, "l2", "exact", reference())
+    monkeypatch.setattr("implicit_bias.reference.SOLVER_VERSION", SOLVER_VERSION + 1)
+    assert cache.get(SAMPLES, LABELS, "l2", "exact") is None
 
 
 def damages(content: bytes) -> dict[str, bytes]:
@@ -492,7 +534,7 @@ def test_a_corrupted_file_is_one_warning_and_can_be_rebuilt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     cache = ReferenceCache(tmp_path)
-    x, y = np.ones((3, 4)), np.arange(3)
+    x, y = SAMPLES, LABELS
     cache.put(x, y, "l2", "exact", reference())
     path = cache.path(x, y, "l2", "exact")
     path.write_bytes(damages(path.read_bytes())[kind])
@@ -508,7 +550,7 @@ def test_a_corrupted_file_is_one_warning_and_can_be_rebuilt(
 
 def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
     cache = ReferenceCache(tmp_path)
-    x, y = np.ones((3, 4)), np.arange(3)
+    x, y = SAMPLES, LABELS
     cache.put(x, y, "l2", "exact", reference())
     path = cache.path(x, y, "l2", "exact")
     content = path.read_bytes()
@@ -523,7 +565,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
 
 def test_a_reference_of_another_problem_is_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = ReferenceCache(tmp_path)
-    x, y = np.ones((3, 4)), np.arange(3)
+    x, y = SAMPLES, LABELS
     cache.put(x, y, "l2", "exact", reference("l1"))
     assert cache.get(x, y, "l2", "exact") is None
     assert "corrupted" in capsys.readouterr().err

@@ -69,8 +69,8 @@ class Norm(ABC):
         """N as a convex cvxpy expression of a (p, q) variable."""
 
     def at(self, runs: Tensor) -> Self:
-        """The norm of some runs of a batch, ``runs`` an index or mask of the leading axis: parameters of one value a run are taken
-        along, others stay."""
+        """The norm of some runs of a batch, ``runs`` an index or mask of the leading axis: parameters of one value a run are
+        taken along, others stay."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: value[runs] for name, value in own.items() if isinstance(value, Tensor)})
 

@@ -2,8 +2,9 @@
 
     minimise N(B diag(t)) / scale   subject to   <B, (e_y - e_c) f_i^T> >= 1 for all i and c != y_i,
 
-on features f in the coordinates of :mod:`implicit_bias.solvers.coordinates`. The multipliers of the constraints, summed to one, are the
-dual weights, and the multipliers of the norm's cone say which matrix their combination has to be (:func:`ConicSolution.target`).
+on features f in the coordinates of :mod:`implicit_bias.solvers.coordinates`. The multipliers of the constraints, summed to one,
+are the dual weights, and the multipliers of the norm's cone say which matrix their combination has to be
+(:func:`ConicSolution.target`).
 
 The norms of the house are written straight into Clarabel's form; any other by its cvxpy expression, whose import and compilation
 take a second. Nothing that comes back is believed: bounds are recomputed by whoever calls.
@@ -22,6 +23,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ from implicit_bias.norms import Norm
 from implicit_bias.solvers.enclosure import Labels
 
 Array = NDArray[np.float64]
-Sparse = sparse.csc_matrix
+Sparse: TypeAlias = Any  # scipy's sparse matrices have no types
 
 TOLERANCE = 1e-11
 # The smallest that HiGHS takes.
@@ -48,8 +50,8 @@ class ConicSolution:
     Attributes:
         b: B (k, m).
         weights: Multipliers of the gaps, (n, k), 0 at the label.
-        target: The combination sum_ic q_ic (e_y - e_c) f_i^T (k, m) that stationarity asks for, as the norm's multipliers have it.
-        value: The optimum N(B diag(t)) that it reports.
+        target: The combination sum_ic q_ic (e_y - e_c) f_i^T (k, m) that stationarity asks for, as the norm's multipliers have
+        it. value: The optimum N(B diag(t)) that it reports.
         out_of_time: Whether the time limit ended it.
     """
 
@@ -72,7 +74,9 @@ class _Form:
     cones: list[object]
 
 
-def solve_conic(f: Array, y: Labels, num_classes: int, norm: Norm, scale: Array, seconds: float, large: bool = False) -> ConicSolution | None:
+def solve_conic(
+    f: Array, y: Labels, num_classes: int, norm: Norm, scale: Array, seconds: float, large: bool = False
+) -> ConicSolution | None:
     """The norm's cone program; None where the solver has no answer.
 
     Args:
@@ -129,8 +133,7 @@ def _solve_form(f: Array, classes: Array, form: _Form, seconds: float, tau: bool
         classes: The class part (pairs, rows) of each pair, k - 1 pairs of one sample after the other.
         tau: The last variable is the margin, to be made large, and gaps are at least that; else they are at least one.
     """
-
-    n, m = f.shape
+    m = f.shape[1]
     rows = classes.shape[1]
     count = rows * m
     gap_block = sparse.hstack([-_gap_rows(f, classes), sparse.csc_matrix((len(classes), form.extra))])
@@ -142,7 +145,10 @@ def _solve_form(f: Array, classes: Array, form: _Form, seconds: float, tau: bool
     diagonal = np.zeros(count + form.extra)
     if form.quadratic is not None:
         diagonal[:count] = form.quadratic
-    answer = _highs(form.linear, a, b, seconds) if large else _clarabel(diagonal, form.linear, a, b, form.cones, len(classes), seconds)
+    if large:
+        answer = _highs(form.linear, a, b, seconds)
+    else:
+        answer = _clarabel(diagonal, form.linear, a, b, form.cones, len(classes), seconds)
     if answer is None:
         return None
     x, z, late = answer
@@ -273,13 +279,15 @@ def _row_norm(k: int, scale: Array) -> _Form:
 
 
 def _triangle(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
-    """Rows, columns and factors (1 or sqrt 2) of the entries of a symmetric matrix in the solver's order: upper triangle, by columns."""
+    """Rows, columns and factors (1 or sqrt 2) of the entries of a symmetric matrix in the solver's order: upper triangle, by
+    columns."""
     columns, rows = np.tril_indices(side)
     return rows, columns, np.where(rows == columns, 1.0, math.sqrt(2.0))
 
 
 def _semidefinite(k: int, scale: Array, extra: int, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
-    """-svec of [[., T], [T^T, .]] over (B, extra): T = B diag(scale) off the diagonal blocks, ``diagonal`` (entries, extra) in them."""
+    """-svec of [[., T], [T^T, .]] over (B, extra): T = B diag(scale) off the diagonal blocks, ``diagonal`` (entries, extra) in
+    them."""
     m = len(scale)
     rows, columns, factors = _triangle(k + m)
     cross = (rows < k) & (columns >= k)

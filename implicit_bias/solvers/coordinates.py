@@ -1,13 +1,13 @@
 """Coordinates in which the data of a maximum-margin problem are of one size, whatever the units of their columns.
 
 A matrix W enters twice: in the gaps <W, Z_ic>, and in the norm. With W = B diag(t) V^T the gaps are those of B on the features
-F = X V diag(t), and the norm is that of B diag(t) where V has orthonormal columns and the norm does not see them. So a solver works
-on F, whose columns have entries up to one, and all the differences of scale are in one vector t.
+F = X V diag(t), and the norm is that of B diag(t) where V has orthonormal columns and the norm does not see them. So a solver
+works on F, whose columns have entries up to one, and all the differences of scale are in one vector t.
 
 * Norms of entries (l_p): V = I, t_j = 1 / max_i |x_ij|, rounded to a power of two.
 * Norms that are invariant under rotations of the features (l2, row, Schatten): V and 1 / t are the right singular vectors and the
-  singular values of X, by one-sided Jacobi rotations, which find small singular values of badly scaled columns to their own relative
-  precision (Demmel and Veselic, *Jacobi's method is more accurate than QR*, SIAM J. Matrix Anal. Appl. 13, 1992).
+  singular values of X, by one-sided Jacobi rotations, which find small singular values of badly scaled columns to their own
+  relative precision (Demmel and Veselic, *Jacobi's method is more accurate than QR*, SIAM J. Matrix Anal. Appl. 13, 1992).
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def relative_gap(lower: float, upper: float) -> float:
 def double_product(a: Array, b: Array) -> tuple[Array, Array]:
     """The matrix product (p, m) @ (m, r) in twice the working precision, as an unevaluated sum of two arrays (p, r).
 
-    The error is below eps |high| + 2 m^2 eps^2 (|a| @ |b|). Entries must be below 1e290 in size, so that splitting does not overflow.
+    The error is below eps |high| + 2 m^2 eps^2 (|a| @ |b|). Entries must be below 1e290 in size, so that splitting does not
+    overflow.
     """
     high = np.zeros((a.shape[0], b.shape[1]))
     low = np.zeros_like(high)

@@ -1,8 +1,8 @@
 """One maximum margin on data of any scale: a cone program in good coordinates, rescaled, polished, and proven.
 
-The program is solved once in the coordinates of the norm. Where the bounds that its answer proves are not within the tolerance, the
-scale of the objective is set to the best margin known (a solver's tolerances are absolute), weights are polished, and it is solved
-again, a few times.
+The program is solved once in the coordinates of the norm. Where the bounds that its answer proves are not within the tolerance,
+the scale of the objective is set to the best margin known (a solver's tolerances are absolute), weights are polished, and it is
+solved again, a few times.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def solve_cone(
         if best.gap <= tol or found.out_of_time or (turn > 0 and best.lower < RAISED * max(before, 0.0)) or best.lower <= 0:
             break
     if best.gap > tol and best.lower > 0 and norm.label in LINEAR_PROGRAMS and not large:
-        # A vertex, whose few weights can be made to meet their conditions to the last bit where those of an interior point cannot.
+        # A vertex, whose few weights can be made to meet their conditions to the last bit where those of an interior point
+        # cannot.
         coordinates, scale = _rescaled(full, best.lower)
         left = deadline - time.perf_counter()
         vertex = solve_conic(coordinates.features, y, num_classes, norm, scale, left, large=True)
@@ -115,8 +116,8 @@ def solve_cone(
 def _rescaled(full: Coordinates, lower: float) -> tuple[Coordinates, Array]:
     """Coordinates, and the scale t to solve with, for an objective of about one.
 
-    Where a margin ``lower`` is known the optimum has N(B diag(t)) <= 1 in units of 1 / lower, so that |B_cj| <= 1 / t_j: a feature
-    with t_j above AFFORDABLE adds next to nothing to any gap, and is left out. Before that the scales are cut off.
+    Where a margin ``lower`` is known the optimum has N(B diag(t)) <= 1 in units of 1 / lower, so that |B_cj| <= 1 / t_j: a
+    feature with t_j above AFFORDABLE adds next to nothing to any gap, and is left out. Before that the scales are cut off.
     """
     if lower <= 0:
         return full, np.minimum(full.scale, AFFORDABLE * full.scale.min())

@@ -1,9 +1,9 @@
 """Dual weights made to satisfy stationarity to the last bit.
 
-A solver leaves sum_ic q_ic Z_ic off its target by its tolerance relative to the largest term. On badly scaled data that is more than
-the optimum itself: along features that are large, and so cheap for the norm, the terms have to cancel. Here weights q_j + v_j e_j are
-found, with the e of least norm that meets the target, features in groups of like size, the largest first and exactly, the others
-with the freedom that is left (a least-squares problem with weights that no single decomposition spans).
+A solver leaves sum_ic q_ic Z_ic off its target by its tolerance relative to the largest term. On badly scaled data that is more
+than the optimum itself: along features that are large, and so cheap for the norm, the terms have to cancel. Here weights q_j +
+v_j e_j are found, with the e of least norm that meets the target, features in groups of like size, the largest first and exactly,
+the others with the freedom that is left (a least-squares problem with weights that no single decomposition spans).
 
 Several choices of what may change, and by how much, are tried (:data:`TRIALS`); each gives a proven bound, and the best is taken.
 """
@@ -29,8 +29,8 @@ NEGLIGIBLE = 1e-14
 # Features whose scales are within this factor form a group; singular values below this share of a group's largest are noise.
 GROUP = 1e3
 RANK_TOLERANCE = 1e-11
-# (least v_j in units of the largest weight, largest excess of a gap over the smallest for its weight to count): v = q on every pair
-# first; then also weights that the solver holds to be nothing, on pairs of smallest gap.
+# (least v_j in units of the largest weight, largest excess of a gap over the smallest for its weight to count): v = q on every
+# pair first; then also weights that the solver holds to be nothing, on pairs of smallest gap.
 TRIALS = ((0.0, np.inf), (1e-12, 1e-5), (1e-9, 1e-7), (1e-9, 1e-5), (1e-6, 1e-7), (1e-3, 1e-7))
 # Entries of B diag(t) this near to the bound of the l_inf ball count as at it, and this far from 0 as off the l1 ball's axes.
 AT_BOUND, OFF_ZERO = 1e-6, 1e-9
@@ -72,8 +72,8 @@ def vanishing(f: Array, y: Labels, weights: Array) -> Iterator[Array]:
 
 
 def _faces(norm: Norm, point: Array, scale: Array) -> list[_Target]:
-    """Targets by the face that the point B diag(t) lies on, for the l_inf and l1 balls: 0 where an entry is inside of its bounds, and
-    the sign times t where it is not zero; the others are free."""
+    """Targets by the face that the point B diag(t) lies on, for the l_inf and l1 balls: 0 where an entry is inside of its bounds,
+    and the sign times t where it is not zero; the others are free."""
     size = np.abs(point)
     if norm.label in ("linf", "lpinf"):
         inside = size < size.max(initial=0.0) * (1 - AT_BOUND)

@@ -1,9 +1,9 @@
 """Whether a linear model separates the classes, by proof: a separator, or weights whose combination vanishes.
 
 By Gordan's theorem exactly one of the two exists: W with <W, Z_ic> > 0 for all pairs, or weights q >= 0, not all zero, with
-sum_ic q_ic Z_ic = 0 (then 0 = <W, sum q Z> > 0 for every separator). Both are looked for by one linear program on data of unit size,
-max tau s.t. gaps >= tau r_i, |B| <= 1, and both are checked in twice the working precision. Between a margin that is not proven to
-be positive and a combination that does not vanish to round-off, double precision cannot tell.
+sum_ic q_ic Z_ic = 0 (then 0 = <W, sum q Z> > 0 for every separator). Both are looked for by one linear program on data of unit
+size, max tau s.t. gaps >= tau r_i, |B| <= 1, and both are checked in twice the working precision. Between a margin that is not
+proven to be positive and a combination that does not vanish to round-off, double precision cannot tell.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def decide(x: Array, y: Labels, num_classes: int, seconds: float, large: bool = 
 
 
 def _same_sample_of_two_classes(x: Array, y: Labels, k: int) -> Array | None:
-    """Weights on two equal samples of different classes, whose pairs against each other's class cancel exactly; None without any."""
+    """Weights on two equal samples of different classes, whose pairs against each other's class cancel exactly; None without
+    any."""
     _, group = np.unique(x, axis=0, return_inverse=True)
     order = np.lexsort((y, group.ravel()))
     same = (group.ravel()[order][1:] == group.ravel()[order][:-1]) & (y[order][1:] != y[order][:-1])

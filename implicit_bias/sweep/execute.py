@@ -13,18 +13,20 @@ import torch
 
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.errors import NotSeparable
-from implicit_bias.models import MODELS
-from implicit_bias.records import ReferenceCache, note, write_run
+from implicit_bias.models import MODELS, Data
+from implicit_bias.norms import make_norm
+from implicit_bias.records import ReferenceCache, note, warn, write_run
+from implicit_bias.reference import SOLVER_VERSION
 from implicit_bias.stopping import after_steps
 from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
 from implicit_bias.sweep.faults import io_failure, isolated
 from implicit_bias.sweep.fitting import fitting
-from implicit_bias.sweep.loading import prepared
+from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
-from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of, logged_labels, own_label, run_elements
+from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of, logged_labels, model_of, own_label, run_elements
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, solve_all
-from implicit_bias.sweep.tables import summary_table, trajectory_table
+from implicit_bias.sweep.tables import Interval, summary_table, trajectory_table
 
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
 THREADED_ELEMENTS = 2**16
@@ -77,12 +79,19 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
     references = _references(batch, progress)
     failed = {c.index: r for c, r in zip(batch, references, strict=True) if isinstance(r, NotSeparable)}
     going = [(c, r) for c, r in zip(batch, references, strict=True) if not isinstance(r, NotSeparable)]
+    settled = {c.index for c, r in going if c.proven is not None and {label for label in r if r[label].proven} <= c.proven}
+    kept = {c.index: finished(c) for c, _ in going if c.index in settled}
+    going = [(c, r) for c, r in going if c.index not in settled]
+    again = [c.directory for c, _ in going if c.proven is not None]
+    if again:
+        note(f"{again[0]}{f' and {len(again) - 1} more' if len(again) > 1 else ''}: optima are proven by now; computed again")
     outcomes = {index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
     if going:
         progress.status(described(batch[0].config, len(going)))
         with after_steps():
             computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
         outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
+    outcomes.update(kept)
     return [outcomes[cell.index] for cell in batch]
 
 
@@ -93,7 +102,8 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
         return [{} for _ in batch]
     wanted = [(cell.dataset, logged_labels(cell.config)) for cell in batch]
     with _threads(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
-        return solve_all(wanted, config["reference"], ReferenceCache(config["results_dir"]), progress.status)
+        cache = ReferenceCache(config["results_dir"])
+        return solve_all(wanted, config["reference"], cache, progress.status, config["reference_timeout"])
 
 
 def _compute(
@@ -124,6 +134,10 @@ def _compute(
     written = [_written(cell, run, trajectory, references[run], command, seconds, len(cells)) for run, cell in enumerate(cells)]
     if all(outcome.status == "done" for outcome in written):
         checkpoint.remove()
+    if trajectory.untightened is not None:
+        warn(f"{described(config, len(cells))}: the last certificates are the trajectory's own ({trajectory.untightened})")
+    if trajectory.interrupted is not None:
+        raise trajectory.interrupted
     return written
 
 
@@ -176,8 +190,9 @@ def _finished(
 ) -> Outcome:
     config = cell.config
     own = own_label(config)
-    table = trajectory_table(trajectory, run, config["seed"], own)
-    summary = summary_table(table, config["optimizer"]["name"], own)
+    intervals = _intervals(cell, references)
+    table = trajectory_table(trajectory, run, config["seed"], own, intervals)
+    summary = summary_table(table, config["optimizer"]["name"], own, intervals)
     mine = set(table["step"])
     kept = [(step, blocks) for step, blocks in trajectory.parameters.items() if step in mine]
     if config["log"]["weights"] == "last":  # a companion may have stopped at one of this run's records
@@ -190,9 +205,17 @@ def _finished(
         "batch_runs": batch,
         "batch_seconds": seconds,
         "references": {
-            label: {"solver": r.solver, "lower": r.lower, "upper": r.upper, "seconds": r.seconds}
+            label: {
+                "solver": r.solver,
+                "lower": r.lower,
+                "upper": r.upper,
+                "proven": r.proven,
+                "late": r.late,
+                "seconds": r.seconds,
+            }
             for label, r in references.items()
         },
+        "solver_version": SOLVER_VERSION,
     }
     arrays = {step: {name: block[run].numpy() for name, block in blocks.items()} for step, blocks in kept}
     log_losses = dict(zip(trajectory.steps, trajectory.common["log_loss"][:, run].tolist(), strict=True))
@@ -205,6 +228,20 @@ def _finished(
         provenance=provenance,
     )
     return Outcome(config, cell.directory, "done", trajectory=table, summary=summary)
+
+
+def _intervals(cell: Cell, references: References) -> dict[str, Interval]:
+    """The references of a run, each with what rounding may lift a margin of its precision by."""
+    if not references:
+        return {}
+    data = Data(torch.from_numpy(cell.dataset.x)[None], torch.from_numpy(cell.dataset.y)[None], cell.dataset.num_classes)
+    model, terms = model_of(cell.config), 8 * (cell.dataset.x.shape[1] + 2)
+    eps = float(np.finfo(np.float64).eps)
+    found = {}
+    for label, reference in references.items():
+        rounding = eps * (terms * float(model.unit_step(data, make_norm(label))) + terms * reference.upper)
+        found[label] = Interval(reference.lower, reference.upper, reference.proven, rounding)
+    return found
 
 
 def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Mapping[int, float]) -> dict[str, np.ndarray]:

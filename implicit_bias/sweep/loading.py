@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,19 +16,54 @@ from implicit_bias.datasets import Dataset, make_dataset
 from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import config_hash, fingerprint_of, is_finished, read_parameters, read_run, run_directory
+from implicit_bias.records import PROVENANCE, config_hash, fingerprint_of, is_finished, read_parameters, read_run, run_directory
+from implicit_bias.reference import PROVEN
+from implicit_bias.solvers.enclosure import relative_gap
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
 
+# A margin of an earlier version may lie above the lower end of an optimum's interval by that interval's width.
+EARLIER_ROUNDING = 1e-5
+
 
 def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
-    """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded."""
+    """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded.
+
+    A finished run some of whose optima are not proven is among the cells to compute, so that they are tried again.
+    """
     for found in located(cells):
         if isinstance(found, Cell) and not found.config["force"] and is_finished(found.directory):
-            trajectory, summary = read_run(found.directory)
-            yield found.index, Outcome(found.config, found.directory, "skipped", trajectory=trajectory, summary=summary)
+            known = proven_optima(found.directory)
+            if known is None:
+                yield found.index, finished(found)
+            else:
+                yield replace(found, proven=known)
         else:
             yield found
+
+
+def finished(cell: Cell) -> Outcome:
+    """The outcome of a cell whose folder is finished."""
+    trajectory, summary = read_run(cell.directory)
+    return Outcome(cell.config, cell.directory, "skipped", trajectory=trajectory, summary=summary)
+
+
+def proven_optima(directory: Path) -> frozenset[str] | None:
+    """The norms whose optima a finished run has, where others of its references are worth trying again; None where none is.
+
+    Those are intervals whose time ran out, and what an earlier version of the solvers took for an optimum: an interval wider than
+    is allowed, or a margin above it.
+    """
+    story = json.loads((directory / PROVENANCE).read_bytes())
+    references: Mapping[str, Mapping[str, Any]] = story.get("references") or {}
+    if "solver_version" in story:
+        again = {label for label, r in references.items() if r["late"] and not r["proven"]}
+    else:
+        again = {label for label, r in references.items() if relative_gap(r["lower"], r["upper"]) > PROVEN}
+        table = read_run(directory)[0]
+        above = table["margin"] > table["max_margin"] * (1 + EARLIER_ROUNDING)
+        again |= set(table["norm"][above])
+    return frozenset(references) - again if again else None
 
 
 def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:

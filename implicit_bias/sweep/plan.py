@@ -42,6 +42,7 @@ class Cell:
         dataset: Its data.
         directory: Its run folder.
         start: The parameters that it starts from, by block (p, q); None: the model's own.
+        proven: Of a run that is finished, but some of whose optima are not proven, the norms of those that are; None for others.
     """
 
     index: int
@@ -49,6 +50,7 @@ class Cell:
     dataset: Dataset
     directory: Path
     start: Mapping[str, np.ndarray] | None = None
+    proven: frozenset[str] | None = None
 
 
 def batched_fields(registry: Registry, name: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from implicit_bias.datasets import Dataset
 from implicit_bias.errors import NotSeparable
 from implicit_bias.margins import Optimum
-from implicit_bias.norms import make_norm
-from implicit_bias.reference import Reference, solve_certified_each, solve_exact
+from implicit_bias.norms import Norm, make_norm
+from implicit_bias.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
 
 
 class Cache(Protocol):
@@ -24,40 +25,100 @@ class Cache(Protocol):
 
 
 References = dict[str, Reference]
+Answer = Reference | NotSeparable
+# Datasets whose optima are solved in one batch, where that is how they are solved: what is solved is kept after each batch.
+TOGETHER = 16
 
 
 def solve_all(
-    wanted: Sequence[tuple[Dataset, Sequence[str]]], method: str, cache: Cache, notify: Callable[[str], None]
+    wanted: Sequence[tuple[Dataset, Sequence[str]]],
+    method: str,
+    cache: Cache,
+    notify: Callable[[str], None],
+    timeout: float = TIMEOUT,
 ) -> list[References | NotSeparable]:
     """References of every dataset under every label that is wanted of it.
 
+    Each is put into the cache as soon as it is solved. One that is there, but ran out of time, is tried again, and the better
+    bounds of both are kept.
+
     Args:
         wanted: Datasets, which may repeat (by identity), each with the labels of the norms.
-        method: ``exact`` (conic solver, one problem at a time) or ``certified`` (first-order, in batches).
+        method: ``exact`` (any norm by a conic solver where it is small) or ``certified`` (cvxpy is never imported).
         cache: Looked into first; what is solved is put there.
         notify: Told in words what is being solved.
+        timeout: Seconds for one optimum.
 
     Returns:
         For each entry of ``wanted`` its references by label, or the error that says its classes cannot be separated.
     """
-    solved: dict[tuple[int, str], Reference | NotSeparable] = {}
+    solved: dict[tuple[int, str], Answer] = {}
+    late: dict[tuple[int, str], Reference] = {}
     todo: dict[str, list[Dataset]] = {}
+    seen: set[tuple[int, str]] = set()
     for dataset, labels in wanted:
         for label in labels:
             key = (id(dataset), label)
-            if key in solved:
+            if key in solved or key in seen:
                 continue
+            seen.add(key)
             cached = cache.get(dataset.x, dataset.y, label, method)
-            solved[key] = cached if cached is not None else NotSeparable("not solved yet")
-            if cached is None:
-                todo.setdefault(label, []).append(dataset)
+            if cached is not None and cached.late and not cached.proven:
+                late[key] = cached
+            elif cached is not None:
+                solved[key] = cached
+                continue
+            todo.setdefault(label, []).append(dataset)
+    total, done = sum(len(datasets) for datasets in todo.values()), 0
     for label, datasets in todo.items():
-        notify(f"solving for the {label} optimum" + (f" of {len(datasets)} datasets" if len(datasets) > 1 else ""))
-        for dataset, answer in zip(datasets, _solve(datasets, label, method), strict=True):
+        notify(_described(label, done, total))
+        for dataset, answer in _answers(datasets, label, method, timeout):
+            known = late.get((id(dataset), label))
+            if known is not None:
+                answer = known if isinstance(answer, NotSeparable) else _better(known, answer)
             solved[id(dataset), label] = answer
             if isinstance(answer, Reference):
                 cache.put(dataset.x, dataset.y, label, method, answer)
+            done += 1
+            notify(_described(label, done, total))
     return [_of(dataset, labels, solved) for dataset, labels in wanted]
+
+
+def _described(label: str, done: int, total: int) -> str:
+    return f"solving the {label} optimum" + (f", {min(done + 1, total)} of {total}" if total > 1 else "")
+
+
+def _better(a: Reference, b: Reference) -> Reference:
+    """The better separator and the better weights of two references of one optimum."""
+    primal, dual = (b if b.lower > a.lower else a), (b if b.upper < a.upper else a)
+    return replace(b, separator=primal.separator, lower=primal.lower, weights=dual.weights, upper=dual.upper)
+
+
+def _answers(datasets: Sequence[Dataset], label: str, method: str, timeout: float) -> Iterator[tuple[Dataset, Answer]]:
+    """The datasets' optima one after the other, or where only first-order steps lead there, batch by batch."""
+    norm, expressions = make_norm(label), method == "exact"
+    by_shape: dict[tuple[int, ...], list[Dataset]] = {}
+    for dataset in datasets:
+        by_shape.setdefault((*dataset.x.shape, dataset.num_classes), []).append(dataset)
+    for same in by_shape.values():
+        together = len(same) > 1 and in_batches(same[0].x, same[0].num_classes, norm, expressions)
+        size = TOGETHER if together else 1
+        for start in range(0, len(same), size):
+            batch = same[start : start + size]
+            if together:
+                x, y = (np.stack([getattr(dataset, name) for dataset in batch]) for name in ("x", "y"))
+                yield from zip(batch, solve_certified_each(x, y, batch[0].num_classes, norm, timeout=timeout), strict=True)
+            else:
+                yield batch[0], _solved(batch[0], norm, expressions, timeout)
+
+
+def _solved(dataset: Dataset, norm: Norm, expressions: bool, timeout: float) -> Answer:
+    try:
+        if expressions:
+            return solve_exact(dataset.x, dataset.y, dataset.num_classes, norm, timeout=timeout)
+        return solve_certified(dataset.x[None], dataset.y[None], dataset.num_classes, norm, timeout=timeout)[0]
+    except NotSeparable as error:
+        return error
 
 
 def optima(references: Sequence[Mapping[str, Reference]], labels: Mapping[str, Sequence[str]], block: str) -> dict[str, Optimum]:
@@ -73,32 +134,12 @@ def optima(references: Sequence[Mapping[str, Reference]], labels: Mapping[str, S
         found = [refs.get(label) for refs, label in zip(references, of_run, strict=True)]
         if any(r is not None for r in found):
             shape = next(r.separator.shape for r in found if r is not None)
-            margins = [np.nan if r is None else r.lower for r in found]
-            separators = [np.full(shape, np.nan) if r is None else r.separator for r in found]
-            stacked[name] = Optimum(torch.tensor(margins, dtype=torch.float64), {block: torch.from_numpy(np.stack(separators))})
+            margins = [np.nan if r is None or not r.proven else r.lower for r in found]
+            uppers = torch.tensor([np.inf if r is None else r.upper for r in found], dtype=torch.float64)
+            separators = [np.full(shape, np.nan) if r is None or not r.proven else r.separator for r in found]
+            separator = {block: torch.from_numpy(np.stack(separators))}
+            stacked[name] = Optimum(torch.tensor(margins, dtype=torch.float64), separator, uppers)
     return stacked
-
-
-def _solve(datasets: Sequence[Dataset], label: str, method: str) -> list[Reference | NotSeparable]:
-    if method == "exact":
-        return [_solve_exactly(dataset, label) for dataset in datasets]
-    answers: dict[int, Reference | NotSeparable] = {}
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for i, dataset in enumerate(datasets):
-        by_shape.setdefault((*dataset.x.shape, dataset.num_classes), []).append(i)
-    for indices in by_shape.values():
-        x = np.stack([datasets[i].x for i in indices])
-        y = np.stack([datasets[i].y for i in indices])
-        batch = solve_certified_each(x, y, datasets[indices[0]].num_classes, make_norm(label))
-        answers.update(zip(indices, batch, strict=True))
-    return [answers[i] for i in range(len(datasets))]
-
-
-def _solve_exactly(dataset: Dataset, label: str) -> Reference | NotSeparable:
-    try:
-        return solve_exact(dataset.x, dataset.y, dataset.num_classes, make_norm(label))
-    except NotSeparable as error:
-        return error
 
 
 def _of(

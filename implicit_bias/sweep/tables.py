@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from implicit_bias.engine import Trajectory
 from implicit_bias.records import COLUMNS, EXTRA_COLUMNS
 
+#: Behind the others of ``summary.csv``.
+INTERVAL_COLUMNS = ["optimum_lower", "optimum_upper"]
 SUMMARY_COLUMNS = ["optimizer", "own", *COLUMNS, "ratio"]
 
 
-def trajectory_table(trajectory: Trajectory, run: int, seed: int, own: str) -> pd.DataFrame:
+class ProofViolated(RuntimeError):
+    """A margin above a proven upper bound: an error of the program, never of the data."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The interval that an optimum is proven to lie in, and what the evaluation of a margin may be off by."""
+
+    lower: float
+    upper: float
+    proven: bool
+    rounding: float = 0.0
+
+
+def trajectory_table(
+    trajectory: Trajectory, run: int, seed: int, own: str, intervals: Mapping[str, Interval] | None = None
+) -> pd.DataFrame:
     """The trajectory of one run: one row a (step, norm), steps ascending, norms in the order they were asked for.
 
     Args:
@@ -20,6 +41,11 @@ def trajectory_table(trajectory: Trajectory, run: int, seed: int, own: str) -> p
         run: The run's place in the batch.
         seed: Its seed.
         own: Label of its own norm (in a batch over exponents the trajectory knows it as ``lp*`` only).
+        intervals: The references by label. A margin above a reference's lower end is itself a better lower end: `max_margin` is
+            raised to it.
+
+    Raises:
+        ProofViolated: a margin lies above its reference's upper end by more than rounding.
     """
     frames, mine = [], trajectory.recorded[:, run]
     steps = [step for step, recorded in zip(trajectory.steps, mine, strict=True) if recorded]
@@ -28,14 +54,43 @@ def trajectory_table(trajectory: Trajectory, run: int, seed: int, own: str) -> p
         if named == own and label != trajectory.own and trajectory.own in trajectory.by_norm:
             continue  # logged twice: by name, and as the batch's own norm
         values = {key: array[mine, run] for key, array in {**trajectory.common, **columns}.items()}
+        interval = (intervals or {}).get(named)
+        if interval is not None:
+            values.update(_within(interval, values["margin"], named))
         frames.append(pd.DataFrame({"seed": seed, "step": steps, "norm": named, **values}))
     table = pd.concat(frames, ignore_index=True).sort_values("step", kind="stable", ignore_index=True)
     return table[[*COLUMNS, *(key for key in EXTRA_COLUMNS if key in table)]]
 
 
-def summary_table(trajectory: pd.DataFrame, optimizer: str, own: str) -> pd.DataFrame:
-    """The last step of every (seed, norm), with `ratio` = margin / max_margin and `own` marking the optimizer's norm."""
+def _within(interval: Interval, margins: np.ndarray, label: str) -> dict[str, np.ndarray]:
+    """`max_margin` and `relative_gap` of a run's margins, which no proven upper end may lie below."""
+    best = float(np.nanmax(margins, initial=-np.inf))
+    if best > interval.upper + interval.rounding:
+        raise ProofViolated(
+            f"the {label} margin {best!r} is above the proven optimum's upper end {interval.upper!r}: an error of the program,"
+            " please report it with its data"
+        )
+    if not interval.proven:
+        return {}
+    optimum = max(interval.lower, min(best, interval.upper))
+    return {"max_margin": np.full_like(margins, optimum), "relative_gap": np.abs(optimum - margins) / optimum}
+
+
+def summary_table(
+    trajectory: pd.DataFrame, optimizer: str, own: str, intervals: Mapping[str, Interval] | None = None
+) -> pd.DataFrame:
+    """The last step of every (seed, norm), with `ratio` = margin / max_margin and `own` marking the optimizer's norm.
+
+    Behind them the interval that the optimum is proven to lie in, `optimum_lower` and `optimum_upper`, where there are
+    references.
+    """
     last = trajectory[trajectory["step"] == trajectory["step"].max()]
     extra: dict[str, Any] = {"optimizer": optimizer, "own": last["norm"] == own, "ratio": last["margin"] / last["max_margin"]}
     behind = [key for key in EXTRA_COLUMNS if key in last]
+    if intervals:
+        ends = {label: (interval.lower, interval.upper) for label, interval in intervals.items()}
+        unknown = (np.nan, np.nan)
+        for place, key in enumerate(INTERVAL_COLUMNS):
+            extra[key] = [ends.get(label, unknown)[place] for label in last["norm"]]
+        behind += INTERVAL_COLUMNS
     return last.assign(**extra)[[*SUMMARY_COLUMNS, *behind]].reset_index(drop=True)
