@@ -14,11 +14,13 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
@@ -50,6 +52,10 @@ PACKAGES = ("implicit-bias", "torch", "numpy", "pandas", "cvxpy", "clarabel", "h
 # From 3.1 on pandas always reads floats to the last bit, and complains when it is asked to.
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+#: The section of a run's ``config.yaml`` that says what was found in a data file; no key, and no part of the hash.
+DATA = "data"
+# Of a data file's name in the name of a run's folder.
+_LONGEST_STEM = 40
 _HASH_DIGITS = 12
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
 UNUSED = (("start", None), ("start_scale", 1.0))
@@ -64,7 +70,7 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
         data_fingerprint: Digest of a data file's content, which then stands for its path.
         start_fingerprint: Digest of the parameters that the run starts from, likewise.
     """
-    kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS and (key, value) not in UNUSED}
+    kept = {key: value for key, value in config.items() if key not in (*RUNTIME_KEYS, DATA) and (key, value) not in UNUSED}
     if start_fingerprint:
         kept["start"] = start_fingerprint
     if data_fingerprint:
@@ -74,9 +80,27 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
 
 
 def run_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
-    """``results/runs/<name>-<hash>``; the name says dataset, model, optimizer, norm (where it is chosen) and seed."""
-    name = config.get("name") or "-".join(_default_name(config))
+    """``results/runs/<name>-<hash>``; the name says dataset or data file, model, optimizer, norm (where chosen) and seed."""
+    name = config.get("name") or "-".join(_default_name(config, dataset_name(config)))
     return Path(results_dir) / "runs" / f"{name}-{digest}"
+
+
+def kept_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
+    """:func:`run_directory`; or, where only that is there, the folder under the name that earlier versions gave it."""
+    directory = run_directory(results_dir, config, digest)
+    if config.get("name"):
+        return directory
+    earlier = directory.with_name("-".join([*_default_name(config, config["dataset"]["name"]), digest]))
+    return earlier if earlier.is_dir() and not directory.exists() else directory
+
+
+def dataset_name(config: Mapping[str, Any]) -> str:
+    """What the names of folders call the data: the name of a data file without its ending, in letters that any shell takes, else
+    the dataset's name.
+    """
+    path = config["dataset"].get("path")
+    plain = unicodedata.normalize("NFKD", Path(path).stem if path else "").encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", plain)[:_LONGEST_STEM].strip("._-") or str(config["dataset"]["name"])
 
 
 def write_run(
@@ -304,8 +328,8 @@ def note(line: str) -> None:
 _tell: list[Callable[[str], None]] = [show_warning]
 
 
-def _default_name(config: Mapping[str, Any]) -> Iterator[str]:
-    yield config["dataset"]["name"]
+def _default_name(config: Mapping[str, Any], data: str) -> Iterator[str]:
+    yield data
     yield config["model"]["name"]
     yield config["optimizer"]["name"]
     norm = config.get("norm")

@@ -12,17 +12,34 @@ import numpy as np
 import torch
 
 from implicit_bias.datasets import Dataset, make_dataset
+from implicit_bias.datasets.words import shortened
 from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import config_hash, fingerprint_of, is_finished, read_parameters, read_run, run_directory
+from implicit_bias.records import (
+    config_hash,
+    fingerprint_of,
+    is_finished,
+    kept_directory,
+    note,
+    read_parameters,
+    read_run,
+    warn,
+)
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
 
+# Classes that the line about a dataset names.
+MOST_CLASSES = 10
 
-def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
-    """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded."""
-    for found in located(cells):
+
+def prepared(cells: Sequence[Config], tell: bool = True) -> Iterator[Cell | tuple[int, Outcome]]:
+    """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded.
+
+    Args:
+        tell: Say what was found in data files, once a file.
+    """
+    for found in located(cells, tell):
         if isinstance(found, Cell) and not found.config["force"] and is_finished(found.directory):
             trajectory, summary = read_run(found.directory)
             yield found.index, Outcome(found.config, found.directory, "skipped", trajectory=trajectory, summary=summary)
@@ -30,13 +47,13 @@ def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield found
 
 
-def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
+def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells with their data and run folders, finished or not; or the place and outcome of those that cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
     for index, config in enumerate(cells):
         key = json.dumps(config["dataset"], sort_keys=True)
         if key not in datasets:
-            datasets[key] = _loaded(config["dataset"])
+            datasets[key] = _loaded(config["dataset"], tell)
         loaded = datasets[key]
         if isinstance(loaded, BadInput):
             kind: Kind = "no_data" if isinstance(loaded, NoData) else "bad_input"
@@ -50,8 +67,26 @@ def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
         origin = "" if start is None else fingerprint_of(start)
-        directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
+        directory = kept_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
         yield Cell(index, config, dataset, directory, start)
+
+
+def tell_content(dataset: Dataset) -> None:
+    """What was found in a data file, in a line on stderr, and what there is to doubt about it, in warnings."""
+    if dataset.names is not None:
+        note(content_line(dataset))
+    for caution in dataset.cautions:
+        warn(caution)
+
+
+def content_line(dataset: Dataset) -> str:
+    """``dataset.path=wine.csv: 178 samples, 13 features, 3 classes: 1 (59), 2 (71), 3 (48)``; of many classes the first."""
+    content = dataset.content()
+    shown = [f"{shortened(name)} ({count})" for name, count in list(content["classes"].items())[:MOST_CLASSES]]
+    more = [f"... ({content['num_classes']} in all)"] if content["num_classes"] > MOST_CLASSES else []
+    features = f"{content['features']} {'feature' if content['features'] == 1 else 'features'}"
+    size = f"{content['samples']} samples, {features}, {content['num_classes']} classes"
+    return f"{dataset.origin}: {size}: {', '.join([*shown, *more])}"
 
 
 def _check(config: Config, dataset: Dataset) -> None:
@@ -86,9 +121,13 @@ def _in_words(blocks: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in blocks.items())
 
 
-def _loaded(config: Mapping[str, Any]) -> tuple[Dataset, str] | BadInput:
+def _loaded(config: Mapping[str, Any], tell: bool) -> tuple[Dataset, str] | BadInput:
     try:
         source = make_dataset(config)
-        return source.load(), source.fingerprint()
+        dataset = source.load()
+        fingerprint = source.fingerprint() + dataset.reading
     except BadInput as error:
         return error
+    if tell:
+        tell_content(dataset)
+    return dataset, fingerprint

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes
+from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes, dataset_name
 from implicit_bias.sweep.outcome import Outcome
 
 #: Behind the swept keys.
@@ -52,8 +52,13 @@ def sweep_folder(outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
     folders = sorted(outcome.directory.name for outcome in outcomes if outcome.directory is not None)
     digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()[:12]
     config = outcomes[0].config
-    stem = config["name"] or f"{config['dataset']['name']}-{config['model']['name']}"
-    return Path(results_dir) / "sweeps" / f"{stem}-{digest}"
+    names = {dataset_name(outcome.config) for outcome in outcomes}
+    option = str(config["dataset"]["name"])
+    stem, earlier = (
+        Path(results_dir) / "sweeps" / f"{config['name'] or data + '-' + config['model']['name']}-{digest}"
+        for data in (names.pop() if len(names) == 1 else option, option)
+    )
+    return earlier if earlier.is_dir() and not stem.exists() else stem  # as versions called it that did not name the file
 
 
 def _wall_seconds(directory: Path) -> float:
