@@ -200,6 +200,17 @@ def test_no_two_texts_are_silently_one_number(texts: list[str]) -> None:
         assert any("one" in line and "labels" in line for line in found.cautions)
 
 
+def test_labels_of_half_characters_are_refused(folder: Path) -> None:
+    np.savez("my.npz", X=np.eye(2), y=["dog", "a\ud800"])
+    assert "the label of sample 2, 'a\\ud800', is no valid text" in refusal("my.npz")
+
+
+def test_labels_beyond_every_number_are_words(folder: Path) -> None:
+    labels = ["1" * 400, "1" * 5000, "2"]
+    np.savez("my.npz", X=np.sin(np.arange(12.0)).reshape(6, 2), y=labels * 2)
+    assert load("my.npz").num_classes == 3
+
+
 def test_numbers_in_npz_that_are_nearly_one(folder: Path) -> None:
     x = np.sin(np.arange(8.0)).reshape(4, 2)
     for labels, number in (([1.0, 1.0000000001, 2, 2], 1), ([2**53, 2**53 + 1, 0, 0], 1), ([1.0, 1.1, 1, 1.1], 0)):
@@ -266,13 +277,15 @@ def test_a_measurement_of_many_samples_is_refused(folder: Path) -> None:
         ("a,label\n1,x\n2,000,y\n", "label", "line 3 has 3 cells; the header has 2 (a comma within a number?)"),
         ('a,label\n"1,000",x\n2,y\n', "label", "line 2, column 'a': '1,000' is not a number (decimals have points"),
         ("a,label\n1_000,x\n2,y\n", "label", "line 2, column 'a': '1_000' is not a number (an underscore"),
-        ("a,label\n1,x\n\uff12,y\n", "label", "line 3, column 'a': '\uff12' is not a number (digits must be 0 to 9)"),
+        ("a,label\n1,x\n\uff12,y\n", "label", "line 3, column 'a': '\uff12' is not a number (its characters must be ASCII)"),
         ("a,label\n1,x\nNA,y\n", "label", "line 3, column 'a': 'NA' is not a number (a missing value)"),
         ("a,label\n1,x\n0x1F,y\n", "label", "line 3, column 'a': '0x1F' is not a number"),
         ("a,label\n1,x\n1e400,y\n", "label", "line 3, column 'a': '1e400' is beyond double precision"),
         ("a,label\n1,x\n1e-310,y\n", "label", "line 3, column 'a': '1e-310' is too small for double precision"),
         ("a,label\n1,x\n-1E-0400,y\n", "label", "line 3, column 'a': '-1E-0400' is too small"),
         ("a,label\n1,x\nInfinity,y\n", "label", "line 3, column 'a': inf; must be finite"),
+        ('a,label\n1,"x\n2,y\n3,z\n4,x\n', "label", "the label goes over several lines (a quotation mark too many?)"),
+        ("a,Label\n1,x\n2,y\n", "label", "it has a, Label; did you mean Label?"),
         ("\0a,label\n1,x\n2,y\n", "label", "no text; must be UTF-8"),
         ("\n\na,label\n1,x\n2,y\n", "label", "empty"),
     ],

@@ -30,8 +30,6 @@ NEAR = 1e-6
 
 # A number as every program reads it. Python's own int and float also take underscores and the digits of all scripts.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-# Python reads and writes no longer integers.
-_MOST_DIGITS = 4000
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +61,12 @@ def classes_of(labels: NDArray[Any], origin: str) -> Classes:
         origin: What a message begins with, such as ``dataset.path=my.csv``.
 
     Raises:
-        BadInput: Another shape, a type without an order, or a label that is missing.
+        BadInput: Another shape, a type without an order, a label that is missing or half a character, or labels that are too many
+            to be classes.
     """
     given, foreign = _plain_values(labels, origin)
     counts = Counter(given)
+    _check_text(given, counts, origin)
     _check_missing(given, counts, origin)
     value_of = _as_numbers(counts)
     numeric = value_of is not None
@@ -91,7 +91,7 @@ def classes_of(labels: NDArray[Any], origin: str) -> Classes:
 
 def is_number(text: str) -> bool:
     """Whether ``text`` is a finite decimal number in plain digits, as every program reads it."""
-    return bool(_NUMBER.fullmatch(text)) and len(text) <= _MOST_DIGITS and (text.isdecimal() or math.isfinite(float(text)))
+    return bool(_NUMBER.fullmatch(text)) and math.isfinite(float(text))
 
 
 def exact_number(text: str) -> int | float:
@@ -117,6 +117,13 @@ def _plain_values(labels: NDArray[Any], origin: str) -> tuple[list[Any], bool]:
         except UnicodeDecodeError:
             labels, foreign = np.char.decode(labels, "latin-1"), True
     return labels.tolist(), foreign  # Python's own numbers compare exactly
+
+
+def _check_text(given: Sequence[Any], counts: Iterable[Any], origin: str) -> None:
+    """Raise BadInput for a label that cannot be written down: a surrogate is half a character, and in no encoding."""
+    for label in counts:
+        if isinstance(label, str) and any("\ud800" <= character <= "\udfff" for character in label):
+            raise BadInput(f"{origin}: the label of sample {_place(given, label)}, {quoted(label)}, is no valid text")
 
 
 def _check_missing(given: Sequence[Any], counts: Iterable[Any], origin: str) -> None:
@@ -163,9 +170,10 @@ def _about_missing_words(counts: Mapping[Any, int], names: Sequence[str], origin
     if not found:
         return []
     number = sum(counts[name] for name in found)
-    are = f"{enumerated(found)} ({number} {'sample' if number == 1 else 'samples'})"
-    words, it = ("are classes", "they are") if len(found) > 1 else ("is a class", "it is")
-    return [f"{origin}: {are} {words} like any other, though a missing value to many programs; leave it out if {it} one"]
+    samples = "1 sample" if number == 1 else f"{number} samples"
+    words = "are classes" if len(found) > 1 else "is a class"
+    said = f"{origin}: {enumerated(found)} ({samples}) {words} like any other, though a missing value to many programs"
+    return [f"{said}; if it is one, leave these samples out"]
 
 
 def _about_one_number(written: Sequence[Sequence[Any]], origin: str) -> list[str]:
@@ -175,13 +183,14 @@ def _about_one_number(written: Sequence[Sequence[Any]], origin: str) -> list[str
     for index, texts in enumerate(written):
         for reading in set().union(*map(_readings, texts)):
             readings.setdefault(reading, []).append(index)
-    groups = {tuple(group): [written[index][0] for index in group] for group in readings.values() if len(group) > 1}
-    apart = [*groups.values(), *_near(written)]
+    shared = {reading: tuple(group) for reading, group in readings.items() if len(group) > 1}
+    apart = [*([written[index][0] for index in group] for group in dict.fromkeys(shared.values())), *_near(written)]
+    what = "text" if shared and all(isinstance(reading, str) for reading in shared) else "number"
     cautions = []
     if merged:
         cautions.append(f"{origin}: the labels {_groups(merged)} are one number each, and one class")
     if apart:
-        cautions.append(f"{origin}: the labels {_groups(apart)} are one to some programs; here they are classes of their own")
+        cautions.append(f"{origin}: the labels {_groups(apart)} are one {what} to some programs; here each is a class of its own")
     return cautions
 
 

@@ -15,6 +15,7 @@ from implicit_bias.datasets.base import FULL_PRECISION, unreadable
 from implicit_bias.datasets.classes import MISSING, is_number
 from implicit_bias.datasets.words import listing, quoted
 from implicit_bias.errors import BadInput
+from implicit_bias.manual import suggestion
 
 #: What separates columns elsewhere, and what it is called.
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -57,12 +58,15 @@ def read_csv(path: Path, label: str, origin: str) -> Table:
             place = header.index(label)
             columns = header[:place] + header[place + 1 :]
             for cells in filter(None, reader):  # a blank line is no row
+                where = f"{origin}: line {reader.line_num}"
                 if len(cells) != len(header):
-                    raise _wrong_length(cells, header, f"{origin}: line {reader.line_num}", first=not labels)
+                    raise _wrong_length(cells, header, where, first=not labels)
                 text = cells.pop(place)
+                if "\n" in text or "\r" in text:
+                    raise BadInput(f"{where}: the label goes over several lines (a quotation mark too many?)")
                 written.add(text)
                 labels.append(text.strip())
-                features.extend(_numbers(cells, columns, origin, reader.line_num))
+                features.extend(_numbers(cells, columns, where))
     except BadInput:
         raise
     except UnicodeDecodeError:
@@ -98,7 +102,7 @@ def _check_header(header: Sequence[str], label: str, path: Path, origin: str) ->
     if not header:
         raise BadInput(f"{origin}: empty; its first line must name the columns")
     if label not in header:
-        hint = _other_form(header, label)
+        hint = _other_form(header, label) or suggestion(label, header)
         raise BadInput(f"dataset.label={label}: no such column in {path}; it has {listing(header)}{hint}")
     for number, name in enumerate(header, start=1):
         if not name:
@@ -170,8 +174,8 @@ def _wrong_length(cells: Sequence[str], header: Sequence[str], where: str, *, fi
     return BadInput(f"{where} has {len(cells)} cells; the header has {len(header)}{reason}")
 
 
-def _numbers(cells: Sequence[str], columns: Sequence[str], origin: str, line: int) -> Sequence[float]:
-    """The features of one row. Raises BadInput, with line and column, for one that is no number of double precision."""
+def _numbers(cells: Sequence[str], columns: Sequence[str], where: str) -> Sequence[float]:
+    """The features of one row. Raises BadInput, with the column, for one that is no number of double precision."""
     try:
         values = list(map(float, cells))
     except ValueError:
@@ -180,7 +184,7 @@ def _numbers(cells: Sequence[str], columns: Sequence[str], origin: str, line: in
     # Python's float also takes underscores, digits of all scripts, and numbers beyond its range; a sum is finite only if all are.
     if not values or "_" in row or not row.isascii() or not math.isfinite(sum(values)) or _TINY.search(row):
         pairs = zip(cells, columns, strict=True)
-        return [_number(cell, f"{origin}: line {line}, column {quoted(name)}") for cell, name in pairs]
+        return [_number(cell, f"{where}, column {quoted(name)}") for cell, name in pairs]
     return values
 
 
@@ -212,4 +216,4 @@ def _why_none(text: str) -> str:
         return " (decimals have points, and thousands no commas)"
     if "_" in text:
         return " (an underscore is no part of one)"
-    return "" if text.isascii() else " (digits must be 0 to 9)"
+    return "" if text.isascii() else " (its characters must be ASCII)"
