@@ -31,7 +31,7 @@ THREADED_ELEMENTS = 2**16
 
 
 def execute(
-    cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1, tell: bool = True
+    cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1, part: bool = False
 ) -> list[Outcome]:
     """Compute every cell that has no finished run folder, in batches, and write each one's folder.
 
@@ -43,7 +43,7 @@ def execute(
         command: What the user typed, for the provenance.
         progress: Told of every stage.
         sharing: So many processes share the memory there is.
-        tell: Say what was found in data files; False where whoever shares out the cells has said it.
+        part: These are some of the cells of a command, and whoever shared them out has told of their data.
 
     Returns:
         One outcome a cell, in order.
@@ -51,7 +51,7 @@ def execute(
     watcher = progress or Silent()
     outcomes: list[Outcome | None] = [None] * len(cells)
     ready: list[Cell] = []
-    for found in prepared(cells, tell):
+    for found in prepared(cells, tell=not part):
         if isinstance(found, Cell):
             ready.append(found)
         else:

@@ -12,25 +12,13 @@ import numpy as np
 import torch
 
 from implicit_bias.datasets import Dataset, make_dataset
-from implicit_bias.datasets.words import shortened
 from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import (
-    config_hash,
-    fingerprint_of,
-    is_finished,
-    kept_directory,
-    note,
-    read_parameters,
-    read_run,
-    warn,
-)
+from implicit_bias.records import config_hash, fingerprint_of, is_finished, kept_directory, read_parameters, read_run
+from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
-
-# Classes that the line about a dataset names.
-MOST_CLASSES = 10
 
 
 def prepared(cells: Sequence[Config], tell: bool = True) -> Iterator[Cell | tuple[int, Outcome]]:
@@ -69,24 +57,6 @@ def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tupl
         origin = "" if start is None else fingerprint_of(start)
         directory = kept_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
         yield Cell(index, config, dataset, directory, start)
-
-
-def tell_content(dataset: Dataset) -> None:
-    """What was found in a data file, in a line on stderr, and what there is to doubt about it, in warnings."""
-    if dataset.names is not None:
-        note(content_line(dataset))
-    for caution in dataset.cautions:
-        warn(caution)
-
-
-def content_line(dataset: Dataset) -> str:
-    """``dataset.path=wine.csv: 178 samples, 13 features, 3 classes: 1 (59), 2 (71), 3 (48)``; of many classes the first."""
-    content = dataset.content()
-    shown = [f"{shortened(name)} ({count})" for name, count in list(content["classes"].items())[:MOST_CLASSES]]
-    more = [f"... ({content['num_classes']} in all)"] if content["num_classes"] > MOST_CLASSES else []
-    features = f"{content['features']} {'feature' if content['features'] == 1 else 'features'}"
-    size = f"{content['samples']} samples, {features}, {content['num_classes']} classes"
-    return f"{dataset.origin}: {size}: {', '.join([*shown, *more])}"
 
 
 def _check(config: Config, dataset: Dataset) -> None:

@@ -53,12 +53,13 @@ def sweep_folder(outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
     digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()[:12]
     config = outcomes[0].config
     names = {dataset_name(outcome.config) for outcome in outcomes}
-    option = str(config["dataset"]["name"])
-    stem, earlier = (
-        Path(results_dir) / "sweeps" / f"{config['name'] or data + '-' + config['model']['name']}-{digest}"
-        for data in (names.pop() if len(names) == 1 else option, option)
-    )
-    return earlier if earlier.is_dir() and not stem.exists() else stem  # as versions called it that did not name the file
+
+    def called(data: str) -> Path:
+        return Path(results_dir) / "sweeps" / f"{config['name'] or '-'.join([data, config['model']['name']])}-{digest}"
+
+    earlier = called(str(config["dataset"]["name"]))  # as versions called it that did not name a data file
+    folder = called(names.pop()) if len(names) == 1 else earlier
+    return earlier if earlier.is_dir() and not folder.exists() else folder
 
 
 def _wall_seconds(directory: Path) -> float:
