@@ -14,13 +14,11 @@ import io
 import json
 import os
 import platform
-import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
@@ -35,6 +33,7 @@ import pandas as pd
 import yaml
 
 from implicit_bias.manual import RUNTIME_KEYS
+from implicit_bias.naming import dataset_name, default_name
 
 if TYPE_CHECKING:
     from implicit_bias.reference import Reference
@@ -54,8 +53,6 @@ _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 #: The section of a run's ``config.yaml`` that says what was found in a data file; no key, and no part of the hash.
 DATA = "data"
-# Of a data file's name in the name of a run's folder.
-_LONGEST_STEM = 40
 _HASH_DIGITS = 12
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
 UNUSED = (("start", None), ("start_scale", 1.0))
@@ -81,7 +78,7 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
 
 def run_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
     """``results/runs/<name>-<hash>``; the name says dataset or data file, model, optimizer, norm (where chosen) and seed."""
-    name = config.get("name") or "-".join(_default_name(config, dataset_name(config)))
+    name = config.get("name") or "-".join(default_name(config, dataset_name(config)))
     return Path(results_dir) / "runs" / f"{name}-{digest}"
 
 
@@ -90,17 +87,8 @@ def kept_directory(results_dir: str | Path, config: Mapping[str, Any], digest: s
     directory = run_directory(results_dir, config, digest)
     if config.get("name"):
         return directory
-    earlier = directory.with_name("-".join([*_default_name(config, config["dataset"]["name"]), digest]))
+    earlier = directory.with_name("-".join([*default_name(config, config["dataset"]["name"]), digest]))
     return earlier if earlier.is_dir() and not directory.exists() else directory
-
-
-def dataset_name(config: Mapping[str, Any]) -> str:
-    """What the names of folders call the data: the name of a data file without its ending, in letters that any shell takes, else
-    the dataset's name.
-    """
-    path = config["dataset"].get("path")
-    plain = unicodedata.normalize("NFKD", Path(path).stem if path else "").encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", plain)[:_LONGEST_STEM].strip("._-") or str(config["dataset"]["name"])
 
 
 def write_run(
@@ -326,16 +314,6 @@ def note(line: str) -> None:
 
 
 _tell: list[Callable[[str], None]] = [show_warning]
-
-
-def _default_name(config: Mapping[str, Any], data: str) -> Iterator[str]:
-    yield data
-    yield config["model"]["name"]
-    yield config["optimizer"]["name"]
-    norm = config.get("norm")
-    if norm:
-        yield norm["name"] + "".join(f"{value:g}" for key, value in norm.items() if key != "name")
-    yield f"seed{config['seed']}"
 
 
 def _reference_from(content: bytes) -> Reference:

@@ -10,7 +10,8 @@ from data_files import QUICK, labelled, load
 
 from implicit_bias.configuration import compose
 from implicit_bias.datasets import make_dataset
-from implicit_bias.records import config_hash, dataset_name, is_finished, read_config, run_directory
+from implicit_bias.naming import dataset_name
+from implicit_bias.records import config_hash, is_finished, read_config, run_directory
 from implicit_bias.run import main
 from implicit_bias.sweep import execute
 from implicit_bias.sweep.loading import prepared

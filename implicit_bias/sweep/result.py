@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes, dataset_name
+from implicit_bias.naming import dataset_name
+from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes
 from implicit_bias.sweep.outcome import Outcome
 
 #: Behind the swept keys.
