@@ -18,7 +18,7 @@ import pandas as pd
 from implicit_bias.errors import BadInput
 from implicit_bias.figures.style import NORM_LOOKS
 from implicit_bias.manual import RUNTIME_KEYS, short_keys, shown
-from implicit_bias.records import UNUSED
+from implicit_bias.records import DATA, UNUSED
 
 MOST_NORMS = 6
 #: What must be in a trajectory from elsewhere, and what else is used where it is there.
@@ -28,8 +28,8 @@ QUANTITIES = ("margin", "relative_gap", "ratio", "log_loss", "alignment", "kkt_r
 COLUMNS = ("label", "run", "optimizer", "own", "seed", "step", "norm", "log_loss", "margin", "max_margin", "ratio",
            "relative_gap", "alignment", "kkt_ratio")  # fmt: skip
 
-# What is measured of a run, and which of several equal ones it is, make it no other run.
-_NOT_COMPARED = (*RUNTIME_KEYS, "log", "reference", "seed", "dataset.seed")
+# What is measured of a run, and which of several equal ones it is, make it no other run; a file goes by its path.
+_NOT_COMPARED = (*RUNTIME_KEYS, "log", "reference", "seed", "dataset.seed", DATA)
 # Groups that belong to an optimizer: that Muon has a beta and Adam none does not need to be said.
 _OWN_GROUPS = ("optimizer", "norm", "schedule")
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)")

@@ -33,6 +33,7 @@ import pandas as pd
 import yaml
 
 from implicit_bias.manual import RUNTIME_KEYS
+from implicit_bias.naming import dataset_name, default_name
 
 if TYPE_CHECKING:
     from implicit_bias.reference import Reference
@@ -50,6 +51,8 @@ PACKAGES = ("implicit-bias", "torch", "numpy", "pandas", "cvxpy", "clarabel", "h
 # From 3.1 on pandas always reads floats to the last bit, and complains when it is asked to.
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+#: The section of a run's ``config.yaml`` that says what was found in a data file; no key, and no part of the hash.
+DATA = "data"
 _HASH_DIGITS = 12
 # A cached bound and the same bound recomputed may differ by so much, relative: another machine rounds otherwise.
 SAME_BOUND = 1e-9
@@ -66,7 +69,7 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
         data_fingerprint: Digest of a data file's content, which then stands for its path.
         start_fingerprint: Digest of the parameters that the run starts from, likewise.
     """
-    kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS and (key, value) not in UNUSED}
+    kept = {key: value for key, value in config.items() if key not in (*RUNTIME_KEYS, DATA) and (key, value) not in UNUSED}
     if start_fingerprint:
         kept["start"] = start_fingerprint
     if data_fingerprint:
@@ -76,9 +79,18 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
 
 
 def run_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
-    """``results/runs/<name>-<hash>``; the name says dataset, model, optimizer, norm (where it is chosen) and seed."""
-    name = config.get("name") or "-".join(_default_name(config))
+    """``results/runs/<name>-<hash>``; the name says dataset or data file, model, optimizer, norm (where chosen) and seed."""
+    name = config.get("name") or "-".join(default_name(config, dataset_name(config)))
     return Path(results_dir) / "runs" / f"{name}-{digest}"
+
+
+def kept_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
+    """:func:`run_directory`; or, where only that is there, the folder under the name that earlier versions gave it."""
+    directory = run_directory(results_dir, config, digest)
+    if config.get("name"):
+        return directory
+    earlier = directory.with_name("-".join([*default_name(config, config["dataset"]["name"]), digest]))
+    return earlier if earlier.is_dir() and not directory.exists() else directory
 
 
 def write_run(
@@ -307,16 +319,6 @@ def note(line: str) -> None:
 
 
 _tell: list[Callable[[str], None]] = [show_warning]
-
-
-def _default_name(config: Mapping[str, Any]) -> Iterator[str]:
-    yield config["dataset"]["name"]
-    yield config["model"]["name"]
-    yield config["optimizer"]["name"]
-    norm = config.get("norm")
-    if norm:
-        yield norm["name"] + "".join(f"{value:g}" for key, value in norm.items() if key != "name")
-    yield f"seed{config['seed']}"
 
 
 class _Unproven(ValueError):

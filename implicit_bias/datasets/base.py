@@ -19,6 +19,9 @@ DATASETS = Registry("implicit_bias.datasets", "dataset")
 #: Features of other sizes would over- or underflow in products.
 SMALLEST_FEATURE, LARGEST_FEATURE = 1e-100, 1e100
 
+#: Numbers that are smaller have fewer digits in double precision.
+FULL_PRECISION = float(np.finfo(np.float64).tiny)
+
 #: numpy.random.RandomState takes seeds up to this one.
 MAX_SEED = 2**32 - 1
 
@@ -28,6 +31,12 @@ class Dataset:
     """Samples ``x`` (n, d), float64, C-contiguous, with labels ``y`` (n,), int64, in [0, num_classes).
 
     ``x_test`` (m, d) and ``y_test`` (m,), where there are any, are further samples of the same kind; they may lack a class.
+
+    Attributes:
+        names: What each class is called where the samples came from; None where nobody else gave it a name.
+        origin: What a line about the data begins with, such as ``dataset.path=my.csv``.
+        cautions: What there is to doubt about them, a line each.
+        reading: Told where the same content was once read in another way: another run then, with another hash.
     """
 
     x: NDArray[np.float64]
@@ -35,6 +44,21 @@ class Dataset:
     num_classes: int
     x_test: NDArray[np.float64] | None = None
     y_test: NDArray[np.int64] | None = None
+    names: tuple[str, ...] | None = None
+    origin: str = ""
+    cautions: tuple[str, ...] = ()
+    reading: str = ""
+
+    def content(self) -> dict[str, Any]:
+        """How many samples, features and classes there are, and how many samples of each class by its name."""
+        counts = np.bincount(self.y, minlength=self.num_classes).tolist()
+        names = self.names or tuple(map(str, range(self.num_classes)))
+        return {
+            "samples": len(self.y),
+            "features": self.x.shape[1],
+            "num_classes": self.num_classes,
+            "classes": dict(zip(names, counts, strict=True)),
+        }
 
 
 @dataclass(frozen=True)
@@ -138,17 +162,30 @@ def checked_features(x: NDArray[Any], y: NDArray[Any], *, origin: str) -> NDArra
         raise BadInput(f"{origin}: empty ({len(x)} samples of {x.shape[1]} features); must have at least one")
     if x.dtype.kind not in "buif":
         raise BadInput(f"{origin}: the features have type {x.dtype}; must be real numbers")
-    x = np.ascontiguousarray(x, dtype=np.float64)
+    with np.errstate(over="ignore"):  # of a long double, which is then reported as inf
+        x = np.ascontiguousarray(x, dtype=np.float64)
     bad = np.argwhere(~np.isfinite(x))
     if len(bad):
         row, column = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise BadInput(f"{origin}: {x[row, column]} in row {row + 1}, column {column + 1}{more}; must be finite")
-    largest = float(np.abs(x).max(initial=0.0))
+    sizes = np.abs(x)
+    tiny = np.argwhere((sizes > 0) & (sizes < FULL_PRECISION))
+    if len(tiny):
+        row, column = tiny[0]
+        where = f"{origin}: {x[row, column]} in row {row + 1}, column {column + 1}"
+        raise BadInput(f"{where} is too small for double precision; must be 0 or >= {FULL_PRECISION:.3g} in size")
+    largest = float(sizes.max())
     if largest and not SMALLEST_FEATURE <= largest <= LARGEST_FEATURE:
         allowed = f"between {SMALLEST_FEATURE:g} and {LARGEST_FEATURE:g}"
         raise BadInput(f"{origin}: the largest feature is {largest:g} in size; must be {allowed}, rescale the data")
     return x
+
+
+def unreadable(origin: str, error: Exception) -> BadInput:
+    """The BadInput for a file that cannot be read: the reason in one line, without the path once more."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return BadInput(f"{origin}: cannot be read: {' '.join(reason.split()) or type(error).__name__}")
 
 
 def choose_samples(labels: NDArray[Any], classes: Sequence[int], samples_per_class: int | None, seed: int) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.errors import NotSeparable
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
-from implicit_bias.records import ReferenceCache, note, warn, write_run
+from implicit_bias.records import DATA, ReferenceCache, note, warn, write_run
 from implicit_bias.reference import SOLVER_VERSION
 from implicit_bias.stopping import after_steps
 from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
@@ -32,7 +32,9 @@ from implicit_bias.sweep.tables import Interval, summary_table, trajectory_table
 THREADED_ELEMENTS = 2**16
 
 
-def execute(cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1) -> list[Outcome]:
+def execute(
+    cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1, part: bool = False
+) -> list[Outcome]:
     """Compute every cell that has no finished run folder, in batches, and write each one's folder.
 
     A cell that cannot be computed (unusable data file, classes that cannot be separated, divergence) fails alone; the
@@ -43,6 +45,7 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
         command: What the user typed, for the provenance.
         progress: Told of every stage.
         sharing: So many processes share the memory there is.
+        part: These are some of the cells of a command, and whoever shared them out has told of their data.
 
     Returns:
         One outcome a cell, in order.
@@ -50,7 +53,7 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
     watcher = progress or Silent()
     outcomes: list[Outcome | None] = [None] * len(cells)
     ready: list[Cell] = []
-    for found in prepared(cells):
+    for found in prepared(cells, tell=not part):
         if isinstance(found, Cell):
             ready.append(found)
         else:
@@ -197,8 +200,10 @@ def _finished(
     kept = [(step, blocks) for step, blocks in trajectory.parameters.items() if step in mine]
     if config["log"]["weights"] == "last":  # a companion may have stopped at one of this run's records
         kept = kept[-1:]
+    content = cell.dataset.content()
     provenance: dict[str, Any] = {
         "command": command,
+        "data": content,
         "device": str(device_of(config)),
         "stepping": trajectory.stepping,
         "wall_seconds": seconds / batch,
@@ -221,7 +226,8 @@ def _finished(
     log_losses = dict(zip(trajectory.steps, trajectory.common["log_loss"][:, run].tolist(), strict=True))
     write_run(
         cell.directory,
-        config=config,
+        # Elsewhere the configuration says what the data are; of a file nobody knows it once the file has changed.
+        config=config if cell.dataset.names is None else {**config, DATA: content},
         trajectory=table,
         summary=summary,
         weights=_weights_file(arrays, log_losses),

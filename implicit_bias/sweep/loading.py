@@ -16,9 +16,18 @@ from implicit_bias.datasets import Dataset, make_dataset
 from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import PROVENANCE, config_hash, fingerprint_of, is_finished, read_parameters, read_run, run_directory
+from implicit_bias.records import (
+    PROVENANCE,
+    config_hash,
+    fingerprint_of,
+    is_finished,
+    kept_directory,
+    read_parameters,
+    read_run,
+)
 from implicit_bias.reference import PROVEN
 from implicit_bias.solvers.enclosure import relative_gap
+from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
 
@@ -26,12 +35,15 @@ from implicit_bias.sweep.plan import Cell, Config, model_of
 EARLIER_ROUNDING = 1e-5
 
 
-def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
+def prepared(cells: Sequence[Config], tell: bool = True) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded.
 
     A finished run some of whose optima are not proven is among the cells to compute, so that they are tried again.
+
+    Args:
+        tell: Say what was found in data files, once a file.
     """
-    for found in located(cells):
+    for found in located(cells, tell):
         if isinstance(found, Cell) and not found.config["force"] and is_finished(found.directory):
             known = proven_optima(found.directory)
             if known is None:
@@ -56,23 +68,24 @@ def proven_optima(directory: Path) -> frozenset[str] | None:
     """
     story = json.loads((directory / PROVENANCE).read_bytes())
     references: Mapping[str, Mapping[str, Any]] = story.get("references") or {}
+    wide = {label for label, r in references.items() if relative_gap(r["lower"], r["upper"]) > PROVEN}
     if "solver_version" in story:
-        again = {label for label, r in references.items() if r["late"] and not r["proven"]}
+        again = {label for label in wide if references[label]["late"]}
     else:
-        again = {label for label, r in references.items() if relative_gap(r["lower"], r["upper"]) > PROVEN}
+        again = set(wide)
         table = read_run(directory)[0]
         above = table["margin"] > table["max_margin"] * (1 + EARLIER_ROUNDING)
         again |= set(table["norm"][above])
     return frozenset(references) - again if again else None
 
 
-def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
+def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells with their data and run folders, finished or not; or the place and outcome of those that cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
     for index, config in enumerate(cells):
         key = json.dumps(config["dataset"], sort_keys=True)
         if key not in datasets:
-            datasets[key] = _loaded(config["dataset"])
+            datasets[key] = _loaded(config["dataset"], tell)
         loaded = datasets[key]
         if isinstance(loaded, BadInput):
             kind: Kind = "no_data" if isinstance(loaded, NoData) else "bad_input"
@@ -86,7 +99,7 @@ def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
         origin = "" if start is None else fingerprint_of(start)
-        directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
+        directory = kept_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
         yield Cell(index, config, dataset, directory, start)
 
 
@@ -122,9 +135,13 @@ def _in_words(blocks: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in blocks.items())
 
 
-def _loaded(config: Mapping[str, Any]) -> tuple[Dataset, str] | BadInput:
+def _loaded(config: Mapping[str, Any], tell: bool) -> tuple[Dataset, str] | BadInput:
     try:
         source = make_dataset(config)
-        return source.load(), source.fingerprint()
+        dataset = source.load()
+        fingerprint = source.fingerprint() + dataset.reading
     except BadInput as error:
         return error
+    if tell:
+        tell_content(dataset)
+    return dataset, fingerprint

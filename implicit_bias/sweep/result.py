@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from implicit_bias.naming import dataset_name
 from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes
 from implicit_bias.sweep.outcome import Outcome
 
@@ -52,8 +53,14 @@ def sweep_folder(outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
     folders = sorted(outcome.directory.name for outcome in outcomes if outcome.directory is not None)
     digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()[:12]
     config = outcomes[0].config
-    stem = config["name"] or f"{config['dataset']['name']}-{config['model']['name']}"
-    return Path(results_dir) / "sweeps" / f"{stem}-{digest}"
+    names = {dataset_name(outcome.config) for outcome in outcomes}
+
+    def called(data: str) -> Path:
+        return Path(results_dir) / "sweeps" / f"{config['name'] or '-'.join([data, config['model']['name']])}-{digest}"
+
+    earlier = called(str(config["dataset"]["name"]))  # as versions called it that did not name a data file
+    folder = called(names.pop()) if len(names) == 1 else earlier
+    return earlier if earlier.is_dir() and not folder.exists() else folder
 
 
 def _wall_seconds(directory: Path) -> float:
