@@ -74,6 +74,16 @@ class Loss(ABC):
         """log l_i, shape (R, n)."""
         return terms.size.log().add_(terms.top) if terms.losses is None else terms.losses
 
+    @abstractmethod
+    def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
+        """C, shape (R,): along a direction that changes every gap by at most 1, the second derivative of the mean loss is at most
+        C wherever the loss is not above ``log_loss`` (R,).
+
+        Args:
+            log_loss: The logarithm of the mean loss.
+            pairs: The gaps of a sample, k - 1.
+        """
+
     def soft_gap(self, log_sum: Tensor) -> Tensor:
         """The gap of a single pair whose loss is the sum over samples, from its logarithm (R,): the soft minimum of the gaps.
 
@@ -146,6 +156,10 @@ class CrossEntropy(Loss):
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u.logsumexp(dim=-2, keepdim=True))
 
+    def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
+        # The variance of scores that differ by at most 1.
+        return torch.full_like(log_loss, 0.25)
+
 
 @LOSSES.register
 @dataclass(frozen=True)
@@ -162,6 +176,10 @@ class Exponential(Loss):
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u
+
+    def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
+        # The loss itself; cut where eta0 / e^600 is still a double.
+        return log_loss.clamp(max=-FLOOR[log_loss.dtype]).exp()
 
     def soft_gap(self, log_sum: Tensor) -> Tensor:
         return -log_sum
@@ -185,3 +203,7 @@ class PairLogistic(Loss):
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u)
+
+    def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
+        # Every pair's logistic has curvature at most 1/4.
+        return torch.full_like(log_loss, pairs / 4)

@@ -199,8 +199,10 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
     """The table of what was computed, or was there already, and where the files are."""
-    from implicit_bias.terminal import SWEEP_LEGEND, precision_notes, print_table, results_table, sweep_table
+    from implicit_bias.terminal import SWEEP_LEGEND, precision_notes, print_table, results_table, slow_notes, sweep_table
 
+    shown = [cell for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
+    slow = slow_notes([cell.config["optimizer"]["name"] for cell in shown if _takes_constant_steps(cell)])
     good = [(cell.swept, outcome.summary) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
     if not good:
         return
@@ -216,11 +218,11 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
 
         table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].config["results_dir"])
         rounding = precision_notes(cells[0].config["precision"]) if len({c.config["precision"] for c in cells}) == 1 else []
-        print_table(sweep_table(good), [SWEEP_LEGEND, *rounding, counts, *folders, f"table of the sweep: {table}"])
+        print_table(sweep_table(good), [SWEEP_LEGEND, *slow, *rounding, counts, *folders, f"table of the sweep: {table}"])
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
         rounding = _rounding(cells[0], outcomes[0])
-        print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *rounding, *before, *folders])
+        print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *slow, *rounding, *before, *folders])
 
 
 def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
@@ -233,6 +235,20 @@ def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
 
     keys = dict(cell.config["model"])
     return network_notes(summary, MODELS.get(keys.pop("name"))(**keys).homogeneous)
+
+
+def _takes_constant_steps(cell: Cell) -> bool:
+    """Whether a run is steepest descent with a constant step, eta N_*(gradient), on a linear model."""
+    from implicit_bias.models import MODELS
+    from implicit_bias.optimizers import OPTIMIZERS
+    from implicit_bias.schedules import SCHEDULES
+
+    model, optimizer = (cell.config[group]["name"] for group in ("model", "optimizer"))
+    if not MODELS.get(model).linear or OPTIMIZERS.get(optimizer).normalised:
+        return False
+    keys = dict(cell.config["schedule"])
+    constant: bool = SCHEDULES.get(keys.pop("name"))(**keys).constant
+    return constant
 
 
 def _rounding(cell: Cell, outcome: Outcome) -> list[str]:

@@ -19,6 +19,10 @@ from implicit_bias.registry import Table, hyper
 SCHEDULES = Table("schedule")
 
 LR_HELP = "eta0: a number > 0, or auto, in units of the data and model (see schedules.py and docs/files.md)"
+POWER_HELP = (
+    "exponent a in eta0 * t^-a; 0 is constant, auto 0.5 on linear models (0 for the unnormalised gd, momentum_gd and sd), 0.8 on"
+    " networks"
+)
 # A step of norm 1 changes a gap by at most B, so the first step, of size c / B, changes gaps by at most c. The gap that is
 # left after T steps has a part that falls with c (not enough growth yet) and a part that rises with it (oscillation). The
 # second is weak where the direction is a continuous function of the gradient (l2) or moves one entry or one singular pair
@@ -27,9 +31,13 @@ LR_HELP = "eta0: a number > 0, or auto, in units of the data and model (see sche
 # of noise 1 and .3.
 AUTO_GAP_CHANGE = 10.0
 AUTO_GAP_CHANGE_SATURATING = 6.0
-# Unnormalised steepest descent moves by eta N_*(g) <= eta B, and is stable for eta below about 2 / B^2.
+# Unnormalised steepest descent moves by eta N_*(g). Along a step of norm 1 the mean loss has curvature at most C B^2 (C as in
+# Loss.curvature), and every step lowers the loss for eta < 2 / (C B^2); where plain steps are stable those of momentum are, too.
+# C is 1/4 for cross entropy. Steps that decay, or are divided by the loss, need no C.
 AUTO_UNNORMALISED = 1.0
 AUTO_POWER_LINEAR, AUTO_POWER_NETWORK = 0.5, 0.8
+# Steps that shrink with the gradient need no decay on a linear model; with one their sum, and so the margin, hardly grows.
+AUTO_POWER_UNNORMALISED = 0.0
 # A network's gaps grow like the L-th power of its norm, and steps must be small beside the norm: the theory holds in the flow
 # regime. So eta0 is a share of the norm at which the mean gap can be NETWORK_GAP: with power .8 the steps' sizes add up to 5 t^.2
 # eta0, some 30 eta0 at 10,000 steps, enough for minimal gaps of 20 to 30 (losses near 1e-10) at degrees from 2 to 4. A larger
@@ -53,6 +61,11 @@ class Schedule(ABC):
     backs_off: ClassVar[bool] = False
 
     lr: Any = hyper("auto", help=LR_HELP, gt=0)
+
+    @property
+    def constant(self) -> bool:
+        """True when eta_t is the same for every t and whatever the loss."""
+        return False
 
     @abstractmethod
     def log_relative(self, t: int) -> Tensor | float:
@@ -84,13 +97,19 @@ class Schedule(ABC):
 class Power(Schedule):
     """Power law eta_t = lr * t^-power, the default.
 
-    power=auto is 0.5 for a linear model (Fan et al., arXiv 2502.04664, Theorem 1) and 0.8 for networks (Gronich and Vardi,
-    arXiv 2602.16340; the theory asks for a power above 1 - 1/L). The command resolves it before a schedule is made.
+    power=auto is, for a linear model, 0.5 (Fan et al., arXiv 2502.04664, Theorem 1), or 0 for the unnormalised methods (Soudry
+    et al., arXiv 1710.10345, Theorem 3; Gunasekar et al., arXiv 1802.08246, Theorem 5); for networks 0.8 (Gronich and Vardi,
+    arXiv 2602.16340; the theory asks for a power above 1 - 1/L). The command resolves it before a schedule is made, by
+    :func:`auto_power`.
     """
 
     name: ClassVar[str] = "power"
 
-    power: Any = hyper("auto", help="exponent a in eta0 * t^-a; 0 is constant, auto 0.5 (linear) or 0.8 (networks)", ge=0)
+    power: Any = hyper("auto", help=POWER_HELP, ge=0)
+
+    @property
+    def constant(self) -> bool:
+        return not isinstance(self.power, str) and bool(torch.as_tensor(self.power == 0).all())
 
     def log_relative(self, t: int) -> Tensor | float:
         power = AUTO_POWER_LINEAR if isinstance(self.power, str) else self.power
@@ -103,6 +122,10 @@ class Constant(Schedule):
     """Constant step size eta_t = lr."""
 
     name: ClassVar[str] = "constant"
+
+    @property
+    def constant(self) -> bool:
+        return True
 
     def log_relative(self, t: int) -> Tensor | float:
         return 0.0
@@ -142,13 +165,23 @@ class LyuLi(LossBased):
         return log_factor + torch.where(kept, up, -down)
 
 
-def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool) -> Tensor:
+def auto_power(linear: bool, normalised: bool) -> float:
+    """The exponent that ``schedule.power=auto`` stands for, on a linear model or a network, for a method that is normalised
+    or not."""
+    if not linear:
+        return AUTO_POWER_NETWORK
+    return AUTO_POWER_LINEAR if normalised else AUTO_POWER_UNNORMALISED
+
+
+def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool, curvature: Tensor | float = 0.0) -> Tensor:
     """eta0 in units of the data, one rule for every method, norm and dataset.
 
     Args:
         unit_step: B = max_ic N_*((e_y - e_c) x_i^T) of each run: a step of norm 1 changes gaps by at most B.
         norm: The method's own norm.
         normalised: Whether the method's steps have norm eta_t (c / B), or eta_t N_*(gradient) (1 / B^2).
+        curvature: C of the loss (:meth:`implicit_bias.losses.Loss.curvature`), for unnormalised methods with a constant step:
+            that is 1 / B^2 or, where it is less, 1 / (C B^2).
 
     Raises:
         BadInput: all features are zero, so there is no such unit.
@@ -156,7 +189,7 @@ def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool) -> Tensor:
     if bool((unit_step <= 0).any()):
         raise BadInput("schedule.lr=auto: every feature of the data is zero, so steps have no natural size; give a number > 0")
     if not normalised:
-        return AUTO_UNNORMALISED / unit_step**2
+        return AUTO_UNNORMALISED / (unit_step**2 * torch.as_tensor(curvature).to(unit_step).clamp(min=1))
     return (AUTO_GAP_CHANGE_SATURATING if norm.saturating else AUTO_GAP_CHANGE) / unit_step
 
 
@@ -174,7 +207,10 @@ def auto_network_lr(unit_step: Tensor, degree: float, norm: Norm, normalised: bo
         BadInput: no gap can be made positive, so there is no such unit.
     """
     if bool((unit_step <= 0).any()):
-        raise BadInput("schedule.lr=auto: no positive mean gap was found, so steps have no natural size; give a number > 0")
+        raise BadInput(
+            "schedule.lr=auto: no positive mean gap was found from any start, so steps have no natural size; give a number > 0,"
+            " such as schedule.lr=0.1"
+        )
     if not normalised:
         return 1 / (degree * unit_step) ** 2
     return (NETWORK_SHARE_SATURATING if norm.saturating else NETWORK_SHARE) * NETWORK_GAP ** (1 / degree) / unit_step

@@ -26,7 +26,7 @@ from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import HyperSpec, Registry, hyper, hyper_fields
-from implicit_bias.schedules import AUTO_POWER_LINEAR, AUTO_POWER_NETWORK, SCHEDULES
+from implicit_bias.schedules import SCHEDULES, auto_power
 
 Config = dict[str, Any]
 
@@ -127,7 +127,7 @@ def checked(config: Mapping[str, Any]) -> Config:
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
-    parts["schedule"] = _schedule_of(parts["schedule"], linear)
+    parts["schedule"] = _schedule_of(parts["schedule"], linear, OPTIMIZERS.get(_named(parts["optimizer"])).normalised)
     parts["norm"] = _checked_norm(parts)
     _check_schedule(parts)
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
@@ -314,11 +314,11 @@ def _reference(asked: str, linear: bool, model: str) -> str:
     return asked if asked != "auto" else "exact" if linear else "none"
 
 
-def _schedule_of(schedule: Config | None, linear: bool) -> Config | None:
+def _schedule_of(schedule: Config | None, linear: bool, normalised: bool) -> Config | None:
     """The schedule with ``power=auto`` resolved."""
     if schedule is None or schedule.get("power") != "auto":
         return schedule
-    return {**schedule, "power": AUTO_POWER_LINEAR if linear else AUTO_POWER_NETWORK}
+    return {**schedule, "power": auto_power(linear, normalised)}
 
 
 def _check_device(device: str) -> None:

@@ -224,6 +224,14 @@ def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_doub
     ]
 
 
+def slow_notes(optimizers: Sequence[str]) -> list[str]:
+    """How the margin grows under the ``optimizers`` that take constant steps as long as their gradient, on linear models."""
+    if not optimizers:
+        return []
+    names = ", ".join(dict.fromkeys(optimizers))
+    return [f"{names}: with a constant step the margin nears its optimum like 1 / log t, with schedule=loss_based polynomially"]
+
+
 def linear_notes(summary: pd.DataFrame) -> list[str]:
     """What limits the reading of a linear model's table."""
     notes = []

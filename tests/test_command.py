@@ -127,6 +127,27 @@ def test_a_run_that_is_done(fake: Any, capsys: pytest.CaptureFixture[str]) -> No
     assert captured.out.splitlines()[-1] == "results/runs/muon-1"
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("optimizer=gd", True),
+        ("optimizer=sd norm=linf", True),
+        ("optimizer=momentum_gd schedule=constant", True),
+        ("-m optimizer=signgd,gd", True),
+        ("optimizer=gd schedule=loss_based", False),
+        ("optimizer=gd schedule.power=0.5", False),
+        ("optimizer=signgd schedule=constant", False),
+        ("optimizer=gd model=mlp schedule=constant", False),
+    ],
+)
+def test_a_line_names_the_faster_schedule(fake: Any, capsys: pytest.CaptureFixture[str], typed: str, said: bool) -> None:
+    fake(outcome)
+    assert main(typed.split()) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "with a constant step" in line]
+    assert len(lines) == said
+    assert all("schedule=loss_based" in line and "signgd" not in line for line in lines)
+
+
 def test_a_finished_run_says_so(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(lambda config: outcome(config, "skipped"))
     assert main([]) == 0

@@ -17,6 +17,7 @@ from implicit_bias import configuration, manual, settings
 from implicit_bias.configuration import as_override, cannot_differ, compose
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import config_directory, groups, help_text, main_page
+from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import hyper_fields
 from implicit_bias.settings import REGISTRIES, SECTIONS, RunSettings, checked, rules
 
@@ -194,6 +195,16 @@ def test_the_defaults_of_the_contract() -> None:
     assert config["norm"] is None
     assert config["log"]["norms"] == ["linf", "l1", "l2", "spectral", "nuclear"]
     assert config_of("optimizer=signum")["optimizer"]["beta"] == 0.9
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
+def test_the_automatic_power(optimizer: str) -> None:
+    def power(*typed: str) -> float:
+        return float(config_of(f"optimizer={optimizer}", *typed)["schedule"]["power"])
+
+    assert power() == (0 if optimizer in ("gd", "momentum_gd", "sd") else 0.5)
+    assert power("schedule.power=0.3") == 0.3
+    assert power("model=mlp") == 0.8
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

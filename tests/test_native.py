@@ -224,6 +224,17 @@ def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pyte
         assert same_bits(usual, simulate(given, resume=snapshots[step]))
 
 
+@pytest.mark.parametrize("compiled", ["off", pytest.param("auto", marks=needs_compiler)])
+def test_steps_that_decay_with_power_zero_are_the_constant_ones(compiled: Any) -> None:
+    given = replace(problem("momentum_gd", gaussian(5, 12, 23), 40), compile=compiled)
+    lr = given.schedule.lr
+    decaying, constant = (
+        simulate(replace(given, schedule=schedule)).by_norm["l2"]["margin"]
+        for schedule in (SCHEDULES.get("power")(lr=lr, power=0.0), SCHEDULES.get("constant")(lr=lr))
+    )
+    np.testing.assert_array_equal(decaying, constant)
+
+
 @needs_compiler
 def test_the_watch_and_the_finite_check_are_kept() -> None:
     seen: list[int] = []

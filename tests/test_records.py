@@ -108,9 +108,43 @@ RUNTIME = [
 ]  # fmt: skip
 
 
+# Folders of these runs have been written under these hashes, and are to be found again.
+KNOWN = {
+    "": "eb7a3badd7df",
+    "optimizer=signgd": "305c62f9e8e4",
+    "optimizer=adam": "bc28dbe54b01",
+    "optimizer=nsd norm=lp norm.p=4": "4e17b8153957",
+    "optimizer=nmgd steps=50": "c4183ba61707",
+    "model=mlp": "2b61543e152a",
+    "optimizer=gd model=mlp": "f41b20f7f0c6",
+    "optimizer=momentum_gd model=diagonal": "6ed73d6e4e17",
+    "optimizer=gd schedule.power=0.5": "98c92285ae76",
+    "optimizer=sd norm=linf schedule.power=0.5": "db3b37c04bcb",
+    "optimizer=momentum_gd schedule.power=0.5 schedule.lr=0.1": "2ee1901d6036",
+    "optimizer=gd schedule.power=0": "fdd9ea52ee6d",
+    "optimizer=gd schedule=constant": "9780b435d53c",
+    "optimizer=gd schedule=loss_based": "90880e911e0e",
+    "optimizer=gd schedule=lyu_li": "e419f1373d82",
+}
+
+
 def config_of(typed: str) -> dict[str, Any]:
     (cell,) = compose(typed.split())
     return cell.config
+
+
+POWERS = (" schedule.power=0", " schedule.power=0.5")
+
+
+@pytest.mark.parametrize("typed", KNOWN)
+def test_hashes_stay(typed: str) -> None:
+    assert config_hash(config_of(typed)) == KNOWN[typed]
+
+
+def test_the_default_of_an_unnormalised_method_is_a_constant_step() -> None:
+    for typed in ("optimizer=gd", "optimizer=momentum_gd", "optimizer=sd norm=linf"):
+        default, constant, decaying = (config_hash(config_of(f"{typed}{more}")) for more in ("", *POWERS))
+        assert default == constant != decaying
 
 
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -11,6 +11,7 @@ import torch
 from implicit_bias.configuration import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.errors import BadInput
+from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.records import read_run
@@ -195,6 +196,74 @@ def test_auto_lr_is_in_units_of_the_data(label: str) -> None:
     assert rule(7.0, normalised=False) == pytest.approx(rule(1.0, normalised=False) / 49, rel=1e-12)
 
 
+@pytest.mark.parametrize("optimizer", ["gd", "momentum_gd", "sd"])
+def test_unnormalised_methods_come_near_their_margin_by_default(tmp_path: Path, optimizer: str) -> None:
+    """A ratio to the proven upper bound is at most the one to the optimum."""
+    typed = [f"optimizer={optimizer}", "dataset.seed=range(1,21)", "log.norms=[l2]", "log.points=5", "reference=none"]
+    cells = compose([*typed, f"results_dir={tmp_path}"], multirun=True)
+    ends = pd.concat([outcome.summary for outcome in execute([cell.config for cell in cells], command="test")])
+    ratio = ends["margin"] / ends["upper_bound"]
+    assert len(ratio) == 20
+    assert ratio.mean() > 0.5
+    assert ratio.min() > 0.3
+
+
+def shifted(tmp_path: Path, name: str) -> Path:
+    """Data whose features differ in size or have a large mean in common, the worst there is for a constant step."""
+    rng = np.random.RandomState(0)
+    y = np.repeat(np.arange(6), 5)
+    x = rng.randn(6, 12)[y] + 0.5 * rng.randn(30, 12)
+    x = x * 10.0 ** np.linspace(-4, 4, 12) if name == "scaled" else x + 100
+    np.savez(tmp_path / f"{name}.npz", x=x, y=y)
+    return tmp_path / f"{name}.npz"
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "exponential", "pair_logistic"])
+@pytest.mark.parametrize("data", ["gaussian_mixture", "digits", "teacher_student", "random_labels", "scaled", "shifted"])
+def test_the_default_constant_step_lowers_the_loss_at_every_step(tmp_path: Path, data: str, loss: str) -> None:
+    dataset = [f"dataset={data}"]
+    if data in ("scaled", "shifted"):
+        dataset = ["dataset=file", f"dataset.path={shifted(tmp_path, data)}"]
+    elif data == "digits":
+        dataset.append("dataset.samples_per_class=3")
+    elif data == "teacher_student":
+        dataset += ["dataset.dim=100", "dataset.samples=20"]
+    common = [*dataset, f"loss={loss}", f"results_dir={tmp_path}", "steps=40", "log.points=500", "log.norms=[]", "reference=none"]
+    methods = ["optimizer=gd"], ["optimizer=sd", "norm=linf,l1,spectral,nuclear,row"]
+    cells = [cell for method in methods for cell in compose([*common, *method], multirun=True)]
+    for outcome in execute([cell.config for cell in cells], command="test"):
+        assert outcome.trajectory is not None, outcome.error
+        assert (np.diff(outcome.trajectory["log_loss"]) < 1e-12).all(), outcome.directory
+
+
+def test_the_curvature_of_a_loss_bounds_a_constant_step() -> None:
+    start = torch.tensor([0.0, np.log(9.0)], dtype=torch.float64)
+    expected = {"cross_entropy": [0.25, 0.25], "exponential": [1.0, 9.0], "pair_logistic": [2.25, 2.25]}
+    for loss, bound in expected.items():
+        curvature = LOSSES.get(loss)().curvature(start, 9)
+        torch.testing.assert_close(curvature, torch.tensor(bound, dtype=torch.float64))
+        unit, norm = torch.tensor([2.0], dtype=torch.float64), make_norm("l2")
+        steady = auto_lr(unit, norm, normalised=False, curvature=curvature)
+        torch.testing.assert_close(steady, 0.25 / torch.tensor(bound, dtype=torch.float64).clamp(min=1))
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_the_curvature_of_a_loss_is_a_bound(loss: str) -> None:
+    """Second differences along changes of the gaps of at most 1, from points of any loss."""
+    rng, h = np.random.RandomState(0), 1e-3
+    f = LOSSES.get(loss)()
+    scores, change = (torch.tensor(rng.randn(200, 5, 7)) for _ in range(2))
+    change = change / (change.amax(dim=1, keepdim=True) - change.amin(dim=1, keepdim=True))
+    y = torch.tensor(rng.randint(5, size=(200, 1, 7)))
+
+    def loss_of(at: torch.Tensor) -> torch.Tensor:
+        return f.log_losses(f.terms((at - at.gather(1, y)).scatter(1, y, -torch.inf))).exp().mean(dim=-1)
+
+    low, mid, high = (loss_of(scores + s * change) for s in (-h, 0, h))
+    highest = torch.stack([low, mid, high]).amax(dim=0)
+    assert ((low - 2 * mid + high) / h**2 <= f.curvature(highest.log(), 4) + 1e-6).all()
+
+
 def test_auto_lr_refuses_data_without_a_size() -> None:
     with pytest.raises(BadInput, match=r"^schedule\.lr=auto: "):
         auto_lr(torch.zeros(1), make_norm("l2"), True)
@@ -208,3 +277,7 @@ def test_schedules() -> None:
     torch.testing.assert_close(relative.log_lr(9, loss), np.log(0.5) - loss)
     torch.testing.assert_close(relative.recorded(9, loss), torch.full((2,), 0.5, dtype=torch.float64))
     torch.testing.assert_close(SCHEDULES.get("constant")(lr=0.5).recorded(9, loss), torch.full((2,), 0.5, dtype=torch.float64))
+    still: list[tuple[str, dict[str, float]]] = [("power", {"power": 0.0}), ("constant", {})]
+    moving: list[tuple[str, dict[str, float]]] = [("power", {}), ("power", {"power": 0.5}), ("loss_based", {}), ("lyu_li", {})]
+    assert all(SCHEDULES.get(name)(**keys).constant for name, keys in still)
+    assert not any(SCHEDULES.get(name)(**keys).constant for name, keys in moving)

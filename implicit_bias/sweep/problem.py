@@ -99,16 +99,29 @@ def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optim
     given = [c["lr"] for c in configs]
     if "auto" in given:
         unit = model.unit_step(data, norm, initial)
-        rule = (
-            auto_lr(unit, norm, optimizer.normalised)
-            if model.linear
-            else auto_network_lr(unit, model.degree(), norm, optimizer.normalised)
-        )
+        if not model.linear:
+            rule = auto_network_lr(unit, model.degree(), norm, optimizer.normalised)
+        elif optimizer.normalised:
+            rule = auto_lr(unit, norm, normalised=True)
+        else:
+            rule = auto_lr(unit, norm, normalised=False, curvature=_curvature(cells, model, data, initial))
         automatic = (rule / optimizer.unit).expand(len(cells)).tolist()
         given = [auto if lr == "auto" else lr for lr, auto in zip(given, automatic, strict=True)]
     resolved = [{**c, "lr": lr} for c, lr in zip(configs, given, strict=True)]
     schedule: Schedule = _batched(SCHEDULES, resolved, data.x.dtype, data.x.device, (-1,))
     return schedule
+
+
+def _curvature(cells: Sequence[Cell], model: Model, data: Data, initial: Parameters) -> Tensor:
+    """What bounds a constant step, (R,): the curvature of the loss from the initial point on; 0 where steps vary in size."""
+    loss = LOSSES.get(cells[0].config["loss"]["name"])()
+    constant = [
+        SCHEDULES.get(c["name"])(**{k: v for k, v in c.items() if k != "name"}).constant
+        for c in (cell.config["schedule"] for cell in cells)
+    ]
+    log_loss = model.objective(data, loss).gradient(initial).log_loss
+    bound = loss.curvature(log_loss, data.num_classes - 1)
+    return torch.where(torch.tensor(constant, device=bound.device), bound, 0.0)
 
 
 def _batched(registry: Any, configs: Sequence[Config], dtype: torch.dtype, device: torch.device, shape: tuple[int, ...]) -> Any:
