@@ -122,10 +122,11 @@ def upper_bound(x: Array, y: Labels, weights: Array, norm: Norm) -> float:
     cleaned[np.arange(len(y)), y] = 0.0
     if not np.isfinite(cleaned).all() or (cleaned < 0).any():
         return math.inf
-    total = math.fsum(cleaned.ravel())
-    if total <= 0:
+    largest = float(cleaned.max(initial=0.0))
+    if largest <= 0:
         return math.inf
-    cleaned = cleaned / total  # rounds each weight; what that changes of their sum is divided by below
+    # By a power of two: dividing by the sum would round each weight, and prove something of others.
+    cleaned = np.ldexp(cleaned, -math.frexp(largest)[1])
     total = math.fsum(cleaned.ravel())
     combined = combination(x, y, cleaned)
     size = np.abs(cleaned).sum(axis=1)
