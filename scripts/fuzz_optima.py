@@ -1,7 +1,7 @@
 """Optima of small random problems in bad units, checked by exact arithmetic and by solvers that know nothing of ours.
 
-``python scripts/fuzz_optima.py --seeds 0 300`` takes some minutes. Problems have 2 to 4 classes, 2 to 40 samples, 1 to 12 features
-with units 1e-8 to 1e8 apart, ties, duplicates and columns of zeros; some cannot be separated. For each norm:
+``python scripts/fuzz_optima.py --seeds 0 300`` takes some minutes. Problems have 2 to 4 classes, 2 to 40 samples, 1 to 12
+features with units 1e-8 to 1e8 apart, ties, duplicates and columns of zeros; some cannot be separated. For each norm:
 
 * both bounds of the reference are computed again in rational arithmetic (mpmath for singular values): they must enclose;
 * HiGHS (l_inf, l1) or Clarabel through cvxpy (others), on columns scaled to one, give a separator and weights of their own. The
