@@ -40,6 +40,8 @@ Snapshot = dict[str, Any]
 Keep = Callable[[int, Callable[[], Snapshot]], None]
 # The part of the certificate's iterations that norms with a strictly convex ball need.
 SMOOTH_SHARE = 5
+# Runs whose certificates are tightened at once: the arrays of more leave the cache.
+TIGHTENED_TOGETHER = 16
 # Later iterates that a checkpoint is compared with: the first recorded after this many times its steps.
 DECADE = 10
 
@@ -477,7 +479,9 @@ class _Simulation:
         steps = iterations // SMOOTH_SHARE if norm.smooth else iterations
         runs = len(block)
         x, y = objective.data.x.expand(runs, -1, -1), objective.data.y.expand(runs, -1)
-        _, upper = improve_weights(x, y, norm, objective.weights(parameters), block, steps)
+        weights = objective.weights(parameters)
+        parts = torch.arange(runs, device=block.device).split(TIGHTENED_TOGETHER)
+        upper = torch.cat([improve_weights(x[i], y[i], norm.at(i), weights[i], block[i], steps)[1] for i in parts])
         upper = upper * (1 + 1e-14) + torch.finfo(upper.dtype).eps * self._rounding()[label]
         return upper if known is None else torch.minimum(upper, known.to(upper))
 
