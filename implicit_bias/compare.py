@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import suggestion
 from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
+from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,12 +70,13 @@ class Request:
 OPTIONS = tuple(field.name for field in fields(Request) if field.name != "runs")
 
 
+@unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         if {"-h", "--help"} & set(arguments):
-            print(HELP, end="", flush=True)
+            print(HELP, end="")
             return DONE
         return compare(request_from(arguments))
     except BadInput as error:
@@ -83,9 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
-        return FAILED
     except OSError as error:
         _say(f"error: {error.filename or 'out'}: {error.strerror or error}")
         return FAILED
@@ -180,7 +179,6 @@ def compare(request: Request) -> int:
     notes = ["the runs are on different data, models or losses: their margins do not compare"] * different_problems(sources)
     notes += ["the curves are of different seeds"] * different_seeds(rows)
     print_table(printed(at_the_end(rows)), [*notes, *(str(folder / name) for name in files)], COMPARISON_LEGEND)
-    sys.stdout.flush()
     return DONE
 
 

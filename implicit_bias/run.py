@@ -23,6 +23,7 @@ from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
 from implicit_bias.stopping import stop
+from implicit_bias.streams import unharmed_by_output
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Request:
     overrides: tuple[str, ...]
 
 
+@unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
     limit_threads()
@@ -62,10 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         _say("interrupted; finished runs are kept, and the same command goes on from there")
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; without this Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except Exception as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
@@ -125,12 +123,12 @@ def _answer(request: Request) -> int:
     if "--help" in request.flags:
         from implicit_bias.manual import help_text
 
-        print(help_text(), flush=True)
+        print(help_text())
         return DONE
     if "--version" in request.flags:
         from implicit_bias import __version__
 
-        print(f"implicit_bias {__version__}", flush=True)
+        print(f"implicit_bias {__version__}")
         return DONE
     from implicit_bias.configuration import cannot_differ, compose
 
@@ -149,16 +147,12 @@ def _answer(request: Request) -> int:
     try:
         _check_writable(results)
         outcomes = _execute(cells, command)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}{where}")
         return FAILED
     try:
         _show(cells, outcomes, multirun)
-    except BrokenPipeError:
-        raise
     except OSError as error:  # the sweep's table; the runs themselves are written
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}")
         _report_failures(cells, outcomes, multirun)
@@ -194,7 +188,7 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
     """Every composed configuration as a YAML document."""
     import yaml
 
-    print("---\n".join(yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True) for cell in cells), end="", flush=True)
+    print("---\n".join(yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True) for cell in cells), end="")
 
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
