@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -145,8 +145,8 @@ def _answer(request: Request) -> int:
         raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
     try:
-        _check_writable(results)
-        outcomes = _execute(cells, command)
+        with _folder(results):
+            outcomes = _execute(cells, command)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}{where}")
@@ -161,8 +161,24 @@ def _answer(request: Request) -> int:
     return _report_failures(cells, outcomes, multirun)
 
 
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Make the folder before hours go into what it is to hold; it goes again where nothing came into it.
+
+    Raises:
+        OSError: It cannot be made or written to.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    _check_writable(folder)
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
 def _check_writable(folder: Path) -> None:
-    """Make the folder before hours go into what it is to hold. Raises OSError: it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -243,6 +259,12 @@ def _rounding(cell: Cell, outcome: Outcome) -> list[str]:
 def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:
     """List what failed, with the command that computes it again. Returns the exit code."""
     failed = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status == "failed"]
+    if multirun and (gone := [outcome for _, outcome in failed if outcome.error_kind == "gone"]):
+        more = f" (and {len(gone) - 1} more of {len(cells)} run folders)" if len(gone) > 1 else ""
+        _say(f"error: {_line(_error(gone[0]))}{more}; the same command computes it again")
+        failed = [(cell, outcome) for cell, outcome in failed if outcome.error_kind != "gone"]
+        if not failed:
+            return FAILED
     if not failed:
         return DONE
     if not multirun:
@@ -286,7 +308,7 @@ def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
 
 def _error(outcome: Outcome) -> Exception:
     """The exception that tells of a failed cell."""
-    kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError}
+    kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError, "gone": OSError}
     return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
 
 

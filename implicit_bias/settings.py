@@ -5,7 +5,9 @@ range and a default, so a new optimizer or dataset is checked without a line her
 out: 1e4 and 10000 steps are the same run, and have the same hash.
 """
 
+import errno
 import math
+import os
 import re
 import types
 import typing
@@ -40,6 +42,7 @@ REGISTRIES: dict[str, Registry] = {
 }
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KINDS = (bool, int, float, str)
+LONGEST_FOLDER_NAME = "x" * 255
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,7 @@ def checked(config: Mapping[str, Any]) -> Config:
             raise BadInput(f"{group}: missing; allowed: {_options(group)}")
     _check_device(run["device"])
     _check_name(run["name"])
-    if not run["results_dir"]:
-        raise BadInput("results_dir=: must be the path of a folder")
+    _check_results_dir(run["results_dir"])
     log["norms"] = _norm_labels(log["norms"])
     _construct(parts["model"], MODELS)
     _check_start(run, parts["model"] or {})
@@ -150,12 +152,19 @@ def list_keys() -> frozenset[str]:
 def _check_start(run: Config, model: Config) -> None:
     """Refuse a start that is no run folder, and a factor of the point zero."""
     start = run["start"]
-    if start is not None and not (Path(start) / "final.npz").is_file():
+    if start is not None and not _is_file(Path(start) / "final.npz"):
         raise BadInput(f"start={start}: must be the folder of a finished run with final.npz (log.weights=last or all)")
     if start is None and run["start_scale"] != 1 and model.get("init") == "zero":
         raise BadInput(
             f"start_scale={run['start_scale']:g}: has no effect on model.init=zero; needs start=<run folder> or another init"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no such name can be, or a folder that is not ours
+        return False
 
 
 def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -335,6 +344,18 @@ def has_cuda() -> bool:
 def _check_name(name: str | None) -> None:
     if name is not None and not _FOLDER_NAME.fullmatch(name):
         raise BadInput(f"name={shown(name)}: must be null, or letters, digits, '.', '_' and '-' (at most 100, no sign first)")
+
+
+def _check_results_dir(name: str) -> None:
+    if not name:
+        raise BadInput("results_dir=: must be the path of a folder")
+    try:
+        os.lstat(Path(name) / "runs" / LONGEST_FOLDER_NAME / "provenance.json")
+    except ValueError:
+        raise BadInput(f"results_dir={shown(name)}: must be the path of a folder") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise BadInput(f"results_dir={shown(name)}: too long a path for the files below it; must be shorter") from None
 
 
 def _check_launcher(launcher: Config) -> None:

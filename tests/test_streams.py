@@ -136,9 +136,7 @@ def test_a_file_does_not_take_the_number_of_a_closed_output(tmp_path: Path) -> N
 @pytest.mark.parametrize("redirection", ["> /dev/full", ">&-", "2>&1 | true", "> /dev/full 2>&1", ">&- 2>&-"])
 def test_python_has_nothing_to_add_at_its_end(redirection: str) -> None:
     """It flushes its streams once more, complains of what fails, and then ends with 120."""
-    script = (
-        "import sys; from implicit_bias.run import main; sys.exit(main(['optimizr=muon'] if sys.argv[1:] else ['--help']))"
-    )
+    script = "import sys; from implicit_bias.run import main; sys.exit(main(['optimizr=muon'] if sys.argv[1:] else ['--help']))"
     command = f"""{{ "{sys.executable}" -c "{script}" $1; echo "code $?" >&3; }} {redirection}"""
     for argument, code in (("", 0), ("bad", 2)):
         done = subprocess.run(

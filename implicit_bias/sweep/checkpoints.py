@@ -26,7 +26,7 @@ import torch
 
 from implicit_bias import __version__
 from implicit_bias.engine import Snapshot
-from implicit_bias.records import atomic_write_bytes, remove_leftovers, warn
+from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers, warn
 from implicit_bias.stopping import reason_to_stop
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.
@@ -184,6 +184,22 @@ def interrupted(results_dir: str | Path) -> list[list[str]]:
         else:
             found.append((written, batch))
     return [batch for _, batch in sorted(found, key=lambda item: -item[0])]
+
+
+def remove_overtaken(results_dir: str | Path) -> None:
+    """Remove the checkpoints of batches whose runs have all been finished since.
+
+    A batch that was killed goes on in another composition where some of its runs were written before, or are not asked for again;
+    then nobody comes back for its checkpoint. One that is younger than the runs' folders is of a batch with ``force=true``.
+    """
+    for path in sorted(_folder(results_dir).glob("*.pt")):
+        try:
+            written, batch = path.stat().st_mtime, _read_header(path)["batch"]
+            folders = [Path(results_dir) / "runs" / Path(name).name for name in batch]
+            if all(folder.stat().st_mtime >= written for folder in folders) and not any(map(damage, folders)):
+                path.unlink()
+        except Exception:  # a run that is not there, or a damaged file, which is mentioned where it would be used
+            continue
 
 
 def _folder(results_dir: str | Path) -> Path:

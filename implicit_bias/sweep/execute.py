@@ -25,12 +25,15 @@ from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, solve_all
 from implicit_bias.sweep.tables import summary_table, trajectory_table
+from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
 THREADED_ELEMENTS = 2**16
 
 
-def execute(cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1) -> list[Outcome]:
+def execute(
+    cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1, part: bool = False
+) -> list[Outcome]:
     """Compute every cell that has no finished run folder, in batches, and write each one's folder.
 
     A cell that cannot be computed (unusable data file, classes that cannot be separated, divergence) fails alone; the
@@ -41,6 +44,7 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
         command: What the user typed, for the provenance.
         progress: Told of every stage.
         sharing: So many processes share the memory there is.
+        part: These are some of the cells of a command, and whoever shared them out also tidies up.
 
     Returns:
         One outcome a cell, in order.
@@ -48,6 +52,8 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
     watcher = progress or Silent()
     outcomes: list[Outcome | None] = [None] * len(cells)
     ready: list[Cell] = []
+    if not part:
+        tidy_before(cells)
     for found in prepared(cells):
         if isinstance(found, Cell):
             ready.append(found)
@@ -63,7 +69,9 @@ def execute(cells: Sequence[Config], *, command: str, progress: Progress | None 
             outcomes[cell.index] = outcome
         done += batch[0].config["steps"]
         watcher.cells(sum(outcome is not None for outcome in outcomes), len(cells))
-    return [outcome for outcome in outcomes if outcome is not None]
+    if not part:
+        tidy_after(cells)
+    return still_there(outcome for outcome in outcomes if outcome is not None)
 
 
 def interrupted_batches(cells: Sequence[Cell]) -> list[list[str]]:

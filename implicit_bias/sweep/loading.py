@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 
 from implicit_bias.datasets import Dataset, make_dataset
 from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import config_hash, fingerprint_of, is_finished, read_parameters, read_run, run_directory
+from implicit_bias.records import config_hash, damage, fingerprint_of, read_finished, run_directory
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
+from implicit_bias.sweep.start import Starts
 
 
 def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded."""
     for found in located(cells):
-        if isinstance(found, Cell) and not found.config["force"] and is_finished(found.directory):
-            trajectory, summary = read_run(found.directory)
-            yield found.index, Outcome(found.config, found.directory, "skipped", trajectory=trajectory, summary=summary)
+        if not isinstance(found, Cell):
+            yield found
+            continue
+        taken = _taken(found)
+        if taken:
+            yield found.index, Outcome(found.config, None, "failed", taken, "bad_input")
+            continue
+        tables = None if found.config["force"] else read_finished(found.directory)
+        if tables:
+            yield found.index, Outcome(found.config, found.directory, "skipped", trajectory=tables[0], summary=tables[1])
         else:
             yield found
 
@@ -33,6 +38,7 @@ def prepared(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
 def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells with their data and run folders, finished or not; or the place and outcome of those that cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
+    starts = Starts()
     for index, config in enumerate(cells):
         key = json.dumps(config["dataset"], sort_keys=True)
         if key not in datasets:
@@ -45,13 +51,23 @@ def located(cells: Sequence[Config]) -> Iterator[Cell | tuple[int, Outcome]]:
         dataset, fingerprint = loaded
         try:
             _check(config, dataset)
-            start = _start(config, dataset)
+            start = starts.of(config, dataset)
         except BadInput as error:
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
         origin = "" if start is None else fingerprint_of(start)
         directory = run_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
         yield Cell(index, config, dataset, directory, start)
+
+
+def _taken(cell: Cell) -> str | None:
+    """What stands where the run's folder is to go and cannot be replaced, in words; None: nothing."""
+    places = {path: "a file" for path in (cell.directory.parent, cell.directory) if path.exists() and not path.is_dir()}
+    if cell.directory.is_symlink() and (cell.config["force"] or damage(cell.directory)):
+        places[cell.directory] = "a link" if cell.config["force"] else "a link, and not to a finished run"
+    for path, kind in places.items():
+        return f"results_dir={cell.config['results_dir']}: {path} is {kind}, and a folder has to go there; move it away"
+    return None
 
 
 def _check(config: Config, dataset: Dataset) -> None:
@@ -63,27 +79,6 @@ def _check(config: Config, dataset: Dataset) -> None:
         names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
         keys = dict(config["optimizer"])
         OPTIMIZERS.get(keys.pop("name"))(**keys).geometry(names, None, None, model.hidden_matrices(names))
-
-
-def _start(config: Config, dataset: Dataset) -> dict[str, np.ndarray] | None:
-    """The parameters of the run folder that ``start`` names. Raises BadInput: it has none, or they are another model's."""
-    folder = config["start"]
-    if folder is None:
-        return None
-    try:
-        found = read_parameters(Path(folder))
-    except (OSError, ValueError, KeyError, BadZipFile):
-        raise BadInput(f"start={folder}: must be the folder of a finished run with final.npz (log.weights=last or all)") from None
-    few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
-    wanted = {name: tuple(block.shape[1:]) for name, block in model_of(config).initial(few, [0]).items()}
-    given = {name: block.shape for name, block in found.items()}
-    if given != wanted:
-        raise BadInput(f"start={folder}: must have the model's blocks, {_in_words(wanted)}; it has {_in_words(given)}")
-    return found
-
-
-def _in_words(blocks: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in blocks.items())
 
 
 def _loaded(config: Mapping[str, Any]) -> tuple[Dataset, str] | BadInput:

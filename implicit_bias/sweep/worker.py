@@ -61,7 +61,8 @@ class Reporter:
 def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
     """Compute a task that :meth:`implicit_bias.sweep.tasks.Ledger.message` made; every event but ``end`` is emitted."""
     with warnings_told(lambda line: emit({"event": "warning", "text": line})):
-        outcomes = execute(remaining(task), command=task["command"], progress=Reporter(emit, every), sharing=task["sharing"])
+        reporter, sharing = Reporter(emit, every), task["sharing"]
+        outcomes = execute(remaining(task), command=task["command"], progress=reporter, sharing=sharing, part=True)
     for place, outcome in enumerate(outcomes):
         emit({"event": "cell", "place": place, "status": outcome.status, "error": outcome.error, "kind": outcome.error_kind})
 
