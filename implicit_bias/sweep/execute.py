@@ -138,7 +138,7 @@ def _compute(
 def _simulated(
     problem: Problem, checkpoint: Checkpoint, description: str, progress: Progress, done: int, total: int
 ) -> Trajectory:
-    saved = checkpoint.read()
+    saved = checkpoint.read(problem)
     if saved is not None:
         note(f"{description}: going on from step {saved.step}")
     return simulate(
