@@ -27,7 +27,7 @@ from implicit_bias.manual import either, no_such_option, shown, suggestion
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.registry import HyperSpec, Registry, hyper, hyper_fields
+from implicit_bias.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper, hyper_fields
 from implicit_bias.schedules import AUTO_POWER_LINEAR, AUTO_POWER_NETWORK, SCHEDULES
 
 Config = dict[str, Any]
@@ -72,7 +72,7 @@ class LogSettings:
     points: int = hyper(60, help="about how many steps to record", ge=2, le=100_000)
     weights: str = hyper("last", help="parameters to keep", choices=("last", "all", "none"))
     levels: float = hyper(0.0, help="loss levels to record, a decade", ge=0, le=1000)
-    kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0)
+    kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0, most=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,12 @@ LAUNCHER_READERS = {"workers": "local"}
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key may be: as a pydantic type, and in words that follow "must be"."""
+    """What a key may be: as a pydantic type, and in words that follow "must be"; ``most`` is said where it is passed."""
 
     type: Any
     allowed: str
     is_list: bool = False
+    most: int | None = None
 
 
 def checked(config: Mapping[str, Any]) -> Config:
@@ -197,7 +198,10 @@ def _fields(
             allowed = ", ".join([*known, *others]) or "no keys"
             where = f" for {prefix}={option}" if option else ""
             raise BadInput(f"{dotted}: unknown key{where}; allowed: {allowed}") from None
-        raise BadInput(f"{dotted}={shown(values[key])}: must be {known[key].allowed}") from None
+        most, value = known[key].most, values[key]
+        too_large = most is not None and isinstance(value, int | float) and value > most
+        allowed = f"{known[key].allowed}, at most {most}" if too_large else known[key].allowed
+        raise BadInput(f"{dotted}={shown(value)}: must be {allowed}") from None
     return {name: getattr(model, name) for name in hyper_fields(cls)}
 
 
@@ -234,7 +238,7 @@ def _rule(hint: Any, default: Any, spec: HyperSpec) -> Rule:
     else:
         kind = next((k for k in _KINDS if k in members), type(default))
         rule = _scalar(kind, spec)
-    return Rule(rule.type | None, f"null or {rule.allowed}", rule.is_list) if optional else rule
+    return Rule(rule.type | None, f"null or {rule.allowed}", rule.is_list, rule.most) if optional else rule
 
 
 def _scalar(kind: type, spec: HyperSpec) -> Rule:
@@ -243,7 +247,9 @@ def _scalar(kind: type, spec: HyperSpec) -> Rule:
     if kind is bool:
         return Rule(Annotated[bool, Field(strict=True)], "true or false")
     if kind is int:
-        return Rule(Annotated[int, BeforeValidator(_integral), Field(strict=True, **bounds)], f"an integer{_range(spec)}")
+        most = spec.most or LARGEST_INTEGER
+        whole = Annotated[int, BeforeValidator(_integral), Field(strict=True, **{"le": most, "ge": -most, **bounds})]
+        return Rule(whole, f"an integer{_range(spec)}", most=None if "le" in bounds else most)
     if kind is float:
         number = Annotated[float, BeforeValidator(_number if spec.allow_inf else _finite), Field(strict=True, **bounds)]
         return Rule(number, f"a number{_range(spec)}")

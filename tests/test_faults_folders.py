@@ -236,6 +236,51 @@ def test_a_link_to_a_finished_run_is_that_run(finished: Path, capsys: pytest.Cap
     assert "finished before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (["dataset=file", "dataset.path='nowhere.csv'"], "error: dataset.path=nowhere.csv: "),
+        (["dataset=file", f"dataset.path='{'x' * 5000}.npz'"], "error: dataset.path=xxx"),
+        (["dataset=file", f"dataset.path='{'x/' * 2500}a.csv'"], "error: dataset.path=x/x"),
+        (["dataset.dim=1e12"], "error: dataset.dim=1000000000000: the samples would take "),
+        (["dataset.samples_per_class=1e15"], "error: dataset.samples_per_class=1000000000000000: the samples would take "),
+        (["dataset=teacher_student", "dataset.neurons=1e14"], "error: dataset.neurons=100000000000000: the samples would "),
+        (["dataset=random_labels", "dataset.samples=1e13"], "error: dataset.samples=10000000000000: the samples would "),
+        (
+            ["dataset.num_classes=1e7", "dataset.dim=1", "dataset.samples_per_class=1"],
+            "error: dataset.num_classes=10000000: the scores ",
+        ),
+        (["model=mlp", "model.width=1e8"], "error: model.width=100000000: the parameters of one run would take "),
+    ],
+)
+def test_data_that_cannot_be_had_leave_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: list[str], line: str
+) -> None:
+    monkeypatch.setattr("implicit_bias.sweep.memory.available", lambda _: 2**34)  # whatever this machine has
+    assert main([*typed, "progress=off", f"results_dir={tmp_path / 'a' / 'b'}"]) == 2
+    assert one_line(capsys.readouterr().err).startswith(line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_break_the_memory_are_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody can say how much memory there is."""
+    monkeypatch.setattr("implicit_bias.sweep.memory.available", lambda _: None)
+    assert main(["dataset.dim=1e12", f"results_dir={tmp_path / 'a'}"]) == 2
+    assert one_line(capsys.readouterr().err).startswith("error: dataset=gaussian_mixture: the samples do not fit")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 2100, "nul\0"])
+def test_a_results_folder_that_cannot_be_named_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, f"results_dir='{name}'"]) == 2
+    assert one_line(capsys.readouterr().err).startswith("error: results_dir=")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- deleted while running -------------------------------------------------------------------------------------------
 
 

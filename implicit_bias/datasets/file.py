@@ -61,8 +61,11 @@ class File(DatasetSource):
         path = Path(self.path).expanduser()
         if path.suffix.lower() not in (".npz", ".csv"):
             raise BadInput(f"{origin(path)}: must be an .npz or a .csv file")
-        if not path.exists():
-            raise BadInput(f"{origin(path)}: there is no such file")
+        try:
+            if not path.exists():
+                raise BadInput(f"{origin(path)}: there is no such file")
+        except OSError as error:  # such as a name that is too long
+            raise unreadable(path, error) from None
         if not path.is_file():
             raise BadInput(f"{origin(path)}: not a file")
         return path

@@ -13,6 +13,7 @@ from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import config_hash, damage, fingerprint_of, read_finished, run_directory
+from implicit_bias.sweep.memory import check_fits
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
 from implicit_bias.sweep.start import Starts
@@ -74,6 +75,9 @@ def _check(config: Config, dataset: Dataset) -> None:
     """Raises BadInput where model and optimizer do not go with the data, or with each other."""
     model = model_of(config)
     model.check(dataset.x, dataset.num_classes)
+    (samples, features), classes = dataset.x.shape, dataset.num_classes
+    check_fits(model.numbers(features, classes), "the parameters of one run", "model", config["model"])
+    check_fits(samples * classes, "the scores of one run", "dataset", config["dataset"])
     if config["optimizer"].get("matrices") is not None:
         few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
         names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
@@ -84,6 +88,9 @@ def _check(config: Config, dataset: Dataset) -> None:
 def _loaded(config: Mapping[str, Any]) -> tuple[Dataset, str] | BadInput:
     try:
         source = make_dataset(config)
+        check_fits(source.numbers(), "the samples", "dataset", config)
         return source.load(), source.fingerprint()
     except BadInput as error:
         return error
+    except MemoryError:
+        return BadInput(f"dataset={config['name']}: the samples do not fit into the memory there is; must be fewer or smaller")
