@@ -141,7 +141,7 @@ def _answer(request: Request) -> int:
     if warning:
         _say(f"warning: {warning}")
     results = Path(cells[0].config["results_dir"])
-    if results.exists() and not results.is_dir():
+    if os.path.exists(results) and not os.path.isdir(results):
         raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
     try:
