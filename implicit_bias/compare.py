@@ -7,9 +7,11 @@ Exit codes: 0 done, 1 something could not be written, 2 bad input (nothing was w
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import sys
 import traceback
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import suggestion
 from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
+from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +53,11 @@ RUN is one of
 QUANTITIES = ("auto", "margin", "relative_gap", "ratio", "log_loss", "alignment", "kkt_ratio")
 AXES = ("step", "log_loss")
 MOST_CURVES = 20
+#: In a title or a name.
+MOST_LETTERS = 200
+#: Numbers of a table are drawn, and averaged: larger ones overflow on the way, and integers are exact up to here.
+LARGEST_NUMBER, LARGEST_INTEGER = 1e150, 2**53
+KINDS = {"seed": "an integer", "step": "an integer >= 0"}
 TRAJECTORY = "trajectory.csv"
 WILD = "*?["
 
@@ -69,12 +77,13 @@ class Request:
 OPTIONS = tuple(field.name for field in fields(Request) if field.name != "runs")
 
 
+@unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         if {"-h", "--help"} & set(arguments):
-            print(HELP, end="", flush=True)
+            print(HELP, end="")
             return DONE
         return compare(request_from(arguments))
     except BadInput as error:
@@ -83,9 +92,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
-        return FAILED
     except OSError as error:
         _say(f"error: {error.filename or 'out'}: {error.strerror or error}")
         return FAILED
@@ -105,11 +111,13 @@ def request_from(arguments: Sequence[str]) -> Request:
         key, equals, value = argument.partition("=")
         if argument.startswith("-"):
             raise BadInput(f"{key}: unknown flag; allowed: -h, --help")
-        if not equals or Path(argument).exists():
+        if not equals or _exists(argument):
             runs.append(("", argument))
         elif key in OPTIONS:
             options[key] = _value(key, value)
         elif key and "/" not in key and _is_path(value):
+            if len(key) > MOST_LETTERS:
+                raise BadInput(f"{key[:20]}...=: a name of {len(key)} letters; must have at most {MOST_LETTERS}")
             runs.append((key, value))
         else:
             known = ", ".join(f"{name}=" for name in OPTIONS)
@@ -121,7 +129,14 @@ def request_from(arguments: Sequence[str]) -> Request:
 
 
 def _is_path(value: str) -> bool:
-    return bool(value) and ("/" in value or value.endswith(".csv") or Path(value).exists() or bool(glob.glob(value)))
+    return bool(value) and ("/" in value or value.endswith(".csv") or _exists(value) or bool(glob.glob(value)))
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # no such name can be
+        return False
 
 
 def _value(key: str, value: str) -> Any:
@@ -134,8 +149,16 @@ def _value(key: str, value: str) -> Any:
         if not all(norms):
             raise BadInput(f"norms={value}: must be names of norms with commas between them")
         return norms
-    if key == "out" and (not value or (Path(value).exists() and not Path(value).is_dir())):
+    if key == "out" and (not value or (_exists(value) and not Path(value).is_dir())):
         raise BadInput(f"out={value}: must be a folder, or a name that is free")
+    if key == "out":
+        try:
+            os.lstat(Path(value) / "comparison.csv")
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+                raise BadInput(f"out={value[:20]}...: must be a folder, or a name that can be one") from None
+    if key == "title" and len(value) > MOST_LETTERS:
+        raise BadInput(f"title={value[:20]}...: {len(value)} letters; must be at most {MOST_LETTERS}")
     return value
 
 
@@ -180,7 +203,6 @@ def compare(request: Request) -> int:
     notes = ["the runs are on different data, models or losses: their margins do not compare"] * different_problems(sources)
     notes += ["the curves are of different seeds"] * different_seeds(rows)
     print_table(printed(at_the_end(rows)), [*notes, *(str(folder / name) for name in files)], COMPARISON_LEGEND)
-    sys.stdout.flush()
     return DONE
 
 
@@ -192,7 +214,7 @@ def _digest(request: Request, table: bytes) -> str:
 
 def _sources(called: str, path: str) -> Iterator[Source]:
     """The runs that one argument names. Raises BadInput: there are none, or one is damaged."""
-    if any(sign in path for sign in WILD) and not Path(path).exists():
+    if any(sign in path for sign in WILD) and not _exists(path):
         matches = sorted(glob.glob(path))
         if not matches:
             raise BadInput(f"{path}: no run matches")
@@ -203,13 +225,13 @@ def _sources(called: str, path: str) -> Iterator[Source]:
 
 
 def _found(called: str, path: Path) -> Iterator[Source]:
+    if not _exists(str(path)):
+        raise BadInput(f"{path}: no such run; must be a run folder, a sweep's folder or a {TRAJECTORY}")
     if (path / "table.csv").is_file():
         for folder in _folders_of_sweep(path):
             yield _run_folder(called, folder)
     elif path.is_dir():
         yield _run_folder(called, path)
-    elif not path.exists():
-        raise BadInput(f"{path}: no such run; must be a run folder, a sweep's folder or a {TRAJECTORY}")
     elif path.name == TRAJECTORY and (path.parent / "config.yaml").is_file():
         yield _run_folder(called, path.parent)
     else:
@@ -237,29 +259,45 @@ def _run_folder(called: str, path: Path) -> Source:
     found = damage(path)
     if found:
         raise BadInput(f"{path}: damaged, {found}; must be as the run left it, compute it again")
-    trajectory, summary = read_run(path)
-    own = summary.loc[summary["own"], "norm"]
-    return Source(path.name, trajectory, called, read_config(path), own.iloc[0] if len(own) else None)
+    try:
+        trajectory, summary = read_run(path)
+        config = read_config(path)
+        if not isinstance(config, dict):
+            raise ValueError("config.yaml is no mapping")
+        own = summary.loc[summary["own"].astype(bool), "norm"].astype(str)
+        sections = [value for value in config.values() if isinstance(value, dict)]
+        plain = all(isinstance(key, str) for section in (config, *sections) for key in section)
+        if not (plain and isinstance(config["optimizer"]["name"], str)):
+            raise ValueError("config.yaml names no optimizer")
+    except Exception as error:  # files that no run wrote surface as almost anything
+        reason = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
+        raise BadInput(f"{path}: not what a run writes ({reason}); must be as the run left it, compute it again") from None
+    return Source(path.name, _checked(path / TRAJECTORY, trajectory), called, config, own.iloc[0] if len(own) else None)
 
 
 def _own_table(called: str, path: Path) -> Source:
     from implicit_bias.comparison import Source
-
-    return Source(str(path), _checked(path), called or (path.resolve().parent.name if path.name == TRAJECTORY else path.stem))
-
-
-def _checked(path: Path) -> pd.DataFrame:
-    """A table from elsewhere. Raises BadInput: it is no CSV, lacks a column, or has values that make no sense."""
-    import numpy as np
-    import pandas as pd
-
-    from implicit_bias.comparison import NEEDED, USED
     from implicit_bias.records import read_table
 
     try:
         table = read_table(path)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: cannot be read as CSV ({str(error).strip().splitlines()[0]})") from None
+        raise BadInput(f"{path}: cannot be read as CSV ({' '.join(str(error).split())[:MOST_LETTERS]})") from None
+    name = called or (path.resolve().parent.name if path.name == TRAJECTORY else path.stem)
+    return Source(str(path), _checked(path, table), name)
+
+
+def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """A table that may be from elsewhere; what is infinite, or relative to an optimum of 0, counts as not measured.
+
+    Raises:
+        BadInput: It lacks a column, or has values that make no sense.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from implicit_bias.comparison import NEEDED, USED
+
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first columns as names of rows
         raise BadInput(f"{path}: rows have more values than there are columns; must be as many")
     missing = [column for column in NEEDED if column not in table]
@@ -269,16 +307,23 @@ def _checked(path: Path) -> pd.DataFrame:
         raise BadInput(f"{path}: empty; must have a row a step and norm")
     for column in [c for c in ("seed", "step", "margin", *USED) if c in table]:
         numbers = pd.to_numeric(table[column], errors="coerce")
+        if numbers.dtype.kind not in "iuf":  # complex, or truth values
+            numbers = numbers.astype(str).map(lambda _: math.nan)
         whole = column in ("seed", "step")
+        largest = LARGEST_INTEGER if whole else LARGEST_NUMBER
         wrong = numbers.isna() & (table[column].notna() | whole) | (whole & (numbers % 1 != 0))
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            kind = "an integer" if whole else "a number or empty"
-            raise BadInput(f"{path}: {column}={table[column].iloc[row]} in row {row + 1}; must be {kind}")
-        table[column] = numbers.astype("int64" if whole else float)
+        wrong |= (column == "step") & (numbers < 0)
+        large = numbers.abs().gt(largest) & (np.isfinite(numbers) | whole)
+        if (wrong | large).any():
+            row = int((wrong | large).to_numpy().argmax())
+            kind = f"{KINDS.get(column, 'a number or empty')}{f', at most {largest:g} in size' if large.any() else ''}"
+            raise BadInput(f"{path}: {column}={str(table[column].iloc[row])[:MOST_LETTERS]} in row {row + 1}; must be {kind}")
+        table[column] = numbers.astype("int64") if whole else numbers.astype(float).where(np.isfinite(numbers))
     if not np.isfinite(table["margin"]).any():
         raise BadInput(f"{path}: margin has no number; must have one in some row")
     table["norm"] = table["norm"].astype(str)
+    if table["norm"].str.len().max() > MOST_LETTERS:
+        raise BadInput(f"{path}: a norm with a name of {table['norm'].str.len().max()} letters; must have at most {MOST_LETTERS}")
     twice = table.duplicated(["seed", "step", "norm"])
     if twice.any():
         seed, step, norm = table.loc[twice, ["seed", "step", "norm"]].iloc[0]

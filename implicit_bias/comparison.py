@@ -102,7 +102,10 @@ def comparison_table(sources: Sequence[Source]) -> pd.DataFrame:
         rows = source.trajectory
         margin = rows["margin"]
         best = rows.get("max_margin", pd.Series(np.nan, index=rows.index))
+        best = best.where(best != 0)  # nothing is relative to an optimum of zero
         derived = {"max_margin": best, "ratio": margin / best, "relative_gap": (best - margin).abs() / best}
+        # A quotient beyond every double counts as not measured.
+        derived = {key: values.where(values.abs() < np.inf) for key, values in derived.items()}
         measured = {key: rows.get(key, derived.get(key, np.nan)) for key in (*USED, "ratio")}
         about = {"label": label, "run": source.name, "optimizer": source.optimizer, "own": rows["norm"] == source.own}
         parts.append(pd.DataFrame({**about, **{key: rows[key] for key in NEEDED}, **measured}))

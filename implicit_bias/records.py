@@ -32,6 +32,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from implicit_bias.arrays import read_arrays
+from implicit_bias.errors import BadInput
 from implicit_bias.manual import RUNTIME_KEYS
 from implicit_bias.naming import dataset_name, default_name
 
@@ -42,6 +44,8 @@ COLUMNS = (
     "seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound", "correlation",
     "alignment", "kkt_ratio", "param_norm",
 )  # fmt: skip
+#: What tells a table of a run, of whatever version, from another.
+TOLD_BY = ("seed", "step", "norm", "margin")
 #: Behind the others where a run has them: networks, and data with a test set.
 EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy")
 PROVENANCE = "provenance.json"
@@ -153,14 +157,19 @@ def is_finished(directory: Path) -> bool:
 def damage(directory: Path) -> str | None:
     """What is wrong with a run folder, in words; None if nothing is."""
     try:
-        story = json.loads((directory / PROVENANCE).read_bytes())
-        checksums = dict(story["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        checksums = dict(json.loads((directory / PROVENANCE).read_bytes())["files"])
+        plain = all(name.isprintable() and name == Path(name).name for name in checksums)
+    except Exception:  # bytes that anybody wrote surface as almost anything: KeyError, RecursionError, UnicodeDecodeError ...
+        plain = False
+    if not plain:
         return f"{PROVENANCE} is missing or damaged"
     for name in sorted({*REQUIRED, *checksums}):
+        path = directory / name
         try:
-            content = (directory / name).read_bytes()
-        except OSError:
+            content = path.read_bytes() if path.is_file() else None
+        except (OSError, ValueError):
+            content = None
+        if content is None:
             return f"{name} is missing"
         if hashlib.sha256(content).hexdigest() != checksums.get(name):
             return f"{name} was changed"
@@ -172,22 +181,52 @@ def read_run(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return read_table(directory / "trajectory.csv"), read_table(directory / "summary.csv")
 
 
+def read_finished(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """What :func:`read_run` gives of a folder with a whole run; None where it has none, with one line where it is damaged."""
+    if not is_finished(directory):
+        return None
+    try:
+        trajectory, summary = read_run(directory)
+        if {*TOLD_BY} <= {*trajectory} and {*TOLD_BY, "optimizer", "own", "ratio"} <= {*summary} and len(summary):
+            return trajectory, summary
+    except Exception:  # whole files that no run wrote surface as almost anything
+        pass
+    warn(f"{directory}: its tables are none that a run wrote; the run is computed again")
+    return None
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """The resolved configuration of a finished run."""
     config: dict[str, Any] = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     return config
 
 
-def read_parameters(directory: Path) -> dict[str, np.ndarray]:
-    """The last parameters of a finished run by block, as they are in ``final.npz`` times exp(log_scale).
+def read_parameters(directory: Path, origin: str) -> dict[str, np.ndarray]:
+    """The last parameters of a finished run by block, (p, q), as they are in ``final.npz`` times exp(log_scale).
+
+    Args:
+        directory: The run folder.
+        origin: What a message begins with, such as ``start=results/runs/...``.
 
     Raises:
-        OSError, ValueError: there is no such file, or it is damaged.
+        BadInput: There is no such file, it is damaged, or it holds anything but finite numbers as a run writes them.
     """
-    with np.load(directory / "final.npz", allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = read_arrays(directory / "final.npz", origin)
     blocks = {name: array for name, array in arrays.items() if array.ndim == 2 and not name.endswith("_all")}
-    return {name: block * np.exp(arrays["log_scale"]) for name, block in blocks.items()}
+    scale = arrays.get("log_scale")
+    if scale is None or scale.ndim != 0:
+        raise BadInput(f"{origin}: must have one number log_scale in final.npz")
+    for name, array in {"log_scale": scale, **blocks}.items():
+        if array.dtype not in (np.float64, np.float32):
+            raise BadInput(f"{origin}: {name} in final.npz is of type {array.dtype}; must be float64 or float32")
+        if not np.isfinite(array).all():
+            raise BadInput(f"{origin}: {name} in final.npz has a value that is nan or infinite; must be finite numbers")
+    with np.errstate(all="ignore"):
+        found: dict[str, np.ndarray] = {name: block * np.exp(scale) for name, block in blocks.items()}
+    for name, block in found.items():
+        if not np.isfinite(block).all() or (blocks[name].any() and not block.any()):
+            raise BadInput(f"{origin}: {name} times exp({float(scale):g}), log_scale in final.npz, is beyond every double")
+    return found
 
 
 def fingerprint_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -268,9 +307,8 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
-@cache
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine left there when they were killed in the middle of writing; once a process."""
+def remove_leftovers_of(folder: Path) -> None:
+    """Remove what processes of this machine left there when they were killed in the middle of writing."""
     mine = f"{_PARTIAL}{socket.gethostname()}-"
     for leftover in folder.glob(f"{mine}*"):
         pid = leftover.name.removeprefix(mine).split("-")[0]
@@ -280,6 +318,12 @@ def remove_leftovers(folder: Path) -> None:
             else:
                 with contextlib.suppress(OSError):
                     leftover.unlink()
+
+
+@cache
+def remove_leftovers(folder: Path) -> None:
+    """:func:`remove_leftovers_of`, once a process: a folder of many runs takes long to list."""
+    remove_leftovers_of(folder)
 
 
 def surroundings() -> dict[str, Any]:

@@ -12,12 +12,16 @@ from typing import Any, TypeVar
 
 C = TypeVar("C", bound=type)
 
+#: Every integer up to here, and some that are made of it, are exact in a double and in 64 bits.
+LARGEST_INTEGER = 10**15
+
 
 @dataclasses.dataclass(frozen=True)
 class HyperSpec:
     """What a hyper-parameter may be: bounds (``ge <= value``, ``gt < value``, ...), or a list of choices.
 
-    ``batch`` is False for a number that must be the same in all runs of a batch.
+    ``batch`` is False for a number that must be the same in all runs of a batch. ``most`` is a bound far beyond what makes sense,
+    which is said only where it is passed: integers have one, :data:`LARGEST_INTEGER`, where no other is given.
     """
 
     help: str
@@ -28,6 +32,7 @@ class HyperSpec:
     choices: tuple[Any, ...] | None = None
     allow_inf: bool = False
     batch: bool = True
+    most: int | None = None
 
 
 def hyper(
@@ -41,9 +46,10 @@ def hyper(
     choices: Sequence[Any] | None = None,
     allow_inf: bool = False,
     batch: bool = True,
+    most: int | None = None,
 ) -> Any:
     """Declare a hyper-parameter of a registered dataclass: its default, its meaning and its range."""
-    spec = HyperSpec(help, ge, gt, le, lt, None if choices is None else tuple(choices), allow_inf, batch)
+    spec = HyperSpec(help, ge, gt, le, lt, None if choices is None else tuple(choices), allow_inf, batch, most)
     return dataclasses.field(default=default, metadata={"hyper": spec})
 
 

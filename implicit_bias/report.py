@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from implicit_bias.errors import BadInput, NoData
 from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK, limit_threads
+from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:
     from implicit_bias.figures import Claim, Figure, Preset, Run
@@ -73,6 +74,7 @@ class Request:
         return base if self.preset == "default" else base / self.preset
 
 
+@unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
     # Everything here is small: a second thread gains nothing, and on a busy machine the two wait for each other.

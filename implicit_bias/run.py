@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
 from implicit_bias.stopping import stop
+from implicit_bias.streams import unharmed_by_output
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Request:
     overrides: tuple[str, ...]
 
 
+@unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
     limit_threads()
@@ -62,10 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         _say("interrupted; finished runs are kept, and the same command goes on from there")
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; without this Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except Exception as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
@@ -125,12 +123,12 @@ def _answer(request: Request) -> int:
     if "--help" in request.flags:
         from implicit_bias.manual import help_text
 
-        print(help_text(), flush=True)
+        print(help_text())
         return DONE
     if "--version" in request.flags:
         from implicit_bias import __version__
 
-        print(f"implicit_bias {__version__}", flush=True)
+        print(f"implicit_bias {__version__}")
         return DONE
     from implicit_bias.configuration import cannot_differ, compose
 
@@ -143,22 +141,18 @@ def _answer(request: Request) -> int:
     if warning:
         _say(f"warning: {warning}")
     results = Path(cells[0].config["results_dir"])
-    if results.exists() and not results.is_dir():
+    if os.path.exists(results) and not os.path.isdir(results):
         raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
     try:
-        _check_writable(results)
-        outcomes = _execute(cells, command)
-    except BrokenPipeError:
-        raise
+        with _folder(results):
+            outcomes = _execute(cells, command)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}{where}")
         return FAILED
     try:
         _show(cells, outcomes, multirun)
-    except BrokenPipeError:
-        raise
     except OSError as error:  # the sweep's table; the runs themselves are written
         _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}")
         _report_failures(cells, outcomes, multirun)
@@ -167,8 +161,24 @@ def _answer(request: Request) -> int:
     return _report_failures(cells, outcomes, multirun)
 
 
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Make the folder before hours go into what it is to hold; it goes again where nothing came into it.
+
+    Raises:
+        OSError: It cannot be made or written to.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    _check_writable(folder)
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
 def _check_writable(folder: Path) -> None:
-    """Make the folder before hours go into what it is to hold. Raises OSError: it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -194,7 +204,7 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
     """Every composed configuration as a YAML document."""
     import yaml
 
-    print("---\n".join(yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True) for cell in cells), end="", flush=True)
+    print("---\n".join(yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True) for cell in cells), end="")
 
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
@@ -265,6 +275,12 @@ def _rounding(cell: Cell, outcome: Outcome) -> list[str]:
 def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:
     """List what failed, with the command that computes it again. Returns the exit code."""
     failed = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status == "failed"]
+    if multirun and (gone := [outcome for _, outcome in failed if outcome.error_kind == "gone"]):
+        more = f" (and {len(gone) - 1} more of {len(cells)} run folders)" if len(gone) > 1 else ""
+        _say(f"error: {_line(_error(gone[0]))}{more}; the same command computes it again")
+        failed = [(cell, outcome) for cell, outcome in failed if outcome.error_kind != "gone"]
+        if not failed:
+            return FAILED
     if not failed:
         return DONE
     if not multirun:
@@ -308,7 +324,7 @@ def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
 
 def _error(outcome: Outcome) -> Exception:
     """The exception that tells of a failed cell."""
-    kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError}
+    kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError, "gone": OSError}
     return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
 
 

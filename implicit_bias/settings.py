@@ -5,7 +5,9 @@ range and a default, so a new optimizer or dataset is checked without a line her
 out: 1e4 and 10000 steps are the same run, and have the same hash.
 """
 
+import errno
 import math
+import os
 import re
 import types
 import typing
@@ -25,7 +27,7 @@ from implicit_bias.manual import either, no_such_option, shown, suggestion
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.registry import HyperSpec, Registry, hyper, hyper_fields
+from implicit_bias.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper, hyper_fields
 from implicit_bias.schedules import SCHEDULES, auto_power
 
 Config = dict[str, Any]
@@ -40,6 +42,7 @@ REGISTRIES: dict[str, Registry] = {
 }
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KINDS = (bool, int, float, str)
+LONGEST_FOLDER_NAME = "x" * 255
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class LogSettings:
     points: int = hyper(60, help="about how many steps to record", ge=2, le=100_000)
     weights: str = hyper("last", help="parameters to keep", choices=("last", "all", "none"))
     levels: float = hyper(0.0, help="loss levels to record, a decade", ge=0, le=1000)
-    kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0)
+    kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0, most=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,12 @@ LAUNCHER_READERS = {"workers": "local"}
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key may be: as a pydantic type, and in words that follow "must be"."""
+    """What a key may be: as a pydantic type, and in words that follow "must be"; ``most`` is said where it is passed."""
 
     type: Any
     allowed: str
     is_list: bool = False
+    most: int | None = None
 
 
 def checked(config: Mapping[str, Any]) -> Config:
@@ -120,8 +124,7 @@ def checked(config: Mapping[str, Any]) -> Config:
             raise BadInput(f"{group}: missing; allowed: {_options(group)}")
     _check_device(run["device"])
     _check_name(run["name"])
-    if not run["results_dir"]:
-        raise BadInput("results_dir=: must be the path of a folder")
+    _check_results_dir(run["results_dir"])
     log["norms"] = _norm_labels(log["norms"])
     _construct(parts["model"], MODELS)
     _check_start(run, parts["model"] or {})
@@ -151,12 +154,19 @@ def list_keys() -> frozenset[str]:
 def _check_start(run: Config, model: Config) -> None:
     """Refuse a start that is no run folder, and a factor of the point zero."""
     start = run["start"]
-    if start is not None and not (Path(start) / "final.npz").is_file():
+    if start is not None and not _is_file(Path(start) / "final.npz"):
         raise BadInput(f"start={start}: must be the folder of a finished run with final.npz (log.weights=last or all)")
     if start is None and run["start_scale"] != 1 and model.get("init") == "zero":
         raise BadInput(
             f"start_scale={run['start_scale']:g}: has no effect on model.init=zero; needs start=<run folder> or another init"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no such name can be, or a folder that is not ours
+        return False
 
 
 def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -189,7 +199,10 @@ def _fields(
             allowed = ", ".join([*known, *others]) or "no keys"
             where = f" for {prefix}={option}" if option else ""
             raise BadInput(f"{dotted}: unknown key{where}; allowed: {allowed}") from None
-        raise BadInput(f"{dotted}={shown(values[key])}: must be {known[key].allowed}") from None
+        most, value = known[key].most, values[key]
+        too_large = most is not None and isinstance(value, int | float) and value > most
+        allowed = f"{known[key].allowed}, at most {most}" if too_large else known[key].allowed
+        raise BadInput(f"{dotted}={shown(value)}: must be {allowed}") from None
     return {name: getattr(model, name) for name in hyper_fields(cls)}
 
 
@@ -226,7 +239,7 @@ def _rule(hint: Any, default: Any, spec: HyperSpec) -> Rule:
     else:
         kind = next((k for k in _KINDS if k in members), type(default))
         rule = _scalar(kind, spec)
-    return Rule(rule.type | None, f"null or {rule.allowed}", rule.is_list) if optional else rule
+    return Rule(rule.type | None, f"null or {rule.allowed}", rule.is_list, rule.most) if optional else rule
 
 
 def _scalar(kind: type, spec: HyperSpec) -> Rule:
@@ -235,7 +248,9 @@ def _scalar(kind: type, spec: HyperSpec) -> Rule:
     if kind is bool:
         return Rule(Annotated[bool, Field(strict=True)], "true or false")
     if kind is int:
-        return Rule(Annotated[int, BeforeValidator(_integral), Field(strict=True, **bounds)], f"an integer{_range(spec)}")
+        most = spec.most or LARGEST_INTEGER
+        whole = Annotated[int, BeforeValidator(_integral), Field(strict=True, **{"le": most, "ge": -most, **bounds})]
+        return Rule(whole, f"an integer{_range(spec)}", most=None if "le" in bounds else most)
     if kind is float:
         number = Annotated[float, BeforeValidator(_number if spec.allow_inf else _finite), Field(strict=True, **bounds)]
         return Rule(number, f"a number{_range(spec)}")
@@ -336,6 +351,18 @@ def has_cuda() -> bool:
 def _check_name(name: str | None) -> None:
     if name is not None and not _FOLDER_NAME.fullmatch(name):
         raise BadInput(f"name={shown(name)}: must be null, or letters, digits, '.', '_' and '-' (at most 100, no sign first)")
+
+
+def _check_results_dir(name: str) -> None:
+    if not name:
+        raise BadInput("results_dir=: must be the path of a folder")
+    try:
+        os.lstat(Path(name) / "runs" / LONGEST_FOLDER_NAME / "provenance.json")
+    except ValueError:
+        raise BadInput(f"results_dir={shown(name)}: must be the path of a folder") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise BadInput(f"results_dir={shown(name)}: too long a path for the files below it; must be shorter") from None
 
 
 def _check_launcher(launcher: Config) -> None:

@@ -120,7 +120,7 @@ def _become(
     if before is not None:
         before()
     code = main(arguments)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     os._exit(code)
 

@@ -1,5 +1,8 @@
 """``compare``: which runs are one curve and what each is called, what is drawn, written and printed, and what is refused."""
 
+import hashlib
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -281,6 +284,15 @@ def test_bad_input_is_one_line(
         ("seed,step,norm,margin\n1,1,l2,big\n", "margin=big in row 1; must be a number or empty"),
         ("seed,step,norm,margin\n1,1,l2,2\n1,1.5,l2,2\n", "step=1.5 in row 2; must be an integer"),
         ("seed,step,norm,margin\n,1,l2,2\n", "seed=nan in row 1; must be an integer"),
+        ("seed,step,norm,margin\n1,1e300,l2,2\n", "step=1e\\+300 in row 1; must be an integer >= 0, at most"),
+        ("seed,step,norm,margin\n1,inf,l2,2\n", "step=inf in row 1; must be an integer >= 0"),
+        ("seed,step,norm,margin\n1,-3,l2,2\n", "step=-3 in row 1; must be an integer >= 0"),
+        ("seed,step,norm,margin\n-1e300,1,l2,2\n", "seed=-1e\\+300 in row 1; must be an integer, at most"),
+        (f"seed,step,norm,margin\n{10**30},1,l2,2\n", "seed=1\\S* in row 1; must be an integer, at most"),
+        ("seed,step,norm,margin\nTrue,1,l2,2\n", "seed=True in row 1; must be an integer"),
+        ("seed,step,norm,margin\n1,1,l2,1e308\n", "margin=1e\\+308 in row 1; must be a number or empty, at most 1e\\+150"),
+        ("seed,step,norm,margin,max_margin\n1,1,l2,1,-1e308\n", "max_margin=-1e\\+308 in row 1"),
+        (f"seed,step,norm,margin\n1,1,{'l' * 5000},1\n", "a norm with a name of 5000 letters"),
         ("seed,step,norm,margin\n1,1,l2,2\n1,1,l2,3\n", "seed 1, step 1, norm l2 is there twice"),
     ],
 )
@@ -288,6 +300,81 @@ def test_a_table_from_elsewhere_is_checked(content: str, says: str, tmp_path: Pa
     (tmp_path / "own.csv").write_text(content, encoding="latin-1")
     with pytest.raises(BadInput, match=says):
         compare.compare(compare.request_from([str(tmp_path / "own.csv")]))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "1,1,l2,.5,0\n1,2,l2,.6,0\n",  # an optimum of zero: nothing is relative to it
+        "1,1,l2,1e150,1e-150\n1,2,l2,-1e150,\n",
+        "1,1,l2,1e149,1e150\n2,1,l2,-1e149,1e150\n1,9,l2,inf,1e150\n2,9,l2,1e149,inf\n",
+        f"{2**53},{2**53},l2,1,2\n",
+        "1,1,l2,1e-300,1e-310\n1,2,l2,2e-300,1e-310\n",
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_any_size_are_drawn(rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(f"seed,step,norm,margin,max_margin\n{rows}")
+    assert compare.main([str(path), f"out={tmp_path / 'out'}"]) == 0
+    assert capsys.readouterr().err == ""
+    table = read_table(tmp_path / "out" / "comparison.csv")
+    assert not np.isinf(table[["margin", "max_margin", "ratio", "relative_gap"]].to_numpy(float)).any()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["title=" + "t" * 5000], ["x" * 5000], ["m" * 5000 + "=own.csv"], ["out=" + "o" * 5000], ["a=" + "y" * 5000 + ".csv"]],
+)
+def test_texts_without_end_are_refused(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_table(tmp_path / "own.csv")
+    assert compare.main(["own.csv", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and "must" in captured.err
+    assert [path.name for path in tmp_path.iterdir()] == ["own.csv"]
+
+
+FORGED = {
+    "config.yaml": [
+        b"- a\n- list\n",
+        b"3\n",
+        b"",
+        b"optimizer: muon\n",
+        b"dataset: {name: x}\n",
+        b"a: [\n",
+        b"{" * 5000,
+        b"\xff\xfe",
+        b"1: 2\noptimizer: {name: muon}\n",
+        b"optimizer: {name: [1]}\n",
+    ],
+    "summary.csv": [b"", b"a,b\n1,2\n", b'own,norm\nTrue,"', b"\x00\xff"],
+    "trajectory.csv": [
+        b"",
+        b"a,b\n1,2,3,4\n5\n1,2,3,4,5,6\n",
+        b"seed,step,norm\n1,1,l2\n",
+        b"seed,step,norm,margin\n1,1,l2,big\n",
+        b"seed,step,norm,margin\n1,1e300,l2,1\n",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, contents in FORGED.items() for content in contents])
+def test_a_run_folder_that_no_run_wrote_is_refused_whatever_its_checksums_say(
+    name: str, content: bytes, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "forged"
+    shutil.copytree(next((results / "runs").glob("*signgd*")), folder)
+    story = json.loads((folder / "provenance.json").read_text())
+    (folder / name).write_bytes(content)
+    story["files"][name] = hashlib.sha256(content).hexdigest()
+    (folder / "provenance.json").write_text(json.dumps(story))
+    assert compare.main([str(folder), f"out={tmp_path / 'out'}"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith(f"error: {folder}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_folder_is_refused(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

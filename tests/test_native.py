@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -20,7 +21,7 @@ from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.native import LinearSteps, linear_steps
-from implicit_bias.native.compiling import compilers, library
+from implicit_bias.native.compiling import compilers, foreign_hand, library
 from implicit_bias.native.linear import SOURCE, SYMBOLS
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
@@ -296,6 +297,85 @@ def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library:
     library.cache_clear()
     assert library(SOURCE, SYMBOLS) is not None
     assert kept.read_bytes()[:30] != b"\x7fELF and then nothing"
+
+
+NOBODY = 65534
+
+
+def given_away(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    os.chown(path, NOBODY, NOBODY)
+
+
+def opened(mode: int) -> Callable[[Path], None]:
+    return lambda path: path.chmod(path.stat().st_mode | mode)
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source that is compiled in no time."""
+    source = tmp_path_factory.mktemp("source") / "tiny.c"
+    source.write_text("long one(void) { return 1; }\n")
+    return source
+
+
+FOREIGN_FOLDERS = {"of another user": given_away, "open to all": opened(0o007), "open to the group": opened(0o020)}
+
+
+@needs_compiler
+@pytest.mark.parametrize("where", ["implicit_bias", "."])
+@pytest.mark.parametrize("change", FOREIGN_FOLDERS)
+def test_a_library_where_others_can_write_is_not_loaded_and_no_other_is_put_there(
+    fresh_library: Path, tiny: Path, capsys: pytest.CaptureFixture[str], change: str, where: str
+) -> None:
+    assert library(tiny) is not None
+    (kept,) = fresh_library.iterdir()
+    FOREIGN_FOLDERS[change](fresh_library.parent / where)
+    capsys.readouterr()
+    for _ in range(2):
+        library.cache_clear()
+        made = library(tiny)
+        assert made is not None and Path(made._name).parent != fresh_library
+    assert list(fresh_library.iterdir()) == [kept]
+    error = capsys.readouterr().err
+    assert error.startswith("warning: ") and error.count("\n") == 1 and str(fresh_library.parent) in error
+
+
+@needs_compiler
+@pytest.mark.parametrize("change", [given_away, opened(0o002), opened(0o020), linked])
+def test_a_library_that_another_may_have_written_is_made_anew(
+    fresh_library: Path, tiny: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Path], None]
+) -> None:
+    assert library(tiny) is not None
+    (kept,) = fresh_library.iterdir()
+    change(kept)
+    before = kept.lstat().st_ctime_ns
+    capsys.readouterr()
+    library.cache_clear()
+    assert library(tiny) is not None
+    assert kept.lstat().st_ctime_ns != before and foreign_hand(kept) is None
+    assert capsys.readouterr().err.count("warning: ") == 1
+    library.cache_clear()
+    assert library(tiny) is not None
+    assert capsys.readouterr().err == ""
+
+
+@needs_compiler
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_what_is_made_here_is_this_users_alone_whatever_the_umask(fresh_library: Path, tiny: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        assert library(tiny) is not None
+    finally:
+        os.umask(before)
+    (kept,) = fresh_library.iterdir()
+    assert foreign_hand(kept) is None and foreign_hand(fresh_library) is None
 
 
 @needs_compiler

@@ -77,6 +77,10 @@ class DatasetSource(ABC):
     def load(self) -> Dataset:
         """The samples, the same ones at every call. Raises BadInput, naming the key, where that cannot be."""
 
+    def numbers(self) -> int:
+        """How many doubles :meth:`load` makes at least, where the fields say so; more than the memory holds are refused."""
+        return 0
+
     def fingerprint(self) -> str:
         """A digest of the content that the fields do not pin (files); empty where the fields say all."""
         return ""

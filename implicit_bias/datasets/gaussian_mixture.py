@@ -27,6 +27,9 @@ class GaussianMixture(DatasetSource):
     noise: float = hyper(1.0, help="standard deviation within a class", ge=0)
     seed: int = hyper(1, help="seed of means and samples", ge=0, le=MAX_SEED)
 
+    def numbers(self) -> int:
+        return self.num_classes * self.samples_per_class * self.dim
+
     def load(self) -> Dataset:
         """``num_classes * samples_per_class`` samples, class by class."""
         rng = np.random.RandomState(self.seed)

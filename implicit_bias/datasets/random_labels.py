@@ -35,6 +35,9 @@ class RandomLabels(DatasetSource):
                 " so that every class is present"
             )
 
+    def numbers(self) -> int:
+        return self.samples * self.dim
+
     def load(self) -> Dataset:
         """``samples`` samples, in random order of their labels."""
         rng = np.random.RandomState(self.seed)

@@ -59,6 +59,9 @@ class TeacherStudent(DatasetSource):
         if self.active > self.dim:
             raise BadInput(f"dataset.active={self.active}: must be <= dataset.dim={self.dim}")
 
+    def numbers(self) -> int:
+        return (self.samples + self.test_samples) * self.dim + self.neurons * self.active
+
     def load(self) -> Dataset:
         """``samples`` training and ``test_samples`` test samples, in the order they were drawn."""
         rng = np.random.RandomState(self.seed)

@@ -149,6 +149,10 @@ class Model(ABC):
     def check(self, x: NDArray[np.float64], num_classes: int) -> None:  # noqa: B027 - most models fit any data
         """Raises BadInput, naming the key, where the model cannot be put on samples (n, d) of so many classes."""
 
+    def numbers(self, dim: int, num_classes: int) -> int:
+        """Parameters of one run on samples of ``dim`` features, where they can be told before they are made."""
+        return 0
+
     @abstractmethod
     def initial(self, data: Data, seeds: Sequence[int]) -> Parameters:
         """Initial parameters of each run, frozen ones included, blocks of shape (R, p, q); run r depends on ``seeds[r]`` only."""

@@ -24,7 +24,7 @@ class Diagonal(Network):
 
     name: ClassVar[str] = "diagonal"
 
-    depth: int = hyper(2, help="factors", ge=1)
+    depth: int = hyper(2, help="factors", ge=1, most=10_000)
 
     def block_names(self) -> list[str]:
         return [f"layer{j}" for j in range(1, self.depth + 1)]

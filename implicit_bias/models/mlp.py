@@ -25,7 +25,7 @@ class MLP(Layered):
     name: ClassVar[str] = "mlp"
 
     width: int = hyper(64, help="units of every hidden layer", ge=1)
-    depth: int = hyper(2, help="weight layers, the head included", ge=1)
+    depth: int = hyper(2, help="weight layers, the head included", ge=1, most=10_000)
 
     def layer_count(self) -> int:
         return self.depth

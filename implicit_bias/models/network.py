@@ -127,6 +127,9 @@ class Network(Model):
         if self.head == "binary" and num_classes != 2:
             raise BadInput(f"model.head=binary: the data have {num_classes} classes; must be multiclass or auto")
 
+    def numbers(self, dim: int, num_classes: int) -> int:
+        return sum(shape.rows * shape.columns for shape in self.shapes(dim, self.outputs(num_classes)).values())
+
     def frozen_blocks(self) -> tuple[str, ...]:
         return tuple(self.frozen or ())
 

@@ -1,7 +1,10 @@
 """C sources of this package as shared libraries, compiled for this processor when first asked for and kept.
 
 They are kept in ``$XDG_CACHE_HOME/implicit_bias`` (``~/.cache/implicit_bias``), by a digest of the source, the compiler and the
-processor, and carry a digest of their own content: one that is damaged, or was made elsewhere, is never loaded.
+processor, and carry a digest of their own content: one that is damaged, or was made elsewhere, is never loaded. All of that is
+public, so it keeps out damage and not people: what is loaded runs as this user, and is loaded only where nobody else (root aside)
+can have written it. The folder and the file must be this user's own, and writable by no other; in folders above them nobody else
+may be able to put something else in their place. Anywhere else libraries are made anew, for this process, in a folder of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,11 +22,15 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from implicit_bias.records import warn
+
 COMPILERS = ("cc", "gcc", "clang")
 # No -ffast-math: infinities mean something. The second line is for compilers that do not know the first's processor option.
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared")
 PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 COMPILE_SECONDS = 120
+
+_warn_once = cache(warn)
 
 
 @cache
@@ -50,9 +58,13 @@ def compilers() -> list[str]:
 def _kept(source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
     try:
         for path in folder.glob(f"{source.stem}-{key}-*.so"):
-            if path.stem.endswith(_digest(path.read_bytes())):
+            foreign = foreign_hand(path)
+            if foreign is not None:
+                _warn_once(f"{foreign}; it is not loaded, but removed and made anew")
+                path.unlink()
+            elif path.stem.endswith(_digest(path.read_bytes())):
                 return _loaded(path, symbols)
-    except OSError:  # another user's, or no library at all
+    except OSError:  # no library at all
         pass
     return None
 
@@ -75,9 +87,39 @@ def _folders() -> Iterator[Path]:
     home = os.environ.get("XDG_CACHE_HOME", "")
     kept = Path(home if os.path.isabs(home) else os.path.join(os.path.expanduser("~"), ".cache")) / "implicit_bias"
     with suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = kept.resolve()
+        foreign = foreign_hand(kept)
+        if foreign is None:
+            yield kept
+        else:
+            _warn_once(f"{foreign}; libraries in {kept} are not loaded, they are made anew for each process")
     yield _own_folder()
+
+
+def foreign_hand(path: Path) -> str | None:
+    """Who besides this user and root could have put a file or folder there, in words; None: nobody.
+
+    Args:
+        path: Without links in it.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    if not hasattr(os, "geteuid"):
+        return None  # no owners and modes of this kind
+    me, others = os.geteuid(), stat.S_IWGRP | stat.S_IWOTH
+    status = path.lstat()
+    if status.st_uid != me:
+        return f"{path} belongs to another user"
+    if status.st_mode & others or stat.S_ISLNK(status.st_mode):
+        return f"{path} can be written by other users (must be this user's alone, mode 700)"
+    for above in path.parents:
+        status = above.stat()
+        sticky = status.st_mode & stat.S_ISVTX  # there everybody can make files, but move or remove only their own
+        if status.st_uid not in (me, 0) or (status.st_mode & others and not sticky):
+            return f"{path} can be replaced by other users, who can write {above}"
+    return None
 
 
 @cache
@@ -101,7 +143,7 @@ def _compile(command: str, source: Path, folder: Path, key: str) -> Path | None:
                 [command, *FLAGS, *processor, "-o", name, str(source), "-lm"], capture_output=True, timeout=COMPILE_SECONDS
             )
             if done.returncode == 0:
-                made.chmod(0o644)  # others may share the folder
+                made.chmod(0o600)  # the compiler made it anew, under the umask
                 return made.replace(folder / f"{source.stem}-{key}-{_digest(made.read_bytes())}.so")
         finally:
             made.unlink(missing_ok=True)

@@ -33,7 +33,9 @@ def make_norm(name: str, **parameters: float) -> Norm:
 def _checked(norm: Norm) -> Norm:
     for key, field in hyper_fields(type(norm)).items():
         value, spec = getattr(norm, key), field.metadata["hyper"]
-        if math.isnan(value) or (spec.ge is not None and value < spec.ge):
+        if math.isnan(value):
+            raise ValueError(f"{norm.name}: {key}=nan must be a number")
+        if spec.ge is not None and value < spec.ge:
             raise ValueError(f"{norm.name}: {key}={format_number(value)} must be >= {format_number(spec.ge)}")
         if spec.gt is not None and not spec.gt < value < math.inf:
             raise ValueError(f"{norm.name}: {key}={format_number(value)} must be > {format_number(spec.gt)}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import time
@@ -25,8 +26,9 @@ import numpy as np
 import torch
 
 from implicit_bias import __version__
-from implicit_bias.engine import Snapshot
-from implicit_bias.records import atomic_write_bytes, remove_leftovers, warn
+from implicit_bias.engine import Problem, Snapshot
+from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers, warn
+from implicit_bias.snapshots import misfit
 from implicit_bias.stopping import reason_to_stop
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.
@@ -83,8 +85,12 @@ class Checkpoint:
         digest = hashlib.sha256("\n".join(self.batch).encode()).hexdigest()[:DIGEST_DIGITS]
         return _folder(self.results_dir) / f"{digest}.pt"
 
-    def read(self) -> Saved | None:
-        """What was kept; None where nothing was, or nothing of use: then the file is removed, with one line on stderr."""
+    def read(self, problem: Problem) -> Saved | None:
+        """What was kept; None where nothing was, or nothing of use: then the file is removed, with one line on stderr.
+
+        Args:
+            problem: What is to be gone on with; a snapshot that cannot be one of it is of no use.
+        """
         try:
             content = self.path.read_bytes()
             header, tensors = _opened(content)
@@ -93,8 +99,13 @@ class Checkpoint:
                 unfit = "of another batch"
             if unfit is None:
                 snapshot: Snapshot = torch.load(io.BytesIO(tensors), weights_only=True)
-                self.seconds = float(header["seconds"])
-                return Saved(snapshot, int(header["step"]), self.seconds)
+                saved = Saved(snapshot, int(header["step"]), float(header["seconds"]))
+                unfit = misfit(problem, snapshot)
+                if saved.step != snapshot["step"] or not 0 <= saved.seconds < math.inf:
+                    unfit = "damaged"
+                if unfit is None:
+                    self.seconds = saved.seconds
+                    return saved
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -184,6 +195,22 @@ def interrupted(results_dir: str | Path) -> list[list[str]]:
         else:
             found.append((written, batch))
     return [batch for _, batch in sorted(found, key=lambda item: -item[0])]
+
+
+def remove_overtaken(results_dir: str | Path) -> None:
+    """Remove the checkpoints of batches whose runs have all been finished since.
+
+    A batch that was killed goes on in another composition where some of its runs were written before, or are not asked for again;
+    then nobody comes back for its checkpoint. One that is younger than the runs' folders is of a batch with ``force=true``.
+    """
+    for path in sorted(_folder(results_dir).glob("*.pt")):
+        try:
+            written, batch = path.stat().st_mtime, _read_header(path)["batch"]
+            folders = [Path(results_dir) / "runs" / Path(name).name for name in batch]
+            if all(folder.stat().st_mtime >= written for folder in folders) and not any(map(damage, folders)):
+                path.unlink()
+        except Exception:  # a run that is not there, or a damaged file, which is mentioned where it would be used
+            continue
 
 
 def _folder(results_dir: str | Path) -> Path:

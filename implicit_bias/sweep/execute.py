@@ -27,6 +27,7 @@ from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, solve_all
 from implicit_bias.sweep.tables import Interval, summary_table, trajectory_table
+from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
 THREADED_ELEMENTS = 2**16
@@ -45,7 +46,7 @@ def execute(
         command: What the user typed, for the provenance.
         progress: Told of every stage.
         sharing: So many processes share the memory there is.
-        part: These are some of the cells of a command, and whoever shared them out has told of their data.
+        part: These are some of the cells of a command, and whoever shared them out tells of their data and tidies up.
 
     Returns:
         One outcome a cell, in order.
@@ -53,6 +54,8 @@ def execute(
     watcher = progress or Silent()
     outcomes: list[Outcome | None] = [None] * len(cells)
     ready: list[Cell] = []
+    if not part:
+        tidy_before(cells)
     for found in prepared(cells, tell=not part):
         if isinstance(found, Cell):
             ready.append(found)
@@ -68,7 +71,9 @@ def execute(
             outcomes[cell.index] = outcome
         done += batch[0].config["steps"]
         watcher.cells(sum(outcome is not None for outcome in outcomes), len(cells))
-    return [outcome for outcome in outcomes if outcome is not None]
+    if not part:
+        tidy_after(cells)
+    return still_there(outcome for outcome in outcomes if outcome is not None)
 
 
 def interrupted_batches(cells: Sequence[Cell]) -> list[list[str]]:
@@ -147,7 +152,7 @@ def _compute(
 def _simulated(
     problem: Problem, checkpoint: Checkpoint, description: str, progress: Progress, done: int, total: int
 ) -> Trajectory:
-    saved = checkpoint.read()
+    saved = checkpoint.read(problem)
     if saved is not None:
         note(f"{description}: going on from step {saved.step}")
     return simulate(

@@ -16,6 +16,7 @@ from implicit_bias.sweep.local import run_local
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, Config, batches
 from implicit_bias.sweep.tasks import Ledger, Task, spread, stamp
+from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 
 def launch(
@@ -54,6 +55,7 @@ def launch(
     ledger = Ledger([None] * len(cells), {}, watcher, tell)
     ready: list[Cell] = []
     watcher.status("looking for finished runs")
+    tidy_before(cells)
     with warnings_told(ledger.warn):
         for found in prepared(cells):
             if isinstance(found, Cell):
@@ -66,7 +68,8 @@ def launch(
             watcher.status("starting")
             compute = _on_slurm if launcher["cluster"] == "slurm" else _on_workers
             compute(ready, launcher, ledger, command)
-    return [outcome for outcome in ledger.outcomes if outcome is not None]
+    tidy_after(cells)
+    return still_there(outcome for outcome in ledger.outcomes if outcome is not None)
 
 
 def local_launcher(workers: int) -> dict[str, Any]:

@@ -7,29 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
+import pandas as pd
 import torch
 
-from implicit_bias.datasets import Dataset, make_dataset
+from implicit_bias.datasets import Dataset
 from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import (
-    PROVENANCE,
-    config_hash,
-    fingerprint_of,
-    is_finished,
-    kept_directory,
-    read_parameters,
-    read_run,
-)
+from implicit_bias.records import PROVENANCE, config_hash, damage, fingerprint_of, kept_directory, read_finished, read_run
 from implicit_bias.reference import PROVEN
 from implicit_bias.solvers.enclosure import relative_gap
-from implicit_bias.sweep.content import tell_content
+from implicit_bias.sweep.memory import check_fits
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
+from implicit_bias.sweep.start import Starts
 
 # A margin of an earlier version may lie above the lower end of an optimum's interval by that interval's width.
 EARLIER_ROUNDING = 1e-5
@@ -44,23 +36,31 @@ def prepared(cells: Sequence[Config], tell: bool = True) -> Iterator[Cell | tupl
         tell: Say what was found in data files, once a file.
     """
     for found in located(cells, tell):
-        if isinstance(found, Cell) and not found.config["force"] and is_finished(found.directory):
-            known = proven_optima(found.directory)
-            if known is None:
-                yield found.index, finished(found)
-            else:
-                yield replace(found, proven=known)
-        else:
+        if not isinstance(found, Cell):
             yield found
+            continue
+        taken = _taken(found)
+        if taken:
+            yield found.index, Outcome(found.config, None, "failed", taken, "bad_input")
+            continue
+        tables = None if found.config["force"] else read_finished(found.directory)
+        if tables is None:
+            yield found
+            continue
+        known = proven_optima(found.directory, tables[0])
+        if known is None:
+            yield found.index, Outcome(found.config, found.directory, "skipped", trajectory=tables[0], summary=tables[1])
+        else:
+            yield replace(found, proven=known)
 
 
 def finished(cell: Cell) -> Outcome:
-    """The outcome of a cell whose folder is finished."""
+    """The outcome of a cell whose folder was found to be finished."""
     trajectory, summary = read_run(cell.directory)
     return Outcome(cell.config, cell.directory, "skipped", trajectory=trajectory, summary=summary)
 
 
-def proven_optima(directory: Path) -> frozenset[str] | None:
+def proven_optima(directory: Path, trajectory: pd.DataFrame) -> frozenset[str] | None:
     """The norms whose optima a finished run has, where others of its references are worth trying again; None where none is.
 
     Those are intervals whose time ran out, and what an earlier version of the solvers took for an optimum: an interval wider than
@@ -72,16 +72,15 @@ def proven_optima(directory: Path) -> frozenset[str] | None:
     if "solver_version" in story:
         again = {label for label in wide if references[label]["late"]}
     else:
-        again = set(wide)
-        table = read_run(directory)[0]
-        above = table["margin"] > table["max_margin"] * (1 + EARLIER_ROUNDING)
-        again |= set(table["norm"][above])
+        above = trajectory["margin"] > trajectory["max_margin"] * (1 + EARLIER_ROUNDING)
+        again = wide | set(trajectory["norm"][above])
     return frozenset(references) - again if again else None
 
 
 def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells with their data and run folders, finished or not; or the place and outcome of those that cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
+    starts = Starts()
     for index, config in enumerate(cells):
         key = json.dumps(config["dataset"], sort_keys=True)
         if key not in datasets:
@@ -94,7 +93,7 @@ def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tupl
         dataset, fingerprint = loaded
         try:
             _check(config, dataset)
-            start = _start(config, dataset)
+            start = starts.of(config, dataset)
         except BadInput as error:
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
@@ -103,45 +102,25 @@ def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tupl
         yield Cell(index, config, dataset, directory, start)
 
 
+def _taken(cell: Cell) -> str | None:
+    """What stands where the run's folder is to go and cannot be replaced, in words; None: nothing."""
+    places = {path: "a file" for path in (cell.directory.parent, cell.directory) if path.exists() and not path.is_dir()}
+    if cell.directory.is_symlink() and (cell.config["force"] or damage(cell.directory)):
+        places[cell.directory] = "a link" if cell.config["force"] else "a link, and not to a finished run"
+    for path, kind in places.items():
+        return f"results_dir={cell.config['results_dir']}: {path} is {kind}, and a folder has to go there; move it away"
+    return None
+
+
 def _check(config: Config, dataset: Dataset) -> None:
     """Raises BadInput where model and optimizer do not go with the data, or with each other."""
     model = model_of(config)
     model.check(dataset.x, dataset.num_classes)
+    (samples, features), classes = dataset.x.shape, dataset.num_classes
+    check_fits(model.numbers(features, classes), "the parameters of one run", "model", config["model"])
+    check_fits(samples * classes, "the scores of one run", "dataset", config["dataset"])
     if config["optimizer"].get("matrices") is not None:
         few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
         names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
         keys = dict(config["optimizer"])
         OPTIMIZERS.get(keys.pop("name"))(**keys).geometry(names, None, None, model.hidden_matrices(names))
-
-
-def _start(config: Config, dataset: Dataset) -> dict[str, np.ndarray] | None:
-    """The parameters of the run folder that ``start`` names. Raises BadInput: it has none, or they are another model's."""
-    folder = config["start"]
-    if folder is None:
-        return None
-    try:
-        found = read_parameters(Path(folder))
-    except (OSError, ValueError, KeyError, BadZipFile):
-        raise BadInput(f"start={folder}: must be the folder of a finished run with final.npz (log.weights=last or all)") from None
-    few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
-    wanted = {name: tuple(block.shape[1:]) for name, block in model_of(config).initial(few, [0]).items()}
-    given = {name: block.shape for name, block in found.items()}
-    if given != wanted:
-        raise BadInput(f"start={folder}: must have the model's blocks, {_in_words(wanted)}; it has {_in_words(given)}")
-    return found
-
-
-def _in_words(blocks: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in blocks.items())
-
-
-def _loaded(config: Mapping[str, Any], tell: bool) -> tuple[Dataset, str] | BadInput:
-    try:
-        source = make_dataset(config)
-        dataset = source.load()
-        fingerprint = source.fingerprint() + dataset.reading
-    except BadInput as error:
-        return error
-    if tell:
-        tell_content(dataset)
-    return dataset, fingerprint

@@ -12,8 +12,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from implicit_bias.errors import BadInput
+from implicit_bias.manual import shown
+
 # What is left to other programs, to the work space of library routines, and to fragmentation.
 SHARE = 0.6
+# What is smaller than this fits, or its lack is noticed in time.
+CHECKED_NUMBERS = 2**22
+BYTES = 8
 MEMINFO, CGROUP, CGROUP_MOUNT = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
@@ -64,6 +70,28 @@ def available(device: torch.device) -> int | None:
         return free + cached
     known = [*_meminfo(), *_control_groups()]
     return min(known) if known else None
+
+
+def check_fits(numbers: int, what: str, section: str, keys: Mapping[str, Any]) -> None:
+    """Refuse arrays that cannot be had, before their making takes the machine down.
+
+    Args:
+        numbers: Doubles that are needed at least.
+        what: What they are, for the message.
+        section, keys: Where the numbers come from; the largest integer among the keys is named.
+
+    Raises:
+        BadInput: They are more than the free memory holds.
+    """
+    if numbers < CHECKED_NUMBERS:
+        return
+    there = available(torch.device("cpu"))
+    if there is None or BYTES * numbers <= there:
+        return
+    sizes = {key: value for key, value in keys.items() if type(value) is int and key != "seed"}
+    key = max(sizes, key=lambda name: sizes[name], default="name")
+    needed, free = (f"{size / 1e9:.3g} GB" for size in (BYTES * numbers, there))
+    raise BadInput(f"{section}.{key}={shown(keys[key])}: {what} would take {needed} of memory, {free} are free; must be smaller")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

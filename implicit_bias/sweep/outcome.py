@@ -10,7 +10,7 @@ import pandas as pd
 
 from implicit_bias.sweep.plan import Config
 
-Kind = Literal["bad_input", "no_data", "not_separable", "io", "internal"]
+Kind = Literal["bad_input", "no_data", "not_separable", "io", "gone", "internal"]
 
 
 class Progress(Protocol):

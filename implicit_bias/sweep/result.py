@@ -67,5 +67,5 @@ def _wall_seconds(directory: Path) -> float:
     """A run's share of its batch's computing time, from its provenance; nan where that cannot be read."""
     try:
         return float(json.loads((directory / PROVENANCE).read_bytes())["wall_seconds"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return float("nan")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import simulate
+from implicit_bias.errors import BadInput
 from implicit_bias.records import read_parameters
 from implicit_bias.sweep.plan import Cell, Config
 from implicit_bias.sweep.problem import build_problem
@@ -17,8 +17,8 @@ from implicit_bias.sweep.problem import build_problem
 def own_margin_in_double(config: Config, directory: Path) -> float | None:
     """The margin in the optimizer's own norm of a run's last parameters, computed in float64; None where they were not kept."""
     try:
-        parameters = read_parameters(directory)
-    except (OSError, ValueError, KeyError, BadZipFile):
+        parameters = read_parameters(directory, str(directory))
+    except BadInput:
         return None
     schedule = {**config["schedule"], "lr": 1.0}  # no step is made
     double = {**config, "precision": "float64", "start_scale": 1.0, "compile": "off", "schedule": schedule}

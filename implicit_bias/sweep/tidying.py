@@ -1,0 +1,48 @@
+"""What a results folder has beside its runs: pieces of processes that were killed; and runs that it has no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from implicit_bias.records import PROVENANCE, REQUIRED, remove_leftovers_of
+from implicit_bias.sweep.checkpoints import remove_overtaken
+from implicit_bias.sweep.outcome import Outcome
+from implicit_bias.sweep.plan import Config
+
+#: Folders of a results folder in which files are written whole or not at all, by way of a temporary name.
+WRITTEN_TO = ("runs", "cache/references", "cache/checkpoints", "sweeps/*")
+
+
+def tidy_before(cells: Sequence[Config]) -> None:
+    """Remove what processes of this machine left in the results folders when they were killed in the middle of writing."""
+    for results in _results(cells):
+        for pattern in WRITTEN_TO:
+            for folder in results.glob(pattern):
+                remove_leftovers_of(folder)
+
+
+def tidy_after(cells: Sequence[Config]) -> None:
+    """Remove the checkpoints whose runs have been finished since in other batches than the one that wrote them."""
+    for results in _results(cells):
+        remove_overtaken(results)
+
+
+def still_there(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes, those whose run folders have gone meanwhile failed: nobody is to be told of folders that are not there."""
+    return [outcome if outcome.directory is None or _whole(outcome.directory) else _gone(outcome) for outcome in outcomes]
+
+
+def _results(cells: Sequence[Config]) -> list[Path]:
+    return [Path(name) for name in dict.fromkeys(str(cell["results_dir"]) for cell in cells)]
+
+
+def _whole(directory: Path) -> bool:
+    """Whether its files are there; what is in them was checked when they were written or found."""
+    return all((directory / name).is_file() for name in (*REQUIRED, PROVENANCE))
+
+
+def _gone(outcome: Outcome) -> Outcome:
+    error = f"results_dir={outcome.config['results_dir']}: {outcome.directory} is gone, it was deleted while this ran"
+    return replace(outcome, directory=None, status="failed", error=error, error_kind="gone", trajectory=None, summary=None)
