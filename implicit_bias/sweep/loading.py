@@ -124,3 +124,18 @@ def _check(config: Config, dataset: Dataset) -> None:
         names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
         keys = dict(config["optimizer"])
         OPTIMIZERS.get(keys.pop("name"))(**keys).geometry(names, None, None, model.hidden_matrices(names))
+
+
+def _loaded(config: Mapping[str, Any], tell: bool) -> tuple[Dataset, str] | BadInput:
+    try:
+        source = make_dataset(config)
+        check_fits(source.numbers(), "the samples", "dataset", config)
+        dataset = source.load()
+        fingerprint = source.fingerprint() + dataset.reading
+    except BadInput as error:
+        return error
+    except MemoryError:
+        return BadInput(f"dataset={config['name']}: the samples do not fit into the memory there is; must be fewer or smaller")
+    if tell:
+        tell_content(dataset)
+    return dataset, fingerprint

@@ -22,8 +22,8 @@ from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_l
 from implicit_bias.sweep.plan import Cell, Config, batched_fields, device_of, logged_labels, own_label
 from implicit_bias.sweep.references import References, optima
 
-# First-order steps that tighten the certificate of the last checkpoint, in norms whose optimum is not known: at most these, one in
-# thirty of the run's own steps (each costs as much as ten of those or more), and the multiply-adds that they may cost in all.
+# First-order steps that tighten the certificate of the last checkpoint, in norms whose optimum is not known: at most these, one
+# in thirty of the run's own steps (each costs as much as ten of those or more), and the multiply-adds that they may cost in all.
 CERTIFICATE_ITERATIONS = 1000  # at the default log.kkt_iters; in proportion to it
 DEFAULT_KKT_ITERS = 20
 CERTIFICATE_SHARE = 30
