@@ -3,7 +3,7 @@
 One file a batch, ``results_dir/cache/checkpoints/<hash>.pt``: a line that names the format, the SHA-256 of all that follows, a
 line of JSON (the runs' folders in order, what it was computed with, the step, the seconds so far), and the tensors. It is
 written whole or not at all, and removed when the batch's run folders are written. Rounding depends on the code, on torch, on
-the device and on the number of threads: a checkpoint that was made with others is not used.
+the device, on the number of threads and on what makes the steps: a checkpoint that was made with others is not used.
 """
 
 from __future__ import annotations
@@ -83,8 +83,12 @@ class Checkpoint:
         digest = hashlib.sha256("\n".join(self.batch).encode()).hexdigest()[:DIGEST_DIGITS]
         return _folder(self.results_dir) / f"{digest}.pt"
 
-    def read(self) -> Saved | None:
-        """What was kept; None where nothing was, or nothing of use: then the file is removed, with one line on stderr."""
+    def read(self, stepping: Callable[[], str]) -> Saved | None:
+        """What was kept; None where nothing was, or nothing of use: then the file is removed, with one line on stderr.
+
+        Args:
+            stepping: Says what will make the steps here; asked only where there is something to read.
+        """
         try:
             content = self.path.read_bytes()
             header, tensors = _opened(content)
@@ -93,6 +97,8 @@ class Checkpoint:
                 unfit = "of another batch"
             if unfit is None:
                 snapshot: Snapshot = torch.load(io.BytesIO(tensors), weights_only=True)
+                unfit = _unfit(header, {"stepping": stepping()})
+            if unfit is None:
                 self.seconds = float(header["seconds"])
                 return Saved(snapshot, int(header["step"]), self.seconds)
         except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +138,7 @@ class Checkpoint:
 
     def _content(self, step: int, snapshot: Snapshot, seconds: float) -> bytes:
         buffer = io.BytesIO()
-        made = made_with(self.device, self.precision)
+        made = made_with(self.device, self.precision) | {"stepping": snapshot.get("stepping")}
         header = {"batch": list(self.batch), "made_with": made, "step": step, "seconds": seconds}
         buffer.write(json.dumps(header).encode() + b"\n")
         torch.save(snapshot, buffer)
@@ -146,7 +152,7 @@ def interval() -> float:
 
 
 def made_with(device: torch.device, precision: str) -> dict[str, Any]:
-    """All that the last bit of a result depends on, the runs aside: code, versions, device, precision, threads."""
+    """All that the last bit of a result depends on, the runs and what makes their steps aside: code, versions, device, ..."""
     return {
         "version": __version__,
         "code": _code(),

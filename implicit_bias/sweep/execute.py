@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
+from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
 from implicit_bias.errors import NotSeparable
 from implicit_bias.models import MODELS
-from implicit_bias.records import ReferenceCache, note, write_run
+from implicit_bias.records import ReferenceCache, note, warn, write_run
 from implicit_bias.stopping import after_steps
 from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
 from implicit_bias.sweep.faults import io_failure, isolated
@@ -106,10 +107,11 @@ def _compute(
     started = time.perf_counter()
     config = cells[0].config
     checkpoint = Checkpoint(config["results_dir"], [c.directory.name for c in cells], device_of(config), config["precision"])
-    problem = build_problem(cells, references)
+    description = described(config, len(cells))
+    problem = replace(build_problem(cells, references), tell=lambda line: warn(f"{description}: {line}"))
     try:
         with _threads(_elements(problem)):
-            trajectory = _simulated(problem, checkpoint, described(config, len(cells)), progress, done, total)
+            trajectory = _simulated(problem, checkpoint, description, progress, done, total)
     except Diverged as error:
         checkpoint.remove()
         lost = {run: Outcome(cells[run].config, None, "failed", str(error), "internal") for run in error.runs}
@@ -130,7 +132,7 @@ def _compute(
 def _simulated(
     problem: Problem, checkpoint: Checkpoint, description: str, progress: Progress, done: int, total: int
 ) -> Trajectory:
-    saved = checkpoint.read()
+    saved = checkpoint.read(partial(stepping_of, problem))
     if saved is not None:
         note(f"{description}: going on from step {saved.step}")
     return simulate(

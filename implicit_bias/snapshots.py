@@ -1,0 +1,46 @@
+"""Tensors of a batch, chosen between run by run, and in the plain containers that a snapshot is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from implicit_bias.models import Parameters
+from implicit_bias.scaled import Scaled
+
+
+def chosen(kept: Tensor, new: Parameters, old: Parameters) -> Parameters:
+    return {name: torch.where(kept[:, None, None], block, old[name]) for name, block in new.items()}
+
+
+def chosen_scaled(kept: Tensor, new: Mapping[str, Scaled], old: Mapping[str, Scaled]) -> dict[str, Scaled]:
+    choice = kept[:, None, None]
+    return {
+        name: Scaled(
+            torch.where(choice, block.mantissa, old[name].mantissa), torch.where(choice, block.log_scale, old[name].log_scale)
+        )
+        for name, block in new.items()
+    }
+
+
+def taken_apart(blocks: Mapping[str, Scaled]) -> dict[str, list[Tensor]]:
+    return {name: [block.mantissa, block.log_scale] for name, block in blocks.items()}
+
+
+def put_together(blocks: Mapping[str, Sequence[Tensor]]) -> dict[str, Scaled]:
+    return {name: Scaled(*parts) for name, parts in blocks.items()}
+
+
+def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def unstacked(columns: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def arrays(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
+    return {key: column.cpu().numpy() for key, column in stacked(rows).items()}
