@@ -5,11 +5,11 @@ are zero hide much of what an optimizer does. A step agrees where parameters, bu
 gradient differ by no more than 1e-11 of the step's length, or of the largest entry of a buffer's row.
 
 Some steps no double knows as well as that: a singular value or a sum that nearly vanishes, two entries of nearly one size. How
-well a step is known is measured on the plain stepper itself, and only where the two differ: the parameters are moved by 1e-13 of
-what changes gaps by one, and of their own size (some hundred round-off units), to both sides; and for steps that decompose
-matrices, which is stable in norm only, gradient and buffers by 1e-13 of their largest entry. A run's step may differ by ten times
-as much as this moves it. So the measure is that of the problem, not of a method; and where it is small, as on nearly all data, a
-wrong step is seen.
+well a step is known is measured on the plain stepper itself, and only where the two differ: to both sides, the parameters are
+moved by 1e-13 of what changes gaps by one and of their own size, and the gradient by 1e-13 of the largest entry of every row
+(some hundred round-off units; for steps that decompose matrices, which is stable in norm only, gradient and buffers by as much of
+their largest entry). A run's step may differ by ten times as much as this moves it. So the measure is that of the problem, not of
+a method; and where it is small, as on nearly all data, a wrong step is seen.
 """
 
 from __future__ import annotations
@@ -135,38 +135,43 @@ def _largest(blocks: Mapping[str, Tensor]) -> Tensor:
 def _uncertainty(plain: OneStep, objective: Objective, here: Reached, there: Reached, t: int, decomposes: bool) -> Tensor:
     """How far changes of the order of round-off move the plain step, (2, R) as :func:`_apart`."""
     generator = torch.Generator().manual_seed(0)
+    gradient = here.gradient or objective.gradient(here.parameters)
     found = []
     for _ in range(DIRECTIONS):
         direction = _direction(objective, here, generator)
+        noise = {name: _noise(block.mantissa, generator) for name, block in gradient.blocks.items()}
         for side in (-1, 1):
             moved = {name: block + side * direction[name] for name, block in here.parameters.items()}
             began = Reached(moved, here.buffers)
             found.append(_apart(plain(began, t), there, began, here))
-        if decomposes:
-            # The buffers themselves were changed, by more than they are: how far they are then apart says nothing.
-            in_parameters, _ = _apart(plain(_in_norm(objective, here, generator), t), there, here, here)
-            found.append(torch.stack([in_parameters, torch.zeros_like(in_parameters)]))
+            blocks = {name: _nudged(block, side * noise[name], decomposes) for name, block in gradient.blocks.items()}
+            buffers = here.buffers
+            if decomposes:
+                buffers = {key: {n: _nudged(b, side * noise[n], True) for n, b in of.items()} for key, of in buffers.items()}
+            in_parameters, in_buffers = _apart(
+                plain(Reached(here.parameters, buffers, replace(gradient, blocks=blocks)), t), there, here, here
+            )
+            # Buffers that were changed themselves are apart by that much, which says nothing.
+            found.append(torch.stack([in_parameters, torch.zeros_like(in_buffers) if decomposes else in_buffers]))
     return torch.stack(found).amax(dim=0)
 
 
-def _in_norm(objective: Objective, here: Reached, generator: torch.Generator) -> Reached:
-    """The same point with gradient and buffers changed by NUDGE eps of the largest entry of each."""
+def _nudged(block: Scaled, noise: Tensor, whole: bool) -> Scaled:
+    """A tensor changed by NUDGE eps of its largest entry, or of the largest of every row."""
+    row = block.log_abs().amax(dim=-1, keepdim=True)
+    top = block.top() if whole else torch.where(torch.isfinite(row), row, torch.zeros_like(row))
+    counts = torch.isfinite(row) if not whole else torch.isfinite(row).any(dim=-2, keepdim=True)
+    return Scaled(block.relative_to(top) + NUDGE * torch.finfo(noise.dtype).eps * noise * counts, top)
 
-    def changed(block: Scaled) -> Scaled:
-        top = block.top()
-        noise = torch.randn(block.mantissa.shape, generator=generator, dtype=torch.float64).to(block.mantissa)
-        return Scaled(block.relative_to(top) + NUDGE * torch.finfo(noise.dtype).eps * noise, top)
 
-    gradient = here.gradient or objective.gradient(here.parameters)
-    blocks = {name: changed(block) for name, block in gradient.blocks.items()}
-    buffers = {key: {name: changed(block) for name, block in of.items()} for key, of in here.buffers.items()}
-    return Reached(here.parameters, buffers, replace(gradient, blocks=blocks))
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
 
 def _direction(objective: Objective, here: Reached, generator: torch.Generator) -> Parameters:
     """A change of the parameters that changes gaps by NUDGE eps, and by as much of the scores' own size."""
     like = next(iter(here.parameters.values()))
-    noise = {n: torch.randn(b.shape, generator=generator, dtype=torch.float64).to(b) for n, b in here.parameters.items()}
+    noise = {name: _noise(block, generator) for name, block in here.parameters.items()}
     changed = objective.push(here.parameters, noise).abs().amax(dim=(-2, -1))[:, None, None]
     unit = 1 / torch.where(changed > 0, changed, torch.ones_like(changed))
     size = NUDGE * torch.finfo(like.dtype).eps

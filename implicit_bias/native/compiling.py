@@ -1,5 +1,8 @@
 """C sources of this package as shared libraries, compiled for this processor when first asked for and kept.
 
+``$IMPLICIT_BIAS_MARCH`` names another instruction set than this processor's own, as gcc's -march does (x86-64-v2, say), so that
+rounding can be compared; it is the user's word that the processor has it.
+
 They are kept in ``$XDG_CACHE_HOME/implicit_bias`` (``~/.cache/implicit_bias``), by a digest of the source, the compiler and the
 processor, and carry a digest of their own content: one that is damaged, or was made elsewhere, is never loaded.
 """
@@ -22,6 +25,7 @@ COMPILERS = ("cc", "gcc", "clang")
 # No -ffast-math: infinities mean something. The second line is for compilers that do not know the first's processor option.
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared")
 PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
+VARIABLE = "IMPLICIT_BIAS_MARCH"
 COMPILE_SECONDS = 120
 
 
@@ -33,7 +37,7 @@ def library(source: Path, symbols: tuple[str, ...] = ()) -> ctypes.CDLL | None:
             version = subprocess.run([command, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
         except (OSError, subprocess.SubprocessError):
             continue
-        key = _digest(source.read_bytes(), repr(FLAGS).encode(), version, _processor())
+        key = _digest(source.read_bytes(), repr((FLAGS, processor_flags())).encode(), version, _processor())
         for folder in _folders():
             loaded = _kept(source, folder, key, symbols) or _made(command, source, folder, key, symbols)
             if loaded is not None:
@@ -45,6 +49,12 @@ def compilers() -> list[str]:
     """The C compilers there are: $CC, cc, gcc, clang."""
     named = [*filter(None, [os.environ.get("CC")]), *COMPILERS]
     return [found for found in map(shutil.which, named) if found]
+
+
+def processor_flags() -> tuple[tuple[str, ...], ...]:
+    """The compiler's options for the processor, in the order in which they are tried."""
+    named = os.environ.get(VARIABLE)
+    return ((f"-march={named}",),) if named else PROCESSOR_FLAGS
 
 
 def _kept(source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
@@ -92,7 +102,7 @@ _HOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when the proces
 
 def _compile(command: str, source: Path, folder: Path, key: str) -> Path | None:
     """Compile into a temporary name, then rename: processes that do so at once each leave a whole file."""
-    for processor in PROCESSOR_FLAGS:
+    for processor in processor_flags():
         number, name = tempfile.mkstemp(suffix=".tmp", dir=folder)
         os.close(number)
         made = Path(name)
