@@ -16,6 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from implicit_bias.configuration import compose
+from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
@@ -26,6 +28,7 @@ from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import SCHEDULES
+from implicit_bias.sweep.plan import Cell, batches
 
 needs_compiler = pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
 
@@ -355,6 +358,17 @@ def test_a_compiler_that_fails_leaves_it_to_the_next(
 @needs_compiler
 def test_a_library_without_the_functions_is_none(fresh_library: Path) -> None:
     assert library(SOURCE, ("no_such_function",)) is None
+
+
+def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
+    """They are stepped plainly: beside them another run would get other bits than alone."""
+    dense, holed = (np.random.RandomState(seed).randn(6, 3) for seed in (0, 1))
+    holed[0, 0] = 0.0
+    cell = compose(["steps=1"], multirun=False)[0].config
+    made = [
+        Cell(i, cell, Dataset(x, np.array([0, 1] * 3), 2), tmp_path / str(i)) for i, x in enumerate([dense, holed, 2 * dense])
+    ]
+    assert [[c.index for c in batch] for batch in batches(made)] == [[0, 2], [1]]
 
 
 @needs_compiler

@@ -221,7 +221,6 @@ def hard(kind: str, k: int, d: int, n: int) -> Data:
 
 
 @needs_compiler
-@pytest.mark.numeric
 @pytest.mark.parametrize("kind", ["signs", "copies", "a line", "nearly a line", "a line to round-off", "scales", "bias", "tiny"])
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str) -> None:

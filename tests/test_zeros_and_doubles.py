@@ -21,7 +21,6 @@ from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.stepping import Compile
 
-pytestmark = pytest.mark.numeric
 WAYS: tuple[Compile, ...] = ("off", "auto")
 
 
@@ -60,6 +59,7 @@ def test_a_constant_feature_of_equal_classes_does_not_move_at_first(
         assert (w[:, 1] != 0).sum() >= k - 1  # of an odd number of classes the middle one's is zero, too
 
 
+@pytest.mark.numeric
 @needs_compiler
 @pytest.mark.parametrize("samples", [10, 100])
 def test_with_a_column_of_ones_steps_in_c_are_the_plain_ones(samples: int) -> None:
@@ -75,6 +75,7 @@ def test_with_a_column_of_ones_steps_in_c_are_the_plain_ones(samples: int) -> No
         assert torch.allclose(blocks["weight"], ours.parameters[step]["weight"], rtol=1e-11, atol=1e-13), step
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("seed", range(12))
 def test_first_signs_of_integer_data_are_those_of_exact_arithmetic(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -92,6 +93,7 @@ def test_first_signs_of_integer_data_are_those_of_exact_arithmetic(seed: int) ->
         assert torch.equal(w, -signs)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("part", "zero"), [(0.0, True), (8, True), (128, False), (1e5, False)])
 def test_an_entry_is_zero_below_the_rule_and_not_above(part: float, zero: bool) -> None:
     """Column 0 sums to ``part`` eps of the first sample, of contributions four times that."""
@@ -158,6 +160,7 @@ def test_no_exponent_of_a_norm_passes_through_single_precision(name: str) -> Non
     alone_and_beside(base, swept, covered=False)
 
 
+@pytest.mark.numeric
 @needs_compiler
 @pytest.mark.parametrize("eps", [1e-50, 1e-300, 0.3, 1e-3])
 def test_adams_eps_is_a_double_alone_too(eps: float) -> None:
