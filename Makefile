@@ -11,7 +11,7 @@ ARGS ?=
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report smoke bench test lint typecheck format clean
+.PHONY: help setup figures report smoke bench test numeric lint typecheck format clean
 
 help:  ## this list
 	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=fan_fig1,rates] [ARGS=...]'
@@ -40,6 +40,9 @@ bench: $(READY)  ## speed beside the usual and the tight loop
 
 test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has, one and two threads
+	$(BIN)/python scripts/numeric_tests.py $(ARGS)
 
 lint: typecheck  ## style, formatting and types
 	$(BIN)/ruff check

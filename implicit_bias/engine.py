@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -24,11 +24,17 @@ from implicit_bias.margins import Certificate, Optimum, accuracy, accuracy_and_m
 from implicit_bias.models import Data, Gradient, Model, Objective, Parameters
 from implicit_bias.native import LinearSteps, linear_steps
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
+from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.reference import improve_weights
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import LyuLi, Schedule
-from implicit_bias.stepping import Compile, step_of
+from implicit_bias.snapshots import arrays, chosen, chosen_scaled, put_together, stacked, taken_apart, unstacked
+from implicit_bias.stepping import Advance, Compile, Compiled, Stepping, Tell, plain_step, silent, step_of, updates
+from implicit_bias.trajectory import Diverged, Trajectory
+from implicit_bias.verification import CHECKED_RUNS, CHECKED_STEPS, Reached, at_runs, disagreement
+
+__all__ = ["Diverged", "Keep", "Problem", "Snapshot", "Trajectory", "Watch", "simulate", "stepping_of"]
 
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
@@ -40,6 +46,8 @@ Snapshot = dict[str, Any]
 Keep = Callable[[int, Callable[[], Snapshot]], None]
 # The part of the certificate's iterations that norms with a strictly convex ball need.
 SMOOTH_SHARE = 5
+# Beside the terms of its sum, an entry of a certificate may be off by what gradients take for exactly zero, in units of eps.
+ZEROED = 32
 # Runs whose certificates are tightened at once: the arrays of more leave the cache.
 TIGHTENED_TOGETHER = 16
 # Later iterates that a checkpoint is compared with: the first recorded after this many times its steps.
@@ -69,6 +77,8 @@ class Problem:
         compile: Whether to make compiled steps: off; auto, in C where :mod:`implicit_bias.native` covers them and they are small
             enough to gain, else by torch.compile where the run is long enough to repay it; on, wherever that is possible.
             Without a compiler the steps are plain.
+        tell: Told in a line why fast steps are not taken where they should be: they are not the plain ones (the first few are
+            made both ways, see :mod:`implicit_bias.verification`), or cannot be compiled.
     """
 
     model: Model
@@ -90,50 +100,22 @@ class Problem:
     levels: float = 0
     stop_log_loss: float = -math.inf
     compile: Compile = "auto"
+    tell: Tell = silent
 
-
-@dataclass
-class Trajectory:
-    """What was recorded. Arrays are indexed (record, run).
-
-    Attributes:
-        steps: The step of each record.
-        recorded: Whether the record is one of the run's, (record, run): at a loss level of another run it is not, nor after the
-            run has stopped.
-        common: lr, log_loss, accuracy; with a test set test_accuracy; for networks later_cosine, with the first iterate that was
-            recorded at ten times the step or later.
-        by_norm: For each norm label, the columns of :func:`implicit_bias.margins.measure`; for networks also soft_margin.
-        parameters: Step to parameters, for the records that were kept.
-        stepping: What made the steps: ``c``, or ``torch`` (plain, or compiled by it); the two agree to round-off.
-    """
-
-    own: str
-    stepping: Literal["c", "torch"] = "torch"
-    steps: list[int] = field(default_factory=list)
-    recorded: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
-    common: dict[str, np.ndarray] = field(default_factory=dict)
-    by_norm: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    parameters: dict[int, Parameters] = field(default_factory=dict)
-    interrupted: BaseException | None = None
-    untightened: str | None = None
-
-
-class Diverged(ArithmeticError):
-    """Some runs of a batch have parameters that are no longer finite numbers.
-
-    Attributes:
-        runs: Their places in the batch.
-        step: The recorded step at which it was noticed.
-    """
-
-    def __init__(self, runs: Sequence[int], step: int) -> None:
-        super().__init__(f"diverged by step {step}: the parameters are no longer finite numbers; choose a smaller schedule.lr")
-        self.runs = list(runs)
-        self.step = step
+    def at(self, runs: Tensor) -> Problem:
+        """The same steps of these runs alone, without what is measured."""
+        count = len(next(iter(self.initial.values())))
+        given = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "data": self.data}
+        parts: dict[str, Any] = {key: at_runs(instance, runs, count) for key, instance in given.items()}
+        initial, frozen = ({name: block[runs] for name, block in blocks.items()} for blocks in (self.initial, self.frozen))
+        return replace(self, **parts, initial=initial, frozen=frozen, measured={}, optima={}, test=None)
 
 
 def simulate(
-    problem: Problem, watch: Watch | None = None, keep: Keep | None = None, resume: Snapshot | None = None
+    problem: Problem,
+    watch: Watch | None = None,
+    keep: Keep | None = None,
+    resume: Snapshot | None = None,
 ) -> Trajectory:
     """Run every run of the batch and record it.
 
@@ -152,6 +134,12 @@ def simulate(
     """
     with torch.no_grad():
         return _Simulation(problem).run(watch, keep, resume)
+
+
+def stepping_of(problem: Problem) -> Stepping:
+    """What will make the steps of a batch, if they prove to be the plain ones."""
+    with torch.no_grad():
+        return _Simulation(problem).stepping
 
 
 class _Simulation:
@@ -183,26 +171,38 @@ class _Simulation:
         self.kkt = KktRatios(self.objective, problem.model.degree(), problem.kkt_products) if measures_kkt else None
         self.agenda = Agenda(problem.steps, problem.points, problem.levels, problem.stop_log_loss, runs)
         self.native = self._native_steps(runs)
+        self.advance = self._plain_step()
         if self.native is None:
-            self.advance = step_of(problem.optimizer, self.geometry, self.objective, problem.compile, problem.steps)
+            self.advance = step_of(problem.optimizer, self.geometry, self.objective, problem.compile, problem.steps, problem.tell)
         self.log_factor = self.used_factor = problem.data.x.new_zeros(runs)
         self.past: dict[int, Parameters] = {}
         self.later: dict[int, Tensor] = {}
         self.rows: list[dict[str, Tensor]] = []
         self.recorded: list[np.ndarray] = []
         self.norm_rows: dict[str, list[dict[str, Tensor]]] = {label: [] for label in self.measured}
-        self.trajectory = Trajectory(own=self.geometry.label, stepping="torch" if self.native is None else "c")
+        self.trajectory = Trajectory(own=self.geometry.label)
+
+    @property
+    def stepping(self) -> Stepping:
+        """What makes the steps."""
+        if self.native is not None:
+            return "c"
+        return self.advance.stepping if isinstance(self.advance, Compiled) else "torch"
 
     def _rounding(self) -> dict[str, Tensor]:
         """Under each norm N_* of the largest pair times the terms of the sum over pairs, (R,) or (1,)."""
         data = self.problem.data if self.precise is None else self.precise.data
-        terms = data.x.shape[1] + data.num_classes + 2
+        terms = data.x.shape[1] + data.num_classes + ZEROED
         return {label: terms * self.problem.model.unit_step(data, norm) for label, norm in self.problem.measured.items()}
 
     def run(self, watch: Watch | None, keep: Keep | None = None, resume: Snapshot | None = None) -> Trajectory:
         """All steps, or those after the snapshot. Raises Diverged."""
         try:
-            return self._run(watch, keep, resume) if self.native is None else self._run_natively(self.native, watch, keep, resume)
+            state, gradient = self._begun() if resume is None else self._restore(resume)
+            self._verify(state, 0 if resume is None else resume["step"])
+            if self.native is None:
+                return self._run(state, gradient, watch, keep, resume)
+            return self._run_natively(self.native, state, watch, keep, resume)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             # A decomposition met numbers that are not finite between two records.
             self._check_finite(self.problem.steps)
@@ -216,13 +216,51 @@ class _Simulation:
         if bool(bad.any()):
             raise Diverged(bad.nonzero().flatten().tolist(), t)
 
-    def _run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
+    def _begun(self) -> tuple[State, Gradient]:
+        """The optimizer's state and the gradient at the initial point."""
+        gradient = self.objective.gradient(self.parameters)
+        return self.problem.optimizer.init(gradient.blocks), gradient
+
+    def _verify(self, state: State, t: int) -> None:
+        """Take plain steps, and say so, where the fast ones do not make the same from here: the first few are made both ways."""
+        count = min(CHECKED_STEPS, self.problem.steps - t)
+        if self.stepping == "torch" or count <= 0:
+            return
+        try:
+            part, start = self._checked(state)
+            differ = part._disagreement(start, t, count)
+        except (ArithmeticError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            return  # numbers that are not finite: the run itself will meet them
+        if differ is not None:
+            self.problem.tell(f"steps by {self.stepping} are not the plain ones ({differ}); plain steps are taken")
+            self.native, self.advance = None, self._plain_step()
+
+    def _checked(self, state: State) -> tuple[_Simulation, Reached]:
+        """What the check is made on, and where it begins: the batch, as it is; of a large one in C, some of its runs."""
+        runs = len(self.log_factor)
+        some, part = torch.arange(runs), self
+        if self.native is not None and runs > CHECKED_RUNS:
+            some = torch.linspace(0, runs - 1, CHECKED_RUNS).long()
+            part = _Simulation(self.problem.at(some))
+            part.log_factor = self.log_factor[some]
+        start = Reached(
+            {name: block[some] for name, block in self.parameters.items()},
+            {key: {n: Scaled(b.mantissa[some], b.log_scale[some]) for n, b in blocks.items()} for key, blocks in state.items()},
+        )
+        return part, start
+
+    def _disagreement(self, start: Reached, t: int, count: int) -> str | None:
+        plain = updates(self._plain_step(), self.objective, self._log_size)
+        fast = updates(self.advance, self.objective, self._log_size) if self.native is None else self.native.update
+        return disagreement(fast, plain, self.objective, start, t, count, not isinstance(self.geometry, WholeVector))
+
+    def _plain_step(self) -> Advance:
+        return plain_step(self.problem.optimizer, self.geometry, self.objective)
+
+    def _run(
+        self, state: State, gradient: Gradient, watch: Watch | None, keep: Keep | None, resume: Snapshot | None
+    ) -> Trajectory:
         problem, agenda = self.problem, self.agenda
-        if resume is None:
-            gradient = self.objective.gradient(self.parameters)
-            state = problem.optimizer.init(gradient.blocks)
-        else:
-            state, gradient = self._restore(resume)
         due = time.monotonic()
         for t in range(0 if resume is None else resume["step"] + 1, problem.steps + 1):
             if t:
@@ -249,17 +287,17 @@ class _Simulation:
         always = problem.compile == "on"
         return linear_steps(problem.optimizer, self.geometry, self.objective, problem.schedule, runs, any_size=always)
 
-    def _run_natively(self, native: LinearSteps, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
+    def _run_natively(
+        self, native: LinearSteps, state: State, watch: Watch | None, keep: Keep | None, resume: Snapshot | None
+    ) -> Trajectory:
         """As :meth:`_run`, with the steps between two records in as few calls as their length allows."""
         (name,) = self.parameters
         records, t = sorted(self.agenda.fixed), 0
         if resume is None:
-            gradient = self.objective.gradient(self.parameters)
-            native.load(self.parameters[name], self.problem.optimizer.init(gradient.blocks), name, None)
+            native.load(self.parameters[name], state, name, None)
             self._record_natively(native, name, 0)
         else:
             t = resume["step"]
-            state, _ = self._restore(resume)
             assert self.certificate is not None
             native.load(self.parameters[name], state, name, self.certificate.average[name])
         while t < self.problem.steps:
@@ -304,11 +342,12 @@ class _Simulation:
         """All that the steps after the t-th depend on, and what was recorded so far."""
         found: Snapshot = {
             "step": t,
+            "stepping": self.stepping,
             "parameters": self.parameters,
-            "state": {buffer: _plain(blocks) for buffer, blocks in state.items()},
+            "state": {buffer: taken_apart(blocks) for buffer, blocks in state.items()},
             # A fast step may round otherwise than the objective does by itself, so the gradient is kept, not computed again.
             "gradient": {
-                "blocks": _plain(gradient.blocks),
+                "blocks": taken_apart(gradient.blocks),
                 "total": gradient.total,
                 "log_unit": gradient.log_unit,
                 "log_losses": gradient.log_losses(),
@@ -321,8 +360,8 @@ class _Simulation:
             "steps": self.trajectory.steps,
             "recorded": torch.from_numpy(np.stack(self.recorded)),
             # One tensor a column: thousands of small ones take seconds to write.
-            "rows": _stacked(self.rows),
-            "norm_rows": {label: _stacked(rows) for label, rows in self.norm_rows.items()},
+            "rows": stacked(self.rows),
+            "norm_rows": {label: stacked(rows) for label, rows in self.norm_rows.items()},
             "kept": self.trajectory.parameters,
         }
         if self.certificate is not None:
@@ -340,8 +379,8 @@ class _Simulation:
         self.past, self.later = snapshot["past"], snapshot["later"]
         self.trajectory.steps, self.trajectory.parameters = snapshot["steps"], snapshot["kept"]
         self.recorded = list(snapshot["recorded"].numpy())
-        self.rows = _unstacked(snapshot["rows"])
-        self.norm_rows = {label: _unstacked(columns) for label, columns in snapshot["norm_rows"].items()}
+        self.rows = unstacked(snapshot["rows"])
+        self.norm_rows = {label: unstacked(columns) for label, columns in snapshot["norm_rows"].items()}
         if self.certificate is not None:
             self.certificate = Certificate(**snapshot["certificate"], rounding=self._rounding())
         if self.kkt is not None:
@@ -349,13 +388,13 @@ class _Simulation:
         kept = snapshot["gradient"]
         log_losses, weights = kept["log_losses"], kept["weights"]
         gradient = Gradient(
-            _scaled(kept["blocks"]),
+            put_together(kept["blocks"]),
             kept["total"],
             kept["log_unit"],
             lambda: log_losses,
             None if weights is None else lambda: weights,
         )
-        return {buffer: _scaled(blocks) for buffer, blocks in snapshot["state"].items()}, gradient
+        return {buffer: put_together(blocks) for buffer, blocks in snapshot["state"].items()}, gradient
 
     def _collect(self, t: int, gradient: Gradient) -> None:
         """Take the gradient's weights into the averages."""
@@ -380,8 +419,8 @@ class _Simulation:
         self.log_factor = schedule.adapted(self.log_factor, kept)
         if bool(kept.all()):
             return new_state, new_gradient
-        self.parameters = _chosen(kept, self.parameters, before)
-        rolled = {key: _chosen_scaled(kept, blocks, state[key]) for key, blocks in new_state.items()}
+        self.parameters = chosen(kept, self.parameters, before)
+        rolled = {key: chosen_scaled(kept, blocks, state[key]) for key, blocks in new_state.items()}
         return rolled, self.objective.gradient(self.parameters)
 
     def _log_size(self, gradient: Gradient, t: int) -> Tensor:
@@ -396,13 +435,13 @@ class _Simulation:
         problem = self.problem
         self._check_finite(t, runs, gradient)
         objective, parameters = self.objective, self.parameters
+        measured = gradient
         if self.precise is not None:
             objective, parameters = self.precise, {name: block.double() for name, block in parameters.items()}
-            c = objective.gradient(parameters).per_weight()
-            if self.certificate is not None:
-                self.certificate.add(c)
-        else:
-            c = gradient.per_weight()
+            measured = objective.gradient(parameters)
+        c, downhill = measured.per_weight(), measured.downhill()
+        if self.precise is not None and self.certificate is not None:
+            self.certificate.add(c)
         share, q = accuracy_and_margin(objective.negative_gaps(parameters))
         lr = problem.schedule.recorded(t, q) * self.used_factor.exp() if t else torch.full_like(q, torch.nan)
         row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
@@ -416,7 +455,7 @@ class _Simulation:
         for label, norm in self.measured.items():
             upper = None if self.certificate is None else self.certificate.bound(label, norm, c, mine)
             optimum = problem.optima.get(label)
-            columns = measure(norm, problem.model.degree(), parameters, c, q, upper, optimum)
+            columns = measure(norm, problem.model.degree(), parameters, downhill, q, upper, optimum)
             if self.kkt is not None and weights is not None:
                 columns["kkt_ratio"] = self.kkt.best(label, norm, self.parameters, c, weights, q, mine)
             if not problem.model.linear:
@@ -495,48 +534,15 @@ class _Simulation:
     def _finished(self) -> Trajectory:
         self._tighten()
         self.trajectory.recorded = np.stack(self.recorded)
+        self.trajectory.stepping = self.stepping
         if not self.problem.model.linear:
             nothing = self.parameters[next(iter(self.parameters))].new_full((len(self.log_factor),), torch.nan)
             for step, row in zip(self.trajectory.steps, self.rows, strict=True):
                 row["later_cosine"] = self.later.get(step, nothing)
-        self.trajectory.common = _arrays(self.rows)
-        self.trajectory.by_norm = {label: _arrays(rows) for label, rows in self.norm_rows.items()}
+        self.trajectory.common = arrays(self.rows)
+        self.trajectory.by_norm = {label: arrays(rows) for label, rows in self.norm_rows.items()}
         return self.trajectory
 
 
 def _in_double(data: Data) -> Data:
     return Data(data.x.double(), data.y, data.num_classes)
-
-
-def _chosen(kept: Tensor, new: Parameters, old: Parameters) -> Parameters:
-    return {name: torch.where(kept[:, None, None], block, old[name]) for name, block in new.items()}
-
-
-def _chosen_scaled(kept: Tensor, new: Mapping[str, Scaled], old: Mapping[str, Scaled]) -> dict[str, Scaled]:
-    choice = kept[:, None, None]
-    return {
-        name: Scaled(
-            torch.where(choice, block.mantissa, old[name].mantissa), torch.where(choice, block.log_scale, old[name].log_scale)
-        )
-        for name, block in new.items()
-    }
-
-
-def _plain(blocks: Mapping[str, Scaled]) -> dict[str, list[Tensor]]:
-    return {name: [block.mantissa, block.log_scale] for name, block in blocks.items()}
-
-
-def _scaled(blocks: Mapping[str, Sequence[Tensor]]) -> dict[str, Scaled]:
-    return {name: Scaled(*parts) for name, parts in blocks.items()}
-
-
-def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-
-
-def _unstacked(columns: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _arrays(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
-    return {key: column.cpu().numpy() for key, column in _stacked(rows).items()}

@@ -1,8 +1,8 @@
 """One step of a batch: the update and the first part of the next gradient, plain or compiled.
 
 Compiled, everything between two matrix products is one loop over memory and one call: a single run, where most of the time goes
-into calling small operations, gains most. Compiling takes seconds, and needs a C++ compiler (on a GPU Triton); where it
-fails the plain step is taken, silently.
+into calling small operations, gains most. Compiling takes seconds, and needs a C++ compiler (on a GPU Triton). Without a
+compiler the step is plain, silently; where one fails the step is plain, and the reason is told.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from implicit_bias.models import Objective, Parameters, Quick
+from implicit_bias.models import Gradient, Objective, Parameters, Quick
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.optimizers.base import Blocks
+from implicit_bias.verification import OneStep, Reached
 
 Compile = Literal["auto", "on", "off"]
 
@@ -40,6 +41,10 @@ class Advanced(NamedTuple):
     quick: Quick | None
 
 
+#: What makes the steps: linear.c, a function compiled by torch, or torch's operations one by one.
+Stepping = Literal["c", "torch.compile", "torch"]
+#: Takes a line on what is not as it was wanted.
+Tell = Callable[[str], None]
 #: (state, gradient, parameters, t, log step size) to what comes after; the size broadcasts against (R, 1, 1).
 Advance = Callable[[State, Blocks, Parameters, int, Tensor], Advanced]
 
@@ -57,7 +62,13 @@ def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objecti
     return advance
 
 
-def step_of(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, wanted: Compile, steps: int) -> Advance:
+def silent(line: str) -> None:
+    """Tells nobody."""
+
+
+def step_of(
+    optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, wanted: Compile, steps: int, tell: Tell = silent
+) -> Advance:
     """The plain step or a compiled one: as told, and with ``auto`` where there is a compiler and ``steps`` repay it.
 
     A decomposition cuts the compiled function in pieces, mostly slower than the plain step (results/bench/bench.csv, muon):
@@ -70,15 +81,31 @@ def step_of(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective,
     device = objective.data.x.device
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         return plain
-    return _Compiled(plain, device)
+    return Compiled(plain, device, tell)
 
 
-class _Compiled:
-    """A compiled step that becomes the plain one for good when it cannot be compiled."""
+def updates(advance: Advance, objective: Objective, log_size: Callable[[Gradient, int], Tensor]) -> OneStep:
+    """The updates that ``advance`` makes, one by one, with the gradient at the end of each.
 
-    def __init__(self, plain: Advance, device: torch.device) -> None:
+    Args:
+        log_size: The log step size of the t-th update, from the gradient before it.
+    """
+
+    def update(here: Reached, t: int) -> Reached:
+        gradient = here.gradient or objective.gradient(here.parameters)
+        state, moved, quick = advance(here.buffers, gradient.blocks, here.parameters, t, log_size(gradient, t))
+        return Reached(moved, state, objective.gradient(moved) if quick is None else objective.finished(moved, quick))
+
+    return update
+
+
+class Compiled:
+    """A compiled step that becomes the plain one for good, with one line, when it cannot be compiled."""
+
+    def __init__(self, plain: Advance, device: torch.device, tell: Tell) -> None:
         self._plain = plain
         self._device = device
+        self._tell = tell
         self._begun = False
         for name in ("torch._dynamo", "torch._inductor"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -86,6 +113,11 @@ class _Compiled:
             # What was compiled for other batches would count against the compiler's limit of versions.
             torch.compiler.reset()
             self._step: Any = torch.compile(plain, dynamic=False)
+
+    @property
+    def stepping(self) -> Stepping:
+        """What makes the steps now."""
+        return "torch" if self._step is None else "torch.compile"
 
     def __call__(self, state: State, gradient: Blocks, parameters: Parameters, t: int, log_size: Tensor) -> Advanced:
         if self._step is not None:
@@ -95,8 +127,9 @@ class _Compiled:
                 return self._quietly(state, gradient, parameters, now, log_size)
             except (ArithmeticError, KeyboardInterrupt, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
                 raise
-            except Exception:
+            except Exception as error:
                 self._step = None
+                self._tell(f"the step cannot be compiled ({_in_a_line(error)}); plain steps are taken")
         return self._plain(state, gradient, parameters, t, log_size)
 
     def _quietly(self, *arguments: Any) -> Advanced:
@@ -107,6 +140,12 @@ class _Compiled:
             done = self._step(*arguments)
         self._begun = True
         return done
+
+
+def _in_a_line(error: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
+    said = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 @contextmanager

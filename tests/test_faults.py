@@ -27,6 +27,7 @@ from implicit_bias import records
 from implicit_bias.configuration import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
+from implicit_bias.native.compiling import compilers
 from implicit_bias.run import main
 from implicit_bias.sweep import Outcome, checkpoints, execute, fitting, memory
 from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint, interrupted
@@ -257,6 +258,20 @@ def test_a_checkpoint_made_elsewhere_is_one_warning_and_removed(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"of another {part}" in error
+    assert checkpoint_files(tmp_path) == []
+
+
+@pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
+def test_a_checkpoint_of_other_steps_is_one_warning_and_removed(
+    tmp_path: Path, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made by plain steps; steps in C round otherwise."""
+    stopped(tmp_path, "steps=60")
+    (outcome,) = compute(tmp_path, "steps=60", "compile=auto")
+    assert provenance(outcome)["stepping"] == "c"
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "of another stepping (torch, here c)" in error
     assert checkpoint_files(tmp_path) == []
 
 

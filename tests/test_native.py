@@ -17,6 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from implicit_bias.configuration import compose
+from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
@@ -27,6 +29,7 @@ from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import SCHEDULES
+from implicit_bias.sweep.plan import Cell, batches
 
 needs_compiler = pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
 
@@ -111,26 +114,53 @@ def assert_each_step_near(given: Problem) -> None:
 
 
 @needs_compiler
+@pytest.mark.numeric
 @pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
     assert_each_step_near(problem(rule, gaussian(5, 12, 23), 30, loss=loss))
 
 
+COLUMNS = ("margin", "upper_bound", "alignment", "param_norm")
+
+
+def apart(a: Trajectory, b: Trajectory) -> np.ndarray:
+    """The largest relative difference of each run's columns, beyond 1e-12."""
+    pairs = [(columns[key], b.by_norm[label][key]) for label, columns in a.by_norm.items() for key in COLUMNS]
+    return np.max([(np.abs(x - y) - 1e-12).clip(0) / np.abs(y) for x, y in pairs], axis=(0, 1))
+
+
+def amplified(given: Problem, plain: Trajectory) -> np.ndarray:
+    """What a change of W0 by 1e-16 becomes in the columns of each run."""
+    found = []
+    for seed in range(4):
+        noise = torch.randn(given.initial["weight"].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        moved = {"weight": given.initial["weight"] + 1e-16 * noise}
+        found.append(apart(simulate(replace(given, initial=moved, compile="off")), plain))
+    return np.max(found, axis=0)
+
+
 @needs_compiler
+@pytest.mark.numeric
 @pytest.mark.parametrize("optimizer", WHOLE_RUNS)
 def test_whole_runs_agree(optimizer: str) -> None:
-    """To 1e-9 over 300 steps; Adam and Muon, which amplify round-off, over 100. Certificates too."""
+    """To 1e-9 over 300 steps; Adam and Muon, which amplify round-off, over 100. Certificates too.
+
+    A run that is shown to amplify round-off (a singular value of its gradient all but vanishes) is another on every processor: it
+    agrees to some times what a change of W0 by 1e-16 makes of it. At most one in six may be such a run.
+    """
     steps = 100 if optimizer in ("adam", "muon") else 300
     given = problem(optimizer, gaussian(5, 12, 23), steps)
     given = replace(given, optimizer=OPTIMIZERS.get(optimizer)())
     plain, ours = (simulate(replace(given, compile=wanted)) for wanted in ("off", "auto"))
-    for label, columns in plain.by_norm.items():
-        for key in ("margin", "upper_bound", "alignment", "param_norm"):
-            np.testing.assert_allclose(ours.by_norm[label][key], columns[key], rtol=1e-9, atol=1e-12, err_msg=f"{label} {key}")
+    known = amplified(given, plain)
+    assert ours.stepping == "c"
+    assert (known < 1e-10).sum() >= RUNS - 1
+    assert (apart(ours, plain) <= np.where(known < 1e-10, 1e-9, 30 * known)).all()
 
 
 @needs_compiler
+@pytest.mark.numeric
 @pytest.mark.parametrize(("k", "d"), [(2, 1), (2, 7), (9, 3), (6, 5), (12, 2)])
 @pytest.mark.parametrize("rule", ["signum", "nmgd", "muon", "adam", "nucgd", "muon_ns", "row, momentum"])
 def test_any_shape_is_covered(rule: str, k: int, d: int) -> None:
@@ -174,6 +204,7 @@ def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:
 
 
 @needs_compiler
+@pytest.mark.numeric
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("rule", ["signgd", "muon", "adam, eps"])
 def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool) -> None:
@@ -201,6 +232,7 @@ def threads() -> Iterator[None]:
 
 
 @needs_compiler
+@pytest.mark.numeric
 @pytest.mark.parametrize("rule", ["signum", "muon", "adam"])
 def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     given = problem(rule, gaussian(4, 6, 10, runs=RUNS), 150)
@@ -417,6 +449,17 @@ def test_a_compiler_that_fails_leaves_it_to_the_next(
 @needs_compiler
 def test_a_library_without_the_functions_is_none(fresh_library: Path) -> None:
     assert library(SOURCE, ("no_such_function",)) is None
+
+
+def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
+    """They are stepped plainly: beside them another run would get other bits than alone."""
+    dense, holed = (np.random.RandomState(seed).randn(6, 3) for seed in (0, 1))
+    holed[0, 0] = 0.0
+    cell = compose(["steps=1"], multirun=False)[0].config
+    made = [
+        Cell(i, cell, Dataset(x, np.array([0, 1] * 3), 2), tmp_path / str(i)) for i, x in enumerate([dense, holed, 2 * dense])
+    ]
+    assert [[c.index for c in batch] for batch in batches(made)] == [[0, 2], [1]]
 
 
 @needs_compiler

@@ -23,6 +23,9 @@ MODELS = Registry("implicit_bias.models", "model")
 
 Parameters = dict[str, Tensor]
 
+# Entries this far below the largest number still have all their digits when the largest entry of a tensor is of this size.
+LOSES_DIGITS = {torch.float64: 1e-200, torch.float32: 1e-20}
+
 
 @dataclass(frozen=True)
 class Data:
@@ -77,17 +80,31 @@ class Gradient:
         unit = self.log_weight[:, None, None]
         return {name: -block.relative_to(unit) for name, block in self.blocks.items()}
 
+    def downhill(self) -> Parameters:
+        """-grad L as plain tensors, in a unit of each run's own: sum w, as in :meth:`per_weight`, or where grad L is so small
+        beside it that digits would be lost, the largest scale of the gradient itself."""
+        c = self.per_weight()
+        largest = torch.stack([block.abs().amax(dim=(-2, -1)) for block in c.values()]).amax(dim=0)
+        small = (largest < LOSES_DIGITS[largest.dtype])[:, None, None]
+        if not bool(small.any()):
+            return c
+        scales = torch.stack([block.log_scale.amax(dim=(-2, -1), keepdim=True) for block in self.blocks.values()]).amax(dim=0)
+        unit = torch.where(torch.isfinite(scales), scales, torch.zeros_like(scales))
+        return {name: torch.where(small, -block.relative_to(unit), c[name]) for name, block in self.blocks.items()}
+
 
 class Quick(NamedTuple):
     """A gradient that is exact as long as no part of it is too small: tensors alone, so that a compiler can make it.
 
     Attributes:
         blocks, terms: As in :class:`Gradient`, and what the rest of that is made from.
-        exact: Whether the gradient may be used, a truth value without dimension.
+        coefficients: The weights of the samples in every row of the gradient, (R, k, n), in units of the blocks' scale.
+        exact: Whether the gradient may be used as it is, a truth value without dimension.
     """
 
     blocks: dict[str, Scaled]
     terms: LossTerms
+    coefficients: Tensor
     exact: Tensor
 
 

@@ -1,4 +1,10 @@
-"""The linear multiclass model f(x; W) = W x, with closed-form gradients."""
+"""The linear multiclass model f(x; W) = W x, with closed-form gradients.
+
+Entry (c, j) of a gradient is a sum over the samples, sum_i P_ic x_ij. Where it is no larger than 8 eps (:data:`CANCELLED`) times
+sum_i |P_ic x_ij|, it is exactly zero: that is all that double precision knows of it, and a sign, or a power of its size, would
+otherwise be made of rounding errors. (A constant feature has such entries at W = 0 where the classes are of one size.) Momentum
+and second moments that only such entries have fed are zero with them.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +28,13 @@ WEIGHT = "weight"
 # floor is exact.
 SMALLEST_ROW = {torch.float64: 1e-200, torch.float32: 1e-25}
 UNDERFLOW = {torch.float64: 1e-240, torch.float32: 1e-30}
+# An entry of a gradient below so many eps of the sum of its contributions' absolute values is zero: the rounding of each
+# contribution and of their sum, taken in pairs.
+CANCELLED = 8
+# Entries of the data below this part of the largest are treated like zeros: their products may be lost beside the floor.
+SMALLEST_ENTRY = {torch.float64: 1e-40, torch.float32: 1e-20}
+# Numbers in an array of contributions that are summed anew at a time.
+CHUNK = 2**22
 
 
 @MODELS.register
@@ -68,6 +81,15 @@ def zero_sum_basis(k: int) -> Tensor:
     return (rows / (index * (index + 1)).sqrt()[:, None]).mT.contiguous()
 
 
+def is_uneven(x: Tensor) -> Tensor:
+    """Which data sets, of (R, n, d), have entries that are zero or next to nothing beside the largest: shape (R,).
+
+    Their gradients have one scale an entry (:meth:`LinearObjective.gradient`), and no steps in C.
+    """
+    size = x.abs().flatten(start_dim=1)
+    return size.amin(dim=1) < SMALLEST_ENTRY[x.dtype] * size.amax(dim=1)
+
+
 class LinearObjective(Objective):
     """Gaps and gradients of W x for a batch of runs, layout (runs, classes, samples)."""
 
@@ -80,15 +102,21 @@ class LinearObjective(Objective):
         self.at_label = data.y.flatten()
         self.floor = FLOOR[data.x.dtype]
         self.underflow = UNDERFLOW[data.x.dtype]
-        self.smallest_row = SMALLEST_ROW[data.x.dtype] * float(data.x.abs().max())
+        largest = data.x.abs().amax(dim=1)
+        #: (R or 1, 1): a class row whose largest entry is below this gets a scale of its own.
+        self.smallest_row = SMALLEST_ROW[data.x.dtype] * largest.amax(dim=-1, keepdim=True)
+        eps = torch.finfo(data.x.dtype).eps
+        self.cancelled = CANCELLED * eps
+        self.unsure = (CANCELLED + data.x.shape[1]) * eps
+        #: (R or 1, 1, d): times the sum of a row's coefficients, what the entries of each column are looked at closer below.
+        self.doubtful = self.unsure * largest.unsqueeze(-2)
         self.index = data.y.unsqueeze(-2)
         self.x = data.x
         self.x_t = data.x.mT.contiguous()
         self.log_n = math.log(data.x.shape[1])
-        zero = self.x == 0
-        self.sparse = bool(zero.any())
+        self.uneven = bool(is_uneven(self.x).any())
         # Features that are zero throughout have zero gradients; the others must not lose theirs to underflow.
-        self.support = ~zero.all(dim=1, keepdim=True) if self.sparse else None
+        self.support = ~(self.x == 0).all(dim=1, keepdim=True) if self.uneven else None
 
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._negative_gaps(parameters[WEIGHT])
@@ -97,19 +125,49 @@ class LinearObjective(Objective):
         return self.finished(parameters, self.quick(parameters))
 
     def quick(self, parameters: Mapping[str, Tensor]) -> Quick:
-        """One scale a run, no further exponentials of size (k, n); not exact when some class row is too small for it."""
+        """One scale a run, no further exponentials of size (k, n); not exact when some class row is too small for it, or an entry
+        so small that it may be zero."""
         w = parameters[WEIGHT]
         terms, coefficients = self._fused_coefficients(w) if torch.compiler.is_compiling() else self._coefficients(w)
         mantissa = self._times_x(coefficients)
-        exact = ~(mantissa.abs().amax(dim=-1).amin() < self.smallest_row)
-        return Quick({WEIGHT: Scaled(mantissa, (terms.log_unit - self.log_n).unsqueeze(-1))}, terms, exact)
+        # No row's coefficients sum to more than the total, so this is the least of all bounds on an entry.
+        exact = ~(mantissa.abs() < terms.total.sum(dim=-1)[:, None, None] * self.doubtful).any()
+        return Quick({WEIGHT: Scaled(mantissa, (terms.log_unit - self.log_n).unsqueeze(-1))}, terms, coefficients, exact)
 
     def finished(self, parameters: Mapping[str, Tensor], quick: Quick) -> Gradient:
         terms, w = quick.terms, parameters[WEIGHT]
-        block = quick.blocks[WEIGHT] if bool(quick.exact) else self._deep(w, terms)
-        if self.sparse:
+        block = quick.blocks[WEIGHT] if bool(quick.exact) else self._closer(w, quick)
+        if self.uneven:
             block = self._without_underflow(block, w, terms)
         return Gradient({WEIGHT: block}, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms))
+
+    def _closer(self, w: Tensor, quick: Quick) -> Scaled:
+        """The gradient with a scale of their own for the rows of runs where one is too small, and zeros where all cancels."""
+        block, coefficients = quick.blocks[WEIGHT], quick.coefficients
+        deep = (block.mantissa.abs().amax(dim=-1) < self.smallest_row).any(dim=-1)[:, None, None]
+        if bool(deep.any()):
+            # Run by run: what a run's companions need must not show in its bits.
+            rows, of_rows = self._deep(w, quick.terms)
+            mantissa = torch.where(deep, rows.mantissa, block.mantissa)
+            block = Scaled(mantissa, torch.where(deep, rows.log_scale, block.log_scale))
+            coefficients = torch.where(deep, of_rows, coefficients)
+        return Scaled(self._with_zeros(block.mantissa, coefficients), block.log_scale)
+
+    def _with_zeros(self, mantissa: Tensor, coefficients: Tensor) -> Tensor:
+        """The sums over samples, exactly zero where no more than CANCELLED eps of the contributions' absolute values is left."""
+        sizes = coefficients.abs()
+        if not bool((mantissa.abs() < sizes.sum(dim=-1, keepdim=True) * self.doubtful).any()):
+            return mantissa
+        contributions = torch.bmm(sizes, self.x.abs().expand(sizes.shape[0], -1, -1))
+        unsure = (mantissa.abs() < self.unsure * contributions) & (mantissa != 0)
+        runs, rows, columns = unsure.nonzero(as_tuple=True)
+        cleared = mantissa.clone()
+        for part in torch.arange(len(runs), device=mantissa.device).split(max(1, CHUNK // self.x.shape[1])):
+            r, c, j = runs[part], rows[part], columns[part]
+            # Summed anew, in pairs: the product's own order of summation may be off by n eps.
+            left = (coefficients[r, c] * self.x[r % self.x.shape[0], :, j]).sum(dim=-1).abs()
+            cleared[r, c, j] = mantissa[r, c, j].masked_fill(left <= self.cancelled * contributions[r, c, j], 0.0)
+        return cleared
 
     def _coefficients(self, w: Tensor) -> tuple[LossTerms, Tensor]:
         """P_ic in units of the run's scale: gradient row c is sum_i P_ic x_i, P_ic = w_ic off the label and -sum_c w_ic at it."""
@@ -162,12 +220,12 @@ class LinearObjective(Objective):
         index = self.index.expand(z.shape[0], 1, -1)
         return z.sub_(z.gather(-2, index)).scatter_(-2, index, -math.inf)
 
-    def _deep(self, w: Tensor, terms: LossTerms) -> Scaled:
-        """One scale a class row: rows may be e^-100000 apart."""
+    def _deep(self, w: Tensor, terms: LossTerms) -> tuple[Scaled, Tensor]:
+        """One scale a class row, for rows may be e^-100000 apart; and the coefficients of the samples in units of it."""
         log_p = self._log_p(w, terms)
         row_scale = log_p.amax(dim=-1, keepdim=True)
         coefficients = (log_p - row_scale).clamp_(min=self.floor).exp_().mul_(self.sign)
-        return Scaled(self._times_x(coefficients), row_scale - self.log_n)
+        return Scaled(self._times_x(coefficients), row_scale - self.log_n), coefficients
 
     def _log_p(self, w: Tensor, terms: LossTerms) -> Tensor:
         return torch.where(self.label, self.loss.log_totals(terms).unsqueeze(-2), self.loss.log_weights(self._negative_gaps(w)))
@@ -190,7 +248,9 @@ class LinearObjective(Objective):
         signs = self.sign[data_run, rows] * x.sign()
         top = logs.amax(dim=-1, keepdim=True)
         unit = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
-        sums = (signs * (logs - unit).exp()).sum(dim=-1)
+        contributions = (logs - unit).exp()
+        sums = (signs * contributions).sum(dim=-1)
+        sums = sums.masked_fill(sums.abs() <= self.cancelled * contributions.sum(dim=-1), 0.0)
         mantissa, log_scale = per_entry.mantissa.clone(), per_entry.log_scale.clone()
         mantissa[runs, rows, columns] = sums
         log_scale[runs, rows, columns] = top.squeeze(-1) - self.log_n

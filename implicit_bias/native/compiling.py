@@ -1,5 +1,8 @@
 """C sources of this package as shared libraries, compiled for this processor when first asked for and kept.
 
+``$IMPLICIT_BIAS_MARCH`` names another instruction set than this processor's own, as gcc's -march does (x86-64-v2, say), so that
+rounding can be compared; it is the user's word that the processor has it.
+
 They are kept in ``$XDG_CACHE_HOME/implicit_bias`` (``~/.cache/implicit_bias``), by a digest of the source, the compiler and the
 processor, and carry a digest of their own content: one that is damaged, or was made elsewhere, is never loaded. All of that is
 public, so it keeps out damage and not people: what is loaded runs as this user, and is loaded only where nobody else (root aside)
@@ -28,6 +31,7 @@ COMPILERS = ("cc", "gcc", "clang")
 # No -ffast-math: infinities mean something. The second line is for compilers that do not know the first's processor option.
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared")
 PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
+VARIABLE = "IMPLICIT_BIAS_MARCH"
 COMPILE_SECONDS = 120
 
 _warn_once = cache(warn)
@@ -41,7 +45,7 @@ def library(source: Path, symbols: tuple[str, ...] = ()) -> ctypes.CDLL | None:
             version = subprocess.run([command, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
         except (OSError, subprocess.SubprocessError):
             continue
-        key = _digest(source.read_bytes(), repr(FLAGS).encode(), version, _processor())
+        key = _digest(source.read_bytes(), repr((FLAGS, processor_flags())).encode(), version, _processor())
         for folder in _folders():
             loaded = _kept(source, folder, key, symbols) or _made(command, source, folder, key, symbols)
             if loaded is not None:
@@ -53,6 +57,12 @@ def compilers() -> list[str]:
     """The C compilers there are: $CC, cc, gcc, clang."""
     named = [*filter(None, [os.environ.get("CC")]), *COMPILERS]
     return [found for found in map(shutil.which, named) if found]
+
+
+def processor_flags() -> tuple[tuple[str, ...], ...]:
+    """The compiler's options for the processor, in the order in which they are tried."""
+    named = os.environ.get(VARIABLE)
+    return ((f"-march={named}",),) if named else PROCESSOR_FLAGS
 
 
 def _kept(source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
@@ -134,7 +144,7 @@ _HOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when the proces
 
 def _compile(command: str, source: Path, folder: Path, key: str) -> Path | None:
     """Compile into a temporary name, then rename: processes that do so at once each leave a whole file."""
-    for processor in PROCESSOR_FLAGS:
+    for processor in processor_flags():
         number, name = tempfile.mkstemp(suffix=".tmp", dir=folder)
         os.close(number)
         made = Path(name)

@@ -29,6 +29,7 @@ enum { NO_MOMENTUM, AVERAGE, LOOK_AHEAD };
 #define LOWEST -708.0        /* e^x is a normal number from here to HIGHEST */
 #define HIGHEST 709.0
 #define FLOOR -600.0         /* losses.py: FLOOR */
+#define CANCELLED (8 * 0x1p-52) /* models/linear.py: CANCELLED */
 #define SMALL 0x1p-100       /* a buffer's row is scaled anew when its largest entry leaves [SMALL, LARGE] */
 #define LARGE 0x1p+100
 #define RANK_TOLERANCE 1e-12 /* norms/singular.py */
@@ -41,7 +42,9 @@ enum { NO_MOMENTUM, AVERAGE, LOOK_AHEAD };
 /* One group of LANES runs; native/linear.py has the same fields in the same order. */
 typedef struct {
     int64_t n, k, d, loss, rule, momentum, bias_correction, iterations;
-    double log_n, smallest_row;
+    double log_n;
+    const vec *smallest_row;    /* one each: a class row whose largest entry is below it gets a scale of its own */
+    const vec *doubtful;        /* (d): times the sum of a row's weights, what its entries are looked at closer below */
     const vec *x;               /* (n, d) */
     const mask *y;              /* (n): labels */
     vec *w;                     /* (k, d) */
@@ -155,7 +158,7 @@ static void weighted_sums(const Group *p, const Work *v, vec *g)
         product(p->k, p->d, i > 0, least(TILE, p->n - i), v->scores + i, p->n, p->x + i * p->d, p->d, 1, g, p->d);
 }
 
-/* Row by row, the largest |entry| of g (k, d). */
+/* The largest |entry| of row c of g (k, d). */
 static vec row_top(const Group *p, const vec *g, int64_t c)
 {
     vec top = all(0);
@@ -192,6 +195,46 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, Work *v, mas
     }
     weighted_sums(p, v, v->factor);
     for (int64_t e = 0; e < p->k * p->d; e++) v->g[e] = choose(deep, v->factor[e], v->g[e]);
+}
+
+/* Entry (c, j) of g, summed anew with the errors of all additions made up for: exactly zero where no more is left than CANCELLED of
+ * the sum of the contributions' absolute values. models/linear.py: _with_zeros. */
+static void clear_if_cancelled(const Group *p, Work *v, int64_t c, int64_t j, mask doubt)
+{
+    vec sum = all(0), error = all(0), size = all(0);
+    for (int64_t i = 0; i < p->n; i++) {
+        vec part = v->scores[c * p->n + i] * p->x[i * p->d + j], next = sum + part, added = next - sum;
+        error += (sum - (next - added)) + (part - added);
+        sum = next;
+        size += magnitude(part);
+    }
+    vec *g = v->g + c * p->d + j;
+    *g = choose(doubt & (magnitude(sum + error) <= CANCELLED * size), all(0), *g);
+}
+
+/* The same for all entries, in the lanes `where`; `scores` are the samples' weights that g is made of. */
+static void clear_cancelled(const Group *p, Work *v, mask where)
+{
+    for (int64_t c = 0; c < p->k; c++) {
+        vec *s = v->scores + c * p->n, size = all(0);
+        for (int64_t i = 0; i < p->n; i++) size += magnitude(s[i]);
+        for (int64_t j = 0; j < p->d; j++) {
+            mask doubt = where & (magnitude(v->g[c * p->d + j]) < size * p->doubtful[j]);
+            if (any(doubt)) clear_if_cancelled(p, v, c, j, doubt);
+        }
+    }
+}
+
+/* Gradients with an entry that may be zero, or a class row too small for the common scale. */
+__attribute__((noinline)) static void look_closer(const Group *p, Work *v)
+{
+    clear_cancelled(p, v, ~(mask){0});
+    vec small = all(INFINITY);
+    for (int64_t c = 0; c < p->k; c++) small = smaller(small, row_top(p, v->g, c));
+    mask deep = small < *p->smallest_row;
+    if (!any(deep)) return;
+    deep_gradient(p, v, deep);
+    clear_cancelled(p, v, deep);
 }
 
 /* n e^-unit grad L into g, with `row` and `total` = n e^-unit sum of weights. */
@@ -232,13 +275,13 @@ static void gradient(const Group *p, Work *v)
         }
     }
     weighted_sums(p, v, v->g);
-    vec small = all(INFINITY);
-    for (int64_t c = 0; c < k; c++) {
-        small = smaller(small, row_top(p, v->g, c));
-        v->row[c] = all(0);
-    }
-    mask deep = small < p->smallest_row;
-    if (any(deep)) deep_gradient(p, v, deep);
+    vec least = all(INFINITY);
+    for (int64_t e = 0; e < k * p->d; e++) least = smaller(least, magnitude(v->g[e]));
+    for (int64_t c = 0; c < k; c++) v->row[c] = all(0);
+    /* No row's weights sum to more than the total. */
+    vec doubtful = p->doubtful[0];
+    for (int64_t j = 1; j < p->d; j++) doubtful = larger(doubtful, p->doubtful[j]);
+    if (any(least < v->total * doubtful)) look_closer(p, v);
 }
 
 /* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */
@@ -361,8 +404,9 @@ static inline void rotate(vec *a, vec *b, vec c, vec s, int64_t length)
     }
 }
 
-/* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T; g is overwritten. One-sided Jacobi: rotations J make the rows of
- * J g orthogonal, J g = S V^T, to high relative accuracy whatever the condition; then U V^T = J^T V^T. (Demmel and Veselic 1992.) */
+/* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T; g is overwritten. One-sided
+ * Jacobi: rotations J make the rows of J g orthogonal, J g = S V^T, to high relative accuracy whatever the condition; then
+ * U V^T = J^T V^T. (Demmel and Veselic 1992.) */
 static void polar(vec *g, int64_t rows, int64_t columns, int top_pair_only, vec *rotation, vec *norm, vec *out)
 {
     for (int64_t a = 0; a < rows; a++)

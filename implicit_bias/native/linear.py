@@ -4,6 +4,9 @@ The steps are those of :mod:`implicit_bias.stepping` to round-off (one step to 1
 the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm
 and, in the row space, the spectral and the nuclear norm, with and without momentum, unnormalised in l2, Muon by Newton-Schulz,
 and Adam. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
+
+What is covered is a table of classes, compared by exact type: a subclass of any of them may override anything, and is left to
+plain steps.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from implicit_bias.losses import CrossEntropy, Exponential, Loss
 from implicit_bias.models import Data, Objective
-from implicit_bias.models.linear import LinearObjective
+from implicit_bias.models.linear import LinearObjective, zero_sum_basis
 from implicit_bias.native.compiling import library
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
@@ -33,17 +36,26 @@ from implicit_bias.norms.row import Row
 from implicit_bias.norms.spectral import Spectral
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT, Adam
-from implicit_bias.optimizers.descent import (
-    MOMENTUM,
-    NormalisedDescent,
-    NormalisedMomentumDescent,
-    SteepestDescent,
-    WithMomentum,
-)
+from implicit_bias.optimizers.coordinate_descent import CoordinateDescent
+from implicit_bias.optimizers.descent import MOMENTUM
+from implicit_bias.optimizers.gd import GD
 from implicit_bias.optimizers.momentum_gd import MomentumGD
+from implicit_bias.optimizers.muon import Muon
 from implicit_bias.optimizers.muon_ns import MuonNS
+from implicit_bias.optimizers.ngd import NGD
+from implicit_bias.optimizers.nmd import NMD
+from implicit_bias.optimizers.nmgd import NMGD
+from implicit_bias.optimizers.nsd import NSD
+from implicit_bias.optimizers.nucgd import NucGD
+from implicit_bias.optimizers.row_gd import RowGD
+from implicit_bias.optimizers.sd import SD
+from implicit_bias.optimizers.shampoo import Shampoo
+from implicit_bias.optimizers.signgd import SignGD
+from implicit_bias.optimizers.signum import Signum
+from implicit_bias.optimizers.spectral_gd import SpectralGD
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule
+from implicit_bias.verification import Reached
 
 SOURCE = Path(__file__).with_name("linear.c")
 SYMBOLS = ("lanes", "work_size", "advance")
@@ -57,6 +69,12 @@ LOSSES: dict[type[Loss], int] = {CrossEntropy: 0, Exponential: 1}
 SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(9)
 DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
 NO_MOMENTUM, AVERAGE, LOOK_AHEAD = range(3)
+
+# The optimizers whose rule linear.c has, by what they do with the direction of steepest descent, where that is covered.
+NORMALISED_DESCENT = frozenset({NSD, SignGD, NGD, SpectralGD, NucGD, CoordinateDescent, RowGD, Shampoo})
+WITH_MOMENTUM = frozenset({NMD, Signum, NMGD, Muon})
+UNNORMALISED = frozenset({SD, GD})
+SCHEDULES = frozenset({Power, Constant})
 
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
@@ -83,45 +101,63 @@ class Rule:
 class _Group(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("n", "k", "d", "loss", "rule", "momentum", "bias_correction", "iterations")),
-        *((name, ctypes.c_double) for name in ("log_n", "smallest_row")),
-        *((name, ctypes.c_void_p) for name in ("x", "y", "w", "m", "m_log", "r", "r_log", "certificate")),
+        ("log_n", ctypes.c_double),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("smallest_row", "doubtful", "x", "y", "w", "m", "m_log", "r", "r_log", "certificate")
+        ),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "work")),
     ]
 
 
 def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
     """The rule of an optimizer's step; None where linear.c has none."""
-    update, kind = type(optimizer).update, _kind(geometry)
-    if update is Adam.update:
-        assert isinstance(optimizer, Adam)
-        beta1, beta2 = optimizer.beta1, optimizer.beta2
-        return Rule(ADAM, AVERAGE, beta1, 1 - beta1, beta2, optimizer.eps, optimizer.bias_correction)
-    if update is MuonNS.update:
-        assert isinstance(optimizer, MuonNS)
-        kind = NEWTON_SCHULZ
-    if kind is not None and update is NormalisedDescent.update:
+    exact, kind = type(optimizer), _kind(geometry)
+    if exact is Adam:
+        return _adam(optimizer)
+    if exact is MuonNS:
+        return _with_momentum(NEWTON_SCHULZ, optimizer)
+    if kind is None:
+        return None
+    if exact in NORMALISED_DESCENT:
         return Rule(kind)
-    if kind is not None and update in (NormalisedMomentumDescent.update, MuonNS.update):
-        assert isinstance(optimizer, WithMomentum)
-        momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
-        return Rule(kind, momentum, optimizer.beta, 1 - optimizer.beta, iterations=getattr(optimizer, "ns_steps", 0))
-    if kind == NORMALISED and update is SteepestDescent.update:
+    if exact in WITH_MOMENTUM:
+        return _with_momentum(kind, optimizer)
+    if kind != NORMALISED:
+        return None
+    if exact in UNNORMALISED:
         return Rule(GRADIENT)
-    if kind == NORMALISED and update is MomentumGD.update:
-        assert isinstance(optimizer, MomentumGD)
-        gain = 1 - optimizer.beta if optimizer.ema else torch.ones_like(torch.as_tensor(optimizer.beta))
-        return Rule(GRADIENT, LOOK_AHEAD if optimizer.nesterov else AVERAGE, optimizer.beta, gain)
-    return None
+    return _heavy_ball(optimizer) if exact is MomentumGD else None
+
+
+def _adam(optimizer: Any) -> Rule:
+    beta1, beta2 = optimizer.beta1, optimizer.beta2
+    return Rule(ADAM, AVERAGE, beta1, 1 - beta1, beta2, optimizer.eps, optimizer.bias_correction)
+
+
+def _with_momentum(kind: int, optimizer: Any) -> Rule:
+    momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
+    return Rule(kind, momentum, optimizer.beta, 1 - optimizer.beta, iterations=getattr(optimizer, "ns_steps", 0))
+
+
+def _heavy_ball(optimizer: Any) -> Rule:
+    gain = 1 - optimizer.beta if optimizer.ema else 1.0
+    return Rule(GRADIENT, LOOK_AHEAD if optimizer.nesterov else AVERAGE, optimizer.beta, gain)
 
 
 def _kind(geometry: ParameterNorm) -> int | None:
-    if isinstance(geometry, WholeVector):
+    """Steepest descent in which norm: of all entries, of a matrix in the row space of gradients, or of its rows."""
+    if type(geometry) is WholeVector:
         return {Linf: SIGN, L2: NORMALISED, L1: COORDINATE}.get(type(geometry.norm))
-    if not isinstance(geometry, SingleBlock):
+    if type(geometry) is not SingleBlock:
         return None
-    if isinstance(geometry.norm, InRowSpace):
-        return {Spectral: POLAR, Nuclear: RANK_ONE}.get(type(geometry.norm.norm))
-    return ROWS if isinstance(geometry.norm, Row) else None
+    norm = geometry.norm
+    if type(norm) is not InRowSpace:
+        return ROWS if type(norm) is Row else None
+    basis = norm.basis  # linear.c has this one
+    if basis.shape[-2] != basis.shape[-1] + 1 or not torch.equal(basis, zero_sum_basis(basis.shape[-2]).to(basis)):
+        return None
+    return {Spectral: POLAR, Nuclear: RANK_ONE}.get(type(norm.norm))
 
 
 def linear_steps(
@@ -132,10 +168,10 @@ def linear_steps(
     Args:
         any_size: Also where plain steps may be as fast.
     """
-    if not isinstance(objective, LinearObjective) or objective.sparse or type(objective.loss) not in LOSSES:
+    if type(objective) is not LinearObjective or objective.uneven or type(objective.loss) not in LOSSES:
         return None
     x = objective.data.x
-    if x.device.type != "cpu" or x.dtype != torch.float64 or type(schedule) not in (Power, Constant):
+    if x.device.type != "cpu" or x.dtype != torch.float64 or type(schedule) not in SCHEDULES:
         return None
     rule = rule_of(optimizer, geometry)
     if rule is None or not (any_size or _pays(rule, objective.data)):
@@ -154,7 +190,12 @@ def _powers(schedule: Schedule) -> list[float]:
     if not isinstance(schedule, Power):
         return [0.0]
     power = AUTO_POWER_LINEAR if isinstance(schedule.power, str) else schedule.power
-    return [float(p) for p in torch.as_tensor(power, dtype=torch.float64).flatten().tolist()]
+    return _numbers(power).tolist()
+
+
+def _numbers(number: Any) -> Tensor:
+    """A hyper-parameter, one number or one a run, as a flat tensor of doubles: torch by itself makes a Python number single."""
+    return torch.as_tensor(number, dtype=torch.float64).flatten()
 
 
 def _log(number: float) -> float:
@@ -174,7 +215,7 @@ class LinearSteps:
         self._runs, self._lanes = runs, int(compiled.lanes())
         self._groups = -(-runs // self._lanes)
         self._rule = rule
-        self._lr = torch.as_tensor(schedule.lr, dtype=torch.float64).reshape(-1, 1)
+        self._lr = _numbers(schedule.lr).unsqueeze(-1)
         self._powers = _powers(schedule)
         self._n, self._k, self._d = data.x.shape[1], data.num_classes, data.x.shape[2]
         self._x, self._y = self._data(data)
@@ -185,13 +226,15 @@ class LinearSteps:
             "beta": self._per_run(rule.beta),
             "gain": self._per_run(rule.gain),
             "beta2": self._per_run(rule.beta2),
-            "log_eps": self._per_run([_log(eps) for eps in torch.as_tensor(rule.eps).flatten().tolist()]),
+            "log_eps": self._per_run([_log(eps) for eps in _numbers(rule.eps).tolist()]),
+            "smallest_row": self._per_run(objective.smallest_row),
         }
+        self._doubtful = self._in_lanes(objective.doubtful.expand(runs, -1, -1))
         self._work = [
             torch.empty(int(compiled.work_size(self._n, self._k, self._d)), dtype=torch.float64)
             for _ in range(max(1, min(torch.get_num_threads(), self._groups)))
         ]
-        self._loss, self._smallest_row = LOSSES[type(objective.loss)], objective.smallest_row
+        self._loss = LOSSES[type(objective.loss)]
         self.most_steps = self._steps_of_a_call()
 
     def load(self, weight: Tensor, state: State, name: str, average: Tensor | None) -> None:
@@ -222,6 +265,13 @@ class LinearSteps:
         with ThreadPoolExecutor(len(self._work)) as pool:
             for done in [pool.submit(work, memory) for memory in self._work]:
                 done.result()
+
+    def update(self, here: Reached, t: int) -> Reached:
+        """The t-th update alone, from any point; what was loaded is lost."""
+        ((name, weight),) = here.parameters.items()
+        self.load(weight, here.buffers, name, None)
+        self.advance(t - 1, t, [0.0])
+        return Reached({name: self.weight}, self.state(name))
 
     @property
     def weight(self) -> Tensor:
@@ -256,7 +306,7 @@ class LinearSteps:
         return _Group(
             n=self._n, k=self._k, d=self._d, loss=self._loss, rule=self._rule.kind, momentum=self._rule.momentum,
             bias_correction=self._rule.bias_correction, iterations=self._rule.iterations,
-            log_n=math.log(self._n), smallest_row=self._smallest_row,
+            log_n=math.log(self._n), doubtful=at(self._doubtful),
             certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (parts | self._numbers).items()},
         )  # fmt: skip
@@ -283,8 +333,8 @@ class LinearSteps:
         return runs.clone(memory_format=torch.contiguous_format)
 
     def _per_run(self, number: Any) -> Tensor:
-        """A hyper-parameter, a number or (R, 1, 1), as (groups, LANES)."""
-        tensor = torch.as_tensor(number, dtype=torch.float64).reshape(-1, 1, 1).expand(self._runs, 1, 1)
+        """A number, or one a run, as (groups, LANES)."""
+        tensor = _numbers(number).view(-1, 1, 1).expand(self._runs, 1, 1)
         return self._in_lanes(tensor)[:, 0, 0].contiguous()
 
     def _step_sizes(self, first: int, last: int) -> Tensor:

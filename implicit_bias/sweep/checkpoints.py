@@ -3,7 +3,7 @@
 One file a batch, ``results_dir/cache/checkpoints/<hash>.pt``: a line that names the format, the SHA-256 of all that follows, a
 line of JSON (the runs' folders in order, what it was computed with, the step, the seconds so far), and the tensors. It is
 written whole or not at all, and removed when the batch's run folders are written. Rounding depends on the code, on torch, on
-the device and on the number of threads: a checkpoint that was made with others is not used.
+the device, on the number of threads and on what makes the steps: a checkpoint that was made with others is not used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from implicit_bias import __version__
 from implicit_bias.engine import Problem, Snapshot
 from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers, warn
-from implicit_bias.snapshots import misfit
+from implicit_bias.snapshot_checks import misfit
 from implicit_bias.stopping import reason_to_stop
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.
@@ -85,11 +85,12 @@ class Checkpoint:
         digest = hashlib.sha256("\n".join(self.batch).encode()).hexdigest()[:DIGEST_DIGITS]
         return _folder(self.results_dir) / f"{digest}.pt"
 
-    def read(self, problem: Problem) -> Saved | None:
+    def read(self, problem: Problem, stepping: Callable[[], str]) -> Saved | None:
         """What was kept; None where nothing was, or nothing of use: then the file is removed, with one line on stderr.
 
         Args:
             problem: What is to be gone on with; a snapshot that cannot be one of it is of no use.
+            stepping: Says what will make the steps here; asked only where there is something to read.
         """
         try:
             content = self.path.read_bytes()
@@ -100,7 +101,7 @@ class Checkpoint:
             if unfit is None:
                 snapshot: Snapshot = torch.load(io.BytesIO(tensors), weights_only=True)
                 saved = Saved(snapshot, int(header["step"]), float(header["seconds"]))
-                unfit = misfit(problem, snapshot)
+                unfit = misfit(problem, snapshot) or _unfit(header, {"stepping": stepping()})
                 if saved.step != snapshot["step"] or not 0 <= saved.seconds < math.inf:
                     unfit = "damaged"
                 if unfit is None:
@@ -143,7 +144,7 @@ class Checkpoint:
 
     def _content(self, step: int, snapshot: Snapshot, seconds: float) -> bytes:
         buffer = io.BytesIO()
-        made = made_with(self.device, self.precision)
+        made = made_with(self.device, self.precision) | {"stepping": snapshot.get("stepping")}
         header = {"batch": list(self.batch), "made_with": made, "step": step, "seconds": seconds}
         buffer.write(json.dumps(header).encode() + b"\n")
         torch.save(snapshot, buffer)
@@ -157,7 +158,7 @@ def interval() -> float:
 
 
 def made_with(device: torch.device, precision: str) -> dict[str, Any]:
-    """All that the last bit of a result depends on, the runs aside: code, versions, device, precision, threads."""
+    """All that the last bit of a result depends on, the runs and what makes their steps aside: code, versions, device, ..."""
     return {
         "version": __version__,
         "code": _code(),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
+from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
 from implicit_bias.errors import NotSeparable
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
@@ -124,10 +125,11 @@ def _compute(
     started = time.perf_counter()
     config = cells[0].config
     checkpoint = Checkpoint(config["results_dir"], [c.directory.name for c in cells], device_of(config), config["precision"])
-    problem = build_problem(cells, references)
+    description = described(config, len(cells))
+    problem = replace(build_problem(cells, references), tell=lambda line: warn(f"{description}: {line}"))
     try:
         with _threads(_elements(problem)):
-            trajectory = _simulated(problem, checkpoint, described(config, len(cells)), progress, done, total)
+            trajectory = _simulated(problem, checkpoint, description, progress, done, total)
     except Diverged as error:
         checkpoint.remove()
         lost = {run: Outcome(cells[run].config, None, "failed", str(error), "internal") for run in error.runs}
@@ -152,7 +154,7 @@ def _compute(
 def _simulated(
     problem: Problem, checkpoint: Checkpoint, description: str, progress: Progress, done: int, total: int
 ) -> Trajectory:
-    saved = checkpoint.read(problem)
+    saved = checkpoint.read(problem, partial(stepping_of, problem))
     if saved is not None:
         note(f"{description}: going on from step {saved.step}")
     return simulate(

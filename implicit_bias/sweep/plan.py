@@ -14,6 +14,7 @@ import torch
 
 from implicit_bias.datasets import Dataset
 from implicit_bias.models import MODELS, Model
+from implicit_bias.models.linear import is_uneven
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import Registry, hyper_fields
@@ -70,7 +71,7 @@ def group_key(cell: Cell) -> str:
     test = None if cell.dataset.x_test is None else cell.dataset.x_test.shape
     shape = [*cell.dataset.x.shape, cell.dataset.num_classes, test]
     plain = {key: config[key] for key in ("steps", "stop_log10_loss", "log", "precision", "device", "reference", "loss")}
-    return json.dumps({**kept, **plain, "norm": _norm_kind(config), "shape": shape}, sort_keys=True)
+    return json.dumps({**kept, **plain, "norm": _norm_kind(config), "shape": shape, "uneven": _uneven(cell)}, sort_keys=True)
 
 
 def batches(
@@ -185,6 +186,14 @@ def _norm_kind(config: Config) -> Any:
     if norm is None or "p" not in norm:
         return norm
     return {**norm, "p": norm["p"] if norm["p"] in (1.0, math.inf) else "finite"}
+
+
+def _uneven(cell: Cell) -> bool:
+    """Whether a linear model's gradients need one scale an entry on these data: then other companions would get other bits."""
+    if not MODELS.get(cell.config["model"]["name"]).linear:
+        return False
+    x = torch.from_numpy(cell.dataset.x).to(getattr(torch, cell.config["precision"]))
+    return bool(is_uneven(x.unsqueeze(0)))
 
 
 def _without(section: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

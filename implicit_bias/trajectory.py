@@ -1,0 +1,53 @@
+"""What a batch of runs leaves: its trajectories, or which of them diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from implicit_bias.models import Parameters
+from implicit_bias.stepping import Stepping
+
+
+@dataclass
+class Trajectory:
+    """What was recorded. Arrays are indexed (record, run).
+
+    Attributes:
+        steps: The step of each record.
+        recorded: Whether the record is one of the run's, (record, run): at a loss level of another run it is not, nor after the
+            run has stopped.
+        common: lr, log_loss, accuracy; with a test set test_accuracy; for networks later_cosine, with the first iterate that was
+            recorded at ten times the step or later.
+        by_norm: For each norm label, the columns of :func:`implicit_bias.margins.measure`; for networks also soft_margin.
+        parameters: Step to parameters, for the records that were kept.
+        stepping: What made the steps: ``c``, ``torch.compile``, or ``torch``, the plain ones; they agree to round-off.
+        interrupted: What asked to stop after the last step was made: to be raised when the runs are kept.
+        untightened: Why the last certificates are the trajectory's own, where tightening them failed.
+    """
+
+    own: str
+    stepping: Stepping = "torch"
+    steps: list[int] = field(default_factory=list)
+    recorded: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+    common: dict[str, np.ndarray] = field(default_factory=dict)
+    by_norm: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    parameters: dict[int, Parameters] = field(default_factory=dict)
+    interrupted: BaseException | None = None
+    untightened: str | None = None
+
+
+class Diverged(ArithmeticError):
+    """Some runs of a batch have parameters that are no longer finite numbers.
+
+    Attributes:
+        runs: Their places in the batch.
+        step: The recorded step at which it was noticed.
+    """
+
+    def __init__(self, runs: Sequence[int], step: int) -> None:
+        super().__init__(f"diverged by step {step}: the parameters are no longer finite numbers; choose a smaller schedule.lr")
+        self.runs = list(runs)
+        self.step = step

@@ -1,0 +1,180 @@
+"""Whether a fast stepper makes the plain steps: the first updates of a batch made both ways, whatever the stepper is.
+
+Every update begins at the plain trajectory's own state, so that differences do not grow; several are made, since buffers that
+are zero hide much of what an optimizer does. A step agrees where parameters and, after the last, buffers and the next gradient
+differ by no more than 1e-11 of the step's length, or of the largest entry of a buffer's row.
+
+Some steps no double knows as well as that: a singular value or a sum that nearly vanishes, two entries of nearly one size. How
+well a step is known is measured on the plain stepper itself, and only where the two differ: to both sides, the parameters are
+moved by 1e-13 of what changes gaps by one and of their own size, and the gradient by 1e-13 of the largest entry of every row
+(some hundred round-off units; for steps that decompose matrices, which is stable in norm only, gradient and buffers by as much of
+their largest entry). A run's step may differ by ten times as much as this moves it. So the measure is that of the problem, not of
+a method; and where it is small, as on nearly all data, a wrong step is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from implicit_bias.models import Gradient, Objective, Parameters
+from implicit_bias.optimizers import State
+from implicit_bias.scaled import Scaled
+
+#: So many updates of a batch are made both ways.
+CHECKED_STEPS = 5
+#: And of so many of its runs, from the first to the last: they share a stepper, and more would cost time.
+CHECKED_RUNS = 8
+# In units of eps: 1e-11 and 1e-13 in double precision.
+TOLERANCE, NUDGE = 45_000, 450
+# A step may differ by so many times what the nudges change, and parameters by so many round-off units of their own size.
+SLACK, ROUNDING = 10, 8
+# Two directions, each both ways: what changes sign at zero, or ties with another, does so in one of the two.
+DIRECTIONS = 2
+
+
+class Reached(NamedTuple):
+    """Where a batch is after an update.
+
+    Attributes:
+        parameters, buffers: The parameters, and the optimizer's state.
+        gradient: The gradient there; None: the stepper does not give it.
+    """
+
+    parameters: Parameters
+    buffers: State
+    gradient: Gradient | None = None
+
+
+#: One update, the t-th: from where the one before has led to where it leads itself.
+OneStep = Callable[[Reached, int], Reached]
+
+
+def disagreement(
+    fast: OneStep, plain: OneStep, objective: Objective, start: Reached, first: int, count: int, decomposes: bool
+) -> str | None:
+    """How updates ``first`` + 1, ..., ``first`` + ``count`` of a fast stepper differ from the plain ones; None where they agree.
+
+    Runs whose plain steps are not finite are left out: they have diverged, which is not the stepper's doing.
+
+    Args:
+        fast, plain: The two ways to make an update.
+        objective: What says how far parameters must move to change gaps by one.
+        start: Where update ``first`` has led.
+        decomposes: Whether the step decomposes matrices.
+    """
+    here = start
+    for t in range(first + 1, first + count + 1):
+        there, ours = plain(here, t), fast(here, t)
+        if t < first + count:  # by the last step no buffer is zero any more: they are compared there, which is the dearer half
+            ours = Reached(ours.parameters, {})
+        apart = _apart(ours, there, here, here)
+        tolerance = TOLERANCE * torch.finfo(apart.dtype).eps
+        if bool((apart > tolerance).any()):
+            allowed = tolerance + SLACK * _uncertainty(plain, objective, here, there, t, decomposes)
+            wrong = (apart > allowed).any(dim=0) & _finite(there)
+            if bool(wrong.any()):
+                run = int(wrong.nonzero()[0])
+                return f"step {t} of run {run + 1} of {len(wrong)} differs by {float(apart[:, run].max()):.1e} of its size"
+        here = there
+    return None
+
+
+def at_runs(instance: Any, runs: Tensor, count: int) -> Any:
+    """A dataclass with the entries of these runs in every field that is a tensor with one for each of ``count`` runs."""
+    values = {field.name: getattr(instance, field.name) for field in fields(instance)}
+    mine = {key: v[runs] for key, v in values.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
+    return replace(instance, **mine) if mine else instance
+
+
+def _finite(reached: Reached) -> Tensor:
+    return torch.stack([block.isfinite().all(dim=(-2, -1)) for block in reached.parameters.values()]).all(dim=0)
+
+
+def _apart(one: Reached, other: Reached, one_from: Reached, other_from: Reached) -> Tensor:
+    """How far two steps are apart, (2, R): in parameters, relative to the other's length, and in buffers and gradients, relative
+    to the other's largest entry in every row. Parameters count by their moves, less what rounding them makes."""
+    moves = {name: block - other_from.parameters[name] for name, block in other.parameters.items()}
+    differ = _largest({n: (one.parameters[n] - one_from.parameters[n]) - move for n, move in moves.items()})
+    size = torch.maximum(_largest(other_from.parameters), _largest(other.parameters))
+    rounding = ROUNDING * torch.finfo(size.dtype).eps * size
+    in_parameters = _ratio((differ - rounding).clamp(min=0), _largest(moves))
+    rows = [_rows_apart(a, b) for a, b in _scaled_pairs(one, other)]
+    in_buffers = torch.stack(rows).amax(dim=0) if rows else torch.zeros_like(in_parameters)
+    # What is no number on one side alone is as far apart as can be.
+    return torch.stack([in_parameters, in_buffers]).nan_to_num(nan=torch.inf)
+
+
+def _scaled_pairs(one: Reached, other: Reached) -> Iterator[tuple[Scaled, Scaled]]:
+    for buffer, blocks in one.buffers.items():
+        yield from ((block, other.buffers[buffer][name]) for name, block in blocks.items())
+    if one.gradient is not None and other.gradient is not None:
+        yield from ((one.gradient.blocks[name], block) for name, block in other.gradient.blocks.items())
+
+
+def _rows_apart(one: Scaled, other: Scaled) -> Tensor:
+    top = other.log_abs().amax(dim=-1, keepdim=True)
+    unit = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+    a, b = one.relative_to(unit), other.relative_to(unit)
+    # A logarithm is rounded by its own size.
+    rounding = ROUNDING * torch.finfo(a.dtype).eps * unit.abs()
+    rows = ((a - b).abs() - rounding).clamp(min=0).amax(dim=-1)
+    return _ratio(rows, torch.isfinite(top).to(rows).squeeze(-1)).amax(dim=-1)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a == 0, torch.zeros_like(a), a / b)
+
+
+def _largest(blocks: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([block.abs().amax(dim=(-2, -1)) for block in blocks.values()]).amax(dim=0)
+
+
+def _uncertainty(plain: OneStep, objective: Objective, here: Reached, there: Reached, t: int, decomposes: bool) -> Tensor:
+    """How far changes of the order of round-off move the plain step, (2, R) as :func:`_apart`."""
+    generator = torch.Generator().manual_seed(0)
+    gradient = here.gradient or objective.gradient(here.parameters)
+    found = []
+    for _ in range(DIRECTIONS):
+        direction = _direction(objective, here, generator)
+        noise = {name: _noise(block.mantissa, generator) for name, block in gradient.blocks.items()}
+        for side in (-1, 1):
+            moved = {name: block + side * direction[name] for name, block in here.parameters.items()}
+            began = Reached(moved, here.buffers)
+            found.append(_apart(plain(began, t), there, began, here))
+            blocks = {name: _nudged(block, side * noise[name], decomposes) for name, block in gradient.blocks.items()}
+            buffers = here.buffers
+            if decomposes:
+                buffers = {key: {n: _nudged(b, side * noise[n], True) for n, b in of.items()} for key, of in buffers.items()}
+            in_parameters, in_buffers = _apart(
+                plain(Reached(here.parameters, buffers, replace(gradient, blocks=blocks)), t), there, here, here
+            )
+            # Buffers that were changed themselves are apart by that much, which says nothing.
+            found.append(torch.stack([in_parameters, torch.zeros_like(in_buffers) if decomposes else in_buffers]))
+    return torch.stack(found).amax(dim=0)
+
+
+def _nudged(block: Scaled, noise: Tensor, whole: bool) -> Scaled:
+    """A tensor changed by NUDGE eps of its largest entry, or of the largest of every row."""
+    row = block.log_abs().amax(dim=-1, keepdim=True)
+    top = block.top() if whole else torch.where(torch.isfinite(row), row, torch.zeros_like(row))
+    counts = torch.isfinite(row) if not whole else torch.isfinite(row).any(dim=-2, keepdim=True)
+    return Scaled(block.relative_to(top) + NUDGE * torch.finfo(noise.dtype).eps * noise * counts, top)
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def _direction(objective: Objective, here: Reached, generator: torch.Generator) -> Parameters:
+    """A change of the parameters that changes gaps by NUDGE eps, and by as much of the scores' own size."""
+    like = next(iter(here.parameters.values()))
+    noise = {name: _noise(block, generator) for name, block in here.parameters.items()}
+    changed = objective.push(here.parameters, noise).abs().amax(dim=(-2, -1))[:, None, None]
+    unit = 1 / torch.where(changed > 0, changed, torch.ones_like(changed))
+    size = NUDGE * torch.finfo(like.dtype).eps
+    return {n: size * noise[n] * (unit + block.abs()) for n, block in here.parameters.items()}
