@@ -45,6 +45,8 @@ SOLVER_VERSION = 2
 PROVEN = 1e-4
 #: Seconds for one optimum; past them the interval that is proven by then stands in its place.
 TIMEOUT = 60.0
+# Whether classes can be separated is asked for so long at least.
+LEAST_SECONDS = 1.0
 # The largest problems, by pairs times entries of W, and the largest side k + min(n, d) of a semidefinite cone.
 CONIC_SIZE = 10_000_000
 LARGE_SIZE = 100_000_000
@@ -192,7 +194,7 @@ def _solved(data: _Data, tol: float, max_iterations: int, began: float, timeout:
     if method == "primal-dual" or norm.name in FORMS:
         best = solved(best)
     if best.lower <= 0:
-        best = solved(data.separated(best, norm, timeout))
+        best = solved(data.separated(best, norm, max(deadline - time.perf_counter(), LEAST_SECONDS)))
     if best.gap > tol and method != "primal-dual":
         best = data.by_primal_dual(norm, best, tol, min(max_iterations, FINISHING_STEPS), deadline)
         solvers.append("primal-dual")
@@ -222,7 +224,7 @@ def _solved_together(
         best = best.with_weights(data.x, data.y, norm, found.weights[r].mT.numpy())
         try:
             if best.lower <= 0:
-                best = data.separated(best, norm, timeout)
+                best = data.separated(best, norm, max(deadline - time.perf_counter(), LEAST_SECONDS))
             if best.lower <= 0:
                 raise data.refusal(Separability(None, best.lower, best.upper, best.weights))
             late = best.gap > tol and time.perf_counter() > deadline

@@ -32,7 +32,7 @@ from implicit_bias.solvers.coordinates import Coordinates
 from implicit_bias.solvers.enclosure import combination, double_product, gaps, lower_bound, upper_bound
 from implicit_bias.solvers.separability import decide
 from implicit_bias.sweep.references import solve_all
-from implicit_bias.sweep.tables import Interval, ProofViolated, trajectory_table
+from implicit_bias.sweep.tables import Interval, ProofViolated, narrowed, trajectory_table
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -289,28 +289,42 @@ def test_the_rule_is_a_ten_thousandth() -> None:
     assert not Reference("l2", np.ones((2, 2)), 1.0 - 1.01e-4, 1.0, np.ones((3, 2)), "clarabel", 0.1).proven
 
 
-def recorded(margins: list[float], max_margin: float) -> Trajectory:
+def recorded(margins: list[float], max_margin: float, upper: float) -> Trajectory:
     count = len(margins)
 
     def column(value: Any) -> Array:
         return np.broadcast_to(np.asarray(value, dtype=float).reshape(-1, 1), (count, 1)).copy()
 
-    names = ("relative_gap", "upper_bound", "correlation", "alignment", "kkt_ratio", "param_norm")
-    columns = {"margin": column(margins), "max_margin": column(max_margin), **{name: column(1.0) for name in names}}
+    names = ("relative_gap", "correlation", "alignment", "kkt_ratio", "param_norm")
+    columns = {"margin": column(margins), "max_margin": column(max_margin), "upper_bound": column(upper)}
+    columns |= {name: column(1.0) for name in names}
     common = {name: column(1.0) for name in ("lr", "log_loss", "accuracy")}
     steps = list(range(count))
     return Trajectory("l2", steps=steps, recorded=np.ones((count, 1), bool), common=common, by_norm={"l2": columns})
 
 
 def test_a_margin_above_the_lower_end_raises_it_and_one_above_the_upper_is_an_error() -> None:
-    trajectory = recorded([0.5, 1.00002, 0.9], 1.0)
-    table = trajectory_table(trajectory, 0, 1, "l2", {"l2": Interval(1.0, 1.00005, True)})
+    trajectory = recorded([0.5, 1.00002, 0.9], 1.0, upper=2.0)
+    intervals = narrowed(trajectory, 0, "l2", {"l2": Interval(1.0, 1.00005)})
+    assert (intervals["l2"].lower, intervals["l2"].upper) == (1.00002, 1.00005)
+    table = trajectory_table(trajectory, 0, 1, "l2", intervals)
     assert (table["max_margin"] == 1.00002).all()
     assert table["relative_gap"].tolist() == pytest.approx([0.50001, 0, 0.10002], rel=1e-3, abs=1e-12)
-    within = trajectory_table(recorded([1.00005 + 1e-9], 1.0), 0, 1, "l2", {"l2": Interval(1.0, 1.00005, True, 1e-8)})
-    assert (within["max_margin"] == 1.00005).all()
+    slightly = recorded([1.00005 + 1e-9], 1.0, upper=2.0)
+    assert narrowed(slightly, 0, "l2", {"l2": Interval(1.0, 1.00005, 1e-8)})["l2"].lower == 1.00005
     with pytest.raises(ProofViolated, match="above the proven optimum"):
-        trajectory_table(trajectory, 0, 1, "l2", {"l2": Interval(1.0, 1.00001, True)})
+        narrowed(trajectory, 0, "l2", {"l2": Interval(1.0, 1.00001)})
+
+
+def test_a_run_narrows_an_interval_by_its_own_certificates() -> None:
+    """Wide before, proven by the run itself: then it is the optimum."""
+    trajectory = recorded([0.5, 0.99995], math.nan, upper=1.0)
+    intervals = narrowed(trajectory, 0, "l2", {"l2": Interval(0.2, 3.0)})
+    assert (intervals["l2"].lower, intervals["l2"].upper) == (0.99995, 1.0)
+    assert (trajectory_table(trajectory, 0, 1, "l2", intervals)["max_margin"] == 0.99995).all()
+    still_wide = narrowed(recorded([0.5], math.nan, upper=1.0), 0, "l2", {"l2": Interval(0.2, 3.0)})
+    assert (still_wide["l2"].lower, still_wide["l2"].upper) == (0.5, 1.0)
+    assert trajectory_table(recorded([0.5], math.nan, upper=1.0), 0, 1, "l2", still_wide)["max_margin"].isna().all()
 
 
 @pytest.fixture
@@ -337,9 +351,10 @@ def test_where_no_optimum_is_proven_the_interval_stands_and_it_is_tried_again(
     monkeypatch.setattr("implicit_bias.sweep.references.solve_exact", impatient)
     monkeypatch.setattr("implicit_bias.records.ReferenceCache.get", lambda *_: None)
     trajectory, summary = run(**keys)
+    upper = trajectory["upper_bound"].min()
     assert trajectory["max_margin"].isna().all() and trajectory["relative_gap"].isna().all()
     assert trajectory["correlation"].isna().all() and summary["ratio"].isna().all()
-    assert summary[["optimum_lower", "optimum_upper"]].to_numpy().tolist() == [[wide.lower, wide.upper]]
+    assert summary[["optimum_lower", "optimum_upper"]].to_numpy().tolist() == [[wide.lower, min(wide.upper, upper)]]
     again, _ = run(**keys)  # asked for again, tried again, and no better: the run is not computed again
     np.testing.assert_array_equal(again["margin"], trajectory["margin"])
     assert "computed again" not in capsys.readouterr().err
@@ -440,7 +455,7 @@ def test_references_are_kept_one_by_one_and_counted() -> None:
     cache, wanted = Kept(), [(dataset, ["l2", "linf"]) for dataset in sets(4)]
     with pytest.raises(KeyboardInterrupt):
         solve_all(wanted, "exact", cache, notify)
-    assert told[:2] == ["solving the l2 optimum, 1 of 8", "solving the l2 optimum, 2 of 8"]
+    assert told[3:] == ["solving the l2 optimum, 4 of 8", "solving the linf optimum, 5 of 8"]
     assert len(cache) == 4
     found = solve_all(wanted, "exact", cache, lambda _: None)
     assert len(cache) == 8
@@ -467,7 +482,9 @@ def test_time_that_runs_out_leaves_a_proven_interval(monkeypatch: pytest.MonkeyP
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 30))
     y = (x @ rng.standard_normal((30, 5))).argmax(axis=1)
+    began = time.perf_counter()
     found = solve_exact(x, y, 5, make_norm("spectral"), timeout=0.05)
+    assert time.perf_counter() - began < 10
     assert found.late and not found.proven
     monkeypatch.undo()
     assert found.lower <= solve_exact(x, y, 5, make_norm("spectral")).lower <= found.upper

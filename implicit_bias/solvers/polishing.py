@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 ROUNDS = 3
 # Pairs times entries of B up to which the least-squares problems are solved, and the weights that are too small to matter.
-LARGEST_SYSTEM = 4_000_000
+LARGEST_SYSTEM = 1_000_000
 NEGLIGIBLE = 1e-14
 # Features whose scales are within this factor form a group; singular values below this share of a group's largest are noise.
 GROUP = 1e3
@@ -125,11 +125,12 @@ def _hierarchical(system: Array, missing: Array, scale: Array, groups: list[NDAr
         unit = scale[group[0]] / scale[group]
         rows = (system[:, :, group] * unit).reshape(count, -1).T
         rest = (missing[:, group] * unit).ravel() - rows @ found
-        left, values, right = np.linalg.svd(rows @ free, full_matrices=True)
+        last = group is groups[-1]
+        left, values, right = np.linalg.svd(rows @ free, full_matrices=not last)
         noise = RANK_TOLERANCE * max(float(np.abs(rows).max(initial=0.0)), np.finfo(np.float64).tiny)
         rank = int((values > noise).sum())
         found = found + free @ (right[:rank].T @ ((left[:, :rank].T @ rest) / values[:rank]))
-        free = free @ right[rank:].T
-        if free.shape[1] == 0:
+        if last or rank == free.shape[1]:
             break
+        free = free @ right[rank:].T
     return found

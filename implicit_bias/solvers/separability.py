@@ -8,7 +8,9 @@ proven to be positive and a combination that does not vanish to round-off, doubl
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +53,13 @@ class Separability:
 
 
 def decide(x: Array, y: Labels, num_classes: int, seconds: float, large: bool = False) -> Separability:
-    """Separator or proof that there is none, for data x (n, d) of size about one, labels y in [num_classes)."""
+    """Separator or proof that there is none, for data x (n, d) of size about one, labels y in [num_classes).
+
+    Args:
+        seconds: Past these no other program is tried; what is known by then is returned.
+        large: By HiGHS alone.
+    """
+    deadline = time.perf_counter() + seconds
     zero = np.flatnonzero(~x.any(axis=1))
     if len(zero):  # a sample that is zero has no positive gap, whatever W is
         weights = np.zeros((len(y), num_classes))
@@ -63,7 +71,10 @@ def decide(x: Array, y: Labels, num_classes: int, seconds: float, large: bool = 
     best: Separability | None = None
     # HiGHS ends at a vertex, whose few weights can be made to cancel to the last bit where those of an interior point cannot.
     for label, vertex in dict.fromkeys([("linf", large), ("l2", large), ("linf", True), ("l2", True)]):
-        found = _decide(x, y, num_classes, make_norm(label), seconds, vertex)
+        left = deadline - time.perf_counter()
+        if left <= 0:
+            break
+        found = _decide(x, y, num_classes, make_norm(label), left, vertex)
         if found is None:
             continue
         if found.separable is not None:
@@ -102,7 +113,8 @@ def _decide(x: Array, y: Labels, k: int, norm: Norm, seconds: float, large: bool
     unit = f / np.where(sizes > 0, sizes, 1.0)[:, None]
     residue, weights = float("inf"), found.weights
     if margin <= 0:
-        for trial in (found.weights, *vanishing(unit, y, found.weights)):
+        polished = () if found.out_of_time else vanishing(unit, y, found.weights)
+        for trial in chain([found.weights], polished):
             value = upper_bound(unit, y, trial, make_norm("linf"))
             if value < residue:
                 residue, weights = value, trial

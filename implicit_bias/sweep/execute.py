@@ -27,7 +27,7 @@ from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of, logged_labels, model_of, own_label, run_elements
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, solve_all
-from implicit_bias.sweep.tables import Interval, summary_table, trajectory_table
+from implicit_bias.sweep.tables import Interval, narrowed, summary_table, trajectory_table
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
@@ -200,7 +200,7 @@ def _finished(
 ) -> Outcome:
     config = cell.config
     own = own_label(config)
-    intervals = _intervals(cell, references)
+    intervals = narrowed(trajectory, run, own, _intervals(cell, references))
     table = trajectory_table(trajectory, run, config["seed"], own, intervals)
     summary = summary_table(table, config["optimizer"]["name"], own, intervals)
     mine = set(table["step"])
@@ -253,7 +253,7 @@ def _intervals(cell: Cell, references: References) -> dict[str, Interval]:
     found = {}
     for label, reference in references.items():
         rounding = eps * (terms * float(model.unit_step(data, make_norm(label))) + terms * reference.upper)
-        found[label] = Interval(reference.lower, reference.upper, reference.proven, rounding)
+        found[label] = Interval(reference.lower, reference.upper, rounding)
     return found
 
 

@@ -70,9 +70,12 @@ def solve_all(
                 continue
             todo.setdefault(label, []).append(dataset)
     total, done = sum(len(datasets) for datasets in todo.values()), 0
+
+    def told(label: str) -> None:
+        notify(f"solving the {label} optimum" + (f", {done + 1} of {total}" if total > 1 else ""))
+
     for label, datasets in todo.items():
-        notify(_described(label, done, total))
-        for dataset, answer in _answers(datasets, label, method, timeout):
+        for dataset, answer in _answers(datasets, label, method, timeout, told):
             known = late.get((id(dataset), label))
             if known is not None:
                 answer = known if isinstance(answer, NotSeparable) else _better(known, answer)
@@ -80,12 +83,7 @@ def solve_all(
             if isinstance(answer, Reference):
                 cache.put(dataset.x, dataset.y, label, method, answer)
             done += 1
-            notify(_described(label, done, total))
     return [_of(dataset, labels, solved) for dataset, labels in wanted]
-
-
-def _described(label: str, done: int, total: int) -> str:
-    return f"solving the {label} optimum" + (f", {min(done + 1, total)} of {total}" if total > 1 else "")
 
 
 def _better(a: Reference, b: Reference) -> Reference:
@@ -94,7 +92,9 @@ def _better(a: Reference, b: Reference) -> Reference:
     return replace(b, separator=primal.separator, lower=primal.lower, weights=dual.weights, upper=dual.upper)
 
 
-def _answers(datasets: Sequence[Dataset], label: str, method: str, timeout: float) -> Iterator[tuple[Dataset, Answer]]:
+def _answers(
+    datasets: Sequence[Dataset], label: str, method: str, timeout: float, told: Callable[[str], None]
+) -> Iterator[tuple[Dataset, Answer]]:
     """The datasets' optima one after the other, or where only first-order steps lead there, batch by batch."""
     norm, expressions = make_norm(label), method == "exact"
     by_shape: dict[tuple[int, ...], list[Dataset]] = {}
@@ -105,6 +105,7 @@ def _answers(datasets: Sequence[Dataset], label: str, method: str, timeout: floa
         size = TOGETHER if together else 1
         for start in range(0, len(same), size):
             batch = same[start : start + size]
+            told(label)
             if together:
                 x, y = (np.stack([getattr(dataset, name) for dataset in batch]) for name in ("x", "y"))
                 yield from zip(batch, solve_certified_each(x, y, batch[0].num_classes, norm, timeout=timeout), strict=True)

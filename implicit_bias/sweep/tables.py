@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import pandas as pd
 
 from implicit_bias.engine import Trajectory
 from implicit_bias.records import COLUMNS, EXTRA_COLUMNS
+from implicit_bias.reference import PROVEN
+from implicit_bias.solvers.enclosure import relative_gap
 
 #: Behind the others of ``summary.csv``.
 INTERVAL_COLUMNS = ["optimum_lower", "optimum_upper"]
@@ -27,8 +29,37 @@ class Interval:
 
     lower: float
     upper: float
-    proven: bool
     rounding: float = 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is narrow enough for its lower end to stand for the optimum."""
+        return relative_gap(self.lower, self.upper) <= PROVEN
+
+    def met(self, margins: np.ndarray, uppers: np.ndarray, label: str) -> Interval:
+        """The interval with what a run's margins and certificates (records,) prove themselves.
+
+        Raises:
+            ProofViolated: a margin lies above the upper end by more than rounding.
+        """
+        best = float(np.nanmax(margins, initial=-np.inf))
+        if best > self.upper + self.rounding:
+            raise ProofViolated(
+                f"the {label} margin {best!r} is above the proven optimum's upper end {self.upper!r}: an error of the program,"
+                " please report it with its data"
+            )
+        upper = min(self.upper, float(np.nanmin(uppers, initial=np.inf)))
+        return replace(self, lower=max(self.lower, min(best, upper)), upper=max(upper, self.lower))
+
+
+def narrowed(trajectory: Trajectory, run: int, own: str, intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The references of a run by label, each with what the run proves of it. Raises ProofViolated."""
+    mine, found = trajectory.recorded[:, run], dict(intervals)
+    for label, columns in trajectory.by_norm.items():
+        named = own if label == trajectory.own else label
+        if named in found:
+            found[named] = found[named].met(columns["margin"][mine, run], columns["upper_bound"][mine, run], named)
+    return found
 
 
 def trajectory_table(
@@ -41,11 +72,8 @@ def trajectory_table(
         run: The run's place in the batch.
         seed: Its seed.
         own: Label of its own norm (in a batch over exponents the trajectory knows it as ``lp*`` only).
-        intervals: The references by label. A margin above a reference's lower end is itself a better lower end: `max_margin` is
-            raised to it.
-
-    Raises:
-        ProofViolated: a margin lies above its reference's upper end by more than rounding.
+        intervals: What is proven of the optima by label, as :func:`narrowed` gives it: a margin above a reference's lower end is
+            itself a better lower end, and `max_margin` is that.
     """
     frames, mine = [], trajectory.recorded[:, run]
     steps = [step for step, recorded in zip(trajectory.steps, mine, strict=True) if recorded]
@@ -55,25 +83,12 @@ def trajectory_table(
             continue  # logged twice: by name, and as the batch's own norm
         values = {key: array[mine, run] for key, array in {**trajectory.common, **columns}.items()}
         interval = (intervals or {}).get(named)
-        if interval is not None:
-            values.update(_within(interval, values["margin"], named))
+        if interval is not None and interval.proven:
+            margins, optimum = values["margin"], interval.lower
+            values.update(max_margin=np.full_like(margins, optimum), relative_gap=np.abs(optimum - margins) / optimum)
         frames.append(pd.DataFrame({"seed": seed, "step": steps, "norm": named, **values}))
     table = pd.concat(frames, ignore_index=True).sort_values("step", kind="stable", ignore_index=True)
     return table[[*COLUMNS, *(key for key in EXTRA_COLUMNS if key in table)]]
-
-
-def _within(interval: Interval, margins: np.ndarray, label: str) -> dict[str, np.ndarray]:
-    """`max_margin` and `relative_gap` of a run's margins, which no proven upper end may lie below."""
-    best = float(np.nanmax(margins, initial=-np.inf))
-    if best > interval.upper + interval.rounding:
-        raise ProofViolated(
-            f"the {label} margin {best!r} is above the proven optimum's upper end {interval.upper!r}: an error of the program,"
-            " please report it with its data"
-        )
-    if not interval.proven:
-        return {}
-    optimum = max(interval.lower, min(best, interval.upper))
-    return {"max_margin": np.full_like(margins, optimum), "relative_gap": np.abs(optimum - margins) / optimum}
 
 
 def summary_table(
