@@ -29,9 +29,7 @@ PLAIN_WIDTH = 120
 NO_VALUE = "-"
 LEGEND = "* the optimizer's own norm   + best ratio"
 COMPARISON_LEGEND = "* in its own norm   + best margin under the norm; of several runs the mean"
-SWEEP_LEGEND = (
-    "ratio: margin / optimum, mean over seeds; least: the worst seed's; proven: margin / upper bound, which needs no solver"
-)
+SWEEP_LEGEND = "ratio: margin / optimum, mean over seeds; least: the worst seed's; proven: margin / certified upper bound"
 # Own-norm alignment below which a network's steps were too large for statements about flows: with rates 6 to 17 times too large
 # an independent reproduction met .53 and less, with small ones .78 and more.
 LOW_ALIGNMENT = 0.6
