@@ -23,7 +23,8 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from implicit_bias import run
 from implicit_bias.datasets.base import Dataset
 from implicit_bias.engine import Trajectory
-from implicit_bias.errors import NotSeparable
+from implicit_bias.errors import BadInput, NotSeparable
+from implicit_bias.kkt import _mirror_step
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.lp import Lp
 from implicit_bias.primal_dual import Game, solve
@@ -497,3 +498,25 @@ def test_no_cvxpy_for_the_norms_of_the_house() -> None:
         "sys.exit('cvxpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-90, 1e90, 1e200])
+def test_the_search_for_a_kkt_ratio_does_not_know_the_unit_of_the_data(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights, slopes = (torch.rand(2, 3, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    weights = weights / weights.sum(dim=(1, 2), keepdim=True)
+    excess = torch.tensor([0.3, 0.1], dtype=torch.float64)
+    torch.testing.assert_close(
+        _mirror_step(weights, scale * slopes, scale * excess), _mirror_step(weights, slopes, excess), rtol=1e-9, atol=0
+    )
+
+
+def test_a_network_whose_scores_no_double_holds_is_refused(tmp_path: Path) -> None:
+    x, y = two_columns(1e78)
+    np.savez(tmp_path / "large.npz", x=x, y=y)
+    keys: dict[str, Any] = {"dataset.path": str(tmp_path / "large.npz"), "results_dir": str(tmp_path / "r"), "steps": 5}
+    keys |= {"model.width": 4, "model.depth": 3}
+    with pytest.raises(BadInput, match=r"gradients of this model overflow on features of size 3e\+78; rescale the data"):
+        run(model="mlp", dataset="file", **keys)
+    with pytest.raises(RuntimeError, match="beyond every double; rescale the data"):
+        run(model="mlp", dataset="file", **keys, **{"schedule.lr": 0.1})

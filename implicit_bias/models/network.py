@@ -201,7 +201,11 @@ def _ascended(objective: NetworkObjective, whole: ParameterNorm, theta: Paramete
     own = mean_gap(theta)
     best = torch.zeros_like(own)
     for j in range(1, UNIT_STEPS + 1):
-        ascent = whole.direction(objective.pull(theta, weights))
+        slope = objective.pull(theta, weights)
+        if not all(bool(block.isfinite().all()) for block in slope.values()):
+            size = float(objective.data.x.abs().max())
+            raise BadInput(f"dataset: gradients of this model overflow on features of size {size:.3g}; rescale the data")
+        ascent = whole.direction(slope)
         theta = {name: block.lerp(ascent[name], 1 / (j + 1)) for name, block in theta.items()}
         theta = _times(theta, 1 / whole.value(theta))
         best = torch.maximum(best, mean_gap(theta))
