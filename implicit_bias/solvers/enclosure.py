@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from implicit_bias.norms import Norm
+from implicit_bias.solvers.room import change_needed
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -27,6 +28,9 @@ Labels = NDArray[np.int64]
 EPS = float(np.finfo(np.float64).eps)
 # Dekker's constant for 53 bits.
 SPLITTER = 134217729.0
+# Columns count as stiff where the rounding of weights moves a bound by this share of itself, and weights may change by less than
+# this to cancel there.
+STIFF, ROOM = 1e-9, 0.5
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,9 @@ def lower_bound(x: Array, y: Labels, w: Array, norm: Norm) -> float:
 def upper_bound(x: Array, y: Labels, weights: Array, norm: Norm) -> float:
     """N_*(sum_ic q_ic Z_ic) / sum_ic q_ic, rounded up; inf where the weights are not finite, negative, or sum to nothing.
 
-    Entries at the label do not count.
+    Entries at the label do not count. Where columns of x are so large that weights in doubles cannot cancel on them as far as the
+    bound asks, the bound is that of weights q_ic (1 + e_ic) which are proven to exist near these, cancel there exactly, and
+    change the rest by no more than |e| of its terms.
     """
     cleaned = weights.copy()
     cleaned[np.arange(len(y)), y] = 0.0
@@ -134,9 +140,34 @@ def upper_bound(x: Array, y: Labels, weights: Array, norm: Norm) -> float:
     np.add.at(magnitude, y, size[:, None] * np.abs(x))
     magnitude += cleaned.T @ np.abs(x)
     # For norms of the entries' sizes N_*(E) <= N_*(|E|); for Schatten norms a factor of the rank's root is enough.
-    spread = _norm_value(norm.dual, magnitude) * (2 * (len(y) * EPS) ** 2) * math.sqrt(min(combined.shape))
+    root = math.sqrt(min(combined.shape))
+    spread = _norm_value(norm.dual, magnitude) * (2 * (len(y) * EPS) ** 2) * root
     value = _norm_value(norm.dual, combined)
-    return (value * (1 + _slack(combined.shape)) + spread) / (total * (1 - 2 * EPS))
+    plain = (value * (1 + _slack(combined.shape)) + spread) / (total * (1 - 2 * EPS))
+    # Columns so large that the rounding of the weights alone is seen in the bound.
+    stiff = magnitude.max(axis=0) * EPS > STIFF * value
+    if not stiff.any():
+        return plain
+    change = _change_to_cancel(x[:, stiff], y, cleaned, combined[:, stiff])
+    if change >= ROOM:
+        return plain
+    value = _norm_value(norm.dual, np.where(stiff, 0.0, combined))
+    moved = _norm_value(norm.dual, np.where(stiff, 0.0, (change + 2 * (len(y) * EPS) ** 2) * magnitude)) * root
+    near = (value * (1 + _slack(combined.shape)) + moved) / (total * (1 - change) * (1 - 2 * EPS))
+    return min(plain, near)
+
+
+def _change_to_cancel(x: Array, y: Labels, weights: Array, combined: Array) -> float:
+    """The relative change of the weights, at most, that makes their combination on these columns (k, columns) exactly zero."""
+    samples, classes = np.nonzero(weights)
+    terms = np.zeros((*combined.shape, len(samples)))
+    order, values = np.arange(len(samples)), weights[samples, classes]
+    terms[y[samples], :, order] = values[:, None] * x[samples]
+    terms[classes, :, order] -= values[:, None] * x[samples]
+    rows = terms[:-1].reshape(-1, len(samples))  # those of all classes sum to zero
+    residue = combined[:-1].ravel()
+    error = 2 * (len(y) * EPS) ** 2 * np.abs(rows).sum(axis=1) + EPS * np.abs(residue)
+    return change_needed(rows, residue, error)
 
 
 def _slack(shape: tuple[int, ...]) -> float:

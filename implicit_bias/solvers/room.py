@@ -1,0 +1,40 @@
+"""By how much weights have to change to make up for what rounding left: the step from a small residue to a proof of none.
+
+Weights in doubles leave sum_j q_j Z_j at some round-off units of its terms, however right they are. Where the terms span the
+space, a residue r is made up exactly by weights q_j (1 + e_j) with |e| <= |r| / sigma_min(Z diag(q)); while that is below one, no
+weight turns negative.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def change_needed(terms: Array, residue: Array, error: Array) -> float:
+    """An upper bound on the relative change e of weights that makes up for a residue exactly; inf where none is proven to do so.
+
+    Args:
+        terms: The weights' terms q_j Z_j as columns, (rows, pairs), each entry right to ``error`` of its row.
+        residue: What they are to change by, (rows,).
+        error: What each row of the terms' sum, and of ``residue``, may be off by, (rows,).
+    """
+    rows, pairs = terms.shape
+    if rows > pairs or not np.isfinite(terms).all():
+        return math.inf
+    sizes = np.linalg.norm(terms, axis=1)
+    if not (sizes > 0).all():
+        return math.inf
+    unit = terms / sizes[:, None]
+    values = np.linalg.svd(unit, compute_uv=False)
+    # What the decomposition and the terms' own errors may take from the smallest singular value.
+    smallest = float(values[-1]) - 8 * EPS * math.sqrt(rows * pairs) * float(values[0]) - float(np.linalg.norm(error / sizes))
+    if smallest <= 0:
+        return math.inf
+    return float(np.linalg.norm((np.abs(residue) + error) / sizes)) / smallest
