@@ -360,14 +360,14 @@ class _Data:
         if known.separable is False:
             pairs = int((known.weights > 0).sum())
             return NotSeparable(
-                "the classes of this dataset cannot be separated by a linear model"
-                f" (proof: weights on {pairs} pairs of a sample and another class cancel to {known.residue:.1g} of the data's"
-                " size): use reference=none"
+                "the classes of this dataset cannot be separated by a linear model, which has no bias (proof: weights on"
+                f" {pairs} pair{'s' if pairs > 1 else ''} of a sample and another class cancel): use reference=none, or give the"
+                " data a column of ones"
             )
+        bound = f", proven to be at most {known.residue:.2g}" if math.isfinite(known.residue) else ""
         return NotSeparable(
             "whether a linear model separates the classes of this dataset cannot be told in double precision"
-            f" (best margin found {known.margin:.2g}, proven to be at most {known.residue:.2g}, in units of the data): use"
-            " reference=none"
+            f" (best margin found {known.margin:.2g}{bound}, in units of the data): use reference=none"
         )
 
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from implicit_bias.norms import Norm
-from implicit_bias.solvers.room import change_needed
+from implicit_bias.solvers.room import change_needed, independent_classes
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -164,8 +164,8 @@ def _change_to_cancel(x: Array, y: Labels, weights: Array, combined: Array) -> f
     order, values = np.arange(len(samples)), weights[samples, classes]
     terms[y[samples], :, order] = values[:, None] * x[samples]
     terms[classes, :, order] -= values[:, None] * x[samples]
-    rows = terms[:-1].reshape(-1, len(samples))  # those of all classes sum to zero
-    residue = combined[:-1].ravel()
+    chosen = independent_classes(y[samples], classes, len(combined))
+    rows, residue = terms[chosen].reshape(-1, len(samples)), combined[chosen].ravel()
     error = 2 * (len(y) * EPS) ** 2 * np.abs(rows).sum(axis=1) + EPS * np.abs(residue)
     return change_needed(rows, residue, error)
 

@@ -38,3 +38,12 @@ def change_needed(terms: Array, residue: Array, error: Array) -> float:
     if smallest <= 0:
         return math.inf
     return float(np.linalg.norm((np.abs(residue) + error) / sizes)) / smallest
+
+
+def independent_classes(labels: NDArray[np.intp], others: NDArray[np.intp], num_classes: int) -> NDArray[np.intp]:
+    """Classes whose rows of sum_j q_j (e_label - e_other) x_j^T say all: of classes that pairs connect the rows sum to zero, so
+    one of each such set is left out."""
+    group = np.arange(num_classes)
+    for a, b in set(zip(labels.tolist(), others.tolist(), strict=True)):
+        group[group == group[a]] = group[b]
+    return np.array([c for c in range(num_classes) if (group[:c] == group[c]).any()], dtype=np.intp)

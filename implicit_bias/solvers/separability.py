@@ -22,7 +22,7 @@ from implicit_bias.solvers.conic import separability
 from implicit_bias.solvers.coordinates import Coordinates, power_of_two
 from implicit_bias.solvers.enclosure import EPS, ROOM, Labels, combination, lower_bound, upper_bound
 from implicit_bias.solvers.polishing import LARGEST_SYSTEM, vanishing
-from implicit_bias.solvers.room import change_needed
+from implicit_bias.solvers.room import change_needed, independent_classes
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class Separability:
     Attributes:
         separator: W (k, d) with a positive smallest gap, or None.
         margin: min gap / max |W| of the best W found, relative to the data's size; proven if positive.
-        residue: A proven upper bound on the margin on features of unit size, over |B| <= 1.
+        residue: A proven upper bound on the margin on features of unit size, over |B| <= 1; inf where there is none.
         weights: Those that prove it, (n, k).
         cancels: Whether weights are proven to exist whose combination is exactly zero.
     """
@@ -115,14 +115,15 @@ def _decide(x: Array, y: Labels, k: int, norm: Norm, seconds: float, large: bool
         return Separability(w, margin, float("inf"), found.weights)
     sizes = np.abs(f).max(axis=1)
     unit = f / power_of_two(sizes)[:, None]
+    exact = coordinates.basis is None
     whole = f.shape[1] == x.shape[1]  # a direction that rounding has taken away may be the one that separates
     residue, weights = float("inf"), found.weights
     polished = () if found.out_of_time else vanishing(unit, y, found.weights)
     for trial in chain([found.weights], polished):
-        value = upper_bound(unit, y, trial, make_norm("linf"))
+        value = upper_bound(unit, y, trial, make_norm("linf")) if exact else float("inf")
         if value < residue:
             residue, weights = value, trial
-        if whole and _cancels(unit, y, trial, exact=coordinates.basis is None):
+        if whole and _cancels(unit, y, trial, exact):
             return Separability(None, margin, residue, trial, cancels=True)
     return Separability(None, margin, residue, weights)
 
@@ -141,8 +142,8 @@ def _cancels(unit: Array, y: Labels, weights: Array, exact: bool) -> bool:
         order, values = np.arange(len(samples)), weights[samples, classes]
         terms[y[samples], :, order] = values[:, None] * kept[samples]
         terms[classes, :, order] -= values[:, None] * kept[samples]
-        rows = terms[:-1].reshape(-1, len(samples))  # those of all classes sum to zero
-        residue = combination(kept, y, weights)[:-1].ravel()
+        chosen = independent_classes(y[samples], classes, weights.shape[1])
+        rows, residue = terms[chosen].reshape(-1, len(samples)), combination(kept, y, weights)[chosen].ravel()
         # The residue is evaluated in twice the working precision; the features, where they were rotated, in once.
         error = (EPS * EPS * len(samples) if exact else 64 * EPS) * np.abs(rows).sum(axis=1) + EPS * np.abs(residue)
         if change_needed(rows, residue, error) < ROOM:
