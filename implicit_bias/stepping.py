@@ -58,7 +58,7 @@ def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objecti
 
     def advance(state: Any, here: Here, t: int) -> Advanced:
         new_state, step = optimizer.step_from(state, here, t, geometry)
-        moved = arrived(step, here.parameters, here.log_lr)
+        moved = arrived(step, here.parameters, here.scheduled)
         if isinstance(step.to, Here) and isinstance(step.to.evaluation, Gradient):
             return Advanced(new_state, moved, step.to.evaluation)
         return Advanced(new_state, moved, objective.gradient(moved))
@@ -88,7 +88,7 @@ def arrived(step: Step, parameters: Mapping[str, Tensor], log_lr: Tensor) -> Par
         log_lr: log eta, of no dimension or (R,).
 
     Raises:
-        ValueError: the step names a point and a way there, or a point of other blocks.
+        ValueError: the step names a point and a way there, or a point of other blocks, shapes or types.
     """
     if step.to is not None:
         return _named(step, parameters)
@@ -115,8 +115,8 @@ def _named(step: Step, parameters: Mapping[str, Tensor]) -> Parameters:
         raise ValueError("a step that names the point arrived at has no direction, log_size, keep or whole")
     assert step.to is not None
     to = step.to.parameters if isinstance(step.to, Here) else step.to
-    if {name: block.shape for name, block in to.items()} != {name: block.shape for name, block in parameters.items()}:
-        raise ValueError(f"a step leads to parameters of other blocks or shapes: {', '.join(to)}")
+    if {n: (b.shape, b.dtype) for n, b in to.items()} != {n: (b.shape, b.dtype) for n, b in parameters.items()}:
+        raise ValueError(f"a step leads to parameters of other blocks, shapes or types: {', '.join(to)}")
     return {name: to[name] for name in parameters}
 
 
@@ -190,7 +190,7 @@ class Compiled:
             try:
                 # As a tensor: a number would be compiled in, and every step compiled anew.
                 now = torch.tensor(float(t), dtype=torch.float64, device=self._device)
-                new_state, moved, quick = self._quietly(state, here.gradient, here.parameters, now, here.log_lr)
+                new_state, moved, quick = self._quietly(state, here.gradient, here.parameters, now, here.scheduled)
             except (ArithmeticError, KeyboardInterrupt, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
                 raise
             except Exception as error:

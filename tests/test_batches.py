@@ -120,6 +120,7 @@ def test_a_batch_is_exact_far_below_the_smallest_double(name: str, kind: str) ->
         torch.tensor([], dtype=torch.int64),
         torch.tensor([0.0]),
         torch.ones(N, dtype=torch.bool),
+        torch.ones(N, dtype=torch.uint8),
         torch.zeros(RUNS + 1, 2, dtype=torch.int64),
         torch.tensor(0),
     ],

@@ -231,6 +231,20 @@ def test_a_step_from_parameters_and_loss_is_the_independent_loops(rule: str, mod
             np.testing.assert_allclose(ours.common["log_loss"][t, r], value(w)[0].log().item(), rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("lr", [0.05, LR.float()])
+def test_single_precision_stays_single(rule: str, model: str, lr: Any) -> None:
+    """A schedule's rate that all runs share is a number in double precision."""
+    given = problem(RULES[rule][0], model, lr=lr, steps=6)
+    data = Data(given.data.x.float(), given.data.y, K)
+    ours = simulate(replace(given, data=data, initial={name: block.float() for name, block in given.initial.items()}))
+    exact = simulate(replace(given, schedule=SCHEDULES.get("power")(lr=LR if isinstance(lr, Tensor) else lr, power=0.5)))
+    for name, block in ours.parameters[6].items():
+        assert block.dtype == torch.float32
+        torch.testing.assert_close(block.double(), exact.parameters[6][name], rtol=1e-3, atol=1e-4)
+
+
 def test_an_infinite_learning_rate_is_no_factor_of_a_whole_length_down_to_any_depth() -> None:
     """Polyak's steps in l2 go on where the loss is below the smallest double."""
     given = problem(Polyak(), steps=60, lr=torch.inf)
@@ -332,8 +346,8 @@ def test_the_parts_of_a_step() -> None:
     for wrong in (Step(away, to=theta), Step(to=theta, whole=True), Step(to=theta, keep=1.0)):
         with pytest.raises(ValueError, match="a step that names the point arrived at has no direction"):
             first(wrong)
-    for other in ({"a": theta["a"]}, {**theta, "b": one}):
-        with pytest.raises(ValueError, match="a step leads to parameters of other blocks or shapes"):
+    for other in ({"a": theta["a"]}, {**theta, "b": one}, {**theta, "b": theta["b"].double()}):
+        with pytest.raises(ValueError, match="a step leads to parameters of other blocks, shapes or types"):
             first(Step(to=other))
 
 

@@ -244,7 +244,7 @@ class Wrong(Compiled):
         self._plain, self._step = plain, plain
 
     def __call__(self, state: Any, here: Here, t: int) -> Any:
-        return self._plain(state, Here(here.parameters, here._evaluate, here.log_lr - 0.5, here.evaluation), t)
+        return self._plain(state, Here(here.parameters, here._evaluate, here.scheduled - 0.5, here.evaluation), t)
 
 
 @pytest.mark.parametrize("optimizer", ["signgd", "adam"])

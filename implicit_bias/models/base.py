@@ -57,7 +57,7 @@ class Data:
         """
         runs, n = self.x.shape[0], self.x.shape[1]
         fits = samples.dim() == 1 or (samples.dim() == 2 and (runs == 1 or samples.shape[0] == runs))
-        if not fits or samples.numel() == 0 or samples.is_floating_point() or samples.dtype == torch.bool:
+        if not fits or samples.numel() == 0 or samples.dtype not in (torch.int64, torch.int32):
             raise ValueError(f"a batch of shape {tuple(samples.shape)} ({samples.dtype}); must be integers (b,) or ({runs}, b)")
         if bool(((samples < 0) | (samples >= n)).any()):
             raise ValueError(f"a batch has samples from {int(samples.min())} to {int(samples.max())}; must be in 0..{n - 1}")

@@ -62,7 +62,7 @@ class Here:
 
     Attributes:
         parameters: theta_{t-1}, one tensor (R, p, q) a block; not to be changed.
-        log_lr: log eta_t, of no dimension or (R,); inf where eta_t is.
+        scheduled: :attr:`log_lr` as the schedule gives it, in its own precision and on its own device.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Here:
         evaluation: Evaluation | None = None,
     ) -> None:
         self.parameters = parameters
-        self.log_lr = log_lr
+        self.scheduled = log_lr
         self._evaluate = evaluate
         if evaluation is not None:
             self.evaluation = evaluation
@@ -82,6 +82,11 @@ class Here:
     def evaluation(self) -> Evaluation:
         """Loss and gradient, as the model gives them."""
         return self._evaluate(self.parameters)
+
+    @cached_property
+    def log_lr(self) -> Tensor:
+        """log eta_t, of no dimension or (R,), in the precision and on the device of the parameters; inf where eta_t is."""
+        return self.scheduled.to(next(iter(self.parameters.values())))
 
     @property
     def gradient(self) -> Blocks:
@@ -95,7 +100,7 @@ class Here:
 
     def at(self, parameters: Mapping[str, Tensor]) -> Here:
         """The same at another point, with the same eta_t. To look at its gradient is one more evaluation."""
-        return Here(parameters, self._evaluate, self.log_lr)
+        return Here(parameters, self._evaluate, self.scheduled)
 
 
 class Step(NamedTuple):
@@ -106,8 +111,8 @@ class Step(NamedTuple):
         log_size: (R,) or (R, 1, 1), or None for 0: a normalised method.
         keep: What theta is multiplied by, a number, (R,) or (R, 1, 1); None for 1. Decoupled weight decay has 1 - eta * decay.
         whole: Whether exp(log_size) is the whole length, so that eta (which may be infinite) is no factor of it.
-        to: The point arrived at, in place of all others: its parameters, or where it has been evaluated, what
-            :meth:`Here.at` gave, whose gradient is then that of the next step.
+        to: The point arrived at, in place of all others: its parameters, which nobody may change afterwards; or where it has been
+            evaluated, what :meth:`Here.at` gave, whose gradient is then that of the next step.
     """
 
     direction: Mapping[str, Tensor] = MappingProxyType({})
