@@ -48,7 +48,7 @@ Stepping = Literal["c", "torch.compile", "torch"]
 Tell = Callable[[str], None]
 #: (state, where the step starts, t) to what comes after.
 Advance = Callable[[Any, Here, int], Advanced]
-#: (state, gradient, parameters, t, log step size) to state, parameters and the first part of the gradient there (None: not
+#: (state, gradient, parameters, t, log learning rate) to state, parameters and the first part of the gradient there (None: not
 #: split): tensors alone, so that a compiler can make it.
 TensorStep = Callable[[State, Blocks, Mapping[str, Tensor], Any, Tensor], tuple[State, Parameters, Quick | None]]
 
