@@ -18,7 +18,8 @@ import pandas as pd
 from implicit_bias.errors import BadInput
 from implicit_bias.figures.style import NORM_LOOKS
 from implicit_bias.manual import RUNTIME_KEYS, short_keys, shown
-from implicit_bias.records import DATA, UNUSED
+from implicit_bias.naming import UNUSED
+from implicit_bias.records import DATA
 
 MOST_NORMS = 6
 #: What must be in a trajectory from elsewhere, and what else is used where it is there.

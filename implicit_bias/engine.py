@@ -25,11 +25,21 @@ from implicit_bias.models import Data, Gradient, Model, Objective, Parameters
 from implicit_bias.native import LinearSteps, linear_steps
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
 from implicit_bias.norms.blocks import WholeVector
-from implicit_bias.optimizers import Optimizer, State
+from implicit_bias.optimizers import ForeignState, Here, Optimizer, State
 from implicit_bias.reference import improve_weights
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import LyuLi, Schedule
-from implicit_bias.snapshots import arrays, chosen, chosen_scaled, put_together, stacked, taken_apart, unstacked
+from implicit_bias.snapshots import (
+    arrays,
+    chosen,
+    chosen_scaled,
+    packed,
+    put_together,
+    stacked,
+    taken_apart,
+    unpacked,
+    unstacked,
+)
 from implicit_bias.stepping import Advance, Compile, Compiled, Stepping, Tell, plain_step, silent, step_of, updates
 from implicit_bias.trajectory import Diverged, Trajectory
 from implicit_bias.verification import CHECKED_RUNS, CHECKED_STEPS, Reached, at_runs, disagreement
@@ -119,8 +129,8 @@ def simulate(
 ) -> Trajectory:
     """Run every run of the batch and record it.
 
-    The t-th update, t from 1, is theta_t = theta_{t-1} - eta_t step_t, with the gradient at theta_{t-1}. A record at
-    step t describes theta_t.
+    The t-th update, t from 1, is the optimizer's step from theta_{t-1} with learning rate eta_t, see
+    :class:`implicit_bias.optimizers.Step`: mostly theta_t = theta_{t-1} - eta_t step_t. A record at step t describes theta_t.
 
     Args:
         watch: Told how far it is.
@@ -147,6 +157,8 @@ class _Simulation:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        if problem.schedule.backs_off and problem.optimizer.foreign_state:
+            raise ValueError(f"optimizer {problem.optimizer.name}: its state cannot be rolled back, as the schedule asks")
         names = list(problem.initial)
         runs = len(next(iter(problem.initial.values())))
         bases = problem.model.row_bases(problem.data)
@@ -216,12 +228,19 @@ class _Simulation:
         if bool(bad.any()):
             raise Diverged(bad.nonzero().flatten().tolist(), t)
 
-    def _begun(self) -> tuple[State, Gradient]:
+    def _begun(self) -> tuple[Any, Gradient]:
         """The optimizer's state and the gradient at the initial point."""
         gradient = self.objective.gradient(self.parameters)
-        return self.problem.optimizer.init(gradient.blocks), gradient
+        return self._first_state(gradient), gradient
 
-    def _verify(self, state: State, t: int) -> None:
+    def _first_state(self, gradient: Gradient) -> Any:
+        optimizer = self.problem.optimizer
+        state: Any = optimizer.init(gradient.blocks)
+        if isinstance(state, ForeignState) != optimizer.foreign_state:
+            raise TypeError(f"optimizer {optimizer.name}: foreign_state must say whether init makes an object of its own")
+        return state
+
+    def _verify(self, state: Any, t: int) -> None:
         """Take plain steps, and say so, where the fast ones do not make the same from here: the first few are made both ways."""
         count = min(CHECKED_STEPS, self.problem.steps - t)
         if self.stepping == "torch" or count <= 0:
@@ -250,16 +269,14 @@ class _Simulation:
         return part, start
 
     def _disagreement(self, start: Reached, t: int, count: int) -> str | None:
-        plain = updates(self._plain_step(), self.objective, self._log_size)
-        fast = updates(self.advance, self.objective, self._log_size) if self.native is None else self.native.update
+        plain = updates(self._plain_step(), self.objective, self._log_lr)
+        fast = updates(self.advance, self.objective, self._log_lr) if self.native is None else self.native.update
         return disagreement(fast, plain, self.objective, start, t, count, not isinstance(self.geometry, WholeVector))
 
     def _plain_step(self) -> Advance:
         return plain_step(self.problem.optimizer, self.geometry, self.objective)
 
-    def _run(
-        self, state: State, gradient: Gradient, watch: Watch | None, keep: Keep | None, resume: Snapshot | None
-    ) -> Trajectory:
+    def _run(self, state: Any, gradient: Gradient, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
         problem, agenda = self.problem, self.agenda
         due = time.monotonic()
         for t in range(0 if resume is None else resume["step"] + 1, problem.steps + 1):
@@ -338,13 +355,13 @@ class _Simulation:
         self._take_from(native, name, Certificate.wanted(t if t in self.agenda.fixed else t - 1))
         return self._snapshot(t, native.state(name), self.objective.gradient(self.parameters))
 
-    def _snapshot(self, t: int, state: State, gradient: Gradient) -> Snapshot:
+    def _snapshot(self, t: int, state: Any, gradient: Gradient) -> Snapshot:
         """All that the steps after the t-th depend on, and what was recorded so far."""
         found: Snapshot = {
             "step": t,
             "stepping": self.stepping,
             "parameters": self.parameters,
-            "state": {buffer: taken_apart(blocks) for buffer, blocks in state.items()},
+            "state": packed(state),
             # A fast step may round otherwise than the objective does by itself, so the gradient is kept, not computed again.
             "gradient": {
                 "blocks": taken_apart(gradient.blocks),
@@ -371,7 +388,7 @@ class _Simulation:
             found["kkt"] = {"average": self.kkt.average, "count": self.kkt.count, "warm": self.kkt.warm}
         return found
 
-    def _restore(self, snapshot: Snapshot) -> tuple[State, Gradient]:
+    def _restore(self, snapshot: Snapshot) -> tuple[Any, Gradient]:
         """Take up a snapshot. Returns the optimizer's state and the gradient."""
         self.parameters = snapshot["parameters"]
         self.log_factor, self.used_factor = snapshot["factors"]
@@ -394,7 +411,7 @@ class _Simulation:
             lambda: log_losses,
             None if weights is None else lambda: weights,
         )
-        return {buffer: put_together(blocks) for buffer, blocks in snapshot["state"].items()}, gradient
+        return unpacked(snapshot["state"], lambda: self._first_state(gradient), self.problem.optimizer.foreign_state), gradient
 
     def _collect(self, t: int, gradient: Gradient) -> None:
         """Take the gradient's weights into the averages."""
@@ -405,13 +422,11 @@ class _Simulation:
         if self.kkt is not None and gradient.weights is not None and self.kkt.products > 0:
             self.kkt.add(gradient.weights())
 
-    def _step(self, state: State, gradient: Gradient, t: int) -> tuple[State, Gradient]:
+    def _step(self, state: Any, gradient: Gradient, t: int) -> tuple[Any, Gradient]:
         """The state after the t-th update, and the gradient there."""
         schedule, before = self.problem.schedule, self.parameters
-        new_state, self.parameters, quick = self.advance(state, gradient.blocks, before, t, self._log_size(gradient, t))
-        new_gradient = (
-            self.objective.gradient(self.parameters) if quick is None else self.objective.finished(self.parameters, quick)
-        )
+        here = Here(before, self.objective.gradient, self._log_lr(gradient, t), gradient)
+        new_state, self.parameters, new_gradient = self.advance(state, here, t)
         if not isinstance(schedule, LyuLi):
             return new_state, new_gradient
         kept = new_gradient.log_loss < gradient.log_loss
@@ -420,16 +435,15 @@ class _Simulation:
         if bool(kept.all()):
             return new_state, new_gradient
         self.parameters = chosen(kept, self.parameters, before)
-        rolled = {key: chosen_scaled(kept, blocks, state[key]) for key, blocks in new_state.items()}
+        # Buffers that the step has made for the first time stay as they are.
+        rolled = {key: chosen_scaled(kept, blocks, state.get(key, blocks)) for key, blocks in new_state.items()}
         return rolled, self.objective.gradient(self.parameters)
 
-    def _log_size(self, gradient: Gradient, t: int) -> Tensor:
-        """log eta_t, of no dimension or (R, 1, 1)."""
+    def _log_lr(self, gradient: Gradient, t: int) -> Tensor:
+        """log eta_t, of no dimension or (R,)."""
         schedule = self.problem.schedule
-        log_size = schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None)
-        if schedule.backs_off:
-            log_size = log_size + self.log_factor
-        return log_size[:, None, None] if log_size.dim() else log_size
+        log_lr = schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None)
+        return log_lr + self.log_factor if schedule.backs_off else log_lr
 
     def _record(self, t: int, gradient: Gradient, runs: np.ndarray) -> None:
         problem = self.problem

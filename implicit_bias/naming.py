@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+#: Keys that change nothing at these values, and came later than folders that are to be found again.
+UNUSED = (("start", None), ("start_scale", 1.0), ("norm.outer", "max"), ("norm.rest", "linf"))
 # Of a data file's name.
 _LONGEST_STEM = 40
 
@@ -28,5 +30,14 @@ def default_name(config: Mapping[str, Any], data: str) -> Iterator[str]:
     yield config["optimizer"]["name"]
     norm = config.get("norm")
     if norm:
-        yield norm["name"] + "".join(f"{value:g}" for key, value in norm.items() if key != "name")
+        yield norm["name"] + "".join(_parameters(norm))
     yield f"seed{config['seed']}"
+
+
+def _parameters(norm: Mapping[str, Any]) -> Iterator[str]:
+    """The norm's numbers, and its words where one of them is not what is left out, as in its label."""
+    given = [(key, value) for key, value in norm.items() if key != "name"]
+    words = [(key, value) for key, value in given if isinstance(value, str)]
+    yield from (f"{value:g}" for _, value in given if not isinstance(value, str))
+    if any((f"norm.{key}", value) not in UNUSED for key, value in words):
+        yield from (f"-{value}" for _, value in words)

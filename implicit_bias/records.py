@@ -35,7 +35,7 @@ import yaml
 from implicit_bias.arrays import read_arrays
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import RUNTIME_KEYS
-from implicit_bias.naming import dataset_name, default_name
+from implicit_bias.naming import UNUSED, dataset_name, default_name
 
 if TYPE_CHECKING:
     from implicit_bias.reference import Reference
@@ -60,8 +60,6 @@ DATA = "data"
 _HASH_DIGITS = 12
 # A cached bound and the same bound recomputed may differ by so much, relative: another machine rounds otherwise.
 SAME_BOUND = 1e-9
-#: Keys that change nothing at these values, and came later than folders that are to be found again.
-UNUSED = (("start", None), ("start_scale", 1.0))
 _PARTIAL = ".partial-"
 
 
@@ -74,10 +72,13 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
         start_fingerprint: Digest of the parameters that the run starts from, likewise.
     """
     kept = {key: value for key, value in config.items() if key not in (*RUNTIME_KEYS, DATA) and (key, value) not in UNUSED}
+    for group, keys in kept.items():
+        if isinstance(keys, Mapping):
+            kept[group] = {key: value for key, value in keys.items() if (f"{group}.{key}", value) not in UNUSED}
     if start_fingerprint:
         kept["start"] = start_fingerprint
     if data_fingerprint:
-        kept["dataset"] = {key: value for key, value in config["dataset"].items() if key != "path"}
+        kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
     text = json.dumps({"config": kept, "data": data_fingerprint}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 

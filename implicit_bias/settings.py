@@ -415,6 +415,11 @@ def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
 
 def _check_schedule(parts: Mapping[str, Any]) -> None:
     schedule, optimizer = parts["schedule"]["name"], parts["optimizer"]["name"]
+    if SCHEDULES.get(schedule).backs_off and OPTIMIZERS.get(optimizer).foreign_state:
+        onward = [name for name in SCHEDULES if not SCHEDULES.get(name).backs_off]
+        raise BadInput(
+            f"schedule={schedule}: takes steps back, which the state of optimizer={optimizer} cannot; allowed: {either(onward)}"
+        )
     if SCHEDULES.get(schedule).per_loss and OPTIMIZERS.get(optimizer).normalised:
         fitting = [name for name in OPTIMIZERS if not OPTIMIZERS.get(name).normalised]
         plain = [name for name in SCHEDULES if not SCHEDULES.get(name).per_loss]

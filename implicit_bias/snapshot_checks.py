@@ -13,7 +13,7 @@ from torch import Tensor
 
 from implicit_bias.agenda import record_steps
 from implicit_bias.engine import Problem
-from implicit_bias.optimizers import State
+from implicit_bias.optimizers import Here, State
 from implicit_bias.scaled import Scaled
 
 COMMON = ("lr", "log_loss", "accuracy")
@@ -54,9 +54,24 @@ def _state_after_a_step(problem: Problem) -> State:
     """The optimizer's buffers, of which those that no update touches are gone by then."""
     names, model, optimizer = list(problem.initial), problem.model, problem.optimizer
     with torch.no_grad():
-        gradient = model.objective(problem.data, problem.loss, problem.frozen).gradient(problem.initial)
+        objective = model.objective(problem.data, problem.loss, problem.frozen)
+        gradient = objective.gradient(problem.initial)
         geometry = optimizer.geometry(names, problem.norm, model.row_bases(problem.data), model.hidden_matrices(names))
-        return optimizer.update(optimizer.init(gradient.blocks), gradient.blocks, 1, geometry)[0]
+        log_lr = problem.schedule.log_lr(1, gradient.log_loss if problem.schedule.per_loss else None)
+        here = Here(problem.initial, objective.gradient, log_lr, gradient)
+        state: State = optimizer.step_from(optimizer.init(gradient.blocks), here, 1, geometry)[0]
+        return state
+
+
+def _check_foreign(problem: Problem, found: Any) -> None:
+    """A foreign state knows itself what it can be restored from."""
+    with torch.no_grad():
+        gradient = problem.model.objective(problem.data, problem.loss, problem.frozen).gradient(problem.initial)
+        state: Any = problem.optimizer.init(gradient.blocks)
+        try:
+            state.restore(found)
+        except ValueError as error:
+            raise Misfit("state") from error
 
 
 class _Check:
@@ -105,6 +120,9 @@ class _Check:
             _tensor(log_scale, (runs, scaled_rows, scaled_columns), part, self.dtype)
 
     def _state(self) -> None:
+        if self.problem.optimizer.foreign_state:
+            _check_foreign(self.problem, self.snapshot["state"])
+            return
         wanted = _state_after_a_step(self.problem)
         _need(set(self.snapshot["state"]) == set(wanted), "state")
         for buffer, blocks in self.snapshot["state"].items():

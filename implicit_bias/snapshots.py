@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from implicit_bias.models import Parameters
+from implicit_bias.optimizers import ForeignState, State
 from implicit_bias.scaled import Scaled
 
 
@@ -32,6 +34,18 @@ def taken_apart(blocks: Mapping[str, Scaled]) -> dict[str, list[Tensor]]:
 
 def put_together(blocks: Mapping[str, Sequence[Tensor]]) -> dict[str, Scaled]:
     return {name: Scaled(*parts) for name, parts in blocks.items()}
+
+
+def packed(state: State | ForeignState) -> dict[str, Any]:
+    """An optimizer's state as plain containers: its buffers, or what an object of its own gives."""
+    if isinstance(state, ForeignState):
+        return state.snapshot()
+    return {buffer: taken_apart(blocks) for buffer, blocks in state.items()}
+
+
+def unpacked(kept: Mapping[str, Any], fresh: Callable[[], Any], foreign: bool) -> Any:
+    """The state that :func:`packed` gave these containers of; ``fresh`` makes one to restore a foreign state in."""
+    return fresh().restore(kept) if foreign else {buffer: put_together(blocks) for buffer, blocks in kept.items()}
 
 
 def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

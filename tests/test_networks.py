@@ -19,6 +19,7 @@ import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optimizer_steps import step_with
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -718,7 +719,7 @@ def test_muon_ns_on_a_network_equals_torch_muon(nesterov: bool) -> None:
         parameters = dict(zip(("layer1", "layer2"), module.parameters(), strict=True))
         before = {n: p.detach().clone() for n, p in parameters.items()}
         gradient = target.gradient({n: p[None] for n, p in before.items()})
-        state, step = ours.update(state or ours.init(gradient.blocks), gradient.blocks, t, ours.geometry(list(before), None))
+        state, step = step_with(ours, state or ours.init(gradient.blocks), gradient.blocks, t, ours.geometry(list(before), None))
         theirs.zero_grad()
         torch_loss(module(data.x[0]), data.y[0]).backward()
         theirs.step()
@@ -734,7 +735,8 @@ def test_muon_ns_on_a_network_equals_torch_muon(nesterov: bool) -> None:
 
 # --- norms of parameter sets -----------------------------------------------------------------------------------------
 
-SETS = ["hybrid", "hybrid0.5", "hybrid3", "spectral", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row"]
+HYBRIDS = ["hybrid", "hybrid0.5", "hybrid3", "hybrid0.5-l2-linf", "hybrid2-l2-l2", "hybrid2-max-l2"]
+SETS = [*HYBRIDS, "spectral", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row"]
 
 
 def block_set(seed: int, kind: str, size: float) -> Parameters:
@@ -763,9 +765,12 @@ def numpy_value_and_dual(label: str, g: Parameters) -> tuple[np.ndarray, np.ndar
     s = {n: np.linalg.svd(b.numpy(), compute_uv=False) for n, b in g.items()}
     vector = np.concatenate([b.numpy().reshape(2, -1) for b in g.values()], axis=1)
     if label.startswith("hybrid"):
-        r = float(label[6:] or 0.1)
-        value = np.maximum(r * np.maximum(s["a"][:, 0], s["b"][:, 0]), np.abs(g["c"].numpy()).max(axis=(1, 2)))
-        return value, (s["a"].sum(axis=1) + s["b"].sum(axis=1)) / r + np.abs(g["c"].numpy()).sum(axis=(1, 2))
+        ratio, outer, rest = [*label.removeprefix("hybrid").split("-"), "max", "linf"][:3]
+        r, entries = float(ratio or 0.1), g["c"].numpy().reshape(2, -1)
+        of_rest, of_parts = {"linf": (math.inf, 1), "l2": (2, 2)}[rest], {"max": (math.inf, 1), "l2": (2, 2)}[outer]
+        parts = [r * s["a"][:, 0], r * s["b"][:, 0], np.linalg.norm(entries, of_rest[0], axis=1)]
+        duals = [s["a"].sum(axis=1) / r, s["b"].sum(axis=1) / r, np.linalg.norm(entries, of_rest[1], axis=1)]
+        return np.linalg.norm(parts, of_parts[0], axis=0), np.linalg.norm(duals, of_parts[1], axis=0)
     if label in ("l1", "l2", "linf", "lp3"):
         p = {"l1": 1.0, "l2": 2.0, "linf": math.inf, "lp3": 3.0}[label]
         q = {"l1": math.inf, "l2": 2.0, "linf": 1.0, "lp3": 1.5}[label]
@@ -967,7 +972,7 @@ def test_hybrid_steps_have_their_lengths(optimizer: str, ratio: float, matrices:
     whole = rule.geometry(list(SHAPES), None, None, HIDDEN)
     assert whole.label == rule.own == f"hybrid{ratio}"
     gradient = plain_gradient(0, SHAPES)
-    _, step = rule.update(rule.init(gradient), gradient, 1, whole)
+    _, step = step_with(rule, rule.init(gradient), gradient, 1, whole)
     assert step.log_size is None
     assert set(step.direction) == set(SHAPES)
     for name, block in step.direction.items():
@@ -1001,7 +1006,7 @@ def test_muon_adam_without_matrices_is_adam_and_without_a_rest_is_muon(bias_corr
         steps = {}
         for name, rule in rules.items():
             whole = rule.geometry(list(SHAPES), None, None, HIDDEN)
-            states[name], steps[name] = rule.update(states[name], plain_gradient(t, SHAPES), t, whole)
+            states[name], steps[name] = step_with(rule, states[name], plain_gradient(t, SHAPES), t, whole)
         for block in SHAPES:
             adam, muon = steps["adam"].direction[block], steps["muon"].direction[block]
             torch.testing.assert_close(steps["no matrices"].direction[block], 0.3 * adam, rtol=1e-12, atol=0)
@@ -1012,7 +1017,7 @@ def test_muon_adam_without_matrices_is_adam_and_without_a_rest_is_muon(bias_corr
 def test_shampoo_is_the_product_of_fractional_powers(shape: tuple[int, int]) -> None:
     rule = OPTIMIZERS.get("shampoo")()
     gradient = plain_gradient(5, {"a": shape, "b": (2, 2)})
-    _, step = rule.update(rule.init(gradient), gradient, 1, rule.geometry(["a", "b"], None))
+    _, step = step_with(rule, rule.init(gradient), gradient, 1, rule.geometry(["a", "b"], None))
     for name, block in gradient.items():
         for r in range(2):
             g = block.mantissa[r].numpy()

@@ -15,7 +15,7 @@ from implicit_bias.scaled import Scaled
 
 LABELS = [
     "l1", "l2", "linf", "lp1", "lp1.1", "lp3", "lp40", "lpinf", "nuclear", "spectral", "schatten1", "schatten1.5", "schatten2",
-    "schatten7", "schatteninf", "row", "hybrid0.1", "hybrid3",
+    "schatten7", "schatteninf", "row", "hybrid0.1", "hybrid3", "hybrid0.1-l2-linf", "hybrid2-max-l2",
 ]  # fmt: skip
 KINDS = ["random", "low rank", "zero rows", "one entry", "zero column sums", "huge", "tiny", "one row", "tall"]
 
@@ -158,8 +158,13 @@ def test_one_exponent_a_run_equals_one_norm_a_run(name: str) -> None:
 def test_labels_round_trip_and_bad_ones_are_refused() -> None:
     for label in LABELS:
         assert make_norm(label).label == label
-    with pytest.raises(KeyError, match="there are: hybrid, l1"):
-        make_norm("l7x")
+    assert make_norm("hybrid1e-05-l2-l2").label == "hybrid1e-05-l2-l2"
+    assert make_norm("hybrid0.1-max-linf").label == make_norm("hybrid").label == "hybrid0.1"
+    for label in ("l7x", "hybrid0.1-l2", "hybrid-l2-linf", "hybrid0.1-l1-linf", "hybrid0.1-l2-linf-l2"):
+        with pytest.raises(KeyError, match="there are: hybrid, l1"):
+            make_norm(label)
+    with pytest.raises(ValueError, match="hybrid: outer=l3 must be max or l2"):
+        make_norm("hybrid", outer="l3")
     with pytest.raises(ValueError, match=r"p=0\.5 must be >= 1"):
         make_norm("lp", p=0.5)
 

@@ -7,15 +7,17 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from optimizer_steps import step_with
 from torch import Tensor
 
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Objective
 from implicit_bias.norms import make_norm
-from implicit_bias.optimizers import OPTIMIZERS, Optimizer
+from implicit_bias.optimizers import OPTIMIZERS, Here, Optimizer
 from implicit_bias.optimizers.muon_ns import newton_schulz
 from implicit_bias.registry import hyper_fields
 from implicit_bias.scaled import Scaled, average, combine, root_mean_square
+from implicit_bias.stepping import arrived
 
 K, D, N = 4, 6, 20
 
@@ -41,10 +43,11 @@ def run(
     geometry = optimizer.geometry(["weight"], make_norm(norm) if norm else None, MODELS.get("linear")().row_bases(data))
     gradient = target.gradient({"weight": w})
     state, path = optimizer.init(gradient.blocks), []
+    log_lr = torch.as_tensor(lr, dtype=w.dtype).log()
     for t in range(1, steps + 1):
-        state, step = optimizer.update(state, gradient.blocks, t, geometry)
-        size = lr if step.log_size is None else lr * step.log_size.exp()
-        w = w - size * step.direction["weight"]
+        here = Here({"weight": w}, target.gradient, log_lr, gradient)
+        state, step = optimizer.step_from(state, here, t, geometry)
+        w = arrived(step, {"weight": w}, log_lr)["weight"]
         gradient = target.gradient({"weight": w})
         path.append(w)
     return path
@@ -112,7 +115,7 @@ def test_muon_ns_equals_torch_muon_step_by_step(nesterov: bool, full_rank: bool)
         before = w.detach().clone()
         g = noise[t] if full_rank else target.gradient({"weight": before[None]}).blocks["weight"].relative_to(torch.zeros(()))[0]
         gradient = {"weight": Scaled(g[None], torch.zeros(1, k, 1, dtype=torch.float64))}
-        state, step = ours.update(state or ours.init(gradient), gradient, t, ours.geometry(["weight"], None))
+        state, step = step_with(ours, state or ours.init(gradient), gradient, t, ours.geometry(["weight"], None))
         w.grad = g.clone()
         theirs.step()
         buffer = theirs.state[w]["momentum_buffer"]
@@ -175,7 +178,7 @@ def test_directions_equal_mpmath_down_to_a_log_loss_of_minus_ten_thousand(name: 
         exact = mp_run(name, x, y, lr, steps)
     deepest = 0.0
     for t in range(1, steps + 1):
-        state, step = optimizer.update(state, gradient.blocks, t, geometry)
+        state, step = step_with(optimizer, state, gradient.blocks, t, geometry)
         expected = np.array([[float(v) for v in row] for row in exact[t - 1]])
         np.testing.assert_array_equal(np.sign(step.direction["weight"][0].numpy()), np.sign(expected), err_msg=f"step {t}")
         np.testing.assert_allclose(step.direction["weight"][0].numpy(), expected, rtol=1e-6, atol=1e-300)
@@ -197,7 +200,7 @@ def test_directions_do_not_depend_on_the_gradients_scale(name: str) -> None:
         gradients = [{"weight": Scaled(m, torch.full_like(m[..., :1], shift))} for m in mantissas]
         state, steps = optimizer.init(gradients[0]), []
         for t, g in enumerate(gradients, 1):
-            state, step = optimizer.update(state, g, t, geometry)
+            state, step = step_with(optimizer, state, g, t, geometry)
             if step.log_size is not None:
                 assert not optimizer.normalised
                 steps.append(step.log_size - shift)
@@ -254,9 +257,9 @@ def test_updates_leave_their_inputs_alone_and_batches_equal_single_runs(name: st
         torch.testing.assert_close(together[0][r], one_step[0][0], rtol=1e-11, atol=1e-13)
     gradient = objective(data).gradient({"weight": together[3]})
     state = optimizer.init(gradient.blocks)
-    state, _ = optimizer.update(state, gradient.blocks, 1, optimizer.geometry(["weight"], None))
+    state, _ = step_with(optimizer, state, gradient.blocks, 1, optimizer.geometry(["weight"], None))
     kept = [b.mantissa.clone() for buffer in [gradient.blocks, *state.values()] for b in buffer.values()]
-    optimizer.update(state, gradient.blocks, 2, optimizer.geometry(["weight"], None))
+    step_with(optimizer, state, gradient.blocks, 2, optimizer.geometry(["weight"], None))
     for before, after in zip(
         kept, [b.mantissa for buffer in [gradient.blocks, *state.values()] for b in buffer.values()], strict=True
     ):

@@ -100,6 +100,8 @@ CHANGES = [
     "optimizer=muon_signum optimizer.matrices=[]",
     "optimizer=muon_adam",
     "optimizer=shampoo",
+    "optimizer=nsd norm=hybrid norm.outer=l2",
+    "optimizer=nsd norm=hybrid norm.outer=l2 norm.rest=l2",
     "model=mlp start_scale=2",
 ]
 RUNTIME = [
@@ -114,6 +116,7 @@ KNOWN = {
     "optimizer=signgd": "305c62f9e8e4",
     "optimizer=adam": "bc28dbe54b01",
     "optimizer=nsd norm=lp norm.p=4": "4e17b8153957",
+    "optimizer=nsd norm=hybrid": "5cba995993fe",
     "optimizer=nmgd steps=50": "c4183ba61707",
     "model=mlp": "2b61543e152a",
     "optimizer=gd model=mlp": "f41b20f7f0c6",
@@ -229,6 +232,8 @@ def test_a_data_file_enters_by_its_content_not_by_its_path() -> None:
         ("", "gaussian_mixture-linear-muon-seed1"),
         ("optimizer=nsd norm=lp norm.p=4 seed=3", "gaussian_mixture-linear-nsd-lp4-seed3"),
         ("optimizer=nmd norm=schatten", "gaussian_mixture-linear-nmd-schatten1.5-seed1"),
+        ("optimizer=nmd norm=hybrid", "gaussian_mixture-linear-nmd-hybrid0.1-seed1"),
+        ("optimizer=nmd norm=hybrid norm.outer=l2", "gaussian_mixture-linear-nmd-hybrid0.1-l2-linf-seed1"),
         ("name=my.run", "my.run"),
     ],
 )

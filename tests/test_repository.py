@@ -69,6 +69,17 @@ def test_an_optimizer_is_added_by_two_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_optimizer_that_needs_parameters_and_loss_is_added_by_two_files(tmp_path: Path) -> None:
+    results = followed("An optimizer that needs more than the gradient", tmp_path)
+    table = summary_of(results)
+    assert table["optimizer"].eq("capped_polyak").all()
+    assert bool(table.loc["linf", "own"])
+    assert float(str(table.loc["linf", "margin"])) > 0
+    (run,) = results.glob("runs/*")
+    assert "decay: 0.01" in (run / "config.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_a_norm_is_added_by_two_files(tmp_path: Path) -> None:
     own = summary_of(followed("A norm", tmp_path)).loc["column"]
     assert bool(own["own"])

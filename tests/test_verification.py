@@ -21,7 +21,7 @@ from implicit_bias.models.linear import Linear, LinearObjective
 from implicit_bias.native import LinearSteps
 from implicit_bias.native import linear as native
 from implicit_bias.norms.linf import Linf
-from implicit_bias.optimizers.base import Step
+from implicit_bias.optimizers.base import Here, Step
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.registry import hyper_fields
 from implicit_bias.scaled import Scaled, combine
@@ -243,8 +243,8 @@ class Wrong(Compiled):
     def __init__(self, plain: Any) -> None:
         self._plain, self._step = plain, plain
 
-    def __call__(self, state: Any, gradient: Any, parameters: Any, t: Any, log_size: Any) -> Any:
-        return self._plain(state, gradient, parameters, t, log_size - 0.5)
+    def __call__(self, state: Any, here: Here, t: int) -> Any:
+        return self._plain(state, Here(here.parameters, here._evaluate, here.scheduled - 0.5, here.evaluation), t)
 
 
 @pytest.mark.parametrize("optimizer", ["signgd", "adam"])

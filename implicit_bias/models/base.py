@@ -46,6 +46,26 @@ class Data:
         classes = torch.arange(self.num_classes, device=self.y.device)
         return self.y.unsqueeze(-2) == classes[:, None]
 
+    def batch(self, samples: Tensor) -> Data:
+        """The training sets of the samples with these indices, in the order given.
+
+        Args:
+            samples: Integers in [0, n), of shape (b,), the same in every run, or (R, b).
+
+        Raises:
+            ValueError: other shapes, types or indices.
+        """
+        runs, n = self.x.shape[0], self.x.shape[1]
+        fits = samples.dim() == 1 or (samples.dim() == 2 and (runs == 1 or samples.shape[0] == runs))
+        if not fits or samples.numel() == 0 or samples.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"a batch of shape {tuple(samples.shape)} ({samples.dtype}); must be integers (b,) or ({runs}, b)")
+        if bool(((samples < 0) | (samples >= n)).any()):
+            raise ValueError(f"a batch has samples from {int(samples.min())} to {int(samples.max())}; must be in 0..{n - 1}")
+        if samples.dim() == 1:
+            return Data(self.x[:, samples], self.y[:, samples], self.num_classes)
+        run = torch.arange(runs, device=samples.device)[:, None]
+        return Data(self.x[run, samples], self.y[run, samples], self.num_classes)
+
 
 @dataclass(frozen=True)
 class Gradient:
@@ -118,7 +138,7 @@ class Objective(ABC):
         return None
 
     def finished(self, parameters: Mapping[str, Tensor], quick: Quick) -> Gradient:
-        """What :meth:`gradient` returns, from its first part."""
+        """What :meth:`gradient` of all samples returns, from its first part."""
         return self.gradient(parameters)
 
     @abstractmethod
@@ -126,8 +146,17 @@ class Objective(ABC):
         """u_ic = f_c(x_i) - f_{y_i}(x_i), shape (R, k, n); -inf at the label."""
 
     @abstractmethod
-    def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
-        """Gradient of the mean loss, with log loss and weights."""
+    def gradient(self, parameters: Mapping[str, Tensor], batch: Tensor | None = None) -> Gradient:
+        """Gradient of the mean loss, with log loss and weights.
+
+        Args:
+            parameters: One tensor (R, p, q) a block.
+            batch: Indices of the samples that the mean is over, (b,) or (R, b), as in :meth:`Data.batch`; None for all. All of
+                them in their order give the same bits as None.
+
+        Raises:
+            ValueError: no such samples.
+        """
 
     @abstractmethod
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:

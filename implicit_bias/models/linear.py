@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -94,8 +95,12 @@ class LinearObjective(Objective):
     """Gaps and gradients of W x for a batch of runs, layout (runs, classes, samples)."""
 
     def __init__(self, data: Data, loss: Loss) -> None:
-        self.data = data
         self.loss = loss
+        self._take(data, uneven=bool(is_uneven(data.x).any()))
+
+    def _take(self, data: Data, uneven: bool) -> None:
+        """All that depends on the samples. Where data are uneven, so is every batch of them: gradients keep one layout."""
+        self.data = data
         self.label = data.is_label()
         self.sign = torch.ones_like(self.label, dtype=data.x.dtype).masked_fill(self.label, -1.0)
         self.buffer: Tensor | None = None
@@ -114,15 +119,23 @@ class LinearObjective(Objective):
         self.x = data.x
         self.x_t = data.x.mT.contiguous()
         self.log_n = math.log(data.x.shape[1])
-        self.uneven = bool(is_uneven(self.x).any())
+        self.uneven = uneven
         # Features that are zero throughout have zero gradients; the others must not lose theirs to underflow.
         self.support = ~(self.x == 0).all(dim=1, keepdim=True) if self.uneven else None
 
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._negative_gaps(parameters[WEIGHT])
 
-    def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
+    def gradient(self, parameters: Mapping[str, Tensor], batch: Tensor | None = None) -> Gradient:
+        if batch is not None:
+            return self._on(batch).gradient(parameters)
         return self.finished(parameters, self.quick(parameters))
+
+    def _on(self, batch: Tensor) -> LinearObjective:
+        """The same objective of these samples."""
+        part = copy(self)
+        part._take(self.data.batch(batch), self.uneven)
+        return part
 
     def quick(self, parameters: Mapping[str, Tensor]) -> Quick:
         """One scale a run, no further exponentials of size (k, n); not exact when some class row is too small for it, or an entry

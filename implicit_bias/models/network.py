@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -221,15 +222,19 @@ class NetworkObjective(Objective):
 
     def __init__(self, network: Network, data: Data, loss: Loss, frozen: Mapping[str, Tensor]) -> None:
         self.network = network
-        self.data = data
         self.loss = loss
         self.frozen = dict(frozen)
         self.binary = network.outputs(data.num_classes) == 1
+        self._take(data)
+
+    def _take(self, data: Data) -> None:
+        """All that depends on the samples."""
+        self.data = data
         self.label = data.is_label()
         self.index = data.y.unsqueeze(-2)
         self.sign = (2 * data.y - 1).to(data.x.dtype).unsqueeze(-2)
         self.log_n = math.log(data.x.shape[1])
-        self.inputs = network.prepared(data.x)
+        self.inputs = self.network.prepared(data.x)
 
     def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         return self.network.forward({**parameters, **self.frozen}, self.network.prepared(x))
@@ -241,7 +246,9 @@ class NetworkObjective(Objective):
         """The scores of the training set."""
         return self.network.forward({**parameters, **self.frozen}, self.inputs)
 
-    def gradient(self, parameters: Mapping[str, Tensor]) -> Gradient:
+    def gradient(self, parameters: Mapping[str, Tensor], batch: Tensor | None = None) -> Gradient:
+        if batch is not None:
+            return self._on(batch).gradient(parameters)
         leaves, f = self._graph(parameters)
         u = self._negative_gaps(f.detach())
         terms = self.loss.terms(u.clone())
@@ -254,6 +261,12 @@ class NetworkObjective(Objective):
             return weights / weights.sum(dim=(-2, -1), keepdim=True)
 
         return Gradient(blocks, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms), normalised)
+
+    def _on(self, batch: Tensor) -> NetworkObjective:
+        """The same objective of these samples."""
+        part = copy(self)
+        part._take(self.data.batch(batch))
+        return part
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
         log_weights = self.loss.log_weights(self.negative_gaps(parameters)).mT

@@ -9,7 +9,7 @@ from implicit_bias.registry import hyper_fields
 __all__ = ["NORMS", "Norm", "ParameterNorm", "ProductNorm", "format_number", "make_norm", "over_blocks"]
 
 
-def make_norm(name: str, **parameters: float) -> Norm:
+def make_norm(name: str, **parameters: float | str) -> Norm:
     """The norm called ``name``, or the one that a label such as ``lp3`` or ``schatten1.5`` stands for.
 
     Raises:
@@ -17,22 +17,23 @@ def make_norm(name: str, **parameters: float) -> Norm:
         ValueError: a parameter is out of range.
     """
     if name in NORMS:
-        norm: Norm = NORMS.get(name)(**{key: float(value) for key, value in parameters.items()})
+        words = {key for key, field in hyper_fields(NORMS.get(name)).items() if isinstance(field.default, str)}
+        norm: Norm = NORMS.get(name)(**{key: value if key in words else float(value) for key, value in parameters.items()})
         return _checked(norm)
     for stem in NORMS:
-        keys = list(hyper_fields(NORMS.get(stem)))
-        if len(keys) == 1 and name.startswith(stem):
-            try:
-                value = float(name[len(stem) :])
-            except ValueError:
-                continue
-            return _checked(NORMS.get(stem)(**{keys[0]: value}))
+        keys = NORMS.get(stem).keys_of(name[len(stem) :]) if name.startswith(stem) else None
+        if keys is not None:
+            return _checked(NORMS.get(stem)(**keys))
     return NORMS.get(name)()  # raises, naming what there is
 
 
 def _checked(norm: Norm) -> Norm:
     for key, field in hyper_fields(type(norm)).items():
         value, spec = getattr(norm, key), field.metadata["hyper"]
+        if spec.choices is not None:
+            if value not in spec.choices:
+                raise ValueError(f"{norm.name}: {key}={value} must be {' or '.join(spec.choices)}")
+            continue
         if math.isnan(value):
             raise ValueError(f"{norm.name}: {key}=nan must be a number")
         if spec.ge is not None and value < spec.ge:

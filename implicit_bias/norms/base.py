@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from implicit_bias.registry import Registry
+from implicit_bias.registry import Registry, hyper_fields
 from implicit_bias.scaled import Scaled
 
 if TYPE_CHECKING:
@@ -47,6 +47,15 @@ class Norm(ABC):
     def label(self) -> str:
         """The norm's name in files and columns, its parameter included: ``linf``, ``lp3``, ``schatten1.5``."""
         return self.name + "".join(format_number(getattr(self, f.name)) for f in fields(self))
+
+    @classmethod
+    def keys_of(cls, suffix: str) -> dict[str, Any] | None:
+        """The parameters that stand in a label after the name (``3`` in ``lp3``); None where these are none."""
+        keys = list(hyper_fields(cls))
+        try:
+            return {keys[0]: float(suffix)} if len(keys) == 1 else None
+        except ValueError:
+            return None
 
     @abstractmethod
     def value(self, w: Tensor) -> Tensor:

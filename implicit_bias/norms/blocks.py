@@ -18,6 +18,7 @@ from torch import Tensor
 
 from implicit_bias.norms.base import Norm
 from implicit_bias.norms.hybrid import Hybrid
+from implicit_bias.norms.l2 import L2
 from implicit_bias.norms.linf import Linf
 from implicit_bias.norms.vectors import lp_value
 from implicit_bias.scaled import Scaled
@@ -233,11 +234,13 @@ def over_blocks(
         compress = norm.unitarily_invariant and name in bases
         return SingleBlock(name, InRowSpace(norm, bases[name]) if compress else norm)
 
-    rest = tuple(name for name in names if hidden is not None and name not in hidden) if isinstance(norm, Hybrid) else ()
+    if not isinstance(norm, Hybrid):
+        return single(names[0]) if len(names) == 1 else ProductNorm(norm.label, tuple(Part((n,), single(n)) for n in names))
+    rest = tuple(name for name in names if hidden is not None and name not in hidden)
     parts = [Part((name,), single(name)) for name in names if name not in rest]
     if rest:
-        parts.append(Part(rest, WholeVector(Linf())))
-    return single(names[0]) if len(parts) == 1 and not rest else ProductNorm(norm.label, tuple(parts), rest=rest)
+        parts.append(Part(rest, WholeVector(L2() if norm.rest == "l2" else Linf())))
+    return single(names[0]) if len(parts) == 1 and not rest else ProductNorm(norm.label, tuple(parts), norm.outer, rest)
 
 
 def _joined(blocks: Blocks) -> Tensor:

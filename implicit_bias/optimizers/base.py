@@ -1,4 +1,7 @@
-"""What an optimizer is: a pure map (state, gradient, t) -> (state, step) on scaled gradients, with a norm of its own.
+"""What an optimizer is: a pure map (state, where it is, t) -> (state, step), with a norm of its own.
+
+Most need the gradient alone, and write :meth:`Optimizer.update`. One that needs parameters, loss, learning rate or a gradient at
+another point writes :meth:`Optimizer.step_from`, of which ``update`` is the simple form.
 
 Conventions, everywhere: momentum is the exponential moving average m_t = beta m_{t-1} + (1 - beta) g_t from m_0 = 0; steps are
 subtracted, theta_t = theta_{t-1} - eta_t step_t; t counts from 1. Hyper-parameters may be tensors of shape (R, 1, 1).
@@ -6,10 +9,11 @@ subtracted, theta_t = theta_{t-1} - eta_t step_t; t counts from 1. Hyper-paramet
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,20 +30,100 @@ Blocks = Mapping[str, Scaled]
 State = dict[str, dict[str, Scaled]]
 
 
-class Step(NamedTuple):
-    """theta <- theta - eta * exp(log_size) * direction.
+@runtime_checkable
+class ForeignState(Protocol):
+    """A state that is an object of its own, for optimizers written elsewhere; it may change in place from step to step."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that later steps depend on: nested dictionaries and lists of tensors, numbers and strings."""
+
+    def restore(self, snapshot: Mapping[str, Any]) -> Self:
+        """The state that a snapshot was taken of; called on a fresh one, of :meth:`Optimizer.init`.
+
+        Raises:
+            ValueError: it is no snapshot of such a state.
+        """
+
+
+class Evaluation(Protocol):
+    """The loss and its gradient at a point, as :class:`implicit_bias.models.Gradient` has them."""
+
+    @property
+    def blocks(self) -> Mapping[str, Scaled]:
+        """The gradient of the mean loss, a scaled tensor (R, p, q) a block."""
+
+    @property
+    def log_loss(self) -> Tensor:
+        """The natural logarithm of the mean loss, shape (R,)."""
+
+
+class Here:
+    """Where a step starts. The loss and its gradient are evaluated when they are first asked for, and once.
 
     Attributes:
-        direction: One tensor of shape (R, p, q) a block.
-        log_size: (R, 1, 1), or None for 0: a normalised method.
+        parameters: theta_{t-1}, one tensor (R, p, q) a block; not to be changed.
+        scheduled: :attr:`log_lr` as the schedule gives it, in its own precision and on its own device.
     """
 
-    direction: dict[str, Tensor]
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        evaluate: Callable[[Mapping[str, Tensor]], Evaluation],
+        log_lr: Tensor,
+        evaluation: Evaluation | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self.scheduled = log_lr
+        self._evaluate = evaluate
+        if evaluation is not None:
+            self.evaluation = evaluation
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """Loss and gradient, as the model gives them."""
+        return self._evaluate(self.parameters)
+
+    @cached_property
+    def log_lr(self) -> Tensor:
+        """log eta_t, of no dimension or (R,), in the precision and on the device of the parameters; inf where eta_t is."""
+        return self.scheduled.to(next(iter(self.parameters.values())))
+
+    @property
+    def gradient(self) -> Blocks:
+        """The gradient of the mean loss, as :meth:`Optimizer.update` gets it."""
+        return self.evaluation.blocks
+
+    @property
+    def log_loss(self) -> Tensor:
+        """log L, shape (R,)."""
+        return self.evaluation.log_loss
+
+    def at(self, parameters: Mapping[str, Tensor]) -> Here:
+        """The same at another point, with the same eta_t. To look at its gradient is one more evaluation."""
+        return Here(parameters, self._evaluate, self.scheduled)
+
+
+class Step(NamedTuple):
+    """theta <- keep * theta - eta * exp(log_size) * direction; or theta <- to.
+
+    Attributes:
+        direction: One tensor of shape (R, p, q) a block; empty: nothing is subtracted.
+        log_size: (R,) or (R, 1, 1), or None for 0: a normalised method.
+        keep: What theta is multiplied by, a number, (R,) or (R, 1, 1); None for 1. Decoupled weight decay has 1 - eta * decay.
+        whole: Whether exp(log_size) is the whole length, so that eta (which may be infinite) is no factor of it.
+        to: The point arrived at, in place of all others: its parameters, which nobody may change afterwards; or where it has been
+            evaluated, what :meth:`Here.at` gave, whose gradient is then that of the next step.
+    """
+
+    direction: Mapping[str, Tensor] = MappingProxyType({})
     log_size: Tensor | None = None
+    keep: Tensor | float | None = None
+    whole: bool = False
+    to: Here | Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
-class Optimizer(ABC):
+class Optimizer:
     """An optimizer; its fields are its hyper-parameters."""
 
     name: ClassVar[str]
@@ -49,6 +133,8 @@ class Optimizer(ABC):
     normalised: ClassVar[bool] = True
     #: Names of the buffers.
     buffers: ClassVar[tuple[str, ...]] = ()
+    #: True when the state is a :class:`ForeignState` that ``init`` makes.
+    foreign_state: ClassVar[bool] = False
 
     @property
     def own(self) -> str | None:
@@ -88,9 +174,34 @@ class Optimizer(ABC):
             for buffer in self.buffers
         }
 
-    @abstractmethod
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
-        """The t-th step from the gradient at theta_{t-1}."""
+        """The t-th step from the gradient at theta_{t-1}.
+
+        Args:
+            state: The buffers after step t - 1.
+            gradient: A scaled tensor (R, p, q) a block.
+            t: From 1.
+            norm: What :meth:`geometry` gave.
+        """
+        raise NotImplementedError(f"optimizer {self.name} has neither update nor step_from")
+
+    def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
+        """The t-th step from theta_{t-1}: what the engine calls. By default :meth:`update` of the gradient there.
+
+        Args:
+            state: The buffers after step t - 1, or a :class:`ForeignState`. Buffers may have blocks of their own, such as one
+                number (R, 1, 1) a run; those that the step does not return are dropped, those that the first step makes anew
+                stay where a schedule takes that step back.
+            here: Parameters, loss, gradient and learning rate.
+            t: From 1.
+            norm: What :meth:`geometry` gave.
+        """
+        return self.update(state, here.gradient, t, norm)
+
+    @property
+    def needs_gradient_only(self) -> bool:
+        """Whether a step is :meth:`update` of buffers and gradient, which a compiler can take in."""
+        return type(self).step_from is Optimizer.step_from and not self.foreign_state
 
 
 def steepest(gradient: Blocks, norm: ParameterNorm) -> Step:
