@@ -121,9 +121,9 @@ def _request(arguments: Sequence[str]) -> Request:
 
 def _answer(request: Request) -> int:
     if "--help" in request.flags:
-        from implicit_bias.manual import help_text
+        from implicit_bias.help import help_text, topics_text
 
-        print(help_text())
+        print(topics_text(request.overrides) if request.overrides else help_text())
         return DONE
     if "--version" in request.flags:
         from implicit_bias import __version__
