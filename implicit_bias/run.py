@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
 from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
@@ -32,10 +33,9 @@ if TYPE_CHECKING:
     from implicit_bias.configuration import Cell
     from implicit_bias.sweep import Outcome
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+TERMINATED = 143
 COMMAND = "python -m implicit_bias.run"
 FLAGS = {"-h": "--help", "-m": "--multirun"}
-TRACEBACK = "IMPLICIT_BIAS_TRACEBACK"
 MOST_FOLDERS = 8
 MOST_FAILURES = 20
 
