@@ -45,6 +45,7 @@ from implicit_bias.native import linear_steps
 from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.processors import prepare_process
 from implicit_bias.records import atomic_write_bytes, csv_bytes
 from implicit_bias.registry import hyper
 from implicit_bias.scaling import NAMES, Shape, scaling_table
@@ -322,6 +323,7 @@ INTERFACE = Interface(
 @unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
+    prepare_process()
     return INTERFACE.answer(argv, lambda typed: bench(Request(**INTERFACE.read(typed).keys)))
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from implicit_bias.arguments import DONE, Interface, Reader, a_folder
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import suggestion
+from implicit_bias.processors import prepare_process
 from implicit_bias.registry import hyper, hyper_fields
 from implicit_bias.streams import unharmed_by_output
 
@@ -71,6 +72,7 @@ OPTIONS = tuple(hyper_fields(Request))
 @unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
+    prepare_process()
     return INTERFACE.answer(argv, lambda typed: compare(request_from(typed)))
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from implicit_bias.arguments import DONE, FAILED, TRACEBACK, Interface, a_folder
 from implicit_bias.errors import BadInput, NoData
-from implicit_bias.processors import limit_threads
+from implicit_bias.processors import limit_threads, prepare_process
 from implicit_bias.registry import hyper
 from implicit_bias.streams import unharmed_by_output
 
@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Everything here is small: a second thread gains nothing, and on a busy machine the two wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     limit_threads()
+    prepare_process()
     return INTERFACE.answer(argv, lambda typed: report(request_from(typed)))
 
 

@@ -23,6 +23,7 @@ from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEB
 from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
+from implicit_bias.processors import prepare_process
 from implicit_bias.stopping import stop
 from implicit_bias.streams import unharmed_by_output
 
@@ -56,6 +57,7 @@ class Request:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
     limit_threads()
+    prepare_process()
     try:
         with _terminable():
             return _answer(_request(sys.argv[1:] if argv is None else argv))
@@ -77,6 +79,9 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
 
     ``run("optimizer=muon", "steps=100")``, ``run(["optimizer=muon", "steps=100"])`` and ``run(optimizer="muon", steps=100)``
     are the same; dotted keys go in a mapping, ``run(**{"dataset.dim": 5})``. A list, tuple or range is a sweep over it.
+
+    The process is left as it is. For plain steps with the command's bits, whatever the batch, call
+    :func:`implicit_bias.processors.prepare_process` before anything is computed; steps in C have them anyhow.
 
     Args:
         overrides: What one would type, as strings or lists of strings.
