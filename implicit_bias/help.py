@@ -151,7 +151,8 @@ def _described(prefix: str, cls: type, width: int, *, only: str | None = None, d
     lines = []
     for name, kind in kinds(cls).items():
         if only in (None, name):
-            default = defaults.keys[name].default if defaults else _shown_default(cls, name)
+            written = defaults.keys.get(name) if defaults else None
+            default = written.default if written else _shown_default(cls, name)
             lines += [f"  {_dotted(prefix, name)}={default}", *wrapped(_meaning(kind), indent=6, width=width)]
     return lines
 
