@@ -4,38 +4,16 @@
 
     from implicit_bias import run
     trajectory, summary = run(optimizer="muon", steps=1000)
+
+Importing the package changes nothing of the process: no environment variable, no allocator, no threads.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# MKL's results depend on the alignment of its operands, hence on a run's place in a batch, unless it is told otherwise
-# before it is loaded; some optimizers amplify the last bit to something visible. With this a run gives the same bits
-# alone and in any batch.
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     import pandas
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc's malloc not to give arrays of a few 100 kB back to the system after every operation, only to fetch the same
-    pages again: where page faults are dear (virtual machines), they would take up to a third of a step.
-    """
-    import ctypes
-
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # another C library
-    for option, size in ((m_mmap_threshold, 1 << 28), (m_trim_threshold, 1 << 28), (m_top_pad, 1 << 24)):
-        mallopt(option, size)
-
-
-_keep_freed_memory()
 
 __all__ = ["__version__", "run"]
 

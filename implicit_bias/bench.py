@@ -12,7 +12,7 @@ tight loop
 Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions. Beside them
 stand the engine with plain PyTorch steps, the steps in C by themselves (what is left of the time goes into the records), the
 roofline of the machine's measured rates, and the peak memory of the batch's tensors; then how the cost grows with every size.
-Written to results/bench/ as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
+Written to results/bench/ (results_dir=results) as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
 the batches run there, up to 4,096 runs, and the loops on the CPU.
 """
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.agenda import record_steps
+from implicit_bias.arguments import DONE, Interface, a_folder
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.figures.style import drawing, log_axis, optimizer_look, panels, saved
@@ -44,10 +45,13 @@ from implicit_bias.native import linear_steps
 from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.processors import prepare_process
 from implicit_bias.records import atomic_write_bytes, csv_bytes
+from implicit_bias.registry import hyper
 from implicit_bias.scaling import NAMES, Shape, scaling_table
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.stepping import Compile
+from implicit_bias.streams import unharmed_by_output
 from implicit_bias.sweep.memory import peak_bytes
 from implicit_bias.usual import REPEATS, UsualOptimizer, best_time
 
@@ -300,8 +304,31 @@ def draw(table: pd.DataFrame, growth: pd.DataFrame) -> dict[str, bytes]:
         return {kind: saved(figure, kind) for kind in ("png", "pdf")}
 
 
-def main() -> int:
-    """Measure, print the ratios, write results/bench/."""
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    results_dir: str = hyper("results", help="where the folder bench/ goes")
+
+
+INTERFACE = Interface(
+    Request,
+    "python -m implicit_bias.bench [key=value ...]",
+    "Measures the speed beside plain PyTorch, for many minutes, and how the cost grows with every size; writes bench.csv, "
+    "scaling.csv, bench.png and bench.pdf.",
+    readers={"results_dir": a_folder("results_dir", "bench")},
+)
+
+
+@unharmed_by_output
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
+    prepare_process()
+    return INTERFACE.answer(argv, lambda typed: bench(Request(**INTERFACE.read(typed).keys)))
+
+
+def bench(request: Request) -> int:
+    """Measure, print the ratios, write the folder bench/. Returns the exit code."""
     threads = torch.get_num_threads()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rates = {}
@@ -320,7 +347,7 @@ def main() -> int:
         print(_printed(row), flush=True)
     machine = {"machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__}
     table = pd.DataFrame(rows)
-    folder = Path("results") / "bench"
+    folder = Path(request.results_dir) / "bench"
     atomic_write_bytes(folder / "bench.csv", csv_bytes(_short(table).assign(**machine)))
     print("growth of the cost (exponent of the last points)", flush=True)
     growth = scaling()
@@ -330,7 +357,7 @@ def main() -> int:
     for kind, content in draw(table, growth).items():
         atomic_write_bytes(folder / f"bench.{kind}", content)
     print(f"written to {folder}")
-    return 0
+    return DONE
 
 
 def _rows(threads: int, rates: dict[int, Rates], device: str) -> Iterator[dict[str, Any]]:

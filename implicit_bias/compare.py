@@ -7,22 +7,21 @@ Exit codes: 0 done, 1 something could not be written, 2 bad input (nothing was w
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
 import math
-import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from implicit_bias.arguments import DONE, Interface, Reader, a_folder
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import suggestion
-from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
+from implicit_bias.processors import prepare_process
+from implicit_bias.registry import hyper, hyper_fields
 from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:
@@ -30,26 +29,17 @@ if TYPE_CHECKING:
 
     from implicit_bias.comparison import Source
 
-HELP = """\
-usage: python -m implicit_bias.compare RUN [RUN ...] [key=value ...]
-
-Overlays runs in the same plots and the same table: one panel a norm, one curve a configuration, runs that differ only in the
+USAGE = "python -m implicit_bias.compare RUN [RUN ...] [key=value ...]"
+ABOUT = """\
+Overlays runs in the same plots and the same table: one panel a norm, one curve a configuration, runs that differ only in the \
 seed as their mean and range.
 
 RUN is one of
   results/runs/<name>-<hash>       a run folder; or several, 'results/runs/*muon*'
   results/sweeps/<name>-<hash>     a sweep: all of its runs
-  path/to/trajectory.csv           a table of your own code, a row a step and norm, with the columns seed, step, norm, margin;
-                                   log_loss, max_margin, alignment and kkt_ratio are used where they are there
-  mine=RUN                         any of these, called "mine"; without a name a table goes by its folder or file
-
-  norms=linf,l2        norms to show; without it those that every run has, at most 6
-  quantity=auto        margin, relative_gap, ratio, log_loss, alignment or kkt_ratio; auto: relative_gap where every run has an
-                       optimum, else margin
-  x=step               step or log_loss
-  out=FOLDER           where comparison.png, .pdf and .csv go; without it results/compare/<hash of the inputs>
-  title=TEXT           over the picture
-"""
+  path/to/trajectory.csv           a table of your own code, a row a step and norm, with the columns seed, step, norm, margin; \
+log_loss, max_margin, alignment and kkt_ratio are used where they are there
+  mine=RUN                         any of these, called "mine"; without a name a table goes by its folder or file"""
 QUANTITIES = ("auto", "margin", "relative_gap", "ratio", "log_loss", "alignment", "kkt_ratio")
 AXES = ("step", "log_loss")
 MOST_CURVES = 20
@@ -67,65 +57,47 @@ class Request:
     """What the command line asks for; ``runs`` are pairs of a name (or nothing) and a path or pattern."""
 
     runs: tuple[tuple[str, str], ...] = ()
-    norms: tuple[str, ...] = ()
-    quantity: str = "auto"
-    x: str = "step"
-    out: str = ""
-    title: str = ""
+    norms: tuple[str, ...] = hyper((), help="norms to show, as in norms=linf,l2; without it those that every run has, at most 6")
+    quantity: str = hyper(
+        "auto", help="what to draw; auto: relative_gap where every run has an optimum, else margin", choices=QUANTITIES
+    )
+    x: str = hyper("step", help="the horizontal axis", choices=AXES)
+    out: str = hyper("", help="where comparison.png, .pdf and .csv go; without it results/compare/<hash of the inputs>")
+    title: str = hyper("", help=f"over the picture, at most {MOST_LETTERS} letters")
 
 
-OPTIONS = tuple(field.name for field in fields(Request) if field.name != "runs")
+OPTIONS = tuple(hyper_fields(Request))
 
 
 @unharmed_by_output
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    try:
-        if {"-h", "--help"} & set(arguments):
-            print(HELP, end="")
-            return DONE
-        return compare(request_from(arguments))
-    except BadInput as error:
-        _say(f"error: {' '.join(str(error).split())}")
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return INTERRUPTED
-    except OSError as error:
-        _say(f"error: {error.filename or 'out'}: {error.strerror or error}")
-        return FAILED
-    except Exception as error:
-        if os.environ.get(TRACEBACK):
-            traceback.print_exc()
-        else:
-            _say(f"error: {type(error).__name__}: {error} (this is a bug; set {TRACEBACK}=1 for the traceback)")
-        return FAILED
+    prepare_process()
+    return INTERFACE.answer(argv, lambda typed: compare(request_from(typed)))
 
 
 def request_from(arguments: Sequence[str]) -> Request:
     """The request that the arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
-    runs: list[tuple[str, str]] = []
-    options: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if argument.startswith("-"):
-            raise BadInput(f"{key}: unknown flag; allowed: -h, --help")
-        if not equals or _exists(argument):
-            runs.append(("", argument))
-        elif key in OPTIONS:
-            options[key] = _value(key, value)
-        elif key and "/" not in key and _is_path(value):
-            if len(key) > MOST_LETTERS:
-                raise BadInput(f"{key[:20]}...=: a name of {len(key)} letters; must have at most {MOST_LETTERS}")
-            runs.append((key, value))
-        else:
-            known = ", ".join(f"{name}=" for name in OPTIONS)
-            meant = suggestion(key, OPTIONS) or ";"
-            raise BadInput(f"{key}: unknown key{meant} allowed: {known}, or name=path of a run")
-    if not runs:
+    words, keys = INTERFACE.read(arguments)
+    if not words:
         raise BadInput("RUN: no run is named; must be a run folder, a sweep's folder or a trajectory.csv (see --help)")
-    return Request(tuple(runs), **options)
+    return Request(tuple(map(_run, words)), **keys)
+
+
+def _is_run(word: str) -> bool:
+    """Whether a word names runs: a path or pattern, or ``name=`` and one."""
+    key, equals, path = word.partition("=")
+    return not equals or _exists(word) or (key not in ("", *OPTIONS) and "/" not in key and _is_path(path))
+
+
+def _run(word: str) -> tuple[str, str]:
+    """The name that a word gives to runs (or nothing), and their path or pattern. Raises BadInput: the name is too long."""
+    key, equals, path = word.partition("=")
+    if not equals or _exists(word):
+        return "", word
+    if len(key) > MOST_LETTERS:
+        raise BadInput(f"{key[:20]}...=: a name of {len(key)} letters; must have at most {MOST_LETTERS}")
+    return key, path
 
 
 def _is_path(value: str) -> bool:
@@ -139,27 +111,46 @@ def _exists(name: str) -> bool:
         return False
 
 
-def _value(key: str, value: str) -> Any:
-    allowed = {"quantity": QUANTITIES, "x": AXES}.get(key)
-    if allowed and value not in allowed:
-        meant = suggestion(value, allowed) or ";"
-        raise BadInput(f"{key}={value}: no such {key}{meant} must be one of {', '.join(allowed)}")
-    if key == "norms":
-        norms = tuple(dict.fromkeys(value.split(",")))
-        if not all(norms):
-            raise BadInput(f"norms={value}: must be names of norms with commas between them")
-        return norms
-    if key == "out" and (not value or (_exists(value) and not Path(value).is_dir())):
-        raise BadInput(f"out={value}: must be a folder, or a name that is free")
-    if key == "out":
-        try:
-            os.lstat(Path(value) / "comparison.csv")
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
-                raise BadInput(f"out={value[:20]}...: must be a folder, or a name that can be one") from None
-    if key == "title" and len(value) > MOST_LETTERS:
-        raise BadInput(f"title={value[:20]}...: {len(value)} letters; must be at most {MOST_LETTERS}")
-    return value
+def _one_of(key: str, choices: Sequence[str]) -> Reader:
+    """A reader of a word out of several, which offers the one that was meant."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            meant = suggestion(text, choices) or ";"
+            raise BadInput(f"{key}={text}: no such {key}{meant} must be one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _norms(text: str) -> tuple[str, ...]:
+    norms = tuple(dict.fromkeys(text.split(",")))
+    if not all(norms):
+        raise BadInput(f"norms={text}: must be names of norms with commas between them")
+    return norms
+
+
+def _title(text: str) -> str:
+    if len(text) > MOST_LETTERS:
+        raise BadInput(f"title={text[:20]}...: {len(text)} letters; must be at most {MOST_LETTERS}")
+    return text
+
+
+INTERFACE = Interface(
+    Request,
+    USAGE,
+    ABOUT,
+    readers={
+        "norms": _norms,
+        "quantity": _one_of("quantity", QUANTITIES),
+        "x": _one_of("x", AXES),
+        "out": a_folder("out", "comparison.csv"),
+        "title": _title,
+    },
+    is_operand=_is_run,
+    operand="name=path of a run",
+    place="out",
+)
 
 
 def compare(request: Request) -> int:
@@ -329,10 +320,6 @@ def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         seed, step, norm = table.loc[twice, ["seed", "step", "norm"]].iloc[0]
         raise BadInput(f"{path}: seed {seed}, step {step}, norm {norm} is there twice; must be one row")
     return table
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,13 @@ from implicit_bias.manual import (
     config_directory,
     either,
     groups,
-    help_text,
     main_page,
     no_such_option,
     shown,
     suggestion,
 )
 
-__all__ = ["Cell", "as_override", "cannot_differ", "compose", "help_text"]
+__all__ = ["Cell", "as_override", "cannot_differ", "compose"]
 
 Config = dict[str, Any]
 

@@ -14,6 +14,8 @@ C = TypeVar("C", bound=type)
 
 #: Every integer up to here, and some that are made of it, are exact in a double and in 64 bits.
 LARGEST_INTEGER = 10**15
+#: numpy.random.RandomState takes seeds up to here.
+MAX_SEED = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True)

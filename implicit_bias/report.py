@@ -17,41 +17,30 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from implicit_bias.arguments import DONE, FAILED, TRACEBACK, Interface, a_folder
 from implicit_bias.errors import BadInput, NoData
-from implicit_bias.run import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK, limit_threads
+from implicit_bias.processors import limit_threads, prepare_process
+from implicit_bias.registry import hyper
 from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:
-    from implicit_bias.figures import Claim, Figure, Preset, Run
+    from implicit_bias.figures import Claim, Figure, Run
     from implicit_bias.sweep import Outcome, Progress
 
     RunsOf = Callable[[], "_Computed"]
 
 Config = dict[str, Any]
+#: As in figures.base, which takes long to import.
+Preset = Literal["smoke", "default", "paper"]
 
-HELP = """usage: python -m implicit_bias.report [key=value]
-
-Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims.
-A figure is left as it is if neither its runs nor what draws it have changed.
-
-  preset=default      smoke (two or three minutes), default (minutes on two cores) or paper (the paper's sizes; hours)
-  only=null           figures to draw, as in only=fan_fig1,rates; null for all
-  results_dir=results where runs/, figures/, claims.csv, REPORT.md and report.html go; presets other than default to a folder
-                      of theirs in it
-  redraw=false        true: draw and judge the tables that are there, without any run
-  force=false         true: compute again what is finished, and draw what has not changed
-  workers=1           processes that compute the runs; with several, all figures' runs are one pool of batches, and a figure is
-                      drawn as soon as its own are there
-
-figures: {figures}
-"""
-
+ABOUT = """\
+Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims. \
+A figure is left as it is if neither its runs nor what draws it have changed."""
 
 VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", None: "[dim]not testable[/]"}
 
@@ -60,12 +49,24 @@ VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", None: 
 class Request:
     """What the command line asks for."""
 
-    preset: Preset = "default"
-    only: tuple[str, ...] = ()
-    results_dir: str = "results"
-    redraw: bool = False
-    force: bool = False
-    workers: int = 1
+    preset: Preset = hyper(
+        "default",
+        help="sizes of the runs; smoke: two or three minutes, default: minutes on two cores, paper: the paper's sizes, hours",
+    )
+    only: tuple[str, ...] | None = hyper(None, help="figures to draw, as in only=fan_fig1,rates; null for all")
+    results_dir: str = hyper(
+        "results",
+        help="where runs/, figures/, claims.csv, REPORT.md and report.html go; presets other than default to a folder of theirs"
+        " in it",
+    )
+    redraw: bool = hyper(False, help="true: draw and judge the tables that are there, without any run")
+    force: bool = hyper(False, help="true: compute again what is finished, and draw what has not changed")
+    workers: int = hyper(
+        1,
+        help="processes that compute the runs; with several, all figures' runs are one pool of batches, and a figure is drawn as"
+        " soon as its own are there",
+        ge=1,
+    )
 
     @property
     def folder(self) -> Path:
@@ -80,69 +81,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Everything here is small: a second thread gains nothing, and on a busy machine the two wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     limit_threads()
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    try:
-        if {"-h", "--help"} & set(arguments):
-            from implicit_bias.figures import FIGURES
-
-            print(HELP.format(figures=", ".join(FIGURES.names())), end="")
-            return DONE
-        return report(request_from(arguments))
-    except BadInput as error:
-        _say(f"error: {error}")
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        _say("interrupted; finished runs are kept, and the same command goes on from there")
-        return INTERRUPTED
-    except OSError as error:
-        _say(f"error: {error.filename or 'results_dir'}: {error.strerror or error}")
-        return FAILED
+    prepare_process()
+    return INTERFACE.answer(argv, lambda typed: report(request_from(typed)))
 
 
 def request_from(arguments: Sequence[str]) -> Request:
     """The request that ``key=value`` arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
-    request = Request()
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or key not in Request.__dataclass_fields__:
-            close = get_close_matches(key, list(Request.__dataclass_fields__), n=1)
-            meant = f"did you mean {close[0]}? " if close else ""
-            raise BadInput(f"{key}: unknown key; {meant}allowed: {', '.join(f'{k}=' for k in Request.__dataclass_fields__)}")
-        request = replace(request, **{key: _value(key, value)})
-    return request
+    return Request(**INTERFACE.read(arguments).keys)
 
 
-def _value(key: str, value: str) -> Any:
-    from implicit_bias.figures import FIGURES, Preset
+def _figures_named(text: str) -> tuple[str, ...] | None:
+    from implicit_bias.figures import FIGURES
 
-    if key == "preset":
-        if value not in get_args(Preset):
-            raise BadInput(f"preset={value}: must be one of {', '.join(get_args(Preset))}")
-        return value
-    if key == "only":
-        names = () if value == "null" else tuple(value.split(","))
-        for name in names:
-            if name not in FIGURES:
-                raise BadInput(f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}")
-        return names
-    if key == "results_dir":
-        if not value:
-            raise BadInput("results_dir=: must be a folder")
-        return value
-    if key == "workers":
-        if not value.isdecimal() or int(value) < 1:
-            raise BadInput(f"workers={value}: must be an integer >= 1")
-        return int(value)
-    if value not in ("true", "false"):
-        raise BadInput(f"{key}={value}: must be true or false")
-    return value == "true"
+    names = None if text == "null" else tuple(text.split(","))
+    for name in names or ():
+        if name not in FIGURES:
+            raise BadInput(f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}")
+    return names
+
+
+def _figures_there_are() -> str:
+    from implicit_bias.figures import FIGURES
+
+    return f"figures: {', '.join(FIGURES.names())}"
+
+
+INTERFACE = Interface(
+    Request,
+    "python -m implicit_bias.report [key=value ...]",
+    ABOUT,
+    readers={"only": _figures_named, "results_dir": a_folder("results_dir", "claims.csv")},
+    ending=_figures_there_are,
+    interrupted="interrupted; finished runs are kept, and the same command goes on from there",
+)
 
 
 def report(request: Request) -> int:
     """Make the figures, then the tables of all of them. Returns the exit code."""
     from implicit_bias.terminal import Progress
 
-    figures = _chosen(request.only)
+    figures = _chosen(request.only or ())
     made = _Made()
     changed: list[Figure] = []
     with Progress() as progress:
@@ -418,7 +396,7 @@ def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
 
     figures = _chosen(())
     path = request.folder / "claims.csv"
-    made = {figure.name for figure in _chosen(request.only)}
+    made = {figure.name for figure in _chosen(request.only or ())}
     claims = merged(read_claims(path), fresh, made, [figure.name for figure in figures])
     atomic_write_bytes(path, csv_bytes(claims_table(claims)))
     write_report(request.folder, request.preset, figures, claims, _minutes(request.folder))

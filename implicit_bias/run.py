@@ -19,9 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
 from implicit_bias.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
+from implicit_bias.processors import prepare_process
 from implicit_bias.stopping import stop
 from implicit_bias.streams import unharmed_by_output
 
@@ -32,10 +34,9 @@ if TYPE_CHECKING:
     from implicit_bias.configuration import Cell
     from implicit_bias.sweep import Outcome
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+TERMINATED = 143
 COMMAND = "python -m implicit_bias.run"
 FLAGS = {"-h": "--help", "-m": "--multirun"}
-TRACEBACK = "IMPLICIT_BIAS_TRACEBACK"
 MOST_FOLDERS = 8
 MOST_FAILURES = 20
 
@@ -56,6 +57,7 @@ class Request:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
     limit_threads()
+    prepare_process()
     try:
         with _terminable():
             return _answer(_request(sys.argv[1:] if argv is None else argv))
@@ -77,6 +79,9 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
 
     ``run("optimizer=muon", "steps=100")``, ``run(["optimizer=muon", "steps=100"])`` and ``run(optimizer="muon", steps=100)``
     are the same; dotted keys go in a mapping, ``run(**{"dataset.dim": 5})``. A list, tuple or range is a sweep over it.
+
+    The process is left as it is. For plain steps with the command's bits, whatever the batch, call
+    :func:`implicit_bias.processors.prepare_process` before anything is computed; steps in C have them anyhow.
 
     Args:
         overrides: What one would type, as strings or lists of strings.
@@ -121,9 +126,9 @@ def _request(arguments: Sequence[str]) -> Request:
 
 def _answer(request: Request) -> int:
     if "--help" in request.flags:
-        from implicit_bias.manual import help_text
+        from implicit_bias.help import help_text, topics_text
 
-        print(help_text())
+        print(topics_text(request.overrides) if request.overrides else help_text())
         return DONE
     if "--version" in request.flags:
         from implicit_bias import __version__

@@ -9,8 +9,6 @@ import errno
 import math
 import os
 import re
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,14 +18,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from implicit_bias.datasets import DATASETS
-from implicit_bias.datasets.base import MAX_SEED
 from implicit_bias.errors import BadInput
+from implicit_bias.kinds import Kind, kinds
 from implicit_bias.losses import LOSSES
 from implicit_bias.manual import either, no_such_option, shown, suggestion
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper, hyper_fields
+from implicit_bias.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
+from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.schedules import SCHEDULES, auto_power
 
 Config = dict[str, Any]
@@ -41,58 +40,9 @@ REGISTRIES: dict[str, Registry] = {
     "schedule": SCHEDULES,
 }
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_KINDS = (bool, int, float, str)
 LONGEST_FOLDER_NAME = "x" * 255
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """The keys of a run that belong to no group."""
-
-    seed: int = hyper(1, help="the run's seed", ge=0, le=MAX_SEED)
-    steps: int = hyper(10_000, help="updates to make", ge=1)
-    stop_log10_loss: float | None = hyper(None, help="end a run when log10 of its loss falls below this", lt=0)
-    start: str | None = hyper(None, help="run folder whose last parameters are the initial point")
-    start_scale: float = hyper(1.0, help="factor of the initial point", gt=0)
-    reference: str = hyper("auto", help="optima to compare with", choices=("auto", "exact", "certified", "none"))
-    reference_timeout: float = hyper(60.0, help="seconds for one optimum; past it the proven interval stands in its place", gt=0)
-    precision: str = hyper("float64", help="of every computation", choices=("float64", "float32"))
-    device: str = hyper("auto", help="where to compute", choices=("auto", "cpu", "cuda"))
-    results_dir: str = hyper("results", help="where runs and caches go")
-    name: str | None = hyper(None, help="name of the run's folder")
-    force: bool = hyper(False, help="compute again what is finished")
-    progress: str = hyper("auto", help="progress bar", choices=("auto", "off"))
-    compile: str = hyper("auto", help="compile the step", choices=("auto", "on", "off"))
-
-
-@dataclass(frozen=True)
-class LogSettings:
-    """The keys ``log.<field>``."""
-
-    norms: list[str] = hyper(("linf", "l1", "l2", "spectral", "nuclear"), help="norms to measure")
-    points: int = hyper(60, help="about how many steps to record", ge=2, le=100_000)
-    weights: str = hyper("last", help="parameters to keep", choices=("last", "all", "none"))
-    levels: float = hyper(0.0, help="loss levels to record, a decade", ge=0, le=1000)
-    kkt_iters: int = hyper(20, help="Jacobian products of a record", ge=0, most=1_000_000)
-
-
-@dataclass(frozen=True)
-class LauncherSettings:
-    """The keys ``launcher.<field>``: where batches are computed. Null: the default of the cluster that reads the key."""
-
-    cluster: str = hyper("inline", help="where batches run", choices=("inline", "local", "slurm"))
-    workers: int | None = hyper(None, help="processes", ge=1, le=1024)
-    partition: str | None = hyper(None, help="Slurm partition")
-    timeout_min: int | None = hyper(None, help="minutes a job may take", ge=1)
-    gpus_per_job: int | None = hyper(None, help="GPUs of a job", ge=0)
-    cpus_per_job: int | None = hyper(None, help="cores of a job", ge=1)
-    array_parallelism: int | None = hyper(None, help="jobs at a time", ge=1)
-    max_array_size: int | None = hyper(None, help="jobs in an array", ge=1)
-    max_requeues: int | None = hyper(None, help="times that a job may be requeued", ge=0)
-
-
-#: Sections of keys that belong to no group.
-SECTIONS: dict[str, type] = {"log": LogSettings, "launcher": LauncherSettings}
 #: The cluster that reads a key of the launcher, where it is not Slurm.
 LAUNCHER_READERS = {"workers": "local"}
 
@@ -115,8 +65,8 @@ def checked(config: Mapping[str, Any]) -> Config:
     """
     rest = {key: value for key, value in config.items() if key not in REGISTRIES and key not in SECTIONS}
     run = _fields("", RunSettings, rest, others=[*REGISTRIES, *SECTIONS])
-    log = _fields("log", LogSettings, _section(config, "log"))
-    launcher = _fields("launcher", LauncherSettings, _section(config, "launcher"))
+    log = _fields("log", SECTIONS["log"], _section(config, "log"))
+    launcher = _fields("launcher", SECTIONS["launcher"], _section(config, "launcher"))
     _check_launcher(launcher)
     parts = {group: None if config.get(group) is None else _part(group, config) for group in REGISTRIES}
     for group in REGISTRIES:
@@ -139,9 +89,13 @@ def checked(config: Mapping[str, Any]) -> Config:
 @cache
 def rules(group: str, option: str | None = None) -> dict[str, Rule]:
     """The rules of the keys of an option (``optimizer``, ``muon``), of ``log``, or of the run itself (``""``)."""
-    cls = {"": RunSettings, **SECTIONS}.get(group) or REGISTRIES[group].get(str(option))
-    hints = typing.get_type_hints(cls)
-    return {name: _rule(hints[name], field.default, field.metadata["hyper"]) for name, field in hyper_fields(cls).items()}
+    return {name: _rule(kind) for name, kind in kinds(declared_in(group, option)).items()}
+
+
+def declared_in(group: str, option: str | None = None) -> type:
+    """The class whose ``hyper`` fields are the keys of an option, of a section such as ``log``, or of the run itself (``""``)."""
+    cls: type = {"": RunSettings, **SECTIONS}.get(group) or REGISTRIES[group].get(str(option))
+    return cls
 
 
 @cache
@@ -208,9 +162,9 @@ def _fields(
 
 @cache
 def _model(group: str, option: str | None) -> type[BaseModel]:
-    cls = {"": RunSettings, **SECTIONS}.get(group) or REGISTRIES[group].get(str(option))
     known = rules(group, option)
-    fields: dict[str, Any] = {name: (known[name].type, _plain(field.default)) for name, field in hyper_fields(cls).items()}
+    declared = hyper_fields(declared_in(group, option))
+    fields: dict[str, Any] = {name: (known[name].type, _plain(field.default)) for name, field in declared.items()}
     return create_model(f"{group or 'run'}_{option}", __config__=ConfigDict(extra="forbid"), **fields)
 
 
@@ -218,62 +172,31 @@ def _plain(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-def _rule(hint: Any, default: Any, spec: HyperSpec) -> Rule:
-    """The rule of a field, from its annotation where that says something, else from its default.
-
-    Numeric fields are annotated loosely where a batch may hold a tensor in them; then the default tells the type. A default
-    that is a word, in a field with numeric bounds, is a word that may stand for a number (``schedule.lr=auto``).
-    """
-    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    members = set(typing.get_args(hint)) if is_union else {hint}
-    optional = types.NoneType in members
-    lists = [m for m in members if typing.get_origin(m) in (list, tuple)]
-    if spec.choices is not None:
-        rule = Rule(Literal[tuple(spec.choices)], either([str(choice) for choice in spec.choices]))
-    elif lists:
-        item = _scalar(typing.get_args(lists[0])[0], HyperSpec(""))
-        rule = Rule(list[item.type], f"a list [a,b,...] of {item.allowed.split()[-1]}s", is_list=True)  # type: ignore[name-defined]
-    elif isinstance(default, str) and _bounded(spec):
-        number = _scalar(float, spec)
-        rule = Rule(Literal[default] | number.type, f"'{default}' or {number.allowed}")
+def _rule(kind: Kind) -> Rule:
+    """The rule of a kind of values."""
+    most = None
+    if kind.choices is not None:
+        typed: Any = Literal[kind.choices]
+    elif kind.is_list:
+        typed = list[_scalar(kind.scalar, HyperSpec(""))]  # type: ignore[misc]
+    elif kind.word is not None:
+        typed = Literal[kind.word] | _scalar(float, kind.spec)
     else:
-        kind = next((k for k in _KINDS if k in members), type(default))
-        rule = _scalar(kind, spec)
-    return Rule(rule.type | None, f"null or {rule.allowed}", rule.is_list, rule.most) if optional else rule
+        typed, most = _scalar(kind.scalar, kind.spec), kind.most
+    return Rule(typed | None if kind.optional else typed, kind.allowed, kind.is_list, most)
 
 
-def _scalar(kind: type, spec: HyperSpec) -> Rule:
-    """The rule of one boolean, integer, number or text."""
+def _scalar(kind: type, spec: HyperSpec) -> Any:
+    """The pydantic type of one boolean, integer, number or text."""
     bounds: dict[str, Any] = {k: b for k in ("ge", "gt", "le", "lt") if (b := getattr(spec, k)) is not None}
     if kind is bool:
-        return Rule(Annotated[bool, Field(strict=True)], "true or false")
+        return Annotated[bool, Field(strict=True)]
     if kind is int:
         most = spec.most or LARGEST_INTEGER
-        whole = Annotated[int, BeforeValidator(_integral), Field(strict=True, **{"le": most, "ge": -most, **bounds})]
-        return Rule(whole, f"an integer{_range(spec)}", most=None if "le" in bounds else most)
+        return Annotated[int, BeforeValidator(_integral), Field(strict=True, **{"le": most, "ge": -most, **bounds})]
     if kind is float:
-        number = Annotated[float, BeforeValidator(_number if spec.allow_inf else _finite), Field(strict=True, **bounds)]
-        return Rule(number, f"a number{_range(spec)}")
-    return Rule(Annotated[str, BeforeValidator(_text), Field(strict=True)], "a text")
-
-
-def _bounded(spec: HyperSpec) -> bool:
-    return any(bound is not None for bound in (spec.ge, spec.gt, spec.le, spec.lt))
-
-
-def _range(spec: HyperSpec) -> str:
-    """`` in [0, 1)`` or `` >= 1``."""
-    low = spec.ge if spec.ge is not None else spec.gt
-    high = spec.le if spec.le is not None else spec.lt
-    if low is not None and (high is not None or spec.allow_inf):
-        closed = spec.le is not None or (high is None and spec.allow_inf)
-        upper = "inf" if high is None else f"{high}"
-        return f" in {'[' if spec.ge is not None else '('}{low}, {upper}{']' if closed else ')'}"
-    if low is not None:
-        return f" {'>=' if spec.ge is not None else '>'} {low}"
-    if high is not None:
-        return f" {'<=' if spec.le is not None else '<'} {high}"
-    return ""
+        return Annotated[float, BeforeValidator(_number if spec.allow_inf else _finite), Field(strict=True, **bounds)]
+    return Annotated[str, BeforeValidator(_text), Field(strict=True)]
 
 
 def _integral(value: Any) -> Any:

@@ -32,6 +32,8 @@ Compile = Literal["auto", "on", "off"]
 # Compiling costs 5 to 10 s, and saves some .1 ms a step of sign methods and NGD, more of Adam: so many steps repay it.
 REPAID_STEPS = 200_000
 COMPILERS = ("c++", "g++", "clang++")
+# Versions of a function that the compiler may keep: as many as there are batches.
+MANY_VERSIONS = 1_000_000
 
 
 class Advanced(NamedTuple):
@@ -173,11 +175,7 @@ class Compiled:
         self._device = objective.data.x.device
         self._tell = tell
         self._begun = False
-        for name in ("torch._dynamo", "torch._inductor"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        with _no_warnings():
-            # What was compiled for other batches would count against the compiler's limit of versions.
-            torch.compiler.reset()
+        with _quiet_compiler():
             self._step: Any = torch.compile(step, dynamic=False)
 
     @property
@@ -205,7 +203,7 @@ class Compiled:
         if self._begun:
             done: tuple[State, Parameters, Quick | None] = self._step(*arguments)
             return done
-        with _no_warnings(), _interrupts_later():
+        with _quiet_compiler(), _interrupts_later():
             done = self._step(*arguments)
         self._begun = True
         return done
@@ -218,11 +216,26 @@ def _in_a_line(error: Exception) -> str:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Without what the compiler has to say about itself."""
+def _quiet_compiler() -> Iterator[None]:
+    """Without what the compiler says about itself, and without its limit of versions of a function.
+
+    Every batch has a version of its own of the step and of what the step calls. What this process has compiled elsewhere, the
+    limit and the levels of the loggers are as they were afterwards.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        versions = {"recompile_limit": MANY_VERSIONS, "accumulated_recompile_limit": MANY_VERSIONS}
+        limits = torch._dynamo.config.patch(versions)  # loads the compiler, which sets the level of its loggers
+        loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            with limits:
+                yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager

@@ -1,10 +1,14 @@
-"""One thread a process: tests run side by side, and sums must not depend on how threads split them."""
+"""One thread a process: tests run side by side, and sums must not depend on how threads split them. Else as in a command."""
 
 import os
 
 # Read when the libraries load, so set before any of them is imported.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
+
+from implicit_bias.processors import prepare_process  # noqa: E402
+
+prepare_process()  # as a command does
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -8,7 +8,8 @@ import pytest
 
 from implicit_bias.registry import hyper_fields
 from implicit_bias.run import main
-from implicit_bias.settings import REGISTRIES, SECTIONS, RunSettings
+from implicit_bias.run_settings import SECTIONS, RunSettings
+from implicit_bias.settings import REGISTRIES
 
 SMALL = {
     "dataset.num_classes": "3",

@@ -45,7 +45,7 @@ def test_a_small_bench_writes_tables_and_picture(
     monkeypatch.setattr(scaling, "AXES", {axis: values[:2] for axis, values in AXES.items()})
     monkeypatch.setattr(scaling, "METHODS", ("signgd",))
     monkeypatch.setattr(scaling, "LAST", 2)
-    assert bench.main() == 0
+    assert bench.main([]) == 0
     folder = tmp_path / "results" / "bench"
     assert {path.name for path in folder.iterdir()} == {"bench.csv", "scaling.csv", "bench.png", "bench.pdf"}
     table = pd.read_csv(folder / "bench.csv")

@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 from implicit_bias import configuration, manual, settings
 from implicit_bias.configuration import as_override, cannot_differ, compose
 from implicit_bias.errors import BadInput
-from implicit_bias.manual import config_directory, groups, help_text, main_page
+from implicit_bias.manual import config_directory, groups, main_page
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import hyper_fields
-from implicit_bias.settings import REGISTRIES, SECTIONS, RunSettings, checked, rules
+from implicit_bias.run_settings import SECTIONS, RunSettings
+from implicit_bias.settings import REGISTRIES, checked, rules
 
 OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
 PRIMARY = yaml.safe_load((config_directory() / "config.yaml").read_text())
@@ -185,6 +186,27 @@ def test_yaml_defaults_of_the_run_are_those_of_the_settings() -> None:
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             assert written[name] == default, name
     assert set(PRIMARY) == {"defaults", "norm", *SECTIONS, *hyper_fields(RunSettings)}
+
+
+def meanings(prefix: str, cls: type) -> dict[str, str]:
+    """The dotted keys of a class, and what it says they mean."""
+    return {f"{prefix}{name}": field.metadata["hyper"].help for name, field in hyper_fields(cls).items()}
+
+
+def test_comments_of_the_run_are_the_meanings_of_its_settings() -> None:
+    declared = meanings("", RunSettings)
+    for section, cls in SECTIONS.items():
+        declared |= meanings(f"{section}.", cls)
+    written = {key: page.help for key, page in main_page().keys.items() if key not in groups()}
+    assert written == declared
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_comments_of_an_option_are_the_meanings_of_its_class(group: str, option: str) -> None:
+    declared = meanings("", REGISTRIES[group].get(option))
+    assert all(declared.values())
+    commented = {key: page.help for key, page in groups()[group][option].keys.items() if page.help}
+    assert commented == {key: declared[key] for key in commented}
 
 
 def test_the_defaults_of_the_contract() -> None:
@@ -430,36 +452,6 @@ def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
     assert "\n" not in str(raised.value)
     with pytest.raises(BadInput, match="step: unknown key; allowed: "):
         compose(["experiment=unknown"])
-
-
-def test_help_names_every_option_and_every_key_with_its_default() -> None:
-    text = help_text()
-    for group, options in groups().items():
-        assert f"{group}=..." in text or not options
-        for option in options:
-            assert re.search(rf"^    {option}\b", text, re.MULTILINE), option
-    for group, option in OPTIONS:
-        for key in hyper_fields(REGISTRIES[group].get(option)):
-            assert f"{group}.{key}=" in text
-    for key in main_page().keys:
-        assert f"{key}=" in text
-    for words in ("EXAMPLES", "EXIT CODES", "0 done", "130", "-m, --multirun", "make figures", "from implicit_bias import run"):
-        assert words in text
-
-
-def test_every_key_of_the_run_is_explained() -> None:
-    for key, page in main_page().keys.items():
-        assert page.help or key in groups(), key
-
-
-def test_examples_of_the_help_compose() -> None:
-    import shlex
-
-    lines = [line for line in manual.COMMANDS.splitlines() if "implicit_bias.run " in line and "..." not in line]
-    assert len(lines) >= 5
-    for line in lines:
-        words = shlex.split(line)[3:]
-        assert compose([word for word in words if word != "-m"], multirun="-m" in words)
 
 
 def test_settings_are_frozen() -> None:

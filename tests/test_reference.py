@@ -205,9 +205,7 @@ IMPOSSIBLE: dict[str, Data] = {
 def test_not_separable(case: str, label: str) -> None:
     x, y = IMPOSSIBLE[case]
     k = int(y.max()) + 1
-    with pytest.raises(
-        NotSeparable, match=r"a linear model, which has no bias \(proof: weights on .*reference=none"
-    ):
+    with pytest.raises(NotSeparable, match=r"a linear model, which has no bias \(proof: weights on .*reference=none"):
         solve_exact(x, y, k, make_norm(label))
     with pytest.raises(NotSeparable, match="cannot be separated"):
         solve_certified(x[None], y[None], k, make_norm(label))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from implicit_bias.errors import BadInput
 from implicit_bias.manual import either
+from implicit_bias.registry import MAX_SEED as MAX_SEED
 from implicit_bias.registry import Registry, hyper_fields
 
 DATASETS = Registry("implicit_bias.datasets", "dataset")
@@ -21,9 +22,6 @@ SMALLEST_FEATURE, LARGEST_FEATURE = 1e-100, 1e100
 
 #: Numbers that are smaller have fewer digits in double precision.
 FULL_PRECISION = float(np.finfo(np.float64).tiny)
-
-#: numpy.random.RandomState takes seeds up to this one.
-MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,11 @@ class HandwrittenDigits(DatasetSource):
 
     samples_per_class: int | None = hyper(None, help="samples of each digit; null for all (174 to 183)", ge=1)
     classes: list[int] | None = hyper(None, help="digits to keep, such as [3,5]; null for all ten")
-    task: str = hyper("digits", help="digits: a class per digit; parity: even against odd", choices=("digits", "parity"))
+    task: str = hyper(
+        "digits",
+        help="digits: a class per digit; parity: even (class 0) against odd (class 1)",
+        choices=("digits", "parity"),
+    )
     samples: int | None = hyper(
         None, help="samples of all digits together, then samples_per_class is not used; null for samples_per_class", ge=2
     )

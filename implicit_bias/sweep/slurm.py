@@ -29,7 +29,7 @@ from typing import Any
 
 import implicit_bias
 from implicit_bias.errors import BadInput
-from implicit_bias.processors import worker_threads
+from implicit_bias.processors import prepare_process, worker_threads
 from implicit_bias.records import atomic_write_text, process_is_alive
 from implicit_bias.stopping import stop
 from implicit_bias.sweep.tasks import Ledger, Task
@@ -84,6 +84,7 @@ class BatchJob:
 
     def __call__(self, path: str) -> None:
         """Compute the task in a file."""
+        prepare_process()
         run_file(Path(path))
 
     def checkpoint(self, path: str) -> Any:

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+from implicit_bias.processors import prepare_process
 from implicit_bias.records import warnings_told
 from implicit_bias.stopping import stop
 from implicit_bias.sweep.execute import execute
@@ -69,6 +70,7 @@ def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float
 
 def main() -> int:
     """Compute what comes on stdin until it ends. Returns the exit code."""
+    prepare_process()
     stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no event
 

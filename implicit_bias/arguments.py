@@ -1,0 +1,222 @@
+"""The arguments of a command: typed ``key=value`` words, ``--help``, and exit codes.
+
+A command's request is a frozen dataclass whose fields are declared with :func:`implicit_bias.registry.hyper`: each is a key, with
+its type, its range, its default and its meaning. ``python -m implicit_bias.run`` composes groups of options besides, and has a
+reader of its own (:mod:`implicit_bias.configuration`).
+
+Exit codes: 0 done, 1 something failed, 2 bad input (nothing was computed or written), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import operator
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from implicit_bias.errors import BadInput
+from implicit_bias.kinds import Kind, kinds
+from implicit_bias.manual import shown, suggestion
+from implicit_bias.registry import hyper_fields
+from implicit_bias.wrapping import entry, fitted, terminal_width
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+TRACEBACK = "IMPLICIT_BIAS_TRACEBACK"
+HELP_FLAGS = frozenset({"-h", "--help"})
+
+Reader = Callable[[str], Any]
+
+
+class Arguments(NamedTuple):
+    """What was typed: the words that are no keys, and the values of the keys that were given."""
+
+    operands: tuple[str, ...]
+    keys: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What can be typed behind a command.
+
+    Attributes:
+        request: The dataclass; a field that is not declared with ``hyper`` is no key.
+        usage: The command's form, one line.
+        about: What it does, in lines that are wrapped to the terminal.
+        readers: Keys with rules of their own: from the text to the value, or BadInput.
+        is_operand: Whether a word is no key but something to work on; without it every word must be a key.
+        operand: What such a word is, in words that follow "allowed: key=, or".
+        ending: What ``--help`` says last; called where it is shown, as it may need to import something.
+        interrupted: What is said at Ctrl-C.
+        place: The key that an error of writing is blamed on where the system names no file.
+    """
+
+    request: type
+    usage: str
+    about: str
+    readers: Mapping[str, Reader] = field(default_factory=dict)
+    is_operand: Callable[[str], bool] | None = None
+    operand: str = ""
+    ending: Callable[[], str] | None = None
+    interrupted: str = "interrupted"
+    place: str = "results_dir"
+
+    def answer(self, argv: Sequence[str] | None, work: Callable[[Sequence[str]], int]) -> int:
+        """Print the help, or do the work; every foreseeable mistake is one line on stderr.
+
+        Args:
+            argv: What was typed; without it that of this process.
+            work: From the arguments to an exit code; it reads them with :meth:`read`.
+
+        Returns:
+            The exit code.
+        """
+        typed = sys.argv[1:] if argv is None else list(argv)
+        try:
+            if HELP_FLAGS & set(typed):
+                print(self.help_text())
+                return DONE
+            return work(typed)
+        except BadInput as error:
+            return _failed(_in_a_line(str(error)), BAD_INPUT)
+        except KeyboardInterrupt:
+            print(self.interrupted, file=sys.stderr, flush=True)
+            return INTERRUPTED
+        except OSError as error:
+            return _failed(f"{error.filename or self.place}: {error.strerror or error}", FAILED)
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+                return FAILED
+            what = _in_a_line(f"{type(error).__name__}: {error}")
+            return _failed(f"{what} (this is a bug; set {TRACEBACK}=1 for the traceback)", FAILED)
+
+    def read(self, typed: Sequence[str]) -> Arguments:
+        """The arguments, checked. Of a key that is given twice the last counts.
+
+        Raises:
+            BadInput: A flag or a key that there is not, or a value that is not allowed.
+        """
+        operands: list[str] = []
+        values: dict[str, Any] = {}
+        known = kinds(self.request)
+        for word in typed:
+            key, equals, text = word.partition("=")
+            if word.startswith("-"):
+                raise BadInput(f"{key}: unknown flag; allowed: -h, --help")
+            if self.is_operand is not None and self.is_operand(word):
+                operands.append(word)
+            elif equals and key in known:
+                values[key] = self.readers[key](text) if key in self.readers else value_of(key, text, known[key])
+            else:
+                raise self._unknown(key, list(known))
+        return Arguments(tuple(operands), values)
+
+    def help_text(self, width: int | None = None) -> str:
+        """What ``--help`` prints: usage, purpose, every key with its default, its meaning and what is allowed.
+
+        Args:
+            width: Of the lines; without it that of the terminal.
+        """
+        width = width or terminal_width()
+        lines = [f"usage: {self.usage}", "", *fitted(self.about, width).split("\n"), ""]
+        terms = {f"{key}={_typed(hyper_fields(self.request)[key].default)}": kind for key, kind in kinds(self.request).items()}
+        column = max(map(len, terms))
+        for term, kind in terms.items():
+            meaning = f"{kind.spec.help}. Allowed: {allowed(kind)}"
+            lines += entry(term, meaning, column=column, indent=2, width=width)
+        ending = ["", *fitted(self.ending(), width).split("\n")] if self.ending is not None else []
+        return "\n".join([*lines, *ending])
+
+    def _unknown(self, key: str, known: Sequence[str]) -> BadInput:
+        meant = suggestion(key, known) or ";"
+        others = f", or {self.operand}" if self.operand else ""
+        return BadInput(f"{_in_a_line(key)}: unknown key{meant} allowed: {', '.join(f'{name}=' for name in known)}{others}")
+
+
+def value_of(key: str, text: str, kind: Kind) -> Any:
+    """The value that a text stands for: a choice, true or false, a number, a text, or several of these with commas between them.
+
+    Raises:
+        BadInput: It is not allowed.
+    """
+    if kind.optional and text == "null":
+        return None
+    values = [_converted(part, kind.scalar) for part in (text.split(",") if kind.is_list else [text])]
+    if not all(_is_in(value, kind) for value in values):
+        must = f"one of {', '.join(map(str, kind.choices))}" if kind.choices is not None else allowed(kind)
+        raise BadInput(f"{key}={_in_a_line(text)}: must be {must}")
+    return tuple(values) if kind.is_list else values[0]
+
+
+def allowed(kind: Kind) -> str:
+    """What a key may be, as it is typed behind a command: items of lists stand between commas, without brackets."""
+    if not kind.is_list:
+        return kind.allowed
+    item = Kind(kind.scalar, kind.spec, optional=kind.optional).allowed.replace("a text", "names")
+    return f"{item}, with commas between them"
+
+
+def a_folder(key: str, holds: str) -> Reader:
+    """A reader of the path of a folder that is there or can be made, to hold a file ``holds``.
+
+    Raises:
+        BadInput: where it is called on a text that is no such path.
+    """
+
+    def read(text: str) -> str:
+        try:
+            os.lstat(Path(text) / holds)
+        except ValueError:  # a character that no name has
+            raise BadInput(f"{key}={_in_a_line(text[:20])}...: must be a folder, or a name that can be one") from None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise BadInput(f"{key}={_in_a_line(text[:20])}...: must be a folder, or a name that can be one") from None
+        if not text or (os.path.exists(text) and not os.path.isdir(text)):
+            raise BadInput(f"{key}={_in_a_line(text)}: must be a folder, or a name that is free")
+        return text
+
+    return read
+
+
+def _converted(text: str, scalar: type) -> Any:
+    """The value of a text; None where it has none of that type."""
+    if scalar is bool:
+        return {"true": True, "false": False}.get(text)
+    if scalar not in (int, float):
+        return text or None
+    try:
+        value = scalar(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _is_in(value: Any, kind: Kind) -> bool:
+    """Whether a value is one of the choices, or in its range; None is not."""
+    if value is None or (kind.choices is not None and value not in kind.choices):
+        return False
+    if kind.scalar not in (int, float):
+        return True
+    bounds = {operator.ge: kind.spec.ge, operator.gt: kind.spec.gt, operator.le: kind.spec.le, operator.lt: kind.spec.lt}
+    inside = all(compare(value, bound) for compare, bound in bounds.items() if bound is not None)
+    return inside and (kind.most is None or value <= kind.most)
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _typed(default: Any) -> str:
+    """A default as one would type it."""
+    return ",".join(map(shown, default)) if isinstance(default, tuple) else shown(default)
+
+
+def _failed(line: str, code: int) -> int:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,178 @@
+"""The reader of ``key=value`` arguments that report, compare and bench share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pytest
+
+from implicit_bias import bench, compare, report
+from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, Interface, a_folder
+from implicit_bias.errors import BadInput
+from implicit_bias.figures.base import Preset
+from implicit_bias.registry import hyper, hyper_fields
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], Interface]] = {
+    "report": (report.main, report.INTERFACE),
+    "compare": (compare.main, compare.INTERFACE),
+    "bench": (bench.main, bench.INTERFACE),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A key of every type."""
+
+    colour: Literal["red", "blue"] = hyper("red", help="of the line")
+    count: int = hyper(3, help="how many", ge=1, le=9)
+    share: float = hyper(0.5, help="how much", gt=0, lt=1)
+    quick: bool = hyper(False, help="in a hurry")
+    names: tuple[str, ...] | None = hyper(None, help="of those that are meant")
+    folder: str = hyper("here", help="where to")
+
+
+INTERFACE = Interface(Request, "python -m a.command [key=value ...]", "Does it.", readers={"folder": a_folder("folder", "x")})
+
+
+def work(typed: Sequence[str]) -> int:
+    """What every command does, and then nothing."""
+    Request(**INTERFACE.read(typed).keys)
+    return DONE
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "value"),
+    [
+        ("colour=blue", "colour", "blue"),
+        ("count=9", "count", 9),
+        ("share=.25", "share", 0.25),
+        ("quick=true", "quick", True),
+        ("quick=false", "quick", False),
+        ("names=a,b", "names", ("a", "b")),
+        ("names=null", "names", None),
+        ("folder=some/where", "folder", "some/where"),
+    ],
+)
+def test_values_have_the_type_of_their_field(typed: str, key: str, value: Any) -> None:
+    assert INTERFACE.read([typed]) == ((), {key: value})
+
+
+def test_keys_that_are_not_given_keep_their_defaults_and_the_last_of_a_repeated_one_counts() -> None:
+    assert Request(**INTERFACE.read([]).keys) == Request()
+    assert INTERFACE.read(["count=2", "count=3"]).keys == {"count": 3}
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("colour=green", "colour=green: must be one of red, blue"),
+        ("count=0", "count=0: must be an integer in [1, 9]"),
+        ("count=10", "count=10: must be an integer in [1, 9]"),
+        ("count=two", "count=two: must be an integer in [1, 9]"),
+        ("count=", "count=: must be an integer in [1, 9]"),
+        ("share=1", "share=1: must be a number in (0, 1)"),
+        ("share=nan", "share=nan: must be a number in (0, 1)"),
+        ("quick=yes", "quick=yes: must be true or false"),
+        ("names=", "names=: must be null or names, with commas between them"),
+        ("names=a,,b", "names=a,,b: must be null or names, with commas between them"),
+        ("folder=", "folder=: must be a folder, or a name that is free"),
+        (f"folder={'f' * 5000}", f"folder={'f' * 20}...: must be a folder, or a name that can be one"),
+        ("folder=a\0b", "folder=a\0b...: must be a folder, or a name that can be one"),
+        ("color=red", "color: unknown key; did you mean colour? allowed: colour=, count=, share=, quick=, names=, folder="),
+        ("red", "red: unknown key; allowed: colour=, "),
+        ("--colour=red", "--colour: unknown flag; allowed: -h, --help"),
+        ("-x", "-x: unknown flag; allowed: -h, --help"),
+    ],
+)
+def test_what_is_not_allowed_is_one_line(typed: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert INTERFACE.answer([typed], work) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {says}") and captured.err.count("\n") == 1
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="must be a folder, or a name that is free"):
+        a_folder("folder", "x")(str(tmp_path / "file"))
+    assert a_folder("folder", "x")(str(tmp_path)) == str(tmp_path)
+
+
+def test_operands_are_kept_in_their_order() -> None:
+    interface = Interface(Request, "usage", "about", is_operand=lambda word: "=" not in word, operand="a path")
+    assert interface.read(["a", "count=2", "b"]) == (("a", "b"), {"count": 2})
+    with pytest.raises(BadInput, match=r"^x: unknown key; allowed: colour=, .*folder=, or a path$"):
+        interface.read(["x=1"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (BadInput("key: wrong\nindeed"), BAD_INPUT, "error: key: wrong indeed"),
+        (OSError(28, "No space left on device", "a/b"), FAILED, "error: a/b: No space left on device"),
+        (OSError(28, "No space left on device"), FAILED, "error: results_dir: No space left on device"),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
+        (KeyError("a key\nof ours"), FAILED, "error: KeyError: "),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(typed: Sequence[str]) -> int:
+        raise error
+
+    monkeypatch.delenv("IMPLICIT_BIAS_TRACEBACK", raising=False)
+    assert INTERFACE.answer([], fails) == code
+    said = capsys.readouterr().err
+    assert said.startswith(says) and said.count("\n") == 1
+    monkeypatch.setenv("IMPLICIT_BIAS_TRACEBACK", "1")
+    assert INTERFACE.answer([], fails) == code
+    assert ("Traceback" in capsys.readouterr().err) == isinstance(error, KeyError)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_describes_every_key_and_starts_nothing(
+    command: str, flag: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main, interface = COMMANDS[command]
+    for typed in ([flag], ["nonsense=1", flag]):
+        assert main(typed) == 0
+        captured = capsys.readouterr()
+        assert captured.err == "" and captured.out.startswith(f"usage: python -m implicit_bias.{command} ")
+        said = " ".join(captured.out.split())
+        for key, declared in hyper_fields(interface.request).items():
+            assert f" {key}=" in said and declared.metadata["hyper"].help in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("typed", ["foo=1", "--foo", "results_dri=x"])
+def test_unknown_arguments_are_refused_before_anything_is_done(
+    command: str, typed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main, _ = COMMANDS[command]
+    assert main([typed]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {typed.partition('=')[0]}: unknown ") and error.count("\n") == 1 and "allowed: " in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in (60, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for _, interface in COMMANDS.values():
+            long = [line for line in interface.help_text().splitlines() if len(line) > width and not line.startswith("usage")]
+            assert not long
+
+
+def test_every_field_of_a_request_is_a_key_but_the_runs() -> None:
+    for _, interface in COMMANDS.values():
+        assert {field.name for field in fields(interface.request)} - {"runs"} == set(hyper_fields(interface.request))
+
+
+def test_the_reports_presets_are_those_of_the_figures() -> None:
+    assert get_args(report.Preset) == get_args(Preset)
