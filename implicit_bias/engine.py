@@ -218,7 +218,9 @@ class _Simulation:
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             # A decomposition met numbers that are not finite: of the parameters, or of what is made of them.
             self._check_finite(self.problem.steps)
-            raise OverflowError("scores or gradients are beyond every double; rescale the data or the initial point") from None
+            raise OverflowError(
+                "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
+            ) from None
 
     def _check_finite(self, t: int, runs: np.ndarray | None = None, gradient: Gradient | None = None) -> None:
         finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in self.parameters.values()]).all(dim=0)

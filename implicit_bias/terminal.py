@@ -35,6 +35,8 @@ SWEEP_LEGEND = "ratio: margin / optimum, mean over seeds; least: the worst seed'
 LOW_ALIGNMENT = 0.6
 # Seconds between two lines of progress where there is no bar, at least; and the part of the time that has passed.
 LINE_EVERY, LINE_SHARE = 10.0, 0.1
+# From this size on a ratio is written as other numbers are.
+LARGE_RATIO = 100.0
 # Of float32.
 ROUNDING_UNIT = 2.0**-24
 
@@ -159,7 +161,8 @@ def results_table(summary: pd.DataFrame) -> Table:
             _number(row["margin"]),
             _optimum(row),
             _ratio(row["ratio"], row.name == best),
-            f"[{_number(row['margin'])}, {_number(row['upper_bound'])}]" if _known(row["upper_bound"]) else NO_VALUE,
+            # No optimum is negative: W = 0 has a margin of 0.
+            f"[{_number(max(row['margin'], 0))}, {_number(row['upper_bound'])}]" if _known(row["upper_bound"]) else NO_VALUE,
             style="bold" if row["own"] else None,
         )
     return table
@@ -234,15 +237,16 @@ def linear_notes(summary: pd.DataFrame) -> list[str]:
     """What limits the reading of a linear model's table."""
     notes = []
     if "optimum_lower" in summary and (summary["max_margin"].isna() & summary["optimum_lower"].notna()).any():
-        notes.append("an interval in the place of an optimum holds it, and no more was proven (see reference_timeout)")
+        notes.append(
+            "an interval in the place of an optimum holds it: no more is proven within reference_timeout, or in double precision"
+        )
     if summary["accuracy"].iloc[0] < 1:
         # A positive lower end of an optimum is a separator.
         separable = "optimum_lower" in summary and bool((summary["optimum_lower"] > 0).any())
         unless = ", though the classes can be separated" if separable else ""
-        advice = (
-            "more steps or another schedule.lr" if separable else "more steps, another schedule.lr, or classes that cannot be"
-        )
-        notes.append(f"not separated yet{unless}: margins are negative; {advice}{'' if separable else ' separated'}")
+        advice = "try more steps, another schedule.lr, or columns of like size"
+        reason = "" if separable else " (or the classes cannot be separated)"
+        notes.append(f"not separated yet{unless}: margins are negative; {advice}{reason}")
     return notes
 
 
@@ -368,7 +372,8 @@ def _number(value: Any) -> str:
 def _ratio(value: Any, best: bool | None = None) -> str:
     """A ratio, and in a column where one of them is marked the mark or the place for it."""
     mark = {None: "", False: " ", True: "+"}[best]
-    return (f"{value:.4f}" if _known(value) else NO_VALUE) + mark
+    text = f"{value:.4f}" if _known(value) and abs(value) < LARGE_RATIO else _number(value)
+    return text + mark
 
 
 def _optimum(row: pd.Series) -> str:
