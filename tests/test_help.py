@@ -100,7 +100,7 @@ def test_one_key_is_described_alone() -> None:
 
 
 def test_a_key_that_differs_between_options_is_described_for_each() -> None:
-    text = topics_text(["model.init"])
+    text = " ".join(topics_text(["model.init"]).split())
     assert "of model=linear" in text and "of model=cnn,diagonal,mlp" in text
     assert "uniform or normal" in text and "zero or gaussian" in text
 
