@@ -178,7 +178,9 @@ def _folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for path in missing:
+        # What a launcher made and found no use for goes with it; a folder with anything in it stays.
+        inside = [path for path in folder.iterdir() if path.is_dir()] if missing and folder.is_dir() else []
+        for path in [*inside, *missing]:
             with suppress(OSError):
                 path.rmdir()
 
