@@ -42,7 +42,7 @@ test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has, one and two threads
-	$(BIN)/python scripts/numeric_tests.py $(ARGS)
+	$(BIN)/python scripts/numeric_tests.py -n $(WORKERS) $(ARGS)
 
 lint: typecheck  ## style, formatting and types
 	$(BIN)/ruff check
