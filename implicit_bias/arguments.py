@@ -1,6 +1,6 @@
 """The arguments of a command: typed ``key=value`` words, ``--help``, and exit codes.
 
-A command's request is a frozen dataclass whose fields are declared with :func:`implicit_bias.registry.hyper`: each is a key, with
+A command's request is a frozen dataclass whose fields are declared with :func:`~implicit_bias.core.registry.hyper`: each is a key, with
 its type, its range, its default and its meaning. ``python -m implicit_bias.run`` composes groups of options besides, and has a
 reader of its own (:mod:`implicit_bias.configuration`).
 
@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from implicit_bias.errors import BadInput
-from implicit_bias.kinds import Kind, kinds
-from implicit_bias.manual import shown, suggestion
-from implicit_bias.registry import hyper_fields
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.kinds import Kind, kinds
+from implicit_bias.core.registry import hyper_fields
+from implicit_bias.core.words import shown, suggestion
 from implicit_bias.wrapping import entry, fitted, terminal_width
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

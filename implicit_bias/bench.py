@@ -34,6 +34,7 @@ from torch import Tensor
 
 from implicit_bias.agenda import record_steps
 from implicit_bias.arguments import DONE, Interface, a_folder
+from implicit_bias.core.registry import hyper
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.figures.style import drawing, log_axis, optimizer_look, panels, saved
@@ -47,7 +48,6 @@ from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.processors import prepare_process
 from implicit_bias.records import atomic_write_bytes, csv_bytes
-from implicit_bias.registry import hyper
 from implicit_bias.scaling import NAMES, Shape, scaling_table
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.stepping import Compile

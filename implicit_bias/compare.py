@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from implicit_bias.arguments import DONE, Interface, Reader, a_folder
-from implicit_bias.errors import BadInput
-from implicit_bias.manual import suggestion
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper, hyper_fields
+from implicit_bias.core.words import suggestion
 from implicit_bias.processors import prepare_process
-from implicit_bias.registry import hyper, hyper_fields
 from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:

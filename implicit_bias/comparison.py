@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.words import short_keys, shown
 from implicit_bias.figures.style import NORM_LOOKS
-from implicit_bias.manual import RUNTIME_KEYS, short_keys, shown
+from implicit_bias.manual import RUNTIME_KEYS
 from implicit_bias.naming import UNUSED
 from implicit_bias.records import DATA
 

@@ -25,17 +25,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from implicit_bias.errors import BadInput
-from implicit_bias.manual import (
-    RUNTIME_KEYS,
-    config_directory,
-    either,
-    groups,
-    main_page,
-    no_such_option,
-    shown,
-    suggestion,
-)
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.words import either, no_such_option, shown, suggestion
+from implicit_bias.manual import RUNTIME_KEYS, config_directory, groups, main_page
 
 __all__ = ["Cell", "as_override", "cannot_differ", "compose"]
 

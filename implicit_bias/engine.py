@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.agenda import Agenda
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.kkt import KktRatios
 from implicit_bias.losses import Loss
 from implicit_bias.margins import Certificate, Optimum, accuracy, accuracy_and_margin, cosine, measure, over_power
@@ -27,7 +28,6 @@ from implicit_bias.norms import Norm, ParameterNorm, over_blocks
 from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import ForeignState, Here, Optimizer, State
 from implicit_bias.reference import improve_weights
-from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import LyuLi, Schedule
 from implicit_bias.snapshots import (
     arrays,

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from implicit_bias.registry import Table
+from implicit_bias.core.registry import Table
 
 LOSSES = Table("loss")
 

@@ -5,19 +5,14 @@ its help text, a comment behind a key explains the key.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from implicit_bias.errors import BadInput
 
 #: Keys that do not change what a run computes: they are no part of its hash, and cannot be swept.
 RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
 
-_PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|null", re.IGNORECASE)
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>.*?))?(?: +# (?P<help>.*))?$")
 _DEFAULT = re.compile(r" +- (?P<group>\w+): (?P<option>\w+)$")
 
@@ -69,44 +64,6 @@ def read_page(path: Path) -> Page:
     """The page of one YAML file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return Page(_head(lines), dict(_keys(lines)), {m["group"]: m["option"] for m in map(_DEFAULT.match, lines) if m})
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean ...?`` where one of ``known`` is close to ``word``, else nothing."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def shown(value: Any) -> str:
-    """A value as one would type it, in one line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(shown, value))}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{shown(item)}' for key, item in value.items())}}}"
-    if isinstance(value, str) and _PLAIN.fullmatch(value):
-        return f"'{value}'"  # quoted, or an error about it would make no sense
-    return " ".join(str(value).split())
-
-
-def short_keys(keys: Sequence[str]) -> list[str]:
-    """Keys without their group where that leaves them different."""
-    last = [key.rsplit(".", 1)[-1] for key in keys]
-    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
-
-
-def either(words: Sequence[str]) -> str:
-    """``a, b or c``."""
-    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
-
-
-def no_such_option(group: str, option: Any, names: Sequence[str]) -> BadInput:
-    """The error for an option that a group does not have."""
-    close = suggestion(str(option), names)
-    return BadInput(f"{group}={shown(option)}: no such option{close or ';'} allowed: {', '.join(names)}")
 
 
 def _options(group: str) -> dict[str, Page]:

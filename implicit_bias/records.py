@@ -32,8 +32,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from implicit_bias.arrays import read_arrays
-from implicit_bias.errors import BadInput
+from implicit_bias.core.arrays import read_arrays
+from implicit_bias.core.errors import BadInput
 from implicit_bias.manual import RUNTIME_KEYS
 from implicit_bias.naming import UNUSED, dataset_name, default_name
 

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from implicit_bias.errors import NotSeparable
+from implicit_bias.core.errors import NotSeparable
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.primal_dual import POLYHEDRAL, Game, positive, solve
 from implicit_bias.solvers.conic import FORMS

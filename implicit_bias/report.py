@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from implicit_bias.arguments import DONE, FAILED, TRACEBACK, Interface, a_folder
-from implicit_bias.errors import BadInput, NoData
+from implicit_bias.core.errors import BadInput, NoData
+from implicit_bias.core.registry import hyper
 from implicit_bias.processors import limit_threads, prepare_process
-from implicit_bias.registry import hyper
 from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
-from implicit_bias.errors import BadInput, NoData, NotSeparable
+from implicit_bias.core.errors import BadInput, NoData, NotSeparable
 from implicit_bias.processors import available_processors as available_processors
 from implicit_bias.processors import limit_threads as limit_threads
 from implicit_bias.processors import prepare_process

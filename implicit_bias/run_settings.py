@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from implicit_bias.registry import MAX_SEED, hyper
+from implicit_bias.core.registry import MAX_SEED, hyper
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import Table, hyper
 from implicit_bias.norms import Norm
-from implicit_bias.registry import Table, hyper
 
 SCHEDULES = Table("schedule")
 

@@ -17,15 +17,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.kinds import Kind, kinds
+from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
+from implicit_bias.core.words import either, no_such_option, shown, suggestion
 from implicit_bias.datasets import DATASETS
-from implicit_bias.errors import BadInput
-from implicit_bias.kinds import Kind, kinds
 from implicit_bias.losses import LOSSES
-from implicit_bias.manual import either, no_such_option, shown, suggestion
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
 from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.schedules import SCHEDULES, auto_power
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from implicit_bias.agenda import record_steps
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine import Problem
 from implicit_bias.optimizers import Here, State
-from implicit_bias.scaled import Scaled
 
 COMMON = ("lr", "log_loss", "accuracy")
 #: The columns of :func:`implicit_bias.margins.measure`.

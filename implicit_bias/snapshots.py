@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.models import Parameters
 from implicit_bias.optimizers import ForeignState, State
-from implicit_bias.scaled import Scaled
 
 
 def chosen(kept: Tensor, new: Parameters, old: Parameters) -> Parameters:

@@ -17,7 +17,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from implicit_bias.manual import short_keys
+from implicit_bias.core.words import short_keys
 
 #: A summary with the values of the swept keys of its cell.
 Swept = tuple[Mapping[str, Any], pd.DataFrame]

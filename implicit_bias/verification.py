@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.optimizers import State
-from implicit_bias.scaled import Scaled
 
 #: So many updates of a batch are made both ways.
 CHECKED_STEPS = 5

@@ -22,7 +22,7 @@ import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
-from implicit_bias.errors import NotSeparable
+from implicit_bias.core.errors import NotSeparable
 from implicit_bias.norms import make_norm
 from implicit_bias.reference import solve_exact
 

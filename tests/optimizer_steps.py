@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers import Here, Optimizer, Step
-from implicit_bias.scaled import Scaled
 
 
 @dataclass(frozen=True)

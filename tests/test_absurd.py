@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from implicit_bias.registry import hyper_fields
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.run import main
 from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.settings import REGISTRIES

@@ -9,9 +9,9 @@ import pytest
 
 from implicit_bias import bench, compare, report
 from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, Interface, a_folder
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper, hyper_fields
 from implicit_bias.figures.base import Preset
-from implicit_bias.registry import hyper, hyper_fields
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], Interface]] = {
     "report": (report.main, report.INTERFACE),

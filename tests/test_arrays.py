@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from implicit_bias.arrays import array_names, read_arrays
-from implicit_bias.errors import BadInput
+from implicit_bias.core.arrays import array_names, read_arrays
+from implicit_bias.core.errors import BadInput
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 ORIGIN = "dataset.path=my.npz"

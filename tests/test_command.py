@@ -20,7 +20,7 @@ import yaml
 import implicit_bias
 from implicit_bias import sweep, terminal
 from implicit_bias.configuration import compose
-from implicit_bias.errors import BadInput, NotSeparable
+from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import COLUMNS
 from implicit_bias.run import Terminated, available_processors, limit_threads, main

@@ -24,7 +24,7 @@ from implicit_bias.comparison import (
     over_runs,
     quantity_of,
 )
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
 from implicit_bias.figures.overlay import overlay
 from implicit_bias.figures.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
 from implicit_bias.records import read_table

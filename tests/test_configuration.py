@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 
 from implicit_bias import configuration, manual, settings
 from implicit_bias.configuration import as_override, cannot_differ, compose
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.manual import config_directory, groups, main_page
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.registry import hyper_fields
 from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.settings import REGISTRIES, checked, rules
 

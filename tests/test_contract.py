@@ -15,6 +15,7 @@ from optimizer_steps import here_with
 from torch import Tensor
 from torch.nn import functional
 
+from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Parameters
@@ -23,7 +24,6 @@ from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import ForeignState, Here, Optimizer, Step
 from implicit_bias.optimizers.base import steepest
 from implicit_bias.optimizers.signgd import SignGD
-from implicit_bias.scaled import Scaled, combine
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.snapshot_checks import misfit
 from implicit_bias.stepping import arrived

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from sklearn.datasets import load_digits
 
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.datasets import DATASETS, Dataset, make_dataset, mnist
 from implicit_bias.datasets.base import checked_dataset, choose_samples
-from implicit_bias.errors import BadInput
-from implicit_bias.registry import hyper_fields
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "dataset"
 GENERATED = ("gaussian_mixture", "random_labels", "digits", "teacher_student")

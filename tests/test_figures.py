@@ -11,7 +11,7 @@ import pytest
 
 from implicit_bias import report
 from implicit_bias.configuration import compose
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.figures.adam_eps import EPS, AdamEps, departures
 from implicit_bias.figures.base import PRESETS, PerPreset, claims_table, rounded

@@ -12,9 +12,9 @@ from data_files import QUICK, labelled, load
 from hypothesis import given
 from hypothesis import strategies as st
 
+from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets.classes import classes_of
 from implicit_bias.datasets.columns import is_index_name
-from implicit_bias.errors import BadInput
 from implicit_bias.run import main
 
 

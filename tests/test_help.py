@@ -8,11 +8,11 @@ import pytest
 
 from implicit_bias import help as pages
 from implicit_bias.configuration import compose
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.kinds import kinds
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.help import help_text, topics_text
-from implicit_bias.kinds import kinds
 from implicit_bias.manual import groups, main_page
-from implicit_bias.registry import hyper_fields
 from implicit_bias.run import main
 from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.settings import REGISTRIES

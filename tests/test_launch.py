@@ -14,8 +14,8 @@ import pytest
 from commands import SMALL, Command, checkpoint_files, gone, inodes, soon, tables, workers
 
 from implicit_bias.configuration import compose
+from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
-from implicit_bias.errors import BadInput
 from implicit_bias.processors import worker_devices, worker_threads
 from implicit_bias.run import main
 from implicit_bias.sweep import Outcome, Silent, execute

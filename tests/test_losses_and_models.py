@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.losses import LOSSES, log_log1p_exp
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS
-from implicit_bias.scaled import Scaled
 
 R, N, D, K = 3, 14, 5, 4
 

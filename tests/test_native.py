@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from implicit_bias.configuration import compose
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
@@ -27,7 +28,6 @@ from implicit_bias.native.compiling import compilers, foreign_hand, library
 from implicit_bias.native.linear import SOURCE, SYMBOLS
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.sweep.plan import Cell, batches
 

@@ -23,8 +23,9 @@ from optimizer_steps import step_with
 from torch import Tensor, nn
 from torch.nn import functional
 
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine import Problem, Trajectory, simulate
-from implicit_bias.errors import BadInput
 from implicit_bias.kkt import KktRatios
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model, Objective, Parameters
@@ -34,7 +35,6 @@ from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import COLUMNS, EXTRA_COLUMNS
 from implicit_bias.reference import solve_exact
 from implicit_bias.run import main, run
-from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import SCHEDULES, auto_network_lr
 
 F64 = torch.float64

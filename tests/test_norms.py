@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.models.linear import zero_sum_basis
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.norms.blocks import InRowSpace, Part, ProductNorm, WholeVector, over_blocks
-from implicit_bias.scaled import Scaled
 
 LABELS = [
     "l1", "l2", "linf", "lp1", "lp1.1", "lp3", "lp40", "lpinf", "nuclear", "spectral", "schatten1", "schatten1.5", "schatten2",

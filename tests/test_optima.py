@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from implicit_bias import run
+from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.datasets.base import Dataset
 from implicit_bias.engine import Trajectory
-from implicit_bias.errors import BadInput, NotSeparable
 from implicit_bias.kkt import _mirror_step
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.lp import Lp

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from implicit_bias import reference
+from implicit_bias.core.errors import NotSeparable
 from implicit_bias.datasets import make_dataset
-from implicit_bias.errors import NotSeparable
 from implicit_bias.norms import make_norm
 from implicit_bias.primal_dual import Game, project_simplex
 from implicit_bias.reference import (

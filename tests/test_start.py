@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from implicit_bias.configuration import compose
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
 from implicit_bias.sweep import Outcome, execute
 
 LINEAR = ["dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=4", "dataset.noise=0.3", "reference=none"]

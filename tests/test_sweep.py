@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from implicit_bias.configuration import compose
+from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
-from implicit_bias.errors import BadInput
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm

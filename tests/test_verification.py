@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
 
 from implicit_bias import engine
+from implicit_bias.core.registry import hyper_fields
+from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.losses import CrossEntropy
 from implicit_bias.models import Data
@@ -23,8 +25,6 @@ from implicit_bias.native import linear as native
 from implicit_bias.norms.linf import Linf
 from implicit_bias.optimizers.base import Here, Step
 from implicit_bias.optimizers.nmd import NMD
-from implicit_bias.registry import hyper_fields
-from implicit_bias.scaled import Scaled, combine
 from implicit_bias.schedules import Power
 from implicit_bias.stepping import Compiled, plain_step
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.datasets.base import DATASETS, Dataset, DatasetSource
-from implicit_bias.errors import BadInput
-from implicit_bias.registry import hyper_fields
 
 __all__ = ["DATASETS", "Dataset", "DatasetSource", "make_dataset"]
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from implicit_bias.errors import BadInput
-from implicit_bias.manual import either
-from implicit_bias.registry import MAX_SEED as MAX_SEED
-from implicit_bias.registry import Registry, hyper_fields
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import MAX_SEED as MAX_SEED
+from implicit_bias.core.registry import Registry, hyper_fields
+from implicit_bias.core.words import either
 
 DATASETS = Registry("implicit_bias.datasets", "dataset")
 

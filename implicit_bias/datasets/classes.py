@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets.words import enumerated, quoted
-from implicit_bias.errors import BadInput
 
 #: What programs write for a value that is not there, in small letters. Some of these words are names of classes, too.
 MISSING = frozenset(

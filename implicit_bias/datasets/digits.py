@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from implicit_bias.core.registry import hyper
 from implicit_bias.datasets.base import DATASETS, Dataset
 from implicit_bias.datasets.handwritten import HandwrittenDigits, Images, block_means
-from implicit_bias.registry import hyper
 
 #: Rows and columns of an image.
 SIDE = 8

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from implicit_bias.arrays import array_names, read_arrays
+from implicit_bias.core.arrays import array_names, read_arrays
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper
 from implicit_bias.datasets.base import DATASETS, Dataset, DatasetSource, checked_dataset, unreadable
 from implicit_bias.datasets.classes import classes_of
 from implicit_bias.datasets.columns import about_columns
 from implicit_bias.datasets.table import read_csv
 from implicit_bias.datasets.words import listing, shortened
-from implicit_bias.errors import BadInput
-from implicit_bias.registry import hyper
 
 #: The names under which an .npz file may hold its features and its labels; the first one present is taken.
 FEATURE_KEYS = ("X", "x", "data")

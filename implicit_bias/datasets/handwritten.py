@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper
 from implicit_bias.datasets.base import (
     MAX_SEED,
     Dataset,
@@ -17,8 +19,6 @@ from implicit_bias.datasets.base import (
     checked_dataset,
     choose_samples,
 )
-from implicit_bias.errors import BadInput
-from implicit_bias.registry import hyper
 
 NUM_DIGITS = 10
 #: The classes of ``task=parity``, in the order of their labels.

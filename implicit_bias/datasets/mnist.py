@@ -18,10 +18,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from implicit_bias.core.errors import BadInput, NoData
+from implicit_bias.core.registry import hyper
 from implicit_bias.datasets.base import DATASETS, Dataset
 from implicit_bias.datasets.handwritten import NUM_DIGITS, HandwrittenDigits, Images, block_means
-from implicit_bias.errors import BadInput, NoData
-from implicit_bias.registry import hyper
 
 LARGEST_PIXEL = 255.0
 #: Rows and columns of an image.

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper
 from implicit_bias.datasets.base import DATASETS, MAX_SEED, Dataset, DatasetSource, checked_dataset
-from implicit_bias.errors import BadInput
-from implicit_bias.registry import hyper
 
 
 @DATASETS.register

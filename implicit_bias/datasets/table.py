@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.words import suggestion
 from implicit_bias.datasets.base import FULL_PRECISION, unreadable
 from implicit_bias.datasets.classes import MISSING, is_number
 from implicit_bias.datasets.words import listing, quoted
-from implicit_bias.errors import BadInput
-from implicit_bias.manual import suggestion
 
 #: What separates columns elsewhere, and what it is called.
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}

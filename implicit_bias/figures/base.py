@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from implicit_bias.core.registry import Registry
 from implicit_bias.figures.explorer import Explorer
 from implicit_bias.figures.papers import OWN
-from implicit_bias.registry import Registry
 
 FIGURES = Registry("implicit_bias.figures", "figure")
 

@@ -4,128 +4,26 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from implicit_bias.losses import Loss, LossTerms
+from implicit_bias.core.data import Data, Parameters
+from implicit_bias.core.registry import Registry
+from implicit_bias.losses import Loss
+from implicit_bias.models.gradient import Gradient, Quick
 from implicit_bias.norms import Norm
-from implicit_bias.registry import Registry
-from implicit_bias.scaled import Scaled
 
 MODELS = Registry("implicit_bias.models", "model")
 
-Parameters = dict[str, Tensor]
 
 # Entries this far below the largest number still have all their digits when the largest entry of a tensor is of this size.
 LOSES_DIGITS = {torch.float64: 1e-200, torch.float32: 1e-20}
-
-
-@dataclass(frozen=True)
-class Data:
-    """The training sets of a batch of runs, one each or one for all.
-
-    Attributes:
-        x: Features (R, n, d), or (1, n, d) shared by every run.
-        y: Labels (R, n) or (1, n), int64 in [0, num_classes).
-        num_classes: k.
-    """
-
-    x: Tensor
-    y: Tensor
-    num_classes: int
-
-    def is_label(self) -> Tensor:
-        """(R or 1, k, n), True where class c is the label of sample i."""
-        classes = torch.arange(self.num_classes, device=self.y.device)
-        return self.y.unsqueeze(-2) == classes[:, None]
-
-    def batch(self, samples: Tensor) -> Data:
-        """The training sets of the samples with these indices, in the order given.
-
-        Args:
-            samples: Integers in [0, n), of shape (b,), the same in every run, or (R, b).
-
-        Raises:
-            ValueError: other shapes, types or indices.
-        """
-        runs, n = self.x.shape[0], self.x.shape[1]
-        fits = samples.dim() == 1 or (samples.dim() == 2 and (runs == 1 or samples.shape[0] == runs))
-        if not fits or samples.numel() == 0 or samples.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"a batch of shape {tuple(samples.shape)} ({samples.dtype}); must be integers (b,) or ({runs}, b)")
-        if bool(((samples < 0) | (samples >= n)).any()):
-            raise ValueError(f"a batch has samples from {int(samples.min())} to {int(samples.max())}; must be in 0..{n - 1}")
-        if samples.dim() == 1:
-            return Data(self.x[:, samples], self.y[:, samples], self.num_classes)
-        run = torch.arange(runs, device=samples.device)[:, None]
-        return Data(self.x[run, samples], self.y[run, samples], self.num_classes)
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """The gradient of the mean loss, exact at any depth.
-
-    Attributes:
-        blocks: Gradient of L, one scaled tensor a block.
-        total: sum_c w_ic exp(-log_unit) of every sample, shape (R, n), where -grad L = (1 / n) sum_ic w_ic grad m_ic.
-        log_unit: The scale of the totals, shape (R, 1).
-        log_losses: Gives the log loss of every sample, shape (R, n).
-        weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
-    """
-
-    blocks: dict[str, Scaled]
-    total: Tensor
-    log_unit: Tensor
-    log_losses: Callable[[], Tensor]
-    weights: Callable[[], Tensor] | None = None
-
-    @cached_property
-    def log_weight(self) -> Tensor:
-        """log of the mean over samples of sum_c w_ic, shape (R,); computed when first asked for."""
-        return self.total.mean(dim=-1).log() + self.log_unit.squeeze(-1)
-
-    @cached_property
-    def log_loss(self) -> Tensor:
-        """log L, the natural log of the mean loss, shape (R,); computed when first asked for."""
-        return log_mean(self.log_losses())
-
-    def per_weight(self) -> Parameters:
-        """-grad L / sum w = sum_ic w_ic grad m_ic with weights that sum to one, as plain tensors."""
-        unit = self.log_weight[:, None, None]
-        return {name: -block.relative_to(unit) for name, block in self.blocks.items()}
-
-    def downhill(self) -> Parameters:
-        """-grad L as plain tensors, in a unit of each run's own: sum w, as in :meth:`per_weight`, or where grad L is so small
-        beside it that digits would be lost, the largest scale of the gradient itself."""
-        c = self.per_weight()
-        largest = torch.stack([block.abs().amax(dim=(-2, -1)) for block in c.values()]).amax(dim=0)
-        small = (largest < LOSES_DIGITS[largest.dtype])[:, None, None]
-        if not bool(small.any()):
-            return c
-        scales = torch.stack([block.log_scale.amax(dim=(-2, -1), keepdim=True) for block in self.blocks.values()]).amax(dim=0)
-        unit = torch.where(torch.isfinite(scales), scales, torch.zeros_like(scales))
-        return {name: torch.where(small, -block.relative_to(unit), c[name]) for name, block in self.blocks.items()}
-
-
-class Quick(NamedTuple):
-    """A gradient that is exact as long as no part of it is too small: tensors alone, so that a compiler can make it.
-
-    Attributes:
-        blocks, terms: As in :class:`Gradient`, and what the rest of that is made from.
-        coefficients: The weights of the samples in every row of the gradient, (R, k, n), in units of the blocks' scale.
-        exact: Whether the gradient may be used as it is, a truth value without dimension.
-    """
-
-    blocks: dict[str, Scaled]
-    terms: LossTerms
-    coefficients: Tensor
-    exact: Tensor
 
 
 class Objective(ABC):

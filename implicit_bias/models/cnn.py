@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.base import MODELS
 from implicit_bias.models.layered import Layered
 from implicit_bias.models.network import Shape
-from implicit_bias.registry import hyper
 
 
 @MODELS.register

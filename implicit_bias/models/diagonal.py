@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper
 from implicit_bias.models.base import MODELS
 from implicit_bias.models.network import Network, Shape
-from implicit_bias.registry import hyper
 
 
 @MODELS.register

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.network import Network, layers_degree
-from implicit_bias.registry import hyper
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.core.data import Data, Parameters
+from implicit_bias.core.registry import hyper
+from implicit_bias.core.scaled import Scaled, rescaled
 from implicit_bias.losses import FLOOR, Loss, LossTerms
-from implicit_bias.models.base import MODELS, Data, Gradient, Model, Objective, Parameters, Quick
+from implicit_bias.models.base import MODELS, Model, Objective
+from implicit_bias.models.gradient import Gradient, Quick
 from implicit_bias.norms import Norm
-from implicit_bias.registry import hyper
-from implicit_bias.scaled import Scaled, rescaled
 
 WEIGHT = "weight"
 # Coefficients are floored at e^-600 = 1e-261 (float32: 2e-35) of the largest: a row, or an entry, this much above the

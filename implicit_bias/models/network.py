@@ -20,12 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from implicit_bias.errors import BadInput
+from implicit_bias.core.data import Data, Parameters
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper
+from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.losses import FLOOR, LOSSES, Loss, LossTerms
-from implicit_bias.models.base import Data, Gradient, Model, Objective, Parameters
+from implicit_bias.models.base import Model, Objective
+from implicit_bias.models.gradient import Gradient
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
-from implicit_bias.registry import hyper
-from implicit_bias.scaled import Scaled, combine
 
 # A gradient entry below this fraction of its run's largest weight may owe its value to the floor of the weights: e^-600, or
 # 1e-261 (float32: e^-80). It is then summed again, band of weights by band.

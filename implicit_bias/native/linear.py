@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.losses import CrossEntropy, Exponential, Loss
 from implicit_bias.models import Data, Objective
 from implicit_bias.models.linear import LinearObjective, zero_sum_basis
@@ -53,7 +54,6 @@ from implicit_bias.optimizers.shampoo import Shampoo
 from implicit_bias.optimizers.signgd import SignGD
 from implicit_bias.optimizers.signum import Signum
 from implicit_bias.optimizers.spectral_gd import SpectralGD
-from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule
 from implicit_bias.verification import Reached
 

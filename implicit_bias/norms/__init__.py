@@ -2,9 +2,9 @@
 
 import math
 
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.norms.base import NORMS, Norm, format_number
 from implicit_bias.norms.blocks import ParameterNorm, ProductNorm, over_blocks
-from implicit_bias.registry import hyper_fields
 
 __all__ = ["NORMS", "Norm", "ParameterNorm", "ProductNorm", "format_number", "make_norm", "over_blocks"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from implicit_bias.registry import Registry, hyper_fields
-from implicit_bias.scaled import Scaled
+from implicit_bias.core.registry import Registry, hyper_fields
+from implicit_bias.core.scaled import Scaled
 
 if TYPE_CHECKING:
     import cvxpy

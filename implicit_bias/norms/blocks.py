@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms.base import Norm
 from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.norms.l2 import L2
 from implicit_bias.norms.linf import Linf
 from implicit_bias.norms.vectors import lp_value
-from implicit_bias.scaled import Scaled
 
 if TYPE_CHECKING:
     import cvxpy

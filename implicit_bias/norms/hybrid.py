@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper
 from implicit_bias.norms.base import NORMS, Norm, format_number
 from implicit_bias.norms.spectral import Spectral
-from implicit_bias.registry import hyper
 
 if TYPE_CHECKING:
     import cvxpy

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms.base import NORMS, Norm
-from implicit_bias.scaled import Scaled
 
 if TYPE_CHECKING:
     import cvxpy

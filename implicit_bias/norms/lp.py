@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms.base import NORMS, Norm, flat, one_hot_largest
 from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one, lp_direction_log, lp_value, project_lp
-from implicit_bias.registry import hyper
-from implicit_bias.scaled import Scaled
 
 if TYPE_CHECKING:
     import cvxpy

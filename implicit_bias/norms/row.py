@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms.base import NORMS, Norm
 from implicit_bias.norms.vectors import lp_value, project_lp
-from implicit_bias.scaled import Scaled
 
 if TYPE_CHECKING:
     import cvxpy

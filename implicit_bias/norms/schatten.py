@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper
 from implicit_bias.norms.base import NORMS, Norm, normalised
 from implicit_bias.norms.singular import RANK_TOLERANCE, polar, rank_one, singular_values
 from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one, lp_direction_log, lp_value, project_lp
-from implicit_bias.registry import hyper
 
 if TYPE_CHECKING:
     import cvxpy

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper
+from implicit_bias.core.scaled import Scaled, average, root_mean_square
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, Optimizer, State, Step
-from implicit_bias.registry import hyper
-from implicit_bias.scaled import Scaled, average, root_mean_square
 
 FIRST, SECOND_ROOT = "first_moment", "second_moment_root"
 

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from implicit_bias.core.registry import Registry
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
-from implicit_bias.registry import Registry
-from implicit_bias.scaled import Scaled
 
 OPTIMIZERS = Registry("implicit_bias.optimizers", "optimizer")
 

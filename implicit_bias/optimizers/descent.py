@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from implicit_bias.core.registry import hyper
+from implicit_bias.core.scaled import Scaled, average, combine
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import Blocks, Number, Optimizer, State, Step, steepest
-from implicit_bias.registry import hyper
-from implicit_bias.scaled import Scaled, average, combine
 
 MOMENTUM = "momentum"
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper
 from implicit_bias.norms import Norm, ParameterNorm, format_number
 from implicit_bias.optimizers.base import Optimizer
 from implicit_bias.optimizers.descent import WithMomentum
-from implicit_bias.registry import hyper
 
 
 @dataclass(frozen=True)

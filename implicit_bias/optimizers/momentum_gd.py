@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from implicit_bias.core.registry import hyper
+from implicit_bias.core.scaled import combine
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, State, Step, steepest
 from implicit_bias.optimizers.descent import MOMENTUM, WithMomentum
-from implicit_bias.registry import hyper
-from implicit_bias.scaled import combine
 
 
 @OPTIMIZERS.register

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from implicit_bias.core.registry import hyper
 from implicit_bias.norms import ParameterNorm, ProductNorm
 from implicit_bias.optimizers.adam import Adam
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, State, Step
 from implicit_bias.optimizers.hybrid import MuonHybrid
-from implicit_bias.registry import hyper
 
 
 @OPTIMIZERS.register

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, State, Step
 from implicit_bias.optimizers.descent import WithMomentum
-from implicit_bias.registry import hyper
 
 # Jordan's quintic: maximal slope at 0, so that it lifts small singular values fast; it does not converge to 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

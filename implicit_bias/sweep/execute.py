@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from implicit_bias.core.errors import NotSeparable
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
-from implicit_bias.errors import NotSeparable
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
 from implicit_bias.records import DATA, ReferenceCache, note, warn, write_run

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
 from implicit_bias.records import warn
 from implicit_bias.sweep.memory import is_out_of_memory
 from implicit_bias.sweep.outcome import Kind, Outcome

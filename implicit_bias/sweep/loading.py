@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from implicit_bias.core.errors import BadInput, NoData
 from implicit_bias.datasets import Dataset, make_dataset
-from implicit_bias.errors import BadInput, NoData
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.records import PROVENANCE, config_hash, damage, fingerprint_of, kept_directory, read_finished, read_run

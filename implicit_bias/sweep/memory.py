@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from implicit_bias.errors import BadInput
-from implicit_bias.manual import shown
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.words import shown
 
 # What is left to other programs, to the work space of library routines, and to fragmentation.
 SHARE = 0.6

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from implicit_bias.core.registry import Registry, hyper_fields
 from implicit_bias.datasets import Dataset
 from implicit_bias.models import MODELS, Model
 from implicit_bias.models.linear import is_uneven
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.registry import Registry, hyper_fields
 from implicit_bias.schedules import SCHEDULES
 
 Config = Mapping[str, Any]

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model, Parameters
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
-from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_lr
 from implicit_bias.sweep.plan import Cell, Config, batched_fields, device_of, logged_labels, own_label
 from implicit_bias.sweep.references import References, optima

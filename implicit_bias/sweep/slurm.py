@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any
 
 import implicit_bias
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
 from implicit_bias.processors import prepare_process, worker_threads
 from implicit_bias.records import atomic_write_text, process_is_alive
 from implicit_bias.stopping import stop

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import Dataset
-from implicit_bias.errors import BadInput
 from implicit_bias.models import Data
 from implicit_bias.records import damage, read_parameters
 from implicit_bias.sweep.plan import Config, model_of

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from implicit_bias.errors import BadInput
+from implicit_bias.core.errors import BadInput
 
 #: A byte of a deflated stream stands for at most so many bytes of content (zlib's technical notes give 1032 : 1).
 LARGEST_INFLATION = 1032

@@ -1,4 +1,4 @@
-"""What a value that is typed on a command line may be, in words; read from a dataclass's :func:`~implicit_bias.registry.hyper`.
+"""What a value typed on a command line may be, in words; read from a dataclass's :func:`~implicit_bias.core.registry.hyper`.
 
 The standard library alone: ``--help`` shows these words without importing what checks the values.
 """
@@ -10,8 +10,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from implicit_bias.manual import either
-from implicit_bias.registry import LARGEST_INTEGER, HyperSpec, hyper_fields
+from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, hyper_fields
+from implicit_bias.core.words import either
 
 SCALARS: tuple[type, ...] = (bool, int, float, str)
 

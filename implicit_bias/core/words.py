@@ -1,0 +1,48 @@
+"""The wording that messages to the user share."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from implicit_bias.core.errors import BadInput
+
+_PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|null", re.IGNORECASE)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean ...?`` where one of ``known`` is close to ``word``, else nothing."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it, in one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{shown(item)}' for key, item in value.items())}}}"
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return f"'{value}'"  # quoted, or an error about it would make no sense
+    return " ".join(str(value).split())
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Keys without their group where that leaves them different."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
+
+
+def either(words: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def no_such_option(group: str, option: Any, names: Sequence[str]) -> BadInput:
+    """The error for an option that a group does not have."""
+    close = suggestion(str(option), names)
+    return BadInput(f"{group}={shown(option)}: no such option{close or ';'} allowed: {', '.join(names)}")

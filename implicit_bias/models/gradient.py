@@ -1,0 +1,77 @@
+"""The gradient of a loss, of any size, and the part of it that a compiler can make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from implicit_bias.core.data import Parameters
+from implicit_bias.core.scaled import Scaled
+from implicit_bias.losses import LossTerms
+from implicit_bias.models.base import LOSES_DIGITS, log_mean
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of the mean loss, exact at any depth.
+
+    Attributes:
+        blocks: Gradient of L, one scaled tensor a block.
+        total: sum_c w_ic exp(-log_unit) of every sample, shape (R, n), where -grad L = (1 / n) sum_ic w_ic grad m_ic.
+        log_unit: The scale of the totals, shape (R, 1).
+        log_losses: Gives the log loss of every sample, shape (R, n).
+        weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
+    """
+
+    blocks: dict[str, Scaled]
+    total: Tensor
+    log_unit: Tensor
+    log_losses: Callable[[], Tensor]
+    weights: Callable[[], Tensor] | None = None
+
+    @cached_property
+    def log_weight(self) -> Tensor:
+        """log of the mean over samples of sum_c w_ic, shape (R,); computed when first asked for."""
+        return self.total.mean(dim=-1).log() + self.log_unit.squeeze(-1)
+
+    @cached_property
+    def log_loss(self) -> Tensor:
+        """log L, the natural log of the mean loss, shape (R,); computed when first asked for."""
+        return log_mean(self.log_losses())
+
+    def per_weight(self) -> Parameters:
+        """-grad L / sum w = sum_ic w_ic grad m_ic with weights that sum to one, as plain tensors."""
+        unit = self.log_weight[:, None, None]
+        return {name: -block.relative_to(unit) for name, block in self.blocks.items()}
+
+    def downhill(self) -> Parameters:
+        """-grad L as plain tensors, in a unit of each run's own: sum w, as in :meth:`per_weight`, or where grad L is so small
+        beside it that digits would be lost, the largest scale of the gradient itself."""
+        c = self.per_weight()
+        largest = torch.stack([block.abs().amax(dim=(-2, -1)) for block in c.values()]).amax(dim=0)
+        small = (largest < LOSES_DIGITS[largest.dtype])[:, None, None]
+        if not bool(small.any()):
+            return c
+        scales = torch.stack([block.log_scale.amax(dim=(-2, -1), keepdim=True) for block in self.blocks.values()]).amax(dim=0)
+        unit = torch.where(torch.isfinite(scales), scales, torch.zeros_like(scales))
+        return {name: torch.where(small, -block.relative_to(unit), c[name]) for name, block in self.blocks.items()}
+
+
+class Quick(NamedTuple):
+    """A gradient that is exact as long as no part of it is too small: tensors alone, so that a compiler can make it.
+
+    Attributes:
+        blocks, terms: As in :class:`Gradient`, and what the rest of that is made from.
+        coefficients: The weights of the samples in every row of the gradient, (R, k, n), in units of the blocks' scale.
+        exact: Whether the gradient may be used as it is, a truth value without dimension.
+    """
+
+    blocks: dict[str, Scaled]
+    terms: LossTerms
+    coefficients: Tensor
+    exact: Tensor
