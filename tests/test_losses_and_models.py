@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.losses import LOSSES, log_log1p_exp
+from implicit_bias.losses import LOSSES
+from implicit_bias.losses.base import log_log1p_exp
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS
 

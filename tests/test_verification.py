@@ -17,7 +17,7 @@ from implicit_bias import engine
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.engine import Problem, simulate
-from implicit_bias.losses import CrossEntropy
+from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
 from implicit_bias.native import LinearSteps

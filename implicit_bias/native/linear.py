@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.losses import CrossEntropy, Exponential, Loss
+from implicit_bias.losses import Loss
+from implicit_bias.losses.cross_entropy import CrossEntropy
+from implicit_bias.losses.exponential import Exponential
 from implicit_bias.models import Data, Objective
 from implicit_bias.models.linear import LinearObjective, zero_sum_basis
 from implicit_bias.native.compiling import library

@@ -14,9 +14,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from implicit_bias.core.registry import Table
+from implicit_bias.core.registry import Registry
 
-LOSSES = Table("loss")
+LOSSES = Registry("implicit_bias.losses", "loss")
 
 # Below this, log1p(e^a) = e^a to double precision.
 EXPONENTIAL_TAIL = -37.0
@@ -125,85 +125,3 @@ def exponential_terms(softmax: Softmax, losses: Tensor | None = None) -> LossTer
     log_unit = top.amax(dim=-1, keepdim=True)
     share = (top - log_unit).clamp_(min=FLOOR[top.dtype]).exp_()
     return LossTerms(shape, share, size * share, log_unit, size, top, losses)
-
-
-@LOSSES.register
-@dataclass(frozen=True)
-class CrossEntropy(Loss):
-    """Cross entropy, l = log(1 + sum_c exp(-m_c)), the default.
-
-    With a = logsumexp(u): log l = log log1p(e^a), w_c = exp(u_c) / (1 + e^a), sum w = e^a / (1 + e^a).
-    """
-
-    name: ClassVar[str] = "cross_entropy"
-
-    def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
-        shape, size, top = softmax_in_place(u, offset)
-        # w_c = shape_c e^top / (1 + size e^top), numerator and denominator divided by e^max(top, 0): no logarithm, no overflow.
-        low = top.clamp(max=0)
-        log_unit = low.amax(dim=-1, keepdim=True)
-        share = (low - log_unit).clamp_(min=FLOOR[top.dtype]).exp_().div_((low - top).exp_().add_(size * low.exp()))
-        return LossTerms(shape, share, size * share, log_unit, size, top)
-
-    def log_totals(self, terms: LossTerms) -> Tensor:
-        a = super().log_totals(terms)
-        # log(e^a / (1 + e^a)) = min(a, 0) - log(1 + e^-|a|)
-        return a.clamp(max=0).sub_(a.abs().neg_().exp_().log1p_())
-
-    def log_losses(self, terms: LossTerms) -> Tensor:
-        return log_log1p_exp(super().log_totals(terms))
-
-    def log_weights(self, u: Tensor) -> Tensor:
-        return u - softplus(u.logsumexp(dim=-2, keepdim=True))
-
-    def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
-        # The variance of scores that differ by at most 1.
-        return torch.full_like(log_loss, 0.25)
-
-
-@LOSSES.register
-@dataclass(frozen=True)
-class Exponential(Loss):
-    """Exponential loss, l = sum_c exp(-m_c) (Fan et al., arXiv 2502.04664, App. F).
-
-    With a = logsumexp(u): log l = a, w_c = exp(u_c), sum w = e^a.
-    """
-
-    name: ClassVar[str] = "exponential"
-
-    def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
-        return exponential_terms(softmax_in_place(u, offset))
-
-    def log_weights(self, u: Tensor) -> Tensor:
-        return u
-
-    def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
-        # The loss itself; cut where eta0 / e^600 is still a double.
-        return log_loss.clamp(max=-FLOOR[log_loss.dtype]).exp()
-
-    def soft_gap(self, log_sum: Tensor) -> Tensor:
-        return -log_sum
-
-
-@LOSSES.register
-@dataclass(frozen=True)
-class PairLogistic(Loss):
-    """Pairwise logistic loss (PairLogLoss), l = sum_c log(1 + exp(-m_c)) (Fan et al., arXiv 2502.04664, App. F).
-
-    log l = logsumexp_c log log1p(e^{u_c}), w_c = 1 / (1 + e^{-u_c}).
-    """
-
-    name: ClassVar[str] = "pair_logistic"
-
-    def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
-        if offset is not None:
-            u.sub_(offset.unsqueeze(-2))
-        log_losses = log_log1p_exp(u)
-        return exponential_terms(softmax_in_place(u.sub_(softplus(u)), None), log_losses.logsumexp(dim=-2))
-
-    def log_weights(self, u: Tensor) -> Tensor:
-        return u - softplus(u)
-
-    def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
-        # Every pair's logistic has curvature at most 1/4.
-        return torch.full_like(log_loss, pairs / 4)
