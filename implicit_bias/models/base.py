@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,10 +18,6 @@ from implicit_bias.models.gradient import Gradient, Quick
 from implicit_bias.norms import Norm
 
 MODELS = Registry("implicit_bias.models", "model")
-
-
-# Entries this far below the largest number still have all their digits when the largest entry of a tensor is of this size.
-LOSES_DIGITS = {torch.float64: 1e-200, torch.float32: 1e-20}
 
 
 class Objective(ABC):
@@ -122,8 +116,3 @@ class Model(ABC):
         """B, per run (R or 1,), the unit of learning rates: max_i,c N_*(grad m_ic), by how much a step of size one can change a
         gap, for a linear model; for others see their own.
         """
-
-
-def log_mean(log_values: Tensor) -> Tensor:
-    """log of the mean of exp(log_values) over the last axis."""
-    return log_values.logsumexp(dim=-1) - math.log(log_values.shape[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,9 @@ from torch import Tensor
 from implicit_bias.core.data import Parameters
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.losses import LossTerms
-from implicit_bias.models.base import LOSES_DIGITS, log_mean
+
+# Entries this far below the largest number still have all their digits when the largest entry of a tensor is of this size.
+LOSES_DIGITS = {torch.float64: 1e-200, torch.float32: 1e-20}
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,8 @@ class Quick(NamedTuple):
     terms: LossTerms
     coefficients: Tensor
     exact: Tensor
+
+
+def log_mean(log_values: Tensor) -> Tensor:
+    """log of the mean of exp(log_values) over the last axis."""
+    return log_values.logsumexp(dim=-1) - math.log(log_values.shape[-1])
