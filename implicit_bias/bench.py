@@ -33,7 +33,9 @@ import torch
 from torch import Tensor
 
 from implicit_bias.agenda import record_steps
-from implicit_bias.arguments import DONE, Interface, a_folder
+from implicit_bias.cli.arguments import Interface, a_folder
+from implicit_bias.cli.exit_codes import DONE
+from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.registry import hyper
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate
@@ -46,13 +48,12 @@ from implicit_bias.native import linear_steps
 from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.processors import prepare_process
 from implicit_bias.records import atomic_write_bytes, csv_bytes
+from implicit_bias.runtime.memory import peak_bytes
+from implicit_bias.runtime.processors import prepare_process
 from implicit_bias.scaling import NAMES, Shape, scaling_table
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.stepping import Compile
-from implicit_bias.streams import unharmed_by_output
-from implicit_bias.sweep.memory import peak_bytes
 from implicit_bias.usual import REPEATS, UsualOptimizer, best_time
 
 POINTS = 20

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from implicit_bias.arguments import DONE, Interface, Reader, a_folder
+from implicit_bias.cli.arguments import Interface, Reader, a_folder
+from implicit_bias.cli.exit_codes import DONE
+from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
 from implicit_bias.core.words import suggestion
-from implicit_bias.processors import prepare_process
-from implicit_bias.streams import unharmed_by_output
+from implicit_bias.runtime.processors import prepare_process
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,6 +157,8 @@ INTERFACE = Interface(
 def compare(request: Request) -> int:
     """Read, draw, write and print. Returns the exit code."""
     sources = [source for called, path in request.runs for source in _sources(called, path)]
+    from implicit_bias.cli.tables import COMPARISON_LEGEND, print_table
+    from implicit_bias.cli.tables import comparison_table as printed
     from implicit_bias.comparison import (
         at_the_end,
         common_norms,
@@ -168,8 +171,6 @@ def compare(request: Request) -> int:
     from implicit_bias.figures.overlay import overlay
     from implicit_bias.figures.style import drawing, header, saved
     from implicit_bias.records import atomic_write_bytes, csv_bytes
-    from implicit_bias.terminal import COMPARISON_LEGEND, print_table
-    from implicit_bias.terminal import comparison_table as printed
 
     table = comparison_table(sources)
     curves = table["label"].nunique()

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from implicit_bias.cli.wrapping import entry, fitted, terminal_width, wrapped
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.words import no_such_option, shown, suggestion
 from implicit_bias.manual import Page, groups, main_page
 from implicit_bias.run_settings import SECTIONS, RunSettings
-from implicit_bias.wrapping import entry, fitted, terminal_width, wrapped
 
 COMMANDS = """\
 implicit_bias: on data that can be separated, which margin does an optimizer maximise, how fast, and how do we know?

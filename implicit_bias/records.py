@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache
@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from implicit_bias.cli.messages import warn
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
 from implicit_bias.manual import RUNTIME_KEYS
@@ -336,34 +337,6 @@ def surroundings() -> dict[str, Any]:
         "threads": _threads(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def warn(line: str) -> None:
-    """One line on stderr, or for whoever collects them; nothing is wrong enough to stop for."""
-    _tell[-1](line)
-
-
-def show_warning(line: str) -> None:
-    """One line on stderr."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def warnings_told(listener: Callable[[str], None]) -> Iterator[None]:
-    """While active warnings go to ``listener``: of several processes that meet the same damage only one is to say so."""
-    _tell.append(listener)
-    try:
-        yield
-    finally:
-        _tell.pop()
-
-
-def note(line: str) -> None:
-    """One line on stderr that is no warning."""
-    print(line, file=sys.stderr, flush=True)
-
-
-_tell: list[Callable[[str], None]] = [show_warning]
 
 
 class _Unproven(ValueError):

@@ -22,11 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from implicit_bias.arguments import DONE, FAILED, TRACEBACK, Interface, a_folder
+from implicit_bias.cli.arguments import TRACEBACK, Interface, a_folder
+from implicit_bias.cli.exit_codes import DONE, FAILED
+from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData
 from implicit_bias.core.registry import hyper
-from implicit_bias.processors import limit_threads, prepare_process
-from implicit_bias.streams import unharmed_by_output
+from implicit_bias.runtime.processors import limit_threads, prepare_process
 
 if TYPE_CHECKING:
     from implicit_bias.figures import Claim, Figure, Run
@@ -118,7 +119,7 @@ INTERFACE = Interface(
 
 def report(request: Request) -> int:
     """Make the figures, then the tables of all of them. Returns the exit code."""
-    from implicit_bias.terminal import Progress
+    from implicit_bias.cli.progress import Progress
 
     figures = _chosen(request.only or ())
     made = _Made()

@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,13 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, TRACEBACK
+from implicit_bias.cli.arguments import TRACEBACK
+from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TERMINATED
+from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData, NotSeparable
-from implicit_bias.processors import available_processors as available_processors
-from implicit_bias.processors import limit_threads as limit_threads
-from implicit_bias.processors import prepare_process
-from implicit_bias.stopping import stop
-from implicit_bias.streams import unharmed_by_output
+from implicit_bias.runtime.processors import limit_threads, prepare_process
+from implicit_bias.runtime.termination import Terminated, terminable
 
 # Everything that takes long to import (torch, pandas, Hydra, rich) is imported where it is needed: --help is to be quick.
 if TYPE_CHECKING:
@@ -34,15 +31,10 @@ if TYPE_CHECKING:
     from implicit_bias.configuration import Cell
     from implicit_bias.sweep import Outcome
 
-TERMINATED = 143
 COMMAND = "python -m implicit_bias.run"
 FLAGS = {"-h": "--help", "-m": "--multirun"}
 MOST_FOLDERS = 8
 MOST_FAILURES = 20
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does, with an exit code of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit_threads()
     prepare_process()
     try:
-        with _terminable():
+        with terminable():
             return _answer(_request(sys.argv[1:] if argv is None else argv))
     except (BadInput, NotSeparable) as error:
         return _complain(error, BAD_INPUT)
@@ -81,7 +73,7 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
     are the same; dotted keys go in a mapping, ``run(**{"dataset.dim": 5})``. A list, tuple or range is a sweep over it.
 
     The process is left as it is. For plain steps with the command's bits, whatever the batch, call
-    :func:`implicit_bias.processors.prepare_process` before anything is computed; steps in C have them anyhow.
+    :func:`implicit_bias.runtime.processors.prepare_process` before anything is computed; steps in C have them anyhow.
 
     Args:
         overrides: What one would type, as strings or lists of strings.
@@ -196,9 +188,9 @@ def _check_writable(folder: Path) -> None:
 
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
+    from implicit_bias.cli.progress import Progress
     from implicit_bias.sweep import execute
     from implicit_bias.sweep.launch import launch
-    from implicit_bias.terminal import Progress
 
     configs, launcher = [cell.config for cell in cells], cells[0].config["launcher"]
     with Progress(enabled=cells[0].config["progress"] == "auto") as progress:
@@ -216,7 +208,8 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
     """The table of what was computed, or was there already, and where the files are."""
-    from implicit_bias.terminal import SWEEP_LEGEND, precision_notes, print_table, results_table, slow_notes, sweep_table
+    from implicit_bias.cli.notes import precision_notes, slow_notes
+    from implicit_bias.cli.tables import SWEEP_LEGEND, print_table, results_table, sweep_table
 
     shown = [cell for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
     slow = slow_notes([cell.config["optimizer"]["name"] for cell in shown if _takes_constant_steps(cell)])
@@ -244,8 +237,8 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
 
 def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
     """What the table needs beside it."""
+    from implicit_bias.cli.notes import linear_notes, network_notes
     from implicit_bias.models import MODELS
-    from implicit_bias.terminal import linear_notes, network_notes
 
     if "soft_margin" not in summary:
         return linear_notes(summary)
@@ -270,7 +263,7 @@ def _takes_constant_steps(cell: Cell) -> bool:
 
 def _rounding(cell: Cell, outcome: Outcome) -> list[str]:
     """What single precision cost a run."""
-    from implicit_bias.terminal import precision_notes
+    from implicit_bias.cli.notes import precision_notes
 
     if cell.config["precision"] == "float64" or outcome.directory is None:
         return []
@@ -346,22 +339,6 @@ def _stacked(tables: Sequence[tuple[Cell, pd.DataFrame | None]]) -> pd.DataFrame
             front = pd.DataFrame({key: [value] * len(table) for key, value in extra.items()}, index=table.index)
             parts.append(pd.concat([front, table], axis="columns"))
     return pd.concat(parts, ignore_index=True)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does: nothing is left half-written, and a batch that is computed leaves a checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: stop(Terminated(), number))}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, as by nohup, or the caller's
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, _: stop(KeyboardInterrupt(), number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _complain(error: Exception, code: int) -> int:

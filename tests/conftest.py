@@ -6,7 +6,7 @@ import os
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
 
-from implicit_bias.processors import prepare_process  # noqa: E402
+from implicit_bias.runtime.processors import prepare_process  # noqa: E402
 
 prepare_process()  # as a command does
 

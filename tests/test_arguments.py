@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import pytest
 
 from implicit_bias import bench, compare, report
-from implicit_bias.arguments import BAD_INPUT, DONE, FAILED, INTERRUPTED, Interface, a_folder
+from implicit_bias.cli.arguments import Interface, a_folder
+from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
 from implicit_bias.figures.base import Preset

@@ -29,7 +29,8 @@ from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.native.compiling import compilers
 from implicit_bias.run import main
-from implicit_bias.sweep import Outcome, checkpoints, execute, fitting, memory
+from implicit_bias.runtime import memory
+from implicit_bias.sweep import Outcome, checkpoints, execute, fitting
 from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint, interrupted
 from implicit_bias.sweep.plan import Cell, batches
 

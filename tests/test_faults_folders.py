@@ -256,7 +256,7 @@ def test_a_link_to_a_finished_run_is_that_run(finished: Path, capsys: pytest.Cap
 def test_data_that_cannot_be_had_leave_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: list[str], line: str
 ) -> None:
-    monkeypatch.setattr("implicit_bias.sweep.memory.available", lambda _: 2**34)  # whatever this machine has
+    monkeypatch.setattr("implicit_bias.runtime.memory.available", lambda _: 2**34)  # whatever this machine has
     assert main([*typed, "progress=off", f"results_dir={tmp_path / 'a' / 'b'}"]) == 2
     assert one_line(capsys.readouterr().err).startswith(line)
     assert list(tmp_path.iterdir()) == []
@@ -266,7 +266,7 @@ def test_data_that_break_the_memory_are_bad_input(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody can say how much memory there is."""
-    monkeypatch.setattr("implicit_bias.sweep.memory.available", lambda _: None)
+    monkeypatch.setattr("implicit_bias.runtime.memory.available", lambda _: None)
     assert main(["dataset.dim=1e12", f"results_dir={tmp_path / 'a'}"]) == 2
     assert one_line(capsys.readouterr().err).startswith("error: dataset=gaussian_mixture: the samples do not fit")
 

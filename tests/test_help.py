@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from implicit_bias import help as pages
+from implicit_bias.cli.wrapping import NARROWEST, WIDEST, WIDTH, entry, fitted, terminal_width
 from implicit_bias.configuration import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import kinds
@@ -16,7 +17,6 @@ from implicit_bias.manual import groups, main_page
 from implicit_bias.run import main
 from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.settings import REGISTRIES
-from implicit_bias.wrapping import NARROWEST, WIDEST, WIDTH, entry, fitted, terminal_width
 
 OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
 

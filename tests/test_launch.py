@@ -16,8 +16,8 @@ from commands import SMALL, Command, checkpoint_files, gone, inodes, soon, table
 from implicit_bias.configuration import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
-from implicit_bias.processors import worker_devices, worker_threads
 from implicit_bias.run import main
+from implicit_bias.runtime.processors import worker_devices, worker_threads
 from implicit_bias.sweep import Outcome, Silent, execute
 from implicit_bias.sweep.checkpoints import VARIABLE
 from implicit_bias.sweep.launch import launch, local_launcher

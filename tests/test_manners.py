@@ -15,9 +15,10 @@ import torch
 from test_engine import mixtures, problem
 
 import implicit_bias
-from implicit_bias import bench, compare, processors, report
+from implicit_bias import bench, compare, report
 from implicit_bias.engine import simulate
-from implicit_bias.processors import MKL_VARIABLE, prepare_process
+from implicit_bias.runtime import processors
+from implicit_bias.runtime.processors import MKL_VARIABLE, prepare_process
 from implicit_bias.sweep import slurm, worker
 
 ROOT = Path(implicit_bias.__file__).resolve().parents[1]
@@ -38,7 +39,7 @@ trajectory, summary = run(
 assert trajectory["step"].max() == 5 and not summary.empty
 assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 assert "mallopt" not in asked
-from implicit_bias.processors import prepare_process
+from implicit_bias.runtime.processors import prepare_process
 prepare_process()
 assert "mallopt" in asked or sys.platform != "linux"
 """

@@ -13,8 +13,8 @@ import pytest
 from commands import finish
 
 from implicit_bias import compare, report
+from implicit_bias.cli.streams import Guarded, unharmed_by_output
 from implicit_bias.run import main
-from implicit_bias.streams import Guarded, unharmed_by_output
 
 SMALL = ["steps=20", "dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3"]
 SMALL += ["log.norms=[linf,l2]", "log.points=5", "progress=off", "reference=none", "compile=off"]

@@ -25,7 +25,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from implicit_bias.records import warn
+from implicit_bias.cli.messages import warn
 
 COMPILERS = ("cc", "gcc", "clang")
 # No -ffast-math: infinities mean something. The second line is for compilers that do not know the first's processor option.

@@ -26,10 +26,11 @@ import numpy as np
 import torch
 
 from implicit_bias import __version__
+from implicit_bias.cli.messages import warn
 from implicit_bias.engine import Problem, Snapshot
-from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers, warn
+from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers
+from implicit_bias.runtime.signals import reason_to_stop
 from implicit_bias.snapshot_checks import misfit
-from implicit_bias.stopping import reason_to_stop
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.
 INTERVAL, VARIABLE = 120.0, "IMPLICIT_BIAS_CHECKPOINT_SECONDS"
@@ -120,7 +121,7 @@ class Checkpoint:
         """Write the state after ``step`` steps if it is time to; for the engine. A disk that is full is one warning.
 
         Raises:
-            BaseException: what :func:`implicit_bias.stopping.stop` was given; the state is written before.
+            BaseException: what :func:`implicit_bias.runtime.signals.stop` was given; the state is written before.
         """
         before = time.monotonic()
         reason = reason_to_stop()

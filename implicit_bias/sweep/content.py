@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from implicit_bias.cli.messages import note, warn
 from implicit_bias.datasets import Dataset
 from implicit_bias.datasets.words import shortened
-from implicit_bias.records import note, warn
 
 # Classes that the line about a dataset names.
 MOST_CLASSES = 10

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from implicit_bias.cli.messages import note, warn
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
-from implicit_bias.records import DATA, ReferenceCache, note, warn, write_run
+from implicit_bias.records import DATA, ReferenceCache, write_run
 from implicit_bias.reference import SOLVER_VERSION
-from implicit_bias.stopping import after_steps
+from implicit_bias.runtime.signals import after_steps
 from implicit_bias.sweep.checkpoints import Checkpoint, interrupted
 from implicit_bias.sweep.faults import io_failure, isolated
 from implicit_bias.sweep.fitting import fitting

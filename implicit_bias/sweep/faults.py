@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from implicit_bias.cli.messages import warn
 from implicit_bias.core.errors import BadInput
-from implicit_bias.records import warn
-from implicit_bias.sweep.memory import is_out_of_memory
+from implicit_bias.runtime.memory import is_out_of_memory
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, described, device_of
 

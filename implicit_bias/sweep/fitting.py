@@ -11,7 +11,7 @@ import torch
 from implicit_bias.agenda import record_steps
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.models import Data
-from implicit_bias.sweep.memory import SHARE, available, peak_bytes
+from implicit_bias.runtime.memory import SHARE, available, peak_bytes
 from implicit_bias.sweep.plan import Cell, device_of, model_of
 from implicit_bias.sweep.problem import build_problem
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from implicit_bias.processors import available_processors, worker_devices, worker_threads
-from implicit_bias.records import warnings_told
+from implicit_bias.cli.messages import warnings_told
+from implicit_bias.runtime.processors import available_processors, worker_devices, worker_threads
 from implicit_bias.sweep.execute import execute, interrupted_batches
 from implicit_bias.sweep.fitting import fitting
 from implicit_bias.sweep.loading import prepared

@@ -19,9 +19,9 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
-from implicit_bias.processors import prepare_process
-from implicit_bias.records import warnings_told
-from implicit_bias.stopping import stop
+from implicit_bias.cli.messages import warnings_told
+from implicit_bias.runtime.processors import prepare_process
+from implicit_bias.runtime.signals import stop
 from implicit_bias.sweep.execute import execute
 from implicit_bias.sweep.tasks import remaining
 

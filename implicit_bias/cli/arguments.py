@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
+from implicit_bias.cli.wrapping import entry, fitted, terminal_width
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.words import shown, suggestion
-from implicit_bias.wrapping import entry, fitted, terminal_width
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TRACEBACK = "IMPLICIT_BIAS_TRACEBACK"
 HELP_FLAGS = frozenset({"-h", "--help"})
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
-from rich.text import Text
 
 from implicit_bias.core.words import short_keys
 
@@ -30,118 +25,8 @@ NO_VALUE = "-"
 LEGEND = "* the optimizer's own norm   + best ratio"
 COMPARISON_LEGEND = "* in its own norm   + best margin under the norm; of several runs the mean"
 SWEEP_LEGEND = "ratio: margin / optimum, mean over seeds; least: the worst seed's; proven: margin / certified upper bound"
-# Own-norm alignment below which a network's steps were too large for statements about flows: with rates 6 to 17 times too large
-# an independent reproduction met .53 and less, with small ones .78 and more.
-LOW_ALIGNMENT = 0.6
-# Seconds between two lines of progress where there is no bar, at least; and the part of the time that has passed.
-LINE_EVERY, LINE_SHARE = 10.0, 0.1
 # From this size on a ratio is written as other numbers are.
 LARGE_RATIO = 100.0
-# Of float32.
-ROUNDING_UNIT = 2.0**-24
-
-
-class Progress:
-    """A bar on stderr with rate, time left and the ratio in the optimizer's own norm; without a terminal, lines now and then.
-
-    Used as a context manager; it is a :class:`implicit_bias.sweep.Progress`.
-    """
-
-    def __init__(self, *, enabled: bool = True) -> None:
-        columns = (
-            TextColumn("{task.fields[cells]}"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
-            _Rate(),
-            TimeRemainingColumn(compact=True),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[ratio]}"),
-        )
-        visible = enabled and sys.stderr.isatty()
-        self._lines = ProgressLines() if enabled and not visible else None
-        self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
-        self._task = self._bar.add_task("starting", total=None, ratio="", cells="")
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def status(self, text: str) -> None:
-        """Say what is being done."""
-        self._bar.update(self._task, description=text)
-        if self._lines:
-            self._lines.status(text)
-
-    def advance(self, steps: int, total: int, own_ratio: float) -> None:
-        """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
-        ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
-        self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
-        if self._lines:
-            self._lines.advance(steps, total)
-
-    def cells(self, done: int, total: int) -> None:
-        """``done`` of the sweep's ``total`` cells have come to their end; a single run has no use for it."""
-        if total > 1:
-            text = f"{done:,} of {total:,} cells"
-            self._bar.update(self._task, cells=text)
-            if self._lines:
-                self._lines.cells = text
-
-
-class ProgressLines:
-    """Progress as plain lines on stderr, for log files: none in the first seconds, and the rarer the longer it takes.
-
-    Attributes:
-        cells: How many cells are done, in words.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.cells = ""
-        self._clock = clock
-        self._began = self._said = clock()
-        self._text = "starting"
-        self._steps = self._total = 0
-        self._first: tuple[float, int] | None = None
-
-    def status(self, text: str) -> None:
-        """Remember what is being done."""
-        self._text = text
-        self._say()
-
-    def advance(self, steps: int, total: int) -> None:
-        """``steps`` of ``total`` are made."""
-        self._first = self._first or (self._clock(), steps)
-        self._steps, self._total = steps, total
-        self._say()
-
-    def _say(self) -> None:
-        now = self._clock()
-        if now - self._said < max(LINE_EVERY, LINE_SHARE * (now - self._began)):
-            return
-        self._said = now
-        parts = [self._text, self.cells]
-        if self._total:
-            parts.append(f"{self._steps / self._total:.0%} of the steps")
-            parts.append(self._left(now))
-        print(f"{_time(now - self._began)}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
-
-    def _left(self, now: float) -> str:
-        """The time left at the pace since the first step that was seen: a run may have begun at a checkpoint."""
-        since, first = self._first or (now, self._steps)
-        if self._steps <= first or now <= since:
-            return ""
-        return f"about {_time((self._total - self._steps) * (now - since) / (self._steps - first))} left"
-
-
-class _Rate(ProgressColumn):
-    """Steps a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f} steps/s")
 
 
 def results_table(summary: pd.DataFrame) -> Table:
@@ -183,71 +68,6 @@ def _network_table(summary: pd.DataFrame) -> Table:
             style="bold" if row["own"] else None,
         )
     return table
-
-
-def network_notes(summary: pd.DataFrame, homogeneous: bool) -> list[str]:
-    """How far the training of a network came, and what limits the reading of its table."""
-    row = summary[summary["own"]].iloc[0]
-    test = f", on the test set {row['test_accuracy']:.4f}" if "test_accuracy" in summary else ""
-    notes = [f"step {row['step']}: loss 10^{row['log_loss'] / math.log(10):.1f}, accuracy {row['accuracy']:.4f}{test}"]
-    if not homogeneous:
-        notes.append("the model is not homogeneous: margins are q / N, and are not comparable at different N")
-    if row["accuracy"] < 1:
-        notes.append("not separated yet: margins are negative, and no KKT ratio is defined; more steps, or a larger schedule.lr")
-    elif homogeneous and row["alignment"] < LOW_ALIGNMENT:
-        notes.append(
-            f"warning: alignment {row['alignment']:.2f} in the own norm: steps were too large for a theory about flows;"
-            " try a smaller schedule.lr"
-        )
-    return notes
-
-
-def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_double: float | None = None) -> list[str]:
-    """What float32 costs. A gap of g is known to g rounding units, and the weights of a gradient are exponentials of gaps.
-
-    Args:
-        precision: ``float64``, of which there is nothing to say, or ``float32``.
-        summary: Of a single run.
-        in_double: The margin in the own norm of its last parameters, computed in float64.
-    """
-    if precision != "float32":
-        return []
-    depth = f"{ROUNDING_UNIT:.0e} times the log loss, so that below e^{-1 / ROUNDING_UNIT:,.0f} no digit is right"
-    if summary is None or not in_double:
-        return [
-            f"float32: margins and the intervals proven for them have about 6 digits; gradients are off by up to about {depth}"
-        ]
-    own = summary[summary["own"]].iloc[0]
-    error = max(abs(own["margin"] / in_double - 1), ROUNDING_UNIT)
-    return [
-        f"float32: the {own['norm']} margin is off by {error:.0e} (float64, same parameters), proofs hold up to that;"
-        f" gradients by up to about {ROUNDING_UNIT * max(1.0, abs(own['log_loss'])):.0e} ({depth})"
-    ]
-
-
-def slow_notes(optimizers: Sequence[str]) -> list[str]:
-    """How the margin grows under the ``optimizers`` that take constant steps as long as their gradient, on linear models."""
-    if not optimizers:
-        return []
-    names = ", ".join(dict.fromkeys(optimizers))
-    return [f"{names}: with a constant step the margin nears its optimum like 1 / log t, with schedule=loss_based polynomially"]
-
-
-def linear_notes(summary: pd.DataFrame) -> list[str]:
-    """What limits the reading of a linear model's table."""
-    notes = []
-    if "optimum_lower" in summary and (summary["max_margin"].isna() & summary["optimum_lower"].notna()).any():
-        notes.append(
-            "an interval in the place of an optimum holds it: no more is proven within reference_timeout, or in double precision"
-        )
-    if summary["accuracy"].iloc[0] < 1:
-        # A positive lower end of an optimum is a separator.
-        separable = "optimum_lower" in summary and bool((summary["optimum_lower"] > 0).any())
-        unless = ", though the classes can be separated" if separable else ""
-        advice = "try more steps, another schedule.lr, or columns of like size"
-        reason = "" if separable else " (or the classes cannot be separated)"
-        notes.append(f"not separated yet{unless}: margins are negative; {advice}{reason}")
-    return notes
 
 
 def sweep_table(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> Table:
@@ -347,13 +167,6 @@ def _over_seeds(summaries: pd.DataFrame) -> pd.DataFrame:
         "proven": ("proven", "mean"),
     }
     return by_norm.agg(**aggregates).reset_index()
-
-
-def _time(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _text(value: Any) -> str:

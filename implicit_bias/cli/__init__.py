@@ -1,0 +1,1 @@
+"""What every command shares on the screen: arguments, tables, progress, messages, output."""

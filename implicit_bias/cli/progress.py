@@ -1,0 +1,127 @@
+"""How far a command is: a bar in a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+# Seconds between two lines of progress where there is no bar, at least; and the part of the time that has passed.
+LINE_EVERY, LINE_SHARE = 10.0, 0.1
+
+
+class Progress:
+    """A bar on stderr with rate, time left and the ratio in the optimizer's own norm; without a terminal, lines now and then.
+
+    Used as a context manager; it is a :class:`implicit_bias.sweep.Progress`.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        columns = (
+            TextColumn("{task.fields[cells]}"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            _Rate(),
+            TimeRemainingColumn(compact=True),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[ratio]}"),
+        )
+        visible = enabled and sys.stderr.isatty()
+        self._lines = ProgressLines() if enabled and not visible else None
+        self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
+        self._task = self._bar.add_task("starting", total=None, ratio="", cells="")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def status(self, text: str) -> None:
+        """Say what is being done."""
+        self._bar.update(self._task, description=text)
+        if self._lines:
+            self._lines.status(text)
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
+        ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
+        self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
+        if self._lines:
+            self._lines.advance(steps, total)
+
+    def cells(self, done: int, total: int) -> None:
+        """``done`` of the sweep's ``total`` cells have come to their end; a single run has no use for it."""
+        if total > 1:
+            text = f"{done:,} of {total:,} cells"
+            self._bar.update(self._task, cells=text)
+            if self._lines:
+                self._lines.cells = text
+
+
+class ProgressLines:
+    """Progress as plain lines on stderr, for log files: none in the first seconds, and the rarer the longer it takes.
+
+    Attributes:
+        cells: How many cells are done, in words.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cells = ""
+        self._clock = clock
+        self._began = self._said = clock()
+        self._text = "starting"
+        self._steps = self._total = 0
+        self._first: tuple[float, int] | None = None
+
+    def status(self, text: str) -> None:
+        """Remember what is being done."""
+        self._text = text
+        self._say()
+
+    def advance(self, steps: int, total: int) -> None:
+        """``steps`` of ``total`` are made."""
+        self._first = self._first or (self._clock(), steps)
+        self._steps, self._total = steps, total
+        self._say()
+
+    def _say(self) -> None:
+        now = self._clock()
+        if now - self._said < max(LINE_EVERY, LINE_SHARE * (now - self._began)):
+            return
+        self._said = now
+        parts = [self._text, self.cells]
+        if self._total:
+            parts.append(f"{self._steps / self._total:.0%} of the steps")
+            parts.append(self._left(now))
+        print(f"{_time(now - self._began)}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+
+    def _left(self, now: float) -> str:
+        """The time left at the pace since the first step that was seen: a run may have begun at a checkpoint."""
+        since, first = self._first or (now, self._steps)
+        if self._steps <= first or now <= since:
+            return ""
+        return f"about {_time((self._total - self._steps) * (now - since) / (self._steps - first))} left"
+
+
+class _Rate(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f} steps/s")
+
+
+def _time(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
