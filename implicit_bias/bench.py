@@ -48,12 +48,12 @@ from implicit_bias.native import linear_steps
 from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import atomic_write_bytes, csv_bytes
 from implicit_bias.runtime.memory import peak_bytes
 from implicit_bias.runtime.processors import prepare_process
 from implicit_bias.scaling import NAMES, Shape, scaling_table
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.stepping import Compile
+from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 from implicit_bias.usual import REPEATS, UsualOptimizer, best_time
 
 POINTS = 20

@@ -170,7 +170,7 @@ def compare(request: Request) -> int:
     )
     from implicit_bias.figures.overlay import overlay
     from implicit_bias.figures.style import drawing, header, saved
-    from implicit_bias.records import atomic_write_bytes, csv_bytes
+    from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
     table = comparison_table(sources)
     curves = table["label"].nunique()
@@ -231,7 +231,7 @@ def _found(called: str, path: Path) -> Iterator[Source]:
 
 
 def _folders_of_sweep(path: Path) -> list[Path]:
-    from implicit_bias.records import read_table
+    from implicit_bias.storage.files import read_table
 
     try:
         names = list(dict.fromkeys(read_table(path / "table.csv")["folder"]))
@@ -242,7 +242,7 @@ def _folders_of_sweep(path: Path) -> list[Path]:
 
 def _run_folder(called: str, path: Path) -> Source:
     from implicit_bias.comparison import Source
-    from implicit_bias.records import damage, read_config, read_run
+    from implicit_bias.storage.runs import damage, read_config, read_run
 
     if not path.is_dir():
         raise BadInput(f"{path}: no such run; the sweep's runs must be in {path.parent}")
@@ -269,7 +269,7 @@ def _run_folder(called: str, path: Path) -> Source:
 
 def _own_table(called: str, path: Path) -> Source:
     from implicit_bias.comparison import Source
-    from implicit_bias.records import read_table
+    from implicit_bias.storage.files import read_table
 
     try:
         table = read_table(path)

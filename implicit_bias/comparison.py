@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from implicit_bias.config.files import RUNTIME_KEYS
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import short_keys, shown
 from implicit_bias.figures.style import NORM_LOOKS
-from implicit_bias.manual import RUNTIME_KEYS
-from implicit_bias.naming import UNUSED
-from implicit_bias.records import DATA
+from implicit_bias.storage.naming import UNUSED
+from implicit_bias.storage.runs import DATA
 
 MOST_NORMS = 6
 #: What must be in a trajectory from elsewhere, and what else is used where it is there.

@@ -178,7 +178,7 @@ def _keep(figure: Figure, request: Request, progress: Progress, changed: list[Fi
 
 def _finished_folders(configs: Sequence[Config]) -> list[Path] | None:
     """The run folders of configurations, or None where one is not finished or its data are not there."""
-    from implicit_bias.records import is_finished
+    from implicit_bias.storage.runs import is_finished
     from implicit_bias.sweep.loading import located
     from implicit_bias.sweep.plan import Cell
 
@@ -346,7 +346,7 @@ def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> _Comput
 
 def _configs(figure: Figure, request: Request) -> list[Config]:
     """The configurations of all cells of the figure's sweeps, in order; some may be there twice."""
-    from implicit_bias.configuration import compose
+    from implicit_bias.config.overrides import compose
 
     fixed = [f"results_dir={json.dumps(str(request.folder))}", f"force={str(request.force).lower()}"]
     return [cell.config for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]
@@ -374,7 +374,7 @@ def _computing_seconds(directories: Sequence[Path]) -> float:
 
 
 def _keep_minutes(folder: Path, name: str, minutes: float) -> None:
-    from implicit_bias.records import atomic_write_text
+    from implicit_bias.storage.files import atomic_write_text
 
     path = folder / "figures" / "minutes.json"
     known = _minutes(folder)
@@ -392,8 +392,8 @@ def _minutes(folder: Path) -> dict[str, float]:
 def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
     """claims.csv and the report; what was judged before of figures that were not asked for now is kept."""
     from implicit_bias.figures.base import claims_table
-    from implicit_bias.records import atomic_write_bytes, csv_bytes
     from implicit_bias.reporting import merged, read_claims, write_report
+    from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
     figures = _chosen(())
     path = request.folder / "claims.csv"

@@ -28,7 +28,7 @@ from implicit_bias.runtime.termination import Terminated, terminable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from implicit_bias.configuration import Cell
+    from implicit_bias.config.overrides import Cell
     from implicit_bias.sweep import Outcome
 
 COMMAND = "python -m implicit_bias.run"
@@ -89,7 +89,7 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
         NotSeparable: the classes of the only run there is cannot be separated.
         RuntimeError: no run could be computed.
     """
-    from implicit_bias.configuration import as_override, compose
+    from implicit_bias.config.overrides import as_override, compose
 
     typed = [text for item in overrides for text in ([item] if isinstance(item, str) else item)]
     given = [as_override(key, value) for key, value in keys.items()]
@@ -118,7 +118,7 @@ def _request(arguments: Sequence[str]) -> Request:
 
 def _answer(request: Request) -> int:
     if "--help" in request.flags:
-        from implicit_bias.help import help_text, topics_text
+        from implicit_bias.config.help import help_text, topics_text
 
         print(topics_text(request.overrides) if request.overrides else help_text())
         return DONE
@@ -127,7 +127,7 @@ def _answer(request: Request) -> int:
 
         print(f"implicit_bias {__version__}")
         return DONE
-    from implicit_bias.configuration import cannot_differ, compose
+    from implicit_bias.config.overrides import cannot_differ, compose
 
     multirun = "--multirun" in request.flags
     cells = compose(request.overrides, multirun)
@@ -300,7 +300,7 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
 
 def _written_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], lines: Sequence[str]) -> str:
     """Write the whole list of failures to the sweep's folder. Returns where it is, in words."""
-    from implicit_bias.records import atomic_write_text
+    from implicit_bias.storage.files import atomic_write_text
     from implicit_bias.sweep.result import sweep_folder
 
     path = sweep_folder(outcomes, cells[0].config["results_dir"]) / "failed.txt"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from implicit_bias import run
-from implicit_bias.records import atomic_write_bytes, csv_bytes
+from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
 # Learning rate, own norm; there: own-norm margin and its spread, alignment, test accuracy, seeds.
 THERE = {

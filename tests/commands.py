@@ -39,7 +39,7 @@ TABLES = ("trajectory.csv", "summary.csv")
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["pytest", "commands", "implicit_bias.settings", "implicit_bias.cli.tables", "implicit_bias.sweep.launch"]
+    ["pytest", "commands", "implicit_bias.config.schema", "implicit_bias.cli.tables", "implicit_bias.sweep.launch"]
 )
 
 

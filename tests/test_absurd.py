@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from implicit_bias.config.run_settings import SECTIONS, RunSettings
+from implicit_bias.config.schema import REGISTRIES
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.run import main
-from implicit_bias.run_settings import SECTIONS, RunSettings
-from implicit_bias.settings import REGISTRIES
 
 SMALL = {
     "dataset.num_classes": "3",

@@ -11,7 +11,7 @@ import pytest
 
 from implicit_bias.figures import FIGURES, Claim, Figure
 from implicit_bias.figures.base import PRESETS, UNKNOWN, claims_table
-from implicit_bias.records import csv_bytes, read_table
+from implicit_bias.storage.files import csv_bytes, read_table
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 NAMES = FIGURES.names()

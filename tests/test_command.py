@@ -19,15 +19,15 @@ import yaml
 
 import implicit_bias
 from implicit_bias import sweep
-from implicit_bias.cli import tables
 from implicit_bias.cli.progress import Progress, ProgressLines
-from implicit_bias.configuration import compose
+from implicit_bias.cli.tables import MOST_ROWS, print_table, results_table, sweep_table
+from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import COLUMNS
 from implicit_bias.run import main
 from implicit_bias.runtime.processors import available_processors, limit_threads
 from implicit_bias.runtime.termination import Terminated
+from implicit_bias.storage.runs import COLUMNS
 from implicit_bias.sweep import Outcome
 
 Config = dict[str, Any]
@@ -412,14 +412,14 @@ def test_failed_cells_of_a_sweep_are_warnings(fake: Any) -> None:
 
 
 def printed(table: Any, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    tables.print_table(table)
+    print_table(table)
     return capsys.readouterr().out.splitlines()
 
 
 def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     config = compose([])[0].config
     _, summary = tables(config)
-    lines = printed(tables.results_table(summary), capsys)
+    lines = printed(results_table(summary), capsys)
     assert lines[0].split() == ["optimizer", "norm", "margin", "optimum", "ratio", "certified", "optimum"]
     row = next(line for line in lines if "spectral" in line)
     assert row.split() == ["spectral", "*", "0.8300", "1.000", "0.8300", "[0.8300,", "1.010]"]
@@ -436,9 +436,9 @@ def test_tables_fit_80_columns(optimizer: str, capsys: pytest.CaptureFixture[str
     if OPTIMIZERS.get(optimizer).own_norm is not None:  # only those that take a norm can have this one for their own
         summary["own"] = summary["norm"] == "nuclear"
     summary[["margin", "max_margin", "upper_bound"]] *= 0.012345
-    assert max(map(len, printed(tables.results_table(summary), capsys))) <= 80
+    assert max(map(len, printed(results_table(summary), capsys))) <= 80
     swept = [({"optimizer": optimizer, "schedule.lr": 0.01, "seed": seed}, summary) for seed in range(3)]
-    assert max(map(len, printed(tables.sweep_table(swept), capsys))) <= 80
+    assert max(map(len, printed(sweep_table(swept), capsys))) <= 80
 
 
 def test_a_table_without_references_or_margins_shows_dashes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -446,11 +446,11 @@ def test_a_table_without_references_or_margins_shows_dashes(capsys: pytest.Captu
     _, summary = tables(config)
     summary[["max_margin", "ratio", "upper_bound"]] = np.nan
     summary.loc[0, "margin"] = np.nan
-    lines = printed(tables.results_table(summary), capsys)
+    lines = printed(results_table(summary), capsys)
     assert lines[2].split() == ["muon", "linf", "-", "-", "-", "-"]
     summary["margin"] = -0.5
-    assert "-0.5000" in printed(tables.results_table(summary), capsys)[2]
-    assert "nan" not in "".join(printed(tables.sweep_table([({"seed": 1}, summary)]), capsys))
+    assert "-0.5000" in printed(results_table(summary), capsys)[2]
+    assert "nan" not in "".join(printed(sweep_table([({"seed": 1}, summary)]), capsys))
 
 
 def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -460,7 +460,7 @@ def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) ->
         _, summary = tables(cell.config)
         summary["ratio"] += 0.01 * cell.config["seed"]
         swept.append((cell.swept, summary))
-    lines = printed(tables.sweep_table(swept), capsys)
+    lines = printed(sweep_table(swept), capsys)
     assert lines[0].split() == ["optimizer", "norm", "runs", "margin", "ratio", "least", "proven"]
     assert len(lines) == 2 + 2 * len(NORMS) + 1
     row = next(line for line in lines if "spectral" in line)
@@ -470,9 +470,9 @@ def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) ->
 def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
     cells = compose(["optimizer=muon,ngd", "schedule.lr=range(1,60)", "seed=1,2"], multirun=True)
     swept = [(cell.swept, tables(cell.config)[1]) for cell in cells]
-    lines = printed(tables.sweep_table(swept), capsys)
-    assert len(lines) == 2 + tables.MOST_ROWS + 2
-    assert f"... and {2 * 59 - tables.MOST_ROWS} more" in lines[-2]
+    lines = printed(sweep_table(swept), capsys)
+    assert len(lines) == 2 + MOST_ROWS + 2
+    assert f"... and {2 * 59 - MOST_ROWS} more" in lines[-2]
 
 
 def test_many_folders_are_counted_not_listed(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from implicit_bias.comparison import (
 from implicit_bias.core.errors import BadInput
 from implicit_bias.figures.overlay import overlay
 from implicit_bias.figures.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
-from implicit_bias.records import read_table
+from implicit_bias.storage.files import read_table
 
 OPTIONS = {
     "dataset.num_classes": 3,

@@ -13,14 +13,14 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from implicit_bias import configuration, manual, settings
-from implicit_bias.configuration import as_override, cannot_differ, compose
+from implicit_bias.config import files, overrides, schema
+from implicit_bias.config.files import config_directory, groups, main_page
+from implicit_bias.config.overrides import as_override, cannot_differ, compose
+from implicit_bias.config.run_settings import SECTIONS, RunSettings
+from implicit_bias.config.schema import REGISTRIES, checked, rules
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper_fields
-from implicit_bias.manual import config_directory, groups, main_page
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.run_settings import SECTIONS, RunSettings
-from implicit_bias.settings import REGISTRIES, checked, rules
 
 OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
 PRIMARY = yaml.safe_load((config_directory() / "config.yaml").read_text())
@@ -160,10 +160,10 @@ def test_cuda_without_a_gpu_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> Non
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings.has_cuda.cache_clear()
+    schema.has_cuda.cache_clear()
     with pytest.raises(BadInput, match="device=cuda: no CUDA GPU is available here; allowed: auto, cpu"):
         compose(["device=cuda"])
-    settings.has_cuda.cache_clear()
+    schema.has_cuda.cache_clear()
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -416,8 +416,8 @@ def own_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
     copied = tmp_path / "configs"
     shutil.copytree(config_directory(), copied)
-    cached = (manual.groups, manual.main_page, configuration.composed, configuration.option_file)
-    for module in (manual, configuration):
+    cached = (files.groups, files.main_page, overrides.composed, overrides.option_file)
+    for module in (files, overrides):
         monkeypatch.setattr(module, "config_directory", lambda: copied)
     for function in cached:
         function.cache_clear()

@@ -27,7 +27,7 @@ from implicit_bias.optimizers.signgd import SignGD
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.snapshot_checks import misfit
 from implicit_bias.stepping import arrived
-from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint
+from implicit_bias.storage.checkpoints import VARIABLE, Checkpoint
 
 K, D, N, RUNS, STEPS = 3, 5, 12, 2, 25
 LR = torch.tensor([0.05, 0.02], dtype=torch.float64)

@@ -23,15 +23,16 @@ import pytest
 import torch
 from commands import Command, checkpoint_files, finish, inodes, soon
 
-from implicit_bias import records
-from implicit_bias.configuration import compose
+from implicit_bias.config.overrides import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.native.compiling import compilers
 from implicit_bias.run import main
 from implicit_bias.runtime import memory
-from implicit_bias.sweep import Outcome, checkpoints, execute, fitting
-from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint, interrupted
+from implicit_bias.storage import checkpoints, files
+from implicit_bias.storage.checkpoints import VARIABLE, Checkpoint, interrupted
+from implicit_bias.storage.runs import is_finished
+from implicit_bias.sweep import Outcome, execute, fitting
 from implicit_bias.sweep.plan import Cell, batches
 
 module = sys.modules["implicit_bias.sweep.execute"]
@@ -317,14 +318,14 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """``full(part)``: files with ``part`` in their path cannot be written from now on."""
 
     def fill(part: str) -> None:
-        write = records._write_flushed
+        write = files.write_flushed
 
         def refuse(path: Path, content: bytes) -> None:
             if part in str(path):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             write(path, content)
 
-        monkeypatch.setattr(records, "_write_flushed", refuse)
+        monkeypatch.setattr(files, "write_flushed", refuse)
 
     return fill
 
@@ -345,7 +346,7 @@ def test_a_full_disk_does_not_stop_a_run_that_writes_checkpoints(
 def test_a_disk_that_fills_up_in_the_middle_of_a_batch_loses_no_folder_that_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = records._write_flushed, 0
+    write, calls = files.write_flushed, 0
 
     def refuse(path: Path, content: bytes) -> None:
         nonlocal calls
@@ -354,7 +355,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_batch_loses_no_folder_that_is_w
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, content)
 
-    monkeypatch.setattr(records, "_write_flushed", refuse)
+    monkeypatch.setattr(files, "write_flushed", refuse)
     arguments = ["-m", *SMALL, "steps=60", "seed=1,2,3,4", f"results_dir={tmp_path}"]
     assert main(arguments) == 1
     output = capsys.readouterr()
@@ -363,7 +364,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_batch_loses_no_folder_that_is_w
     assert re.search(r"python -m implicit_bias\.run .*seed=2", output.err)
     kept = {name: path.stat().st_ino for name, path in folders(tmp_path).items()}
     assert 1 <= len(kept) < 4
-    monkeypatch.setattr(records, "_write_flushed", write)
+    monkeypatch.setattr(files, "write_flushed", write)
     assert main(arguments) == 0
     after = folders(tmp_path)
     assert len(after) == 4
@@ -393,7 +394,7 @@ def test_a_sweep_on_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert "no space left on device" in first.stderr
         kept = folders(disk)
         assert 0 < len(kept) < 12
-        assert all(records.is_finished(folder) for folder in kept.values())
+        assert all(is_finished(folder) for folder in kept.values())
         assert not [path for path in (disk / "runs").iterdir() if path.name.startswith(".")]
         assert subprocess.run(["mount", "-o", "remount,size=10m", str(disk)]).returncode == 0
         second = finish(*arguments)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from commands import checkpoint_files
 
-from implicit_bias.records import damage, is_finished
 from implicit_bias.run import main, run
-from implicit_bias.sweep import checkpoints
+from implicit_bias.storage import checkpoints
+from implicit_bias.storage.runs import damage, is_finished
 
 module = sys.modules["implicit_bias.sweep.execute"]
 SMALL = ["dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3", "log.norms=[linf,l2]"]

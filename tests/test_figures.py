@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from implicit_bias import report
-from implicit_bias.configuration import compose
+from implicit_bias.config.files import groups
+from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.figures.adam_eps import EPS, AdamEps, departures
@@ -25,10 +26,9 @@ from implicit_bias.figures.rates import METHODS, POWERS, Rates, bound, bound_slo
 from implicit_bias.figures.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
 from implicit_bias.figures.which_margin import NORMS as COLUMNS
 from implicit_bias.figures.which_margin import OWN, WhichMargin
-from implicit_bias.manual import groups
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.records import csv_bytes, read_table
 from implicit_bias.reporting import read_claims
+from implicit_bias.storage.files import csv_bytes, read_table
 from implicit_bias.sweep.plan import own_label
 
 NAMES = FIGURES.names()

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from data_files import QUICK, labelled, load
 
-from implicit_bias.configuration import compose
+from implicit_bias.config.overrides import compose
 from implicit_bias.datasets import make_dataset
-from implicit_bias.naming import dataset_name
-from implicit_bias.records import config_hash, is_finished, read_config, run_directory
 from implicit_bias.run import main
+from implicit_bias.storage.naming import dataset_name
+from implicit_bias.storage.runs import config_hash, is_finished, read_config, run_directory
 from implicit_bias.sweep import execute
 from implicit_bias.sweep.loading import prepared
 from implicit_bias.sweep.outcome import Silent

@@ -6,17 +6,17 @@ import shlex
 
 import pytest
 
-from implicit_bias import help as pages
 from implicit_bias.cli.wrapping import NARROWEST, WIDEST, WIDTH, entry, fitted, terminal_width
-from implicit_bias.configuration import compose
+from implicit_bias.config import help as pages
+from implicit_bias.config.files import groups, main_page
+from implicit_bias.config.help import help_text, topics_text
+from implicit_bias.config.overrides import compose
+from implicit_bias.config.run_settings import SECTIONS, RunSettings
+from implicit_bias.config.schema import REGISTRIES
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import kinds
 from implicit_bias.core.registry import hyper_fields
-from implicit_bias.help import help_text, topics_text
-from implicit_bias.manual import groups, main_page
 from implicit_bias.run import main
-from implicit_bias.run_settings import SECTIONS, RunSettings
-from implicit_bias.settings import REGISTRIES
 
 OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from commands import SMALL, Command, checkpoint_files, gone, inodes, soon, tables, workers
 
-from implicit_bias.configuration import compose
+from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
 from implicit_bias.run import main
 from implicit_bias.runtime.processors import worker_devices, worker_threads
+from implicit_bias.storage.checkpoints import VARIABLE
 from implicit_bias.sweep import Outcome, Silent, execute
-from implicit_bias.sweep.checkpoints import VARIABLE
 from implicit_bias.sweep.launch import launch, local_launcher
 from implicit_bias.sweep.local import next_task, run_local
 from implicit_bias.sweep.plan import Cell, batches

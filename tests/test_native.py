@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from implicit_bias.configuration import compose
+from implicit_bias.config.overrides import compose
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate

@@ -32,8 +32,8 @@ from implicit_bias.reference import Reference, improve_weights, solve_certified,
 from implicit_bias.solvers.coordinates import Coordinates
 from implicit_bias.solvers.enclosure import combination, double_product, gaps, lower_bound, upper_bound
 from implicit_bias.solvers.separability import decide
+from implicit_bias.storage.tables import Interval, ProofViolated, narrowed, trajectory_table
 from implicit_bias.sweep.references import solve_all
-from implicit_bias.sweep.tables import Interval, ProofViolated, narrowed, trajectory_table
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -389,7 +389,7 @@ def test_where_no_optimum_is_proven_the_interval_stands_and_it_is_tried_again(
         return wide
 
     monkeypatch.setattr("implicit_bias.sweep.references.solve_exact", impatient)
-    monkeypatch.setattr("implicit_bias.records.ReferenceCache.get", lambda *_: None)
+    monkeypatch.setattr("implicit_bias.storage.references.ReferenceCache.get", lambda *_: None)
     trajectory, summary = run(**keys)
     upper = trajectory["upper_bound"].min()
     assert trajectory["max_margin"].isna().all() and trajectory["relative_gap"].isna().all()

@@ -20,21 +20,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from implicit_bias.configuration import compose
-from implicit_bias.records import (
-    COLUMNS,
-    ReferenceCache,
-    atomic_write_bytes,
-    atomic_write_text,
-    config_hash,
-    is_finished,
-    read_config,
-    read_run,
-    read_table,
-    run_directory,
-    write_run,
-)
+from implicit_bias.config.overrides import compose
 from implicit_bias.reference import SOLVER_VERSION, Reference
+from implicit_bias.storage.files import atomic_write_bytes, atomic_write_text, read_table
+from implicit_bias.storage.references import ReferenceCache
+from implicit_bias.storage.runs import COLUMNS, config_hash, is_finished, read_config, read_run, run_directory, write_run
 
 CONFIG: dict[str, Any] = compose([])[0].config
 
@@ -437,7 +427,7 @@ ENDLESS = """
 import sys
 from pathlib import Path
 import numpy as np, pandas as pd
-from implicit_bias.records import COLUMNS, write_run
+from implicit_bias.storage.runs import COLUMNS, write_run
 table = pd.DataFrame({name: [0.5] * 2000 for name in COLUMNS})
 print("ready", flush=True)
 number = 0

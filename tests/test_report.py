@@ -25,13 +25,13 @@ from implicit_bias.figures.explorer import STEP, Explorer, Quantity
 from implicit_bias.figures.fan_fig1 import FanFig1
 from implicit_bias.figures.papers import OWN, PAPERS
 from implicit_bias.figures.style import Look
-from implicit_bias.records import csv_bytes, read_table
 from implicit_bias.reporting import read_claims, write_report
 from implicit_bias.reporting.content import content
 from implicit_bias.reporting.curves import curves
 from implicit_bias.reporting.html import formula
 from implicit_bias.reporting.markdown import markdown
 from implicit_bias.reporting.text import plain
+from implicit_bias.storage.files import csv_bytes, read_table
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MINUTES = json.loads((RESULTS / "figures" / "minutes.json").read_text())

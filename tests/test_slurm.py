@@ -14,7 +14,7 @@ import pytest
 from commands import ENDLESS, SMALL, Command, checkpoint_files, finish, inodes, soon, tables
 
 from implicit_bias.run import main
-from implicit_bias.sweep import checkpoints
+from implicit_bias.storage import checkpoints
 from implicit_bias.sweep.slurm import INSTALL, VARIABLE, array_sizes, states
 
 SLURM = ["hydra.launcher.cluster=slurm", "hydra.launcher.partition=debug"]

@@ -16,8 +16,8 @@ from implicit_bias.engine import Problem
 from implicit_bias.native.compiling import compilers
 from implicit_bias.run import main
 from implicit_bias.snapshot_checks import misfit
-from implicit_bias.sweep import checkpoints
-from implicit_bias.sweep.checkpoints import Checkpoint
+from implicit_bias.storage import checkpoints
+from implicit_bias.storage.checkpoints import Checkpoint
 
 module = sys.modules["implicit_bias.sweep.execute"]
 SMALL = ["dataset.num_classes=3", "dataset.dim=5", "dataset.samples_per_class=3", "dataset.noise=0.3", "log.norms=[linf,l2]"]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from implicit_bias.configuration import compose
+from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.sweep import Outcome, execute
 

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from implicit_bias.configuration import compose
+from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm
-from implicit_bias.records import read_run
 from implicit_bias.schedules import AUTO_GAP_CHANGE, AUTO_GAP_CHANGE_SATURATING, SCHEDULES, auto_lr
+from implicit_bias.storage.runs import read_run
 from implicit_bias.sweep import Outcome, execute
 from implicit_bias.sweep.plan import Cell, batch_size, batches, group_key, own_label
 

@@ -131,7 +131,7 @@ def test_again_makes_only_what_depends_on_what_was_edited(
     tail, stall = QUICK
     assert made_again(checkout) == set(QUICK)
     with monkeypatch.context() as nothing:
-        nothing.setattr("implicit_bias.configuration.compose", lambda *a, **k: pytest.fail("composed"))
+        nothing.setattr("implicit_bias.config.overrides.compose", lambda *a, **k: pytest.fail("composed"))
         assert made_again(checkout) == set()
     assert f"{len(QUICK)} figures are up to date" in capsys.readouterr().err
     # What draws no figure: looked into, and nothing made, nor looked into again.

@@ -2,7 +2,7 @@
 
 A command's request is a frozen dataclass whose fields are declared with :func:`~implicit_bias.core.registry.hyper`: each is a
 key, with its type, its range, its default and its meaning. ``python -m implicit_bias.run`` composes groups of options besides,
-and has a reader of its own (:mod:`implicit_bias.configuration`).
+and has a reader of its own (:mod:`implicit_bias.config.overrides`).
 
 Exit codes: 0 done, 1 something failed, 2 bad input (nothing was computed or written), 130 Ctrl-C.
 """

@@ -9,7 +9,7 @@ import pandas as pd
 
 from implicit_bias.figures.base import Claim, Figure, Preset, rounded
 from implicit_bias.figures.style import drawing, header, saved
-from implicit_bias.records import atomic_write_bytes, csv_bytes, read_table
+from implicit_bias.storage.files import atomic_write_bytes, csv_bytes, read_table
 
 #: Claims that are written under the title before the rest is only counted.
 MOST_NOTES = 5

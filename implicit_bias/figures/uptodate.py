@@ -24,10 +24,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from implicit_bias.config.files import config_directory
 from implicit_bias.datasets.mnist import cache_folder
 from implicit_bias.figures.base import CLAIM_COLUMNS, Claim, Preset
-from implicit_bias.manual import config_directory
-from implicit_bias.records import PACKAGES, PROVENANCE, atomic_write_text
+from implicit_bias.storage.files import atomic_write_text
+from implicit_bias.storage.provenance import PACKAGES
+from implicit_bias.storage.runs import PROVENANCE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT.name

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from implicit_bias.naming import dataset_name
-from implicit_bias.records import PROVENANCE, atomic_write_bytes, csv_bytes
+from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
+from implicit_bias.storage.naming import dataset_name
+from implicit_bias.storage.runs import PROVENANCE
 from implicit_bias.sweep.outcome import Outcome
 
 #: Behind the swept keys.

@@ -9,7 +9,7 @@ from pathlib import Path
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import simulate
-from implicit_bias.records import read_parameters
+from implicit_bias.storage.runs import read_parameters
 from implicit_bias.sweep.plan import Cell, Config
 from implicit_bias.sweep.problem import build_problem
 

@@ -29,9 +29,9 @@ from typing import Any
 
 import implicit_bias
 from implicit_bias.core.errors import BadInput
-from implicit_bias.records import atomic_write_text, process_is_alive
 from implicit_bias.runtime.processors import prepare_process, worker_threads
 from implicit_bias.runtime.signals import stop
+from implicit_bias.storage.files import atomic_write_text, process_is_alive
 from implicit_bias.sweep.tasks import Ledger, Task
 from implicit_bias.sweep.worker import Event, Stopped, perform
 

@@ -11,7 +11,7 @@ import torch
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import Dataset
 from implicit_bias.models import Data
-from implicit_bias.records import damage, read_parameters
+from implicit_bias.storage.runs import damage, read_parameters
 from implicit_bias.sweep.plan import Config, model_of
 
 Blocks = dict[str, np.ndarray]

@@ -14,7 +14,7 @@ import torch
 
 from implicit_bias.cli.messages import show_warning
 from implicit_bias.models import MODELS, Data, Model
-from implicit_bias.records import is_finished, read_run
+from implicit_bias.storage.runs import is_finished, read_run
 from implicit_bias.sweep.outcome import Outcome, Progress
 from implicit_bias.sweep.plan import Cell, Config, run_elements
 

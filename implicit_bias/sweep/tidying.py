@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from implicit_bias.records import PROVENANCE, REQUIRED, remove_leftovers_of
-from implicit_bias.sweep.checkpoints import remove_overtaken
+from implicit_bias.storage.checkpoints import remove_overtaken
+from implicit_bias.storage.files import remove_leftovers_of
+from implicit_bias.storage.runs import PROVENANCE, REQUIRED
 from implicit_bias.sweep.outcome import Outcome
 from implicit_bias.sweep.plan import Config
 

@@ -28,9 +28,10 @@ import torch
 from implicit_bias import __version__
 from implicit_bias.cli.messages import warn
 from implicit_bias.engine import Problem, Snapshot
-from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers
 from implicit_bias.runtime.signals import reason_to_stop
 from implicit_bias.snapshot_checks import misfit
+from implicit_bias.storage.files import atomic_write_bytes, remove_leftovers
+from implicit_bias.storage.runs import damage
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.
 INTERVAL, VARIABLE = 120.0, "IMPLICIT_BIAS_CHECKPOINT_SECONDS"

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from implicit_bias.config.run_settings import SECTIONS, RunSettings
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
@@ -26,7 +27,6 @@ from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.schedules import SCHEDULES, auto_power
 
 Config = dict[str, Any]

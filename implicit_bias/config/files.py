@@ -41,7 +41,7 @@ def config_directory() -> Path:
     Raises:
         FileNotFoundError: there is neither, so the installation is broken.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for candidate in (package / "configs", package.parent / "configs"):
         if (candidate / "config.yaml").is_file():
             return candidate

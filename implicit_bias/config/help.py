@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from implicit_bias.cli.wrapping import entry, fitted, terminal_width, wrapped
+from implicit_bias.config.files import Page, groups, main_page
+from implicit_bias.config.run_settings import SECTIONS, RunSettings
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.words import no_such_option, shown, suggestion
-from implicit_bias.manual import Page, groups, main_page
-from implicit_bias.run_settings import SECTIONS, RunSettings
 
 COMMANDS = """\
 implicit_bias: on data that can be separated, which margin does an optimizer maximise, how fast, and how do we know?
@@ -138,7 +138,7 @@ def _key_of_options(group: str, key: str, width: int) -> list[str]:
 
 
 def _registered(group: str, option: str) -> type:
-    from implicit_bias.settings import declared_in  # imports torch
+    from implicit_bias.config.schema import declared_in  # imports torch
 
     return declared_in(group, option)
 

@@ -25,9 +25,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from implicit_bias.config.files import RUNTIME_KEYS, config_directory, groups, main_page
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import either, no_such_option, shown, suggestion
-from implicit_bias.manual import RUNTIME_KEYS, config_directory, groups, main_page
 
 __all__ = ["Cell", "as_override", "cannot_differ", "compose"]
 
@@ -86,7 +86,7 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
         _check_options(setting)
     plans = [(chosen, _resolved(_base(chosen), chosen)) for chosen in _combinations(settings)]
     # The checks import torch; a mistyped key or option is answered before that.
-    from implicit_bias.settings import checked
+    from implicit_bias.config.schema import checked
 
     cells: dict[str, Cell] = {}
     for chosen, unchecked in plans:
@@ -99,7 +99,7 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
 
 def as_override(key: str, value: Any) -> str:
     """The override that gives ``key`` a Python value; a list, tuple or range is a sweep, unless the key takes a list."""
-    from implicit_bias.settings import list_keys
+    from implicit_bias.config.schema import list_keys
 
     several = isinstance(value, list | tuple | range)
     one_list = several and key in list_keys() and not all(isinstance(item, list | tuple) for item in value)
@@ -378,7 +378,7 @@ def _unknown_here(config: Config, setting: Setting) -> BadInput:
 
 
 def _rule_in_words(group: str, option: str, key: str) -> str:
-    from implicit_bias.settings import rules
+    from implicit_bias.config.schema import rules
 
     return rules(group, option)[key].allowed
 

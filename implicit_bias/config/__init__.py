@@ -1,0 +1,1 @@
+"""From the words on a command line to a checked configuration."""
