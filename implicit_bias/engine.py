@@ -27,7 +27,6 @@ from implicit_bias.native import LinearSteps, linear_steps
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
 from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import ForeignState, Here, Optimizer, State
-from implicit_bias.reference import improve_weights
 from implicit_bias.schedules import LyuLi, Schedule
 from implicit_bias.snapshots import (
     arrays,
@@ -40,6 +39,7 @@ from implicit_bias.snapshots import (
     unpacked,
     unstacked,
 )
+from implicit_bias.solvers.reference import improve_weights
 from implicit_bias.stepping import Advance, Compile, Compiled, Stepping, Tell, plain_step, silent, step_of, updates
 from implicit_bias.trajectory import Diverged, Trajectory
 from implicit_bias.verification import CHECKED_RUNS, CHECKED_STEPS, Reached, at_runs, disagreement

@@ -220,7 +220,7 @@ class _Made:
 
 def _make_pooled(figures: Sequence[Figure], request: Request, progress: Progress, made: _Made) -> None:
     """All figures, their runs computed by workers as one pool of batches, longest first; each drawn when its runs are there."""
-    from implicit_bias.sweep.launch import launch, local_launcher
+    from implicit_bias.sweep.clusters.launch import launch, local_launcher
 
     wanted: dict[str, list[Config]] = {}
     for figure in figures:

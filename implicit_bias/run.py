@@ -190,7 +190,7 @@ def _check_writable(folder: Path) -> None:
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
     from implicit_bias.cli.progress import Progress
     from implicit_bias.sweep import execute
-    from implicit_bias.sweep.launch import launch
+    from implicit_bias.sweep.clusters.launch import launch
 
     configs, launcher = [cell.config for cell in cells], cells[0].config["launcher"]
     with Progress(enabled=cells[0].config["progress"] == "auto") as progress:
@@ -224,7 +224,7 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
         done = sum(outcome.status == "done" for outcome in outcomes)
         failed = len(outcomes) - done - skipped
         counts = f"{done} computed, {skipped} finished before, {failed} failed"
-        from implicit_bias.sweep.result import write_sweep_table
+        from implicit_bias.sweep.table import write_sweep_table
 
         table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].config["results_dir"])
         rounding = precision_notes(cells[0].config["precision"]) if len({c.config["precision"] for c in cells}) == 1 else []
@@ -301,7 +301,7 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
 def _written_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], lines: Sequence[str]) -> str:
     """Write the whole list of failures to the sweep's folder. Returns where it is, in words."""
     from implicit_bias.storage.files import atomic_write_text
-    from implicit_bias.sweep.result import sweep_folder
+    from implicit_bias.sweep.table import sweep_folder
 
     path = sweep_folder(outcomes, cells[0].config["results_dir"]) / "failed.txt"
     try:

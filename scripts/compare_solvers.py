@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from implicit_bias.norms import Norm, make_norm
-from implicit_bias.primal_dual import Game, solve
 from implicit_bias.solvers.conic import solve_conic
 from implicit_bias.solvers.coordinates import Coordinates
 from implicit_bias.solvers.enclosure import lower_bound, relative_gap, upper_bound
 from implicit_bias.solvers.optimum import LINEAR_PROGRAMS
+from implicit_bias.solvers.primal_dual import Game, solve
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

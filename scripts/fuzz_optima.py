@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.norms import make_norm
-from implicit_bias.reference import solve_exact
+from implicit_bias.solvers.reference import solve_exact
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

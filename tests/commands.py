@@ -34,12 +34,12 @@ SMALL = (
 )
 #: So many steps that a test is over before they are.
 ENDLESS = 10_000_000
-WORKER = "implicit_bias.sweep.worker"
+WORKER = "implicit_bias.sweep.clusters.worker"
 TABLES = ("trajectory.csv", "summary.csv")
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["pytest", "commands", "implicit_bias.config.schema", "implicit_bias.cli.tables", "implicit_bias.sweep.launch"]
+    ["pytest", "commands", "implicit_bias.config.schema", "implicit_bias.cli.tables", "implicit_bias.sweep.clusters.launch"]
 )
 
 

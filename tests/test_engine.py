@@ -17,8 +17,8 @@ from implicit_bias.margins import Optimum
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm, over_blocks
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.reference import improve_weights, solve_certified
 from implicit_bias.schedules import SCHEDULES, auto_lr
+from implicit_bias.solvers.reference import improve_weights, solve_certified
 from implicit_bias.stepping import COMPILERS, REPAID_STEPS, step_of
 from implicit_bias.sweep.problem import CERTIFICATE_ITERATIONS
 

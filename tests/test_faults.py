@@ -32,7 +32,8 @@ from implicit_bias.runtime import memory
 from implicit_bias.storage import checkpoints, files
 from implicit_bias.storage.checkpoints import VARIABLE, Checkpoint, interrupted
 from implicit_bias.storage.runs import is_finished
-from implicit_bias.sweep import Outcome, execute, fitting
+from implicit_bias.sweep import Outcome, execute
+from implicit_bias.sweep import batch_size as fitting
 from implicit_bias.sweep.plan import Cell, batches
 
 module = sys.modules["implicit_bias.sweep.execute"]

@@ -14,11 +14,11 @@ from implicit_bias.run import main
 from implicit_bias.storage.naming import dataset_name
 from implicit_bias.storage.runs import config_hash, is_finished, read_config, run_directory
 from implicit_bias.sweep import execute
+from implicit_bias.sweep.clusters.tasks import Ledger, Task
+from implicit_bias.sweep.clusters.worker import Event, perform
 from implicit_bias.sweep.loading import prepared
 from implicit_bias.sweep.outcome import Silent
 from implicit_bias.sweep.plan import Cell
-from implicit_bias.sweep.tasks import Ledger, Task
-from implicit_bias.sweep.worker import Event, perform
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from implicit_bias.run import main
 from implicit_bias.runtime.processors import worker_devices, worker_threads
 from implicit_bias.storage.checkpoints import VARIABLE
 from implicit_bias.sweep import Outcome, Silent, execute
-from implicit_bias.sweep.launch import launch, local_launcher
-from implicit_bias.sweep.local import next_task, run_local
+from implicit_bias.sweep.clusters.launch import launch, local_launcher
+from implicit_bias.sweep.clusters.local import next_task, run_local
+from implicit_bias.sweep.clusters.tasks import Ledger, Task, remaining, spread, stamp
 from implicit_bias.sweep.plan import Cell, batches
-from implicit_bias.sweep.tasks import Ledger, Task, remaining, spread, stamp
 
 LOCAL = ["hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
 

@@ -19,7 +19,7 @@ from implicit_bias import bench, compare, report
 from implicit_bias.engine import simulate
 from implicit_bias.runtime import processors
 from implicit_bias.runtime.processors import MKL_VARIABLE, prepare_process
-from implicit_bias.sweep import slurm, worker
+from implicit_bias.sweep.clusters import slurm, worker
 
 ROOT = Path(implicit_bias.__file__).resolve().parents[1]
 # Everything that can be imported, then a run from Python; mallopt itself is watched where the C library is asked for it.
@@ -30,7 +30,8 @@ find = ctypes.CDLL.__getattr__
 ctypes.CDLL.__getattr__ = lambda library, name: (asked.append(name), find(library, name))[1]
 before = dict(os.environ)
 import implicit_bias
-import implicit_bias.bench, implicit_bias.compare, implicit_bias.report, implicit_bias.sweep.slurm, implicit_bias.sweep.worker
+import implicit_bias.bench, implicit_bias.compare, implicit_bias.report
+import implicit_bias.sweep.clusters.slurm, implicit_bias.sweep.clusters.worker
 from implicit_bias import run
 trajectory, summary = run(
     optimizer="muon", steps=5, compile="off", reference="none", progress="off", results_dir=sys.argv[1],

@@ -32,9 +32,9 @@ from implicit_bias.models import MODELS, Data, Model, Objective, Parameters
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.norms import ParameterNorm, make_norm, over_blocks
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.reference import solve_exact
 from implicit_bias.run import main, run
 from implicit_bias.schedules import SCHEDULES, auto_network_lr
+from implicit_bias.solvers.reference import solve_exact
 from implicit_bias.storage.runs import COLUMNS, EXTRA_COLUMNS
 
 F64 = torch.float64

@@ -27,10 +27,10 @@ from implicit_bias.engine import Trajectory
 from implicit_bias.kkt import _mirror_step
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.lp import Lp
-from implicit_bias.primal_dual import Game, solve
-from implicit_bias.reference import Reference, improve_weights, solve_certified, solve_exact
 from implicit_bias.solvers.coordinates import Coordinates
 from implicit_bias.solvers.enclosure import combination, double_product, gaps, lower_bound, upper_bound
+from implicit_bias.solvers.primal_dual import Game, solve
+from implicit_bias.solvers.reference import Reference, improve_weights, solve_certified, solve_exact
 from implicit_bias.solvers.separability import decide
 from implicit_bias.storage.tables import Interval, ProofViolated, narrowed, trajectory_table
 from implicit_bias.sweep.references import solve_all
@@ -518,7 +518,7 @@ def test_a_norm_whose_exponent_is_a_tensor() -> None:
 
 
 def test_time_that_runs_out_leaves_a_proven_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("implicit_bias.reference.CONIC_SIZE", 0)
+    monkeypatch.setattr("implicit_bias.solvers.reference.CONIC_SIZE", 0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 30))
     y = (x @ rng.standard_normal((30, 5))).argmax(axis=1)
@@ -532,7 +532,8 @@ def test_time_that_runs_out_leaves_a_proven_interval(monkeypatch: pytest.MonkeyP
 
 def test_no_cvxpy_for_the_norms_of_the_house() -> None:
     code = (
-        "import sys, numpy as np; from implicit_bias.reference import solve_exact; from implicit_bias.norms import make_norm;"
+        "import sys, numpy as np; from implicit_bias.solvers.reference import solve_exact;"
+        "from implicit_bias.norms import make_norm;"
         "[solve_exact(np.eye(3), np.arange(3), 3, make_norm(l)) for l in ('linf', 'l1', 'l2', 'row', 'spectral', 'nuclear')];"
         "sys.exit('cvxpy' in sys.modules)"
     )

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from implicit_bias.config.overrides import compose
-from implicit_bias.reference import SOLVER_VERSION, Reference
+from implicit_bias.solvers.reference import SOLVER_VERSION, Reference
 from implicit_bias.storage.files import atomic_write_bytes, atomic_write_text, read_table
 from implicit_bias.storage.references import ReferenceCache
 from implicit_bias.storage.runs import COLUMNS, config_hash, is_finished, read_config, read_run, run_directory, write_run
@@ -543,7 +543,7 @@ def test_an_edited_reference_is_not_believed(tmp_path: Path, capsys: pytest.Capt
 def test_what_another_version_of_the_solvers_left_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ReferenceCache(tmp_path)
     cache.put(SAMPLES, LABELS, "l2", "exact", reference())
-    monkeypatch.setattr("implicit_bias.reference.SOLVER_VERSION", SOLVER_VERSION + 1)
+    monkeypatch.setattr("implicit_bias.solvers.reference.SOLVER_VERSION", SOLVER_VERSION + 1)
     assert cache.get(SAMPLES, LABELS, "l2", "exact") is None
 
 

@@ -16,20 +16,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from implicit_bias import reference
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.datasets import make_dataset
 from implicit_bias.norms import make_norm
-from implicit_bias.primal_dual import Game, project_simplex
-from implicit_bias.reference import (
-    Reference,
-    improve_weights,
-    solve_certified,
-    solve_certified_each,
-    solve_exact,
-)
-from implicit_bias.solvers import conic
+from implicit_bias.solvers import conic, reference
 from implicit_bias.solvers import optimum as strategy
+from implicit_bias.solvers.primal_dual import Game, project_simplex
+from implicit_bias.solvers.reference import Reference, improve_weights, solve_certified, solve_certified_each, solve_exact
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -353,7 +346,7 @@ def test_simplex_projection() -> None:
 
 
 def test_cvxpy_is_imported_only_when_needed() -> None:
-    code = "import sys, implicit_bias.reference; sys.exit('cvxpy' in sys.modules)"
+    code = "import sys, implicit_bias.solvers.reference; sys.exit('cvxpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -15,7 +15,7 @@ from commands import ENDLESS, SMALL, Command, checkpoint_files, finish, inodes, 
 
 from implicit_bias.run import main
 from implicit_bias.storage import checkpoints
-from implicit_bias.sweep.slurm import INSTALL, VARIABLE, array_sizes, states
+from implicit_bias.sweep.clusters.slurm import INSTALL, VARIABLE, array_sizes, states
 
 SLURM = ["hydra.launcher.cluster=slurm", "hydra.launcher.partition=debug"]
 MAX_ARRAY_SIZE = 2

@@ -14,7 +14,7 @@ from implicit_bias.cli.messages import warn
 from implicit_bias.storage.files import atomic_write_bytes, npz_bytes
 
 if TYPE_CHECKING:
-    from implicit_bias.reference import Reference
+    from implicit_bias.solvers.reference import Reference
 
 # A cached bound and the same bound recomputed may differ by so much, relative: another machine rounds otherwise.
 SAME_BOUND = 1e-9
@@ -28,7 +28,7 @@ class ReferenceCache:
 
     def path(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Path:
         """The file of one reference; the solver's version is in its name, so that what an earlier one left is solved again."""
-        from implicit_bias.reference import SOLVER_VERSION
+        from implicit_bias.solvers.reference import SOLVER_VERSION
 
         digest = hashlib.sha256(f"{label} {method} {SOLVER_VERSION} ".encode())
         for array in (x, y):
@@ -80,7 +80,7 @@ def _verified(stored: Reference, x: np.ndarray, y: np.ndarray, label: str) -> Re
 
 
 def _reference_from(content: bytes) -> Reference:
-    from implicit_bias.reference import Reference  # imports torch
+    from implicit_bias.solvers.reference import Reference  # imports torch
 
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}

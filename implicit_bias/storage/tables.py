@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from implicit_bias.engine import Trajectory
-from implicit_bias.reference import PROVEN
 from implicit_bias.solvers.enclosure import relative_gap
+from implicit_bias.solvers.reference import PROVEN
 from implicit_bias.storage.runs import COLUMNS, EXTRA_COLUMNS
 
 #: Behind the others of ``summary.csv``.

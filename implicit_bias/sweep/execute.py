@@ -17,14 +17,14 @@ from implicit_bias.core.errors import NotSeparable
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
-from implicit_bias.reference import SOLVER_VERSION
 from implicit_bias.runtime.signals import after_steps
+from implicit_bias.solvers.reference import SOLVER_VERSION
 from implicit_bias.storage.checkpoints import Checkpoint, interrupted
 from implicit_bias.storage.references import ReferenceCache
 from implicit_bias.storage.runs import DATA, write_run
 from implicit_bias.storage.tables import Interval, narrowed, summary_table, trajectory_table
-from implicit_bias.sweep.faults import io_failure, isolated
-from implicit_bias.sweep.fitting import fitting
+from implicit_bias.sweep.batch_size import fitting
+from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of, logged_labels, model_of, own_label, run_elements

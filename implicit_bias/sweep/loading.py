@@ -15,9 +15,9 @@ from implicit_bias.core.errors import BadInput, NoData
 from implicit_bias.datasets import Dataset, make_dataset
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.reference import PROVEN
 from implicit_bias.runtime.memory import check_fits
 from implicit_bias.solvers.enclosure import relative_gap
+from implicit_bias.solvers.reference import PROVEN
 from implicit_bias.storage.runs import PROVENANCE, config_hash, damage, fingerprint_of, kept_directory, read_finished, read_run
 from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome

@@ -13,7 +13,7 @@ from implicit_bias.core.errors import NotSeparable
 from implicit_bias.datasets import Dataset
 from implicit_bias.margins import Optimum
 from implicit_bias.norms import Norm, make_norm
-from implicit_bias.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
+from implicit_bias.solvers.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
 
 
 class Cache(Protocol):

@@ -9,13 +9,13 @@ from typing import Any
 
 from implicit_bias.cli.messages import warnings_told
 from implicit_bias.runtime.processors import available_processors, worker_devices, worker_threads
+from implicit_bias.sweep.batch_size import fitting
+from implicit_bias.sweep.clusters.local import run_local
+from implicit_bias.sweep.clusters.tasks import Ledger, Task, spread, stamp
 from implicit_bias.sweep.execute import execute, interrupted_batches
-from implicit_bias.sweep.fitting import fitting
 from implicit_bias.sweep.loading import prepared
-from implicit_bias.sweep.local import run_local
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, Config, batches
-from implicit_bias.sweep.tasks import Ledger, Task, spread, stamp
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 
@@ -49,7 +49,7 @@ def launch(
             tell(index, outcome)
         return outcomes
     if launcher["cluster"] == "slurm":
-        from implicit_bias.sweep.slurm import check_slurm
+        from implicit_bias.sweep.clusters.slurm import check_slurm
 
         check_slurm()
     ledger = Ledger([None] * len(cells), {}, watcher, tell)
@@ -89,7 +89,7 @@ def _on_workers(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledg
 
 
 def _on_slurm(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledger, command: str) -> None:
-    from implicit_bias.sweep.slurm import run_slurm
+    from implicit_bias.sweep.clusters.slurm import run_slurm
 
     plan = _planned(ready, launcher["array_parallelism"] or 1)
     run_slurm([Task(number, batch) for number, batch in enumerate(plan)], launcher, ledger, command)

@@ -1,4 +1,4 @@
-"""A process that computes batches for another one: ``python -m implicit_bias.sweep.worker``.
+"""A process that computes batches for another one: ``python -m implicit_bias.sweep.clusters.worker``.
 
 Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio), ``status`` and
 ``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind) for each of its cells; ``end``. The process
@@ -22,8 +22,8 @@ from typing import Any
 from implicit_bias.cli.messages import warnings_told
 from implicit_bias.runtime.processors import prepare_process
 from implicit_bias.runtime.signals import stop
+from implicit_bias.sweep.clusters.tasks import remaining
 from implicit_bias.sweep.execute import execute
-from implicit_bias.sweep.tasks import remaining
 
 Event = dict[str, Any]
 
@@ -60,7 +60,7 @@ class Reporter:
 
 
 def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
-    """Compute a task that :meth:`implicit_bias.sweep.tasks.Ledger.message` made; every event but ``end`` is emitted."""
+    """Compute a task that :meth:`implicit_bias.sweep.clusters.tasks.Ledger.message` made; every event but ``end`` is emitted."""
     with warnings_told(lambda line: emit({"event": "warning", "text": line})):
         reporter, sharing = Reporter(emit, every), task["sharing"]
         outcomes = execute(remaining(task), command=task["command"], progress=reporter, sharing=sharing, part=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import implicit_bias
-from implicit_bias.sweep.tasks import Ledger, Task
+from implicit_bias.sweep.clusters.tasks import Ledger, Task
 
-WORKER = (sys.executable, "-m", "implicit_bias.sweep.worker")
+WORKER = (sys.executable, "-m", "implicit_bias.sweep.clusters.worker")
 # Seconds that workers have to clean up after themselves before they are killed.
 GRACE = 5.0
 # So many workers in a row that end before they are ready mean that none ever will be.

@@ -32,8 +32,8 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.runtime.processors import prepare_process, worker_threads
 from implicit_bias.runtime.signals import stop
 from implicit_bias.storage.files import atomic_write_text, process_is_alive
-from implicit_bias.sweep.tasks import Ledger, Task
-from implicit_bias.sweep.worker import Event, Stopped, perform
+from implicit_bias.sweep.clusters.tasks import Ledger, Task
+from implicit_bias.sweep.clusters.worker import Event, Stopped, perform
 
 INSTALL = "pip install 'implicit-bias[slurm]'"
 DEFAULTS = {"timeout_min": 60, "gpus_per_job": 0, "cpus_per_job": 1, "array_parallelism": 256, "max_requeues": 10}

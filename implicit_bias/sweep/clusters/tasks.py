@@ -119,7 +119,7 @@ class Ledger:
             self.settle(cell.index, Outcome(cell.config, None, "failed", reason, "internal"))
 
     def message(self, task: Task, command: str) -> dict[str, Any]:
-        """A task as plain JSON, for :func:`implicit_bias.sweep.worker.perform`."""
+        """A task as plain JSON, for :func:`implicit_bias.sweep.clusters.worker.perform`."""
         cells = [{"config": c.config, "directory": str(c.directory), "before": self.stamps[c.index]} for c in task.cells]
         return {"number": task.number, "command": command, "sharing": self.sharing, "cells": cells}
 

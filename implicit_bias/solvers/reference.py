@@ -8,7 +8,7 @@ outwards (:mod:`implicit_bias.solvers.enclosure`), and a :class:`Reference` carr
 
 * Small problems are solved as cone programs by Clarabel in coordinates in which the data are of one size
   (:mod:`implicit_bias.solvers.optimum`), linear programs that are too large for it by HiGHS.
-* The others by the primal-dual method of :mod:`implicit_bias.primal_dual`, many datasets of one shape at once.
+* The others by the primal-dual method of :mod:`implicit_bias.solvers.primal_dual`, many datasets of one shape at once.
 * For two classes the l2 norm and every Schatten norm have one optimal separator (W = e (w, -w) has rank one): solved once.
 * Whether there is an optimum at all is answered by proof (:mod:`implicit_bias.solvers.separability`).
 
@@ -30,10 +30,10 @@ from torch import Tensor
 
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.norms import Norm, make_norm
-from implicit_bias.primal_dual import POLYHEDRAL, Game, positive, solve
 from implicit_bias.solvers.conic import FORMS
 from implicit_bias.solvers.enclosure import lower_bound, relative_gap, upper_bound
 from implicit_bias.solvers.optimum import LINEAR_PROGRAMS, Bounds, nothing, solve_cone
+from implicit_bias.solvers.primal_dual import POLYHEDRAL, Game, positive, solve
 from implicit_bias.solvers.separability import Separability, decide
 
 Array = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""Where the cells of a sweep are computed: local workers or Slurm jobs."""
