@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from implicit_bias import bench, compare, report
+from implicit_bias import compare, report
+from implicit_bias.bench import command as bench
 from implicit_bias.cli.arguments import Interface, a_folder
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from implicit_bias.core.errors import BadInput

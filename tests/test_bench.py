@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from implicit_bias import bench, scaling
-from implicit_bias.hardware import Rates, measured_rates, processor
-from implicit_bias.scaling import AXES, METHODS, Shape, log_slope, scaling_table
+from implicit_bias.bench import command, linear, scaling
+from implicit_bias.bench.machine import Rates, measured_rates, processor
+from implicit_bias.bench.scaling import AXES, METHODS, Shape, log_slope, scaling_table
 
 
 def test_slopes_are_exponents() -> None:
@@ -37,19 +37,20 @@ def test_a_small_bench_writes_tables_and_picture(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(bench, "SIZES", (bench.Size(3, 4, 5, noise=0.3),))
-    monkeypatch.setattr(bench, "BATCHES", (1, 3))
-    monkeypatch.setattr(bench, "LEARNING_RATES", {"signgd": 0.01, "muon": 0.05})
-    monkeypatch.setattr(bench, "STEPS", 12)
-    monkeypatch.setattr(bench, "network_rows", lambda threads: iter(()))
+    monkeypatch.setattr(command, "SIZES", (linear.Size(3, 4, 5, noise=0.3),))
+    monkeypatch.setattr(linear, "BATCHES", (1, 3))
+    for module in (command, linear):
+        monkeypatch.setattr(module, "LEARNING_RATES", {"signgd": 0.01, "muon": 0.05})
+    monkeypatch.setattr(linear, "STEPS", 12)
+    monkeypatch.setattr(command, "network_rows", lambda threads: iter(()))
     monkeypatch.setattr(scaling, "AXES", {axis: values[:2] for axis, values in AXES.items()})
     monkeypatch.setattr(scaling, "METHODS", ("signgd",))
     monkeypatch.setattr(scaling, "LAST", 2)
-    assert bench.main([]) == 0
+    assert command.main([]) == 0
     folder = tmp_path / "results" / "bench"
     assert {path.name for path in folder.iterdir()} == {"bench.csv", "scaling.csv", "bench.png", "bench.pdf"}
     table = pd.read_csv(folder / "bench.csv")
-    assert len(table) == 2 * len(bench.LEARNING_RATES) and (table["machine"] == processor()).all()
+    assert len(table) == 2 * len(linear.LEARNING_RATES) and (table["machine"] == processor()).all()
     assert table["ratio_usual"].to_numpy() == pytest.approx((table["usual_us"] / table["batched_us"]).to_numpy(), rel=1e-2)
     assert (table["peak_mb"] > 0).all()
     assert "GFLOP/s" in capsys.readouterr().out

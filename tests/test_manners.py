@@ -15,7 +15,8 @@ import torch
 from test_engine import mixtures, problem
 
 import implicit_bias
-from implicit_bias import bench, compare, report
+from implicit_bias import compare, report
+from implicit_bias.bench import command as bench
 from implicit_bias.engine import simulate
 from implicit_bias.runtime import processors
 from implicit_bias.runtime.processors import MKL_VARIABLE, prepare_process

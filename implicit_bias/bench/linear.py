@@ -1,60 +1,31 @@
-"""Speed beside plain PyTorch: python -m implicit_bias.bench (or make bench).
-
-Two baselines, one run at a time, float64, one thread, the same data, steps and records:
-
-usual loop
-    What one writes at first: ``nn.Linear``, ``CrossEntropyLoss``, autograd, a torch-style optimizer and a learning-rate
-    scheduler.
-tight loop
-    The exact step of this package written out for a single run: closed-form gradient in the log domain, one scale a class row,
-    the polar factor truncated in the row space.
-
-Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions. Beside them
-stand the engine with plain PyTorch steps, the steps in C by themselves (what is left of the time goes into the records), the
-roofline of the machine's measured rates, and the peak memory of the batch's tensors; then how the cost grows with every size.
-Written to results/bench/ (results_dir=results) as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
-the batches run there, up to 4,096 runs, and the loops on the CPU.
-"""
+"""Batches of linear models beside the usual and the tight loop: what is measured, and that both compute the same."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from implicit_bias.agenda import record_steps
-from implicit_bias.cli.arguments import Interface, a_folder
-from implicit_bias.cli.exit_codes import DONE
-from implicit_bias.cli.streams import unharmed_by_output
-from implicit_bias.core.registry import hyper
+from implicit_bias.bench.baselines import UsualOptimizer, best_time
+from implicit_bias.bench.machine import Rates, kernel_seconds
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate
-from implicit_bias.figures.style import drawing, log_axis, optimizer_look, panels, saved
-from implicit_bias.hardware import Rates, kernel_seconds, measured_rates, processor
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.models.linear import zero_sum_basis
 from implicit_bias.native import linear_steps
-from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.runtime.memory import peak_bytes
-from implicit_bias.runtime.processors import prepare_process
-from implicit_bias.scaling import NAMES, Shape, scaling_table
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.stepping import Compile
-from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
-from implicit_bias.usual import REPEATS, UsualOptimizer, best_time
 
 POINTS = 20
 # Small enough that the usual loop's p_y - 1 has not cancelled yet: only then is its answer comparable.
@@ -85,10 +56,10 @@ SIZES = (Size(4, 10, 24), Size(10, 10, 25), Size(15, 50, 25))
 BATCHES = (1, 8, 64, 512)
 GPU_RUNS = 4096
 STEPS = 1000
-# Doubles of scores in a batch beyond which a third of the steps, or a tenth, is enough to time.
-MANY, VERY_MANY = 2**16, 2**20
 PLAIN = (1, 64)
 MEMORY_STEPS = 3
+# Doubles of scores in a batch beyond which a third of the steps, or a tenth, is enough to time.
+MANY, VERY_MANY = 2**16, 2**20
 
 
 def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int) -> float:
@@ -260,137 +231,3 @@ def _assert_equal(size: Size, name: str, data: Data, steps: int) -> None:
 def _without_grad(loop: Callable[..., float], *arguments: Any) -> float:
     with torch.no_grad():
         return loop(*arguments)
-
-
-def scaling() -> pd.DataFrame:
-    """Seconds of batches along each of their sizes, on one thread."""
-
-    def seconds(name: str, shape: Shape) -> float:
-        data = Size(shape.k, shape.per_class, shape.d).data(shape.runs)
-        return step_seconds(name, data, shape.steps, 1)[0] * shape.steps
-
-    return scaling_table(seconds)
-
-
-def draw(table: pd.DataFrame, growth: pd.DataFrame) -> dict[str, bytes]:
-    """The picture of both tables, as png and pdf: ratios by batch, and cost by size with its slope."""
-    with drawing():
-        figure, axes = panels(2, 4, height=4.2)
-        linear = table[table["tight_us"].notna()]
-        for axis, (size, rows) in zip(axes[0], linear.groupby("size", sort=False), strict=False):
-            for name, curve in rows.groupby("optimizer", sort=False):
-                axis.plot(curve["runs"], curve["ratio_usual"], **optimizer_look(str(name)).plot(range(len(curve))))
-            axis.set_title(size, fontsize=7.5)
-            axis.set_xlabel("runs in the batch")
-            log_axis(axis, "x")
-            log_axis(axis, "y")
-        axes[0, 0].set_ylabel("times the usual loop")
-        axes[0, 0].legend(fontsize=6.5)
-        places = [axes[0, 3], *axes[1]]
-        for axis, name in zip(places, NAMES.values(), strict=True):
-            slopes = []
-            for method, curve in growth[growth["axis"] == name].groupby("optimizer", sort=False):
-                look = optimizer_look(str(method))
-                axis.plot(curve["value"], 1e3 * curve["seconds"], **look.plot(range(len(curve))))
-                slopes.append(f"{curve['slope'].iloc[0]:.2f}")
-            axis.set_title(f"slopes {' / '.join(slopes)}", fontsize=7.5)
-            axis.set_xlabel(name)
-            log_axis(axis, "x")
-            log_axis(axis, "y")
-        axes[0, 3].set_ylabel("ms a batch")
-        axes[1, 0].set_ylabel("ms a batch")
-        machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}"
-        methods = " / ".join(optimizer_look(str(name)).label for name in growth["optimizer"].unique())
-        figure.suptitle(f"{machine}; growth of 64 runs' time, slopes of {methods}", fontsize=7.5)
-        return {kind: saved(figure, kind) for kind in ("png", "pdf")}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    results_dir: str = hyper("results", help="where the folder bench/ goes")
-
-
-INTERFACE = Interface(
-    Request,
-    "python -m implicit_bias.bench [key=value ...]",
-    "Measures the speed beside plain PyTorch, for many minutes, and how the cost grows with every size; writes bench.csv, "
-    "scaling.csv, bench.png and bench.pdf.",
-    readers={"results_dir": a_folder("results_dir", "bench")},
-)
-
-
-@unharmed_by_output
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
-    prepare_process()
-    return INTERFACE.answer(argv, lambda typed: bench(Request(**INTERFACE.read(typed).keys)))
-
-
-def bench(request: Request) -> int:
-    """Measure, print the ratios, write the folder bench/. Returns the exit code."""
-    threads = torch.get_num_threads()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rates = {}
-    for count in sorted({1, threads}):
-        torch.set_num_threads(count)
-        rates[count] = measured_rates(device)
-    print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; us a step and run, least of {REPEATS}")
-    for count, rate in rates.items():
-        print(f"{count} thread(s): {rate.matrix / 1e9:.0f} GFLOP/s in products, {rate.exponential / 1e9:.2f} G exponentials/s")
-    print("steps: updates alone, without records; outside: share of the rest; roofline: bound / batched")
-    columns = ("usual", "tight", "plain", "batched", "steps", "x usual", "x tight", "outside", "roofline", "peak MB")
-    print(f"{'':28}{'':8}{'runs':>5}{'threads':>8}" + "".join(f"{column:>9}" for column in columns), flush=True)
-    rows = []
-    for row in _rows(threads, rates, device):
-        rows.append(row)
-        print(_printed(row), flush=True)
-    machine = {"machine": processor(), "cores": os.cpu_count(), "torch": torch.__version__}
-    table = pd.DataFrame(rows)
-    folder = Path(request.results_dir) / "bench"
-    atomic_write_bytes(folder / "bench.csv", csv_bytes(_short(table).assign(**machine)))
-    print("growth of the cost (exponent of the last points)", flush=True)
-    growth = scaling()
-    for (name, axis), part in growth.groupby(["optimizer", "axis"], sort=False):
-        print(f"  {name:8}{axis:6}{part['slope'].iloc[0]:6.2f}")
-    atomic_write_bytes(folder / "scaling.csv", csv_bytes(_short(growth).assign(**machine)))
-    for kind, content in draw(table, growth).items():
-        atomic_write_bytes(folder / f"bench.{kind}", content)
-    print(f"written to {folder}")
-    return DONE
-
-
-def _rows(threads: int, rates: dict[int, Rates], device: str) -> Iterator[dict[str, Any]]:
-    for size in SIZES:
-        for name in LEARNING_RATES:
-            yield from measure(size, name, threads, rates, device)
-    yield from network_rows(threads)
-
-
-def _printed(row: dict[str, Any]) -> str:
-    """A row of the table on the terminal, empty where there is no number."""
-    numbers = (
-        "usual_us",
-        "tight_us",
-        "plain_us",
-        "batched_us",
-        "steps_us",
-        "ratio_usual",
-        "ratio_tight",
-        "outside",
-        "of_roofline",
-        "peak_mb",
-    )
-    shown = "".join(f"{row[key]:9.2f}" if key in row else f"{'':9}" for key in numbers)
-    return f"{row['size']:28}{row['optimizer']:8}{row['runs']:5}{row['threads']:8}{shown}"
-
-
-def _short(table: pd.DataFrame) -> pd.DataFrame:
-    """Every float to four digits."""
-    numeric = table.select_dtypes("float").columns
-    return table.assign(**{c: table[c].map(lambda v: float(f"{v:.4g}")) for c in numeric})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from implicit_bias.agenda import record_steps
+from implicit_bias.bench.baselines import UsualOptimizer, best_time
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.usual import UsualOptimizer, best_time
 
 POINTS = 10
 SEEDS = 16

@@ -1,0 +1,1 @@
+"""Speed beside the usual and the leanest plain loop: ``python -m implicit_bias.bench``."""
