@@ -28,7 +28,7 @@ from implicit_bias.runtime.processors import prepare_process
 if TYPE_CHECKING:
     import pandas as pd
 
-    from implicit_bias.comparison import Source
+    from implicit_bias.analysis.comparison import Source
 
 USAGE = "python -m implicit_bias.compare RUN [RUN ...] [key=value ...]"
 ABOUT = """\
@@ -157,9 +157,7 @@ INTERFACE = Interface(
 def compare(request: Request) -> int:
     """Read, draw, write and print. Returns the exit code."""
     sources = [source for called, path in request.runs for source in _sources(called, path)]
-    from implicit_bias.cli.tables import COMPARISON_LEGEND, print_table
-    from implicit_bias.cli.tables import comparison_table as printed
-    from implicit_bias.comparison import (
+    from implicit_bias.analysis.comparison import (
         at_the_end,
         common_norms,
         comparison_table,
@@ -168,15 +166,17 @@ def compare(request: Request) -> int:
         lacking,
         quantity_of,
     )
-    from implicit_bias.figures.overlay import overlay
-    from implicit_bias.figures.style import drawing, header, saved
+    from implicit_bias.cli.tables import COMPARISON_LEGEND, print_table
+    from implicit_bias.cli.tables import comparison_table as printed
+    from implicit_bias.plotting.overlay import overlay
+    from implicit_bias.plotting.style import NORM_LOOKS, drawing, header, saved
     from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
     table = comparison_table(sources)
     curves = table["label"].nunique()
     if curves > MOST_CURVES:
         raise BadInput(f"RUN: {curves} configurations; must be at most {MOST_CURVES}, more cannot be told apart")
-    norms = common_norms(table, request.norms)
+    norms = common_norms(table, request.norms, tuple(NORM_LOOKS))
     rows = table[table["norm"].isin(norms)]
     rows = rows.assign(place=rows["norm"].map(norms.index)).sort_values("place", kind="stable").drop(columns="place")
     quantity = quantity_of(rows, request.quantity)
@@ -241,7 +241,7 @@ def _folders_of_sweep(path: Path) -> list[Path]:
 
 
 def _run_folder(called: str, path: Path) -> Source:
-    from implicit_bias.comparison import Source
+    from implicit_bias.analysis.comparison import Source
     from implicit_bias.storage.runs import damage, read_config, read_run
 
     if not path.is_dir():
@@ -268,7 +268,7 @@ def _run_folder(called: str, path: Path) -> Source:
 
 
 def _own_table(called: str, path: Path) -> Source:
-    from implicit_bias.comparison import Source
+    from implicit_bias.analysis.comparison import Source
     from implicit_bias.storage.files import read_table
 
     try:
@@ -288,7 +288,7 @@ def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    from implicit_bias.comparison import NEEDED, USED
+    from implicit_bias.analysis.comparison import NEEDED, USED
 
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first columns as names of rows
         raise BadInput(f"{path}: rows have more values than there are columns; must be as many")

@@ -391,7 +391,7 @@ def _minutes(folder: Path) -> dict[str, float]:
 
 def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
     """claims.csv and the report; what was judged before of figures that were not asked for now is kept."""
-    from implicit_bias.figures.base import claims_table
+    from implicit_bias.figures.claims import claims_table
     from implicit_bias.reporting import merged, read_claims, write_report
     from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 

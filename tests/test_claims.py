@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from implicit_bias.figures import FIGURES, Claim, Figure
-from implicit_bias.figures.base import PRESETS, UNKNOWN, claims_table
+from implicit_bias.figures.base import PRESETS
+from implicit_bias.figures.claims import UNKNOWN, claims_table
 from implicit_bias.storage.files import csv_bytes, read_table
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from implicit_bias import compare, run
-from implicit_bias.comparison import (
+from implicit_bias.analysis.comparison import (
     Source,
     at_the_end,
     comparison_table,
@@ -25,8 +25,8 @@ from implicit_bias.comparison import (
     quantity_of,
 )
 from implicit_bias.core.errors import BadInput
-from implicit_bias.figures.overlay import overlay
-from implicit_bias.figures.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
+from implicit_bias.plotting.overlay import overlay
+from implicit_bias.plotting.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
 from implicit_bias.storage.files import read_table
 
 OPTIONS = {

@@ -10,23 +10,25 @@ import pandas as pd
 import pytest
 
 from implicit_bias import report
+from implicit_bias.analysis.runs import rounded
 from implicit_bias.config.files import groups
 from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
-from implicit_bias.figures.adam_eps import EPS, AdamEps, departures
-from implicit_bias.figures.base import PRESETS, PerPreset, claims_table, rounded
-from implicit_bias.figures.exact_tail import DOUBLE, EXACT, FLOAT, ExactTail, usual_loop
-from implicit_bias.figures.fan import NORMS
-from implicit_bias.figures.fan_fig1 import FanFig1
-from implicit_bias.figures.fan_fig2 import FanFig2
-from implicit_bias.figures.gaps import OPTIMA, separation_step
-from implicit_bias.figures.newton_schulz import NewtonSchulz, closing
-from implicit_bias.figures.rates import METHODS, POWERS, Rates, bound, bound_slope
-from implicit_bias.figures.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
-from implicit_bias.figures.which_margin import NORMS as COLUMNS
-from implicit_bias.figures.which_margin import OWN, WhichMargin
+from implicit_bias.figures.base import PRESETS, PerPreset
+from implicit_bias.figures.claims import claims_table
+from implicit_bias.figures.fan.common import NORMS
+from implicit_bias.figures.fan.fan_fig1 import FanFig1
+from implicit_bias.figures.fan.fan_fig2 import FanFig2
+from implicit_bias.figures.fan.gaps import OPTIMA, separation_step
+from implicit_bias.figures.fan.rates import METHODS, POWERS, Rates, bound, bound_slope
+from implicit_bias.figures.fan.which_margin import NORMS as COLUMNS
+from implicit_bias.figures.fan.which_margin import OWN, WhichMargin
+from implicit_bias.figures.own.exact_tail import DOUBLE, EXACT, FLOAT, ExactTail, usual_loop
+from implicit_bias.figures.own.newton_schulz import NewtonSchulz, closing
+from implicit_bias.figures.two_faces.adam_eps import EPS, AdamEps, departures
 from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.plotting.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
 from implicit_bias.reporting import read_claims
 from implicit_bias.storage.files import csv_bytes, read_table
 from implicit_bias.sweep.plan import own_label
@@ -347,7 +349,7 @@ def test_bad_requests_are_one_line(argument: str, words: str, capsys: pytest.Cap
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Newton-Schulz at a size that takes a second."""
-    monkeypatch.setattr("implicit_bias.figures.newton_schulz.STEPS", PerPreset(20, 20, 20))
+    monkeypatch.setattr("implicit_bias.figures.own.newton_schulz.STEPS", PerPreset(20, 20, 20))
     yield
 
 

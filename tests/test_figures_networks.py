@@ -8,15 +8,25 @@ import pandas as pd
 import pytest
 import torch
 
-from implicit_bias.figures.base import Claim, Figure, Run
-from implicit_bias.figures.curves import at_end, means, over_seeds, separated, tidy, told
-from implicit_bias.figures.fan_fig3 import PANELS, FanFig3, first_positive
-from implicit_bias.figures.flavors_adam import ADAMS, GD, SIGN, FlavorsAdam, repeated
-from implicit_bias.figures.flavors_shampoo import FlavorsShampoo, learning_rate
-from implicit_bias.figures.flavors_teacher_student import NORMS, OWN, SCALES, FlavorsTeacherStudent, geometric_means
-from implicit_bias.figures.kkt_examples import EXAMPLES, better_points, blocks_of, flow, noisy, smallest_gap, squared_norm
-from implicit_bias.figures.kkt_not_optimal import FLOW, LOWER, NOISE, RANDOM, KktNotOptimal, escape_slope
-from implicit_bias.figures.lyu_li_schedule import LyuLiSchedule, largest_dip
+from implicit_bias.analysis.curves import at_end, means, over_seeds, separated, tidy, told
+from implicit_bias.analysis.runs import Run
+from implicit_bias.figures.base import Figure
+from implicit_bias.figures.claims import Claim
+from implicit_bias.figures.fan.fan_fig3 import PANELS, FanFig3, first_positive
+from implicit_bias.figures.flavors.flavors_adam import ADAMS, GD, SIGN, FlavorsAdam, repeated
+from implicit_bias.figures.flavors.flavors_shampoo import FlavorsShampoo, learning_rate
+from implicit_bias.figures.flavors.flavors_teacher_student import NORMS, OWN, SCALES, FlavorsTeacherStudent, geometric_means
+from implicit_bias.figures.lyu_li.lyu_li_schedule import LyuLiSchedule, largest_dip
+from implicit_bias.figures.not_optimal.kkt_examples import (
+    EXAMPLES,
+    better_points,
+    blocks_of,
+    flow,
+    noisy,
+    smallest_gap,
+    squared_norm,
+)
+from implicit_bias.figures.not_optimal.kkt_not_optimal import FLOW, LOWER, NOISE, RANDOM, KktNotOptimal, escape_slope
 
 STEPS = (1, 10, 100)
 

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from implicit_bias.figures.base import Claim, Run
-from implicit_bias.figures.flow_conditions import (
+from implicit_bias.analysis.runs import Run, mean_and_spread
+from implicit_bias.figures.claims import Claim
+from implicit_bias.figures.gronich_vardi.common import at_levels, last_record, shares, winners
+from implicit_bias.figures.gronich_vardi.flow_conditions import (
     ALLOWED,
     BETAS,
     GROWING,
@@ -19,11 +21,10 @@ from implicit_bias.figures.flow_conditions import (
     first_rate,
     pair_name,
 )
-from implicit_bias.figures.gv_fig1 import BEST, DEEP, DEEP_METHODS, METHODS, RELU, SMOOTH, GvFig1
-from implicit_bias.figures.gv_fig2 import CNN, FOUR, HYBRIDS, TWO, GvFig2
-from implicit_bias.figures.gv_fig2 import METHODS as METHODS_2
-from implicit_bias.figures.margin_matrix_networks import NORMS, OWN, MarginMatrixNetworks, number
-from implicit_bias.figures.networks import at_end, at_levels, mean_and_spread, shares, winners
+from implicit_bias.figures.gronich_vardi.gv_fig1 import BEST, DEEP, DEEP_METHODS, METHODS, RELU, SMOOTH, GvFig1
+from implicit_bias.figures.gronich_vardi.gv_fig2 import CNN, FOUR, HYBRIDS, TWO, GvFig2
+from implicit_bias.figures.gronich_vardi.gv_fig2 import METHODS as METHODS_2
+from implicit_bias.figures.gronich_vardi.margin_matrix_networks import NORMS, OWN, MarginMatrixNetworks, number
 
 SEEDS = (1, 2, 3)
 
@@ -40,7 +41,7 @@ def test_runs_are_read_at_loss_levels_and_at_their_end() -> None:
     config: dict[str, Any] = {"optimizer": {"name": "nmgd"}, "norm": None}
     levels = at_levels(Run(config, rows), deepest=-6).set_index("level")["step"]
     assert levels[0.0] == 0 and levels[-0.5] == 5 and levels[-1.0] == 5 and levels[-1.5] == 20 and levels[-6.0] == 90
-    end = at_end(Run(config, rows))
+    end = last_record(Run(config, rows))
     assert end["step"].tolist() == [90] and end["log10_loss"].iloc[0] == pytest.approx(-9) and end["own"].tolist() == ["l2"]
 
 

@@ -369,7 +369,7 @@ def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_co
     from implicit_bias.figures.base import PerPreset
 
     diverging = [*SMALL, "optimizer=gd", "loss=exponential", "schedule.lr=100", "dataset.noise=5", "steps=20"]
-    monkeypatch.setattr("implicit_bias.figures.newton_schulz.STEPS", PerPreset(20, 20, 20))
+    monkeypatch.setattr("implicit_bias.figures.own.newton_schulz.STEPS", PerPreset(20, 20, 20))
     monkeypatch.setattr(FIGURES.get("adam_eps"), "sweeps", lambda self, preset: [diverging])
     folders = [tmp_path / "one", tmp_path / "two"]
     for processes, folder in zip((1, 2), folders, strict=True):

@@ -20,11 +20,11 @@ import pytest
 from browser import CHROMIUM, Browser, browser
 
 from implicit_bias.figures import FIGURES, Claim, Figure, Finding
-from implicit_bias.figures.base import claims_table
-from implicit_bias.figures.explorer import STEP, Explorer, Quantity
-from implicit_bias.figures.fan_fig1 import FanFig1
+from implicit_bias.figures.claims import claims_table
+from implicit_bias.figures.fan.fan_fig1 import FanFig1
 from implicit_bias.figures.papers import OWN, PAPERS
-from implicit_bias.figures.style import Look
+from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
+from implicit_bias.plotting.style import Look
 from implicit_bias.reporting import read_claims, write_report
 from implicit_bias.reporting.content import content
 from implicit_bias.reporting.curves import curves

@@ -36,7 +36,7 @@ def stamped(folder: Path) -> list[Claim]:
     (folder / "runs" / "a").mkdir(parents=True)
     (folder / "runs" / "a" / "provenance.json").write_text("{}")
     claims = [Claim("rates", "c", "", "1", "", True, "smoke", "s", "where"), Claim("rates", "d", "", "", "", None, "smoke", "s")]
-    uptodate.write_stamp(folder, "rates", "implicit_bias.figures.rates", "smoke", [folder / "runs" / "a"], claims)
+    uptodate.write_stamp(folder, "rates", "implicit_bias.figures.fan.rates", "smoke", [folder / "runs" / "a"], claims)
     return claims
 
 
@@ -47,7 +47,7 @@ def test_a_stamp_gives_back_the_claims_until_something_changes(tmp_path: Path) -
     assert uptodate.unchanged(tmp_path, "adam_eps", "smoke") is None
     (tmp_path / "runs" / "a" / "provenance.json").write_text("{ }")
     assert uptodate.unchanged(tmp_path, "rates", "smoke") is None
-    module = "implicit_bias.figures.rates"
+    module = "implicit_bias.figures.fan.rates"
     assert uptodate.drawn_alike(tmp_path, "rates", module)
     assert uptodate.same_runs(tmp_path, "rates", module, "smoke", [tmp_path / "runs" / "a"]) is None
     (tmp_path / "runs" / "a" / "provenance.json").write_text("{}")
@@ -60,7 +60,7 @@ def test_a_file_that_was_edited_or_is_gone_is_no_longer_up_to_date(kind: str, tm
     stamped(tmp_path)
     (tmp_path / "figures" / f"rates.{kind}").write_text("edited")
     assert uptodate.unchanged(tmp_path, "rates", "smoke") is None
-    assert not uptodate.drawn_alike(tmp_path, "rates", "implicit_bias.figures.rates")
+    assert not uptodate.drawn_alike(tmp_path, "rates", "implicit_bias.figures.fan.rates")
     (tmp_path / "figures" / f"rates.{kind}").unlink()
     assert uptodate.unchanged(tmp_path, "rates", "smoke") is None
 

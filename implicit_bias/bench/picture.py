@@ -9,7 +9,7 @@ import torch
 
 from implicit_bias.bench.machine import processor
 from implicit_bias.bench.scaling import NAMES
-from implicit_bias.figures.style import drawing, log_axis, optimizer_look, panels, saved
+from implicit_bias.plotting.style import drawing, log_axis, optimizer_look, panels, saved
 
 
 def draw(table: pd.DataFrame, growth: pd.DataFrame) -> dict[str, bytes]:

@@ -107,7 +107,7 @@ def comparison_table(ends: pd.DataFrame) -> Table:
     """Curves side by side, norm by norm: the margin that each ends at, and of the rest what was measured.
 
     Args:
-        ends: What :func:`implicit_bias.comparison.at_the_end` gives.
+        ends: What :func:`implicit_bias.analysis.comparison.at_the_end` gives.
     """
     rest = {"optimum": ("max_margin", _number), "ratio": ("ratio", _ratio), "alignment": ("alignment", _ratio)}
     rest["KKT ratio"] = ("kkt_ratio", _ratio)

@@ -61,7 +61,7 @@ def hyper_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
 
 
 class Registry:
-    """Name to class for one package; every module of the package is imported at first use."""
+    """Name to class for one package; every module of the package and of its folders is imported at first use."""
 
     def __init__(self, package: str, noun: str) -> None:
         self.package = package
@@ -99,8 +99,8 @@ class Registry:
     def _load(self) -> None:
         if not self._loaded:
             package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+            for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
+                importlib.import_module(module.name)
             self._loaded = True
 
 

@@ -7,17 +7,19 @@ again, and its claims judged again, without a run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from implicit_bias.analysis.runs import Run, numbers
 from implicit_bias.core.registry import Registry
-from implicit_bias.figures.explorer import Explorer
+from implicit_bias.figures.claims import UNKNOWN, Claim, Finding
 from implicit_bias.figures.papers import OWN
+from implicit_bias.plotting.explorer import Explorer
 
 FIGURES = Registry("implicit_bias.figures", "figure")
 
@@ -40,72 +42,6 @@ class PerPreset(Generic[T]):
         """The size at a preset."""
         size: T = getattr(self, preset)
         return size
-
-
-#: The reason of a claim that does not hold, where none has been found.
-UNKNOWN = "not known"
-
-# Numbers in the committed tables. Six digits are beyond what can be seen in a picture, and keep the files small.
-SIGNIFICANT_DIGITS = 6
-
-
-@dataclass(frozen=True)
-class Run:
-    """One finished run.
-
-    Attributes:
-        config: Its resolved configuration.
-        trajectory: Its trajectory, one row a (step, norm).
-    """
-
-    config: Mapping[str, Any]
-    trajectory: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement about a figure, judged.
-
-    Attributes:
-        figure, preset: Where it was judged.
-        claim: The statement, one sentence.
-        paper: The number or the law that the source gives; empty if it gives none.
-        measured: What came out.
-        tolerance: How far the two may differ, or the bound that was asked for.
-        holds: The verdict; None for a claim that cannot be tested here.
-        source: Paper with equation or figure, or whose measurement `paper` is.
-        setting: On which data, model and how many seeds and steps it was measured, in a few words.
-        reason: Why it cannot be tested here, or what is known of why it does not hold.
-    """
-
-    figure: str
-    claim: str
-    paper: str
-    measured: str
-    tolerance: str
-    holds: bool | None
-    preset: str
-    source: str
-    setting: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a reader of the paper would not expect: a printed setting that does not give its figure, say.
-
-    Attributes:
-        title: One line.
-        text: What was found, one paragraph.
-        evidence: The numbers, from the figure's table.
-    """
-
-    title: str
-    text: str
-    evidence: str
-
-
-CLAIM_COLUMNS = list(Claim.__dataclass_fields__)
 
 
 class Figure(ABC):
@@ -212,27 +148,6 @@ class Figure(ABC):
             source=source,
             reason=reason,
         )
-
-
-def numbers(values: Sequence[float] | np.ndarray, digits: int = 3) -> str:
-    """``.167 / .313 / .430``: a few numbers in one cell, with ``digits`` decimals."""
-    return " / ".join(f"{value:.{digits}f}" for value in values)
-
-
-def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Claims as the rows of claims.csv."""
-    return pd.DataFrame([asdict(claim) for claim in claims], columns=CLAIM_COLUMNS)
-
-
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Every float to six significant digits."""
-    floats = {c: [float(f"{v:.{SIGNIFICANT_DIGITS}g}") for v in table[c]] for c in table.select_dtypes("float").columns}
-    return table.assign(**floats)
-
-
-def last_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last step."""
-    return table[table["step"] == table["step"].max()]
 
 
 def one_line(text: str) -> str:

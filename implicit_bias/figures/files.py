@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from implicit_bias.figures.base import Claim, Figure, Preset, rounded
-from implicit_bias.figures.style import drawing, header, saved
+from implicit_bias.analysis.runs import rounded
+from implicit_bias.figures.base import Figure, Preset
+from implicit_bias.figures.claims import Claim
+from implicit_bias.plotting.style import drawing, header, saved
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes, read_table
 
 #: Claims that are written under the title before the rest is only counted.

@@ -26,7 +26,8 @@ from typing import Any
 
 from implicit_bias.config.files import config_directory
 from implicit_bias.datasets.mnist import cache_folder
-from implicit_bias.figures.base import CLAIM_COLUMNS, Claim, Preset
+from implicit_bias.figures.base import Preset
+from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
 from implicit_bias.storage.files import atomic_write_text
 from implicit_bias.storage.provenance import PACKAGES
 from implicit_bias.storage.runs import PROVENANCE

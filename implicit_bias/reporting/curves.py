@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from implicit_bias.figures.explorer import Explorer, Quantity
-from implicit_bias.figures.style import Look
+from implicit_bias.plotting.explorer import Explorer, Quantity
+from implicit_bias.plotting.style import Look
 from implicit_bias.reporting.text import plain
 
 #: More cannot be seen in a picture, and costs room in the page.

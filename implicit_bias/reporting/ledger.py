@@ -20,7 +20,7 @@ def read_claims(path: Path) -> list[Claim]:
     """
     import pandas as pd
 
-    from implicit_bias.figures.base import CLAIM_COLUMNS, Claim
+    from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
 
     if not path.exists():
         return []

@@ -1,0 +1,1 @@
+"""From any runs to tables: comparison, curves over seeds."""

@@ -1,0 +1,1 @@
+"""Figures of Fan et al., arXiv 2502.04664."""

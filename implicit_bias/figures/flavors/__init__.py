@@ -1,0 +1,1 @@
+"""Figures of Tsilivis et al., arXiv 2410.22069."""

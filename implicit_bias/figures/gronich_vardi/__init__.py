@@ -1,0 +1,1 @@
+"""Figures of Gronich and Vardi, arXiv 2602.16340."""

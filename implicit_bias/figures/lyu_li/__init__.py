@@ -1,0 +1,1 @@
+"""Figures of Lyu and Li, arXiv 1906.05890."""

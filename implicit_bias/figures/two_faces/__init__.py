@@ -1,0 +1,1 @@
+"""Figures of Fan and Szepesvari, arXiv 2609.33904."""

@@ -1,0 +1,1 @@
+"""How things are drawn: style, bands, overlays, the explorer."""
