@@ -7,13 +7,15 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from implicit_bias import compare, report
 from implicit_bias.bench import command as bench
 from implicit_bias.cli.arguments import Interface, a_folder
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
+from implicit_bias.compare import command as compare
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
 from implicit_bias.figures.base import Preset
+from implicit_bias.report import command as report
+from implicit_bias.report import request
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], Interface]] = {
     "report": (report.main, report.INTERFACE),
@@ -177,4 +179,4 @@ def test_every_field_of_a_request_is_a_key_but_the_runs() -> None:
 
 
 def test_the_reports_presets_are_those_of_the_figures() -> None:
-    assert get_args(report.Preset) == get_args(Preset)
+    assert get_args(request.Preset) == get_args(Preset)

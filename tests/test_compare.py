@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from implicit_bias import compare, run
+from implicit_bias import run
 from implicit_bias.analysis.comparison import (
     Source,
     at_the_end,
@@ -24,6 +24,7 @@ from implicit_bias.analysis.comparison import (
     over_runs,
     quantity_of,
 )
+from implicit_bias.compare import command as compare
 from implicit_bias.core.errors import BadInput
 from implicit_bias.plotting.overlay import overlay
 from implicit_bias.plotting.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from implicit_bias import report
 from implicit_bias.analysis.runs import rounded
 from implicit_bias.config.files import groups
 from implicit_bias.config.overrides import compose
@@ -29,7 +28,8 @@ from implicit_bias.figures.own.newton_schulz import NewtonSchulz, closing
 from implicit_bias.figures.two_faces.adam_eps import EPS, AdamEps, departures
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.plotting.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
-from implicit_bias.reporting import read_claims
+from implicit_bias.report import command as report
+from implicit_bias.report.page import read_claims
 from implicit_bias.storage.files import csv_bytes, read_table
 from implicit_bias.sweep.plan import own_label
 

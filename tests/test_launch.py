@@ -364,9 +364,9 @@ def test_two_identical_sweeps_at_once_are_both_complete(tmp_path: Path) -> None:
 def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from implicit_bias import report
     from implicit_bias.figures import FIGURES
     from implicit_bias.figures.base import PerPreset
+    from implicit_bias.report import command as report
 
     diverging = [*SMALL, "optimizer=gd", "loss=exponential", "schedule.lr=100", "dataset.noise=5", "steps=20"]
     monkeypatch.setattr("implicit_bias.figures.own.newton_schulz.STEPS", PerPreset(20, 20, 20))
@@ -384,7 +384,7 @@ def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_co
 
 
 def test_workers_of_the_report_are_a_number() -> None:
-    from implicit_bias import report
+    from implicit_bias.report import command as report
 
     assert report.request_from(["workers=3"]).workers == 3
     for value in ("0", "-1", "two", "1.5"):

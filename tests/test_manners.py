@@ -15,9 +15,10 @@ import torch
 from test_engine import mixtures, problem
 
 import implicit_bias
-from implicit_bias import compare, report
 from implicit_bias.bench import command as bench
+from implicit_bias.compare import command as compare
 from implicit_bias.engine import simulate
+from implicit_bias.report import command as report
 from implicit_bias.runtime import processors
 from implicit_bias.runtime.processors import MKL_VARIABLE, prepare_process
 from implicit_bias.sweep.clusters import slurm, worker

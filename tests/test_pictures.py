@@ -19,8 +19,8 @@ from PIL import Image
 
 from implicit_bias import figures
 from implicit_bias.figures import FIGURES
-from implicit_bias.figures.files import failed_notes
 from implicit_bias.plotting.style import RC, drawing, header
+from implicit_bias.report.files import failed_notes
 from implicit_bias.storage.files import read_table
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "figures"

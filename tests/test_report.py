@@ -25,12 +25,12 @@ from implicit_bias.figures.fan.fan_fig1 import FanFig1
 from implicit_bias.figures.papers import OWN, PAPERS
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import Look
-from implicit_bias.reporting import read_claims, write_report
-from implicit_bias.reporting.content import content
-from implicit_bias.reporting.curves import curves
-from implicit_bias.reporting.html import formula
-from implicit_bias.reporting.markdown import markdown
-from implicit_bias.reporting.text import plain
+from implicit_bias.report.page import read_claims, write_report
+from implicit_bias.report.page.content import content
+from implicit_bias.report.page.curves import curves
+from implicit_bias.report.page.html import formula
+from implicit_bias.report.page.markdown import markdown
+from implicit_bias.report.page.text import plain
 from implicit_bias.storage.files import csv_bytes, read_table
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"

@@ -12,8 +12,9 @@ from typing import Any, TextIO
 import pytest
 from commands import finish
 
-from implicit_bias import compare, report
 from implicit_bias.cli.streams import Guarded, unharmed_by_output
+from implicit_bias.compare import command as compare
+from implicit_bias.report import command as report
 from implicit_bias.run import main
 
 SMALL = ["steps=20", "dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3"]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from implicit_bias import report
-from implicit_bias.figures import FIGURES, Claim, uptodate
+from implicit_bias.figures import FIGURES, Claim
 from implicit_bias.figures.base import PerPreset
+from implicit_bias.report import command as report
+from implicit_bias.report import uptodate
 
 #: Two quick figures, of no data but numbers: one with runs of its own settings, one with a table that computes.
 QUICK = ("exact_tail", "newton_schulz")
@@ -17,7 +18,7 @@ QUICK = ("exact_tail", "newton_schulz")
 
 def forget() -> None:
     """Digests are kept for the life of a process; here sources change."""
-    for kept in (uptodate.everything, uptodate.drawing, uptodate.imports, uptodate.versions):
+    for kept in (uptodate.everything, uptodate.drawing, uptodate.versions):
         kept.cache_clear()
 
 
@@ -84,18 +85,18 @@ def test_a_data_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert uptodate.unchanged(tmp_path / "results", "rates", "smoke") is None
 
 
-def test_a_figure_depends_on_what_its_module_imports() -> None:
-    def names(module: str) -> set[str]:
-        return {str(path.relative_to(uptodate.ROOT)) for path in uptodate.sources([module])}
+def test_a_figure_depends_on_all_that_computes_or_draws_but_other_figures() -> None:
+    def names(figure: str) -> set[str]:
+        return {str(path.relative_to(uptodate.ROOT)) for path in uptodate.sources(FIGURES.get(figure).__module__)}
 
-    first, momentum, tail = (names(f"figures.{name}") for name in ("fan_fig1", "fan_fig1_momentum", "exact_tail"))
-    assert {"figures/fan_fig1.py", "figures/gaps.py", "figures/fan.py", "figures/style.py", "figures/base.py"} <= first
-    assert "figures/fan_fig1_momentum.py" not in first and first - momentum == {"figures/fan_fig1.py"}
-    assert "engine.py" not in first
-    # A package stands for all that is registered in it.
-    assert {"models/linear.py", "losses.py", "datasets/gaussian_mixture.py"} <= tail
+    first, momentum = names("fan_fig1"), names("fan_fig1_momentum")
+    assert first ^ momentum == {"figures/fan/fan_fig1.py", "figures/fan/fan_fig1_momentum.py"}
+    assert {"figures/fan/gaps.py", "figures/fan/common.py", "figures/base.py", "plotting/style.py", "report/files.py"} <= first
+    assert {"models/linear.py", "losses/base.py", "datasets/gaussian_mixture.py"} <= first
+    assert any(name.endswith("linear.c") for name in first)
+    assert not any(name.startswith(("bench/", "sweep/", "compare/")) for name in first)
     for name in FIGURES.names():
-        assert f"figures/{name}.py" in names(f"figures.{name}")
+        assert any(path.endswith(f"/{name}.py") for path in names(name))
 
 
 @pytest.fixture
@@ -104,10 +105,10 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(uptodate.ROOT, tmp_path / "implicit_bias", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(uptodate, "ROOT", tmp_path / "implicit_bias")
     # Pictures take most of the time; that they are drawn is tested elsewhere.
-    monkeypatch.setattr("implicit_bias.figures.files.saved", lambda picture, kind: kind.encode())
-    monkeypatch.setattr("implicit_bias.reporting.write_report", lambda *given: None)
+    monkeypatch.setattr("implicit_bias.report.files.saved", lambda picture, kind: kind.encode())
+    monkeypatch.setattr("implicit_bias.report.page.write_report", lambda *given: None)
     for name in QUICK:
-        monkeypatch.setattr(f"implicit_bias.figures.{name}.STEPS", PerPreset(20, 20, 20))
+        monkeypatch.setattr(f"{FIGURES.get(name).__module__}.STEPS", PerPreset(20, 20, 20))
     return tmp_path
 
 
@@ -135,15 +136,15 @@ def test_again_makes_only_what_depends_on_what_was_edited(
         assert made_again(checkout) == set()
     assert f"{len(QUICK)} figures are up to date" in capsys.readouterr().err
     # What draws no figure: looked into, and nothing made, nor looked into again.
-    add_a_line(checkout / "implicit_bias" / "bench.py")
+    add_a_line(checkout / "implicit_bias" / "bench" / "command.py")
     assert made_again(checkout) == set()
-    add_a_line(checkout / "implicit_bias" / "figures" / f"{tail}.py")
+    add_a_line(checkout / "implicit_bias" / "figures" / "own" / f"{tail}.py")
     assert made_again(checkout) == {tail}
-    add_a_line(checkout / "implicit_bias" / "figures" / "style.py")
+    add_a_line(checkout / "implicit_bias" / "plotting" / "style.py")
     assert made_again(checkout) == set(QUICK)
     # A sweep of other runs, the sources of the picture being the same.
-    add_a_line(checkout / "implicit_bias" / "bench.py")
-    monkeypatch.setattr(f"implicit_bias.figures.{stall}.STEPS", PerPreset(30, 30, 30))
+    add_a_line(checkout / "implicit_bias" / "bench" / "command.py")
+    monkeypatch.setattr(f"{FIGURES.get(stall).__module__}.STEPS", PerPreset(30, 30, 30))
     assert made_again(checkout) == {stall}
     # A damaged run is computed again.
     (damaged, *_) = sorted((checkout / "results" / "smoke" / "runs").glob("gaussian_mixture-*"))

@@ -1,7 +1,7 @@
-"""Figures, one file each: which runs they need, how they are drawn, and what is claimed about them."""
+"""Figures, one file each in the folder of their paper: which runs they need, how they are drawn, what is claimed about them."""
 
 from implicit_bias.analysis.runs import Run
-from implicit_bias.figures.base import FIGURES, Figure, Preset
+from implicit_bias.figures.base import FIGURES, PRESETS, Figure, PerPreset, Preset
 from implicit_bias.figures.claims import Claim, Finding
 
-__all__ = ["FIGURES", "Claim", "Figure", "Finding", "Preset", "Run"]
+__all__ = ["FIGURES", "PRESETS", "Claim", "Figure", "Finding", "PerPreset", "Preset", "Run"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from implicit_bias.figures import Claim
-from implicit_bias.reporting.content import VERDICTS, Content, FigurePart, PaperPart
+from implicit_bias.report.page.content import VERDICTS, Content, FigurePart, PaperPart
 
 MARKS = {True: "holds", False: "**does not hold**", None: "*not testable here*"}
 CLAIM_HEAD = ("claim", "source", "setting", "expected", "measured", "tolerance", "verdict")

@@ -15,14 +15,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from implicit_bias.reporting.content import VERDICTS, Content, FigurePart
-from implicit_bias.reporting.pictures import HALF, Picture, compact
-from implicit_bias.reporting.text import plain
+from implicit_bias.report.page.content import VERDICTS, Content, FigurePart
+from implicit_bias.report.page.pictures import HALF, Picture, compact
+from implicit_bias.report.page.text import plain
 
 #: Beside each verdict, so that it does not rest on colour.
 SIGNS = {True: "✓", False: "✕", None: "\N{EN DASH}"}
 CLASSES = {True: "holds", False: "fails", None: "untested"}
-PACKAGE = "implicit_bias.reporting"
+PACKAGE = "implicit_bias.report.page"
 
 
 def html(said: Content, folder: Path) -> str:

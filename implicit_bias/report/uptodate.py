@@ -12,7 +12,6 @@ them into a picture are the same, as are the figure's files.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -26,16 +25,15 @@ from typing import Any
 
 from implicit_bias.config.files import config_directory
 from implicit_bias.datasets.mnist import cache_folder
-from implicit_bias.figures.base import Preset
+from implicit_bias.figures.base import FIGURES, Preset
 from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
 from implicit_bias.storage.files import atomic_write_text
 from implicit_bias.storage.provenance import PACKAGES
 from implicit_bias.storage.runs import PROVENANCE
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT.name
-#: Every figure's files go through these, though no figure imports them.
-COMMON = ("figures.files",)
+ROOT = Path(__file__).resolve().parents[1]
+#: Packages, and modules at the top, whose sources no table, claim or picture depends on.
+DRAW_NOTHING = ("__init__.py", "__main__.py", "run.py", "bench", "cli", "compare", "config", "identify", "runtime", "sweep")
 MISSING = "missing"
 KINDS = ("csv", "png", "pdf")
 DRAWN_BY = (*PACKAGES, "matplotlib")
@@ -127,51 +125,19 @@ def everything(preset: Preset) -> str:
 
 @cache
 def drawing(module: str) -> str:
-    """Digest of the sources that a figure's module needs, and of the versions of what they import."""
-    names = [module.removeprefix(f"{PACKAGE}."), *COMMON]
-    return _digest([*versions(), *map(_content, sorted(sources(names)))])
+    """Digest of the sources that may make a figure's table, claims and picture of its runs, and of the versions beside them."""
+    return _digest([*versions(), *map(_content, sources(module))])
 
 
-def sources(modules: Iterable[str]) -> set[Path]:
-    """The package's files that modules import at their top, directly or not, and their own; of a package, all its files.
+def sources(module: str) -> list[Path]:
+    """The package's files without those of other figures, and without the packages that compute no number and draw nothing.
 
-    Args:
-        modules: Dotted names without the package's own.
+    More than a figure needs: being drawn again for nothing costs a second, and being left as it was would be wrong.
     """
-    found: set[Path] = set()
-    waiting = [path for module in modules for path in _files(module)]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += [file for module in imports(path) for file in _files(module)]
-    return found
-
-
-@cache
-def imports(path: Path) -> tuple[str, ...]:
-    """What a file imports from this package: dotted names, of which some may be no modules but things in one."""
-    names = []
-    for node in ast.parse(path.read_bytes()).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{PACKAGE}."):
-            inner = node.module.removeprefix(f"{PACKAGE}.")
-            # A package stands for all its files: what is registered there is found by name.
-            names += [inner] if not (ROOT / inner.replace(".", "/")).is_dir() else _of_package(inner, node)
-    return tuple(names)
-
-
-def _of_package(package: str, node: ast.ImportFrom) -> list[str]:
-    modules = [f"{package}.{alias.name}" for alias in node.names]
-    return modules if all(_path(module).is_file() for module in modules) else [package]
-
-
-def _files(module: str) -> list[Path]:
-    folder = ROOT / module.replace(".", "/")
-    return sorted(folder.glob("*.py")) if folder.is_dir() else [path for path in [_path(module)] if path.is_file()]
-
-
-def _path(module: str) -> Path:
-    return ROOT / f"{module.replace('.', '/')}.py"
+    others = {FIGURES.get(name).__module__ for name in FIGURES.names()} - {module}
+    left_out = {ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in others}
+    files = (path for pattern in ("*.py", "*.c") for path in sorted(ROOT.rglob(pattern)))
+    return [path for path in files if path not in left_out and path.relative_to(ROOT).parts[0] not in DRAW_NOTHING]
 
 
 @cache

@@ -16,9 +16,9 @@ def write_report(
     folder: Path, preset: Preset, figures: Sequence[Figure], claims: Sequence[Claim], minutes: Mapping[str, float]
 ) -> None:
     """Write REPORT.md and report.html of the figures that are drawn in ``folder``. Equal inputs give equal bytes."""
-    from implicit_bias.reporting.content import content
-    from implicit_bias.reporting.html import html
-    from implicit_bias.reporting.markdown import markdown
+    from implicit_bias.report.page.content import content
+    from implicit_bias.report.page.html import html
+    from implicit_bias.report.page.markdown import markdown
     from implicit_bias.storage.files import atomic_write_text
 
     said = content(folder, preset, figures, claims, minutes)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from implicit_bias.figures import Claim
 
 #: How a verdict is written; nothing stands for a claim that cannot be tested here.
-VERDICTS: dict[str, bool | None] = {"True": True, "False": False, "": None}
+WRITTEN: dict[str, bool | None] = {"True": True, "False": False, "": None}
 
 
 def read_claims(path: Path) -> list[Claim]:
@@ -27,9 +27,9 @@ def read_claims(path: Path) -> list[Claim]:
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     optional = {name for name, field in Claim.__dataclass_fields__.items() if field.default == ""}
     known = set(rows.columns)
-    if not set(CLAIM_COLUMNS) - optional <= known <= set(CLAIM_COLUMNS) or not set(rows["holds"]) <= set(VERDICTS):
+    if not set(CLAIM_COLUMNS) - optional <= known <= set(CLAIM_COLUMNS) or not set(rows["holds"]) <= set(WRITTEN):
         return []
-    return [Claim(**{**{str(k): v for k, v in row.items()}, "holds": VERDICTS[row["holds"]]}) for row in rows.to_dict("records")]
+    return [Claim(**{**{str(k): v for k, v in row.items()}, "holds": WRITTEN[row["holds"]]}) for row in rows.to_dict("records")]
 
 
 def merged(kept: Sequence[Claim], fresh: Sequence[Claim], made: Collection[str], order: Sequence[str]) -> list[Claim]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from implicit_bias.plotting.explorer import Explorer, Quantity
 from implicit_bias.plotting.style import Look
-from implicit_bias.reporting.text import plain
+from implicit_bias.report.page.text import plain
 
 #: More cannot be seen in a picture, and costs room in the page.
 DIGITS = 4

@@ -11,8 +11,8 @@ from typing import Any
 from implicit_bias.figures import Claim, Figure, Finding, Preset
 from implicit_bias.figures.base import one_line
 from implicit_bias.figures.papers import OWN, PAPERS, Paper
-from implicit_bias.reporting.curves import curves
-from implicit_bias.reporting.glossary import GLOSSARY, Term
+from implicit_bias.report.page.curves import curves
+from implicit_bias.report.page.glossary import GLOSSARY, Term
 from implicit_bias.storage.files import read_table
 
 TITLE = "Which margin does each optimizer maximise?"

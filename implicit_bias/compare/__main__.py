@@ -1,0 +1,8 @@
+"""``python -m implicit_bias.compare``."""
+
+import sys
+
+from implicit_bias.compare import main
+
+if __name__ == "__main__":
+    sys.exit(main())

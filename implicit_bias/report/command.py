@@ -1,0 +1,169 @@
+"""Every figure from nothing: ``python -m implicit_bias.report [preset=default] [only=fan_fig1,rates]``.
+
+Computes the runs that the figures need (finished ones are skipped), and writes for each figure its table, png and pdf, and
+for all of them claims.csv, REPORT.md and report.html: to ``results_dir`` for the default preset, to ``results_dir/<preset>``
+for the others.
+A figure of which nothing has changed since it was made is left as it is (:mod:`implicit_bias.report.uptodate`).
+
+Exit codes: 0 done, even if a claim does not hold (it is shown as such then); 1 a figure could not be made; 2 bad input;
+130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from implicit_bias.cli.arguments import TRACEBACK, Interface, a_folder
+from implicit_bias.cli.exit_codes import DONE, FAILED
+from implicit_bias.cli.streams import unharmed_by_output
+from implicit_bias.core.errors import BadInput
+from implicit_bias.report.request import Request
+from implicit_bias.runtime.processors import limit_threads, prepare_process
+
+if TYPE_CHECKING:
+    from implicit_bias.figures import Claim, Figure
+
+ABOUT = """\
+Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims. \
+A figure is left as it is if neither its runs nor what draws it have changed."""
+
+SHOWN_VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", None: "[dim]not testable[/]"}
+
+
+@unharmed_by_output
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says. Returns the exit code."""
+    # Everything here is small: a second thread gains nothing, and on a busy machine the two wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    limit_threads()
+    prepare_process()
+    return INTERFACE.answer(argv, lambda typed: report(request_from(typed)))
+
+
+def request_from(arguments: Sequence[str]) -> Request:
+    """The request that ``key=value`` arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
+    return Request(**INTERFACE.read(arguments).keys)
+
+
+def _figures_named(text: str) -> tuple[str, ...] | None:
+    from implicit_bias.figures import FIGURES
+
+    names = None if text == "null" else tuple(text.split(","))
+    for name in names or ():
+        if name not in FIGURES:
+            raise BadInput(f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}")
+    return names
+
+
+def _figures_there_are() -> str:
+    from implicit_bias.figures import FIGURES
+
+    return f"figures: {', '.join(FIGURES.names())}"
+
+
+INTERFACE = Interface(
+    Request,
+    "python -m implicit_bias.report [key=value ...]",
+    ABOUT,
+    readers={"only": _figures_named, "results_dir": a_folder("results_dir", "claims.csv")},
+    ending=_figures_there_are,
+    interrupted="interrupted; finished runs are kept, and the same command goes on from there",
+)
+
+
+def report(request: Request) -> int:
+    """Make the figures, then the tables of all of them. Returns the exit code."""
+    from implicit_bias.cli.progress import Progress
+    from implicit_bias.report.make import Making, Titled, chosen, keep_unchanged, make, make_pooled
+
+    figures = chosen(request.only or ())
+    made = Making()
+    changed: list[Figure] = []
+    with Progress() as progress:
+        for figure in figures:
+            made.attempt(figure, partial(keep_unchanged, figure, request, progress, changed))
+    if not request.redraw:
+        _say(_outlook(figures, changed, request))
+    with Progress() as progress:
+        if request.workers > 1 and not request.redraw:
+            make_pooled(changed, request, progress, made)
+        else:
+            for i, figure in enumerate(changed):
+                title = Titled(progress, f"[{i + 1}/{len(changed)}] {figure.name}")
+                made.attempt(figure, partial(make, figure, request, title))
+    claims, missing, failures = made.claims, made.missing, made.failures
+    _write_tables(request, claims)
+    _print_claims(claims)
+    print(f"report: {request.folder / 'report.html'}", flush=True)
+    if missing:  # no fault of this program, unless the figure was asked for by name
+        _say(f"left out: {', '.join(missing)}: {next(iter(missing.values()))}")
+    for name, reason in failures.items():
+        _say(f"error: {name}: {reason} (set {TRACEBACK}=1 for the traceback)")
+    return FAILED if failures or (missing and request.only) else DONE
+
+
+def _outlook(figures: Sequence[Figure], changed: Sequence[Figure], request: Request) -> str:
+    """What is about to happen, in one line."""
+    kept = len(figures) - len(changed)
+    if not changed:
+        return f"preset {request.preset}: {kept} figures are up to date"
+    minutes = sum(figure.minutes.at(request.preset) for figure in changed)
+    line = f"{len(changed)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet"
+    return f"{line}; {kept} more are up to date" if kept else line
+
+
+def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
+    """claims.csv and the report; what was judged before of figures that were not asked for now is kept."""
+    from implicit_bias.figures.claims import claims_table
+    from implicit_bias.report.make import chosen
+    from implicit_bias.report.minutes import read_minutes
+    from implicit_bias.report.page import merged, read_claims, write_report
+    from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
+
+    figures = chosen(())
+    path = request.folder / "claims.csv"
+    made = {figure.name for figure in chosen(request.only or ())}
+    claims = merged(read_claims(path), fresh, made, [figure.name for figure in figures])
+    atomic_write_bytes(path, csv_bytes(claims_table(claims)))
+    write_report(request.folder, request.preset, figures, claims, read_minutes(request.folder))
+
+
+def _print_claims(claims: Sequence[Claim]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in ("figure", "claim", "paper", "measured", "tolerance", ""):
+        table.add_column(name, overflow="fold")
+    before = ""
+    for claim in claims:
+        verdict = SHOWN_VERDICTS[claim.holds]
+        shown = [_escaped(text) for text in (claim.claim, claim.paper, claim.measured or claim.reason, claim.tolerance)]
+        table.add_row("" if claim.figure == before else claim.figure, *shown, verdict)
+        before = claim.figure
+    console = Console() if sys.stdout.isatty() else Console(no_color=True, width=160, highlight=False)
+    if claims:
+        console.print(table)
+    tested = [claim for claim in claims if claim.holds is not None]
+    line = f"{sum(claim.holds is True for claim in tested)} of {len(tested)} claims hold"
+    line += f"; {len(claims) - len(tested)} more cannot be tested here" * (len(tested) < len(claims))
+    console.print(line if claims else "no claims: they are judged from preset=default on", highlight=False)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

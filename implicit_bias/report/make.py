@@ -1,0 +1,231 @@
+"""From figures to their files: runs computed or found, table, verdicts, picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from implicit_bias.cli.arguments import TRACEBACK
+from implicit_bias.config.overrides import compose
+from implicit_bias.core.errors import NoData
+from implicit_bias.figures import FIGURES, Claim, Figure, Run
+from implicit_bias.report import uptodate
+from implicit_bias.report.files import draw_and_judge, write_table
+from implicit_bias.report.minutes import keep_minutes
+from implicit_bias.report.request import Request
+from implicit_bias.report.uptodate import write_stamp
+from implicit_bias.storage.runs import is_finished
+from implicit_bias.sweep import Outcome, Progress, execute
+from implicit_bias.sweep.clusters.launch import launch, local_launcher
+from implicit_bias.sweep.loading import located
+from implicit_bias.sweep.plan import Cell
+
+Config = dict[str, Any]
+
+
+def keep_unchanged(figure: Figure, request: Request, progress: Progress, changed: list[Figure]) -> list[Claim]:
+    """The claims of a figure that is up to date; one that is not is added to ``changed``."""
+    claims = None
+    if not (request.force or request.redraw):
+        module = type(figure).__module__
+        claims = uptodate.unchanged(request.folder, figure.name, request.preset)
+        # Naming the runs takes a while: not where it could not help.
+        if claims is None and uptodate.drawn_alike(request.folder, figure.name, module):
+            progress.status(f"{figure.name}: looking for what has changed")
+            folders = _finished_folders(_configs(figure, request))
+            if folders is not None:
+                claims = uptodate.same_runs(request.folder, figure.name, module, request.preset, folders)
+    if claims is None:
+        changed.append(figure)
+    return claims or []
+
+
+def _finished_folders(configs: Sequence[Config]) -> list[Path] | None:
+    """The run folders of configurations, or None where one is not finished or its data are not there."""
+    cells = list(located(list({_key(config): config for config in configs}.values())))
+    folders = [cell.directory for cell in cells if isinstance(cell, Cell) and is_finished(cell.directory)]
+    return folders if len(folders) == len(cells) else None
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A figure's runs in the order of its sweeps, the seconds that computing them took, now or before, and their folders."""
+
+    runs: list[Run]
+    seconds: float
+    folders: list[Path]
+
+
+@dataclass
+class Making:
+    """What became of the figures: claims, and the reasons why some could not be made."""
+
+    claims: list[Claim] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def attempt(self, figure: Figure, make: Callable[[], list[Claim]]) -> None:
+        """Make a figure; a broken one must not cost the others. Raises OSError: nothing can be written."""
+        try:
+            self.claims += make()
+        except OSError:
+            raise
+        except NoData as error:
+            self.missing[figure.name] = str(error)
+        except Exception as error:
+            self.failures[figure.name] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+
+
+def make_pooled(figures: Sequence[Figure], request: Request, progress: Progress, made: Making) -> None:
+    """All figures, their runs computed by workers as one pool of batches, longest first; each drawn when its runs are there."""
+    wanted: dict[str, list[Config]] = {}
+    for figure in figures:
+        made.attempt(figure, partial(_compose_into, wanted, figure, request))
+    unique = {_key(config): config for configs in wanted.values() for config in configs}
+    outcomes: dict[str, Outcome] = {}
+    waiting = {name: {_key(config) for config in configs} for name, configs in wanted.items()}
+    keys = list(unique)
+
+    def draw(figure: Figure) -> None:
+        own = {key: outcomes[key] for key in map(_key, wanted[figure.name])}
+        made.attempt(
+            figure, partial(make, figure, request, Titled(progress, figure.name), partial(_read, wanted[figure.name], own))
+        )
+
+    def arrived(index: int, outcome: Outcome) -> None:
+        outcomes[keys[index]] = outcome
+        for figure in figures:
+            lacking = waiting.get(figure.name)
+            if lacking and keys[index] in lacking:
+                lacking.remove(keys[index])
+                if not lacking:
+                    draw(figure)
+
+    for figure in figures:
+        if figure.name in wanted and not wanted[figure.name]:  # of no run at all
+            draw(figure)
+    launch(
+        list(unique.values()),
+        local_launcher(request.workers),
+        command=_command(request),
+        progress=progress,
+        on_outcome=arrived,
+    )
+
+
+def _compose_into(wanted: dict[str, list[Config]], figure: Figure, request: Request) -> list[Claim]:
+    wanted[figure.name] = _configs(figure, request)
+    return []
+
+
+def chosen(only: Sequence[str]) -> list[Figure]:
+    """The figures to make, in the order of the report."""
+    figures: list[Figure] = [FIGURES.get(name)() for name in only or FIGURES.names()]
+    return sorted(figures, key=lambda figure: (figure.order, figure.name))
+
+
+class Titled:
+    """Progress of one figure's runs on the display that all figures share."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._title = title
+        self.status("")
+
+    def status(self, text: str) -> None:
+        self._progress.status(f"{self._title}: {text}" if text else self._title)
+
+    def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        self._progress.advance(steps, total, own_ratio)
+
+    def cells(self, done: int, total: int) -> None:
+        self._progress.cells(done, total)
+
+
+#: Gives a figure's runs.
+RunsOf = Callable[[], _Computed]
+
+
+def make(figure: Figure, request: Request, progress: Titled, runs_of: RunsOf | None = None) -> list[Claim]:
+    """One figure: runs, table, verdicts, picture; each file written whole or not at all.
+
+    Args:
+        runs_of: Gives runs that have been computed already; without it they are computed here.
+    """
+    target = request.folder / "figures" / figure.name
+    if request.redraw:
+        if not target.with_suffix(".csv").exists():
+            raise RuntimeError(f"redraw=true: {target.with_suffix('.csv')} does not exist; draw it without redraw first")
+        return draw_and_judge(figure, target, request.preset)
+    computed = runs_of() if runs_of else _runs(figure, request, progress)
+    progress.status("measuring and drawing")
+    began = time.perf_counter()
+    write_table(figure.table(computed.runs, request.preset), target)
+    keep_minutes(request.folder, figure.name, (computed.seconds + time.perf_counter() - began) / 60)
+    claims = draw_and_judge(figure, target, request.preset)
+    write_stamp(request.folder, figure.name, type(figure).__module__, request.preset, computed.folders, claims)
+    return claims
+
+
+def _runs(figure: Figure, request: Request, progress: Titled) -> _Computed:
+    """Compute the figure's runs, unless they are there; what :func:`_read` makes of them."""
+    configs = _configs(figure, request)
+    unique = {_key(config): config for config in configs}
+    outcomes = execute(list(unique.values()), command=_command(request), progress=progress)
+    return _read(configs, dict(zip(unique, outcomes, strict=True)))
+
+
+def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> _Computed:
+    """The figure's runs from what became of them.
+
+    Raises:
+        NoData: data that a run needs could not be downloaded.
+        RuntimeError: a run failed.
+    """
+    for outcome in outcomes.values():
+        if outcome.status == "failed":
+            kind = NoData if outcome.error_kind == "no_data" else RuntimeError
+            raise kind(f"a run failed: {outcome.error}")
+    runs = []
+    for config in configs:
+        trajectory = outcomes[_key(config)].trajectory
+        assert trajectory is not None
+        runs.append(Run(config, trajectory))
+    folders = [cast(Path, outcome.directory) for outcome in outcomes.values()]
+    return _Computed(runs, _computing_seconds(folders), folders)
+
+
+def _configs(figure: Figure, request: Request) -> list[Config]:
+    """The configurations of all cells of the figure's sweeps, in order; some may be there twice."""
+    fixed = [f"results_dir={json.dumps(str(request.folder))}", f"force={str(request.force).lower()}"]
+    return [cell.config for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]
+
+
+def _key(config: Config) -> str:
+    return json.dumps(config, sort_keys=True)
+
+
+def _command(request: Request) -> str:
+    return f"python -m implicit_bias.report preset={request.preset}"
+
+
+def _computing_seconds(directories: Sequence[Path]) -> float:
+    """Wall time of runs and their references, from their provenance; a reference that several runs share counts once.
+
+    Time of the process that computed a run: with several workers it adds up to more than was waited for.
+    """
+    total, references = 0.0, {}
+    for directory in directories:
+        story = json.loads((directory / "provenance.json").read_bytes())
+        total += story["wall_seconds"]
+        references.update({(label, r["lower"], r["upper"]): r["seconds"] for label, r in story["references"].items()})
+    return total + sum(references.values())

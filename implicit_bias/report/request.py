@@ -1,0 +1,42 @@
+"""What the command line asks of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from implicit_bias.core.registry import hyper
+
+#: As in figures.base, which takes long to import.
+Preset = Literal["smoke", "default", "paper"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    preset: Preset = hyper(
+        "default",
+        help="sizes of the runs; smoke: two or three minutes, default: minutes on two cores, paper: the paper's sizes, hours",
+    )
+    only: tuple[str, ...] | None = hyper(None, help="figures to draw, as in only=fan_fig1,rates; null for all")
+    results_dir: str = hyper(
+        "results",
+        help="where runs/, figures/, claims.csv, REPORT.md and report.html go; presets other than default to a folder of theirs"
+        " in it",
+    )
+    redraw: bool = hyper(False, help="true: draw and judge the tables that are there, without any run")
+    force: bool = hyper(False, help="true: compute again what is finished, and draw what has not changed")
+    workers: int = hyper(
+        1,
+        help="processes that compute the runs; with several, all figures' runs are one pool of batches, and a figure is drawn as"
+        " soon as its own are there",
+        ge=1,
+    )
+
+    @property
+    def folder(self) -> Path:
+        """Where this preset's files go."""
+        base = Path(self.results_dir)
+        return base if self.preset == "default" else base / self.preset
