@@ -1,6 +1,7 @@
 """A program that imports the package keeps its process as it was; a command sets up its own."""
 
 import logging
+import logging.handlers
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from test_engine import mixtures, problem
 
 import implicit_bias
 from implicit_bias.bench import command as bench
+from implicit_bias.cli import messages
 from implicit_bias.compare import command as compare
 from implicit_bias.engine import simulate
 from implicit_bias.report import command as report
@@ -136,3 +138,22 @@ def test_there_is_no_limit_to_the_batches_whose_steps_are_compiled(optimizer: st
             assert compiled(optimizer, runs) == "torch.compile"
             counts.append(len(graphs) - before)
     assert min(counts) >= 1 and len(set(counts[1:])) == 1, counts
+
+
+def test_lines_are_those_of_one_logger_that_a_host_may_redirect(capsys: pytest.CaptureFixture[str]) -> None:
+    logger, told = logging.getLogger("implicit_bias"), logging.handlers.MemoryHandler(10, flushLevel=logging.CRITICAL)
+    before, collected = logger.handlers[:], list[str]()
+    messages.warn("a cache is damaged")
+    logger.handlers[:] = [told]
+    try:
+        messages.warn("of no use")
+        messages.note("going on")
+        with messages.warnings_told(collected.append):
+            messages.warn("one of many")
+        messages.show_warning("the first of many")
+    finally:
+        logger.handlers[:] = before
+    messages.error("it ends")
+    assert [(record.levelname, record.getMessage()) for record in told.buffer] == [("WARNING", "of no use"), ("INFO", "going on")]
+    assert collected == ["one of many"]
+    assert capsys.readouterr().err == "warning: a cache is damaged\nwarning: the first of many\nerror: it ends\n"

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from implicit_bias.cli import messages
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from implicit_bias.cli.wrapping import entry, fitted, terminal_width
 from implicit_bias.core.errors import BadInput
@@ -85,7 +86,7 @@ class Interface:
         except BadInput as error:
             return _failed(_in_a_line(str(error)), BAD_INPUT)
         except KeyboardInterrupt:
-            print(self.interrupted, file=sys.stderr, flush=True)
+            messages.note(self.interrupted)
             return INTERRUPTED
         except OSError as error:
             return _failed(f"{error.filename or self.place}: {error.strerror or error}", FAILED)
@@ -218,5 +219,5 @@ def _typed(default: Any) -> str:
 
 
 def _failed(line: str, code: int) -> int:
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    messages.error(line)
     return code

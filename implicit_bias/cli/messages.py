@@ -1,35 +1,73 @@
-"""Lines for the person at the terminal, on stderr; or for whoever listens."""
+"""Lines for the person at the terminal, by one logger, ``implicit_bias``, of the standard library.
+
+Levels: INFO, a line as it is; WARNING, ``warning: ...``; ERROR, ``error: ...``. Whoever uses the package as a library may silence
+or redirect them as those of any logger, ``logging.getLogger("implicit_bias")``. Unless it has handlers already, it is given one
+that writes to standard error; nothing is handed on to the handlers of the root logger, which would say it twice.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_PREFIXES = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
+
+
+class _StandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"{_PREFIXES.get(record.levelno, '')}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
+class _Listener(logging.Handler):
+    """Takes warnings; other lines go on to standard error."""
+
+    def __init__(self, listener: Callable[[str], None]) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self._listener(record.getMessage())
+        else:
+            _STANDARD_ERROR.emit(record)
+
+
+_STANDARD_ERROR = _StandardError()
+_LOGGER = logging.getLogger("implicit_bias")
+_LOGGER.propagate = False
+_LOGGER.setLevel(logging.INFO)
+if not _LOGGER.handlers:
+    _LOGGER.addHandler(_STANDARD_ERROR)
 
 
 def warn(line: str) -> None:
-    """One line on stderr, or for whoever collects them; nothing is wrong enough to stop for."""
-    _tell[-1](line)
-
-
-def show_warning(line: str) -> None:
-    """One line on stderr."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def warnings_told(listener: Callable[[str], None]) -> Iterator[None]:
-    """While active warnings go to ``listener``: of several processes that meet the same damage only one is to say so."""
-    _tell.append(listener)
-    try:
-        yield
-    finally:
-        _tell.pop()
+    """One line that begins with ``warning: ``, or for whoever collects them; nothing is wrong enough to stop for."""
+    _LOGGER.warning("%s", line)
 
 
 def note(line: str) -> None:
-    """One line on stderr that is no warning."""
-    print(line, file=sys.stderr, flush=True)
+    """One line that is no warning."""
+    _LOGGER.info("%s", line)
 
 
-_tell: list[Callable[[str], None]] = [show_warning]
+def error(line: str) -> None:
+    """One line that begins with ``error: ``."""
+    _LOGGER.error("%s", line)
+
+
+def show_warning(line: str) -> None:
+    """A warning for standard error, whoever collects them."""
+    _STANDARD_ERROR.emit(logging.LogRecord(_LOGGER.name, logging.WARNING, __file__, 0, "%s", (line,), None))
+
+
+@contextmanager
+def warnings_told(listener: Callable[[str], None]) -> Iterator[None]:
+    """While active warnings go to ``listener``: of several processes that meet the same damage only one is to say so."""
+    before, collecting = _LOGGER.handlers[:], _Listener(listener)
+    _LOGGER.handlers[:] = [collecting]
+    try:
+        yield
+    finally:
+        _LOGGER.handlers[:] = before

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElaps
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from implicit_bias.cli.messages import note
+
 # Seconds between two lines of progress where there is no bar, at least; and the part of the time that has passed.
 LINE_EVERY, LINE_SHARE = 10.0, 0.1
 
@@ -103,7 +105,7 @@ class ProgressLines:
         if self._total:
             parts.append(f"{self._steps / self._total:.0%} of the steps")
             parts.append(self._left(now))
-        print(f"{_time(now - self._began)}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+        note(f"{_time(now - self._began)}: {', '.join(filter(None, parts))}")
 
     def _left(self, now: float) -> str:
         """The time left at the pace since the first step that was seen: a run may have begun at a checkpoint."""

@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import os
 import struct
-import sys
 import tempfile
 import urllib.request
 import zlib
@@ -18,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from implicit_bias.cli.messages import note
 from implicit_bias.core.errors import BadInput, NoData
 from implicit_bias.core.registry import hyper
 from implicit_bias.datasets.base import DATASETS, Dataset
@@ -208,7 +208,7 @@ def fetch(name: str, folder: Path) -> bytes:
     for mirror in MIRRORS:
         try:
             with urllib.request.urlopen(f"{mirror}/{name}", timeout=TIMEOUT_SECONDS) as response:
-                print(f"downloading {mirror}/{name}", file=sys.stderr)
+                note(f"downloading {mirror}/{name}")
                 content: bytes = response.read(MAX_DOWNLOAD_BYTES)
         except (OSError, http.client.HTTPException) as error:
             failures.append(f"{mirror}: {one_line(error)}")

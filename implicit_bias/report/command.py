@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from implicit_bias.cli import messages
 from implicit_bias.cli.arguments import TRACEBACK, Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE, FAILED
 from implicit_bias.cli.streams import unharmed_by_output
@@ -87,7 +88,7 @@ def report(request: Request) -> int:
         for figure in figures:
             made.attempt(figure, partial(keep_unchanged, figure, request, progress, changed))
     if not request.redraw:
-        _say(_outlook(figures, changed, request))
+        messages.note(_outlook(figures, changed, request))
     with Progress() as progress:
         if request.workers > 1 and not request.redraw:
             make_pooled(changed, request, progress, made)
@@ -100,9 +101,9 @@ def report(request: Request) -> int:
     _print_claims(claims)
     print(f"report: {request.folder / 'report.html'}", flush=True)
     if missing:  # no fault of this program, unless the figure was asked for by name
-        _say(f"left out: {', '.join(missing)}: {next(iter(missing.values()))}")
+        messages.note(f"left out: {', '.join(missing)}: {next(iter(missing.values()))}")
     for name, reason in failures.items():
-        _say(f"error: {name}: {reason} (set {TRACEBACK}=1 for the traceback)")
+        messages.error(f"{name}: {reason} (set {TRACEBACK}=1 for the traceback)")
     return FAILED if failures or (missing and request.only) else DONE
 
 
@@ -163,7 +164,3 @@ def _escaped(text: str) -> str:
 
 def _duration(minutes: float) -> str:
     return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from types import FrameType
 from typing import Any
 
 import implicit_bias
+from implicit_bias.cli.messages import note
 from implicit_bias.core.errors import BadInput
 from implicit_bias.runtime.processors import prepare_process, worker_threads
 from implicit_bias.runtime.signals import stop
@@ -129,7 +129,7 @@ def run_slurm(tasks: Iterable[Task], launcher: Mapping[str, Any], ledger: Ledger
     except BaseException as error:
         cancelled = watch.cancel()
         if cancelled and not isinstance(error, BadInput):
-            print(f"cancelled {cancelled} Slurm job{'s' if cancelled > 1 else ''}", file=sys.stderr, flush=True)
+            note(f"cancelled {cancelled} Slurm job{'s' if cancelled > 1 else ''}")
         _remove(folder)
         raise
     if not watch.lost:  # else its logs may say why
