@@ -1,0 +1,258 @@
+"""Fast steps are the rule that the user wrote, or none: exact types, and the first updates made both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from implicit_bias import engine
+from implicit_bias.core.registry import hyper_fields
+from implicit_bias.core.scaled import Scaled, combine
+from implicit_bias.engine import Problem, simulate
+from implicit_bias.losses.cross_entropy import CrossEntropy
+from implicit_bias.models import Data
+from implicit_bias.models.linear import Linear, LinearObjective
+from implicit_bias.native import LinearSteps
+from implicit_bias.native import linear as native
+from implicit_bias.norms.linf import Linf
+from implicit_bias.optimizers.base import Here, Step
+from implicit_bias.optimizers.nmd import NMD
+from implicit_bias.schedules import Power
+from implicit_bias.stepping import Compiled, plain_step
+from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
+
+NAMES = sorted({name for name, _ in RULES.values()})
+
+
+def changed(base: type, hook: str, weight: float) -> type:
+    """A subclass of an optimizer that overrides one hook."""
+
+    def averaged(self: Any, state: Any, gradient: Any) -> Any:
+        state, momentum = base.averaged(self, state, gradient)  # type: ignore[attr-defined]
+        turned = {name: Scaled(block.mantissa.roll(1, -1), block.log_scale) for name, block in momentum.items()}
+        return state, {name: combine(block, gradient[name], 1.0, 0.1 * weight) for name, block in turned.items()}
+
+    def ratio(self: Any, m: Scaled, r: Scaled, t: int) -> Any:
+        return base._ratio(self, m, r, t) * (1 + weight * m.mantissa.abs())  # type: ignore[attr-defined]
+
+    def update(self: Any, state: Any, gradient: Any, t: int, norm: Any) -> Any:
+        state, step = base.update(self, state, gradient, t, norm)  # type: ignore[attr-defined]
+        return state, Step({name: block * (1 + weight / t) for name, block in step.direction.items()}, step.log_size)
+
+    def init(self: Any, gradient: Any) -> Any:
+        state = base.init(self, gradient)  # type: ignore[attr-defined]
+        return {key: {n: combine(b, gradient[n], 1.0, weight) for n, b in blocks.items()} for key, blocks in state.items()}
+
+    hooks: dict[str, Callable[..., Any]] = {"averaged": averaged, "_ratio": ratio, "update": update, "init": init}
+    made = type(f"Changed{base.__name__}", (base,), {} if hook == "nothing" else {hook: hooks[hook]})
+    return dataclass(frozen=True)(made)
+
+
+def hooks_of(name: str) -> list[str]:
+    there = type(problem(rule_of(name), gaussian(3, 4, 9), 1).optimizer)
+    return [hook for hook in ("averaged", "_ratio", "update", "init", "nothing") if hook == "nothing" or hasattr(there, hook)]
+
+
+def rule_of(name: str) -> str:
+    return name if name in RULES else next(rule for rule, (named, _) in sorted(RULES.items()) if named == name)
+
+
+def assert_plain(changed: Problem, base: Problem) -> None:
+    """The same with compile off and auto, silently; and, so that this says something, not what the base class does."""
+    said: list[str] = []
+    off, auto = (simulate(replace(changed, compile=wanted, tell=said.append)) for wanted in ("off", "auto"))
+    assert same_bits(off, auto)
+    assert (auto.stepping, said) == ("torch", [])
+    assert not same_bits(simulate(replace(base, compile="off")), off)
+
+
+@needs_compiler
+@settings(max_examples=30, deadline=None)
+@given(name=st.sampled_from(NAMES), hook=st.data(), weight=st.floats(0.125, 4), seed=st.integers(0, 99))
+def test_subclasses_of_optimizers_take_their_own_steps(name: str, hook: st.DataObject, weight: float, seed: int) -> None:
+    base = problem(rule_of(name), gaussian(3, 4 + seed % 3, 9), 12)
+    chosen = hook.draw(st.sampled_from(hooks_of(name)))
+    fields = {key: getattr(base.optimizer, key) for key in hyper_fields(type(base.optimizer))}
+    mine = replace(base, optimizer=changed(type(base.optimizer), chosen, weight)(**fields))
+    if chosen in ("nothing", "init"):  # the steps of the base class, or where there is no buffer
+        off, auto = (simulate(replace(mine, compile=wanted)) for wanted in ("off", "auto"))
+        assert same_bits(off, auto) and auto.stepping == "torch"
+    else:
+        assert_plain(mine, base)
+
+
+class Decayed(LinearObjective):
+    """Weight decay as a part of the gradient."""
+
+    def finished(self, parameters: Any, quick: Any) -> Any:
+        gradient = super().finished(parameters, quick)
+        w = parameters["weight"]
+        decay = Scaled(w, torch.zeros_like(w[..., :1]))
+        return replace(gradient, blocks={"weight": combine(gradient.blocks["weight"], decay, 1.0, 0.1)})
+
+
+@dataclass(frozen=True)
+class WithDecay(Linear):
+    def objective(self, data: Data, loss: Any, frozen: Any = None) -> LinearObjective:
+        return Decayed(data, loss)
+
+
+@dataclass(frozen=True)
+class Halved(CrossEntropy):
+    def terms(self, u: torch.Tensor, offset: torch.Tensor | None = None) -> Any:
+        return super().terms(u.mul_(0.5), None if offset is None else 0.5 * offset)
+
+
+@dataclass(frozen=True)
+class Slower(Power):
+    def log_relative(self, t: int) -> Any:
+        return super().log_relative(t) - 0.1 * t
+
+
+@dataclass(frozen=True)
+class Softer(Linf):
+    def scaled_direction(self, g: Scaled) -> torch.Tensor:
+        return g.mantissa.tanh()
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", ["model", "loss", "schedule", "norm"])
+@pytest.mark.parametrize("rule", ["ngd", "signum"])
+def test_subclasses_of_anything_else_take_their_own_steps(rule: str, what: str) -> None:
+    base = problem(rule, gaussian(4, 6, 10), 12)
+    if what == "norm":
+        base = replace(base, optimizer=NMD(), norm=Linf())
+    mine: dict[str, dict[str, Any]] = {
+        "model": {"model": WithDecay()},
+        "loss": {"loss": Halved()},
+        "schedule": {"schedule": Slower(base.schedule.lr, 0.5)},
+        "norm": {"norm": Softer()},
+    }
+    assert_plain(replace(base, **mine[what]), base)
+
+
+def wrong(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
+    """Let the C steps be those of another rule."""
+    right: Callable[..., Any] = native.rule_of
+    monkeypatch.setattr(native, "rule_of", lambda *given: replace(right(*given), **parts))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("rule", "parts"),
+    [
+        ("ngd", {"kind": native.SIGN}),
+        ("signum", {"beta": 0.99}),  # the first step is the right one
+        ("nmgd", {"momentum": native.LOOK_AHEAD}),
+        ("adam", {"eps": 1e-7}),
+        ("adam", {"bias_correction": False}),
+        ("muon", {"kind": native.NEWTON_SCHULZ, "iterations": 5}),
+    ],
+)
+def test_steps_in_c_that_are_not_the_plain_ones_are_not_taken(
+    rule: str, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = problem(rule, gaussian(4, 6, 10), 30)
+    plain = simulate(replace(base, compile="off"))
+    wrong(monkeypatch, **parts)
+    said: list[str] = []
+    ours = simulate(replace(base, tell=said.append))
+    assert same_bits(plain, ours)
+    assert ours.stepping == "torch"
+    assert len(said) == 1 and said[0].startswith("steps by c are not the plain ones (step ")
+
+
+@needs_compiler
+def test_a_wrong_step_is_seen_in_a_batch_of_any_size_a_short_run_and_one_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = gaussian(4, 6, 10, runs=RUNS)
+    base = problem("ngd", data, 60)
+    snapshots: dict[int, Any] = {}
+    monkeypatch.setattr(native, "MOST_STEPS", 10)
+    simulate(base, keep=lambda t, snapshot: snapshots.update({t: deepcopy(snapshot())}))
+    many = torch.arange(40) % RUNS
+    large = replace(base.at(many), measured=base.measured)
+    wrong(monkeypatch, kind=native.SIGN)
+    said: list[str] = []
+    simulate(replace(large, tell=said.append))
+    simulate(replace(base, steps=1, tell=said.append))
+    assert len(said) == 2
+    later = next(t for t in snapshots if t > 20)
+    assert simulate(replace(base, tell=said.append), resume=snapshots[later]).stepping == "torch"
+    assert len(said) == 3 and f"(step {later + 1} of run 1" in said[2]
+    simulate(replace(base, steps=0, tell=said.append))
+    assert len(said) == 3
+
+
+@needs_compiler
+@pytest.mark.parametrize("rule", ["signum", "muon", "adam, eps"])
+def test_the_check_leaves_no_trace(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = problem(rule, gaussian(4, 6, 10), 40)
+    checked = simulate(base)
+    monkeypatch.setattr(engine, "CHECKED_STEPS", 0)
+    monkeypatch.setattr(LinearSteps, "update", lambda *_: pytest.fail("checked"))
+    unchecked = simulate(base)
+    assert same_bits(unchecked, checked)
+    assert checked.stepping == unchecked.stepping == "c"
+
+
+def hard(kind: str, k: int, d: int, n: int) -> Data:
+    """Data on which some directions of steepest descent are not known to a double, or only just."""
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(1, n, d, dtype=torch.float64, generator=generator)
+    line = x[:, :, :1] * torch.randn(1, 1, d, dtype=torch.float64, generator=generator)
+    made = {
+        "signs": x.sign(),
+        "copies": x[:, :, :1].expand(-1, -1, d).contiguous(),
+        "a line": line,
+        "nearly a line": line + 1e-7 * x,
+        "a line to round-off": line + 1e-13 * x,
+        "scales": x * 10.0 ** torch.linspace(-12, 12, d, dtype=torch.float64),
+        "bias": torch.cat([x[:, :, 1:], torch.ones(1, n, 1, dtype=torch.float64)], dim=-1),
+        "tiny": 1e-90 * x,
+    }
+    return Data(made[kind], torch.arange(n).remainder(k).unsqueeze(0), k)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["signs", "copies", "a line", "nearly a line", "a line to round-off", "scales", "bias", "tiny"])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str) -> None:
+    said: list[str] = []
+    for k, d, n in ((2, 3, 4), (5, 6, 20), (3, 4, 3)):
+        data = hard(kind, k, d, n)
+        size = float(data.x.abs().max())
+        rate = 1 / size**2 if "gd" in rule and RULES[rule][0] in ("gd", "momentum_gd") else 1 / size
+        for scale in (0.0, 1.0, 300.0):
+            base = problem(rule, data, 5, tell=said.append, compile="on")
+            base = replace(base, schedule=replace(base.schedule, lr=rate * base.schedule.lr), measured={}, weights="none")
+            start = {"weight": scale / size * base.initial["weight"]}
+            assert simulate(replace(base, initial=start, measured=base.measured)).stepping == "c" or said
+    assert said == []
+
+
+class Wrong(Compiled):
+    """Steps by torch.compile that are half as long as they should be."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain, self._step = plain, plain
+
+    def __call__(self, state: Any, here: Here, t: int) -> Any:
+        return self._plain(state, Here(here.parameters, here._evaluate, here.scheduled - 0.5, here.evaluation), t)
+
+
+@pytest.mark.parametrize("optimizer", ["signgd", "adam"])
+def test_compiled_steps_that_are_not_the_plain_ones_are_not_taken(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = problem(optimizer, gaussian(4, 6, 10), 20, stop_log_loss=-1e9)
+    plain = simulate(replace(base, compile="off"))
+    monkeypatch.setattr(engine, "step_of", lambda *given: Wrong(plain_step(*given[:3])))
+    said: list[str] = []
+    ours = simulate(replace(base, compile="on", tell=said.append))
+    assert same_bits(plain, ours)
+    assert len(said) == 1 and "steps by torch.compile are not the plain ones" in said[0]

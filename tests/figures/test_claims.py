@@ -1,0 +1,166 @@
+"""The committed claims are what the committed tables say, and every one of them can turn."""
+
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from implicit_bias.figures import FIGURES, Claim, Figure
+from implicit_bias.figures.base import PRESETS
+from implicit_bias.figures.claims import UNKNOWN, claims_table
+from implicit_bias.storage.files import csv_bytes, read_table
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+NAMES = FIGURES.names()
+#: What tells rows apart; the other columns are what was measured.
+KEYS = {"seed", "norm", "own", "level", "part", "network", "variant", "example", "run", "method", "optimizer", "gradient"}
+KEYS |= {"eps", "power", "alpha", "step", "x"}
+#: What a perturbation may single out, the finer first.
+GROUPS = ("norm", "part", "network", "variant", "method", "optimizer", "gradient", "example", "power", "alpha", "eps", "seed")
+FACTORS = (0.0, 1.06, 1.4, 0.5, -1.0, 100.0, 0.97, -10.0, np.nan)
+
+
+def made(name: str) -> Figure:
+    figure: Figure = FIGURES.get(name)()
+    return figure
+
+
+@cache
+def committed(name: str) -> pd.DataFrame:
+    return read_table(RESULTS / "figures" / f"{name}.csv")
+
+
+@cache
+def judged(name: str) -> list[Claim]:
+    return made(name).claims(committed(name), "default")
+
+
+def test_the_committed_claims_are_those_of_the_committed_tables() -> None:
+    ordered = sorted((made(name) for name in NAMES), key=lambda figure: (figure.order, figure.name))
+    again = csv_bytes(claims_table([claim for figure in ordered for claim in judged(figure.name)])).decode()
+    assert again.splitlines() == (RESULTS / "claims.csv").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_claim_says_where_it_was_measured_or_why_it_was_not(name: str) -> None:
+    figure = made(name)
+    for claim in judged(name):
+        assert (claim.figure, claim.preset) == (name, "default")
+        if claim.holds is None:
+            assert claim.reason and not claim.measured, claim.claim
+        else:
+            assert claim.measured and "seed" in claim.setting and "step" in claim.setting, claim.claim
+            assert bool(claim.reason) == (not claim.holds), claim.claim
+            assert "nan" not in claim.measured, claim.claim
+    assert len({claim.claim for claim in judged(name)}) == len(judged(name))
+    for preset in PRESETS:
+        assert "\n" not in figure.setting(preset) and "seed" in figure.setting(preset)
+        assert "seed" in figure.caption(preset), "a caption names its seeds"
+
+
+def test_what_is_not_known_is_said_of_few_claims() -> None:
+    unexplained = [claim for name in NAMES for claim in judged(name) if claim.reason == UNKNOWN]
+    assert not unexplained
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_findings_are_whole_sentences_with_numbers_of_the_table(name: str) -> None:
+    table = committed(name)
+    for finding in made(name).findings(table, "default"):
+        assert finding.title and not finding.title.endswith(".")
+        assert finding.text.endswith(".") and "\n" not in finding.text
+        assert any(character.isdigit() for character in finding.evidence) and "nan" not in finding.evidence
+        # Typed numbers would not notice.
+        order = np.random.default_rng(1).permutation(len(table))
+        shuffled = table.assign(**{column: table[column].to_numpy()[order] for column in measured_columns(table)})
+        (other,) = [f for f in made(name).findings(shuffled, "default") if f.title == finding.title]
+        assert other.evidence != finding.evidence, finding.title
+
+
+def measured_columns(table: pd.DataFrame) -> list[str]:
+    return [column for column in table.columns if column not in KEYS and table[column].dtype.kind in "if"]
+
+
+def perturbed(table: pd.DataFrame, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """The table with some of what was measured scaled, negated, lost, given to others, sorted, moved in time or shuffled.
+
+    First what touches much, then single methods, norms, seeds ..., then pairs of them.
+    """
+    groups = [key for key in GROUPS if key in table.columns and table[key].nunique() > 1]
+    for factor in FACTORS:
+        for column in columns:
+            yield table.assign(**{column: table[column] * factor})
+    for key in groups:
+        names = list(table[key].unique())
+        for shift in range(1, min(len(names), 4)):
+            yield table.assign(**{key: table[key].map(dict(zip(names, np.roll(names, shift), strict=True)))})
+    yield from moved(table, columns)
+    for few in (list(single(table, groups)), list(pairs(table, groups))):
+        for factor in FACTORS:
+            for rows in few:
+                for column in columns:
+                    yield table.assign(**{column: table[column].astype(float).where(~rows, table[column] * factor)})
+
+
+def moved(table: pd.DataFrame, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """The table with values moved along its curves, or to any other row."""
+    identity = [key for key in table.columns if key in KEYS - {"step", "x", "level"}]
+    for column in columns:
+        curves = table.groupby(identity, dropna=False)[column]
+        yield table.assign(**{column: curves.cummax()})
+        yield table.assign(**{column: curves.transform(lambda values: values.to_numpy()[::-1])})
+        yield table.assign(**{column: curves.shift(10).fillna(table[column])})
+        yield table.assign(**{column: np.random.default_rng(1).permutation(table[column].to_numpy())})
+    for place in {"step", "x"} & set(table.columns):
+        yield table.assign(**{place: table[place] * 2})
+        late = table[place] > table[place].median()
+        for column in columns:
+            for factor in (0.5, 2.0):
+                yield table.assign(**{column: table[column].astype(float).where(~late, table[column] * factor)})
+
+
+def single(table: pd.DataFrame, groups: list[str]) -> Iterator[pd.Series]:
+    """The rows of one name, and all but those, of every key."""
+    for key in groups:
+        for value in table[key].unique():
+            yield table[key] == value
+            yield table[key] != value
+
+
+def pairs(table: pd.DataFrame, groups: list[str]) -> Iterator[pd.Series]:
+    """The rows of one name of each of two keys."""
+    for i, first in enumerate(groups):
+        for second in groups[i + 1 :]:
+            for _, rows in table.groupby([first, second]):
+                yield table.index.to_series().isin(rows.index)
+
+
+def judged_again(figure: Figure, table: pd.DataFrame) -> list[Claim]:
+    """The claims on a perturbed table; none where it is not a table that runs could have given."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return figure.claims(table, "default")
+        except (ValueError, KeyError, IndexError, ArithmeticError, np.linalg.LinAlgError):
+            return []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_claim_turns_when_what_it_was_measured_on_does(name: str) -> None:
+    figure, table = made(name), committed(name)
+    before = {claim.claim: claim for claim in judged(name) if claim.holds is not None}
+    # Columns that are only drawn need not be tried.
+    uneven = np.linspace(0.3, 2, len(table))
+    columns = [c for c in measured_columns(table) if judged_again(figure, table.assign(**{c: table[c] * uneven})) != judged(name)]
+    assert before and columns
+    waiting = set(before)
+    for other in perturbed(table, columns):
+        after = {claim.claim: claim for claim in judged_again(figure, other)}
+        waiting -= {text for text in waiting if text in after and after[text].holds != before[text].holds}
+        if not waiting:
+            break
+    assert not waiting

@@ -1,0 +1,189 @@
+"""Every picture, as it is drawn from its committed table: nothing empty, clipped, covered or overlapping, in one style."""
+
+import ast
+import re
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
+from matplotlib.figure import Figure as Drawing
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from implicit_bias import figures
+from implicit_bias.figures import FIGURES
+from implicit_bias.plotting.style import RC, drawing, header
+from implicit_bias.report.files import failed_notes
+from implicit_bias.storage.files import read_table
+
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "figures"
+NAMES = FIGURES.names()
+#: What may stick out, in pixels: the rounding of a renderer.
+SLACK = 1.0
+DPI = 200
+COLORBAR = "<colorbar>"
+
+
+@cache
+def drawn(name: str) -> Drawing:
+    """The picture of the committed table, laid out."""
+    figure = FIGURES.get(name)()
+    table = read_table(RESULTS / f"{name}.csv")
+    with drawing():
+        picture: Drawing = figure.draw(table, "default")
+        header(picture, figure.title, failed_notes(figure.claims(table, "default")))
+        FigureCanvasAgg(picture)
+        picture.draw_without_rendering()
+    return picture
+
+
+def extent(artist: object) -> Bbox:
+    box: Bbox = artist.get_window_extent()  # type: ignore[attr-defined]
+    return box
+
+
+def overlapping(one: Bbox, other: Bbox) -> bool:
+    wide, high = min(one.x1, other.x1) - max(one.x0, other.x0), min(one.y1, other.y1) - max(one.y0, other.y0)
+    return bool(min(wide, high) > SLACK)
+
+
+def curves(axes: Axes) -> list[np.ndarray]:
+    """The lines of data in display coordinates; guides across the whole axes are none."""
+    lines = [line for line in axes.lines if line.get_visible() and line.get_transform() == axes.transData]
+    paths = [np.asarray(line.get_transform().transform(line.get_xydata()), dtype=float) for line in lines]
+    return [path[np.isfinite(path).all(axis=1)] for path in paths]
+
+
+def seen(axes: Axes) -> bool:
+    """Whether anything but guides is drawn inside the axes' limits."""
+    box = axes.bbox
+    points = [*curves(axes)]
+    for collection in axes.collections:
+        points += collection_points(axes, collection)
+    inside = any(len(p) and box.count_contains(p) > 0 for p in points)
+    return inside or bool(axes.images)
+
+
+def collection_points(axes: Axes, collection: Collection) -> list[np.ndarray]:
+    """Markers of a scatter, or the corners of bands and meshes."""
+    offsets: np.ndarray = np.ma.filled(np.ma.asarray(collection.get_offsets(), dtype=float), np.nan)
+    if len(offsets) > 1 or collection.get_offset_transform() == axes.transData:
+        return [collection.get_offset_transform().transform(offsets)]
+    return [collection.get_transform().transform(path.vertices) for path in collection.get_paths()]
+
+
+def crossed(box: Bbox, axes: Axes) -> bool:
+    """Whether a curve of the axes runs through a box; between two points it runs straight."""
+    for path in curves(axes):
+        within = np.vstack([path[:-1] + (path[1:] - path[:-1]) * share for share in np.linspace(0, 1, 9)]) if len(path) else path
+        if len(within) and box.padded(-SLACK).count_contains(within) > 0:
+            return True
+    return False
+
+
+def shown_texts(picture: Drawing) -> list[Text]:
+    texts = [text for text in picture.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    hidden = {label for axes in picture.axes for label in outside_ticks(axes)}
+    return [text for text in texts if text not in hidden]
+
+
+def outside_ticks(axes: Axes) -> list[Text]:
+    """Labels of ticks outside of the axes' limits, which are not drawn."""
+    labels: list[Text] = []
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            if not (axis.get_visible() and low <= tick.get_loc() <= high):
+                labels += [tick.label1, tick.label2]
+    return labels
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_axes_are_empty(name: str) -> None:
+    for i, axes in enumerate(drawn(name).axes):
+        if axes.get_visible() and axes.get_label() != COLORBAR:
+            assert seen(axes), f"axes {i}: {axes.get_title()}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_is_clipped_or_too_small(name: str) -> None:
+    picture = drawn(name)
+    canvas = picture.bbox.padded(SLACK)
+    for text in shown_texts(picture):
+        box = extent(text)
+        assert canvas.containsx(box.x0) and canvas.containsx(box.x1), text.get_text()
+        assert canvas.containsy(box.y0) and canvas.containsy(box.y1), text.get_text()
+        assert float(text.get_fontsize()) >= 5.5 and text.get_fontfamily() == [RC["font.family"]], text.get_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_axes_with_their_labels_do_not_overlap(name: str) -> None:
+    found = {i: axes.get_tightbbox() for i, axes in enumerate(drawn(name).axes) if axes.get_visible()}
+    boxes = {i: box for i, box in found.items() if box is not None}
+    assert len(boxes) == len(found)
+    assert not [(i, j) for i, j in combinations(boxes, 2) if overlapping(boxes[i], boxes[j])]
+    for legend in drawn(name).legends:
+        assert not [i for i, box in boxes.items() if overlapping(box, extent(legend))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tick_labels_do_not_run_into_each_other(name: str) -> None:
+    picture = drawn(name)
+    shown = set(shown_texts(picture))
+    for axes in picture.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = [label for label in axis.get_ticklabels(which="both") if label in shown]
+            assert not [(a.get_text(), b.get_text()) for a, b in combinations(labels, 2) if overlapping(extent(a), extent(b))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_legends_and_notes_cover_no_curve(name: str) -> None:
+    for i, axes in enumerate(drawn(name).axes):
+        for covering in (*axes.findobj(Legend), *axes.texts):
+            assert not crossed(extent(covering), axes), f"axes {i}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_have_the_resolution_and_their_fonts(name: str) -> None:
+    with Image.open(RESULTS / f"{name}.png") as image:
+        assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
+        inches = np.array(image.size) / DPI
+    assert inches == pytest.approx(drawn(name).get_size_inches(), abs=0.02), "not of the committed table"
+    pdf = (RESULTS / f"{name}.pdf").read_bytes()
+    assert b"/Subtype /Type3" not in pdf and len(re.findall(rb"/FontFile2 ", pdf)) == len(
+        re.findall(rb"/Type /FontDescriptor", pdf)
+    )
+    assert b"/FontFile2 " in pdf
+
+
+def test_looks_come_from_one_file() -> None:
+    """No figure sets sizes of paper, fonts or matplotlib's own settings."""
+    (folder,) = figures.__path__
+    forbidden = {
+        "rcParams",
+        "rc_context",
+        "pyplot",
+        "figsize",
+        "set_dpi",
+        "fontfamily",
+        "family",
+        "add_axes",
+        "Figure(",
+        "rcdefaults",
+    }
+    for path in sorted(Path(folder).glob("*.py")):
+        if path.name != "style.py":
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+            names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg}
+            names |= {
+                alias.name for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+            }
+            assert not names & forbidden, path.name
