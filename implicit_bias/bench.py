@@ -32,7 +32,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from implicit_bias.agenda import record_steps
+from implicit_bias.engine.record_times import record_steps
 from implicit_bias.arguments import DONE, Interface, a_folder
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate
@@ -41,7 +41,7 @@ from implicit_bias.hardware import Rates, kernel_seconds, measured_rates, proces
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.models.linear import zero_sum_basis
-from implicit_bias.native import linear_steps
+from implicit_bias.engine.steppers.native import linear_steps
 from implicit_bias.network_bench import network_rows
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
@@ -50,7 +50,7 @@ from implicit_bias.records import atomic_write_bytes, csv_bytes
 from implicit_bias.registry import hyper
 from implicit_bias.scaling import NAMES, Shape, scaling_table
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.stepping import Compile
+from implicit_bias.engine.steppers.eager import Compile
 from implicit_bias.streams import unharmed_by_output
 from implicit_bias.sweep.memory import peak_bytes
 from implicit_bias.usual import REPEATS, UsualOptimizer, best_time

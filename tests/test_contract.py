@@ -25,8 +25,8 @@ from implicit_bias.optimizers.base import steepest
 from implicit_bias.optimizers.signgd import SignGD
 from implicit_bias.scaled import Scaled, combine
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.snapshot_checks import misfit
-from implicit_bias.stepping import arrived
+from implicit_bias.engine.snapshot_checks import misfit
+from implicit_bias.engine.steppers.eager import arrived
 from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint
 
 K, D, N, RUNS, STEPS = 3, 5, 12, 2, 25

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from implicit_bias.agenda import record_steps
+from implicit_bias.engine.record_times import record_steps
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
 from implicit_bias.losses import LOSSES
-from implicit_bias.margins import Optimum
+from implicit_bias.measures.margins import Optimum
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm, over_blocks
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.reference import improve_weights, solve_certified
 from implicit_bias.schedules import SCHEDULES, auto_lr
-from implicit_bias.stepping import COMPILERS, REPAID_STEPS, step_of
+from implicit_bias.engine.steppers.eager import COMPILERS, REPAID_STEPS, step_of
 from implicit_bias.sweep.problem import CERTIFICATE_ITERATIONS
 
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")

@@ -27,7 +27,7 @@ from implicit_bias import records
 from implicit_bias.configuration import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
-from implicit_bias.native.compiling import compilers
+from implicit_bias.engine.steppers.native.compiling import compilers
 from implicit_bias.run import main
 from implicit_bias.sweep import Outcome, checkpoints, execute, fitting, memory
 from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint, interrupted

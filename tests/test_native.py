@@ -22,9 +22,9 @@ from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
-from implicit_bias.native import LinearSteps, linear_steps
-from implicit_bias.native.compiling import compilers, foreign_hand, library
-from implicit_bias.native.linear import SOURCE, SYMBOLS
+from implicit_bias.engine.steppers.native import LinearSteps, linear_steps
+from implicit_bias.engine.steppers.native.compiling import compilers, foreign_hand, library
+from implicit_bias.engine.steppers.native.linear import SOURCE, SYMBOLS
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.scaled import Scaled
@@ -238,7 +238,7 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
     given = problem(rule, gaussian(4, 6, 10, runs=RUNS), 150)
     torch.set_num_threads(1)
     usual = simulate(given)
-    monkeypatch.setattr("implicit_bias.native.linear.MOST_STEPS", 7)
+    monkeypatch.setattr("implicit_bias.engine.steppers.native.linear.MOST_STEPS", 7)
     torch.set_num_threads(3)
     assert same_bits(usual, simulate(given))
 
@@ -248,7 +248,7 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
 def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = problem(rule, gaussian(4, 6, 10), 130)
     usual = simulate(given)
-    monkeypatch.setattr("implicit_bias.native.linear.MOST_STEPS", 5)
+    monkeypatch.setattr("implicit_bias.engine.steppers.native.linear.MOST_STEPS", 5)
     snapshots: dict[int, Any] = {}
     assert same_bits(usual, simulate(given, keep=lambda t, snapshot: snapshots.update({t: deepcopy(snapshot())})))
     monkeypatch.undo()

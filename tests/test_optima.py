@@ -24,7 +24,7 @@ from implicit_bias import run
 from implicit_bias.datasets.base import Dataset
 from implicit_bias.engine import Trajectory
 from implicit_bias.errors import BadInput, NotSeparable
-from implicit_bias.kkt import _mirror_step
+from implicit_bias.measures.kkt import _mirror_step
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.lp import Lp
 from implicit_bias.primal_dual import Game, solve

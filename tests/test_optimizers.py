@@ -17,7 +17,7 @@ from implicit_bias.optimizers import OPTIMIZERS, Here, Optimizer
 from implicit_bias.optimizers.muon_ns import newton_schulz
 from implicit_bias.registry import hyper_fields
 from implicit_bias.scaled import Scaled, average, combine, root_mean_square
-from implicit_bias.stepping import arrived
+from implicit_bias.engine.steppers.eager import arrived
 
 K, D, N = 4, 6, 20
 

@@ -13,9 +13,9 @@ import torch
 from commands import checkpoint_files, tables
 
 from implicit_bias.engine import Problem
-from implicit_bias.native.compiling import compilers
+from implicit_bias.engine.steppers.native.compiling import compilers
 from implicit_bias.run import main
-from implicit_bias.snapshot_checks import misfit
+from implicit_bias.engine.snapshot_checks import misfit
 from implicit_bias.sweep import checkpoints
 from implicit_bias.sweep.checkpoints import Checkpoint
 

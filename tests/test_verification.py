@@ -18,15 +18,15 @@ from implicit_bias.engine import Problem, simulate
 from implicit_bias.losses import CrossEntropy
 from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
-from implicit_bias.native import LinearSteps
-from implicit_bias.native import linear as native
+from implicit_bias.engine.steppers.native import LinearSteps
+from implicit_bias.engine.steppers.native import linear as native
 from implicit_bias.norms.linf import Linf
 from implicit_bias.optimizers.base import Here, Step
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.registry import hyper_fields
 from implicit_bias.scaled import Scaled, combine
 from implicit_bias.schedules import Power
-from implicit_bias.stepping import Compiled, plain_step
+from implicit_bias.engine.steppers.eager import Compiled, plain_step
 
 NAMES = sorted({name for name, _ in RULES.values()})
 

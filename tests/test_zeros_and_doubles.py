@@ -19,7 +19,7 @@ from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.stepping import Compile
+from implicit_bias.engine.steppers.eager import Compile
 
 WAYS: tuple[Compile, ...] = ("off", "auto")
 

@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from implicit_bias.agenda import Agenda
-from implicit_bias.kkt import KktRatios
+from implicit_bias.engine.record_times import Agenda
+from implicit_bias.measures.kkt import KktRatios
 from implicit_bias.losses import Loss
-from implicit_bias.margins import Certificate, Optimum, accuracy, accuracy_and_margin, cosine, measure, over_power
+from implicit_bias.measures.margins import Certificate, Optimum, accuracy, accuracy_and_margin, cosine, measure, over_power
 from implicit_bias.models import Data, Gradient, Model, Objective, Parameters
-from implicit_bias.native import LinearSteps, linear_steps
+from implicit_bias.engine.steppers.native import LinearSteps, linear_steps
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
 from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import ForeignState, Here, Optimizer, State
 from implicit_bias.reference import improve_weights
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import LyuLi, Schedule
-from implicit_bias.snapshots import (
+from implicit_bias.engine.snapshot import (
     arrays,
     chosen,
     chosen_scaled,
@@ -40,9 +40,9 @@ from implicit_bias.snapshots import (
     unpacked,
     unstacked,
 )
-from implicit_bias.stepping import Advance, Compile, Compiled, Stepping, Tell, plain_step, silent, step_of, updates
-from implicit_bias.trajectory import Diverged, Trajectory
-from implicit_bias.verification import CHECKED_RUNS, CHECKED_STEPS, Reached, at_runs, disagreement
+from implicit_bias.engine.steppers.eager import Advance, Compile, Compiled, Stepping, Tell, plain_step, silent, step_of, updates
+from implicit_bias.engine.trajectory import Diverged, Trajectory
+from implicit_bias.engine.steppers.verification import CHECKED_RUNS, CHECKED_STEPS, Reached, at_runs, disagreement
 
 __all__ = ["Diverged", "Keep", "Problem", "Snapshot", "Trajectory", "Watch", "simulate", "stepping_of"]
 
@@ -84,11 +84,11 @@ class Problem:
         test: A test set, on which the accuracy is measured.
         levels: Also record the first step at which the loss falls below 10^(-j / levels), for every j = 0, 1, ...; 0: do not.
         stop_log_loss: A run's last record is its first step with a log loss below this.
-        compile: Whether to make compiled steps: off; auto, in C where :mod:`implicit_bias.native` covers them and they are small
+        compile: Whether to make compiled steps: off; auto, in C where :mod:`implicit_bias.engine.steppers.native` covers them and they are small
             enough to gain, else by torch.compile where the run is long enough to repay it; on, wherever that is possible.
             Without a compiler the steps are plain.
         tell: Told in a line why fast steps are not taken where they should be: they are not the plain ones (the first few are
-            made both ways, see :mod:`implicit_bias.verification`), or cannot be compiled.
+            made both ways, see :mod:`implicit_bias.engine.steppers.verification`), or cannot be compiled.
     """
 
     model: Model

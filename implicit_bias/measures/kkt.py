@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from implicit_bias.margins import AVERAGE_POWER
+from implicit_bias.measures.margins import AVERAGE_POWER
 from implicit_bias.models import Objective, Parameters
 from implicit_bias.norms import ParameterNorm
 

@@ -1,6 +1,6 @@
 """Many steps of many runs of a linear model in one call: linear.c behind tensors.
 
-The steps are those of :mod:`implicit_bias.stepping` to round-off (one step to 1e-11). Covered are dense float64 data on a CPU,
+The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64 data on a CPU,
 the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm
 and, in the row space, the spectral and the nuclear norm, with and without momentum, unnormalised in l2, Muon by Newton-Schulz,
 and Adam. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
@@ -25,7 +25,7 @@ from torch import Tensor
 from implicit_bias.losses import CrossEntropy, Exponential, Loss
 from implicit_bias.models import Data, Objective
 from implicit_bias.models.linear import LinearObjective, zero_sum_basis
-from implicit_bias.native.compiling import library
+from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
 from implicit_bias.norms.l1 import L1
@@ -55,7 +55,7 @@ from implicit_bias.optimizers.signum import Signum
 from implicit_bias.optimizers.spectral_gd import SpectralGD
 from implicit_bias.scaled import Scaled
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule
-from implicit_bias.verification import Reached
+from implicit_bias.engine.steppers.verification import Reached
 
 SOURCE = Path(__file__).with_name("linear.c")
 SYMBOLS = ("lanes", "work_size", "advance")

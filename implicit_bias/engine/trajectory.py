@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from implicit_bias.models import Parameters
-from implicit_bias.stepping import Stepping
+from implicit_bias.engine.steppers.eager import Stepping
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Trajectory:
             run has stopped.
         common: lr, log_loss, accuracy; with a test set test_accuracy; for networks later_cosine, with the first iterate that was
             recorded at ten times the step or later.
-        by_norm: For each norm label, the columns of :func:`implicit_bias.margins.measure`; for networks also soft_margin.
+        by_norm: For each norm label, the columns of :func:`implicit_bias.measures.margins.measure`; for networks also soft_margin.
         parameters: Step to parameters, for the records that were kept.
         stepping: What made the steps: ``c``, ``torch.compile``, or ``torch``, the plain ones; they agree to round-off.
         interrupted: What asked to stop after the last step was made: to be raised when the runs are kept.

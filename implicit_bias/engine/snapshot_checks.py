@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from implicit_bias.agenda import record_steps
+from implicit_bias.engine.record_times import record_steps
 from implicit_bias.engine import Problem
 from implicit_bias.optimizers import Here, State
 from implicit_bias.scaled import Scaled
 
 COMMON = ("lr", "log_loss", "accuracy")
-#: The columns of :func:`implicit_bias.margins.measure`.
+#: The columns of :func:`implicit_bias.measures.margins.measure`.
 BY_NORM = ("margin", "max_margin", "relative_gap", "upper_bound", "correlation", "alignment", "kkt_ratio", "param_norm")
 
 

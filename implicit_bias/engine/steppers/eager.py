@@ -25,7 +25,7 @@ from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import Here, Optimizer, State, Step
 from implicit_bias.optimizers.base import Blocks
-from implicit_bias.verification import OneStep, Reached
+from implicit_bias.engine.steppers.verification import OneStep, Reached
 
 Compile = Literal["auto", "on", "off"]
 
