@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
+from implicit_bias.engine.snapshot_checks import misfit
+from implicit_bias.engine.steppers.eager import arrived
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Parameters
 from implicit_bias.models.linear import LinearObjective
@@ -25,8 +27,6 @@ from implicit_bias.optimizers.base import steepest
 from implicit_bias.optimizers.signgd import SignGD
 from implicit_bias.scaled import Scaled, combine
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.engine.snapshot_checks import misfit
-from implicit_bias.engine.steppers.eager import arrived
 from implicit_bias.sweep.checkpoints import VARIABLE, Checkpoint
 
 K, D, N, RUNS, STEPS = 3, 5, 12, 2, 25

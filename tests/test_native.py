@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from implicit_bias.configuration import compose
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
+from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.native import LinearSteps, refusal
+from implicit_bias.engine.steppers.native.compiling import compilers, foreign_hand, library
+from implicit_bias.engine.steppers.native.linear import DEFINITIONS, SOURCE, SYMBOLS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
-from implicit_bias.engine.steppers.native import LinearSteps, linear_steps
-from implicit_bias.engine.steppers.native.compiling import compilers, foreign_hand, library
-from implicit_bias.engine.steppers.native.linear import SOURCE, SYMBOLS
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.scaled import Scaled
@@ -93,9 +94,8 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
 
 def steps_of(given: Problem) -> LinearSteps | None:
     """The compiled steps of a problem, or None."""
-    names, objective = ["weight"], given.model.objective(given.data, given.loss)
-    geometry = given.optimizer.geometry(names, given.norm, given.model.row_bases(given.data), names)
-    return linear_steps(given.optimizer, geometry, objective, given.schedule, len(given.initial["weight"]))
+    setup = Setup.of(given)
+    return LinearSteps(setup) if refusal(setup) is None else None
 
 
 def assert_each_step_near(given: Problem) -> None:
@@ -107,9 +107,8 @@ def assert_each_step_near(given: Problem) -> None:
         assert steps is not None, "covered"
         state = {buffer: {name: Scaled(*parts) for name, parts in blocks.items()} for buffer, blocks in now["state"].items()}
         before, after = now["parameters"]["weight"], then["parameters"]["weight"]
-        steps.load(before, state, "weight", None)
-        steps.advance(now["step"], now["step"] + 1, [0.0])
-        moved, apart = ((a - after).abs().amax(dim=(1, 2)) for a in (before, steps.weight))
+        ours = steps.step(Reached({"weight": before}, state), now["step"] + 1).parameters["weight"]
+        moved, apart = ((a - after).abs().amax(dim=(1, 2)) for a in (before, ours))
         assert (apart <= 1e-11 * moved + 1e-15 * before.abs().amax(dim=(1, 2))).all(), now["step"]
 
 
@@ -318,16 +317,16 @@ def fresh_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 @needs_compiler
 def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
     (kept,) = fresh_library.iterdir()
     made = kept.stat().st_mtime_ns
     library.cache_clear()
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
     assert kept.stat().st_mtime_ns == made
     kept.unlink()  # not overwritten in place: it is still mapped
     kept.write_bytes(b"\x7fELF and then nothing")
     library.cache_clear()
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
     assert kept.read_bytes()[:30] != b"\x7fELF and then nothing"
 
 
@@ -414,7 +413,7 @@ def test_what_is_made_here_is_this_users_alone_whatever_the_umask(fresh_library:
 def test_a_folder_that_cannot_be_written_is_no_obstacle(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_library.parent.joinpath("file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh_library.parent / "file"))
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
 
 
 @pytest.mark.parametrize("command", ["#!/bin/sh\nexit 1\n", None])
@@ -443,12 +442,12 @@ def test_a_compiler_that_fails_leaves_it_to_the_next(
         (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("CC", str(tmp_path / name))
         library.cache_clear()
-        assert library(SOURCE, SYMBOLS) is not None
+        assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
 
 
 @needs_compiler
 def test_a_library_without_the_functions_is_none(fresh_library: Path) -> None:
-    assert library(SOURCE, ("no_such_function",)) is None
+    assert library(SOURCE, ("no_such_function",), DEFINITIONS) is None
 
 
 def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
@@ -468,9 +467,7 @@ def test_larger_problems_are_left_to_torch_unless_told() -> None:
     wide = problem("muon", gaussian(30, 40, 60, shared=True), 1)
     for big in (large, wide):
         assert steps_of(big) is None
-        objective, names = big.model.objective(big.data, big.loss), ["weight"]
-        geometry = big.optimizer.geometry(names, None, big.model.row_bases(big.data), names)
-        assert linear_steps(big.optimizer, geometry, objective, big.schedule, RUNS, any_size=True) is not None
+        assert steps_of(replace(big, compile="on")) is not None
 
 
 @needs_compiler

@@ -25,8 +25,8 @@ from torch.nn import functional
 
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.errors import BadInput
-from implicit_bias.measures.kkt import KktRatios
 from implicit_bias.losses import LOSSES
+from implicit_bias.measures.kkt import KktRatios
 from implicit_bias.models import MODELS, Data, Model, Objective, Parameters
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.norms import ParameterNorm, make_norm, over_blocks

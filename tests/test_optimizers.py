@@ -10,6 +10,7 @@ import torch
 from optimizer_steps import step_with
 from torch import Tensor
 
+from implicit_bias.engine.steppers.eager import arrived
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Objective
 from implicit_bias.norms import make_norm
@@ -17,7 +18,6 @@ from implicit_bias.optimizers import OPTIMIZERS, Here, Optimizer
 from implicit_bias.optimizers.muon_ns import newton_schulz
 from implicit_bias.registry import hyper_fields
 from implicit_bias.scaled import Scaled, average, combine, root_mean_square
-from implicit_bias.engine.steppers.eager import arrived
 
 K, D, N = 4, 6, 20
 

@@ -13,20 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
 
-from implicit_bias import engine
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.steppers import torch_compile, verification
+from implicit_bias.engine.steppers.native import LinearSteps
+from implicit_bias.engine.steppers.native import linear as native
 from implicit_bias.losses import CrossEntropy
 from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
-from implicit_bias.engine.steppers.native import LinearSteps
-from implicit_bias.engine.steppers.native import linear as native
 from implicit_bias.norms.linf import Linf
 from implicit_bias.optimizers.base import Here, Step
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.registry import hyper_fields
 from implicit_bias.scaled import Scaled, combine
 from implicit_bias.schedules import Power
-from implicit_bias.engine.steppers.eager import Compiled, plain_step
 
 NAMES = sorted({name for name, _ in RULES.values()})
 
@@ -195,8 +194,8 @@ def test_a_wrong_step_is_seen_in_a_batch_of_any_size_a_short_run_and_one_that_go
 def test_the_check_leaves_no_trace(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = problem(rule, gaussian(4, 6, 10), 40)
     checked = simulate(base)
-    monkeypatch.setattr(engine, "CHECKED_STEPS", 0)
-    monkeypatch.setattr(LinearSteps, "update", lambda *_: pytest.fail("checked"))
+    monkeypatch.setattr(verification, "CHECKED_STEPS", 0)
+    monkeypatch.setattr(LinearSteps, "step", lambda *_: pytest.fail("checked"))
     unchecked = simulate(base)
     assert same_bits(unchecked, checked)
     assert checked.stepping == unchecked.stepping == "c"
@@ -237,11 +236,8 @@ def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str) -> None:
     assert said == []
 
 
-class Wrong(Compiled):
+class Wrong(torch_compile.Compiled):
     """Steps by torch.compile that are half as long as they should be."""
-
-    def __init__(self, plain: Any) -> None:
-        self._plain, self._step = plain, plain
 
     def __call__(self, state: Any, here: Here, t: int) -> Any:
         return self._plain(state, Here(here.parameters, here._evaluate, here.scheduled - 0.5, here.evaluation), t)
@@ -251,7 +247,8 @@ class Wrong(Compiled):
 def test_compiled_steps_that_are_not_the_plain_ones_are_not_taken(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = problem(optimizer, gaussian(4, 6, 10), 20, stop_log_loss=-1e9)
     plain = simulate(replace(base, compile="off"))
-    monkeypatch.setattr(engine, "step_of", lambda *given: Wrong(plain_step(*given[:3])))
+    monkeypatch.setattr(torch_compile, "Compiled", Wrong)
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
     said: list[str] = []
     ours = simulate(replace(base, compile="on", tell=said.append))
     assert same_bits(plain, ours)

@@ -13,13 +13,13 @@ import torch
 from test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits, steps_of
 
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.problem import Compile
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.registry import hyper_fields
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.engine.steppers.eager import Compile
 
 WAYS: tuple[Compile, ...] = ("off", "auto")
 

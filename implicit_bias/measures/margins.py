@@ -1,4 +1,4 @@
-"""All that is measured along a trajectory: margins, running certificates, correlation, alignment and KKT ratio under every norm.
+"""What is measured at a point under every norm: margins, correlation and alignment.
 
 Notation: q = min gap, L = degree of homogeneity, g = grad of the mean loss, C = -g / sum w = sum w_ic grad m_ic with
 weights summing to one.
@@ -7,19 +7,13 @@ weights summing to one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from implicit_bias.models import Parameters
 from implicit_bias.norms import ParameterNorm
-
-# In the average of the certificates' weights, the j-th that was taken has a weight of about j^AVERAGE_POWER: early ones,
-# which are far from optimal, fade polynomially (Shamir and Zhang, arXiv 1212.1824, polynomial-decay averaging).
-AVERAGE_POWER = 3
-# Neighbouring steps have nearly the same weights: beyond the first steps, one in four is enough for the average.
-AVERAGE_ALL, AVERAGE_EVERY = 100, 4
 
 
 @dataclass(frozen=True)
@@ -40,60 +34,6 @@ class Optimum:
     def proven(self) -> Tensor:
         """Whether an optimum is known, shape (R,)."""
         return self.max_margin.isfinite()
-
-
-@dataclass
-class Certificate:
-    """Proven upper bounds on the maximum margin of a linear model, one running minimum a norm.
-
-    For weights w >= 0 summing to one, gamma*_N <= N_*(sum w_ic (e_y - e_c) x_i^T) = N_*(C): by duality, for any W with N(W) <= 1,
-    min gap <= sum w_ic m_ic = <W, C> <= N_*(C). The loss gradient supplies C at every step for free; so does any average of C.
-    """
-
-    average: Parameters = field(default_factory=dict)
-    count: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-    #: What one rounding may add to a bound in each norm, in units of eps: N_* of the largest pair times the terms of a sum.
-    rounding: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @staticmethod
-    def wants(t: int) -> bool:
-        """Whether step t goes into the average."""
-        return t <= AVERAGE_ALL or t % AVERAGE_EVERY == 0
-
-    @staticmethod
-    def wanted(t: int) -> int:
-        """How many of the steps 0, ..., t go into the average."""
-        return t + 1 if t <= AVERAGE_ALL else AVERAGE_ALL + 1 + t // AVERAGE_EVERY - AVERAGE_ALL // AVERAGE_EVERY
-
-    @staticmethod
-    def share(count: int) -> float:
-        """The weight in the average of the step that is the ``count``-th to go into it."""
-        return (AVERAGE_POWER + 1) / (count + AVERAGE_POWER)
-
-    def add(self, c: Parameters) -> None:
-        """Take the certificate matrix of one more step into the average."""
-        self.count += 1
-        share = self.share(self.count)
-        self.average = {n: b.lerp(c[n], share) for n, b in self.average.items()} if self.average else dict(c)
-
-    def bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor | None = None) -> Tensor:
-        """The running minimum of N_*(C) and N_*(average), shape (R,), over the checkpoints of each run: ``runs`` (R,) are those
-        whose checkpoint it is, None for all.
-
-        Rounded outwards: C is a sum over pairs whose weights sum to one up to its rounding, and the average has been rounded once
-        a step, each time in proportion to N_* of the pairs.
-        """
-        now = torch.minimum(norm.dual(c), norm.dual(self.average))
-        if label in self.rounding:
-            eps = torch.finfo(now.dtype).eps
-            now = now * (1 + 16 * eps) + eps * (1 + self.count / AVERAGE_POWER) * self.rounding[label]
-        return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
-
-    def lower(self, label: str, value: Tensor) -> Tensor:
-        """Take another proven bound into the running minimum."""
-        self.best[label] = torch.minimum(self.best[label], value) if label in self.best else value
-        return self.best[label]
 
 
 def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
@@ -137,15 +77,20 @@ def measure(
     parameters: Parameters,
     c: Parameters,
     q: Tensor,
-    upper_bound: Tensor | None,
     optimum: Optimum | None,
 ) -> dict[str, Tensor]:
-    """The columns of one norm at one checkpoint, each of shape (R,); nan stands for an empty cell.
+    """The columns of one norm at one record, each of shape (R,); nan stands for an empty cell.
 
-    margin = q / N^L; relative_gap = |max_margin - margin| / max_margin; alignment = <theta, -g> / (N(theta) N_*(g)); on
-    a linear model
-    kkt_ratio = margin / upper_bound, the KKT ratio q / (N(theta) N_*(sum w grad m)) of the best weights met so far,
-    empty where q <= 0.
+    margin = q / N^L; relative_gap = |max_margin - margin| / max_margin; alignment = <theta, -g> / (N(theta) N_*(g)). The columns
+    `upper_bound` and `kkt_ratio` are empty: a certificate, or a search for a KKT ratio, fills them.
+
+    Args:
+        norm: N.
+        degree: L.
+        parameters: theta.
+        c: -g in any unit of each run's own.
+        q: The smallest gap, (R,).
+        optimum: The reference under this norm.
     """
     size = norm.value(parameters)
     nothing = torch.full_like(q, torch.nan)
@@ -153,14 +98,13 @@ def measure(
     margin = over_power(q, size_or_nan, degree)
     max_margin = nothing if optimum is None else optimum.max_margin
     separator = None if optimum is None else optimum.separator
-    kkt_ratio = nothing if upper_bound is None else torch.where(q > 0, margin / upper_bound, nothing)
     return {
         "margin": margin,
         "max_margin": max_margin,
         "relative_gap": (max_margin - margin).abs() / max_margin,
-        "upper_bound": nothing if upper_bound is None else upper_bound,
+        "upper_bound": nothing,
         "correlation": nothing if separator is None else cosine(parameters, separator),
         "alignment": inner(parameters, c) / (size_or_nan * norm.dual(c)),
-        "kkt_ratio": kkt_ratio,
+        "kkt_ratio": nothing,
         "param_norm": size,
     }

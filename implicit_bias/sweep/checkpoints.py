@@ -27,8 +27,8 @@ import torch
 
 from implicit_bias import __version__
 from implicit_bias.engine import Problem, Snapshot
-from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers, warn
 from implicit_bias.engine.snapshot_checks import misfit
+from implicit_bias.records import atomic_write_bytes, damage, remove_leftovers, warn
 from implicit_bias.stopping import reason_to_stop
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.

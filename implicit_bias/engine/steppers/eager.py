@@ -1,39 +1,20 @@
-"""One step of a batch: the update and the next gradient, plain or compiled.
-
-Compiled, everything between two matrix products is one loop over memory and one call: a single run, where most of the time goes
-into calling small operations, gains most. Compiling takes seconds, and needs a C++ compiler (on a GPU Triton). Without a
-compiler the step is plain, silently; where one fails the step is plain, and the reason is told. Only steps that are made of
-buffers and gradient alone are compiled: one that looks at parameters, loss or other points may evaluate the model anywhere.
-"""
+"""Plain steps: the optimizer's update and the next gradient by PyTorch's operations, one by one."""
 
 from __future__ import annotations
 
-import logging
-import shutil
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from implicit_bias.models import Gradient, Objective, Parameters, Quick
+from implicit_bias.engine.snapshot import chosen, chosen_scaled
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.measures.averages import StepAverage
+from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.norms.blocks import WholeVector
-from implicit_bias.optimizers import Here, Optimizer, State, Step
-from implicit_bias.optimizers.base import Blocks
-from implicit_bias.engine.steppers.verification import OneStep, Reached
-
-Compile = Literal["auto", "on", "off"]
-
-# Compiling costs 5 to 10 s, and saves some .1 ms a step of sign methods and NGD, more of Adam: so many steps repay it.
-REPAID_STEPS = 200_000
-COMPILERS = ("c++", "g++", "clang++")
-# Versions of a function that the compiler may keep: as many as there are batches.
-MANY_VERSIONS = 1_000_000
+from implicit_bias.optimizers import Here, Optimizer, Step
+from implicit_bias.schedules import ScheduleState
 
 
 class Advanced(NamedTuple):
@@ -44,15 +25,86 @@ class Advanced(NamedTuple):
     gradient: Gradient
 
 
-#: What makes the steps: linear.c, a function compiled by torch, or torch's operations one by one.
-Stepping = Literal["c", "torch.compile", "torch"]
-#: Takes a line on what is not as it was wanted.
-Tell = Callable[[str], None]
 #: (state, where the step starts, t) to what comes after.
 Advance = Callable[[Any, Here, int], Advanced]
-#: (state, gradient, parameters, t, log learning rate) to state, parameters and the first part of the gradient there (None: not
-#: split): tensors alone, so that a compiler can make it.
-TensorStep = Callable[[State, Blocks, Mapping[str, Tensor], Any, Tensor], tuple[State, Parameters, Quick | None]]
+
+
+class Eager:
+    """The plain stepper; or, with another way to make an update, what else makes one at a time.
+
+    Args:
+        setup: The batch.
+        advance: Makes an update; None: :func:`plain_step`.
+    """
+
+    stepping: Stepping = "torch"
+    most_steps: ClassVar[int] = 1
+    check_on: ClassVar[int | None] = None
+    refused: str | None = None
+    made_with: Mapping[str, str]
+
+    def __init__(self, setup: Setup, advance: Advance | None = None) -> None:
+        problem = setup.problem
+        self._setup = setup
+        self._advance = advance or plain_step(problem.optimizer, setup.geometry, setup.objective)
+        self._reached: Reached
+        self._gradient: Gradient
+        self.made_with = {}
+
+    def load(self, start: Reached) -> None:
+        self._go_to(start, start.gradient or self._setup.objective.gradient(start.parameters))
+
+    def advance(self, first: int, last: int) -> None:
+        for t in range(first + 1, last + 1):
+            before, here = self._reached, self._gradient
+            self._go_to(*self._made(before, here, t))
+            if self._setup.problem.schedule.backs_off:
+                self._take_back(before, here)
+
+    def step(self, start: Reached, t: int) -> Reached:
+        return self._made(start, start.gradient or self._setup.objective.gradient(start.parameters), t)[0]
+
+    def serve(self, average: StepAverage) -> bool:
+        return False
+
+    def _go_to(self, reached: Reached, gradient: Gradient) -> None:
+        self._reached, self._gradient = reached, gradient
+
+    def _made(self, start: Reached, gradient: Gradient, t: int) -> tuple[Reached, Gradient]:
+        """Where the t-th update leads, and the gradient there."""
+        log_lr = self._setup.log_lr(gradient, t, start.schedule)
+        here = Here(start.parameters, self._setup.objective.gradient, log_lr, gradient)
+        state, parameters, new_gradient = self._advance(start.state, here, t)
+        return Reached(parameters, state, new_gradient, start.schedule), new_gradient
+
+    def _take_back(self, before: Reached, gradient: Gradient) -> None:
+        """Go back in the runs whose update the schedule does not accept."""
+        after = self._reached
+        kept, schedule = self._setup.problem.schedule.accept(before.schedule, gradient, self._gradient)
+        self._reached = after._replace(schedule=schedule)
+        if bool(kept.all()):
+            return
+        parameters = chosen(kept, after.parameters, before.parameters)
+        # Buffers that the step has made for the first time stay as they are.
+        state = {key: chosen_scaled(kept, blocks, before.state.get(key, blocks)) for key, blocks in after.state.items()}
+        there = self._setup.objective.gradient(parameters)
+        self._go_to(Reached(parameters, state, there, schedule), there)
+
+    @property
+    def parameters(self) -> Parameters:
+        return self._reached.parameters
+
+    @property
+    def state(self) -> Any:
+        return self._reached.state
+
+    @property
+    def gradient(self) -> Gradient:
+        return self._gradient
+
+    @property
+    def schedule_state(self) -> ScheduleState:
+        return self._reached.schedule
 
 
 def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective) -> Advance:
@@ -64,19 +116,6 @@ def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objecti
         if isinstance(step.to, Here) and isinstance(step.to.evaluation, Gradient):
             return Advanced(new_state, moved, step.to.evaluation)
         return Advanced(new_state, moved, objective.gradient(moved))
-
-    return advance
-
-
-def tensor_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective) -> TensorStep:
-    """The same for an optimizer that needs the gradient only."""
-
-    def advance(
-        state: State, gradient: Blocks, parameters: Mapping[str, Tensor], t: Any, log_lr: Tensor
-    ) -> tuple[State, Parameters, Quick | None]:
-        new_state, step = optimizer.update(state, gradient, t, geometry)
-        moved = arrived(step, parameters, log_lr)
-        return new_state, moved, objective.quick(moved)
 
     return advance
 
@@ -120,136 +159,3 @@ def _named(step: Step, parameters: Mapping[str, Tensor]) -> Parameters:
     if {n: (b.shape, b.dtype) for n, b in to.items()} != {n: (b.shape, b.dtype) for n, b in parameters.items()}:
         raise ValueError(f"a step leads to parameters of other blocks, shapes or types: {', '.join(to)}")
     return {name: to[name] for name in parameters}
-
-
-def silent(line: str) -> None:
-    """Tells nobody."""
-
-
-def step_of(
-    optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, wanted: Compile, steps: int, tell: Tell = silent
-) -> Advance:
-    """The plain step or a compiled one: as told, and with ``auto`` where there is a compiler and ``steps`` repay it.
-
-    A decomposition cuts the compiled function in pieces, mostly slower than the plain step (results/bench/bench.csv, muon):
-    ``auto`` compiles the step of entrywise norms only. An optimizer that needs more than the gradient takes plain steps; that is
-    told where compiled ones are asked for.
-    """
-    plain = plain_step(optimizer, geometry, objective)
-    repaid = steps >= REPAID_STEPS and isinstance(geometry, WholeVector)
-    if wanted == "off" or (wanted == "auto" and not repaid):
-        return plain
-    if not optimizer.needs_gradient_only:
-        if wanted == "on":
-            seen = "keeps a state of its own" if optimizer.foreign_state else "looks at more than the gradient"
-            tell(f"steps are not compiled: optimizer={optimizer.name} {seen}; plain steps are taken")
-        return plain
-    device = objective.data.x.device
-    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        return plain
-    return Compiled(plain, tensor_step(optimizer, geometry, objective), objective, tell)
-
-
-def updates(advance: Advance, objective: Objective, log_lr: Callable[[Gradient, int], Tensor]) -> OneStep:
-    """The updates that ``advance`` makes, one by one, with the gradient at the end of each.
-
-    Args:
-        log_lr: The logarithm of the t-th update's learning rate, from the gradient before it.
-    """
-
-    def update(start: Reached, t: int) -> Reached:
-        gradient = start.gradient or objective.gradient(start.parameters)
-        here = Here(start.parameters, objective.gradient, log_lr(gradient, t), gradient)
-        state, moved, new_gradient = advance(start.buffers, here, t)
-        return Reached(moved, state, new_gradient)
-
-    return update
-
-
-class Compiled:
-    """A compiled step that becomes the plain one for good, with one line, when it cannot be compiled."""
-
-    def __init__(self, plain: Advance, step: TensorStep, objective: Objective, tell: Tell) -> None:
-        self._plain = plain
-        self._objective = objective
-        self._device = objective.data.x.device
-        self._tell = tell
-        self._begun = False
-        with _quiet_compiler():
-            self._step: Any = torch.compile(step, dynamic=False)
-
-    @property
-    def stepping(self) -> Stepping:
-        """What makes the steps now."""
-        return "torch" if self._step is None else "torch.compile"
-
-    def __call__(self, state: Any, here: Here, t: int) -> Advanced:
-        if self._step is not None:
-            try:
-                # As a tensor: a number would be compiled in, and every step compiled anew.
-                now = torch.tensor(float(t), dtype=torch.float64, device=self._device)
-                new_state, moved, quick = self._quietly(state, here.gradient, here.parameters, now, here.scheduled)
-            except (ArithmeticError, KeyboardInterrupt, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
-                raise
-            except Exception as error:
-                self._step = None
-                self._tell(f"the step cannot be compiled ({_in_a_line(error)}); plain steps are taken")
-            else:
-                finished = self._objective.gradient(moved) if quick is None else self._objective.finished(moved, quick)
-                return Advanced(new_state, moved, finished)
-        return self._plain(state, here, t)
-
-    def _quietly(self, *arguments: Any) -> tuple[State, Parameters, Quick | None]:
-        if self._begun:
-            done: tuple[State, Parameters, Quick | None] = self._step(*arguments)
-            return done
-        with _quiet_compiler(), _interrupts_later():
-            done = self._step(*arguments)
-        self._begun = True
-        return done
-
-
-def _in_a_line(error: Exception) -> str:
-    """The kind of an error, and the first line of what it says."""
-    said = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-@contextmanager
-def _quiet_compiler() -> Iterator[None]:
-    """Without what the compiler says about itself, and without its limit of versions of a function.
-
-    Every batch has a version of its own of the step and of what the step calls. What this process has compiled elsewhere, the
-    limit and the levels of the loggers are as they were afterwards.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        versions = {"recompile_limit": MANY_VERSIONS, "accumulated_recompile_limit": MANY_VERSIONS}
-        limits = torch._dynamo.config.patch(versions)  # loads the compiler, which sets the level of its loggers
-        loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
-        levels = [logger.level for logger in loggers]
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            with limits:
-                yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end: raised inside the compiler they are sometimes swallowed, and lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only it is interrupted
-        return
-    held: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: held.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for caught in held[:1]:
-            signal.raise_signal(caught)
