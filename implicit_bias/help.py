@@ -11,7 +11,7 @@ from typing import Any
 
 from implicit_bias.errors import BadInput
 from implicit_bias.kinds import Kind, kinds
-from implicit_bias.manual import Page, groups, main_page, no_such_option, shown, suggestion
+from implicit_bias.manual import Page, groups, main_page, no_such_option, options_of, shown, suggestion
 from implicit_bias.registry import hyper_fields
 from implicit_bias.run_settings import SECTIONS, RunSettings
 from implicit_bias.wrapping import entry, fitted, terminal_width, wrapped
@@ -95,7 +95,8 @@ def _topic(topic: str, width: int) -> list[str]:
         return [f"{name}.<key>=...", "", *_described(name, SECTIONS[name], width)]
     owner = SECTIONS.get(group) if dot else RunSettings
     if owner is not None and (key or name) in hyper_fields(owner):
-        return _described(group if dot else "", owner, width, only=key or name)
+        lines = _described(group if dot else "", owner, width, only=key or name)
+        return [*lines, *_probes(width)] if (group, key) == ("log", "probes") else lines
     if dot and any(key in page.keys for page in groups().get(group, {}).values()) and key != "name":
         return _key_of_options(group, key, width)
     raise _unknown(name)
@@ -108,6 +109,13 @@ def _group(group: str, width: int) -> list[str]:
     for option, page in groups()[group].items():
         lines += entry(option, page.help, column=column, indent=2, width=width)
     return [*lines, "", *wrapped(f"--help {group}=<option> describes its keys", indent=0, width=width)]
+
+
+def _probes(width: int) -> list[str]:
+    """The probes that there are, one line each."""
+    pages = options_of("probe")
+    column = max(map(len, pages), default=0)
+    return [line for name, page in pages.items() for line in entry(name, page.help, column=column, indent=6, width=width)]
 
 
 def _option(group: str, option: str, width: int) -> list[str]:

@@ -56,7 +56,7 @@ def config_directory() -> Path:
 @cache
 def groups() -> dict[str, dict[str, Page]]:
     """Config group to option to page. Groups stand in the order of the defaults, options in alphabetical order."""
-    return {group: _options(group) for group in main_page().defaults}
+    return {group: options_of(group) for group in main_page().defaults}
 
 
 @cache
@@ -109,7 +109,8 @@ def no_such_option(group: str, option: Any, names: Sequence[str]) -> BadInput:
     return BadInput(f"{group}={shown(option)}: no such option{close or ';'} allowed: {', '.join(names)}")
 
 
-def _options(group: str) -> dict[str, Page]:
+def options_of(group: str) -> dict[str, Page]:
+    """The pages of a folder of configuration files, by option."""
     return {path.stem: read_page(path) for path in sorted((config_directory() / group).glob("*.yaml"))}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -21,15 +22,21 @@ from implicit_bias.configuration import compose
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.steppers.native import LinearSteps, refusal
-from implicit_bias.engine.steppers.native.compiling import compilers, foreign_hand, library
+from implicit_bias.engine.steppers.native.compiling import FLAGS, compilers, foreign_hand, library, processor_flags
 from implicit_bias.engine.steppers.native.linear import DEFINITIONS, SOURCE, SYMBOLS
-from implicit_bias.losses import LOSSES
+from implicit_bias.engine.steppers.torch_compile import REPAID_STEPS
+from implicit_bias.losses import FLOOR, LOSSES, PairLogistic
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
+from implicit_bias.norms.singular import RANK_TOLERANCE
 from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.optimizers.muon import Muon
+from implicit_bias.optimizers.muon_adam import MuonAdam
+from implicit_bias.optimizers.muon_ns import COEFFICIENTS
 from implicit_bias.scaled import Scaled
-from implicit_bias.schedules import SCHEDULES
+from implicit_bias.schedules import SCHEDULES, LossBased
 from implicit_bias.sweep.plan import Cell, batches
 
 needs_compiler = pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
@@ -487,6 +494,53 @@ def test_momentum_zero_is_no_momentum_however_fast_the_loss_falls(
         momentum = replace(without, optimizer=OPTIMIZERS.get(named)(**value))
         a, b = (simulate(p).parameters[8]["weight"] for p in (without, momentum))
         assert ((a - b).abs().amax(dim=(1, 2)) <= 1e-9 * a.abs().amax(dim=(1, 2))).all()
+
+
+@needs_compiler
+def test_the_source_compiles_without_a_warning_and_with_its_numbers_only(tmp_path: Path) -> None:
+    macros = [f"-D{name}={number!r}" for name, number in DEFINITIONS] + ['-DCOMPILED_WITH="a test"']
+    strict = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(tmp_path / "linear.so"), str(SOURCE), "-lm"]
+    compiled = subprocess.run([compilers()[0], *FLAGS, *processor_flags()[0], *macros, *strict], capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr
+    bare = subprocess.run([compilers()[0], *FLAGS, *strict], capture_output=True, text=True)
+    assert bare.returncode != 0 and "compiling.py" in bare.stderr
+
+
+@needs_compiler
+def test_constants_that_others_have_too_are_theirs_to_the_bit() -> None:
+    """As the compiler reads them: linear.c has no copy of its own."""
+    known = dict(DEFINITIONS)
+    assert (known["NS_A"], known["NS_B"], known["NS_C"]) == COEFFICIENTS
+    assert known["RANK_TOLERANCE"] == RANK_TOLERANCE[torch.float64] and known["FLOOR"] == FLOOR[torch.float64]
+    rules = [known[name] for name in ("SIGN", "NORMALISED", "GRADIENT", "POLAR", "ADAM", "COORDINATE", "ROWS", "RANK_ONE")]
+    assert len(set(rules)) == len(rules)
+    for name in known:
+        assert f"#define {name} " not in SOURCE.read_text()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "off": ({"compile": "off"}, "compile=off", "compile=off"),
+    "levels": ({"levels": 2.0}, "the loss of every step is asked for", "do not repay compiling"),
+    "schedule": ({"schedule": LossBased(lr=0.1)}, "schedule=loss_based has no steps in C", "do not repay compiling"),
+    "optimizer": ({"optimizer": MuonAdam()}, "optimizer=muon_adam, or its norm, has no steps in C", "do not repay"),
+    "loss": ({"loss": PairLogistic()}, "model=linear with loss=pair_logistic has no steps in C", "do not repay compiling"),
+    "matrices": ({"levels": 2.0, "optimizer": Muon(), "steps": REPAID_STEPS}, "the loss of every step", "gain nothing"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_every_refusal_of_fast_steps_has_a_reason(what: str) -> None:
+    changed, in_c, compiled = REFUSED[what]
+    choice = choose(Setup.of(replace(problem("ngd", gaussian(3, 4, 9), 5), **changed)))
+    assert choice.stepper.stepping == "torch"
+    assert in_c in choice.refused["c"] and compiled in choice.refused["torch.compile"]
+
+
+@needs_compiler
+def test_a_run_says_what_its_steps_were_made_with() -> None:
+    ours, watched = (simulate(problem("ngd", gaussian(3, 4, 9), 5, levels=levels)) for levels in (0.0, 2.0))
+    assert ours.stepping_refused == {} and "-O3" in ours.compiled_with["flags"] and ours.compiled_with["compiler"]
+    assert "the loss of every step" in watched.stepping_refused["c"] and watched.compiled_with == {}
 
 
 @needs_compiler

@@ -32,6 +32,7 @@ PROBLEMS = {
     "backing off": ["optimizer=momentum_gd", "schedule=lyu_li"],
     "a network": ["-m", "seed=1,2", "model=mlp", "model.width=4", "optimizer=muon_adam", "model.bias=first"],
     "two classes": ["model=mlp", "model.width=4", "optimizer=shampoo", "dataset.num_classes=2", "log.weights=all"],
+    "probed": ["-m", "seed=1,2", "optimizer=signum", "compile=on", "log.probes=[rank]"],
     "frozen": ["model=mlp", "model.width=4", "optimizer=adam", "model.frozen=[layer2]", "log.kkt_iters=0"],
     "not homogeneous": ["model=mlp", "model.width=4", "model.bias=all", "model.allow_inhomogeneous=true", "optimizer=gd"],
 }
@@ -197,6 +198,18 @@ def test_a_checkpoint_of_another_form_is_one_warning_and_the_batch_is_computed_f
     assert checkpoint_files(tmp_path / "a") == []
     assert main([*typed, f"results_dir={tmp_path / 'b'}"]) == 0
     assert tables(tmp_path / "a") == tables(tmp_path / "b")
+
+
+def test_only_code_that_numbers_depend_on_makes_a_checkpoint_of_other_code(tmp_path: Path) -> None:
+    """A new figure, or another way to write tables, leaves the checkpoints of long batches as they are."""
+    package = Path(checkpoints.__file__).parent.parent
+    sources = {str(path.relative_to(package)) for path in checkpoints.stepping_sources(package)}
+    for needed in ("engine/simulate.py", "engine/steppers/native/linear.c", "optimizers/adam.py", "measures/certificate.py"):
+        assert needed in sources
+    assert {"schedules/lyu_li.py", "models/linear.py", "norms/l1.py", "datasets/mnist.py", "probes/rank.py"} <= sources
+    others = {path.parts[0] for path in map(Path, sources)}
+    assert not others & {"figures", "reporting", "sweep", "solvers", "report.py", "run.py"}
+    assert any(source.endswith("scaled.py") for source in sources) and any("losses" in source for source in sources)
 
 
 def test_seconds_that_are_none_are_noticed(tmp_path: Path, killed: Callable[..., Problem]) -> None:

@@ -156,7 +156,7 @@ class Recorder:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take up a snapshot."""
-        self.trajectory.steps, self.trajectory.parameters = snapshot["steps"], snapshot["kept"]
+        self.trajectory.steps, self.trajectory.parameters = list(snapshot["steps"]), dict(snapshot["kept"])
         self._recorded = list(snapshot["recorded"].numpy())
         self._rows = unstacked(snapshot["rows"])
         self._norm_rows = {label: unstacked(columns) for label, columns in snapshot["norm_rows"].items()}

@@ -196,6 +196,11 @@ class _Check:
         for columns in self.snapshot["norm_rows"].values():
             self._columns(columns, (*BY_NORM, *([] if problem.model.linear else ["soft_margin"])), shape, "norm_rows")
 
+        for probe in problem.probes:
+            for column in probe.writes() if type(probe).complete is Probe.complete else ():
+                by_norm = [column in columns for columns in self.snapshot["norm_rows"].values()]
+                _need(column in self.snapshot["rows"] or (bool(by_norm) and all(by_norm)), f"probe {probe.name}")
+
     def _columns(self, found: Any, wanted: tuple[str, ...], shape: tuple[int, ...], part: str) -> None:
         _need(set(wanted) <= set(found), part)
         for column in found.values():

@@ -91,8 +91,8 @@ class Certificate(Probe):
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         # In place: what makes the steps may hold it.
-        self.average.value, self.average.count = snapshot["average"], snapshot["count"]
-        self.best = snapshot["best"]
+        self.average.value, self.average.count = dict(snapshot["average"]), snapshot["count"]
+        self.best = dict(snapshot["best"])
 
 
 def kkt_ratio(margin: Tensor, upper: Tensor, q: Tensor) -> Tensor:

@@ -69,8 +69,8 @@ class KktRatios(Probe):
         return {"average": self.average.value, "count": self.average.count, "warm": self.warm}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        self.average = StepAverage(snapshot["average"], snapshot["count"])
-        self.warm = snapshot["warm"]
+        self.average = StepAverage(dict(snapshot["average"]), snapshot["count"])
+        self.warm = dict(snapshot["warm"])
 
     def best(
         self,

@@ -55,4 +55,4 @@ class LaterCosine(Probe):
         return {"past": self.past, "later": self.later}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        self.past, self.later = snapshot["past"], snapshot["later"]
+        self.past, self.later = dict(snapshot["past"]), dict(snapshot["later"])

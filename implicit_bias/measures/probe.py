@@ -105,5 +105,5 @@ class Probe:
         Raises:
             ValueError: it is no snapshot of such a probe.
         """
-        if snapshot:
+        if snapshot != {}:
             raise ValueError(f"probe {self.name} remembers nothing")

@@ -39,6 +39,10 @@ WRITING_SHARE = 20
 OLDEST = 30 * 24 * 3600.0
 FORMAT = b"implicit_bias checkpoint 1"
 DIGEST_DIGITS = 16
+#: What of the package steps and records depend on: a new figure, or another way to write a table, leaves checkpoints as they are.
+STEPPING_PARTS = frozenset(
+    {"core", "datasets", "engine", "losses", "measures", "models", "norms", "optimizers", "probes", "scaled", "schedules"}
+)
 
 
 @dataclass(frozen=True)
@@ -260,10 +264,17 @@ def _device_name(device: torch.device) -> str:
 
 @cache
 def _code() -> str:
-    """Digest of the package's source: unlike a commit it also tells of edits, and it is there without a checkout."""
+    """Digest of the source that steps and records depend on: unlike a commit it also tells of edits, and it is there without a
+    checkout."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.c")]):
+    for path in stepping_sources(root):
         digest.update(f"{path.relative_to(root)} ".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:DIGEST_DIGITS]
+
+
+def stepping_sources(root: Path) -> list[Path]:
+    """The files of the package at ``root`` that the numbers of a batch depend on."""
+    sources = [*root.rglob("*.py"), *root.rglob("*.c")]
+    return sorted(path for path in sources if path.relative_to(root).with_suffix("").parts[0] in STEPPING_PARTS)
