@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +16,7 @@ from torch import Tensor
 
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.snapshot_checks import misfit
-from implicit_bias.run import main
+from implicit_bias.optimizers.gd import GD
 from implicit_bias.schedules import SCHEDULES, Evaluation, LossBased, Schedule, ScheduleState
 
 
@@ -126,21 +124,18 @@ def test_what_a_schedule_remembers_is_in_the_snapshot_and_checked() -> None:
         assert misfit(given, {**kept, "schedule": wrong}) == "of another form (schedule)"
 
 
-@pytest.fixture
-def halving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    SCHEDULES.names()
-    monkeypatch.setitem(SCHEDULES._classes, "halving", Halving)
-    yield
+@dataclass(frozen=True)
+class Elsewhere(GD):
+    """An optimizer whose state is an object of its own."""
+
+    foreign_state: ClassVar[bool] = True
 
 
-def test_the_command_takes_it_by_name(halving: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from implicit_bias.configuration import compose
-    from implicit_bias.settings import checked
-
-    cell = compose(["optimizer=gd", "steps=20"], multirun=False)[0].config
-    assert checked({**cell, "schedule": {"name": "halving", "lr": "auto"}})["schedule"] == {"name": "halving", "lr": "auto"}
-    assert main(["optimizer=gd", "schedule=halving", f"results_dir={tmp_path}"]) == 2  # it has no page among the configurations
-    assert "schedule=halving: no such option" in capsys.readouterr().err
+def test_whether_a_schedule_takes_steps_back_is_seen_from_what_it_writes() -> None:
+    assert {name for name in SCHEDULES if SCHEDULES.get(name).backs_off} == {"lyu_li"}
+    given = linear_problem("gd", mixtures([1]), 1, 5, 0.1)
+    with pytest.raises(ValueError, match="its state cannot be rolled back, as the schedule asks"):
+        simulate(replace(given, optimizer=Elsewhere(), schedule=Halving(lr=0.1)))
 
 
 def test_schedules_are_importable_from_the_package_by_their_names() -> None:

@@ -60,8 +60,8 @@ class Probe:
     name: ClassVar[str]
     #: The names of its columns; left out: its own name.
     columns: ClassVar[tuple[str, ...]] = ()
-    #: An average that :meth:`collect` takes ``gradient.per_weight()`` into, and does nothing else: what makes many steps in a
-    #: call may then do that itself, see :meth:`implicit_bias.engine.steppers.base.Stepper.serve`.
+    #: An average that :meth:`collect` takes ``gradient.per_weight()`` into, at the steps that the average wants, and does nothing
+    #: else: what makes many steps in a call may then do that itself (``Stepper.serve`` of the engine).
     averaged: StepAverage | None = None
 
     @classmethod

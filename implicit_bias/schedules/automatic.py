@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from implicit_bias.errors import BadInput
-from implicit_bias.norms import Norm
+
+if TYPE_CHECKING:
+    from implicit_bias.norms import Norm
 
 # A step of norm 1 changes a gap by at most B, so the first step, of size c / B, changes gaps by at most c. The gap that is
 # left after T steps has a part that falls with c (not enough growth yet) and a part that rises with it (oscillation). The

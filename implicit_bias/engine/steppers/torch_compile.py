@@ -51,7 +51,7 @@ def refusal(setup: Setup) -> str | None:
     if wanted == "off":
         return "compile=off"
     if wanted == "auto" and problem.steps < REPAID_STEPS:
-        return f"under {REPAID_STEPS:,} steps do not repay compiling; compile=on compiles them"
+        return f"fewer than {REPAID_STEPS:,} steps do not repay compiling; compile=on compiles them"
     if wanted == "auto" and not isinstance(setup.geometry, WholeVector):
         return "steps that work on matrices gain nothing; compile=on compiles them"
     if not optimizer.needs_gradient_only:

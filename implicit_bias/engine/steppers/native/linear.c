@@ -1,5 +1,5 @@
-/* Steps of a linear model, from the equations of models/linear.py, losses.py, scaled.py and optimizers/: one call makes many
- * steps of LANES runs at once.
+/* Steps of a linear model, from the equations of models/linear.py, the losses, scaled.py and optimizers/: one call makes
+ * many steps of LANES runs at once.
  *
  * A run is a lane: entry l of every vector belongs to run l, so that sums over samples, features and classes are plain loops, and
  * a run's numbers do not depend on its neighbours. What only some lanes need is computed for all and selected.

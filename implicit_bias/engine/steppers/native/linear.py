@@ -74,10 +74,11 @@ SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHU
 NO_MOMENTUM, AVERAGE, LOOK_AHEAD = range(3)
 LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
 DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
-_RULES = ("SIGN", "NORMALISED", "GRADIENT", "POLAR", "ADAM", "COORDINATE", "ROWS", "RANK_ONE", "NEWTON_SCHULZ")
-_ENUMERATIONS = ("CROSS_ENTROPY", "EXPONENTIAL", *_RULES, "NO_MOMENTUM", "AVERAGE", "LOOK_AHEAD")
 DEFINITIONS: Definitions = (
-    *((name, globals()[name]) for name in _ENUMERATIONS),
+    *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
+    *{"SIGN": SIGN, "NORMALISED": NORMALISED, "GRADIENT": GRADIENT, "POLAR": POLAR, "ADAM": ADAM}.items(),
+    *{"COORDINATE": COORDINATE, "ROWS": ROWS, "RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
+    *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD}.items(),
     *zip(("NS_A", "NS_B", "NS_C"), COEFFICIENTS, strict=True),
     ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
     ("FLOOR", FLOOR[torch.float64]),
@@ -248,12 +249,13 @@ class LinearSteps:
     def __init__(self, setup: Setup) -> None:
         compiled = library(SOURCE, SYMBOLS, DEFINITIONS)
         rule, objective = rule_of(setup.problem.optimizer, setup.geometry), setup.objective
-        if compiled is None or rule is None or not isinstance(objective, LinearObjective):
+        if compiled is None or rule is None or type(objective) is not LinearObjective:
             raise ValueError(f"no steps in C: {refusal(setup)}")
         self._objective, self._rule, self._schedule = objective, rule, setup.problem.schedule
         (self._name,) = setup.problem.initial
         self._served: StepAverage | None = None
-        self._reached: Reached | None = None
+        self._parameters: Parameters | None = None
+        self._gradient: Gradient | None = None
         self._advance: Callable[..., None] = compiled.advance
         self.made_with: Mapping[str, str] = _told(compiled)
         self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
@@ -291,7 +293,7 @@ class LinearSteps:
                 self._r, self._r_log = mantissa, log_scale.contiguous()
             else:
                 self._m, self._m_log = mantissa, log_scale.contiguous()
-        self._reached = start
+        self._parameters, self._gradient = start.parameters, start.gradient
 
     def advance(self, first: int, last: int) -> None:
         average = self._served
@@ -317,7 +319,7 @@ class LinearSteps:
     def _make(self, first: int, last: int, shares: Sequence[float]) -> None:
         """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
         step first + s."""
-        self._reached = None
+        self._parameters = self._gradient = None
         eta = self._step_sizes(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
         waiting = iter(range(self._groups))
@@ -334,34 +336,20 @@ class LinearSteps:
                 done.result()
 
     @property
-    def _here(self) -> Reached:
-        """Where the batch is, as tensors a run; made when it is first looked at."""
-        if self._reached is None:
-            self._reached = Reached({self._name: self._by_run(self._w)}, self._buffers())
-        return self._reached
-
-    @property
     def parameters(self) -> Parameters:
-        return self._here.parameters
-
-    @property
-    def state(self) -> State:
-        state: State = self._here.state
-        return state
+        # Made when they are first looked at, as the gradient.
+        if self._parameters is None:
+            self._parameters = {self._name: self._by_run(self._w)}
+        return self._parameters
 
     @property
     def gradient(self) -> Gradient:
-        here = self._here
-        gradient = here.gradient or self._objective.gradient(here.parameters)
-        self._reached = here._replace(gradient=gradient)
-        return gradient
+        if self._gradient is None:
+            self._gradient = self._objective.gradient(self.parameters)
+        return self._gradient
 
     @property
-    def schedule_state(self) -> ScheduleState:
-        return {}
-
-    def _buffers(self) -> State:
-        """The optimizer's buffers."""
+    def state(self) -> State:
         if self._rule.momentum == NO_MOMENTUM:
             return {}
         first = Scaled(self._by_run(self._m), self._by_run(self._m_log.unsqueeze(2)))
@@ -369,6 +357,10 @@ class LinearSteps:
             return {MOMENTUM: {self._name: first}}
         root = Scaled(self._by_run(self._r), self._by_run(self._r_log.unsqueeze(2)))
         return {FIRST: {self._name: first}, SECOND_ROOT: {self._name: root}}
+
+    @property
+    def schedule_state(self) -> ScheduleState:
+        return {}
 
     def _group(self, group: int, memory: Tensor) -> _Group:
         def at(tensor: Tensor) -> int:
