@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
 
 from implicit_bias.engine import Problem, simulate
-from implicit_bias.engine.steppers import torch_compile, verification
+from implicit_bias.engine.steppers import choose, torch_compile, verification
+from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.native import LinearSteps
 from implicit_bias.engine.steppers.native import linear as native
 from implicit_bias.losses import CrossEntropy
@@ -253,3 +255,42 @@ def test_compiled_steps_that_are_not_the_plain_ones_are_not_taken(optimizer: str
     ours = simulate(replace(base, compile="on", tell=said.append))
     assert same_bits(plain, ours)
     assert len(said) == 1 and "steps by torch.compile are not the plain ones" in said[0]
+
+
+class Many(Eager):
+    """A stepper as a kernel of one's own might be: several updates a call."""
+
+    stepping = "c"
+    most_steps: ClassVar[int] = 7
+    check_on: ClassVar[int | None] = 3
+
+
+class Short(Many):
+    """The same with steps that are a third too short from the second on, as a forgotten buffer would make them."""
+
+    def step(self, start: Reached, t: int) -> Reached:
+        there = super().step(start, t)
+        share = 1.0 if t == 1 else 2 / 3
+        moved = {name: block.lerp(there.parameters[name], share) for name, block in start.parameters.items()}
+        return there._replace(parameters=moved)
+
+
+@pytest.mark.parametrize("made", [Many, Short])
+def test_a_stepper_that_nobody_knows_is_compared_all_the_same(made: type[Eager], monkeypatch: pytest.MonkeyPatch) -> None:
+    base = problem("signum", gaussian(4, 6, 10, runs=RUNS), 150)
+    asked: list[int] = []
+
+    def make(setup: Setup) -> Eager:
+        asked.append(setup.problem.runs)
+        return made(setup)
+
+    monkeypatch.setattr(choose, "KINDS", (choose.Kind("c", lambda setup: None, make),))
+    said: list[str] = []
+    ours, plain = simulate(replace(base, tell=said.append)), simulate(replace(base, compile="off"))
+    assert same_bits(plain, ours)
+    assert asked[:2] == [RUNS, 3], "made for the batch, and for the comparison"
+    if made is Many:
+        assert ours.stepping == "c" and said == [] and ours.stepping_refused == {}
+    else:
+        assert ours.stepping == "torch" and len(said) == 1 and said[0].startswith("steps by c are not the plain ones (step 2 ")
+        assert ours.stepping_refused["c"] in said[0]
