@@ -2,7 +2,7 @@
 
 import sys
 
-from implicit_bias.bench import main
+from implicit_bias.bench.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

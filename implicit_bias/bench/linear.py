@@ -12,20 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from implicit_bias.agenda import record_steps
 from implicit_bias.bench.baselines import UsualOptimizer, best_time
 from implicit_bias.bench.machine import Rates, kernel_seconds
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.problem import Compile
+from implicit_bias.engine.record_times import record_steps
+from implicit_bias.engine.steppers.base import Setup
+from implicit_bias.engine.steppers.native import LinearSteps, refusal
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.models.linear import zero_sum_basis
-from implicit_bias.native import linear_steps
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.runtime.memory import peak_bytes
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.stepping import Compile
 
 POINTS = 20
 # Small enough that the usual loop's p_y - 1 has not cancelled yet: only then is its answer comparable.
@@ -168,19 +169,15 @@ def step_seconds(name: str, data: Data, steps: int, threads: int) -> tuple[float
 
 def arithmetic_seconds(name: str, data: Data, steps: int, device: str) -> float:
     """Seconds a step of a batch without records: of the steps in C, or where there are none of PyTorch's kernels, one by one."""
-    problem, names = problem_of(name, data, steps), ["weight"]
-    objective = problem.model.objective(data, problem.loss)
-    geometry = problem.optimizer.geometry(names, None, problem.model.row_bases(data), names)
-    native = linear_steps(problem.optimizer, geometry, objective, problem.schedule, len(data.x))
-    if native is None:
+    setup = Setup.of(problem_of(name, data, steps))
+    if refusal(setup) is not None:
         return kernel_seconds(name, len(data.x), data.x.shape[1], data.num_classes, data.x.shape[2], device)
-    state = problem.optimizer.init(objective.gradient(problem.initial).blocks)
+    native, start = LinearSteps(setup), setup.begun()
 
     def work() -> None:
-        native.load(problem.initial["weight"], state, "weight", None)
+        native.load(start)
         for first in range(0, steps, native.most_steps):
-            last = min(steps, first + native.most_steps)
-            native.advance(first, last, [0.0] * (last - first))
+            native.advance(first, min(steps, first + native.most_steps))
 
     return best_time(work) / steps
 

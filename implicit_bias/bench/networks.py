@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from implicit_bias.agenda import record_steps
 from implicit_bias.bench.baselines import UsualOptimizer, best_time
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.record_times import record_steps
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model
 from implicit_bias.norms import make_norm

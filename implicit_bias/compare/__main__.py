@@ -2,7 +2,7 @@
 
 import sys
 
-from implicit_bias.compare import main
+from implicit_bias.compare.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

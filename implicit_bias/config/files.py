@@ -51,7 +51,7 @@ def config_directory() -> Path:
 @cache
 def groups() -> dict[str, dict[str, Page]]:
     """Config group to option to page. Groups stand in the order of the defaults, options in alphabetical order."""
-    return {group: _options(group) for group in main_page().defaults}
+    return {group: options_of(group) for group in main_page().defaults}
 
 
 @cache
@@ -66,7 +66,8 @@ def read_page(path: Path) -> Page:
     return Page(_head(lines), dict(_keys(lines)), {m["group"]: m["option"] for m in map(_DEFAULT.match, lines) if m})
 
 
-def _options(group: str) -> dict[str, Page]:
+def options_of(group: str) -> dict[str, Page]:
+    """The pages of a folder of configuration files, by option."""
     return {path.stem: read_page(path) for path in sorted((config_directory() / group).glob("*.yaml"))}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from implicit_bias.cli.wrapping import entry, fitted, terminal_width, wrapped
-from implicit_bias.config.files import Page, groups, main_page
+from implicit_bias.config.files import Page, groups, main_page, options_of
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
@@ -96,7 +96,8 @@ def _topic(topic: str, width: int) -> list[str]:
         return [f"{name}.<key>=...", "", *_described(name, SECTIONS[name], width)]
     owner = SECTIONS.get(group) if dot else RunSettings
     if owner is not None and (key or name) in hyper_fields(owner):
-        return _described(group if dot else "", owner, width, only=key or name)
+        lines = _described(group if dot else "", owner, width, only=key or name)
+        return [*lines, *_probes(width)] if (group, key) == ("log", "probes") else lines
     if dot and any(key in page.keys for page in groups().get(group, {}).values()) and key != "name":
         return _key_of_options(group, key, width)
     raise _unknown(name)
@@ -109,6 +110,13 @@ def _group(group: str, width: int) -> list[str]:
     for option, page in groups()[group].items():
         lines += entry(option, page.help, column=column, indent=2, width=width)
     return [*lines, "", *wrapped(f"--help {group}=<option> describes its keys", indent=0, width=width)]
+
+
+def _probes(width: int) -> list[str]:
+    """The probes that there are, one line each."""
+    pages = options_of("probe")
+    column = max(map(len, pages), default=0)
+    return [line for name, page in pages.items() for line in entry(name, page.help, column=column, indent=6, width=width)]
 
 
 def _option(group: str, option: str, width: int) -> list[str]:

@@ -74,6 +74,7 @@ class LogSettings:
         ge=0,
         most=1_000_000,
     )
+    probes: list[str] = hyper((), help="further columns, by the probes that measure them, such as [rank]")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES, auto_power
 
 Config = dict[str, Any]
@@ -76,6 +77,7 @@ def checked(config: Mapping[str, Any]) -> Config:
     _check_name(run["name"])
     _check_results_dir(run["results_dir"])
     log["norms"] = _norm_labels(log["norms"])
+    log["probes"] = _probe_names(log["probes"])
     _construct(parts["model"], MODELS)
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
@@ -316,6 +318,22 @@ def _norm_label(label: str, labels: Sequence[str]) -> str:
         allowed = f"{', '.join(plain)}, and {' or '.join(f'{e}<p>' for e in exponents)} with p in [1, inf] such as lp3"
         close = suggestion(label, NORMS)
         raise BadInput(f"log.norms={shown(labels)}: no norm is called {shown(label)}{close or ';'} allowed: {allowed}") from None
+
+
+def _probe_names(names: Sequence[str]) -> list[str]:
+    """The probes, each once, in the order given. Raises BadInput where there is no such probe, or two write one column."""
+    writers: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        if name not in PROBES:
+            close = suggestion(name, PROBES)
+            raise BadInput(f"log.probes={shown(names)}: no probe is called {name!r}{close or ';'} allowed: {', '.join(PROBES)}")
+        for column in PROBES.get(name).writes():
+            if column in writers:
+                raise BadInput(
+                    f"log.probes={shown(names)}: {writers[column]} and {name} both write the column {column}; name one of them"
+                )
+            writers[column] = name
+    return list(dict.fromkeys(names))
 
 
 def _checked_norm(parts: Mapping[str, Any]) -> Config | None:

@@ -102,11 +102,3 @@ class Registry:
             for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
                 importlib.import_module(module.name)
             self._loaded = True
-
-
-class Table(Registry):
-    """A registry whose classes all live in one module that fills it by itself (nothing to discover)."""
-
-    def __init__(self, noun: str) -> None:
-        super().__init__("", noun)
-        self._loaded = True

@@ -21,6 +21,7 @@ from torch import Tensor
 from implicit_bias.core.registry import Registry
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
+from implicit_bias.schedules.base import Evaluation
 
 OPTIMIZERS = Registry("implicit_bias.optimizers", "optimizer")
 
@@ -43,18 +44,6 @@ class ForeignState(Protocol):
         Raises:
             ValueError: it is no snapshot of such a state.
         """
-
-
-class Evaluation(Protocol):
-    """The loss and its gradient at a point, as :class:`implicit_bias.models.Gradient` has them."""
-
-    @property
-    def blocks(self) -> Mapping[str, Scaled]:
-        """The gradient of the mean loss, a scaled tensor (R, p, q) a block."""
-
-    @property
-    def log_loss(self) -> Tensor:
-        """The natural logarithm of the mean loss, shape (R,)."""
 
 
 class Here:

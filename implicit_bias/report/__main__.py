@@ -2,7 +2,7 @@
 
 import sys
 
-from implicit_bias.report import main
+from implicit_bias.report.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

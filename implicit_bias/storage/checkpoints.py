@@ -28,8 +28,8 @@ import torch
 from implicit_bias import __version__
 from implicit_bias.cli.messages import warn
 from implicit_bias.engine import Problem, Snapshot
+from implicit_bias.engine.snapshot_checks import misfit
 from implicit_bias.runtime.signals import reason_to_stop
-from implicit_bias.snapshot_checks import misfit
 from implicit_bias.storage.files import atomic_write_bytes, remove_leftovers
 from implicit_bias.storage.runs import damage
 
@@ -41,6 +41,10 @@ WRITING_SHARE = 20
 OLDEST = 30 * 24 * 3600.0
 FORMAT = b"implicit_bias checkpoint 1"
 DIGEST_DIGITS = 16
+#: What of the package steps and records depend on: a new figure, or another way to write a table, leaves checkpoints as they are.
+STEPPING_PARTS = frozenset(
+    {"core", "datasets", "engine", "losses", "measures", "models", "norms", "optimizers", "probes", "scaled", "schedules"}
+)
 
 
 @dataclass(frozen=True)
@@ -262,10 +266,17 @@ def _device_name(device: torch.device) -> str:
 
 @cache
 def _code() -> str:
-    """Digest of the package's source: unlike a commit it also tells of edits, and it is there without a checkout."""
+    """Digest of the source that steps and records depend on: unlike a commit it also tells of edits, and it is there without a
+    checkout."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.c")]):
+    for path in stepping_sources(root):
         digest.update(f"{path.relative_to(root)} ".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:DIGEST_DIGITS]
+
+
+def stepping_sources(root: Path) -> list[Path]:
+    """The files of the package at ``root`` that the numbers of a batch depend on."""
+    sources = [*root.rglob("*.py"), *root.rglob("*.c")]
+    return sorted(path for path in sources if path.relative_to(root).with_suffix("").parts[0] in STEPPING_PARTS)

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
-UNUSED = (("start", None), ("start_scale", 1.0), ("norm.outer", "max"), ("norm.rest", "linf"))
+UNUSED: tuple[tuple[str, Any], ...] = (
+    ("start", None),
+    ("start_scale", 1.0),
+    ("norm.outer", "max"),
+    ("norm.rest", "linf"),
+    ("log.probes", []),
+)
 # Of a data file's name.
 _LONGEST_STEM = 40
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,7 @@ def write_run(
     summary: pd.DataFrame,
     weights: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
+    probed: Sequence[str] = (),
 ) -> None:
     """Write a run folder whole or not at all; one that is there already is replaced.
 
@@ -97,13 +98,14 @@ def write_run(
         weights: The arrays of ``final.npz``; without any there is no such file.
         provenance: What the caller knows (command, device, wall_seconds ...); versions, git state, threads, date and the
             checksums of the files are added.
+        probed: The columns of probes, behind the others.
 
     Raises:
         OSError: the disk is full or not writable. The temporary folder is gone then, and a former run is still there.
         ValueError: the trajectory does not have exactly the columns of the contract.
     """
     columns = tuple(trajectory.columns)
-    if columns[: len(COLUMNS)] != COLUMNS or not set(columns[len(COLUMNS) :]) <= set(EXTRA_COLUMNS):
+    if columns[: len(COLUMNS)] != COLUMNS or not set(columns[len(COLUMNS) :]) <= {*EXTRA_COLUMNS, *probed}:
         raise ValueError(f"trajectory columns must be {', '.join(COLUMNS)}; got {', '.join(map(str, trajectory.columns))}")
     files = {
         "trajectory.csv": csv_bytes(trajectory),

@@ -88,7 +88,7 @@ def trajectory_table(
             values.update(max_margin=np.full_like(margins, optimum), relative_gap=np.abs(optimum - margins) / optimum)
         frames.append(pd.DataFrame({"seed": seed, "step": steps, "norm": named, **values}))
     table = pd.concat(frames, ignore_index=True).sort_values("step", kind="stable", ignore_index=True)
-    return table[[*COLUMNS, *(key for key in EXTRA_COLUMNS if key in table)]]
+    return table[[*COLUMNS, *(key for key in EXTRA_COLUMNS if key in table), *trajectory.probed]]
 
 
 def summary_table(
@@ -97,7 +97,7 @@ def summary_table(
     """The last step of every (seed, norm), with `ratio` = margin / max_margin and `own` marking the optimizer's norm.
 
     Behind them the interval that the optimum is proven to lie in, `optimum_lower` and `optimum_upper`, where there are
-    references.
+    references, and the columns of probes.
     """
     last = trajectory[trajectory["step"] == trajectory["step"].max()]
     extra: dict[str, Any] = {"optimizer": optimizer, "own": last["norm"] == own, "ratio": last["margin"] / last["max_margin"]}
@@ -108,4 +108,5 @@ def summary_table(
         for place, key in enumerate(INTERVAL_COLUMNS):
             extra[key] = [ends.get(label, unknown)[place] for label in last["norm"]]
         behind += INTERVAL_COLUMNS
+    behind += [key for key in last if key not in {*COLUMNS, *EXTRA_COLUMNS}]
     return last.assign(**extra)[[*SUMMARY_COLUMNS, *behind]].reset_index(drop=True)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from implicit_bias.agenda import record_steps
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.record_times import record_steps
 from implicit_bias.models import Data
 from implicit_bias.runtime.memory import SHARE, available, peak_bytes
 from implicit_bias.sweep.plan import Cell, device_of, model_of

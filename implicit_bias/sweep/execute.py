@@ -215,6 +215,8 @@ def _finished(
         "data": content,
         "device": str(device_of(config)),
         "stepping": trajectory.stepping,
+        "stepping_refused": trajectory.stepping_refused,
+        "stepping_compiled_with": trajectory.compiled_with,
         "wall_seconds": seconds / batch,
         "batch_runs": batch,
         "batch_seconds": seconds,
@@ -241,6 +243,7 @@ def _finished(
         summary=summary,
         weights=_weights_file(arrays, log_losses),
         provenance=provenance,
+        probed=trajectory.probed,
     )
     return Outcome(config, cell.directory, "done", trajectory=table, summary=summary)
 

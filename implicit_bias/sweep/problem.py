@@ -18,6 +18,7 @@ from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model, Parameters
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
+from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_lr
 from implicit_bias.sweep.plan import Cell, Config, batched_fields, device_of, logged_labels, own_label
 from implicit_bias.sweep.references import References, optima
@@ -66,6 +67,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         test=test,
         levels=config["log"]["levels"],
         compile=config["compile"],
+        probes=[PROBES.get(name)() for name in config["log"]["probes"]],
         stop_log_loss=-math.inf if config["stop_log10_loss"] is None else config["stop_log10_loss"] * math.log(10),
     )
 

@@ -11,7 +11,7 @@ import torch
 
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.datasets import Dataset
-from implicit_bias.margins import Optimum
+from implicit_bias.measures.margins import Optimum
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.solvers.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
 

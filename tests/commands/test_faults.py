@@ -25,7 +25,7 @@ import torch
 from implicit_bias.config.overrides import compose
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
-from implicit_bias.native.compiling import compilers
+from implicit_bias.engine.steppers.native.compiling import compilers
 from implicit_bias.run import main
 from implicit_bias.runtime import memory
 from implicit_bias.storage import checkpoints, files

@@ -87,6 +87,23 @@ def test_a_norm_is_added_by_two_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_schedule_that_takes_steps_back_is_added_by_two_files(tmp_path: Path) -> None:
+    results = followed("A schedule that takes steps back", tmp_path)
+    (path,) = results.glob("runs/*/trajectory.csv")
+    table = pd.read_csv(path).drop_duplicates("step")
+    assert (table["log_loss"].diff().dropna() <= 0).all()
+    rates = table["lr"].dropna()
+    assert rates.iloc[0] == 1 and rates.iloc[-1] < 0.5 and (rates.diff().dropna() <= 0).all()
+
+
+@pytest.mark.slow
+def test_a_column_is_added_by_two_files(tmp_path: Path) -> None:
+    table = summary_of(followed("A column of your own", tmp_path))
+    assert list(table.columns[-3:]) == ["sparsity", "stable_rank", "effective_rank"]
+    assert table["sparsity"].between(0, 1).all()
+
+
+@pytest.mark.slow
 def test_a_dataset_is_added_by_two_files(tmp_path: Path) -> None:
     own = summary_of(followed("A dataset", tmp_path)).loc["l2"]
     # Two vectors of opposite sign: the gap is at least 2 * 1 * |w| for |W| = sqrt(2) |w|.

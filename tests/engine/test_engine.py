@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from implicit_bias.agenda import record_steps
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
+from implicit_bias.engine.record_times import record_steps
+from implicit_bias.engine.steppers.base import Setup
+from implicit_bias.engine.steppers.choose import choose
+from implicit_bias.engine.steppers.torch_compile import COMPILERS, REPAID_STEPS, refusal
 from implicit_bias.losses import LOSSES
-from implicit_bias.margins import Optimum
+from implicit_bias.measures.margins import Optimum
 from implicit_bias.models import MODELS, Data
-from implicit_bias.norms import NORMS, make_norm, over_blocks
+from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES, auto_lr
 from implicit_bias.solvers.reference import improve_weights, solve_certified
-from implicit_bias.stepping import COMPILERS, REPAID_STEPS, step_of
 from implicit_bias.sweep.problem import CERTIFICATE_ITERATIONS
 
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")
@@ -360,10 +362,10 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
     assert undisturbed.steps[-1] > 61
     assert not undisturbed.recorded[-1].all()
     assert {"test_accuracy", "later_cosine"} <= set(undisturbed.common)
-    assert snapshot["past"]
-    assert snapshot["kkt"]["average"] is not None
+    assert snapshot["probes"]["later_cosine"]["past"]
+    assert snapshot["probes"]["kkt"]["average"]
     if schedule == "lyu_li":
-        assert not torch.equal(snapshot["factors"][0], snapshot["factors"][1])
+        assert not torch.equal(*snapshot["schedule"].values())
     assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
 
 
@@ -393,9 +395,8 @@ def test_the_compiled_step_is_the_plain_one_to_round_off(optimizer: str) -> None
 def test_auto_does_not_compile_a_step_with_a_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    given = problem("muon", mixtures([1]), 1, 10)
-    spectral = over_blocks(make_norm("spectral"), ["weight"])
-    step_of(given.optimizer, spectral, given.model.objective(given.data, given.loss), "auto", REPAID_STEPS)
+    given = problem("muon", mixtures([1]), 1, REPAID_STEPS)
+    assert refusal(Setup.of(given)) == "steps that work on matrices gain nothing; compile=on compiles them"
 
 
 def test_a_step_that_cannot_be_compiled_is_taken_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,14 +423,10 @@ def test_the_step_is_compiled_where_that_is_wanted_or_repaid(
 
     monkeypatch.setattr(torch, "compile", compiler)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    given = problem("signgd", mixtures([1]), 1, 10)
-    step_of(
-        given.optimizer, over_blocks(make_norm("linf"), ["weight"]), given.model.objective(given.data, given.loss), wanted, steps
-    )
-    assert bool(asked) == compiled
+    # A loss to stop at needs the loss of every step, which steps in C do not give.
+    setup = Setup.of(problem("signgd", mixtures([1]), 1, steps, compile=wanted, stop_log_loss=-1e9))
+    assert (choose(setup).stepper.stepping == "torch.compile") == bool(asked) == compiled
     monkeypatch.setattr(shutil, "which", lambda name: None)
     asked.clear()
-    step_of(
-        given.optimizer, over_blocks(make_norm("linf"), ["weight"]), given.model.objective(given.data, given.loss), wanted, steps
-    )
+    assert choose(setup).stepper.stepping == "torch"
     assert not asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -21,14 +22,22 @@ from implicit_bias.config.overrides import compose
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
-from implicit_bias.losses import LOSSES
+from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.choose import choose
+from implicit_bias.engine.steppers.native import LinearSteps, refusal
+from implicit_bias.engine.steppers.native.compiling import FLAGS, compilers, foreign_hand, library, processor_flags
+from implicit_bias.engine.steppers.native.linear import DEFINITIONS, SOURCE, SYMBOLS
+from implicit_bias.engine.steppers.torch_compile import REPAID_STEPS
+from implicit_bias.losses import FLOOR, LOSSES
+from implicit_bias.losses.pair_logistic import PairLogistic
 from implicit_bias.models import MODELS, Data
-from implicit_bias.native import LinearSteps, linear_steps
-from implicit_bias.native.compiling import compilers, foreign_hand, library
-from implicit_bias.native.linear import SOURCE, SYMBOLS
 from implicit_bias.norms import make_norm
+from implicit_bias.norms.singular import RANK_TOLERANCE
 from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.schedules import SCHEDULES
+from implicit_bias.optimizers.muon import Muon
+from implicit_bias.optimizers.muon_adam import MuonAdam
+from implicit_bias.optimizers.muon_ns import COEFFICIENTS
+from implicit_bias.schedules import SCHEDULES, LossBased
 from implicit_bias.sweep.plan import Cell, batches
 
 needs_compiler = pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
@@ -93,9 +102,8 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
 
 def steps_of(given: Problem) -> LinearSteps | None:
     """The compiled steps of a problem, or None."""
-    names, objective = ["weight"], given.model.objective(given.data, given.loss)
-    geometry = given.optimizer.geometry(names, given.norm, given.model.row_bases(given.data), names)
-    return linear_steps(given.optimizer, geometry, objective, given.schedule, len(given.initial["weight"]))
+    setup = Setup.of(given)
+    return LinearSteps(setup) if refusal(setup) is None else None
 
 
 def assert_each_step_near(given: Problem) -> None:
@@ -107,9 +115,8 @@ def assert_each_step_near(given: Problem) -> None:
         assert steps is not None, "covered"
         state = {buffer: {name: Scaled(*parts) for name, parts in blocks.items()} for buffer, blocks in now["state"].items()}
         before, after = now["parameters"]["weight"], then["parameters"]["weight"]
-        steps.load(before, state, "weight", None)
-        steps.advance(now["step"], now["step"] + 1, [0.0])
-        moved, apart = ((a - after).abs().amax(dim=(1, 2)) for a in (before, steps.weight))
+        ours = steps.step(Reached({"weight": before}, state), now["step"] + 1).parameters["weight"]
+        moved, apart = ((a - after).abs().amax(dim=(1, 2)) for a in (before, ours))
         assert (apart <= 1e-11 * moved + 1e-15 * before.abs().amax(dim=(1, 2))).all(), now["step"]
 
 
@@ -238,7 +245,7 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
     given = problem(rule, gaussian(4, 6, 10, runs=RUNS), 150)
     torch.set_num_threads(1)
     usual = simulate(given)
-    monkeypatch.setattr("implicit_bias.native.linear.MOST_STEPS", 7)
+    monkeypatch.setattr("implicit_bias.engine.steppers.native.linear.MOST_STEPS", 7)
     torch.set_num_threads(3)
     assert same_bits(usual, simulate(given))
 
@@ -248,7 +255,7 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
 def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = problem(rule, gaussian(4, 6, 10), 130)
     usual = simulate(given)
-    monkeypatch.setattr("implicit_bias.native.linear.MOST_STEPS", 5)
+    monkeypatch.setattr("implicit_bias.engine.steppers.native.linear.MOST_STEPS", 5)
     snapshots: dict[int, Any] = {}
     assert same_bits(usual, simulate(given, keep=lambda t, snapshot: snapshots.update({t: deepcopy(snapshot())})))
     monkeypatch.undo()
@@ -318,16 +325,16 @@ def fresh_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 @needs_compiler
 def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
     (kept,) = fresh_library.iterdir()
     made = kept.stat().st_mtime_ns
     library.cache_clear()
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
     assert kept.stat().st_mtime_ns == made
     kept.unlink()  # not overwritten in place: it is still mapped
     kept.write_bytes(b"\x7fELF and then nothing")
     library.cache_clear()
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
     assert kept.read_bytes()[:30] != b"\x7fELF and then nothing"
 
 
@@ -414,7 +421,7 @@ def test_what_is_made_here_is_this_users_alone_whatever_the_umask(fresh_library:
 def test_a_folder_that_cannot_be_written_is_no_obstacle(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_library.parent.joinpath("file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh_library.parent / "file"))
-    assert library(SOURCE, SYMBOLS) is not None
+    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
 
 
 @pytest.mark.parametrize("command", ["#!/bin/sh\nexit 1\n", None])
@@ -443,12 +450,12 @@ def test_a_compiler_that_fails_leaves_it_to_the_next(
         (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("CC", str(tmp_path / name))
         library.cache_clear()
-        assert library(SOURCE, SYMBOLS) is not None
+        assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
 
 
 @needs_compiler
 def test_a_library_without_the_functions_is_none(fresh_library: Path) -> None:
-    assert library(SOURCE, ("no_such_function",)) is None
+    assert library(SOURCE, ("no_such_function",), DEFINITIONS) is None
 
 
 def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
@@ -468,9 +475,7 @@ def test_larger_problems_are_left_to_torch_unless_told() -> None:
     wide = problem("muon", gaussian(30, 40, 60, shared=True), 1)
     for big in (large, wide):
         assert steps_of(big) is None
-        objective, names = big.model.objective(big.data, big.loss), ["weight"]
-        geometry = big.optimizer.geometry(names, None, big.model.row_bases(big.data), names)
-        assert linear_steps(big.optimizer, geometry, objective, big.schedule, RUNS, any_size=True) is not None
+        assert steps_of(replace(big, compile="on")) is not None
 
 
 @needs_compiler
@@ -490,6 +495,53 @@ def test_momentum_zero_is_no_momentum_however_fast_the_loss_falls(
         momentum = replace(without, optimizer=OPTIMIZERS.get(named)(**value))
         a, b = (simulate(p).parameters[8]["weight"] for p in (without, momentum))
         assert ((a - b).abs().amax(dim=(1, 2)) <= 1e-9 * a.abs().amax(dim=(1, 2))).all()
+
+
+@needs_compiler
+def test_the_source_compiles_without_a_warning_and_with_its_numbers_only(tmp_path: Path) -> None:
+    macros = [f"-D{name}={number!r}" for name, number in DEFINITIONS] + ['-DCOMPILED_WITH="a test"']
+    strict = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(tmp_path / "linear.so"), str(SOURCE), "-lm"]
+    compiled = subprocess.run([compilers()[0], *FLAGS, *processor_flags()[0], *macros, *strict], capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr
+    bare = subprocess.run([compilers()[0], *FLAGS, *strict], capture_output=True, text=True)
+    assert bare.returncode != 0 and "compiling.py" in bare.stderr
+
+
+@needs_compiler
+def test_constants_that_others_have_too_are_theirs_to_the_bit() -> None:
+    """As the compiler reads them: linear.c has no copy of its own."""
+    known = dict(DEFINITIONS)
+    assert (known["NS_A"], known["NS_B"], known["NS_C"]) == COEFFICIENTS
+    assert known["RANK_TOLERANCE"] == RANK_TOLERANCE[torch.float64] and known["FLOOR"] == FLOOR[torch.float64]
+    rules = [known[name] for name in ("SIGN", "NORMALISED", "GRADIENT", "POLAR", "ADAM", "COORDINATE", "ROWS", "RANK_ONE")]
+    assert len(set(rules)) == len(rules)
+    for name in known:
+        assert f"#define {name} " not in SOURCE.read_text()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "off": ({"compile": "off"}, "compile=off", "compile=off"),
+    "levels": ({"levels": 2.0}, "the loss of every step is asked for", "do not repay compiling"),
+    "schedule": ({"schedule": LossBased(lr=0.1)}, "schedule=loss_based has no steps in C", "do not repay compiling"),
+    "optimizer": ({"optimizer": MuonAdam()}, "optimizer=muon_adam, or its norm, has no steps in C", "do not repay"),
+    "loss": ({"loss": PairLogistic()}, "model=linear with loss=pair_logistic has no steps in C", "do not repay compiling"),
+    "matrices": ({"levels": 2.0, "optimizer": Muon(), "steps": REPAID_STEPS}, "the loss of every step", "gain nothing"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_every_refusal_of_fast_steps_has_a_reason(what: str) -> None:
+    changed, in_c, compiled = REFUSED[what]
+    choice = choose(Setup.of(replace(problem("ngd", gaussian(3, 4, 9), 5), **changed)))
+    assert choice.stepper.stepping == "torch"
+    assert in_c in choice.refused["c"] and compiled in choice.refused["torch.compile"]
+
+
+@needs_compiler
+def test_a_run_says_what_its_steps_were_made_with() -> None:
+    ours, watched = (simulate(problem("ngd", gaussian(3, 4, 9), 5, levels=levels)) for levels in (0.0, 2.0))
+    assert ours.stepping_refused == {} and "-O3" in ours.compiled_with["flags"] and ours.compiled_with["compiler"]
+    assert "the loss of every step" in watched.stepping_refused["c"] and watched.compiled_with == {}
 
 
 @needs_compiler

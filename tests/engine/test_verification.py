@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from implicit_bias import engine
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.steppers import choose, torch_compile, verification
+from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.eager import Eager
+from implicit_bias.engine.steppers.native import LinearSteps
+from implicit_bias.engine.steppers.native import linear as native
 from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
-from implicit_bias.native import LinearSteps
-from implicit_bias.native import linear as native
 from implicit_bias.norms.linf import Linf
 from implicit_bias.optimizers.base import Here, Step
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.schedules import Power
-from implicit_bias.stepping import Compiled, plain_step
 from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
 
 NAMES = sorted({name for name, _ in RULES.values()})
@@ -195,8 +196,8 @@ def test_a_wrong_step_is_seen_in_a_batch_of_any_size_a_short_run_and_one_that_go
 def test_the_check_leaves_no_trace(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = problem(rule, gaussian(4, 6, 10), 40)
     checked = simulate(base)
-    monkeypatch.setattr(engine, "CHECKED_STEPS", 0)
-    monkeypatch.setattr(LinearSteps, "update", lambda *_: pytest.fail("checked"))
+    monkeypatch.setattr(verification, "CHECKED_STEPS", 0)
+    monkeypatch.setattr(LinearSteps, "step", lambda *_: pytest.fail("checked"))
     unchecked = simulate(base)
     assert same_bits(unchecked, checked)
     assert checked.stepping == unchecked.stepping == "c"
@@ -237,11 +238,8 @@ def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str) -> None:
     assert said == []
 
 
-class Wrong(Compiled):
+class Wrong(torch_compile.Compiled):
     """Steps by torch.compile that are half as long as they should be."""
-
-    def __init__(self, plain: Any) -> None:
-        self._plain, self._step = plain, plain
 
     def __call__(self, state: Any, here: Here, t: int) -> Any:
         return self._plain(state, Here(here.parameters, here._evaluate, here.scheduled - 0.5, here.evaluation), t)
@@ -251,8 +249,48 @@ class Wrong(Compiled):
 def test_compiled_steps_that_are_not_the_plain_ones_are_not_taken(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = problem(optimizer, gaussian(4, 6, 10), 20, stop_log_loss=-1e9)
     plain = simulate(replace(base, compile="off"))
-    monkeypatch.setattr(engine, "step_of", lambda *given: Wrong(plain_step(*given[:3])))
+    monkeypatch.setattr(torch_compile, "Compiled", Wrong)
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
     said: list[str] = []
     ours = simulate(replace(base, compile="on", tell=said.append))
     assert same_bits(plain, ours)
     assert len(said) == 1 and "steps by torch.compile are not the plain ones" in said[0]
+
+
+class Many(Eager):
+    """A stepper as a kernel of one's own might be: several updates a call."""
+
+    stepping = "c"
+    most_steps: ClassVar[int] = 7
+    check_on: ClassVar[int | None] = 3
+
+
+class Short(Many):
+    """The same with steps that are a third too short from the second on, as a forgotten buffer would make them."""
+
+    def step(self, start: Reached, t: int) -> Reached:
+        there = super().step(start, t)
+        share = 1.0 if t == 1 else 2 / 3
+        moved = {name: block.lerp(there.parameters[name], share) for name, block in start.parameters.items()}
+        return there._replace(parameters=moved)
+
+
+@pytest.mark.parametrize("made", [Many, Short])
+def test_a_stepper_that_nobody_knows_is_compared_all_the_same(made: type[Eager], monkeypatch: pytest.MonkeyPatch) -> None:
+    base = problem("signum", gaussian(4, 6, 10, runs=RUNS), 150)
+    asked: list[int] = []
+
+    def make(setup: Setup) -> Eager:
+        asked.append(setup.problem.runs)
+        return made(setup)
+
+    monkeypatch.setattr(choose, "KINDS", (choose.Kind("c", lambda setup: None, make),))
+    said: list[str] = []
+    ours, plain = simulate(replace(base, tell=said.append)), simulate(replace(base, compile="off"))
+    assert same_bits(plain, ours)
+    assert asked[:2] == [RUNS, 3], "made for the batch, and for the comparison"
+    if made is Many:
+        assert ours.stepping == "c" and said == [] and ours.stepping_refused == {}
+    else:
+        assert ours.stepping == "torch" and len(said) == 1 and said[0].startswith("steps by c are not the plain ones (step 2 ")
+        assert ours.stepping_refused["c"] in said[0]

@@ -13,12 +13,12 @@ import torch
 
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.problem import Compile
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.stepping import Compile
 from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits, steps_of
 
 WAYS: tuple[Compile, ...] = ("off", "auto")

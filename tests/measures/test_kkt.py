@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.engine import simulate
-from implicit_bias.kkt import KktRatios
+from implicit_bias.measures.kkt import KktRatios
 from implicit_bias.models import MODELS, Data, Objective, Parameters
 from implicit_bias.norms import ParameterNorm, make_norm, over_blocks
 from implicit_bias.solvers.reference import solve_exact

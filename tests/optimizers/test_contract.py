@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
+from implicit_bias.engine.snapshot_checks import misfit
+from implicit_bias.engine.steppers.eager import arrived
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Parameters
 from implicit_bias.models.linear import LinearObjective
@@ -24,8 +26,6 @@ from implicit_bias.optimizers import ForeignState, Here, Optimizer, Step
 from implicit_bias.optimizers.base import steepest
 from implicit_bias.optimizers.signgd import SignGD
 from implicit_bias.schedules import SCHEDULES
-from implicit_bias.snapshot_checks import misfit
-from implicit_bias.stepping import arrived
 from implicit_bias.storage.checkpoints import VARIABLE, Checkpoint
 from tests.support.optimizer_steps import here_with
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.scaled import Scaled, average, combine, root_mean_square
+from implicit_bias.engine.steppers.eager import arrived
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Objective
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS, Here, Optimizer
 from implicit_bias.optimizers.muon_ns import newton_schulz
-from implicit_bias.stepping import arrived
 from tests.support.optimizer_steps import step_with
 
 K, D, N = 4, 6, 20

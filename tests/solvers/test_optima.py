@@ -24,7 +24,7 @@ from implicit_bias import run
 from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.datasets.base import Dataset
 from implicit_bias.engine import Trajectory
-from implicit_bias.kkt import _mirror_step
+from implicit_bias.measures.kkt import _mirror_step
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.lp import Lp
 from implicit_bias.solvers.coordinates import Coordinates
@@ -440,10 +440,10 @@ def test_what_fails_or_is_interrupted_after_the_last_step_costs_no_run(tmp_path:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("implicit_bias.engine.improve_weights", failing)
+    monkeypatch.setattr("implicit_bias.engine.tighten.improve_weights", failing)
     run(results_dir=str(tmp_path / "a"), **keys)
     assert len(list((tmp_path / "a" / "runs").iterdir())) == 1
-    monkeypatch.setattr("implicit_bias.engine.improve_weights", interrupted)
+    monkeypatch.setattr("implicit_bias.engine.tighten.improve_weights", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(results_dir=str(tmp_path / "b"), **keys)
     assert len(list((tmp_path / "b" / "runs").iterdir())) == 1

@@ -15,15 +15,16 @@ a method; and where it is small, as on nearly all data, a wrong step is seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.models import Gradient, Objective, Parameters
-from implicit_bias.optimizers import State
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepper
+from implicit_bias.engine.steppers.eager import Eager
+from implicit_bias.models import Objective, Parameters
+from implicit_bias.norms.blocks import WholeVector
 
 #: So many updates of a batch are made both ways.
 CHECKED_STEPS = 5
@@ -37,21 +38,43 @@ SLACK, ROUNDING = 10, 8
 DIRECTIONS = 2
 
 
-class Reached(NamedTuple):
-    """Where a batch is after an update.
-
-    Attributes:
-        parameters, buffers: The parameters, and the optimizer's state.
-        gradient: The gradient there; None: the stepper does not give it.
-    """
-
-    parameters: Parameters
-    buffers: State
-    gradient: Gradient | None = None
-
-
 #: One update, the t-th: from where the one before has led to where it leads itself.
 OneStep = Callable[[Reached, int], Reached]
+#: Makes a stepper of its kind.
+Make = Callable[[Setup], Stepper]
+
+
+def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) -> str | None:
+    """How the first updates of a stepper after the t-th differ from the plain ones; None where they agree, or cannot be compared.
+
+    Args:
+        setup: The batch.
+        stepper: Made for it; what is loaded may be lost.
+        make: Makes others of its kind, for a part of a large batch.
+        start: Where the batch is after ``t`` updates.
+    """
+    count = min(CHECKED_STEPS, setup.problem.steps - t)
+    if count <= 0:
+        return None
+    try:
+        if stepper.check_on is not None and setup.problem.runs > stepper.check_on:
+            some = torch.linspace(0, setup.problem.runs - 1, stepper.check_on).long()
+            setup, start = Setup.of(setup.problem.at(some)), _of_runs(start, some)
+            stepper = make(setup)
+        decomposes = not isinstance(setup.geometry, WholeVector)
+        return disagreement(stepper.step, Eager(setup).step, setup.objective, start, t, count, decomposes)
+    except (ArithmeticError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        return None  # numbers that are not finite: the run itself will meet them
+
+
+def _of_runs(start: Reached, runs: Tensor) -> Reached:
+    """Where some of the runs are."""
+    state = {
+        key: {name: Scaled(b.mantissa[runs], b.log_scale[runs]) for name, b in blocks.items()}
+        for key, blocks in start.state.items()
+    }
+    schedule = {key: column[runs] for key, column in start.schedule.items()}
+    return Reached({name: block[runs] for name, block in start.parameters.items()}, state, None, schedule)
 
 
 def disagreement(
@@ -71,7 +94,7 @@ def disagreement(
     for t in range(first + 1, first + count + 1):
         there, ours = plain(here, t), fast(here, t)
         if t < first + count:  # by the last step no buffer is zero any more: they are compared there, which is the dearer half
-            ours = Reached(ours.parameters, {})
+            ours = ours._replace(state={}, gradient=None)
         apart = _apart(ours, there, here, here)
         tolerance = TOLERANCE * torch.finfo(apart.dtype).eps
         if bool((apart > tolerance).any()):
@@ -82,13 +105,6 @@ def disagreement(
                 return f"step {t} of run {run + 1} of {len(wrong)} differs by {float(apart[:, run].max()):.1e} of its size"
         here = there
     return None
-
-
-def at_runs(instance: Any, runs: Tensor, count: int) -> Any:
-    """A dataclass with the entries of these runs in every field that is a tensor with one for each of ``count`` runs."""
-    values = {field.name: getattr(instance, field.name) for field in fields(instance)}
-    mine = {key: v[runs] for key, v in values.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
-    return replace(instance, **mine) if mine else instance
 
 
 def _finite(reached: Reached) -> Tensor:
@@ -110,8 +126,8 @@ def _apart(one: Reached, other: Reached, one_from: Reached, other_from: Reached)
 
 
 def _scaled_pairs(one: Reached, other: Reached) -> Iterator[tuple[Scaled, Scaled]]:
-    for buffer, blocks in one.buffers.items():
-        yield from ((block, other.buffers[buffer][name]) for name, block in blocks.items())
+    for buffer, blocks in one.state.items():
+        yield from ((block, other.state[buffer][name]) for name, block in blocks.items())
     if one.gradient is not None and other.gradient is not None:
         yield from ((one.gradient.blocks[name], block) for name, block in other.gradient.blocks.items())
 
@@ -144,15 +160,14 @@ def _uncertainty(plain: OneStep, objective: Objective, here: Reached, there: Rea
         noise = {name: _noise(block.mantissa, generator) for name, block in gradient.blocks.items()}
         for side in (-1, 1):
             moved = {name: block + side * direction[name] for name, block in here.parameters.items()}
-            began = Reached(moved, here.buffers)
+            began = here._replace(parameters=moved, gradient=None)
             found.append(_apart(plain(began, t), there, began, here))
             blocks = {name: _nudged(block, side * noise[name], decomposes) for name, block in gradient.blocks.items()}
-            buffers = here.buffers
+            buffers = here.state
             if decomposes:
                 buffers = {key: {n: _nudged(b, side * noise[n], True) for n, b in of.items()} for key, of in buffers.items()}
-            in_parameters, in_buffers = _apart(
-                plain(Reached(here.parameters, buffers, replace(gradient, blocks=blocks)), t), there, here, here
-            )
+            nudged = here._replace(state=buffers, gradient=replace(gradient, blocks=blocks))
+            in_parameters, in_buffers = _apart(plain(nudged, t), there, here, here)
             # Buffers that were changed themselves are apart by that much, which says nothing.
             found.append(torch.stack([in_parameters, torch.zeros_like(in_buffers) if decomposes else in_buffers]))
     return torch.stack(found).amax(dim=0)

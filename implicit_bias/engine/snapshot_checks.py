@@ -5,19 +5,28 @@ A checksum tells damage, and says nothing of who wrote the file; and its tensors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from implicit_bias.agenda import record_steps
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.engine import Problem
-from implicit_bias.optimizers import Here, State
+from implicit_bias.engine.problem import Problem
+from implicit_bias.engine.record_times import record_steps
+from implicit_bias.engine.steppers.base import Setup
+from implicit_bias.engine.steppers.eager import Eager
+from implicit_bias.measures.certificate import Certificate
+from implicit_bias.measures.held_out import HeldOutAccuracy
+from implicit_bias.measures.kkt import WEIGHTS, KktRatios
+from implicit_bias.measures.later_cosine import LaterCosine
+from implicit_bias.measures.probe import Probe
+from implicit_bias.measures.soft_margin import SoftMargin
+from implicit_bias.optimizers import State
 
 COMMON = ("lr", "log_loss", "accuracy")
-#: The columns of :func:`implicit_bias.margins.measure`.
+#: The columns of :func:`implicit_bias.measures.margins.measure`.
 BY_NORM = ("margin", "max_margin", "relative_gap", "upper_bound", "correlation", "alignment", "kkt_ratio", "param_norm")
 
 
@@ -52,26 +61,28 @@ def _whole(value: Any, low: int, high: int, part: str) -> None:
 
 def _state_after_a_step(problem: Problem) -> State:
     """The optimizer's buffers, of which those that no update touches are gone by then."""
-    names, model, optimizer = list(problem.initial), problem.model, problem.optimizer
     with torch.no_grad():
-        objective = model.objective(problem.data, problem.loss, problem.frozen)
-        gradient = objective.gradient(problem.initial)
-        geometry = optimizer.geometry(names, problem.norm, model.row_bases(problem.data), model.hidden_matrices(names))
-        log_lr = problem.schedule.log_lr(1, gradient.log_loss if problem.schedule.per_loss else None)
-        here = Here(problem.initial, objective.gradient, log_lr, gradient)
-        state: State = optimizer.step_from(optimizer.init(gradient.blocks), here, 1, geometry)[0]
+        setup = Setup.of(problem)
+        state: State = Eager(setup).step(setup.begun(), 1).state
         return state
 
 
 def _check_foreign(problem: Problem, found: Any) -> None:
     """A foreign state knows itself what it can be restored from."""
     with torch.no_grad():
-        gradient = problem.model.objective(problem.data, problem.loss, problem.frozen).gradient(problem.initial)
-        state: Any = problem.optimizer.init(gradient.blocks)
+        state: Any = Setup.of(problem).begun().state
         try:
             state.restore(found)
         except ValueError as error:
             raise Misfit("state") from error
+
+
+def _check_probe(probe: Probe, found: Any) -> None:
+    """So does a probe."""
+    try:
+        deepcopy(probe).restore(found)
+    except ValueError as error:
+        raise Misfit(f"probe {probe.name}") from error
 
 
 class _Check:
@@ -92,17 +103,38 @@ class _Check:
         self._blocks(self.snapshot["parameters"], self.shapes, "parameters", self.dtype)
         self._state()
         self._gradient()
-        for factor in self.snapshot["factors"]:
-            _tensor(factor, (self.runs,), "factors")
-        _need(len(self.snapshot["factors"]) == 2, "factors")
-        _tensor(self.snapshot["agenda"]["reached"], (self.runs,), "agenda", torch.float64)
-        _tensor(self.snapshot["agenda"]["going"], (self.runs,), "agenda", torch.bool)
+        self._schedule()
+        _tensor(self.snapshot["times"]["reached"], (self.runs,), "times", torch.float64)
+        _tensor(self.snapshot["times"]["going"], (self.runs,), "times", torch.bool)
         self._records()
-        self._earlier()
-        if self.problem.model.linear:
-            self._certificate(**self.snapshot["certificate"])
-        elif self.problem.model.homogeneous:
-            self._kkt(**self.snapshot["kkt"])
+        self._kept()
+        self._probes(self.snapshot["probes"])
+
+    def _schedule(self) -> None:
+        found, wanted = self.snapshot["schedule"], self.problem.schedule.init(self.problem.data.x.new_zeros(self.runs))
+        _need(set(found) == set(wanted), "schedule")
+        for key, column in found.items():
+            _tensor(column, (self.runs,), "schedule", wanted[key].dtype)
+
+    def _probes(self, found: Any) -> None:
+        """What probes remember: those of every batch of its kind, and the problem's own."""
+        linear, own = self.problem.model.linear, {probe.name: probe for probe in self.problem.probes}
+        kkt = [] if linear or not self.problem.model.homogeneous else [KktRatios.name]
+        remember = [Certificate.name] if linear else [*kkt, SoftMargin.name, LaterCosine.name]
+        held_out = [] if self.problem.test is None else [HeldOutAccuracy.name]
+        _need(set(found) == {*remember, *held_out, *own}, "probes")
+        checks: dict[str, Callable[..., None]] = {
+            Certificate.name: self._certificate,
+            KktRatios.name: self._kkt,
+            LaterCosine.name: self._later_cosine,
+        }
+        for name, snapshot in found.items():
+            if name in own:
+                _check_probe(own[name], snapshot)
+            elif name in checks:
+                checks[name](**snapshot)
+            else:
+                _need(snapshot == {}, name)
 
     def _blocks(self, found: Any, shapes: Mapping[str, tuple[int, ...]], part: str, dtype: torch.dtype | None = None) -> None:
         _need(list(found) == list(shapes), part)
@@ -164,22 +196,32 @@ class _Check:
         for columns in self.snapshot["norm_rows"].values():
             self._columns(columns, (*BY_NORM, *([] if problem.model.linear else ["soft_margin"])), shape, "norm_rows")
 
+        for probe in problem.probes:
+            for column in probe.writes() if type(probe).complete is Probe.complete else ():
+                by_norm = [column in columns for columns in self.snapshot["norm_rows"].values()]
+                _need(column in self.snapshot["rows"] or (bool(by_norm) and all(by_norm)), f"probe {probe.name}")
+
     def _columns(self, found: Any, wanted: tuple[str, ...], shape: tuple[int, ...], part: str) -> None:
         _need(set(wanted) <= set(found), part)
         for column in found.values():
             _tensor(column, shape, part)
 
-    def _earlier(self) -> None:
-        """Parameters of earlier records that are kept, and cosines with them."""
-        for part, shapes in (("past", self.shapes), ("kept", self.kept_shapes)):
-            for step, blocks in self.snapshot[part].items():
-                _need(step in self.snapshot["steps"], part)
-                self._blocks(blocks, shapes, part)
-        for step, cosine in self.snapshot["later"].items():
-            _need(step in self.snapshot["steps"], "later")
-            _tensor(cosine, (self.runs,), "later")
+    def _kept(self) -> None:
+        """Parameters of records that are kept."""
+        for step, blocks in self.snapshot["kept"].items():
+            _need(step in self.snapshot["steps"], "kept")
+            self._blocks(blocks, self.kept_shapes, "kept")
         if self.problem.weights == "all":
             _need(list(self.snapshot["kept"]) == self.snapshot["steps"], "kept")
+
+    def _later_cosine(self, past: Any, later: Any) -> None:
+        """Parameters of earlier records, and cosines with them."""
+        for step, blocks in past.items():
+            _need(step in self.snapshot["steps"], "past")
+            self._blocks(blocks, self.shapes, "past")
+        for step, cosine in later.items():
+            _need(step in self.snapshot["steps"], "later")
+            _tensor(cosine, (self.runs,), "later")
 
     def _certificate(self, average: Any, count: Any, best: Any) -> None:
         self._blocks(average, self.shapes, "certificate", torch.float64)  # proofs are in double precision
@@ -191,5 +233,6 @@ class _Check:
     def _kkt(self, average: Any, count: Any, warm: Any) -> None:
         _whole(count, 0, self.snapshot["step"] + 1, "kkt")
         _need(set(warm) <= set(self.problem.measured), "kkt")
-        for weights in (*([] if average is None else [average]), *warm.values()):
+        _need(set(average) == ({WEIGHTS} if count else set()), "kkt")
+        for weights in (*average.values(), *warm.values()):
             self._weights(weights, "kkt")

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.models import Parameters
+from implicit_bias.models import Gradient, Parameters
 from implicit_bias.optimizers import ForeignState, State
+
+#: The state of a batch between two steps: nested dictionaries and lists of tensors, numbers and strings.
+Snapshot = dict[str, Any]
 
 
 def chosen(kept: Tensor, new: Parameters, old: Parameters) -> Parameters:
@@ -46,6 +49,29 @@ def packed(state: State | ForeignState) -> dict[str, Any]:
 def unpacked(kept: Mapping[str, Any], fresh: Callable[[], Any], foreign: bool) -> Any:
     """The state that :func:`packed` gave these containers of; ``fresh`` makes one to restore a foreign state in."""
     return fresh().restore(kept) if foreign else {buffer: put_together(blocks) for buffer, blocks in kept.items()}
+
+
+def gradient_parts(gradient: Gradient) -> dict[str, Any]:
+    """A gradient as plain containers."""
+    return {
+        "blocks": taken_apart(gradient.blocks),
+        "total": gradient.total,
+        "log_unit": gradient.log_unit,
+        "log_losses": gradient.log_losses(),
+        "weights": None if gradient.weights is None else gradient.weights(),
+    }
+
+
+def gradient_from(parts: Mapping[str, Any]) -> Gradient:
+    """The gradient that :func:`gradient_parts` gave these containers of."""
+    log_losses, weights = parts["log_losses"], parts["weights"]
+    return Gradient(
+        put_together(parts["blocks"]),
+        parts["total"],
+        parts["log_unit"],
+        lambda: log_losses,
+        None if weights is None else lambda: weights,
+    )
 
 
 def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

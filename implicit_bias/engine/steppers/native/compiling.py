@@ -28,6 +28,9 @@ from pathlib import Path
 from implicit_bias.cli.messages import warn
 
 COMPILERS = ("cc", "gcc", "clang")
+#: Names and numbers that a source is compiled with: what it shares with Python is written down there alone.
+Definitions = tuple[tuple[str, float], ...]
+
 # No -ffast-math: infinities mean something. The second line is for compilers that do not know the first's processor option.
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared")
 PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
@@ -38,16 +41,23 @@ _warn_once = cache(warn)
 
 
 @cache
-def library(source: Path, symbols: tuple[str, ...] = ()) -> ctypes.CDLL | None:
-    """The library with these functions that a C source makes; None where no compiler here makes one."""
+def library(source: Path, symbols: tuple[str, ...] = (), definitions: Definitions = ()) -> ctypes.CDLL | None:
+    """The library with these functions that a C source makes; None where no compiler here makes one.
+
+    Args:
+        source: The file. It finds the options that it is compiled with in the macro COMPILED_WITH, a text.
+        symbols: Functions that have to be there.
+        definitions: Its other macros, exact to the last bit.
+    """
+    macros = tuple(f"-D{name}={_exact(number)}" for name, number in definitions)
     for command in compilers():
         try:
             version = subprocess.run([command, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
         except (OSError, subprocess.SubprocessError):
             continue
-        key = _digest(source.read_bytes(), repr((FLAGS, processor_flags())).encode(), version, _processor())
+        key = _digest(source.read_bytes(), repr((FLAGS, processor_flags(), macros)).encode(), version, _processor())
         for folder in _folders():
-            loaded = _kept(source, folder, key, symbols) or _made(command, source, folder, key, symbols)
+            loaded = _kept(source, folder, key, symbols) or _made([command, *macros], source, folder, key, symbols)
             if loaded is not None:
                 return loaded
     return None
@@ -79,7 +89,7 @@ def _kept(source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> cty
     return None
 
 
-def _made(command: str, source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
+def _made(command: list[str], source: Path, folder: Path, key: str, symbols: tuple[str, ...]) -> ctypes.CDLL | None:
     try:
         path = _compile(command, source, folder, key)
         return None if path is None else _loaded(path, symbols)
@@ -142,15 +152,17 @@ def _own_folder() -> Path:
 _HOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 
-def _compile(command: str, source: Path, folder: Path, key: str) -> Path | None:
+def _compile(command: list[str], source: Path, folder: Path, key: str) -> Path | None:
     """Compile into a temporary name, then rename: processes that do so at once each leave a whole file."""
     for processor in processor_flags():
+        options = [*FLAGS, *processor]
+        told = f'-DCOMPILED_WITH="{" ".join(options)}"'
         number, name = tempfile.mkstemp(suffix=".tmp", dir=folder)
         os.close(number)
         made = Path(name)
         try:
             done = subprocess.run(
-                [command, *FLAGS, *processor, "-o", name, str(source), "-lm"], capture_output=True, timeout=COMPILE_SECONDS
+                [*command, *options, told, "-o", name, str(source), "-lm"], capture_output=True, timeout=COMPILE_SECONDS
             )
             if done.returncode == 0:
                 made.chmod(0o600)  # the compiler made it anew, under the umask
@@ -158,6 +170,11 @@ def _compile(command: str, source: Path, folder: Path, key: str) -> Path | None:
         finally:
             made.unlink(missing_ok=True)
     return None
+
+
+def _exact(number: float) -> str:
+    """A number as C reads it; in hexadecimal where it is not whole."""
+    return str(number) if isinstance(number, int) else f"({number.hex()})"
 
 
 def _digest(*parts: bytes) -> str:

@@ -1,12 +1,12 @@
-/* Steps of a linear model, from the equations of models/linear.py, losses.py, scaled.py and optimizers/: one call makes many
- * steps of LANES runs at once.
+/* Steps of a linear model, from the equations of models/linear.py, the losses, scaled.py and optimizers/: one call makes
+ * many steps of LANES runs at once.
  *
  * A run is a lane: entry l of every vector belongs to run l, so that sums over samples, features and classes are plain loops, and
  * a run's numbers do not depend on its neighbours. What only some lanes need is computed for all and selected.
  *
  * Arrays are (rows, columns) of vectors, row-major: x (n, d), w and buffers (k, d), scores (k, n). A tensor in the log domain is
- * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: samples' weights are cut at e^-600 of the largest,
- * factors between scales at e^-708, and buffers are scaled by powers of two. */
+ * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: samples' weights are cut at e^FLOOR of the
+ * largest, factors between scales at e^LOWEST, and buffers are scaled by powers of two. */
 
 #include <math.h>
 #include <stdint.h>
@@ -21,23 +21,26 @@
 typedef double vec __attribute__((vector_size(8 * LANES)));
 typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 
-enum { CROSS_ENTROPY, EXPONENTIAL };
-enum { SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ };
-enum { NO_MOMENTUM, AVERAGE, LOOK_AHEAD };
+/* Losses, rules, momenta, and the constants NS_A, NS_B, NS_C, RANK_TOLERANCE, FLOOR and CANCELLED are macros that linear.py gives
+ * on the compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
+#ifndef COMPILED_WITH
+#error "compiled by engine/steppers/native/compiling.py only"
+#endif
 
 #define TILE 32              /* samples whose features stay in the first cache between two uses */
 #define LOWEST -708.0        /* e^x is a normal number from here to HIGHEST */
 #define HIGHEST 709.0
-#define FLOOR -600.0         /* losses.py: FLOOR */
-#define CANCELLED (8 * 0x1p-52) /* models/linear.py: CANCELLED */
 #define SMALL 0x1p-100       /* a buffer's row is scaled anew when its largest entry leaves [SMALL, LARGE] */
 #define LARGE 0x1p+100
-#define RANK_TOLERANCE 1e-12 /* norms/singular.py */
-#define SWEEPS 30
-#define NS_A 3.4445 /* optimizers/muon_ns.py: COEFFICIENTS */
-#define NS_B -4.7750
-#define NS_C 2.0315
+#define LEAST_EXPONENT -1000 /* powers of two by which rows are scaled: 2^1023 is the largest there is */
+#define SWEEPS 30            /* of Jacobi's method at most; five or six are the rule */
+#define ORTHOGONAL 1e-31     /* squared cosine of two rows that are not turned any more: below round-off */
 #define CONVERGED 1e-9       /* cosines that one more sweep of a quadratically convergent method takes below round-off */
+#define LOG_2 0x1.62e42fefa39efp-1
+#define PER_LOG_2 0x1.71547652b82fep+0     /* 1 / log 2 */
+#define LOG_2_HIGH 0x1.62e42fefa38p-1      /* log 2 in two parts: the first ends in zeros, times a whole number it is exact */
+#define LOG_2_LOW 0x1.ef35793c7673p-45
+#define ROUND_BY 0x1.8p52                  /* added and subtracted, it rounds to whole numbers */
 
 /* One group of LANES runs; native/linear.py has the same fields in the same order. */
 typedef struct {
@@ -77,7 +80,7 @@ static inline int any(mask m)
 
 static inline vec root(vec a)
 {
-    vec b;
+    vec b = a;
     for (int l = 0; l < LANES; l++) b[l] = sqrt(a[l]);
     return b;
 }
@@ -85,17 +88,16 @@ static inline vec root(vec a)
 /* e^x to about an ulp for LOWEST <= x <= HIGHEST: x = m log 2 + r, e^r by its Taylor polynomial, |r| <= log(2) / 2. */
 static inline vec exponential_inside(vec x)
 {
-    const double shift = 0x1.8p52;
-    vec t = x * 0x1.71547652b82fep+0 + shift;
-    vec m = t - shift;
-    vec r = (x - m * 0x1.62e42fefa38p-1) - m * 0x1.ef35793c7673p-45;
+    vec t = x * PER_LOG_2 + ROUND_BY;
+    vec m = t - ROUND_BY;
+    vec r = (x - m * LOG_2_HIGH) - m * LOG_2_LOW;
     /* In pairs, then pairs of pairs: half as long a chain of operations that wait for each other as Horner's. */
     vec r2 = r * r, r4 = r2 * r2;
     vec low = (1.0 / 2 + r * (1.0 / 6)) + r2 * (1.0 / 24 + r * (1.0 / 120));
     vec middle = (1.0 / 720 + r * (1.0 / 5040)) + r2 * (1.0 / 40320 + r * (1.0 / 362880));
     vec high = (1.0 / 3628800 + r * (1.0 / 39916800)) + r2 * (1.0 / 479001600 + r * (1.0 / 6227020800));
     vec p = 1.0 + (r + r2 * (low + r4 * (middle + r4 * high)));
-    return p * (vec)(((mask)t - (mask)all(shift) + 1023) << 52);
+    return p * (vec)(((mask)t - (mask)all(ROUND_BY) + 1023) << 52);
 }
 
 /* The same for any x, which is cut to that range. */
@@ -197,8 +199,8 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, Work *v, mas
     for (int64_t e = 0; e < p->k * p->d; e++) v->g[e] = choose(deep, v->factor[e], v->g[e]);
 }
 
-/* Entry (c, j) of g, summed anew with the errors of all additions made up for: exactly zero where no more is left than CANCELLED of
- * the sum of the contributions' absolute values. models/linear.py: _with_zeros. */
+/* Entry (c, j) of g, summed anew with the errors of all additions made up for: exactly zero where no more is left than CANCELLED
+ * of the sum of the contributions' absolute values. models/linear.py: _with_zeros. */
 static void clear_if_cancelled(const Group *p, Work *v, int64_t c, int64_t j, mask doubt)
 {
     vec sum = all(0), error = all(0), size = all(0);
@@ -316,9 +318,9 @@ static void normalise_row(const Group *p, vec *row, vec *row_log)
     vec factor = all(1);
     for (int l = 0; l < LANES; l++)
         if (far[l] && isfinite(top[l])) {
-            int e = ilogb(top[l]) < -1000 ? -1000 : ilogb(top[l]); /* 2^1023 is the largest power there is */
+            int e = ilogb(top[l]) < LEAST_EXPONENT ? LEAST_EXPONENT : ilogb(top[l]);
             factor[l] = ldexp(1, -e);
-            (*row_log)[l] += e * 0x1.62e42fefa39efp-1;
+            (*row_log)[l] += e * LOG_2;
         }
     for (int64_t j = 0; j < p->d; j++) row[j] *= factor;
 }
@@ -419,7 +421,7 @@ static void polar(vec *g, int64_t rows, int64_t columns, int top_pair_only, vec 
             for (int64_t b = a + 1; b < rows; b++) {
                 vec *ga = g + a * columns, *gb = g + b * columns;
                 vec inner = dot(ga, gb, columns), square = norm[a] * norm[b];
-                mask turns = going & (inner * inner > 1e-31 * square) & (square > 0);
+                mask turns = going & (inner * inner > ORTHOGONAL * square) & (square > 0);
                 if (!any(turns)) continue;
                 vec safe = choose(turns, inner, all(1));
                 worst = larger(worst, choose(turns, inner * inner / choose(square > 0, square, all(1)), all(0)));
@@ -459,8 +461,8 @@ static void transpose(const vec *a, int64_t rows, int64_t columns, vec *b)
         for (int64_t j = 0; j < columns; j++) b[j * rows + i] = a[i * columns + j];
 }
 
-/* ahead (k, d) becomes the polar factor of itself, or its top pair, taken in the basis of vectors that sum to zero (models/linear.py:
- * zero_sum_basis, Helmert's: column r has r + 1 ones, then -(r + 1), over sqrt((r + 1)(r + 2))). */
+/* ahead (k, d) becomes the polar factor of itself, or its top pair, taken in the basis of vectors that sum to zero
+ * (models/linear.py: zero_sum_basis, Helmert's: column r has r + 1 ones, then -(r + 1), over sqrt((r + 1)(r + 2))). */
 static void polar_in_row_space(const Group *p, Work *v)
 {
     const int64_t rows = p->k - 1, d = p->d;
@@ -523,7 +525,7 @@ static void newton_schulz(const Group *p, Work *v)
 /* 1 - beta^t, in every lane. */
 static vec debias(vec beta, double t)
 {
-    vec b;
+    vec b = beta;
     for (int l = 0; l < LANES; l++) b[l] = 1 - pow(beta[l], t);
     return b;
 }
@@ -604,6 +606,16 @@ static void descend(const Group *p, Work *v, const vec *from, const vec *from_lo
 
 int64_t lanes(void) { return LANES; }
 
+/* The compiler, and on a second line the options it was called with. */
+const char *made_with(void)
+{
+#ifdef __clang__
+    return "clang " __clang_version__ "\n" COMPILED_WITH;
+#else
+    return "gcc " __VERSION__ "\n" COMPILED_WITH;
+#endif
+}
+
 /* Doubles of memory that `work` of a group needs. */
 int64_t work_size(int64_t n, int64_t k, int64_t d)
 {
@@ -611,8 +623,8 @@ int64_t work_size(int64_t n, int64_t k, int64_t d)
     return LANES * (k * n + 2 * n + 4 * k * d + small * small + 3 * k + d);
 }
 
-/* Updates first + 1, ..., first + steps, the s-th with eta[s]. share[s], where not zero, is the weight of the gradient before that
- * update in the certificates' average. */
+/* Updates first + 1, ..., first + steps, the s-th with eta[s]. share[s], where not zero, is the weight of the gradient before
+ * that update in the certificates' average. */
 void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share)
 {
     Work v;

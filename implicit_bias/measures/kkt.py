@@ -10,45 +10,67 @@ L sum w_j m_j >= L q. Every w gives a proven lower bound; good ones are looked f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from implicit_bias.margins import AVERAGE_POWER
-from implicit_bias.models import Objective, Parameters
+from implicit_bias.measures.averages import StepAverage
+from implicit_bias.measures.probe import Columns, Probe, Record
+from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
 
 # Weights below e^-DEEPEST of the largest could not come back within a few iterations.
 DEEPEST = 60.0
 # Products that are kept for the average and the last checkpoint's weights, whether or not there are any.
 STARTS = 2
+# The one name in the average of weights.
+WEIGHTS = "weights"
 
 
 @dataclass
-class KktRatios:
-    """The best ratios found at checkpoints, with the weights that they start from.
+class KktRatios(Probe):
+    """The best ratios found at records, with the weights that they start from.
 
     Attributes:
         objective: The model with its loss and data.
         degree: L.
-        products: Jacobian products that a norm may cost at a checkpoint.
-        average: Weights averaged over the trajectory, the j-th with a weight of about j^3, as the certificates' are.
-        warm: The best weights of each run's last checkpoint, by norm; all 0 where there has been none.
+        products: Jacobian products that a norm may cost at a record.
+        average: Weights averaged over the trajectory, as the certificates' are.
+        warm: The best weights of each run's last record, by norm; all 0 where there has been none.
     """
+
+    name: ClassVar[str] = "kkt"
+    columns: ClassVar[tuple[str, ...]] = ("kkt_ratio",)
 
     objective: Objective
     degree: float
     products: int
-    average: Tensor | None = None
-    count: int = 0
+    average: StepAverage = field(default_factory=StepAverage)
     warm: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, weights: Tensor) -> None:
-        """Take the loss gradient's weights (R, pairs, n) of one more step into the average."""
-        self.count += 1
-        share = (AVERAGE_POWER + 1) / (self.count + AVERAGE_POWER)
-        self.average = weights if self.average is None else self.average.lerp(weights, share)
+    def wants(self, t: int) -> bool:
+        return self.products > 0 and self.average.wants(t)
+
+    def collect(self, t: int, gradient: Gradient) -> None:
+        """Take the loss gradient's weights (R, pairs, n) into the average."""
+        if gradient.weights is not None:
+            self.average.add({WEIGHTS: gradient.weights()})
+
+    def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
+        if record.weights is None:
+            return {}
+        ratio = self.best(label, norm, record.parameters, record.c, record.weights, record.q, record.runs)
+        return {"kkt_ratio": ratio}
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"average": self.average.value, "count": self.average.count, "warm": self.warm}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        self.average = StepAverage(dict(snapshot["average"]), snapshot["count"])
+        self.warm = dict(snapshot["warm"])
 
     def best(
         self,
@@ -76,8 +98,9 @@ class KktRatios:
         bound = self.degree * q / norm.value(parameters)
         found = _Search(weights, norm.dual(c), c)
         warm = self.warm.get(label, torch.zeros_like(weights))
-        if self.products > 0 and self.average is not None:
-            found.offer(self.average, norm, self.objective.pull(parameters, self.average))
+        if self.products > 0 and self.average.value:
+            average = self.average.value[WEIGHTS]
+            found.offer(average, norm, self.objective.pull(parameters, average))
         if self.products > 1 and label in self.warm:
             known = warm.sum(dim=(-2, -1)) > 0
             found.offer(warm, norm, self.objective.pull(parameters, warm), known)

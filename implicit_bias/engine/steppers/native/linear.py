@@ -1,9 +1,10 @@
 """Many steps of many runs of a linear model in one call: linear.c behind tensors.
 
-The steps are those of :mod:`implicit_bias.stepping` to round-off (one step to 1e-11). Covered are dense float64 data on a CPU,
-the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm
-and, in the row space, the spectral and the nuclear norm, with and without momentum, unnormalised in l2, Muon by Newton-Schulz,
-and Adam. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
+The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64
+data on a CPU, the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1,
+the row norm and, in the row space, the spectral and the nuclear norm, with and without momentum, unnormalised in l2, Muon by
+Newton-Schulz, and Adam. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are shared
+out over calls.
 
 What is covered is a table of classes, compared by exact type: a subclass of any of them may override anything, and is left to
 plain steps.
@@ -13,22 +14,25 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.losses import Loss
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.engine.steppers.native.compiling import Definitions, library
+from implicit_bias.engine.steppers.verification import CHECKED_RUNS
+from implicit_bias.losses import FLOOR, Loss
 from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.losses.exponential import Exponential
-from implicit_bias.models import Data, Objective
-from implicit_bias.models.linear import LinearObjective, zero_sum_basis
-from implicit_bias.native.compiling import library
+from implicit_bias.measures.averages import StepAverage
+from implicit_bias.models import Data, Gradient, Parameters
+from implicit_bias.models.linear import CANCELLED, LinearObjective, zero_sum_basis
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
 from implicit_bias.norms.l1 import L1
@@ -36,6 +40,7 @@ from implicit_bias.norms.l2 import L2
 from implicit_bias.norms.linf import Linf
 from implicit_bias.norms.nuclear import Nuclear
 from implicit_bias.norms.row import Row
+from implicit_bias.norms.singular import RANK_TOLERANCE
 from implicit_bias.norms.spectral import Spectral
 from implicit_bias.optimizers import Optimizer, State
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT, Adam
@@ -44,7 +49,7 @@ from implicit_bias.optimizers.descent import MOMENTUM
 from implicit_bias.optimizers.gd import GD
 from implicit_bias.optimizers.momentum_gd import MomentumGD
 from implicit_bias.optimizers.muon import Muon
-from implicit_bias.optimizers.muon_ns import MuonNS
+from implicit_bias.optimizers.muon_ns import COEFFICIENTS, MuonNS
 from implicit_bias.optimizers.ngd import NGD
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.optimizers.nmgd import NMGD
@@ -56,21 +61,31 @@ from implicit_bias.optimizers.shampoo import Shampoo
 from implicit_bias.optimizers.signgd import SignGD
 from implicit_bias.optimizers.signum import Signum
 from implicit_bias.optimizers.spectral_gd import SpectralGD
-from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule
-from implicit_bias.verification import Reached
+from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule, ScheduleState
 
 SOURCE = Path(__file__).with_name("linear.c")
-SYMBOLS = ("lanes", "work_size", "advance")
+SYMBOLS = ("lanes", "work_size", "advance", "made_with")
 # Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d, and
 # the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs there are is not asked: a run's
 # bits must not depend on it.
 MOST_WORK, MOST_ROWS = 500_000, 20
 
-# The enumerations of linear.c.
-LOSSES: dict[type[Loss], int] = {CrossEntropy: 0, Exponential: 1}
+# What linear.c is told by numbers. It has the numbers, and the constants that others use too, from here.
+CROSS_ENTROPY, EXPONENTIAL = range(2)
 SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(9)
-DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
 NO_MOMENTUM, AVERAGE, LOOK_AHEAD = range(3)
+LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
+DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
+DEFINITIONS: Definitions = (
+    *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
+    *{"SIGN": SIGN, "NORMALISED": NORMALISED, "GRADIENT": GRADIENT, "POLAR": POLAR, "ADAM": ADAM}.items(),
+    *{"COORDINATE": COORDINATE, "ROWS": ROWS, "RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
+    *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD}.items(),
+    *zip(("NS_A", "NS_B", "NS_C"), COEFFICIENTS, strict=True),
+    ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
+    ("FLOOR", FLOOR[torch.float64]),
+    ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
+)
 
 # The optimizers whose rule linear.c has, by what they do with the direction of steepest descent, where that is covered.
 NORMALISED_DESCENT = frozenset({NSD, SignGD, NGD, SpectralGD, NucGD, CoordinateDescent, RowGD, Shampoo})
@@ -162,27 +177,30 @@ def _kind(geometry: ParameterNorm) -> int | None:
     return {Spectral: POLAR, Nuclear: RANK_ONE}.get(type(norm.norm))
 
 
-def linear_steps(
-    optimizer: Optimizer, geometry: ParameterNorm, objective: Objective, schedule: Schedule, runs: int, any_size: bool = False
-) -> LinearSteps | None:
-    """The compiled steps of a batch; None where they do not cover it, or nothing can be compiled here.
-
-    Args:
-        any_size: Also where plain steps may be as fast.
-    """
-    if type(objective) is not LinearObjective or objective.uneven or type(objective.loss) not in LOSSES:
-        return None
+def refusal(setup: Setup) -> str | None:
+    """Why there are no steps in C; None: there are."""
+    problem, objective = setup.problem, setup.objective
+    if problem.compile == "off":
+        return "compile=off"
+    if problem.watches_loss:
+        return "the loss of every step is asked for (log.levels, stop_log10_loss)"
+    if type(objective) is not LinearObjective or type(objective.loss) not in LOSSES:
+        return f"model={problem.model.name} with loss={problem.loss.name} has no steps in C"
     x = objective.data.x
-    if x.device.type != "cpu" or x.dtype != torch.float64 or type(schedule) not in SCHEDULES:
-        return None
-    rule = rule_of(optimizer, geometry)
-    if rule is None or not (any_size or _pays(rule, objective.data)):
-        return None
-    compiled = library(SOURCE, SYMBOLS)
-    return None if compiled is None else LinearSteps(compiled, rule, objective, schedule, runs)
+    if objective.uneven or x.device.type != "cpu" or x.dtype != torch.float64:
+        return "needs dense float64 data on a CPU"
+    if type(problem.schedule) not in SCHEDULES:
+        return f"schedule={problem.schedule.name} has no steps in C"
+    rule = rule_of(problem.optimizer, setup.geometry)
+    if rule is None:
+        return f"optimizer={problem.optimizer.name}, or its norm, has no steps in C"
+    if problem.compile != "on" and not _pays(rule, objective.data):
+        return "larger problems are no faster in C than by PyTorch's products and decompositions; compile=on takes C"
+    return None if library(SOURCE, SYMBOLS, DEFINITIONS) else "there is no C compiler (cc, gcc, clang) that compiles them"
 
 
 def _pays(rule: Rule, data: Data) -> bool:
+    """Whether a single run is no slower in C."""
     n, k, d = data.x.shape[1], data.num_classes, data.x.shape[2]
     return n * k * d <= MOST_WORK and (rule.kind not in DECOMPOSED or min(k, d) <= MOST_ROWS)
 
@@ -204,23 +222,58 @@ def _log(number: float) -> float:
     return math.log(number) if number > 0 else -math.inf
 
 
-class LinearSteps:
-    """The parameters and buffers of a batch in the layout of linear.c: groups of LANES runs, (groups, rows, columns, LANES)."""
+def _told(compiled: ctypes.CDLL) -> dict[str, str]:
+    """Declare the functions of the library, and ask what it was compiled with."""
+    compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
+    compiled.work_size.argtypes = [ctypes.c_int64] * 3
+    compiled.advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    compiled.advance.restype = None
+    compiled.made_with.restype = ctypes.c_char_p
+    compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
+    return {"compiler": compiler, "flags": flags}
 
-    def __init__(self, compiled: ctypes.CDLL, rule: Rule, objective: LinearObjective, schedule: Schedule, runs: int) -> None:
-        data = objective.data
-        compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
-        compiled.work_size.argtypes = [ctypes.c_int64] * 3
+
+class LinearSteps:
+    """Makes many updates in a call. It holds parameters and buffers in the layout of linear.c: groups of LANES runs,
+    (groups, rows, columns, LANES).
+
+    Args:
+        setup: A batch that there is no :func:`refusal` of.
+
+    Raises:
+        ValueError: nothing can be compiled, or the optimizer is not covered.
+    """
+
+    stepping: ClassVar[Stepping] = "c"
+    check_on: ClassVar[int | None] = CHECKED_RUNS
+    refused: ClassVar[str | None] = None
+
+    def __init__(self, setup: Setup) -> None:
+        compiled = library(SOURCE, SYMBOLS, DEFINITIONS)
+        rule, objective = rule_of(setup.problem.optimizer, setup.geometry), setup.objective
+        if compiled is None or rule is None or type(objective) is not LinearObjective:
+            raise ValueError(f"no steps in C: {refusal(setup)}")
+        self._objective, self._rule, self._schedule = objective, rule, setup.problem.schedule
+        (self._name,) = setup.problem.initial
+        self._served: StepAverage | None = None
+        self._parameters: Parameters | None = None
+        self._gradient: Gradient | None = None
         self._advance: Callable[..., None] = compiled.advance
-        self._advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
-        self._advance.restype = None
-        self._runs, self._lanes = runs, int(compiled.lanes())
-        self._groups = -(-runs // self._lanes)
-        self._rule = rule
-        self._lr = _numbers(schedule.lr).unsqueeze(-1)
-        self._powers = _powers(schedule)
-        self._n, self._k, self._d = data.x.shape[1], data.num_classes, data.x.shape[2]
-        self._x, self._y = self._data(data)
+        self.made_with: Mapping[str, str] = _told(compiled)
+        self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
+        self._groups = -(-self._runs // self._lanes)
+        self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
+        threads = max(1, min(torch.get_num_threads(), self._groups))
+        size = int(compiled.work_size(self._n, self._k, self._d))
+        self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
+        self._lay_out(objective)
+        self.most_steps = self._steps_of_a_call()
+
+    def _lay_out(self, objective: LinearObjective) -> None:
+        """Arrays for linear.c: the data, the rule's numbers, and empty parameters and buffers."""
+        rule = self._rule
+        self._lr, self._powers = _numbers(self._schedule.lr).unsqueeze(-1), _powers(self._schedule)
+        self._x, self._y = self._data(objective.data)
         like = (self._groups, self._k, self._d, self._lanes)
         self._w, self._m, self._r, self._certificate = (torch.zeros(like, dtype=torch.float64) for _ in range(4))
         self._m_log, self._r_log = (torch.full((*like[:2], like[3]), -math.inf, dtype=torch.float64) for _ in range(2))
@@ -231,28 +284,44 @@ class LinearSteps:
             "log_eps": self._per_run([_log(eps) for eps in _numbers(rule.eps).tolist()]),
             "smallest_row": self._per_run(objective.smallest_row),
         }
-        self._doubtful = self._in_lanes(objective.doubtful.expand(runs, -1, -1))
-        self._work = [
-            torch.empty(int(compiled.work_size(self._n, self._k, self._d)), dtype=torch.float64)
-            for _ in range(max(1, min(torch.get_num_threads(), self._groups)))
-        ]
-        self._loss = LOSSES[type(objective.loss)]
-        self.most_steps = self._steps_of_a_call()
+        self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
 
-    def load(self, weight: Tensor, state: State, name: str, average: Tensor | None) -> None:
-        """Take up parameters (R, k, d), the optimizer's buffers of the block ``name``, and the certificates' average."""
-        self._w = self._in_lanes(weight)
-        for buffer, blocks in state.items():
-            mantissa, log_scale = self._in_lanes(blocks[name].mantissa), self._in_lanes(blocks[name].log_scale)[:, :, 0]
+    def load(self, start: Reached) -> None:
+        self._w = self._in_lanes(start.parameters[self._name])
+        for buffer, blocks in start.state.items():
+            block = blocks[self._name]
+            mantissa, log_scale = self._in_lanes(block.mantissa), self._in_lanes(block.log_scale)[:, :, 0]
             if buffer == SECOND_ROOT:
                 self._r, self._r_log = mantissa, log_scale.contiguous()
             else:
                 self._m, self._m_log = mantissa, log_scale.contiguous()
-        self.average = average
+        self._parameters, self._gradient = start.parameters, start.gradient
 
-    def advance(self, first: int, last: int, shares: Sequence[float]) -> None:
+    def advance(self, first: int, last: int) -> None:
+        average = self._served
+        if average is None:
+            self._make(first, last, [0.0] * (last - first))
+            return
+        if average.value:
+            self._certificate = self._in_lanes(average.value[self._name])
+        self._make(first, last, [average.share_of(t) for t in range(first, last)])
+        average.value, average.count = {self._name: self._by_run(self._certificate)}, average.wanted(last - 1)
+
+    def step(self, start: Reached, t: int) -> Reached:
+        self.load(start)
+        self._make(t - 1, t, [0.0])
+        return Reached(self.parameters, self.state)
+
+    def serve(self, average: StepAverage) -> bool:
+        if self._served is not None:
+            return False
+        self._served = average
+        return True
+
+    def _make(self, first: int, last: int, shares: Sequence[float]) -> None:
         """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
         step first + s."""
+        self._parameters = self._gradient = None
         eta = self._step_sizes(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
         waiting = iter(range(self._groups))
@@ -268,36 +337,32 @@ class LinearSteps:
             for done in [pool.submit(work, memory) for memory in self._work]:
                 done.result()
 
-    def update(self, here: Reached, t: int) -> Reached:
-        """The t-th update alone, from any point; what was loaded is lost."""
-        ((name, weight),) = here.parameters.items()
-        self.load(weight, here.buffers, name, None)
-        self.advance(t - 1, t, [0.0])
-        return Reached({name: self.weight}, self.state(name))
+    @property
+    def parameters(self) -> Parameters:
+        # Made when they are first looked at, as the gradient.
+        if self._parameters is None:
+            self._parameters = {self._name: self._by_run(self._w)}
+        return self._parameters
 
     @property
-    def weight(self) -> Tensor:
-        """The parameters, (R, k, d)."""
-        return self._by_run(self._w)
+    def gradient(self) -> Gradient:
+        if self._gradient is None:
+            self._gradient = self._objective.gradient(self.parameters)
+        return self._gradient
 
     @property
-    def average(self) -> Tensor:
-        """The average of the certificates' matrices, (R, k, d)."""
-        return self._by_run(self._certificate)
-
-    @average.setter
-    def average(self, value: Tensor | None) -> None:
-        self._certificate = torch.zeros_like(self._w) if value is None else self._in_lanes(value)
-
-    def state(self, name: str) -> State:
-        """The optimizer's buffers."""
+    def state(self) -> State:
         if self._rule.momentum == NO_MOMENTUM:
             return {}
         first = Scaled(self._by_run(self._m), self._by_run(self._m_log.unsqueeze(2)))
         if self._rule.kind != ADAM:
-            return {MOMENTUM: {name: first}}
+            return {MOMENTUM: {self._name: first}}
         root = Scaled(self._by_run(self._r), self._by_run(self._r_log.unsqueeze(2)))
-        return {FIRST: {name: first}, SECOND_ROOT: {name: root}}
+        return {FIRST: {self._name: first}, SECOND_ROOT: {self._name: root}}
+
+    @property
+    def schedule_state(self) -> ScheduleState:
+        return {}
 
     def _group(self, group: int, memory: Tensor) -> _Group:
         def at(tensor: Tensor) -> int:
@@ -306,7 +371,8 @@ class LinearSteps:
 
         parts = {"x": self._x, "y": self._y, "w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
         return _Group(
-            n=self._n, k=self._k, d=self._d, loss=self._loss, rule=self._rule.kind, momentum=self._rule.momentum,
+            n=self._n, k=self._k, d=self._d, loss=LOSSES[type(self._objective.loss)],
+            rule=self._rule.kind, momentum=self._rule.momentum,
             bias_correction=self._rule.bias_correction, iterations=self._rule.iterations,
             log_n=math.log(self._n), doubtful=at(self._doubtful),
             certificate=at(self._certificate), work=memory.data_ptr(),

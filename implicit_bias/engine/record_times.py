@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-
-from implicit_bias.models import Gradient
+from torch import Tensor
 
 
 def record_steps(steps: int, points: int) -> list[int]:
@@ -18,24 +19,40 @@ def record_steps(steps: int, points: int) -> list[int]:
     return sorted({0, steps, *powers, *(int(s) for s in spaced)})
 
 
-class Agenda:
-    """Which runs are to be recorded at which step, and which have stopped."""
+class RecordTimes:
+    """Which runs are to be recorded at which step, and which have stopped.
+
+    Attributes:
+        fixed: The steps at which all runs are recorded that have not stopped.
+        watches_loss: Whether the loss of every step is asked for.
+        reached, going: The deepest level of each run's loss, (R,), and whether it has not stopped.
+    """
 
     def __init__(self, steps: int, points: int, levels: float, stop_log_loss: float, runs: int) -> None:
-        self.fixed = set(record_steps(steps, points))
-        #: Whether the loss of every step is asked for.
+        self._ordered = record_steps(steps, points)
+        self.fixed = frozenset(self._ordered)
         self.watches_loss = levels > 0 or stop_log_loss > -math.inf
         self.level_width = math.log(10) / levels if levels > 0 else math.inf
         self.stop = stop_log_loss
         self.reached = np.full(runs, -1.0)
         self.going = np.ones(runs, dtype=bool)
 
-    def due(self, t: int, gradient: Gradient) -> np.ndarray | None:
-        """The runs to be recorded after step t, or None; a run whose loss is low enough stops after its record."""
+    def next_after(self, t: int) -> int:
+        """The first fixed step after ``t``, which is not the last."""
+        return self._ordered[bisect_right(self._ordered, t)]
+
+    def due(self, t: int, log_loss: Callable[[], Tensor]) -> np.ndarray | None:
+        """The runs to be recorded after step t, or None; a run whose loss is low enough stops after its record.
+
+        Args:
+            log_loss: Gives log L, (R,); called where the loss of every step is asked for.
+        """
         fixed = t in self.fixed
         if not self.watches_loss:
             return self.going if fixed else None
-        log_loss = gradient.log_loss.double().cpu().numpy()
+        return self._due_by_loss(fixed, log_loss().double().cpu().numpy())
+
+    def _due_by_loss(self, fixed: bool, log_loss: np.ndarray) -> np.ndarray | None:
         level = np.floor(np.nan_to_num(-log_loss / self.level_width, nan=-1.0))
         crossed = level > self.reached
         self.reached = np.maximum(self.reached, level)
@@ -45,9 +62,9 @@ class Agenda:
         return due if due.any() else None
 
     def snapshot(self) -> dict[str, Any]:
-        """What it remembers."""
+        """What later records depend on."""
         return {"reached": torch.from_numpy(self.reached.copy()), "going": torch.from_numpy(self.going.copy())}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Remember that."""
+        """Take up a snapshot."""
         self.reached, self.going = snapshot["reached"].numpy(), snapshot["going"].numpy()

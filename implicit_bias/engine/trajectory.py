@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from implicit_bias.engine.steppers.base import Stepping
 from implicit_bias.models import Parameters
-from implicit_bias.stepping import Stepping
 
 
 @dataclass
@@ -21,15 +21,22 @@ class Trajectory:
             run has stopped.
         common: lr, log_loss, accuracy; with a test set test_accuracy; for networks later_cosine, with the first iterate that was
             recorded at ten times the step or later.
-        by_norm: For each norm label, the columns of :func:`implicit_bias.margins.measure`; for networks also soft_margin.
+        by_norm: For each norm label, the columns of :func:`implicit_bias.measures.margins.measure`, filled; for networks also
+            soft_margin.
         parameters: Step to parameters, for the records that were kept.
         stepping: What made the steps: ``c``, ``torch.compile``, or ``torch``, the plain ones; they agree to round-off.
+        stepping_refused: Why not faster ones, by name, in words.
+        compiled_with: The compiler and its options, where the steps are made in C.
+        probed: The columns of the problem's own probes, in order; they are in ``common`` or in ``by_norm``.
         interrupted: What asked to stop after the last step was made: to be raised when the runs are kept.
         untightened: Why the last certificates are the trajectory's own, where tightening them failed.
     """
 
     own: str
     stepping: Stepping = "torch"
+    stepping_refused: dict[str, str] = field(default_factory=dict)
+    compiled_with: dict[str, str] = field(default_factory=dict)
+    probed: tuple[str, ...] = ()
     steps: list[int] = field(default_factory=list)
     recorded: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     common: dict[str, np.ndarray] = field(default_factory=dict)

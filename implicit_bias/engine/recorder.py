@@ -1,0 +1,205 @@
+"""What is written down of a batch while it runs: its records, as the columns of probes, in a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+
+from implicit_bias.engine.record_times import RecordTimes
+from implicit_bias.engine.snapshot import Snapshot, arrays, stacked, unstacked
+from implicit_bias.engine.steppers.base import Setup, Stepper
+from implicit_bias.engine.tighten import tighten
+from implicit_bias.engine.trajectory import Diverged, Trajectory
+from implicit_bias.measures.certificate import Certificate, rounding_of
+from implicit_bias.measures.held_out import HeldOutAccuracy
+from implicit_bias.measures.kkt import KktRatios
+from implicit_bias.measures.later_cosine import LaterCosine
+from implicit_bias.measures.margins import accuracy_and_margin, measure
+from implicit_bias.measures.probe import Columns, Probe, Record
+from implicit_bias.measures.soft_margin import SoftMargin
+from implicit_bias.models import Data, Gradient, Objective, Parameters
+from implicit_bias.norms import ParameterNorm, over_blocks
+
+
+class Recorder:
+    """The records of a batch, and the probes that make their columns.
+
+    Attributes:
+        trajectory: What was recorded.
+        probes: By name: those that every batch of its kind has, then the problem's own.
+    """
+
+    def __init__(self, setup: Setup, times: RecordTimes) -> None:
+        self._setup, self._problem, self._times = setup, setup.problem, times
+        # Proofs are made in double precision, whatever the steps are made in: bounds of float32 fall short by 1e-5.
+        rounded = self._problem.model.linear and self._problem.data.x.dtype != torch.float64
+        self._data = _in_double(self._problem.data) if rounded else self._problem.data
+        self._precise: Objective | None = self._problem.model.objective(self._data, self._problem.loss) if rounded else None
+        self._norms = self._parameter_norms()
+        self._own = tuple(probe.name for probe in self._problem.probes)
+        self.probes = _by_name([*self._usual_probes(), *map(deepcopy, self._problem.probes)])
+        self._rows: list[Columns] = []
+        self._recorded: list[np.ndarray] = []
+        self._norm_rows: dict[str, list[Columns]] = {label: [] for label in self._norms}
+        probed = tuple(column for probe in self._problem.probes for column in probe.writes())
+        self.trajectory = Trajectory(own=setup.geometry.label, probed=probed)
+        self._last: Record | None = None
+
+    def _parameter_norms(self) -> dict[str, ParameterNorm]:
+        """The measured norms on the parameter set, by label."""
+        setup, problem = self._setup, self._problem
+        names, bases, geometry = list(problem.initial), problem.model.row_bases(self._data), setup.geometry
+        return {
+            # The optimizer may have been told which blocks its own norm takes as matrices.
+            label: geometry
+            if label == geometry.label and self._precise is None
+            else over_blocks(norm, names, bases, setup.hidden)
+            for label, norm in problem.measured.items()
+        }
+
+    def _usual_probes(self) -> list[Probe]:
+        """What every batch of its kind has columns of."""
+        problem, objective = self._problem, self._setup.objective
+        test: list[Probe] = [] if problem.test is None else [HeldOutAccuracy(objective, problem.test)]
+        if problem.model.linear:
+            rounding = rounding_of(problem.model, self._data, problem.measured)
+            return [*test, Certificate(rounding, every_step=self._precise is None)]
+        like = next(iter(problem.initial.values())).new_zeros(problem.runs)
+        kkt = [KktRatios(objective, problem.model.degree(), problem.kkt_products)] if problem.model.homogeneous else []
+        soft, later = SoftMargin(problem.loss, problem.data.x.shape[1]), LaterCosine(problem.steps, self._times.fixed, like)
+        return [*test, *kkt, soft, later]
+
+    def record(self, t: int, stepper: Stepper, runs: np.ndarray) -> None:
+        """Record these runs after step ``t``. Raises Diverged."""
+        problem, parameters, gradient = self._problem, stepper.parameters, stepper.gradient
+        self.check_finite(t, parameters, gradient, runs)
+        objective, measured = self._setup.objective, gradient
+        if self._precise is not None:
+            objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
+            measured = objective.gradient(parameters)
+        share, q = accuracy_and_margin(objective.negative_gaps(parameters))
+        mine = torch.from_numpy(runs).to(q.device)
+        record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q)
+        lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)
+        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
+        for probe in self.probes.values():
+            self._add(probe, probe.measure(record), row)
+        self.trajectory.steps.append(t)
+        self._recorded.append(runs.copy())
+        self._rows.append(row)
+        self._record_norms(record)
+        self._check_probes(record)
+        self._keep_parameters(t, stepper.parameters, runs)
+        if t == problem.steps:
+            self._last = record
+
+    def _record_norms(self, record: Record) -> None:
+        downhill = record.gradient.downhill()
+        for label, norm in self._norms.items():
+            optimum = self._problem.optima.get(label)
+            columns = measure(norm, record.degree, record.parameters, downhill, record.q, optimum)
+            for probe in self.probes.values():
+                self._add(probe, probe.under(record, label, norm, columns), columns)
+            self._norm_rows[label].append(columns)
+
+    def _add(self, probe: Probe, new: Columns, columns: Columns) -> None:
+        """Take up what a probe has measured. Raises ValueError where one of the problem's own writes a column that is not its."""
+        if probe.name in self._own:
+            for name in new:
+                if name not in probe.writes() or name in columns:
+                    raise ValueError(f"probe {probe.name}: column {name} is not its own; must be of {', '.join(probe.writes())}")
+        columns.update(new)
+
+    def _check_probes(self, record: Record) -> None:
+        """Raises ValueError where a probe of the problem's own has not given what it says it writes at every record."""
+        given = {**self._rows[-1], **{key: c for rows in self._norm_rows.values() for key, c in rows[-1].items()}}
+        for name in self._own:
+            probe, wanted = self.probes[name], tuple(record.q.shape)
+            for column in probe.writes() if type(probe).complete is Probe.complete else ():
+                shape = tuple(given[column].shape) if column in given else "not there"
+                if shape != wanted:
+                    raise ValueError(f"probe {name}: column {column} is {shape}; must be {wanted}, one number a run")
+
+    def check_finite(self, t: int, parameters: Parameters, gradient: Gradient, runs: np.ndarray | None = None) -> None:
+        """Raises Diverged where parameters or loss of a run that counts are not finite."""
+        finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in parameters.values()]).all(dim=0)
+        going = self._times.going if runs is None else runs | self._times.going
+        bad = ~(finite & gradient.log_loss.isfinite()) & torch.from_numpy(going).to(finite.device)
+        if bool(bad.any()):
+            raise Diverged(bad.nonzero().flatten().tolist(), t)
+
+    def _keep_parameters(self, t: int, parameters: Parameters, runs: np.ndarray) -> None:
+        last = t == self._problem.steps or bool((runs & ~self._times.going).any())
+        if self._problem.weights == "all" or (self._problem.weights == "last" and last):
+            kept = {**parameters, **self._problem.frozen}
+            self.trajectory.parameters[t] = {name: block.cpu() for name, block in kept.items()}
+
+    def own_ratio(self) -> float:
+        """The last margin in the optimizer's own norm over the largest, averaged over runs; nan where that is not known."""
+        rows = self._norm_rows.get(self.trajectory.own)
+        return float((rows[-1]["margin"] / rows[-1]["max_margin"]).mean()) if rows else float("nan")
+
+    def snapshot(self) -> Snapshot:
+        """What was recorded so far, and what the probes remember."""
+        return {
+            "steps": self.trajectory.steps,
+            "recorded": torch.from_numpy(np.stack(self._recorded)),
+            # One tensor a column: thousands of small ones take seconds to write.
+            "rows": stacked(self._rows),
+            "norm_rows": {label: stacked(rows) for label, rows in self._norm_rows.items()},
+            "kept": self.trajectory.parameters,
+            "probes": {name: probe.snapshot() for name, probe in self.probes.items()},
+        }
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take up a snapshot."""
+        self.trajectory.steps, self.trajectory.parameters = list(snapshot["steps"]), dict(snapshot["kept"])
+        self._recorded = list(snapshot["recorded"].numpy())
+        self._rows = unstacked(snapshot["rows"])
+        self._norm_rows = {label: unstacked(columns) for label, columns in snapshot["norm_rows"].items()}
+        for name, probe in self.probes.items():
+            probe.restore(snapshot["probes"][name])
+
+    def finished(self) -> Trajectory:
+        """The trajectory, its last certificates tightened."""
+        self._tighten()
+        trajectory = self.trajectory
+        trajectory.recorded = np.stack(self._recorded)
+        trajectory.common = arrays(self._rows)
+        for probe in self.probes.values():
+            complete = probe.complete(trajectory.steps)
+            trajectory.common.update({key: column.cpu().numpy() for key, column in complete.items()})
+        trajectory.by_norm = {label: arrays(rows) for label, rows in self._norm_rows.items()}
+        return trajectory
+
+    def _tighten(self) -> None:
+        """Tighten the last record's certificates.
+
+        This comes after the last step, and is no reason to lose it: what goes wrong is said, and an interrupt ends the tightening
+        and is left for the caller, who keeps the runs first.
+        """
+        certificate = self.probes.get(Certificate.name)
+        if not isinstance(certificate, Certificate) or self._last is None or self._last.t != self._problem.steps:
+            return
+        try:
+            for label, rows in self._norm_rows.items():
+                tighten(self._problem, certificate, self._last, label, rows[-1])
+        except KeyboardInterrupt as interrupt:
+            self.trajectory.interrupted = interrupt
+        except (ArithmeticError, RuntimeError) as error:
+            self.trajectory.untightened = f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _in_double(data: Data) -> Data:
+    return Data(data.x.double(), data.y, data.num_classes)
+
+
+def _by_name(probes: Sequence[Probe]) -> dict[str, Probe]:
+    """Probes by their names. Raises ValueError where two have the same."""
+    found = {probe.name: probe for probe in probes}
+    if len(found) < len(probes):
+        raise ValueError(f"two probes have one name: {', '.join(sorted(probe.name for probe in probes))}")
+    return found

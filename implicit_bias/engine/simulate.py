@@ -1,0 +1,167 @@
+"""The loop: a batch of runs in, their trajectories out. One run is a batch of one.
+
+Runs of a batch share the model, the loss, the kind of optimizer and schedule, all shapes and the number of steps; they
+may differ in data, initial point and every numeric hyper-parameter. The engine knows tensors only: no files, no configuration.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from implicit_bias.engine.problem import Problem
+from implicit_bias.engine.record_times import RecordTimes
+from implicit_bias.engine.recorder import Recorder
+from implicit_bias.engine.snapshot import Snapshot, gradient_from, gradient_parts, packed, unpacked
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.engine.steppers.choose import choose
+from implicit_bias.engine.trajectory import Trajectory
+from implicit_bias.measures.probe import Probe
+
+# Called now and then with (steps made, own-norm ratio averaged over runs or nan).
+Watch = Callable[[int, float], None]
+WATCH_SECONDS = 0.1
+# Called between steps with (steps made, a function that takes a snapshot); the next step may overwrite what that gives. After
+# every step, or where many are made in one call, between those.
+Keep = Callable[[int, Callable[[], Snapshot]], None]
+
+
+def simulate(
+    problem: Problem,
+    watch: Watch | None = None,
+    keep: Keep | None = None,
+    resume: Snapshot | None = None,
+) -> Trajectory:
+    """Run every run of the batch and record it.
+
+    The t-th update, t from 1, is the optimizer's step from theta_{t-1} with learning rate eta_t, see
+    :class:`implicit_bias.optimizers.Step`: mostly theta_t = theta_{t-1} - eta_t step_t. A record at step t describes theta_t.
+
+    Args:
+        problem: The batch.
+        watch: Told how far it is.
+        keep: Called between steps, after each or, where many are made in one call, several times a second; it may take a
+            snapshot of the state.
+        resume: A snapshot of the same problem, to go on from: on the same device, with as many threads, the trajectory is that
+            of an undisturbed batch to the last bit.
+
+    Raises:
+        Diverged: some run's parameters are no longer finite at a recorded step.
+        OverflowError: scores or gradients are beyond every double.
+        ValueError: the schedule takes steps back, and the optimizer's state cannot be.
+    """
+    with torch.no_grad():
+        return _Simulation(problem).run(watch, keep, resume)
+
+
+def stepping_of(problem: Problem) -> Stepping:
+    """What will make the steps of a batch, if they prove to be the plain ones."""
+    with torch.no_grad():
+        return choose(Setup.of(problem)).stepper.stepping
+
+
+class _Simulation:
+    """A batch while it runs: a stepper that moves it, a recorder that looks at it, and when that is."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.setup = Setup.of(problem)
+        self.times = RecordTimes(problem.steps, problem.points, problem.levels, problem.stop_log_loss, problem.runs)
+        self.recorder = Recorder(self.setup, self.times)
+        self.choice = choose(self.setup)
+        self.stepper = self.choice.stepper
+        #: Probes that have to be handed every gradient they want: what makes the steps does not do that itself.
+        self.unserved: list[Probe] = []
+
+    def run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
+        """All steps, or those after the snapshot."""
+        t = self._begin(resume)
+        try:
+            self._steps(t, watch, keep)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            # A decomposition met numbers that are not finite: of the parameters, or of what is made of them.
+            parameters = self.stepper.parameters
+            self.recorder.check_finite(self.problem.steps, parameters, self.setup.objective.gradient(parameters))
+            raise OverflowError(
+                "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
+            ) from None
+        trajectory = self.recorder.finished()
+        trajectory.stepping, trajectory.stepping_refused = self.stepper.stepping, self.choice.refusals()
+        trajectory.compiled_with = dict(self.stepper.made_with)
+        return trajectory
+
+    def _begin(self, resume: Snapshot | None) -> int:
+        """Put the stepper where the batch begins, or goes on; returns the steps made."""
+        t, start = (0, self.setup.begun()) if resume is None else (resume["step"], self._restored(resume))
+        self.choice = self.choice.verified(self.setup, start, t)
+        self.stepper = self.choice.stepper
+        self.stepper.load(start)
+        self.unserved = [probe for probe in self.recorder.probes.values() if not self._served(probe)]
+        return t
+
+    def _served(self, probe: Probe) -> bool:
+        return probe.averaged is not None and self.stepper.serve(probe.averaged)
+
+    def _steps(self, t: int, watch: Watch | None, keep: Keep | None) -> None:
+        """Every update after the t-th, in calls that end where something is to be seen."""
+        if t == 0:
+            self._observe(0)
+        steps, due = self.problem.steps, time.monotonic()
+        while t < steps and self.times.going.any():
+            last = self._next_stop(t)
+            self.stepper.advance(t, last)
+            t = last
+            self._observe(t)
+            if watch is not None and (t == steps or time.monotonic() >= due):
+                due = time.monotonic() + WATCH_SECONDS
+                watch(t, self.recorder.own_ratio())
+            if keep is not None and t < steps and self.times.going.any():
+                keep(t, partial(self._snapshot, t))
+
+    def _next_stop(self, t: int) -> int:
+        """How far one call may go: to the next record, or the next gradient that a probe has to be handed."""
+        if self.stepper.most_steps == 1:
+            return t + 1
+        last = min(t + self.stepper.most_steps, self.times.next_after(t))
+        wanted = (s for s in range(t + 1, last) if any(probe.wants(s) for probe in self.unserved))
+        return next(wanted, last) if self.unserved else last
+
+    def _observe(self, t: int) -> None:
+        """Hand the gradient to the probes that want it, and record the batch where that is due."""
+        runs = self.times.due(t, self._log_loss)
+        # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
+        for probe in self.recorder.probes.values() if runs is not None else self.unserved:
+            if probe.wants(t):
+                probe.collect(t, self.stepper.gradient)
+        if runs is not None:
+            self.recorder.record(t, self.stepper, runs)
+
+    def _log_loss(self) -> Tensor:
+        return self.stepper.gradient.log_loss
+
+    def _snapshot(self, t: int) -> Snapshot:
+        """All that the steps after the t-th depend on, and what was recorded so far."""
+        return {
+            "step": t,
+            "stepping": self.stepper.stepping,
+            "parameters": self.stepper.parameters,
+            "state": packed(self.stepper.state),
+            # A fast step may round otherwise than the objective does by itself, so the gradient is kept, not computed again.
+            "gradient": gradient_parts(self.stepper.gradient),
+            "schedule": dict(self.stepper.schedule_state),
+            "times": self.times.snapshot(),
+            **self.recorder.snapshot(),
+        }
+
+    def _restored(self, snapshot: Snapshot) -> Reached:
+        """Take up a snapshot; returns where the batch is."""
+        self.times.restore(snapshot["times"])
+        self.recorder.restore(snapshot)
+        gradient = gradient_from(snapshot["gradient"])
+        foreign = self.problem.optimizer.foreign_state
+        state = unpacked(snapshot["state"], lambda: self.setup.first_state(gradient), foreign)
+        return Reached(snapshot["parameters"], state, gradient, snapshot["schedule"])

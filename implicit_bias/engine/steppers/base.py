@@ -1,0 +1,152 @@
+"""What a stepper is to the engine: it holds where a batch is, and makes its updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from implicit_bias.engine.problem import Problem
+from implicit_bias.measures.averages import StepAverage
+from implicit_bias.models import Gradient, Objective, Parameters
+from implicit_bias.norms import ParameterNorm
+from implicit_bias.optimizers import ForeignState
+from implicit_bias.schedules import ScheduleState
+
+#: What makes the steps: linear.c, a function compiled by torch, or torch's operations one by one.
+Stepping = Literal["c", "torch.compile", "torch"]
+
+
+class Reached(NamedTuple):
+    """Where a batch is after an update.
+
+    Attributes:
+        parameters: One tensor (R, p, q) a block.
+        state: The optimizer's buffers, or its :class:`implicit_bias.optimizers.ForeignState`.
+        gradient: The gradient there; None: it is evaluated when it is needed.
+        schedule: What the schedule remembers.
+    """
+
+    parameters: Parameters
+    state: Any
+    gradient: Gradient | None = None
+    schedule: ScheduleState = MappingProxyType({})
+
+
+class Stepper(Protocol):
+    """Makes the updates of a batch, and holds where it is between them.
+
+    A fast stepper is compared with the plain one before it is used, by :meth:`step` alone: nothing has to be told of it.
+    """
+
+    @property
+    def stepping(self) -> Stepping:
+        """What makes the steps now."""
+
+    @property
+    def most_steps(self) -> int:
+        """How many updates one :meth:`advance` may make: more would keep Ctrl-C, the display and checkpoints waiting."""
+
+    @property
+    def check_on(self) -> int | None:
+        """The runs of a batch that a comparison with plain steps takes: others like it are made for so many; None: it is itself
+        compared, on the whole batch."""
+
+    @property
+    def refused(self) -> str | None:
+        """Why plain steps are made in place of its own by now; None while its own are made."""
+
+    @property
+    def made_with(self) -> Mapping[str, str]:
+        """What its code was compiled with, for the provenance; empty: nothing was compiled."""
+
+    def load(self, start: Reached) -> None:
+        """Go on from here."""
+
+    def advance(self, first: int, last: int) -> None:
+        """Updates ``first`` + 1 to ``last``, at most :attr:`most_steps`."""
+
+    def step(self, start: Reached, t: int) -> Reached:
+        """The t-th update alone, from any point, none taken back; what was loaded may be lost."""
+
+    def serve(self, average: StepAverage) -> bool:
+        """Take ``gradient.per_weight()`` of the steps inside of calls of :meth:`advance` into this average, from now on.
+
+        The step at the end of a call is left to the caller, who may take it in, or leave it to the next call. False: it cannot,
+        and calls have to end where a gradient is wanted.
+        """
+
+    @property
+    def parameters(self) -> Parameters:
+        """theta_t, one tensor (R, p, q) a block; nobody may change it."""
+
+    @property
+    def state(self) -> Any:
+        """The optimizer's state."""
+
+    @property
+    def gradient(self) -> Gradient:
+        """Loss and gradient at theta_t."""
+
+    @property
+    def schedule_state(self) -> ScheduleState:
+        """What the schedule remembers."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A problem with what all its steps share.
+
+    Attributes:
+        problem: The batch.
+        geometry: The norm on the parameter set that the optimizer works in.
+        objective: The model with its loss and data, in the precision of the steps.
+        hidden: The blocks that are matrices of hidden layers.
+    """
+
+    problem: Problem
+    geometry: ParameterNorm
+    objective: Objective
+    hidden: list[str]
+
+    @staticmethod
+    def of(problem: Problem) -> Setup:
+        """The set-up of a problem. Raises ValueError where its schedule takes steps back and its optimizer cannot."""
+        if problem.schedule.backs_off and problem.optimizer.foreign_state:
+            raise ValueError(f"optimizer {problem.optimizer.name}: its state cannot be rolled back, as the schedule asks")
+        model, names = problem.model, list(problem.initial)
+        hidden = model.hidden_matrices(names)
+        geometry = problem.optimizer.geometry(names, problem.norm, model.row_bases(problem.data), hidden)
+        return Setup(problem, geometry, model.objective(problem.data, problem.loss, problem.frozen), hidden)
+
+    @cached_property
+    def like(self) -> Tensor:
+        """A tensor (R,) of the type and on the device of the data."""
+        return self.problem.data.x.new_zeros(self.problem.runs)
+
+    def first_state(self, gradient: Gradient) -> Any:
+        """The optimizer's state before the first update.
+
+        Raises:
+            TypeError: the optimizer does not say which kind of state it has.
+        """
+        optimizer = self.problem.optimizer
+        state: Any = optimizer.init(gradient.blocks)
+        if isinstance(state, ForeignState) != optimizer.foreign_state:
+            raise TypeError(f"optimizer {optimizer.name}: foreign_state must say whether init makes an object of its own")
+        return state
+
+    def begun(self) -> Reached:
+        """Where the batch is before the first update."""
+        parameters = {name: block.clone() for name, block in self.problem.initial.items()}
+        gradient = self.objective.gradient(parameters)
+        return Reached(parameters, self.first_state(gradient), gradient, self.problem.schedule.init(self.like))
+
+    def log_lr(self, gradient: Gradient, t: int, state: ScheduleState) -> Tensor:
+        """log eta_t, of no dimension or (R,)."""
+        schedule = self.problem.schedule
+        return schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None, state)

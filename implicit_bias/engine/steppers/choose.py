@@ -1,0 +1,73 @@
+"""Which stepper makes the steps of a batch: the first of a table that does not refuse it, and proves to make the plain steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from implicit_bias.engine.steppers import native, torch_compile
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepper, Stepping
+from implicit_bias.engine.steppers.eager import Eager
+from implicit_bias.engine.steppers.verification import wrong
+
+
+class Kind(NamedTuple):
+    """One kind of fast steppers.
+
+    Attributes:
+        stepping: What it is called.
+        refusal: Why there is none for a batch, in words; None: there is one.
+        make: Makes it.
+    """
+
+    stepping: Stepping
+    refusal: Callable[[Setup], str | None]
+    make: Callable[[Setup], Stepper]
+
+
+#: The fast ones, in the order in which they are tried.
+KINDS = (Kind("c", native.refusal, native.LinearSteps), Kind("torch.compile", torch_compile.refusal, torch_compile.TorchCompile))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to make the steps.
+
+    Attributes:
+        stepper: Made for the batch.
+        kind: Of the stepper; None: it is the plain one.
+        refused: Why not the faster ones, by name.
+    """
+
+    stepper: Stepper
+    kind: Kind | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def verified(self, setup: Setup, start: Reached, t: int) -> Choice:
+        """The same; or the plain stepper, with one line, where the first updates after the t-th are not the plain ones."""
+        if self.kind is None:
+            return self
+        differ = wrong(setup, self.stepper, self.kind.make, start, t)
+        if differ is None:
+            return self
+        reason = f"steps by {self.stepper.stepping} are not the plain ones ({differ})"
+        setup.problem.tell(f"{reason}; plain steps are taken")
+        return Choice(Eager(setup), None, {**self.refused, self.kind.stepping: reason})
+
+    def refusals(self) -> dict[str, str]:
+        """Why not the faster ones, by name, with what came up on the way."""
+        if self.kind is None or self.stepper.refused is None:
+            return self.refused
+        return {**self.refused, self.kind.stepping: self.stepper.refused}
+
+
+def choose(setup: Setup) -> Choice:
+    """The fastest stepper that does not refuse the batch."""
+    refused: dict[str, str] = {}
+    for kind in KINDS:
+        reason = kind.refusal(setup)
+        if reason is None:
+            return Choice(kind.make(setup), kind, refused)
+        refused[kind.stepping] = reason
+    return Choice(Eager(setup), None, refused)

@@ -1,0 +1,161 @@
+"""Plain steps: the optimizer's update and the next gradient by PyTorch's operations, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from implicit_bias.engine.snapshot import chosen, chosen_scaled
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.measures.averages import StepAverage
+from implicit_bias.models import Gradient, Objective, Parameters
+from implicit_bias.norms import ParameterNorm
+from implicit_bias.optimizers import Here, Optimizer, Step
+from implicit_bias.schedules import ScheduleState
+
+
+class Advanced(NamedTuple):
+    """The optimizer's state, the parameters and the gradient after an update."""
+
+    state: Any
+    parameters: Parameters
+    gradient: Gradient
+
+
+#: (state, where the step starts, t) to what comes after.
+Advance = Callable[[Any, Here, int], Advanced]
+
+
+class Eager:
+    """The plain stepper; or, with another way to make an update, what else makes one at a time.
+
+    Args:
+        setup: The batch.
+        advance: Makes an update; None: :func:`plain_step`.
+    """
+
+    stepping: Stepping = "torch"
+    most_steps: ClassVar[int] = 1
+    check_on: ClassVar[int | None] = None
+    refused: str | None = None
+    made_with: Mapping[str, str]
+
+    def __init__(self, setup: Setup, advance: Advance | None = None) -> None:
+        problem = setup.problem
+        self._setup = setup
+        self._advance = advance or plain_step(problem.optimizer, setup.geometry, setup.objective)
+        self._reached: Reached
+        self._gradient: Gradient
+        self.made_with = {}
+
+    def load(self, start: Reached) -> None:
+        self._go_to(start, start.gradient or self._setup.objective.gradient(start.parameters))
+
+    def advance(self, first: int, last: int) -> None:
+        for t in range(first + 1, last + 1):
+            before, here = self._reached, self._gradient
+            self._go_to(*self._made(before, here, t))
+            if self._setup.problem.schedule.backs_off:
+                self._take_back(before, here)
+
+    def step(self, start: Reached, t: int) -> Reached:
+        return self._made(start, start.gradient or self._setup.objective.gradient(start.parameters), t)[0]
+
+    def serve(self, average: StepAverage) -> bool:
+        return False
+
+    def _go_to(self, reached: Reached, gradient: Gradient) -> None:
+        self._reached, self._gradient = reached, gradient
+
+    def _made(self, start: Reached, gradient: Gradient, t: int) -> tuple[Reached, Gradient]:
+        """Where the t-th update leads, and the gradient there."""
+        log_lr = self._setup.log_lr(gradient, t, start.schedule)
+        here = Here(start.parameters, self._setup.objective.gradient, log_lr, gradient)
+        state, parameters, new_gradient = self._advance(start.state, here, t)
+        return Reached(parameters, state, new_gradient, start.schedule), new_gradient
+
+    def _take_back(self, before: Reached, gradient: Gradient) -> None:
+        """Go back in the runs whose update the schedule does not accept."""
+        after = self._reached
+        kept, schedule = self._setup.problem.schedule.accept(before.schedule, gradient, self._gradient)
+        self._reached = after._replace(schedule=schedule)
+        if bool(kept.all()):
+            return
+        parameters = chosen(kept, after.parameters, before.parameters)
+        # Buffers that the step has made for the first time stay as they are.
+        state = {key: chosen_scaled(kept, blocks, before.state.get(key, blocks)) for key, blocks in after.state.items()}
+        there = self._setup.objective.gradient(parameters)
+        self._go_to(Reached(parameters, state, there, schedule), there)
+
+    @property
+    def parameters(self) -> Parameters:
+        return self._reached.parameters
+
+    @property
+    def state(self) -> Any:
+        return self._reached.state
+
+    @property
+    def gradient(self) -> Gradient:
+        return self._gradient
+
+    @property
+    def schedule_state(self) -> ScheduleState:
+        return self._reached.schedule
+
+
+def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective) -> Advance:
+    """The optimizer's step from where it is, and the gradient there, operation by operation."""
+
+    def advance(state: Any, here: Here, t: int) -> Advanced:
+        new_state, step = optimizer.step_from(state, here, t, geometry)
+        moved = arrived(step, here.parameters, here.scheduled)
+        if isinstance(step.to, Here) and isinstance(step.to.evaluation, Gradient):
+            return Advanced(new_state, moved, step.to.evaluation)
+        return Advanced(new_state, moved, objective.gradient(moved))
+
+    return advance
+
+
+def arrived(step: Step, parameters: Mapping[str, Tensor], log_lr: Tensor) -> Parameters:
+    """Where a step leads: keep * theta - eta * exp(log_size) * direction, or the point that it names.
+
+    Args:
+        step: The optimizer's.
+        parameters: theta, (R, p, q) a block.
+        log_lr: log eta, of no dimension or (R,).
+
+    Raises:
+        ValueError: the step names a point and a way there, or a point of other blocks, shapes or types.
+    """
+    if step.to is not None:
+        return _named(step, parameters)
+    kept = dict(parameters)
+    if step.keep is not None:
+        keep = _column(step.keep)
+        kept = {name: keep * block for name, block in parameters.items()}
+    if not step.direction:
+        return kept
+    log_size = torch.zeros_like(log_lr) if step.whole else log_lr
+    if step.log_size is not None:
+        log_size = _column(step.log_size) if step.whole else _column(log_lr) + _column(step.log_size)
+    size = _column(log_size).exp().to(next(iter(parameters.values())).device)
+    return {name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in kept.items()}
+
+
+def _column(number: Any) -> Any:
+    """A number a run, shaped to broadcast against blocks (R, p, q)."""
+    return number[:, None, None] if isinstance(number, Tensor) and number.dim() == 1 else number
+
+
+def _named(step: Step, parameters: Mapping[str, Tensor]) -> Parameters:
+    if step.direction or step.log_size is not None or step.keep is not None or step.whole:
+        raise ValueError("a step that names the point arrived at has no direction, log_size, keep or whole")
+    assert step.to is not None
+    to = step.to.parameters if isinstance(step.to, Here) else step.to
+    if {n: (b.shape, b.dtype) for n, b in to.items()} != {n: (b.shape, b.dtype) for n, b in parameters.items()}:
+        raise ValueError(f"a step leads to parameters of other blocks, shapes or types: {', '.join(to)}")
+    return {name: to[name] for name in parameters}

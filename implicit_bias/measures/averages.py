@@ -1,0 +1,55 @@
+"""Averages over the steps of a trajectory that forget polynomially."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+# In the average the j-th that was taken has a weight of about j^AVERAGE_POWER: early ones, which are far from optimal, fade
+# polynomially (Shamir and Zhang, arXiv 1212.1824, polynomial-decay averaging).
+AVERAGE_POWER = 3
+# Neighbouring steps have nearly the same weights: beyond the first steps, one in four is enough for the average.
+AVERAGE_ALL, AVERAGE_EVERY = 100, 4
+
+
+@dataclass
+class StepAverage:
+    """a_j = a_{j-1} + (p + 1) / (j + p) (new_j - a_{j-1}), p = AVERAGE_POWER, over the steps 0, 1, ... that it wants.
+
+    Attributes:
+        value: The average, tensors by name; empty before anything was taken in.
+        count: How many were taken in.
+    """
+
+    value: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    @staticmethod
+    def wants(t: int) -> bool:
+        """Whether step t goes into the average."""
+        return t <= AVERAGE_ALL or t % AVERAGE_EVERY == 0
+
+    @staticmethod
+    def wanted(t: int) -> int:
+        """How many of the steps 0, ..., t go into the average."""
+        if t < 0:
+            return 0
+        return t + 1 if t <= AVERAGE_ALL else AVERAGE_ALL + 1 + t // AVERAGE_EVERY - AVERAGE_ALL // AVERAGE_EVERY
+
+    @staticmethod
+    def share(count: int) -> float:
+        """The weight in the average of the step that is the ``count``-th to go into it."""
+        return (AVERAGE_POWER + 1) / (count + AVERAGE_POWER)
+
+    def share_of(self, t: int) -> float:
+        """The weight of step t in an average that has all wanted steps before it, 0 if it is not wanted or in it already."""
+        count = self.wanted(t)
+        return self.share(count) if self.wants(t) and count > self.count else 0.0
+
+    def add(self, new: Mapping[str, Tensor]) -> None:
+        """Take in what the next step has."""
+        self.count += 1
+        share = self.share(self.count)
+        self.value = {n: b.lerp(new[n], share) for n, b in self.value.items()} if self.value else dict(new)

@@ -1,0 +1,100 @@
+"""Running certificates of a linear model: proven upper bounds on its maximum margin, from the weights of its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from implicit_bias.measures.averages import AVERAGE_POWER, StepAverage
+from implicit_bias.measures.probe import Columns, Probe, Record
+from implicit_bias.models import Data, Gradient, Model, Parameters
+from implicit_bias.norms import Norm, ParameterNorm
+
+# Beside the terms of its sum, an entry of a certificate may be off by what gradients take for exactly zero, in units of eps.
+ZEROED = 32
+
+
+def rounding_of(model: Model, data: Data, norms: Mapping[str, Norm]) -> dict[str, Tensor]:
+    """What one rounding may add to a bound in each norm, in units of eps: N_* of the largest pair times the terms of the sum over
+    pairs; by label, (R,) or (1,)."""
+    terms = data.x.shape[1] + data.num_classes + ZEROED
+    return {label: terms * model.unit_step(data, norm) for label, norm in norms.items()}
+
+
+@dataclass
+class Certificate(Probe):
+    """Proven upper bounds on the maximum margin of a linear model, one running minimum a norm.
+
+    For weights w >= 0 summing to one, gamma*_N <= N_*(sum w_ic (e_y - e_c) x_i^T) = N_*(C): by duality, for any W with N(W) <= 1,
+    min gap <= sum w_ic m_ic = <W, C> <= N_*(C). The loss gradient supplies C at every step for free; so does any average of C.
+    With it the KKT ratio q / (N(theta) N_*(C)) = margin / upper_bound of the best weights met so far, empty where q <= 0.
+
+    Attributes:
+        rounding: As :func:`rounding_of` gives it.
+        every_step: Whether gradients of steps go into the average; else those of records alone, which are then evaluated in a
+            higher precision than the steps.
+        average: Of the certificates' matrices C.
+        best: The lowest bound so far by norm, (R,) each.
+    """
+
+    name: ClassVar[str] = "certificate"
+    columns: ClassVar[tuple[str, ...]] = ("upper_bound", "kkt_ratio")
+
+    rounding: Mapping[str, Tensor] = field(default_factory=dict)
+    every_step: bool = True
+    average: StepAverage = field(default_factory=StepAverage)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def averaged(self) -> StepAverage | None:  # type: ignore[override]
+        return self.average if self.every_step else None
+
+    def wants(self, t: int) -> bool:
+        return self.every_step and self.average.wants(t)
+
+    def collect(self, t: int, gradient: Gradient) -> None:
+        self.average.add(gradient.per_weight())
+
+    def measure(self, record: Record) -> Columns:
+        if not self.every_step:
+            self.average.add(record.c)
+        return {}
+
+    def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
+        upper = self.bound(label, norm, record.c, record.runs)
+        return {"upper_bound": upper, "kkt_ratio": kkt_ratio(columns["margin"], upper, record.q)}
+
+    def bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor | None = None) -> Tensor:
+        """The running minimum of N_*(C) and N_*(average), shape (R,), over the records of each run: ``runs`` (R,) are those
+        whose record it is, None for all.
+
+        Rounded outwards: C is a sum over pairs whose weights sum to one up to its rounding, and the average has been rounded once
+        a step, each time in proportion to N_* of the pairs.
+        """
+        now = torch.minimum(norm.dual(c), norm.dual(self.average.value))
+        if label in self.rounding:
+            eps = torch.finfo(now.dtype).eps
+            now = now * (1 + 16 * eps) + eps * (1 + self.average.count / AVERAGE_POWER) * self.rounding[label]
+        return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
+
+    def lower(self, label: str, value: Tensor) -> Tensor:
+        """Take another proven bound into the running minimum."""
+        self.best[label] = torch.minimum(self.best[label], value) if label in self.best else value
+        return self.best[label]
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"average": self.average.value, "count": self.average.count, "best": self.best}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        # In place: what makes the steps may hold it.
+        self.average.value, self.average.count = dict(snapshot["average"]), snapshot["count"]
+        self.best = dict(snapshot["best"])
+
+
+def kkt_ratio(margin: Tensor, upper: Tensor, q: Tensor) -> Tensor:
+    """margin / upper where q > 0, else nan; (R,) each."""
+    return torch.where(q > 0, margin / upper, torch.full_like(q, torch.nan))

@@ -1,0 +1,109 @@
+"""What a column of a trajectory is made by: a probe that looks at the batch whenever it is recorded, or at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from implicit_bias.measures.averages import StepAverage
+from implicit_bias.models import Gradient, Objective, Parameters
+from implicit_bias.norms import ParameterNorm
+
+#: Numbers of a run each, (R,), by the name of their column; nan stands for an empty cell.
+Columns = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a batch is when it is recorded, in double precision where the model is linear (proofs need it).
+
+    Attributes:
+        t: The step.
+        runs: The runs whose record it is, (R,); others are recorded at other levels of their loss, or have stopped.
+        parameters: theta_t, one tensor (R, p, q) a block, not to be changed; frozen blocks are no part of it.
+        gradient: Loss and gradient there.
+        objective: The model with its loss and data.
+        degree: L, the model's degree of homogeneity.
+        q: The smallest gap, (R,).
+    """
+
+    t: int
+    runs: Tensor
+    parameters: Parameters
+    gradient: Gradient
+    objective: Objective
+    degree: float
+    q: Tensor
+
+    @cached_property
+    def c(self) -> Parameters:
+        """-grad L / sum w = sum_j w_j grad m_j with weights that sum to one, one tensor (R, p, q) a block."""
+        return self.gradient.per_weight()
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """Those weights, (R, pairs, n); None where the model is linear."""
+        return None if self.gradient.weights is None else self.gradient.weights()
+
+
+class Probe:
+    """Columns of the trajectory. One that needs no more than a record writes :meth:`measure`, or :meth:`under`.
+
+    A batch has a copy of its own of every probe, made before the first step. Runs must not look at each other: the numbers of a
+    run may not depend on the batch it is in.
+    """
+
+    name: ClassVar[str]
+    #: The names of its columns; left out: its own name.
+    columns: ClassVar[tuple[str, ...]] = ()
+    #: An average that :meth:`collect` takes ``gradient.per_weight()`` into, at the steps that the average wants, and does nothing
+    #: else: what makes many steps in a call may then do that itself (``Stepper.serve`` of the engine).
+    averaged: StepAverage | None = None
+
+    @classmethod
+    def writes(cls) -> tuple[str, ...]:
+        """The names of its columns."""
+        return cls.columns or (cls.name,)
+
+    def wants(self, t: int) -> bool:
+        """Whether the gradient at theta_t is to be collected. Every step that is wanted has its price."""
+        return False
+
+    def collect(self, t: int, gradient: Gradient) -> None:
+        """Look at loss and gradient at theta_t; called for all wanted steps, in their order."""
+
+    def measure(self, record: Record) -> Columns:
+        """The columns of which a run has one number a record."""
+        return {}
+
+    def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
+        """The columns of which a run has one number a record and norm.
+
+        Args:
+            record: Where the batch is.
+            label: Of the norm.
+            norm: On the parameter set.
+            columns: What is known under the norm: margin, alignment, param_norm, ..., (R,) each.
+        """
+        return {}
+
+    def complete(self, steps: Sequence[int]) -> Columns:
+        """Columns that are known only at the end: (records, R), for the records at ``steps``."""
+        return {}
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that it remembers: nested dictionaries and lists of tensors, numbers and strings."""
+        return {}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take up a snapshot; called on a fresh probe.
+
+        Raises:
+            ValueError: it is no snapshot of such a probe.
+        """
+        if snapshot != {}:
+            raise ValueError(f"probe {self.name} remembers nothing")

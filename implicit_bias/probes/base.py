@@ -1,0 +1,32 @@
+"""The probes that there are. What a probe is stands in :mod:`implicit_bias.measures.probe`."""
+
+from typing import Any, TypeVar
+
+from implicit_bias.core.registry import Registry
+from implicit_bias.measures.probe import Columns, Probe, Record
+
+__all__ = ["PROBES", "TAKEN", "Columns", "Probe", "Record"]
+
+C = TypeVar("C", bound=type[Any])
+
+#: Columns that trajectory.csv or summary.csv have by themselves.
+TAKEN = frozenset(
+    (
+        *("seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"),
+        *("correlation", "alignment", "kkt_ratio", "param_norm", "soft_margin", "later_cosine", "test_accuracy"),
+        *("optimizer", "own", "ratio", "optimum_lower", "optimum_upper"),
+    )
+)
+
+
+class _Probes(Registry):
+    def register(self, cls: C) -> C:
+        """As for every registry. Raises ValueError where the probe would write a column that is there without it."""
+        assert issubclass(cls, Probe), f"{cls.__name__} is no Probe"
+        taken = sorted(TAKEN & {*cls.writes()})
+        if taken:
+            raise ValueError(f"probe {cls.name}: column {taken[0]} is written without it; choose another name")
+        return super().register(cls)
+
+
+PROBES = _Probes("implicit_bias.probes", "probe")

@@ -1,0 +1,121 @@
+"""Step sizes. The t-th update uses eta_t, t from 1; everything is kept as log eta_t, so that eta_t = lr / L works at any
+depth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from implicit_bias.core.registry import Registry, hyper
+from implicit_bias.core.scaled import Scaled
+
+SCHEDULES = Registry("implicit_bias.schedules", "schedule")
+
+LR_HELP = "eta0: a number > 0, or auto, in units of the data and model (see docs/files.md)"
+
+#: What a schedule remembers from step to step: tensors of one number a run, (R,), by name.
+ScheduleState = Mapping[str, Tensor]
+
+
+class Evaluation(Protocol):
+    """The loss and its gradient at a point, as :class:`implicit_bias.models.Gradient` has them."""
+
+    @property
+    def blocks(self) -> Mapping[str, Scaled]:
+        """The gradient of the mean loss, a scaled tensor (R, p, q) a block."""
+
+    @property
+    def log_loss(self) -> Tensor:
+        """The natural logarithm of the mean loss, shape (R,)."""
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """eta_t as a function of t, of the log loss before the t-th update, and of what came of earlier updates.
+
+    Most schedules write :meth:`log_relative` alone. One that looks at what a step has led to, to take it back or to change the
+    size of the next, has a state: it writes :meth:`init`, :meth:`accept`, and :meth:`log_lr`, which reads the state.
+    """
+
+    name: ClassVar[str]
+    #: True when eta_t is divided by the loss; such a schedule is for unnormalised methods, and `lr` in files is eta_t
+    # times the loss.
+    per_loss: ClassVar[bool] = False
+    #: Whether it looks at what a step has led to, and may take it back: whether it has an :meth:`accept` of its own.
+    backs_off: ClassVar[bool] = False
+
+    lr: Any = hyper("auto", help=LR_HELP, gt=0)
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.backs_off = cls.accept is not Schedule.accept
+
+    @property
+    def constant(self) -> bool:
+        """True when eta_t is the same for every t and whatever the loss."""
+        return False
+
+    @abstractmethod
+    def log_relative(self, t: int) -> Tensor | float:
+        """log(eta_t / eta0), the loss and the state left out; broadcasts against (R,)."""
+
+    def init(self, like: Tensor) -> ScheduleState:
+        """The state before the first update.
+
+        Args:
+            like: A tensor (R,) of the type and on the device that the state is to be.
+        """
+        return {}
+
+    def accept(self, state: ScheduleState, before: Evaluation, after: Evaluation) -> tuple[Tensor, ScheduleState]:
+        """Which runs keep the update just made, and the state for the next; called after every update where it is overridden.
+
+        In a run that does not keep it, parameters and the optimizer's buffers are those before the update, which counts as a
+        step all the same.
+
+        Args:
+            state: Before the update; not to be changed.
+            before, after: Loss and gradient at both of its ends.
+
+        Returns:
+            Truth values (R,), and the state after the update.
+        """
+        return torch.ones_like(after.log_loss, dtype=torch.bool), state
+
+    @cached_property
+    def log_lr0(self) -> Tensor:
+        """log eta0, of no dimension where all runs share it, else (R,)."""
+        return torch.as_tensor(self.lr, dtype=None if isinstance(self.lr, Tensor) else torch.float64).log()
+
+    def log_lr(self, t: int, log_loss: Tensor | None = None, state: ScheduleState | None = None) -> Tensor:
+        """log eta_t, of no dimension or (R,).
+
+        Args:
+            t: From 1.
+            log_loss: log L before the update, (R,); schedules that are ``per_loss`` need it.
+            state: What :meth:`init` or the last :meth:`accept` gave; None: as if nothing had been made yet.
+
+        Raises:
+            ValueError: the loss is needed, and not given.
+        """
+        relative = self.log_lr0 + self.log_relative(t)
+        if not self.per_loss:
+            return relative
+        if log_loss is None:
+            raise ValueError(f"schedule {self.name} needs the loss")
+        return relative - log_loss
+
+    def recorded(self, t: int, like: Tensor, state: ScheduleState | None = None) -> Tensor:
+        """The `lr` column, shaped as ``like`` (R,): eta_t, or eta_t times the loss under a loss-based schedule (eta_t itself may
+        exceed every double).
+
+        Args:
+            state: After the t-th update.
+        """
+        return (self.log_lr0 + self.log_relative(t)).exp().to(like).expand_as(like)
