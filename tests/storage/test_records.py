@@ -74,6 +74,7 @@ CHANGES = [
     "log.weights=all",
     "log.kkt_iters=5",
     "log.levels=2",
+    "log.probes=[rank]",
     "stop_log10_loss=-8",
     "optimizer=gd",
     "optimizer=gd schedule=lyu_li",
