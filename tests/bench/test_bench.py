@@ -46,6 +46,7 @@ def test_a_small_bench_writes_tables_and_picture(
     monkeypatch.setattr(scaling, "AXES", {axis: values[:2] for axis, values in AXES.items()})
     monkeypatch.setattr(scaling, "METHODS", ("signgd",))
     monkeypatch.setattr(scaling, "LAST", 2)
+    monkeypatch.setattr(command, "step_seconds", lambda name, data, steps, threads: linear.step_seconds(name, data, 12, threads))
     assert command.main([]) == 0
     folder = tmp_path / "results" / "bench"
     assert {path.name for path in folder.iterdir()} == {"bench.csv", "scaling.csv", "bench.png", "bench.pdf"}

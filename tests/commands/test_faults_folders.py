@@ -247,8 +247,8 @@ def test_a_link_to_a_finished_run_is_that_run(finished: Path, capsys: pytest.Cap
         (["dataset=teacher_student", "dataset.neurons=1e14"], "error: dataset.neurons=100000000000000: the samples would "),
         (["dataset=random_labels", "dataset.samples=1e13"], "error: dataset.samples=10000000000000: the samples would "),
         (
-            ["dataset.num_classes=1e6", "dataset.dim=1", "dataset.samples_per_class=1"],
-            "error: dataset.num_classes=1000000: the scores ",
+            ["dataset.num_classes=1e5", "dataset.dim=1", "dataset.samples_per_class=1"],
+            "error: dataset.num_classes=100000: the scores ",
         ),
         (["model=mlp", "model.width=1e8"], "error: model.width=100000000: the parameters of one run would take "),
     ],
