@@ -32,6 +32,7 @@ def test_rates_of_this_machine_are_those_of_a_computer() -> None:
     assert 1e8 < rates.matrix < 1e15 and 1e6 < rates.exponential < 1e13 and processor()
 
 
+@pytest.mark.slow
 def test_a_small_bench_writes_tables_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

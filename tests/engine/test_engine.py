@@ -59,6 +59,7 @@ def one(data: Data, r: int) -> Data:
     return Data(data.x[r : r + 1], data.y[r : r + 1], data.num_classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_run_in_a_batch_of_fifty_is_the_run_alone_to_the_last_bit(optimizer: str, shared: bool) -> None:
@@ -118,6 +119,7 @@ def published() -> Data:
     return mixtures([1], k=10, d=25, per_class=50, noise=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", PUBLISHED)
 def test_published_relative_gaps(optimizer: str, published: Data) -> None:
     """Fan et al., Figure 1 at the last of 10,000 steps, and the step at which the data are first separated."""
@@ -142,6 +144,7 @@ def violations(trajectory: Trajectory, optima: dict[str, np.ndarray]) -> tuple[i
     return rows, wrong
 
 
+@pytest.mark.slow
 def test_the_certified_interval_contains_the_optimum_on_twenty_thousand_rows() -> None:
     data = mixtures(list(range(16)), k=4, d=8, per_class=5)
     rows = wrong = 0
@@ -156,6 +159,7 @@ def test_the_certified_interval_contains_the_optimum_on_twenty_thousand_rows() -
     assert wrong == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "label", "bound"), [("signgd", "linf", 0.008), ("ngd", "l2", 0.001), ("spectral_gd", "spectral", 0.004)]
 )
