@@ -16,13 +16,6 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """With -n alone, tests of one group are one worker's: what they share, a Slurm or a sweep undisturbed, is made once."""
-    if config.getoption("numprocesses", None) and config.getoption("dist", "no") == "no":
-        config.option.dist = "loadgroup"
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that one worker has to do one after the other come first: the others then have the rest meanwhile."""
+    """Tests of a group, which share what takes long to make, come first: with -n they are one worker's first batch."""
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

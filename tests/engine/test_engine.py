@@ -189,7 +189,7 @@ def test_runs_below_a_log_loss_of_minus_ten_thousand(optimizer: str) -> None:
     start = early.parameters[100]["weight"]
     margin = early.by_norm["l2"]["margin"][-1] * early.by_norm["l2"]["param_norm"][-1]
     deep = start * torch.from_numpy(10_500 / margin)[:, None, None]
-    calm = replace(problem(optimizer, data, 2, 1500), initial={"weight": deep})
+    calm = replace(problem(optimizer, data, 2, 400), initial={"weight": deep})
     if not calm.optimizer.normalised:  # at e^-10000 only steps relative to the loss are any
         calm = replace(calm, schedule=SCHEDULES.get("loss_based")(lr=calm.schedule.lr))
     trajectory = simulate(calm)
