@@ -16,7 +16,7 @@ from implicit_bias.config.files import groups
 from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
-from implicit_bias.figures.base import PRESETS, PerPreset
+from implicit_bias.figures.base import PRESETS, PerPreset, Preset
 from implicit_bias.figures.claims import claims_table
 from implicit_bias.figures.fan.common import NORMS
 from implicit_bias.figures.fan.fan_fig1 import FanFig1
@@ -74,7 +74,7 @@ def fake_run(config: dict[str, Any]) -> Run:
 
 
 @cache
-def composed(name: str, preset: str) -> list[list[dict[str, Any]]]:
+def composed(name: str, preset: Preset) -> list[list[dict[str, Any]]]:
     """The configurations of a figure's sweeps, sweep by sweep; Hydra takes up to a second for them."""
     return [[cell.config for cell in compose(sweep, multirun=True)] for sweep in made(name).sweeps(preset)]
 
