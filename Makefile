@@ -11,11 +11,11 @@ ARGS ?=
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report smoke bench test numeric lint typecheck format clean
+.PHONY: help setup figures report smoke bench test system-tests coverage numeric lint typecheck format clean
 
 help:  ## this list
 	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=fan_fig1,rates] [ARGS=...]'
-	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## the environment in .venv, with the tested versions
 
@@ -40,6 +40,16 @@ bench: $(READY)  ## speed beside the usual and the tight loop
 
 test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+system-tests: $(READY)  ## those on a Slurm of their own and in a browser, whose programs root gets by apt-get first
+	.ci/system-packages
+	$(BIN)/python -m pytest -n $(WORKERS) -m system $(ARGS)
+
+coverage: $(READY)  ## all tests, and which lines they run; fails under 90 percent
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered
 
 numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has, one and two threads
 	$(BIN)/python scripts/numeric_tests.py -n $(WORKERS) $(ARGS)

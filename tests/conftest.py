@@ -17,5 +17,5 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that one worker has to do one after the other come first: the others then have the rest meanwhile."""
+    """Tests of a group, which share what takes long to make, come first: with -n they are one worker's first batch."""
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

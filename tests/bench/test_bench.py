@@ -32,6 +32,7 @@ def test_rates_of_this_machine_are_those_of_a_computer() -> None:
     assert 1e8 < rates.matrix < 1e15 and 1e6 < rates.exponential < 1e13 and processor()
 
 
+@pytest.mark.slow
 def test_a_small_bench_writes_tables_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,6 +47,7 @@ def test_a_small_bench_writes_tables_and_picture(
     monkeypatch.setattr(scaling, "AXES", {axis: values[:2] for axis, values in AXES.items()})
     monkeypatch.setattr(scaling, "METHODS", ("signgd",))
     monkeypatch.setattr(scaling, "LAST", 2)
+    monkeypatch.setattr(command, "step_seconds", lambda name, data, steps, threads: linear.step_seconds(name, data, 12, threads))
     assert command.main([]) == 0
     folder = tmp_path / "results" / "bench"
     assert {path.name for path in folder.iterdir()} == {"bench.csv", "scaling.csv", "bench.png", "bench.pdf"}

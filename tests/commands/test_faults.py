@@ -104,6 +104,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str
     return name, contents(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("stopped")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint_and_gives_the_same_bytes(
@@ -139,6 +140,7 @@ def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint_and_gives_the_s
 SWEEP = ["-m", *SMALL, "optimizer=signgd,muon", "seed=1,2,3", "steps=2000", "log.kkt_iters=1"]
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_in_its_second_batch_keeps_the_first_and_goes_on(tmp_path: Path) -> None:
     results, other = tmp_path / "killed", tmp_path / "undisturbed"
     with Command(*SWEEP, f"results_dir={results}", environment=OFTEN) as command:
@@ -381,6 +383,7 @@ def test_a_full_disk_during_the_sweeps_table_is_exit_code_1_and_the_runs_are_kep
     assert len(folders(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount a tmpfs")
 def test_a_sweep_on_a_disk_that_is_really_full(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
@@ -567,6 +570,7 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20, resource.RLIM_INFINITY))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
 def test_a_batch_that_really_runs_out_of_memory_is_halved(tmp_path: Path) -> None:
     # A run holds 8 MB of parameters, and several times as much for gradient, step and records; eight do not fit into 400 MB.

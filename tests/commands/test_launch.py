@@ -312,7 +312,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("undisturbed")
 @pytest.mark.parametrize(
-    ("number", "code", "processes"), [(signal.SIGKILL, -9, 2), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)]
+    ("number", "code", "processes"), [(signal.SIGKILL, -9, 2), (signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 1)]
 )
 def test_however_a_sweep_ends_its_workers_leave_a_checkpoint_and_the_same_command_goes_on(
     tmp_path: Path,

@@ -50,6 +50,7 @@ assert "mallopt" in asked or sys.platform != "linux"
 """
 
 
+@pytest.mark.slow
 def test_a_host_keeps_its_environment_and_its_allocator(tmp_path: Path) -> None:
     unset = {MKL_VARIABLE, *processors.THREAD_VARIABLES}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | {"PYTHONPATH": str(ROOT)}
@@ -110,6 +111,7 @@ def compiled(optimizer: str, runs: int) -> str:
     return simulate(problem(optimizer, data, runs, 6, compile="on", stop_log_loss=-1e9)).stepping
 
 
+@pytest.mark.slow
 def test_compiled_steps_leave_the_hosts_compiled_functions_and_log_levels(graphs: list[object]) -> None:
     hosts: list[object] = []
 
@@ -128,6 +130,7 @@ def test_compiled_steps_leave_the_hosts_compiled_functions_and_log_levels(graphs
     assert torch._dynamo.config.recompile_limit == limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["signgd", "muon"])
 def test_there_is_no_limit_to_the_batches_whose_steps_are_compiled(optimizer: str, graphs: list[object]) -> None:
     """Muon's decomposition cuts the step in pieces, functions that all batches share."""

@@ -1,16 +1,20 @@
 """What is committed is true: the README's table, the claims, and the recipes for adding things."""
 
+import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+Followed = Callable[[str], Path]
 
 
 def test_readme_table_is_what_results_say() -> None:
@@ -35,85 +39,135 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
 
 
-def followed(section: str, folder: Path) -> Path:
-    """A copy of the package in which a section of docs/extending.md was followed to the letter. Returns its folder of results."""
-    for part in ("implicit_bias", "configs"):
-        shutil.copytree(ROOT / part, folder / part)
+RECIPES = (
+    "An optimizer",
+    "An optimizer that needs more than the gradient",
+    "A norm",
+    "A schedule that takes steps back",
+    "A column of your own",
+    "A dataset",
+    "A figure",
+)
+# Each command is given in a folder of its own; `--help` last, in a process in which every recipe has been followed.
+GIVEN = """
+import importlib, json, os, sys
+for folder, (flag, module, *arguments) in json.load(sys.stdin):
+    assert flag == "-m"
+    os.makedirs(folder)
+    os.chdir(folder)
+    code = importlib.import_module(module).main(arguments)
+    assert code == 0, (module, arguments, code)
+"""
+
+
+def recipe(section: str) -> tuple[dict[str, str], list[str]]:
+    """The files of a section of docs/extending.md, by path, and the arguments of Python in its command."""
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     body = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
     files = re.findall(r"`(\S+)`:\n\n```(?:python|yaml)\n(.*?)```", body, re.DOTALL)
     assert [Path(path).suffix for path, _ in files] == [".py", ".yaml"]
-    for path, content in files:
-        assert not (folder / path).exists()
-        (folder / path).write_text(content)
     (command,) = re.findall(r"```console\n\$ python (.*)\n```", body)
-    answer = subprocess.run([sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True)
+    return dict(files), shlex.split(command)
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    """A copy of the package in which every recipe was followed to the letter, and its command given.
+
+    ``followed(section)`` is the folder in which that was; ``followed("help")`` holds what ``run --help`` then says.
+    """
+    checkout = tmp_path_factory.mktemp("checkout")
+    for part in ("implicit_bias", "configs"):
+        shutil.copytree(ROOT / part, checkout / part)
+    folders = {section: checkout / f"{i}" for i, section in enumerate((*RECIPES, "help"))}
+    commands = []
+    for section in RECIPES:
+        files, command = recipe(section)
+        for path, content in files.items():
+            assert not (checkout / path).exists()
+            (checkout / path).write_text(content)
+        commands.append((str(folders[section]), command))
+    commands.append((str(folders["help"]), ["-m", "implicit_bias.run", "--help"]))
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    answer = subprocess.run(
+        [sys.executable, "-c", GIVEN], input=json.dumps(commands), capture_output=True, text=True, env=environment, cwd=checkout
+    )
     assert answer.returncode == 0, answer.stderr
-    return folder / "results"
+    (folders["help"] / "said").write_text(answer.stdout)
+    return folders.__getitem__
 
 
-def summary_of(results: Path) -> pd.DataFrame:
+def summary_of(folder: Path) -> pd.DataFrame:
     """The summary of the only run there is, by norm."""
-    (path,) = results.glob("runs/*/summary.csv")
+    (path,) = folder.glob("results/runs/*/summary.csv")
     return pd.read_csv(path).set_index("norm")
 
 
+recipes = pytest.mark.xdist_group("recipes")
+
+
+@recipes
 @pytest.mark.slow
-def test_an_optimizer_is_added_by_two_files(tmp_path: Path) -> None:
-    table = summary_of(followed("An optimizer", tmp_path))
+def test_an_optimizer_is_added_by_two_files(followed: Followed) -> None:
+    table = summary_of(followed("An optimizer"))
     assert table["optimizer"].eq("half_sign").all()
     assert bool(table.loc["linf", "own"])
     assert float(str(table.loc["linf", "margin"])) > 0
-    command = [sys.executable, "-m", "implicit_bias.run", "--help"]
-    assert "half_sign" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "half_sign" in (followed("help") / "said").read_text()
 
 
+@recipes
 @pytest.mark.slow
-def test_an_optimizer_that_needs_parameters_and_loss_is_added_by_two_files(tmp_path: Path) -> None:
-    results = followed("An optimizer that needs more than the gradient", tmp_path)
-    table = summary_of(results)
+def test_an_optimizer_that_needs_parameters_and_loss_is_added_by_two_files(followed: Followed) -> None:
+    folder = followed("An optimizer that needs more than the gradient")
+    table = summary_of(folder)
     assert table["optimizer"].eq("capped_polyak").all()
     assert bool(table.loc["linf", "own"])
     assert float(str(table.loc["linf", "margin"])) > 0
-    (run,) = results.glob("runs/*")
+    (run,) = folder.glob("results/runs/*")
     assert "decay: 0.01" in (run / "config.yaml").read_text(encoding="utf-8")
 
 
+@recipes
 @pytest.mark.slow
-def test_a_norm_is_added_by_two_files(tmp_path: Path) -> None:
-    own = summary_of(followed("A norm", tmp_path)).loc["column"]
+def test_a_norm_is_added_by_two_files(followed: Followed) -> None:
+    own = summary_of(followed("A norm")).loc["column"]
     assert bool(own["own"])
     assert 0.8 < float(str(own["ratio"])) <= 1
 
 
+@recipes
 @pytest.mark.slow
-def test_a_schedule_that_takes_steps_back_is_added_by_two_files(tmp_path: Path) -> None:
-    results = followed("A schedule that takes steps back", tmp_path)
-    (path,) = results.glob("runs/*/trajectory.csv")
+def test_a_schedule_that_takes_steps_back_is_added_by_two_files(followed: Followed) -> None:
+    results = followed("A schedule that takes steps back")
+    (path,) = results.glob("results/runs/*/trajectory.csv")
     table = pd.read_csv(path).drop_duplicates("step")
     assert (table["log_loss"].diff().dropna() <= 0).all()
     rates = table["lr"].dropna()
     assert rates.iloc[0] == 1 and rates.iloc[-1] < 0.5 and (rates.diff().dropna() <= 0).all()
 
 
+@recipes
 @pytest.mark.slow
-def test_a_column_is_added_by_two_files(tmp_path: Path) -> None:
-    table = summary_of(followed("A column of your own", tmp_path))
+def test_a_column_is_added_by_two_files(followed: Followed) -> None:
+    table = summary_of(followed("A column of your own"))
     assert list(table.columns[-3:]) == ["sparsity", "stable_rank", "effective_rank"]
     assert table["sparsity"].between(0, 1).all()
 
 
+@recipes
 @pytest.mark.slow
-def test_a_dataset_is_added_by_two_files(tmp_path: Path) -> None:
-    own = summary_of(followed("A dataset", tmp_path)).loc["l2"]
+def test_a_dataset_is_added_by_two_files(followed: Followed) -> None:
+    own = summary_of(followed("A dataset")).loc["l2"]
     # Two vectors of opposite sign: the gap is at least 2 * 1 * |w| for |W| = sqrt(2) |w|.
     assert float(str(own["max_margin"])) >= 2**0.5
     assert float(str(own["ratio"])) > 0.9
 
 
+@recipes
 @pytest.mark.slow
-def test_a_figure_is_added_by_two_files(tmp_path: Path) -> None:
-    results = followed("A figure", tmp_path) / "smoke"
+def test_a_figure_is_added_by_two_files(followed: Followed) -> None:
+    results = followed("A figure") / "results" / "smoke"
     assert {path.suffix for path in (results / "figures").glob("sign_momentum.*")} == {".png", ".pdf", ".csv"}
     claims = pd.read_csv(results / "claims.csv")
     assert claims["figure"].tolist() == ["sign_momentum"]

@@ -568,6 +568,7 @@ def test_a_results_dir_that_cannot_be_written(where: str, capsys: pytest.Capture
     assert f"results_dir={where}: " in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_a_real_run(tmp_path: Path) -> None:
     arguments = ["steps=100000000", "reference=none", "progress=off", f"results_dir={tmp_path}/out"]
     script = (

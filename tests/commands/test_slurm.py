@@ -85,6 +85,7 @@ def job_of(folder: Path, journal: str) -> str:
     return next(job for job, batch in jobs.items() if Path(batch).stem == Path(journal).stem)
 
 
+@pytest.mark.system
 @real_slurm
 @pytest.mark.slow
 def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_inline(
@@ -119,6 +120,7 @@ def test_jobs_killed_requeued_and_out_of_time_go_on_and_the_sweep_is_equal_to_in
     assert not (folder / "sweeps" / ".jobs").exists()
 
 
+@pytest.mark.system
 @real_slurm
 @pytest.mark.slow
 def test_a_job_that_ends_twice_is_given_up_with_a_reason(
@@ -142,6 +144,7 @@ def test_a_job_that_ends_twice_is_given_up_with_a_reason(
     assert ended.stderr.count("python -m implicit_bias.run") == 2
 
 
+@pytest.mark.system
 @real_slurm
 @pytest.mark.slow
 def test_after_the_parent_was_killed_or_interrupted_its_jobs_are_cancelled_and_the_same_command_goes_on(
@@ -167,6 +170,7 @@ def test_after_the_parent_was_killed_or_interrupted_its_jobs_are_cancelled_and_t
     assert len(checkpoint_files(tmp_path)) == 1
 
 
+@pytest.mark.system
 @real_slurm
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get(TIME_LIMIT), reason=f"takes minutes; {TIME_LIMIT}=1 runs it")
@@ -186,6 +190,7 @@ def test_a_job_past_its_real_time_limit_is_requeued_and_continues(cluster: dict[
     assert 0 < max(shares[0]) <= min(shares[1])
 
 
+@pytest.mark.system
 @real_slurm
 @pytest.mark.slow
 def test_what_slurm_refuses_is_one_line_and_exit_code_2(cluster: dict[str, str], tmp_path: Path) -> None:

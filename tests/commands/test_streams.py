@@ -128,6 +128,7 @@ def no_output() -> None:
     sys.stdout = None
 
 
+@pytest.mark.slow
 def test_a_file_does_not_take_the_number_of_a_closed_output(tmp_path: Path) -> None:
     ended = finish(*SMALL, f"results_dir={tmp_path}", before=no_output)
     assert ended.returncode == 0 and LOST.fullmatch(ended.stderr)

@@ -143,6 +143,7 @@ def test_looks_are_known_ones_shades_of_them_or_free_colours() -> None:
     assert not {look.color.lower() for look in OPTIMIZER_LOOKS.values()} & {color.lower() for color in FREE_COLORS}
 
 
+@pytest.mark.slow
 def test_the_command_draws_writes_and_prints(results: Path, tmp_path: Path) -> None:
     """End to end, with a table from elsewhere between our runs."""
     mine = own_table(tmp_path / "adamw" / "trajectory.csv")

@@ -116,7 +116,7 @@ def keys() -> list[tuple[str, str]]:
     ]
 
 
-def alone_and_beside(given: Problem, swept: Problem, covered: bool) -> None:
+def assert_alone_and_beside(given: Problem, swept: Problem, covered: bool) -> None:
     """Run 0 of a batch that sweeps a number is the run alone, with a Python number; in C to the bit."""
     alone = replace(given.at(torch.tensor([0])), measured=given.measured)
     ours, batch, plain = simulate(alone), simulate(swept), simulate(replace(alone, compile="off"))
@@ -139,7 +139,7 @@ def test_no_number_of_an_optimizer_passes_through_single_precision(name: str, ke
     numbers = torch.full((RUNS, 1, 1), number, dtype=torch.float64)
     numbers[1:] *= 0.5
     swept = replace(given, optimizer=replace(given.optimizer, **{key: numbers}))
-    alone_and_beside(given, swept, covered=steps_of(given) is not None)
+    assert_alone_and_beside(given, swept, covered=steps_of(given) is not None)
 
 
 @needs_compiler
@@ -149,7 +149,7 @@ def test_no_number_of_a_schedule_passes_through_single_precision(key: str) -> No
     numbers = torch.linspace(0.3, 0.4, RUNS, dtype=torch.float64)
     swept = replace(base, schedule=replace(base.schedule, **{"lr": 0.1, "power": 0.5, key: numbers}))
     alone = replace(base, schedule=replace(base.schedule, **{"lr": 0.1, "power": 0.5, key: 0.3}))
-    alone_and_beside(alone, swept, covered=True)
+    assert_alone_and_beside(alone, swept, covered=True)
 
 
 @pytest.mark.parametrize("name", [name for name in NORMS.names() if "p" in hyper_fields(NORMS.get(name))])
@@ -157,7 +157,7 @@ def test_no_exponent_of_a_norm_passes_through_single_precision(name: str) -> Non
     p = 1.1 + 1e-9
     base = replace(problem("signgd", gaussian(4, 6, 10), 5), optimizer=OPTIMIZERS.get("nsd")(), norm=make_norm(name, p=p))
     swept = replace(base, norm=NORMS.get(name)(p=torch.linspace(p, 3, RUNS, dtype=torch.float64)))
-    alone_and_beside(base, swept, covered=False)
+    assert_alone_and_beside(base, swept, covered=False)
 
 
 @pytest.mark.numeric

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from implicit_bias.config.files import groups
 from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
-from implicit_bias.figures.base import PRESETS, PerPreset
+from implicit_bias.figures.base import PRESETS, PerPreset, Preset
 from implicit_bias.figures.claims import claims_table
 from implicit_bias.figures.fan.common import NORMS
 from implicit_bias.figures.fan.fan_fig1 import FanFig1
@@ -33,6 +35,8 @@ from implicit_bias.report.page import read_claims
 from implicit_bias.storage.files import csv_bytes, read_table
 from implicit_bias.sweep.plan import own_label
 
+# On one worker, which composes every figure and makes the tables once.
+pytestmark = pytest.mark.xdist_group("figures")
 NAMES = FIGURES.names()
 FAN = {"fan_fig1", "fan_fig2", "fan_fig1_momentum", "fan_fig2_momentum"}
 EXPECTED = {*FAN, "rates", "which_margin", "exact_tail", "adam_eps", "newton_schulz"}
@@ -69,8 +73,14 @@ def fake_run(config: dict[str, Any]) -> Run:
     return Run(config, pd.concat(frames, ignore_index=True))
 
 
-def fake_runs(figure: Figure) -> list[Run]:
-    return [fake_run(cell.config) for sweep in figure.sweeps("smoke") for cell in compose(sweep, multirun=True)]
+@cache
+def composed(name: str, preset: Preset) -> list[list[dict[str, Any]]]:
+    """The configurations of a figure's sweeps, sweep by sweep; Hydra takes up to a second for them."""
+    return [[cell.config for cell in compose(sweep, multirun=True)] for sweep in made(name).sweeps(preset)]
+
+
+def fake_runs(name: str) -> list[Run]:
+    return [fake_run(config) for sweep in composed(name, "smoke") for config in sweep]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     """The table of every figure, made from runs that were never computed, as it reads back from its CSV."""
     folder = tmp_path_factory.mktemp("tables")
     for name in NAMES:
-        (folder / f"{name}.csv").write_bytes(csv_bytes(rounded(made(name).table(fake_runs(made(name)), "smoke"))))
+        (folder / f"{name}.csv").write_bytes(csv_bytes(rounded(made(name).table(fake_runs(name), "smoke"))))
     return {name: read_table(folder / f"{name}.csv") for name in NAMES}
 
 
@@ -91,12 +101,12 @@ def test_every_figure_has_a_page_and_composes_at_every_preset(name: str) -> None
     figure = made(name)
     assert groups()["experiment"][name].help
     for preset in PRESETS:
-        configs = [cell.config for sweep in figure.sweeps(preset) for cell in compose(sweep, multirun=True)]
+        configs = list(chain(*composed(name, preset)))
         assert configs
         assert len({json.dumps(c, sort_keys=True) for c in configs}) == len(configs)
         assert "\n" not in figure.caption(preset)
         assert figure.minutes.at(preset) > 0
-    steps = [cell.config["steps"] for p in PRESETS for cell in compose(figure.sweeps(p)[0], multirun=True)[:1]]
+    steps = [composed(name, preset)[0][0]["steps"] for preset in PRESETS]
     assert steps == sorted(steps)
 
 

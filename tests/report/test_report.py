@@ -33,6 +33,8 @@ from implicit_bias.report.page.text import plain
 from implicit_bias.storage.files import csv_bytes, read_table
 from tests.support.browser import CHROMIUM, Browser, browser
 
+# On one worker: the page is written once, and opened once.
+pytestmark = pytest.mark.xdist_group("page")
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 MINUTES = json.loads((RESULTS / "figures" / "minutes.json").read_text())
 #: What no claim has yet: a verdict that is none, a reason, a setting, and signs that mean something in HTML or Markdown.
@@ -221,6 +223,8 @@ def pick(opened: Browser, choice: str, place: int) -> None:
     opened.value(f"{select}.value = {place}; {select}.dispatchEvent(new Event('change'))")
 
 
+@pytest.mark.system
+@pytest.mark.slow
 @needs_chromium
 def test_curves_can_be_explored(opened: Browser) -> None:
     assert opened.value(f"{DRAWN} === undefined")  # nothing is drawn before it is seen
@@ -250,6 +254,8 @@ def test_curves_can_be_explored(opened: Browser) -> None:
     assert opened.value(f"{DRAWN}.plot.scales.x.distr") == 1
 
 
+@pytest.mark.system
+@pytest.mark.slow
 @needs_chromium
 def test_pointing_tells_values_and_a_name_hides_its_curve(opened: Browser) -> None:
     opened.value(SHOW)
@@ -275,6 +281,8 @@ def test_pointing_tells_values_and_a_name_hides_its_curve(opened: Browser) -> No
     assert opened.value(f"{DRAWN}.plot.series[1].show")
 
 
+@pytest.mark.system
+@pytest.mark.slow
 @needs_chromium
 def test_every_explorer_draws_without_a_complaint(opened: Browser) -> None:
     for i in range(opened.value("document.querySelectorAll('.explorer').length")):
@@ -285,6 +293,8 @@ def test_every_explorer_draws_without_a_complaint(opened: Browser) -> None:
     assert opened.complaints == []
 
 
+@pytest.mark.system
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 820])
 def test_nothing_is_wider_than_a_narrow_window(opened: Browser, folder: Path, width: int) -> None:
@@ -297,6 +307,8 @@ def test_nothing_is_wider_than_a_narrow_window(opened: Browser, folder: Path, wi
     assert opened.complaints == []
 
 
+@pytest.mark.system
+@pytest.mark.slow
 @needs_chromium
 def test_without_programs_the_pictures_are_still_there(opened: Browser, folder: Path) -> None:
     opened.call("Emulation.setScriptExecutionDisabled", value=True)
