@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-#: Keys that do not change what a run computes: they are no part of its hash, and cannot be swept.
-RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
-
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>.*?))?(?: +# (?P<help>.*))?$")
 _DEFAULT = re.compile(r" +- (?P<group>\w+): (?P<option>\w+)$")
 

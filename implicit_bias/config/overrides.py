@@ -25,8 +25,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from implicit_bias.config.files import RUNTIME_KEYS, config_directory, groups, main_page
+from implicit_bias.config.files import config_directory, groups, main_page
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS
 from implicit_bias.core.words import either, no_such_option, shown, suggestion
 
 __all__ = ["Cell", "as_override", "cannot_differ", "compose"]

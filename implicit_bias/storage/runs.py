@@ -18,9 +18,9 @@ import pandas as pd
 import yaml
 
 from implicit_bias.cli.messages import warn
-from implicit_bias.config.files import RUNTIME_KEYS
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS
 from implicit_bias.storage.files import csv_bytes, npz_bytes, read_table, write_folder
 from implicit_bias.storage.naming import UNUSED, dataset_name, default_name
 from implicit_bias.storage.provenance import surroundings
