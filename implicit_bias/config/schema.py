@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
+from implicit_bias.core.plugins import problem_of
 from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
 from implicit_bias.core.words import either, no_such_option, shown, suggestion
 from implicit_bias.datasets import DATASETS
@@ -311,6 +312,9 @@ def _norm_label(label: str, labels: Sequence[str]) -> str:
     try:
         return make_norm(label).label
     except (KeyError, ValueError):
+        broken = problem_of("norm", label)
+        if broken is not None:
+            raise broken from None
         exponents = [name for name in NORMS if hyper_fields(NORMS.get(name))]
         plain = [name for name in NORMS if name not in exponents]
         allowed = f"{', '.join(plain)}, and {' or '.join(f'{e}<p>' for e in exponents)} with p in [1, inf] such as lp3"

@@ -1,0 +1,372 @@
+"""Options from outside the package: plugin folders and installed distributions, good ones and broken ones.
+
+What is imported stays imported, so each case is a process of its own, forked from one that has imported the package.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from commands import SMALL, Ended, finish
+
+from implicit_bias.core import plugins
+from implicit_bias.core.errors import BadInput
+
+OPTIMIZER = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from implicit_bias.core.registry import hyper
+from implicit_bias.optimizers.base import OPTIMIZERS, Optimizer, Step
+
+
+@OPTIMIZERS.register
+@dataclass(frozen=True)
+class SlowSign(Optimizer):
+    """Sign descent by a part of every step."""
+
+    name: ClassVar[str] = "slow_sign"
+    own_norm: ClassVar[str | None] = "linf"
+    part: float = hyper(0.5, help="the part", gt=0, le=1)
+
+    def update(self, state, gradient, t, norm):
+        return state, Step({n: self.part * g.mantissa.sign() for n, g in gradient.items()})
+'''
+YAML = "# Sign descent, slowly.\nname: slow_sign\npart: 0.25\n"
+NORM = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from implicit_bias.norms.base import NORMS, Norm
+from implicit_bias.norms.row import Row
+
+
+@NORMS.register
+@dataclass(frozen=True)
+class Column(Norm):
+    """Column norm."""
+
+    name: ClassVar[str] = "column"
+
+    def value(self, w):
+        return Row().value(w.mT)
+
+    def dual(self, g):
+        return Row().dual(g.mT)
+
+    def direction(self, g):
+        return Row().direction(g.mT).mT
+
+    def project(self, w):
+        return Row().project(w.mT).mT
+
+    def expression(self, variable):
+        return Row().expression(variable.T)
+'''
+DATASET = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from implicit_bias.core.registry import hyper
+from implicit_bias.datasets.base import DATASETS, Dataset, DatasetSource, checked_dataset
+
+
+@DATASETS.register
+@dataclass(frozen=True)
+class TwoPoints(DatasetSource):
+    """Two points."""
+
+    name: ClassVar[str] = "two_points"
+    seed: int = hyper(1, help="seed of the points", ge=0)
+    at: tuple[int, ...] = hyper((1, 2), help="where")
+
+    def load(self) -> Dataset:
+        x = np.array([self.at, [-c for c in self.at]]) + np.random.RandomState(self.seed).rand(2, 1) / 9
+        return checked_dataset(x, np.array([0, 1]), 2, origin="dataset=two_points")
+'''
+RUN = ("steps=3", *SMALL)
+
+
+def written(folder: Path, files: Mapping[str, str]) -> Path:
+    """The folder, with these files in it."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def command(folder: Path | str, *arguments: str) -> Ended:
+    """The command with a plugin folder, its results beside it."""
+    results = [] if "--help" in arguments else [f"results_dir={Path(folder).parent / 'results'}"]
+    return finish(*arguments, *results, environment={plugins.VARIABLE: str(folder)})
+
+
+def said(ended: Ended, code: int = 2) -> str:
+    """The one line on stderr of a command that ended so."""
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == code, ended
+    return line
+
+
+@pytest.mark.parametrize("layout", ["", "implicit_bias/"])
+def test_an_optimizer_in_a_folder_is_an_option_like_any_other(layout: str, tmp_path: Path) -> None:
+    files = {f"{layout}optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": YAML}
+    folder = written(tmp_path / "plugin", files)
+    ended = command(folder, "-m", "optimizer=slow_sign", "optimizer.part=0.5,1", *RUN)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    runs = sorted((tmp_path / "results" / "runs").iterdir())
+    assert len(runs) == 2
+    story = json.loads((runs[0] / "provenance.json").read_text())
+    file = folder / layout / "optimizers" / "slow_sign.py"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert story["plugins"] == {"slow_sign": {"file": str(file), "sha256": digest}}
+    assert "slow_sign" in ended.stdout
+    described = command(folder, "--help", "optimizer=slow_sign").stdout
+    assert "Sign descent, slowly." in described and "optimizer.part=0.25" in described
+    assert "did you mean slow_sign?" in said(command(folder, "optimizer=slw_sign"))
+    assert "optimizer.prt: unknown key for optimizer=slow_sign; did you mean optimizer.part?" in said(
+        command(folder, "optimizer=slow_sign", "optimizer.prt=1")
+    )
+
+
+def test_without_a_yaml_the_class_says_the_defaults(tmp_path: Path) -> None:
+    files = {"optimizers/slow_sign.py": OPTIMIZER, "norms/column.py": NORM, "datasets/two_points.py": DATASET}
+    folder = written(tmp_path / "plugin", files)
+    ended = command(folder, "--cfg", "optimizer=slow_sign", "dataset=two_points", "seed=7", "log.norms=[column]")
+    assert ended.returncode == 0, ended
+    for line in ("name: slow_sign", "part: 0.5", "name: two_points", "seed: 7", "- column"):
+        assert line in ended.stdout
+    assert "Sign descent by a part of every step." in command(folder, "--help", "optimizer").stdout
+    assert "dataset.seed=${seed}" in command(folder, "--help", "dataset=two_points").stdout
+
+
+def test_a_yaml_may_leave_keys_out(tmp_path: Path) -> None:
+    files = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": "# Slow.\n"}
+    ended = command(written(tmp_path / "plugin", files), "--cfg", "optimizer=slow_sign")
+    assert "part: 0.5" in ended.stdout
+
+
+def test_an_edited_class_is_another_run_and_the_packages_own_keep_their_hashes(tmp_path: Path) -> None:
+    helper = "def half():\n    return 0.5\n"
+    using = OPTIMIZER.replace("from typing", "from implicit_bias.optimizers.parts import half\nfrom typing", 1)
+    folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": using, "optimizers/parts.py": helper})
+
+    def runs(*arguments: str) -> set[str]:
+        assert command(folder, *arguments, *RUN).returncode == 0
+        return {path.name for path in (tmp_path / "results" / "runs").iterdir()}
+
+    own = runs("optimizer=muon")
+    first = runs("optimizer=slow_sign")
+    assert runs("optimizer=slow_sign") == first and len(first) == 2
+    written(folder, {"optimizers/parts.py": helper.replace("0.5", "0.25")})
+    second = runs("optimizer=slow_sign")
+    assert len(second) == 3
+    written(folder, {"optimizers/slow_sign.py": using + "\n"})
+    assert len(runs("optimizer=slow_sign")) == 4
+    assert finish("optimizer=muon", *RUN, f"results_dir={tmp_path / 'own'}").returncode == 0
+    assert {path.name for path in (tmp_path / "own" / "runs").iterdir()} == own
+
+
+def test_a_norm_that_is_only_measured_counts(tmp_path: Path) -> None:
+    folder = written(tmp_path / "plugin", {"norms/column.py": NORM})
+    arguments = [part for part in RUN if not part.startswith("log.norms")]
+    names = set()
+    for comment in ("", "# edited\n"):
+        written(folder, {"norms/column.py": NORM + comment})
+        assert command(folder, "log.norms=[column]", *arguments).returncode == 0
+        names = {path.name for path in (tmp_path / "results" / "runs").iterdir()}
+    assert len(names) == 2
+
+
+def test_workers_see_the_plugins_of_a_folder_that_is_named_from_here(tmp_path: Path) -> None:
+    written(tmp_path / "plugin", {"optimizers/slow_sign.py": OPTIMIZER})
+    sweep = ("-m", "optimizer=slow_sign", "seed=1,2", "launcher.cluster=local", "launcher.workers=1", *RUN)
+    ended = finish(*sweep, environment={plugins.VARIABLE: "plugin", "HERE": str(tmp_path)}, before=_from_here)
+    assert ended.returncode == 0, ended
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 2
+
+
+def _from_here() -> None:
+    os.chdir(os.environ["HERE"])
+
+
+# Files of a plugin folder, and what is in the one line about them.
+BROKEN = {
+    "syntax": ({"optimizers/slow_sign.py": "x = (\n"}, "slow_sign.py: cannot be imported: line 1: SyntaxError: '(' was never"),
+    "import": (
+        {"optimizers/slow_sign.py": "import os\nimport nowhere_at_all\n"},
+        "slow_sign.py: cannot be imported: line 2: ModuleNotFoundError: No module named 'nowhere_at_all'",
+    ),
+    "exit": ({"optimizers/slow_sign.py": "import sys\nsys.exit(3)\n"}, "slow_sign.py: cannot be imported: line 2: SystemExit: 3"),
+    "under another file's name": (
+        {"optimizers/mine.py": OPTIMIZER + "\n1 / 0\n"},
+        "mine.py: cannot be imported: line 21: ZeroDivisionError: division by zero",
+    ),
+    "no name": (
+        {"optimizers/slow_sign.py": OPTIMIZER.replace('    name: ClassVar[str] = "slow_sign"\n', "")},
+        'TypeError: class SlowSign has no name; it needs name: ClassVar[str] = "..."',
+    ),
+    "no dataclass": (
+        {"optimizers/slow_sign.py": OPTIMIZER.replace("@dataclass(frozen=True)\n", "")},
+        "slow_sign.py: class SlowSign has keys but is no dataclass; it needs @dataclass(frozen=True)",
+    ),
+    "no default": (
+        {"optimizers/slow_sign.py": OPTIMIZER.replace("= hyper(0.5, help=\"the part\", gt=0, le=1)", "")},
+        "slow_sign.py: class SlowSign: part has no default; declare it as a key, hyper(default, help=...)",
+    ),
+    "yaml alone": (
+        {"configs/optimizer/slow_sign.yaml": YAML},
+        "slow_sign.yaml: no optimizer of that name is registered; write its class",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_is_one_line_where_it_is_asked_for_and_a_warning_elsewhere(case: str, tmp_path: Path) -> None:
+    files, line = BROKEN[case]
+    folder = written(tmp_path / "plugin", files)
+    error = said(command(folder, "optimizer=slow_sign"))
+    assert error.startswith(f"error: optimizer=slow_sign: {folder}") and line in error
+    others = command(folder, "-m", "optimizer=muon,signgd", *RUN)
+    assert said(others, 0).startswith(f"warning: {folder}") and line in others.stderr
+    assert others.stderr.rstrip().endswith("; it is left out")
+
+
+def test_a_norm_that_lacks_methods(tmp_path: Path) -> None:
+    lacking = NORM.replace("    def dual", "    def daul")
+    folder = written(tmp_path / "plugin", {"norms/column.py": lacking})
+    assert said(command(folder, "optimizer=nsd", "norm=column")).endswith("norms/column.py: class Column lacks dual")
+    assert said(command(folder, "log.norms=[column]")).endswith("norms/column.py: class Column lacks dual")
+
+
+def test_a_forgotten_decorator_is_told_to_who_asks_and_a_helper_is_no_fault(tmp_path: Path) -> None:
+    folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": OPTIMIZER.replace("@OPTIMIZERS.register\n", "")})
+    assert said(command(folder, "optimizer=slow_sign")).endswith(
+        "slow_sign.py: registers no optimizer; put @OPTIMIZERS.register above its class"
+    )
+    assert command(folder, *RUN).stderr == ""
+
+
+def test_a_plugin_replaces_nothing_and_both_files_are_named(tmp_path: Path) -> None:
+    import implicit_bias.optimizers.muon as muon
+
+    thief, same = OPTIMIZER.replace('"slow_sign"', '"muon"'), {"optimizers/muon.py": OPTIMIZER.replace('"slow_sign"', '"muon2"')}
+    folder = written(tmp_path / "a" / "plugin", {"optimizers/thief.py": thief})
+    warning = said(command(folder, *RUN), 0)
+    assert f"{folder}/optimizers/thief.py" in warning and f"'muon', the other in {muon.__file__}" in warning
+    assert "muon', the other in" in said(command(folder, "optimizer=thief"))
+    folder = written(tmp_path / "b" / "plugin", same)
+    warning = said(command(folder, *RUN), 0)
+    assert f"{folder}/optimizers/muon.py: there is a file of that name already, {muon.__file__}" in warning
+    folder = written(
+        tmp_path / "c" / "plugin", {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/muon.yaml": "name: muon\n"}
+    )
+    assert "configs/optimizer/muon.yaml: optimizer=muon is the package's own" in said(command(folder, *RUN), 0)
+    first, second = (written(tmp_path / name, {"optimizers/slow_sign.py": OPTIMIZER}) for name in "de")
+    warning = said(command(f"{first}{os.pathsep}{second}", "--cfg", *RUN), 0)
+    assert f"{second}/optimizers/slow_sign.py: there is a file of that name already, {first}/optimizers/slow_sign.py" in warning
+
+
+@pytest.mark.parametrize(
+    ("yaml", "line"),
+    [
+        ("name: fast_sign\n", "slow_sign.yaml: name: fast_sign; must be slow_sign, as the file is called"),
+        ("name: [\n", "slow_sign.yaml: cannot be read: "),
+        ("- 1\n", "slow_sign.yaml: cannot be read: a configuration must be a mapping"),
+        ("prt: 1\n", "optimizer.prt: unknown key for optimizer=slow_sign; allowed: part"),
+        ("part: 2\n", "optimizer.part=2: must be a number in (0, 1]"),
+    ],
+)
+def test_a_yaml_that_is_wrong_is_one_line(yaml: str, line: str, tmp_path: Path) -> None:
+    files = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": yaml}
+    assert line in said(command(written(tmp_path / "plugin", files), "optimizer=slow_sign"))
+
+
+def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, reason in (
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path, "nothing to add; must have one of the folders datasets,"),
+    ):
+        monkeypatch.setenv(plugins.VARIABLE, str(folder))
+        with pytest.raises(BadInput, match=f"{plugins.VARIABLE}={folder}: {reason}"):
+            plugins.folders()
+    assert said(command(tmp_path / "nowhere", *RUN)).startswith(
+        f"error: {plugins.VARIABLE}={tmp_path / 'nowhere'}: no such folder"
+    )
+    monkeypatch.setenv(plugins.VARIABLE, os.pathsep)
+    assert plugins.folders() == ()
+
+
+EXPERIMENT = "# @package _global_\n# Mine.\ndefaults:\n  - override /optimizer: slow_sign\n\nsteps: 12\noptimizer:\n  part: 1.0\n"
+
+
+def test_an_experiment_of_a_plugin_chooses_its_options(tmp_path: Path) -> None:
+    files = {"optimizers/slow_sign.py": OPTIMIZER, "configs/experiment/mine.yaml": EXPERIMENT}
+    folder = written(tmp_path / "plugin", files)
+    ended = command(folder, "--cfg", "experiment=mine")
+    assert ended.returncode == 0, ended
+    for line in ("name: slow_sign", "part: 1.0", "steps: 12"):
+        assert line in ended.stdout
+    broken = written(folder, {"configs/experiment/mine.yaml": EXPERIMENT.replace("slow_sign", "slw_sign")})
+    assert "optimizer/slw_sign" in said(command(broken, "experiment=mine"))
+
+
+def installed(site: Path, files: Mapping[str, str], points: str) -> None:
+    """A distribution as an installer leaves it."""
+    written(site, files)
+    written(site, {"my_methods-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: my_methods\nVersion: 1.0\n"})
+    written(site, {"my_methods-1.0.dist-info/entry_points.txt": points})
+
+
+POINTS = (
+    "[implicit_bias.optimizers]\nslow_sign = my_methods.slow_sign:SlowSign\n\n[implicit_bias.norms]\ncolumn = my_methods.column\n"
+)
+
+
+def _with_its_site() -> None:
+    sys.path.insert(0, os.environ["SITE"])
+
+
+def test_a_distribution_names_its_options_as_entry_points(tmp_path: Path) -> None:
+    files = {
+        "my_methods/__init__.py": "",
+        "my_methods/slow_sign.py": OPTIMIZER,
+        "my_methods/column.py": NORM,
+        "my_methods/configs/optimizer/slow_sign.yaml": YAML,
+        "my_methods/configs/experiment/mine.yaml": EXPERIMENT,
+    }
+    installed(tmp_path, files, POINTS)
+
+    def of_site(*arguments: str) -> Ended:
+        return finish(*arguments, f"results_dir={tmp_path}", environment={"SITE": str(tmp_path)}, before=_with_its_site)
+
+    ended = of_site("optimizer=slow_sign", "log.norms=[column]", *(part for part in RUN if not part.startswith("log.norms")))
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    (story,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/provenance.json"))
+    assert {name: used["file"] for name, used in story["plugins"].items()} == {
+        "slow_sign": str(tmp_path / "my_methods" / "slow_sign.py"),
+        "column": str(tmp_path / "my_methods" / "column.py"),
+    }
+    ended = of_site("--cfg", "optimizer=slow_sign")
+    assert "part: 0.25" in ended.stdout
+    assert "steps: 12" in of_site("--cfg", "experiment=mine").stdout
+    written(tmp_path, {"my_methods/slow_sign.py": "raise OSError('no disk')\n"})
+    line = said(of_site("optimizer=slow_sign"))
+    assert line.endswith("my_methods/slow_sign.py: cannot be imported: line 1: OSError: no disk")
+
+
+def test_an_entry_point_of_nothing(tmp_path: Path) -> None:
+    points = "[implicit_bias.optimizers]\nslow_sign = nowhere.at_all\nnumber = my_methods:NUMBER\n"
+    installed(tmp_path, {"my_methods/__init__.py": "NUMBER = 3\n"}, points)
+    arguments = ("optimizer=slow_sign", f"results_dir={tmp_path}")
+    line = said(finish(*arguments, environment={"SITE": str(tmp_path)}, before=_with_its_site))
+    assert "entry point slow_sign = nowhere.at_all: cannot be imported: ModuleNotFoundError" in line
+    line = said(finish("optimizer=number", environment={"SITE": str(tmp_path)}, before=_with_its_site))
+    assert line.endswith("entry point number = my_methods:NUMBER is neither a module nor a class")
