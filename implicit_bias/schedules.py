@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Table, hyper
 from implicit_bias.norms import Norm
 
@@ -50,7 +51,7 @@ NETWORK_SHARE_SATURATING = 0.05
 
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(Option, ABC):
     """eta_t as a function of t and of the log loss before the t-th update."""
 
     name: ClassVar[str]

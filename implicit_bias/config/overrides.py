@@ -326,19 +326,26 @@ def _plugin_file(path: Path) -> Config:
 @contextmanager
 def _plugins_stored() -> Iterator[None]:
     """While active Hydra finds the options of plugins, which have no file in its folder."""
+    added = [(group, option) for group in groups() for option in plugins_of(group)]
+    if not added:
+        yield
+        return
     store = ConfigStore.instance()
-    before = copy.copy(store.repo)
-    store.repo = {key: dict(value) if isinstance(value, dict) else value for key, value in before.items()}
+    before = {group: store.repo.get(group) for group, _ in added}
+    for group in before:
+        store.repo[group] = dict(before[group] or {})
     try:
-        for group in groups():
-            for option in plugins_of(group):
-                # A file that is broken is told of where its option is chosen.
-                with suppress(BadInput):
-                    package = "_global_" if group == "experiment" else None
-                    store.store(group=group, name=option, node=option_file(group, option), package=package)
+        for group, option in added:
+            with suppress(BadInput):  # a broken file is told of where its option is chosen
+                package = "_global_" if group == "experiment" else None
+                store.store(group=group, name=option, node=option_file(group, option), package=package)
         yield
     finally:
-        store.repo = before
+        for group, entries in before.items():
+            if entries is None:
+                del store.repo[group]
+            else:
+                store.repo[group] = entries
 
 
 def _mapping(container: Any) -> Config:
