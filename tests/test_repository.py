@@ -87,6 +87,14 @@ def test_a_norm_is_added_by_two_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_loss_is_added_by_two_files(tmp_path: Path) -> None:
+    results = followed("A loss", tmp_path)
+    assert bool(summary_of(results).loc["l2", "own"])
+    (run,) = results.glob("runs/*")
+    assert "scale: 3.0" in (run / "config.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_a_dataset_is_added_by_two_files(tmp_path: Path) -> None:
     own = summary_of(followed("A dataset", tmp_path)).loc["l2"]
     # Two vectors of opposite sign: the gap is at least 2 * 1 * |w| for |W| = sqrt(2) |w|.
