@@ -15,6 +15,7 @@ from commands import SMALL, Ended, finish
 
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
+from implicit_bias.run import main
 
 OPTIMIZER = '''
 from dataclasses import dataclass
@@ -155,8 +156,8 @@ def test_a_yaml_may_leave_keys_out(tmp_path: Path) -> None:
 
 def test_an_edited_class_is_another_run_and_the_packages_own_keep_their_hashes(tmp_path: Path) -> None:
     helper = "def half():\n    return 0.5\n"
-    using = OPTIMIZER.replace("from typing", "from implicit_bias.optimizers.parts import half\nfrom typing", 1)
-    folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": using, "optimizers/parts.py": helper})
+    using = OPTIMIZER.replace("from typing", "from implicit_bias.norms.parts import half\nfrom typing", 1)
+    folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": using, "norms/parts.py": helper})
 
     def runs(*arguments: str) -> set[str]:
         assert command(folder, *arguments, *RUN).returncode == 0
@@ -165,7 +166,7 @@ def test_an_edited_class_is_another_run_and_the_packages_own_keep_their_hashes(t
     own = runs("optimizer=muon")
     first = runs("optimizer=slow_sign")
     assert runs("optimizer=slow_sign") == first and len(first) == 2
-    written(folder, {"optimizers/parts.py": helper.replace("0.5", "0.25")})
+    written(folder, {"norms/parts.py": helper.replace("0.5", "0.25")})
     second = runs("optimizer=slow_sign")
     assert len(second) == 3
     written(folder, {"optimizers/slow_sign.py": using + "\n"})
@@ -197,53 +198,74 @@ def _from_here() -> None:
     os.chdir(os.environ["HERE"])
 
 
-# Files of a plugin folder, and what is in the one line about them.
+def several(folder: Path, *typed: str) -> list[tuple[int, list[str]]]:
+    """Exit code and lines on stderr of several commands in one process, given as one would type them."""
+    variables = {plugins.VARIABLE: str(folder), "TYPED": json.dumps(typed)}
+    parts = finish(environment=variables, before=_one_after_the_other).stderr.split(CUT)[:-1]
+    assert len(parts) == len(typed), parts
+    return [(int(lines[-1]), lines[:-1]) for lines in map(str.splitlines, parts)]
+
+
+CUT = "=== next\n"
+
+
+def _one_after_the_other() -> None:
+    for typed in json.loads(os.environ["TYPED"]):
+        print(f"{main(typed.split())}\n{CUT}", end="", file=sys.stderr, flush=True)
+    os._exit(0)
+
+
+# By the name of a file and of its option: its text, and what is in the one line about it.
 BROKEN = {
-    "syntax": ({"optimizers/slow_sign.py": "x = (\n"}, "slow_sign.py: cannot be imported: line 1: SyntaxError: '(' was never"),
-    "import": (
-        {"optimizers/slow_sign.py": "import os\nimport nowhere_at_all\n"},
-        "slow_sign.py: cannot be imported: line 2: ModuleNotFoundError: No module named 'nowhere_at_all'",
+    "syntax": ("x = (\n", "syntax.py: cannot be imported: line 1: SyntaxError: '(' was never closed"),
+    "missing": (
+        "import os\nimport nowhere_at_all\n",
+        "missing.py: cannot be imported: line 2: ModuleNotFoundError: No module named 'nowhere_at_all'",
     ),
-    "exit": ({"optimizers/slow_sign.py": "import sys\nsys.exit(3)\n"}, "slow_sign.py: cannot be imported: line 2: SystemExit: 3"),
-    "under another file's name": (
-        {"optimizers/mine.py": OPTIMIZER + "\n1 / 0\n"},
-        "mine.py: cannot be imported: line 21: ZeroDivisionError: division by zero",
-    ),
-    "no name": (
-        {"optimizers/slow_sign.py": OPTIMIZER.replace('    name: ClassVar[str] = "slow_sign"\n', "")},
+    "leaves": ("import sys\nsys.exit(3)\n", "leaves.py: cannot be imported: line 2: SystemExit: 3"),
+    "late": (OPTIMIZER + "\n1 / 0\n", "late.py: cannot be imported: line 21: ZeroDivisionError: division by zero"),
+    "nameless": (
+        OPTIMIZER.replace('    name: ClassVar[str] = "slow_sign"\n', ""),
         'TypeError: class SlowSign has no name; it needs name: ClassVar[str] = "..."',
     ),
-    "no dataclass": (
-        {"optimizers/slow_sign.py": OPTIMIZER.replace("@dataclass(frozen=True)\n", "")},
-        "slow_sign.py: class SlowSign has keys but is no dataclass; it needs @dataclass(frozen=True)",
+    "plain": (
+        OPTIMIZER.replace("@dataclass(frozen=True)\n", ""),
+        "plain.py: class SlowSign has keys but is no dataclass; it needs @dataclass(frozen=True)",
     ),
-    "no default": (
-        {"optimizers/slow_sign.py": OPTIMIZER.replace("= hyper(0.5, help=\"the part\", gt=0, le=1)", "")},
-        "slow_sign.py: class SlowSign: part has no default; declare it as a key, hyper(default, help=...)",
+    "needy": (
+        OPTIMIZER.replace('= hyper(0.5, help="the part", gt=0, le=1)', ""),
+        "needy.py: class SlowSign: part has no default; declare it as a key, hyper(default, help=...)",
     ),
-    "yaml alone": (
-        {"configs/optimizer/slow_sign.yaml": YAML},
-        "slow_sign.yaml: no optimizer of that name is registered; write its class",
-    ),
-}  # fmt: skip
+    "spaced": (OPTIMIZER.replace("slow_sign", "slow sign"), "spaced.py: class SlowSign: name='slow sign'; must be a word"),
+}
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_plugin_is_one_line_where_it_is_asked_for_and_a_warning_elsewhere(case: str, tmp_path: Path) -> None:
-    files, line = BROKEN[case]
+def test_a_broken_plugin_is_one_line_where_it_is_asked_for_and_a_warning_elsewhere(tmp_path: Path) -> None:
+    files = {f"optimizers/{name}.py": text.replace("slow_sign", name) for name, (text, _) in BROKEN.items()}
+    files["optimizers/another_file.py"] = files["optimizers/late.py"].replace('"late"', '"of_another_file"')
+    files["configs/optimizer/alone.yaml"] = "name: alone\n"
     folder = written(tmp_path / "plugin", files)
-    error = said(command(folder, "optimizer=slow_sign"))
-    assert error.startswith(f"error: optimizer=slow_sign: {folder}") and line in error
-    others = command(folder, "-m", "optimizer=muon,signgd", *RUN)
-    assert said(others, 0).startswith(f"warning: {folder}") and line in others.stderr
-    assert others.stderr.rstrip().endswith("; it is left out")
+    lines = {name: line for name, (_, line) in BROKEN.items()}
+    lines["of_another_file"] = "another_file.py: cannot be imported: line 21: ZeroDivisionError"
+    lines["alone"] = "alone.yaml: no optimizer of that name is registered; write its class"
+    run = f" results_dir={tmp_path / 'results'} {' '.join(RUN)}"
+    *asked, others, again = several(folder, *(f"optimizer={name}" for name in lines), f"optimizer=muon{run}", f"seed=2{run}")
+    for (name, line), (code, said) in zip(lines.items(), asked, strict=True):
+        assert code == 2 and len(said) == 1, said
+        assert said[0].startswith(f"error: optimizer={name}: {folder}") and line in said[0]
+    assert others[0] == 0 and len(others[1]) == len(lines)
+    for line in lines.values():
+        (warning,) = [said for said in others[1] if line in said]
+        assert warning.startswith(f"warning: {folder}") and warning.endswith("; it is left out")
+    assert again == (0, [])
 
 
 def test_a_norm_that_lacks_methods(tmp_path: Path) -> None:
     lacking = NORM.replace("    def dual", "    def daul")
     folder = written(tmp_path / "plugin", {"norms/column.py": lacking})
     assert said(command(folder, "optimizer=nsd", "norm=column")).endswith("norms/column.py: class Column lacks dual")
-    assert said(command(folder, "log.norms=[column]")).endswith("norms/column.py: class Column lacks dual")
+    line = said(command(folder, "log.norms=[column]"))
+    assert line.startswith("error: log.norms=column: ") and line.endswith("norms/column.py: class Column lacks dual")
 
 
 def test_a_forgotten_decorator_is_told_to_who_asks_and_a_helper_is_no_fault(tmp_path: Path) -> None:
@@ -274,19 +296,19 @@ def test_a_plugin_replaces_nothing_and_both_files_are_named(tmp_path: Path) -> N
     assert f"{second}/optimizers/slow_sign.py: there is a file of that name already, {first}/optimizers/slow_sign.py" in warning
 
 
-@pytest.mark.parametrize(
-    ("yaml", "line"),
-    [
-        ("name: fast_sign\n", "slow_sign.yaml: name: fast_sign; must be slow_sign, as the file is called"),
-        ("name: [\n", "slow_sign.yaml: cannot be read: "),
-        ("- 1\n", "slow_sign.yaml: cannot be read: a configuration must be a mapping"),
-        ("prt: 1\n", "optimizer.prt: unknown key for optimizer=slow_sign; allowed: part"),
-        ("part: 2\n", "optimizer.part=2: must be a number in (0, 1]"),
-    ],
-)
-def test_a_yaml_that_is_wrong_is_one_line(yaml: str, line: str, tmp_path: Path) -> None:
-    files = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": yaml}
-    assert line in said(command(written(tmp_path / "plugin", files), "optimizer=slow_sign"))
+def test_a_yaml_that_is_wrong_is_one_line(tmp_path: Path) -> None:
+    wrong = {
+        "renamed": ("name: fast_sign\n", "renamed.yaml: name: fast_sign; must be renamed, as the file is called"),
+        "open": ("name: [\n", "open.yaml: cannot be read: "),
+        "listed": ("- 1\n", "listed.yaml: cannot be read: a configuration must be a mapping"),
+        "misspelt": ("prt: 1\n", "optimizer.prt: unknown key for optimizer=misspelt; allowed: part"),
+        "large": ("part: 2\n", "optimizer.part=2: must be a number in (0, 1]"),
+    }
+    files = {f"optimizers/{name}.py": OPTIMIZER.replace("slow_sign", name) for name in wrong}
+    files |= {f"configs/optimizer/{name}.yaml": text for name, (text, _) in wrong.items()}
+    answers = several(written(tmp_path / "plugin", files), *(f"optimizer={name}" for name in wrong))
+    for (_, line), (code, (said,)) in zip(wrong.values(), answers, strict=True):
+        assert code == 2 and line in said
 
 
 def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,3 +392,77 @@ def test_an_entry_point_of_nothing(tmp_path: Path) -> None:
     assert "entry point slow_sign = nowhere.at_all: cannot be imported: ModuleNotFoundError" in line
     line = said(finish("optimizer=number", environment={"SITE": str(tmp_path)}, before=_with_its_site))
     assert line.endswith("entry point number = my_methods:NUMBER is neither a module nor a class")
+
+
+FIGURE = '''
+import pandas as pd
+
+from implicit_bias.figures import FIGURES, Figure, PerPreset
+from implicit_bias.plotting.style import SINGLE, panels
+
+
+@FIGURES.register
+class Mine(Figure):
+    """A figure of a plugin."""
+
+    name = "mine"
+    title = "Mine"
+    source = "none"
+    minutes = PerPreset(0.1, 0.1, 0.1)
+
+    def caption(self, preset):
+        return "One run."
+
+    def setting(self, preset):
+        return "a mixture"
+
+    def sweeps(self, preset):
+        return [["experiment=mine", "steps=5"]]
+
+    def table(self, runs, preset):
+        return pd.concat([run.trajectory for run in runs])[["step", "log_loss"]]
+
+    def draw(self, table, preset):
+        figure, axes = panels(1, 1, width=SINGLE, height=2)
+        axes[0, 0].plot(table["step"], table["log_loss"])
+        return figure
+
+    def claims(self, table, preset):
+        return [self.claim(preset, "it ends", measured=str(len(table)), holds=True)]
+'''
+
+
+def _report_instead() -> None:
+    from implicit_bias.report.command import main as report
+
+    code = report(os.environ["REPORT"].split())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@pytest.mark.slow
+def test_a_figure_of_a_plugin_is_drawn_judged_and_drawn_again_when_it_changes(tmp_path: Path) -> None:
+    small = "reference: none\nprecision: float64\nlog:\n  norms: []\n"
+    files = {
+        "figures/mine.py": FIGURE,
+        "optimizers/slow_sign.py": OPTIMIZER,
+        "configs/experiment/mine.yaml": EXPERIMENT.replace("steps: 12\n", small),
+    }
+    folder = written(tmp_path / "plugin", files)
+
+    def report(name: str) -> Ended:
+        variables = {plugins.VARIABLE: str(folder), "REPORT": f"only={name} preset=smoke results_dir={tmp_path}"}
+        return finish(environment=variables, before=_report_instead)
+
+    ended = report("mine")
+    assert ended.returncode == 0 and "1 of 1 claims hold" in ended.stdout, ended
+    (run,) = (tmp_path / "smoke" / "runs").iterdir()
+    assert "slow_sign" in run.name
+    assert "1 figures are up to date" in report("mine").stderr
+    written(folder, {"figures/mine.py": FIGURE.replace('"it ends"', '"it has ended"')})
+    assert "it has ended" in report("mine").stdout
+    assert list((tmp_path / "smoke" / "runs").iterdir()) == [run]
+    written(folder, {"figures/mine.py": FIGURE.replace("minutes = ", "hours = ")})
+    line = said(report("mine"))
+    assert line.startswith("error: only=mine: ") and line.endswith("figures/mine.py: class Mine lacks minutes")

@@ -317,7 +317,7 @@ def _norm_label(label: str, labels: Sequence[str]) -> str:
     try:
         return make_norm(label).label
     except (KeyError, ValueError):
-        broken = problem_of("norm", label)
+        broken = problem_of("norm", label, "log.norms")
         if broken is not None:
             raise broken from None
         exponents = [name for name in NORMS if hyper_fields(NORMS.get(name))]

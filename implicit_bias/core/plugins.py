@@ -71,11 +71,15 @@ def add_problem(kind: str, names: frozenset[str], file: object, reason: str, *, 
     _problems.setdefault(line, Problem(kind, names, line, is_warned_of))
 
 
-def problem_of(kind: str, name: object) -> BadInput | None:
-    """What is wrong with the plugin that would be this option, where there is one."""
+def problem_of(kind: str, name: object, key: str = "") -> BadInput | None:
+    """What is wrong with the plugin that would be this option, where there is one.
+
+    Args:
+        key: What it was asked for with, where that is not its kind.
+    """
     for problem in _problems.values():
         if problem.kind == kind and name in problem.names:
-            return BadInput(f"{kind}={name}: {problem.line}")
+            return BadInput(f"{key or kind}={name}: {problem.line}")
     return None
 
 

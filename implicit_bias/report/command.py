@@ -57,7 +57,9 @@ def _figures_named(text: str) -> tuple[str, ...] | None:
     names = None if text == "null" else tuple(text.split(","))
     for name in names or ():
         if name not in FIGURES:
-            raise problem_of("figure", name) or BadInput(f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}")
+            raise problem_of("figure", name, "only") or BadInput(
+                f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}"
+            )
     return names
 
 
