@@ -54,9 +54,10 @@ coverage: $(READY)  ## all tests, and which lines they run; fails under 90 perce
 numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has, one and two threads
 	$(BIN)/python scripts/numeric_tests.py -n $(WORKERS) $(ARGS)
 
-lint: typecheck  ## style, formatting and types
+lint: typecheck  ## style, formatting, types, and which package may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 
 typecheck: $(READY)  ## types alone
 	$(BIN)/mypy
@@ -66,5 +67,5 @@ format: $(READY)  ## mend style and formatting in place
 	$(BIN)/ruff format
 
 clean:  ## remove runs, sweeps and caches; figures, tables and the environment stay
-	rm -rf results/runs results/sweeps results/cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf results/runs results/sweeps results/cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find implicit_bias scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from implicit_bias.cli.arguments import TRACEBACK
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TERMINATED
+from implicit_bias.cli.messages import show_warning
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData, NotSeparable
+from implicit_bias.core.plugins import untold
 from implicit_bias.runtime.processors import limit_threads, prepare_process
 from implicit_bias.runtime.termination import Terminated, terminable
 
@@ -121,6 +123,8 @@ def _answer(request: Request) -> int:
         from implicit_bias.config.help import help_text, topics_text
 
         print(topics_text(request.overrides) if request.overrides else help_text())
+        for line in untold():
+            show_warning(line)
         return DONE
     if "--version" in request.flags:
         from implicit_bias import __version__

@@ -15,29 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from implicit_bias.figures import FIGURES
+
 ROOT = Path(__file__).resolve().parent.parent
-# The claim of each figure that says most, by a piece of its text.
-HEADLINES = {
-    "fan_fig1": "Muon: relative gaps (linf, l2, spectral) after 10,000",
-    "fan_fig2": "Muon: correlations",
-    "fan_fig1_momentum": "Adam, beta2 = 0.9: relative gaps (linf, l2, spectral) after 10,000",
-    "fan_fig2_momentum": "Adam, beta2 = 0.9: correlations",
-    "which_margin": "Muon reaches its own norm's optimum",
-    "rates": "Spectral-GD, a = 0.5",
-    "exact_tail": "float32",
-    "adam_eps": "fitted exponent",
-    "newton_schulz": "with 5 Newton-Schulz steps",
-    "gv_fig1": "squared ReLU: the best spectral margin",
-    "gv_fig2": "2 layers: Muon-Signum and Muon-Adam both",
-    "margin_matrix_networks": "under spectral the best margin",
-    "flow_conditions": "NMGD with t^-0.3",
-    "fan_fig3": "V and W trained: Muon's margin ends highest",
-    "lyu_li_schedule": "their margin is several times",
-    "flavors_shampoo": "Shampoo ends with the largest",
-    "flavors_adam": "and then leaves it",
-    "flavors_teacher_student": "sign descent ends with the largest",
-    "kkt_not_optimal": "ends at the stated KKT point",
-}
 
 
 def figures_table(claims: pd.DataFrame, minutes: dict[str, float]) -> str:
@@ -45,7 +25,7 @@ def figures_table(claims: pd.DataFrame, minutes: dict[str, float]) -> str:
     head = "| figure | command | minutes | a number: paper | ours | claims that hold |"
     rows = [head, "| --- | --- | --- | --- | --- | --- |"]
     for name, group in claims.groupby("figure", sort=False):
-        wanted = HEADLINES.get(str(name), "")
+        wanted = FIGURES.get(str(name)).headline
         tested = group[group["holds"].notna()]
         holding = (tested["holds"].astype(str) == "True").sum()
         chosen = group[group["claim"].str.contains(wanted, regex=False)] if wanted else group

@@ -1,7 +1,7 @@
 """The keys and options that the configuration files offer, and how they are spelled.
 
-Everything is read from the comments of the YAML files, by the standard library alone. The comment lines at the top of a file are
-its help text, a comment behind a key explains the key.
+Everything is read from the comments of the YAML files, by the standard library alone, where no plugin adds options of its own.
+The comment lines at the top of a file are its help text, a comment behind a key explains the key.
 """
 
 import re
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-#: Keys that do not change what a run computes: they are no part of its hash, and cannot be swept.
-RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
+from implicit_bias.config.plugin_options import PluginOption, plugin_options, written
 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>.*?))?(?: +# (?P<help>.*))?$")
 _DEFAULT = re.compile(r" +- (?P<group>\w+): (?P<option>\w+)$")
@@ -50,7 +49,11 @@ def config_directory() -> Path:
 
 @cache
 def groups() -> dict[str, dict[str, Page]]:
-    """Config group to option to page. Groups stand in the order of the defaults, options in alphabetical order."""
+    """Config group to option to page, plugins included. Groups stand in the order of the defaults, options in alphabetical order.
+
+    Raises:
+        BadInput: a plugin folder does not exist.
+    """
     return {group: options_of(group) for group in main_page().defaults}
 
 
@@ -67,8 +70,22 @@ def read_page(path: Path) -> Page:
 
 
 def options_of(group: str) -> dict[str, Page]:
-    """The pages of a folder of configuration files, by option."""
-    return {path.stem: read_page(path) for path in sorted((config_directory() / group).glob("*.yaml"))}
+    """The pages of a folder of configuration files and of plugins, by option."""
+    own = {path.stem: read_page(path) for path in sorted((config_directory() / group).glob("*.yaml"))}
+    added = {name: _plugin_page(option) for name, option in plugins_of(group).items()}
+    return dict(sorted({**own, **added}.items()))
+
+
+def plugins_of(group: str) -> dict[str, PluginOption]:
+    """The options of a group that come from outside the package."""
+    return plugin_options(group, frozenset(path.stem for path in (config_directory() / group).glob("*.yaml")))
+
+
+def _plugin_page(option: PluginOption) -> Page:
+    """The page of an option from outside the package, from its file as far as it has one, else from its class."""
+    page = Page("") if option.file is None else read_page(option.file)
+    keys = {key: Key(default, "") for key, default in written(option.defaults).items()}
+    return Page(page.help or option.help, {**keys, **page.keys}, page.defaults)
 
 
 def _head(lines: list[str]) -> str:

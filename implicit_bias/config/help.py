@@ -52,6 +52,10 @@ FROM PYTHON
   from implicit_bias import run
   trajectory, summary = run(optimizer="muon", steps=1000, **{"dataset.noise": 0.5})
 
+OPTIONS OF YOUR OWN
+  IMPLICIT_BIAS_PLUGINS=folder[:folder]   folders with optimizers/, norms/, losses/ ... as docs/extending.md describes them; \
+or installed packages with entry points in the groups implicit_bias.optimizers, ...
+
 EXIT CODES
   0    done
   1    a run or cell failed

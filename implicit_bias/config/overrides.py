@@ -12,21 +12,28 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, Transformer
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from implicit_bias.config.files import RUNTIME_KEYS, config_directory, groups, main_page
+from implicit_bias.cli.messages import warn
+from implicit_bias.config.files import config_directory, groups, main_page, plugins_of
+from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS
 from implicit_bias.core.words import either, no_such_option, shown, suggestion
 
 __all__ = ["Cell", "as_override", "cannot_differ", "compose"]
@@ -94,6 +101,8 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
         swept = {s.key: _final(config, s) for s in chosen if s.swept}
         cell = Cell(config, tuple(f"{s.key}={s.texts[0]}" for s in chosen), swept)
         cells.setdefault(json.dumps(config, sort_keys=True), cell)
+    for line in plugins.untold():
+        warn(line)
     return list(cells.values())
 
 
@@ -282,7 +291,7 @@ def _base(chosen: Sequence[Setting]) -> Config:
 def composed(choices: tuple[str, ...]) -> Config:
     """What Hydra makes of the YAML files under a choice of options."""
     try:
-        with initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
+        with _plugins_stored(), initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
             return _mapping(OmegaConf.to_container(hydra_compose("config", overrides=list(choices))))
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(f"{' '.join(choices) or 'config.yaml'}: {shown(str(error).splitlines()[0])}") from None
@@ -290,8 +299,53 @@ def composed(choices: tuple[str, ...]) -> Config:
 
 @cache
 def option_file(group: str, option: str) -> Config:
-    """The file of one option as it stands."""
-    return _mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{option}.yaml")))
+    """The file of one option as it stands; of a plugin's, with what it leaves out from the class.
+
+    Raises:
+        BadInput: a plugin's file that is no YAML, no mapping, or of another option.
+    """
+    added = plugins_of(group).get(option)
+    if added is None:
+        return _mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{option}.yaml")))
+    written = {} if added.file is None else _plugin_file(added.file)
+    if group == "experiment":
+        return written
+    if written.get("name", option) != option:
+        raise BadInput(f"{group}={option}: {added.file}: name: {shown(written['name'])}; must be {option}, as the file is called")
+    return {"name": option, **added.defaults, **written}
+
+
+def _plugin_file(path: Path) -> Config:
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+        return _mapping(loaded if loaded else {})
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: cannot be read: {shown(str(error))}") from None
+
+
+@contextmanager
+def _plugins_stored() -> Iterator[None]:
+    """While active Hydra finds the options of plugins, which have no file in its folder."""
+    added = [(group, option) for group in groups() for option in plugins_of(group)]
+    if not added:
+        yield
+        return
+    store = ConfigStore.instance()
+    before = {group: store.repo.get(group) for group, _ in added}
+    for group in before:
+        store.repo[group] = dict(before[group] or {})
+    try:
+        for group, option in added:
+            with suppress(BadInput):  # a broken file is told of where its option is chosen
+                package = "_global_" if group == "experiment" else None
+                store.store(group=group, name=option, node=option_file(group, option), package=package)
+        yield
+    finally:
+        for group, entries in before.items():
+            if entries is None:
+                del store.repo[group]
+            else:
+                store.repo[group] = entries
 
 
 def _mapping(container: Any) -> Config:

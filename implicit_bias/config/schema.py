@@ -17,9 +17,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from implicit_bias.config.compatibility import check_together
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
+from implicit_bias.core.options import Option
+from implicit_bias.core.plugins import problem_of
 from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
 from implicit_bias.core.words import either, no_such_option, shown, suggestion
 from implicit_bias.datasets import DATASETS
@@ -40,6 +43,8 @@ REGISTRIES: dict[str, Registry] = {
     "norm": NORMS,
     "schedule": SCHEDULES,
 }
+#: What is asked, beside the model, whether it goes with the others. Data are asked for where they are there: Model.check.
+TOGETHER = ("loss", "optimizer", "norm", "schedule")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LONGEST_FOLDER_NAME = "x" * 255
 
@@ -78,13 +83,14 @@ def checked(config: Mapping[str, Any]) -> Config:
     _check_results_dir(run["results_dir"])
     log["norms"] = _norm_labels(log["norms"])
     log["probes"] = _probe_names(log["probes"])
-    _construct(parts["model"], MODELS)
+    model = _constructed("model", parts["model"] or {})
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
     parts["schedule"] = _schedule_of(parts["schedule"], linear, OPTIMIZERS.get(_named(parts["optimizer"])).normalised)
     parts["norm"] = _checked_norm(parts)
-    _check_schedule(parts)
+    others = {group: _constructed(group, part) for group in TOGETHER if (part := parts[group]) is not None}
+    check_together({"model": model, **others}, REGISTRIES)
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
 
 
@@ -236,11 +242,11 @@ def _options(group: str) -> str:
     return ", ".join(REGISTRIES[group].names())
 
 
-def _construct(part: Config | None, registry: Registry) -> None:
-    """Let the option itself refuse combinations of its keys."""
-    if part is not None:
-        keys = dict(part)
-        registry.get(keys.pop("name"))(**keys)
+def _constructed(group: str, part: Config) -> Option:
+    """An option with its keys. Raises BadInput where the option itself refuses a combination of them."""
+    keys = dict(part)
+    option: Option = REGISTRIES[group].get(keys.pop("name"))(**keys)
+    return option
 
 
 def _named(part: Config | None) -> str:
@@ -313,6 +319,9 @@ def _norm_label(label: str, labels: Sequence[str]) -> str:
     try:
         return make_norm(label).label
     except (KeyError, ValueError):
+        broken = problem_of("norm", label, "log.norms")
+        if broken is not None:
+            raise broken from None
         exponents = [name for name in NORMS if hyper_fields(NORMS.get(name))]
         plain = [name for name in NORMS if name not in exponents]
         allowed = f"{', '.join(plain)}, and {' or '.join(f'{e}<p>' for e in exponents)} with p in [1, inf] such as lp3"
@@ -352,19 +361,3 @@ def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
             f" optimizer={optimizer} works in its own ({own}), leave norm out"
         )
     return None
-
-
-def _check_schedule(parts: Mapping[str, Any]) -> None:
-    schedule, optimizer = parts["schedule"]["name"], parts["optimizer"]["name"]
-    if SCHEDULES.get(schedule).backs_off and OPTIMIZERS.get(optimizer).foreign_state:
-        onward = [name for name in SCHEDULES if not SCHEDULES.get(name).backs_off]
-        raise BadInput(
-            f"schedule={schedule}: takes steps back, which the state of optimizer={optimizer} cannot; allowed: {either(onward)}"
-        )
-    if SCHEDULES.get(schedule).per_loss and OPTIMIZERS.get(optimizer).normalised:
-        fitting = [name for name in OPTIMIZERS if not OPTIMIZERS.get(name).normalised]
-        plain = [name for name in SCHEDULES if not SCHEDULES.get(name).per_loss]
-        raise BadInput(
-            f"schedule={schedule}: steps of optimizer={optimizer} do not shrink with the loss; allowed: schedule={either(plain)},"
-            f" or an unnormalised optimizer ({', '.join(fitting)})"
-        )

@@ -6,9 +6,13 @@ command derives its typed keys from them, the help its text and the generic test
 
 import dataclasses
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
+
+from implicit_bias.core.plugin_classes import load_into
 
 C = TypeVar("C", bound=type)
 
@@ -61,44 +65,70 @@ def hyper_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
 
 
 class Registry:
-    """Name to class for one package; every module of the package and of its folders is imported at first use."""
+    """Name to class for one package: every module of the package, of its folders and of plugins is imported at first use.
+
+    Attributes:
+        package: Its full name.
+        noun: What one of its classes is.
+        classes: What is registered so far.
+    """
 
     def __init__(self, package: str, noun: str) -> None:
         self.package = package
         self.noun = noun
-        self._classes: dict[str, type] = {}
+        self.classes: dict[str, type] = {}
+        self._added: dict[str, type] = {}
         self._loaded = False
 
     def register(self, cls: C) -> C:
-        """Class decorator: make ``cls`` available under ``cls.name``."""
-        name: str = getattr(cls, "name")  # noqa: B009 - declared by every subclass that is registered
-        if name in self._classes and self._classes[name].__module__ != cls.__module__:
-            raise ValueError(f"two {self.noun}s are called {name!r}")
-        self._classes[name] = cls
+        """Class decorator: make ``cls`` available under ``cls.name``.
+
+        Raises:
+            ValueError: another class has that name.
+            TypeError: it has no name.
+        """
+        name: str | None = getattr(cls, "name", None)
+        if name is None:
+            raise TypeError(f'class {cls.__name__} has no name; it needs name: ClassVar[str] = "..."')
+        other = self.classes.get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"two {self.noun}s are called {name!r}, the other in {_file_of(other)}; give this one another name")
+        self.classes[name] = cls
         return cls
 
     def get(self, name: str) -> Any:
         """The class called ``name``. Raises KeyError that lists the names there are."""
         self._load()
-        if name not in self._classes:
+        if name not in self.classes:
             raise KeyError(f"no {self.noun} is called {name!r}; there are: {', '.join(self.names())}")
-        return self._classes[name]
+        return self.classes[name]
 
     def names(self) -> list[str]:
         """All names, sorted."""
         self._load()
-        return sorted(self._classes)
+        return sorted(self.classes)
+
+    def added(self) -> dict[str, type]:
+        """The classes that come from outside the package (:mod:`implicit_bias.core.plugins`), by name."""
+        self._load()
+        return self._added
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
         self._load()
-        return name in self._classes
+        return name in self.classes
 
     def _load(self) -> None:
         if not self._loaded:
             package = importlib.import_module(self.package)
-            for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
+            # Not all of its __path__, which may go on to the folders of plugins.
+            for module in pkgutil.walk_packages([os.path.dirname(str(package.__file__))], f"{self.package}."):
                 importlib.import_module(module.name)
+            load_into(self, self._added)
             self._loaded = True
+
+
+def _file_of(cls: type) -> str:
+    return str(getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)

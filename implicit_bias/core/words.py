@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.plugins import problem_of
 
 _PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|null", re.IGNORECASE)
 
@@ -43,6 +44,9 @@ def either(words: Sequence[str]) -> str:
 
 
 def no_such_option(group: str, option: Any, names: Sequence[str]) -> BadInput:
-    """The error for an option that a group does not have."""
+    """The error for an option that a group does not have, or that a plugin which cannot be used would be."""
+    broken = problem_of(group, option)
+    if broken is not None:
+        return broken
     close = suggestion(str(option), names)
     return BadInput(f"{group}={shown(option)}: no such option{close or ';'} allowed: {', '.join(names)}")

@@ -49,6 +49,8 @@ class Figure(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    #: A piece of the text of the claim that says most, which the README shows; without it the first.
+    headline: ClassVar[str] = ""
     #: Paper, with the equation or figure.
     source: ClassVar[str]
     #: The section of the report, a key of PAPERS.

@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Registry
 
 LOSSES = Registry("implicit_bias.losses", "loss")
@@ -47,7 +48,7 @@ class LossTerms(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loss(ABC):
+class Loss(Option, ABC):
     """A loss of the gaps, from negative gaps ``u`` (R, pairs, n) that are -inf at the pairs that do not count."""
 
     name: ClassVar[str]

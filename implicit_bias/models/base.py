@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.core.data import Data, Parameters
+from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Registry
 from implicit_bias.losses import Loss
 from implicit_bias.models.gradient import Gradient, Quick
@@ -68,7 +69,7 @@ class Objective(ABC):
 
 
 @dataclass(frozen=True)
-class Model(ABC):
+class Model(Option, ABC):
     """A family f(x; theta) in R^k, positively homogeneous of a known degree in theta."""
 
     name: ClassVar[str]
@@ -84,7 +85,7 @@ class Model(ABC):
     def degree(self) -> float:
         """L with f(x; c theta) = c^L f(x; theta), c > 0; 1 for a model that is not homogeneous."""
 
-    def check(self, x: NDArray[np.float64], num_classes: int) -> None:  # noqa: B027 - most models fit any data
+    def check(self, x: NDArray[np.float64], num_classes: int) -> None:
         """Raises BadInput, naming the key, where the model cannot be put on samples (n, d) of so many classes."""
 
     def numbers(self, dim: int, num_classes: int) -> int:

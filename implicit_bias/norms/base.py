@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Registry, hyper_fields
 from implicit_bias.core.scaled import Scaled
 
@@ -20,7 +21,7 @@ NORMS = Registry("implicit_bias.norms", "norm")
 
 
 @dataclass(frozen=True)
-class Norm(ABC):
+class Norm(Option, ABC):
     """A norm N on matrices (..., p, q), batched over every leading axis.
 
     Identities, for every G != 0, with N_* the dual norm: ``<G, direction(G)> = dual(G)`` and ``value(direction(G)) = 1``.

@@ -18,10 +18,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Registry
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
-from implicit_bias.schedules.base import Evaluation
+from implicit_bias.schedules.base import Evaluation, Schedule
 
 OPTIMIZERS = Registry("implicit_bias.optimizers", "optimizer")
 
@@ -112,7 +113,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Option):
     """An optimizer; its fields are its hyper-parameters."""
 
     name: ClassVar[str]
@@ -186,6 +187,18 @@ class Optimizer:
             norm: What :meth:`geometry` gave.
         """
         return self.update(state, here.gradient, t, norm)
+
+    def incompatible(self, other: object) -> str | None:
+        """As every option says it (:class:`~implicit_bias.core.options.Option`).
+
+        A loss-based schedule divides eta_t by the loss, so that a step must shrink with it; one that backs off puts buffers back.
+        """
+        if isinstance(other, Schedule):
+            if other.backs_off and self.foreign_state:
+                return f"takes steps back, which the state of optimizer={self.name} cannot"
+            if other.per_loss and self.normalised:
+                return f"steps of optimizer={self.name} do not shrink with the loss"
+        return None
 
     @property
     def needs_gradient_only(self) -> bool:

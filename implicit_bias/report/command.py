@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING
 from implicit_bias.cli import messages
 from implicit_bias.cli.arguments import TRACEBACK, Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE, FAILED
+from implicit_bias.cli.messages import warn
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.plugins import problem_of, untold
 from implicit_bias.report.request import Request
 from implicit_bias.runtime.processors import limit_threads, prepare_process
 
@@ -56,7 +58,9 @@ def _figures_named(text: str) -> tuple[str, ...] | None:
     names = None if text == "null" else tuple(text.split(","))
     for name in names or ():
         if name not in FIGURES:
-            raise BadInput(f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}")
+            raise problem_of("figure", name, "only") or BadInput(
+                f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}"
+            )
     return names
 
 
@@ -82,6 +86,8 @@ def report(request: Request) -> int:
     from implicit_bias.report.make import Making, Titled, chosen, keep_unchanged, make, make_pooled
 
     figures = chosen(request.only or ())
+    for line in untold():
+        warn(line)
     made = Making()
     changed: list[Figure] = []
     with Progress() as progress:

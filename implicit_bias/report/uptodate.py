@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from implicit_bias.config.files import config_directory
+from implicit_bias.core import plugins
 from implicit_bias.datasets.mnist import cache_folder
 from implicit_bias.figures.base import FIGURES, Preset
 from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
@@ -120,7 +121,7 @@ def write_stamp(
 def everything(preset: Preset) -> str:
     """Digest of all that a figure can depend on, but for the runs."""
     sources = [*sorted(ROOT.rglob("*.py")), *sorted(ROOT.rglob("*.c")), *sorted(config_directory().rglob("*.yaml"))]
-    return _digest([preset, *versions(), *map(_content, sources), *_data_files()])
+    return _digest([preset, *versions(), *map(_content, [*sources, *plugins.source_files()]), *_data_files()])
 
 
 @cache
@@ -130,14 +131,17 @@ def drawing(module: str) -> str:
 
 
 def sources(module: str) -> list[Path]:
-    """The package's files without those of other figures, and without the packages that compute no number and draw nothing.
+    """The package's files without those of other figures, and without the packages that compute no number and draw nothing; and
+    all files of plugins where the figure is one's.
 
     More than a figure needs: being drawn again for nothing costs a second, and being left as it was would be wrong.
     """
     others = {FIGURES.get(name).__module__ for name in FIGURES.names()} - {module}
     left_out = {ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in others}
     files = (path for pattern in ("*.py", "*.c") for path in sorted(ROOT.rglob(pattern)))
-    return [path for path in files if path not in left_out and path.relative_to(ROOT).parts[0] not in DRAW_NOTHING]
+    own = [path for path in files if path not in left_out and path.relative_to(ROOT).parts[0] not in DRAW_NOTHING]
+    added = any(cls.__module__ == module for cls in FIGURES.added().values())
+    return [*own, *(plugins.source_files() if added else [])]
 
 
 @cache

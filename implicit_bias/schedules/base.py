@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Registry, hyper
 from implicit_bias.core.scaled import Scaled
 
@@ -36,7 +37,7 @@ class Evaluation(Protocol):
 
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(Option, ABC):
     """eta_t as a function of t, of the log loss before the t-th update, and of what came of earlier updates.
 
     Most schedules write :meth:`log_relative` alone. One that looks at what a step has led to, to take it back or to change the

@@ -18,9 +18,9 @@ import pandas as pd
 import yaml
 
 from implicit_bias.cli.messages import warn
-from implicit_bias.config.files import RUNTIME_KEYS
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS
 from implicit_bias.storage.files import csv_bytes, npz_bytes, read_table, write_folder
 from implicit_bias.storage.naming import UNUSED, dataset_name, default_name
 from implicit_bias.storage.provenance import surroundings
@@ -44,13 +44,16 @@ DATA = "data"
 _HASH_DIGITS = 12
 
 
-def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fingerprint: str = "") -> str:
+def config_hash(
+    config: Mapping[str, Any], data_fingerprint: str = "", start_fingerprint: str = "", plugin_fingerprint: str = ""
+) -> str:
     """Content hash of a resolved configuration: equal exactly when two runs compute the same thing.
 
     Args:
         config: Canonical types (see :func:`implicit_bias.config.schema.checked`).
         data_fingerprint: Digest of a data file's content, which then stands for its path.
         start_fingerprint: Digest of the parameters that the run starts from, likewise.
+        plugin_fingerprint: Digest of the files of its options that are none of the package's own.
     """
     kept = {key: value for key, value in config.items() if key not in (*RUNTIME_KEYS, DATA) and (key, value) not in UNUSED}
     for group, keys in kept.items():
@@ -60,7 +63,8 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
         kept["start"] = start_fingerprint
     if data_fingerprint:
         kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
-    text = json.dumps({"config": kept, "data": data_fingerprint}, sort_keys=True)
+    plugins = {"plugins": plugin_fingerprint} if plugin_fingerprint else {}
+    text = json.dumps({"config": kept, "data": data_fingerprint, **plugins}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 
 

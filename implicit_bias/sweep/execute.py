@@ -28,6 +28,7 @@ from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of, logged_labels, model_of, own_label, run_elements
+from implicit_bias.sweep.plugin_files import plugins_in
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, solve_all
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
@@ -233,6 +234,9 @@ def _finished(
         },
         "solver_version": SOLVER_VERSION,
     }
+    used = plugins_in(config)
+    if used:
+        provenance["plugins"] = used
     arrays = {step: {name: block[run].numpy() for name, block in blocks.items()} for step, blocks in kept}
     log_losses = dict(zip(trajectory.steps, trajectory.common["log_loss"][:, run].tolist(), strict=True))
     write_run(

@@ -22,6 +22,7 @@ from implicit_bias.storage.runs import PROVENANCE, config_hash, damage, fingerpr
 from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, Config, model_of
+from implicit_bias.sweep.plugin_files import plugin_fingerprint
 from implicit_bias.sweep.start import Starts
 
 # A margin of an earlier version may lie above the lower end of an optimum's interval by that interval's width.
@@ -99,7 +100,8 @@ def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tupl
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
         origin = "" if start is None else fingerprint_of(start)
-        directory = kept_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
+        digest = config_hash(config, fingerprint, origin, plugin_fingerprint(config))
+        directory = kept_directory(config["results_dir"], config, digest)
         yield Cell(index, config, dataset, directory, start)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem
-from implicit_bias.losses import LOSSES
+from implicit_bias.losses import LOSSES, Loss
 from implicit_bias.models import MODELS, Data, Model, Parameters
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
@@ -50,7 +50,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
     found = optima(references, labels, next(iter(initial)))
     return Problem(
         model=model,
-        loss=LOSSES.get(config["loss"]["name"])(),
+        loss=_loss(config),
         optimizer=optimizer,
         schedule=_schedule(cells, model, data, geometry_norm, optimizer, start),
         data=data,
@@ -70,6 +70,12 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         probes=[PROBES.get(name)() for name in config["log"]["probes"]],
         stop_log_loss=-math.inf if config["stop_log10_loss"] is None else config["stop_log10_loss"] * math.log(10),
     )
+
+
+def _loss(config: Config) -> Loss:
+    keys = dict(config["loss"])
+    loss: Loss = LOSSES.get(keys.pop("name"))(**keys)
+    return loss
 
 
 def _initial(cells: Sequence[Cell], model: Model, data: Data) -> Parameters:
@@ -116,7 +122,7 @@ def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optim
 
 def _curvature(cells: Sequence[Cell], model: Model, data: Data, initial: Parameters) -> Tensor:
     """What bounds a constant step, (R,): the curvature of the loss from the initial point on; 0 where steps vary in size."""
-    loss = LOSSES.get(cells[0].config["loss"]["name"])()
+    loss = _loss(cells[0].config)
     constant = [
         SCHEDULES.get(c["name"])(**{k: v for k, v in c.items() if k != "name"}).constant
         for c in (cell.config["schedule"] for cell in cells)

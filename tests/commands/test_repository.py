@@ -43,6 +43,7 @@ RECIPES = (
     "An optimizer",
     "An optimizer that needs more than the gradient",
     "A norm",
+    "A loss",
     "A schedule that takes steps back",
     "A column of your own",
     "A dataset",
@@ -134,6 +135,15 @@ def test_a_norm_is_added_by_two_files(followed: Followed) -> None:
     own = summary_of(followed("A norm")).loc["column"]
     assert bool(own["own"])
     assert 0.8 < float(str(own["ratio"])) <= 1
+
+
+@recipes
+@pytest.mark.slow
+def test_a_loss_is_added_by_two_files(followed: Followed) -> None:
+    results = followed("A loss")
+    assert bool(summary_of(results).loc["l2", "own"])
+    (run,) = results.glob("results/runs/*")
+    assert "scale: 3.0" in (run / "config.yaml").read_text(encoding="utf-8")
 
 
 @recipes

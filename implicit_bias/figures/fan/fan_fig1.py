@@ -17,6 +17,7 @@ class FanFig1(GapFigure):
     """Each method closes the gap of its own norm fastest."""
 
     name = "fan_fig1"
+    headline = "Muon: relative gaps (linf, l2, spectral) after 10,000"
     order = 10
     title = "Each method maximises the margin of its own norm"
     source = "Fan et al., arXiv 2502.04664, Fig. 1"

@@ -13,6 +13,7 @@ class FanFig2(CorrelationFigure):
     """Each method turns towards the separator of its own norm."""
 
     name = "fan_fig2"
+    headline = "Muon: correlations"
     order = 11
     title = "Each method turns towards its own norm's separator"
     source = "Fan et al., arXiv 2502.04664, Fig. 2"

@@ -13,6 +13,7 @@ class FanFig2Momentum(CorrelationFigure):
     """Momentum and Adam without a stability constant turn towards the separator of their own norm."""
 
     name = "fan_fig2_momentum"
+    headline = "Adam, beta2 = 0.9: correlations"
     order = 13
     title = "Directions of the momentum methods and of Adam"
     source = "Fan et al., arXiv 2502.04664, App. A and G"

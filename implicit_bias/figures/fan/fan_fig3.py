@@ -35,6 +35,7 @@ class FanFig3(Figure):
     """Margins over the spectral norm of a two-layer sigmoid network."""
 
     name = "fan_fig3"
+    headline = "V and W trained: Muon's margin ends highest"
     order = 14
     title = "A two-layer sigmoid network on MNIST"
     source = "Fan et al., arXiv 2502.04664, Fig. 3"

@@ -38,6 +38,7 @@ class Rates(Figure):
     """The gap closes as fast as one over the sum of the step sizes, which is at least as fast as proven."""
 
     name = "rates"
+    headline = "Spectral-GD, a = 0.5"
     order = 30
     title = "Rates: the own-norm gap falls at least as fast as proven"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"

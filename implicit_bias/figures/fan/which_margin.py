@@ -43,6 +43,7 @@ class WhichMargin(Figure):
     """In every norm the best margin is reached by a method that descends in that norm."""
 
     name = "which_margin"
+    headline = "Muon reaches its own norm's optimum"
     order = 20
     title = "Which optimizer maximises which margin"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"

@@ -46,6 +46,7 @@ class FlavorsAdam(Figure):
     """Adam follows sign descent first and turns to gradient descent's margin later."""
 
     name = "flavors_adam"
+    headline = "and then leaves it"
     order = 122
     title = "Adam between sign descent and gradient descent"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 2"

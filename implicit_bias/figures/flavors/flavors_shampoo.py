@@ -47,6 +47,7 @@ class FlavorsShampoo(Figure):
     """Shampoo reaches the largest spectral margin, Adam the largest max-norm margin."""
 
     name = "flavors_shampoo"
+    headline = "Shampoo ends with the largest"
     order = 121
     title = "Shampoo, Adam and GD: spectral and max-norm margins"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 3"

@@ -44,6 +44,7 @@ class FlavorsTeacherStudent(Figure):
     """Each flavor of descent reaches the largest margin under its own norm."""
 
     name = "flavors_teacher_student"
+    headline = "sign descent ends with the largest"
     order = 123
     title = "Teacher and student: three margins and the test accuracy"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Figs. 1 and 4"

@@ -86,6 +86,7 @@ class FlowConditions(Figure):
     """What happens outside the conditions under which convergence to KKT directions is proved."""
 
     name = "flow_conditions"
+    headline = "NMGD with t^-0.3"
     order = 113
     title = "Outside the theorems' conditions"
     source = "Gronich and Vardi, arXiv 2602.16340, Theorems 3.3 and 3.6: conditions on schedule, betas and smoothness"

@@ -56,6 +56,7 @@ class GvFig1(Figure):
     """Each optimizer has the largest margin of its own norm, on a smooth and on a ReLU network."""
 
     name = "gv_fig1"
+    headline = "squared ReLU: the best spectral margin"
     order = 110
     title = "Two-layer networks: each optimizer leads in its own norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 1"

@@ -59,6 +59,7 @@ class GvFig2(Figure):
     """The hybrids win their own norm, by an order of magnitude."""
 
     name = "gv_fig2"
+    headline = "2 layers: Muon-Signum and Muon-Adam both"
     order = 111
     title = "Hybrids of Muon with sign methods lead in the hybrid norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 2 and Appendix D"

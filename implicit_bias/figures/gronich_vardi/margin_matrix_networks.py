@@ -49,6 +49,7 @@ class MarginMatrixNetworks(Figure):
     """On a network too the best margin of every norm is reached by a method that descends in it."""
 
     name = "margin_matrix_networks"
+    headline = "under spectral the best margin"
     order = 112
     title = "Which optimizer maximises which margin of a network"
     source = "Gronich and Vardi, arXiv 2602.16340, Theorem 3.3 with its corollaries, and Theorems 3.6 and 3.7"

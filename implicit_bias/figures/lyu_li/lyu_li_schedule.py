@@ -36,6 +36,7 @@ class LyuLiSchedule(Figure):
     """Step sizes divided by the loss reach losses far below any double, and a larger margin."""
 
     name = "lyu_li_schedule"
+    headline = "their margin is several times"
     order = 120
     title = "Loss-based step sizes on a CNN"
     source = "Lyu and Li, arXiv 1906.05890, Fig. 1"

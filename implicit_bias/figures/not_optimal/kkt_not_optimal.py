@@ -45,6 +45,7 @@ class KktNotOptimal(Figure):
     """Five small networks whose flow ends at a KKT point of the l2 margin problem that is not its optimum."""
 
     name = "kkt_not_optimal"
+    headline = "ends at the stated KKT point"
     order = 130
     title = "KKT points that are no optima"
     source = "Vardi, Shamir and Srebro, arXiv 2110.02732"

@@ -35,6 +35,7 @@ class ExactTail(Figure):
     """Cancellation in p_y - 1 turns the signs of small gradient entries into noise, and the margin decays."""
 
     name = "exact_tail"
+    headline = "float32"
     order = 40
     title = "Sign descent with and without cancellation"
     source = "independent numpy measurement on the published data of Fan et al., arXiv 2502.04664"

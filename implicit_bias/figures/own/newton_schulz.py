@@ -40,6 +40,7 @@ class NewtonSchulz(Figure):
     """Muon's usual Newton-Schulz iteration does not converge to the polar factor, and so not to the spectral maximum margin."""
 
     name = "newton_schulz"
+    headline = "with 5 Newton-Schulz steps"
     order = 60
     title = "Newton-Schulz stalls, the exact polar factor does not"
     source = "independent reproduction (blog) of Muon on random labels, k = 4, d = 24, n = 40, lr .01"

@@ -36,6 +36,7 @@ class AdamEps(Figure):
     """With eps > 0 Adam leaves the max-norm's direction for that of l2, the earlier the larger eps."""
 
     name = "adam_eps"
+    headline = "fitted exponent"
     order = 50
     title = "Adam's eps: from the max-norm to the $\\ell_2$ margin"
     source = "Fan and Szepesvari, arXiv 2609.33904"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import implicit_bias
+from implicit_bias.core import plugins
 from implicit_bias.sweep.clusters.tasks import Ledger, Task
 
 WORKER = (sys.executable, "-m", "implicit_bias.sweep.clusters.worker")
@@ -40,7 +41,7 @@ class Worker:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, **environment},
+            env={**os.environ, "PYTHONPATH": path, **plugins.environment(), **environment},
             start_new_session=True,
         )
         self._rest = b""

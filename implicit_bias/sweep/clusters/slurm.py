@@ -28,6 +28,7 @@ from typing import Any
 
 import implicit_bias
 from implicit_bias.cli.messages import note
+from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
 from implicit_bias.runtime.processors import prepare_process, worker_threads
 from implicit_bias.runtime.signals import stop
@@ -262,7 +263,7 @@ class _Watch:
         settings = self._settings
         root = str(Path(implicit_bias.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        variables = {"PYTHONPATH": path, **worker_threads(1, settings["cpus_per_job"], os.environ)}
+        variables = {"PYTHONPATH": path, **plugins.environment(), **worker_threads(1, settings["cpus_per_job"], os.environ)}
         executor = SlurmExecutor(self._folder, max_num_timeout=settings["max_requeues"])
         parameters = {
             "job_name": "implicit_bias",

@@ -1,0 +1,86 @@
+"""The options of a config group that come from outside the package: their pages, and what their keys are by default.
+
+An option needs no YAML file: what that leaves out is taken from the class's ``hyper`` fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from implicit_bias.core import plugins
+from implicit_bias.core.registry import hyper_fields
+from implicit_bias.core.words import shown
+
+
+@dataclass(frozen=True)
+class PluginOption:
+    """An option from outside the package.
+
+    Attributes:
+        file: Its YAML file, where it has one.
+        help: What it is, from its class.
+        defaults: Its keys, from its class: the file has the last word.
+    """
+
+    file: Path | None = None
+    help: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plugin_options(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
+    """The options of a group from outside the package, by name; files that cannot be one are remembered as problems.
+
+    Args:
+        group: The config group.
+        own: The options that the package itself has.
+
+    Raises:
+        BadInput: a plugin folder does not exist.
+    """
+    if not plugins.are_there():
+        return {}
+    return _found(group, own)
+
+
+@cache
+def _found(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
+    from implicit_bias.config.schema import REGISTRIES  # imports torch
+
+    classes: Mapping[str, type] = {}
+    if group in REGISTRIES:
+        classes = REGISTRIES[group].added()
+    files: dict[str, Path] = {}
+    for file in plugins.config_files(group):
+        name = file.stem
+        if name in own:
+            plugins.add_problem(group, frozenset(), file, f"{group}={name} is the package's own; give it another name")
+        elif name in files:
+            plugins.add_problem(group, frozenset(), file, f"{group}={name} is in {files[name]} already; give it another name")
+        elif group in REGISTRIES and name not in classes:
+            if plugins.problem_of(group, name) is None:  # which says why there is no class
+                plugins.add_problem(group, frozenset({name}), file, f"no {group} of that name is registered; write its class")
+        else:
+            files[name] = file
+    names = sorted({*files, *classes})
+    return {name: PluginOption(files.get(name), *_declared(classes.get(name))) for name in names}
+
+
+def _declared(cls: type | None) -> tuple[str, dict[str, Any]]:
+    """What a class says of itself, and its keys with their defaults. A ``seed`` is the run's seed unless it is given."""
+    if cls is None:
+        return "", {}
+    first = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+    return first, {key: "${seed}" if key == "seed" else _plain(declared.default) for key, declared in hyper_fields(cls).items()}
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def written(defaults: Mapping[str, Any]) -> dict[str, str]:
+    """Defaults as a YAML file would have them."""
+    return {key: value if value == "${seed}" else shown(value) for key, value in defaults.items()}
