@@ -5,6 +5,7 @@ An option needs no YAML file: what that leaves out is taken from the class's ``h
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -73,8 +74,11 @@ def _declared(cls: type | None) -> tuple[str, dict[str, Any]]:
     """What a class says of itself, and its keys with their defaults. A ``seed`` is the run's seed unless it is given."""
     if cls is None:
         return "", {}
-    first = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
-    return first, {key: "${seed}" if key == "seed" else _plain(declared.default) for key, declared in hyper_fields(cls).items()}
+    own = cls.__doc__ or ""
+    if own.startswith(f"{cls.__name__}("):  # a dataclass's signature, where nothing was written
+        own = sys.modules[cls.__module__].__doc__ or ""
+    defaults = {key: "${seed}" if key == "seed" else _plain(declared.default) for key, declared in hyper_fields(cls).items()}
+    return " ".join(own.strip().split("\n\n")[0].split()), defaults
 
 
 def _plain(default: Any) -> Any:

@@ -90,6 +90,7 @@ def checked(config: Mapping[str, Any]) -> Config:
     parts["schedule"] = _schedule_of(parts["schedule"], linear, OPTIMIZERS.get(_named(parts["optimizer"])).normalised)
     parts["norm"] = _checked_norm(parts)
     others = {group: _constructed(group, part) for group in TOGETHER if (part := parts[group]) is not None}
+    _check_own_norm(others["optimizer"])
     check_together({"model": model, **others}, REGISTRIES)
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
 
@@ -361,3 +362,13 @@ def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
             f" optimizer={optimizer} works in its own ({own}), leave norm out"
         )
     return None
+
+
+def _check_own_norm(optimizer: Option) -> None:
+    """Raises BadInput where the norm that an optimizer's class names is none."""
+    own: str | None = getattr(optimizer, "own", None)
+    try:
+        if own is not None:
+            make_norm(own)
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"optimizer={optimizer.name}: its class names a norm that cannot be: {error.args[0]}") from None

@@ -149,7 +149,7 @@ def plugin_files(cls: type) -> dict[Path, str]:
         file = _outside(module, cls)
         if file is not None and file not in found:
             found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-            waiting += list(_modules_of(vars(module).values()))
+            waiting += list(_used_by(module))
     return found
 
 
@@ -162,11 +162,13 @@ def _outside(module: ModuleType, cls: type) -> Path | None:
     return None if path.is_relative_to(ROOT) else path
 
 
-def _modules_of(values: Any) -> Iterator[ModuleType]:
-    for value in list(values):
+def _used_by(module: ModuleType) -> Iterator[ModuleType]:
+    """The modules that a module holds, or holds classes and functions of; not those inside it, which anyone puts there."""
+    for value in list(vars(module).values()):
         if isinstance(value, ModuleType):
-            yield value
+            if not value.__name__.startswith(f"{module.__name__}."):
+                yield value
         elif inspect.isclass(value) or inspect.isfunction(value):
-            module = sys.modules.get(value.__module__)
-            if module is not None:
-                yield module
+            home = sys.modules.get(value.__module__)
+            if home is not None:
+                yield home

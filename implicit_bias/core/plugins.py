@@ -106,18 +106,17 @@ def are_there() -> bool:
 
 
 def folders() -> tuple[Path, ...]:
-    """The plugin folders, in the order in which they are named.
+    """The plugin folders, in the order in which they are named, as absolute paths: workers find them wherever they are started.
 
     Raises:
         BadInput: One of them does not exist, or has nothing that a plugin folder holds.
     """
-    return _folders(os.environ.get(VARIABLE, ""), os.getcwd())
+    return _folders(os.environ.get(VARIABLE, ""))
 
 
 @cache
-def _folders(named: str, start: str) -> tuple[Path, ...]:
-    # As absolute paths, under which workers find them wherever they are started.
-    found = [Path(start, os.path.expanduser(name)) for name in named.split(os.pathsep) if name]
+def _folders(named: str) -> tuple[Path, ...]:
+    found = [Path(os.path.expanduser(name)).absolute() for name in named.split(os.pathsep) if name]
     for folder in found:
         if not folder.is_dir():
             raise BadInput(f"{VARIABLE}={folder}: no such folder; must be folders with '{os.pathsep}' between them")

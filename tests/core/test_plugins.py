@@ -4,16 +4,19 @@ What is imported stays imported, so each case is a process of its own, forked fr
 """
 
 import hashlib
+import importlib
 import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.plugin_classes import plugin_files
 from implicit_bias.run import main
 from tests.support.commands import SMALL, Ended, finish
 
@@ -175,6 +178,22 @@ def test_an_edited_class_is_another_run_and_the_packages_own_keep_their_hashes(t
     assert {path.name for path in (tmp_path / "own" / "runs").iterdir()} == own
 
 
+def test_what_a_class_depends_on_is_not_what_happens_to_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "two_methods/__init__.py": "def half():\n    return 0.5\n",
+        "two_methods/one.py": "from two_methods import half\n\nclass A: ...\n\nclass B: ...\n",
+        "two_methods/other.py": "",
+    }
+    written(tmp_path, files)
+    monkeypatch.syspath_prepend(tmp_path)
+    one: Any = importlib.import_module("two_methods.one")
+    before = plugin_files(one.A)
+    importlib.import_module("two_methods.other")
+    assert plugin_files(one.B) == before
+    assert [file.name for file in before] == ["one.py", "__init__.py"]
+    assert plugin_files(BadInput) == {}
+
+
 def test_a_norm_that_is_only_measured_counts(tmp_path: Path) -> None:
     folder = written(tmp_path / "plugin", {"norms/column.py": NORM})
     arguments = [part for part in RUN if not part.startswith("log.norms")]
@@ -268,6 +287,15 @@ def test_a_norm_that_lacks_methods(tmp_path: Path) -> None:
     assert line.startswith("error: log.norms=column: ") and line.endswith("norms/column.py: class Column lacks dual")
 
 
+def test_an_optimizer_in_a_norm_that_is_none(tmp_path: Path) -> None:
+    text = OPTIMIZER.replace('"linf"', '"lnf"').replace('    """Sign descent by a part of every step."""\n', "")
+    folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": '"""From the module."""\n' + text})
+    (code, (line,)), (helped, none) = several(folder, "optimizer=slow_sign", "--help optimizer=slow_sign")
+    assert code == 2 and "error: optimizer=slow_sign: its class names a norm that cannot be: no norm is called 'lnf'" in line
+    assert (helped, none) == (0, [])
+    assert "  From the module.\n" in command(folder, "--help", "optimizer=slow_sign").stdout
+
+
 def test_a_forgotten_decorator_is_told_to_who_asks_and_a_helper_is_no_fault(tmp_path: Path) -> None:
     folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": OPTIMIZER.replace("@OPTIMIZERS.register\n", "")})
     assert said(command(folder, "optimizer=slow_sign")).endswith(
@@ -323,7 +351,15 @@ def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         f"error: {plugins.VARIABLE}={tmp_path / 'nowhere'}: no such folder"
     )
     monkeypatch.setenv(plugins.VARIABLE, os.pathsep)
-    assert plugins.folders() == ()
+    assert plugins.folders() == () and plugins.environment() == {}
+
+
+def test_workers_are_told_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "norms").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(plugins.VARIABLE, f"a{os.pathsep}b{os.pathsep}a")
+    assert plugins.environment() == {plugins.VARIABLE: f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}"}
 
 
 EXPERIMENT = "# @package _global_\n# Mine.\ndefaults:\n  - override /optimizer: slow_sign\n\nsteps: 12\noptimizer:\n  part: 1.0\n"
