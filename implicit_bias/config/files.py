@@ -13,6 +13,9 @@ from pathlib import Path
 #: Keys that do not change what a run computes: they are no part of its hash, and cannot be swept.
 RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
 
+#: Keys that change nothing at these values, and came later than folders that are to be found again.
+UNUSED = (("start", None), ("start_scale", 1.0), ("norm.outer", "max"), ("norm.rest", "linf"))
+
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>.*?))?(?: +# (?P<help>.*))?$")
 _DEFAULT = re.compile(r" +- (?P<group>\w+): (?P<option>\w+)$")
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
+from implicit_bias.config.spec import Parts
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
@@ -25,7 +26,7 @@ from implicit_bias.core.words import either, no_such_option, shown, suggestion
 from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
-from implicit_bias.norms import NORMS, make_norm
+from implicit_bias.norms import NORMS
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES, auto_power
 
@@ -57,16 +58,21 @@ class Rule:
     most: int | None = None
 
 
-def checked(config: Mapping[str, Any]) -> Config:
+def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     """The canonical form of a resolved configuration: types exact, labels of norms normalised, ``norm`` filled in.
+
+    Args:
+        config: Resolved, of whatever types.
+        made: Where what is made to be checked is kept, and looked for first.
 
     Raises:
         BadInput: one line that begins with the key and says what is allowed.
     """
+    made = made or Parts()
     rest = {key: value for key, value in config.items() if key not in REGISTRIES and key not in SECTIONS}
-    run = _fields("", RunSettings, rest, others=[*REGISTRIES, *SECTIONS])
-    log = _fields("log", SECTIONS["log"], _section(config, "log"))
-    launcher = _fields("launcher", SECTIONS["launcher"], _section(config, "launcher"))
+    run = _fields("", rest, others=[*REGISTRIES, *SECTIONS])
+    log = _fields("log", _section(config, "log"))
+    launcher = _fields("launcher", _section(config, "launcher"))
     _check_launcher(launcher)
     parts = {group: None if config.get(group) is None else _part(group, config) for group in REGISTRIES}
     for group in REGISTRIES:
@@ -75,8 +81,8 @@ def checked(config: Mapping[str, Any]) -> Config:
     _check_device(run["device"])
     _check_name(run["name"])
     _check_results_dir(run["results_dir"])
-    log["norms"] = _norm_labels(log["norms"])
-    _construct(parts["model"], MODELS)
+    log["norms"] = _norm_labels(log["norms"], made)
+    made.option(MODELS, parts["model"] or {})  # which refuses keys that do not go together
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
@@ -136,13 +142,11 @@ def _part(group: str, config: Mapping[str, Any]) -> Config:
     name = keys.pop("name", None)
     if name not in REGISTRIES[group]:
         raise no_such_option(group, name, REGISTRIES[group].names())
-    return {"name": name, **_fields(group, REGISTRIES[group].get(name), keys, option=name)}
+    return {"name": name, **_fields(group, keys, option=name)}
 
 
-def _fields(
-    prefix: str, cls: type, values: Mapping[str, Any], *, option: str | None = None, others: Sequence[str] = ()
-) -> Config:
-    """``values`` validated against the fields of ``cls``, missing ones filled with defaults, in the order of declaration."""
+def _fields(prefix: str, values: Mapping[str, Any], *, option: str | None = None, others: Sequence[str] = ()) -> Config:
+    """``values`` validated against the declared keys, missing ones filled with defaults, in the order of declaration."""
     try:
         model: BaseModel = _model(prefix, option).model_validate(dict(values))
     except ValidationError as error:
@@ -157,7 +161,7 @@ def _fields(
         too_large = most is not None and isinstance(value, int | float) and value > most
         allowed = f"{known[key].allowed}, at most {most}" if too_large else known[key].allowed
         raise BadInput(f"{dotted}={shown(value)}: must be {allowed}") from None
-    return {name: getattr(model, name) for name in hyper_fields(cls)}
+    return {name: getattr(model, name) for name in rules(prefix, option)}
 
 
 @cache
@@ -234,13 +238,6 @@ def _options(group: str) -> str:
     return ", ".join(REGISTRIES[group].names())
 
 
-def _construct(part: Config | None, registry: Registry) -> None:
-    """Let the option itself refuse combinations of its keys."""
-    if part is not None:
-        keys = dict(part)
-        registry.get(keys.pop("name"))(**keys)
-
-
 def _named(part: Config | None) -> str:
     return "" if part is None else str(part["name"])
 
@@ -302,14 +299,14 @@ def _check_launcher(launcher: Config) -> None:
         raise BadInput("launcher.partition=: must be null or the name of a partition")
 
 
-def _norm_labels(labels: Sequence[str]) -> list[str]:
+def _norm_labels(labels: Sequence[str], made: Parts) -> list[str]:
     """The labels in their one spelling (``lp3`` for ``lp3.0``), each once, in the order given."""
-    return list(dict.fromkeys(_norm_label(label, labels) for label in labels))
+    return list(dict.fromkeys(_norm_label(label, labels, made) for label in labels))
 
 
-def _norm_label(label: str, labels: Sequence[str]) -> str:
+def _norm_label(label: str, labels: Sequence[str], made: Parts) -> str:
     try:
-        return make_norm(label).label
+        return made.norm(label).label
     except (KeyError, ValueError):
         exponents = [name for name in NORMS if hyper_fields(NORMS.get(name))]
         plain = [name for name in NORMS if name not in exponents]
