@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from implicit_bias.config.files import RUNTIME_KEYS
+from implicit_bias.config.files import RUNTIME_KEYS, UNUSED
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import short_keys, shown
-from implicit_bias.storage.naming import UNUSED
 from implicit_bias.storage.runs import DATA
 
 MOST_NORMS = 6

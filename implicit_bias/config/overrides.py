@@ -65,11 +65,6 @@ class Cell:
     overrides: tuple[str, ...]
     swept: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def config(self) -> Config:
-        """The configuration of the run."""
-        return self.spec.canonical
-
 
 @dataclass(frozen=True)
 class Setting:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -196,6 +197,10 @@ class RunSpec(RunSettings):
     def hash(self, data_fingerprint: str = "", start_fingerprint: str = "") -> str:
         """:func:`config_hash` of this run."""
         return config_hash(self._canonical, data_fingerprint, start_fingerprint)
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key, such as ``optimizer.beta``, as the objects hold it. Raises AttributeError: there is none."""
+        return attrgetter(key)(self)
 
     def altered(self, keys: Mapping[str, Any]) -> RunSpec:
         """The run with other values of some keys, which are dotted as one types them and not checked; the rest is shared."""

@@ -60,6 +60,11 @@ def hyper_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return {f.name: f for f in dataclasses.fields(cls) if "hyper" in f.metadata}
 
 
+def hyper_values(option: Any) -> dict[str, Any]:
+    """The hyper-parameters of an object of a registered class, in their order."""
+    return {key: getattr(option, key) for key in hyper_fields(type(option))}
+
+
 class Registry:
     """Name to class for one package; every module of the package and of its folders is imported at first use."""
 
