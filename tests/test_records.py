@@ -164,7 +164,7 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def write(directory: Path, **changes: Any) -> None:
     trajectory, summary = tables()
     arguments: dict[str, Any] = {
-        "config": SPEC.recorded,
+        "config": SPEC.config_yaml,
         "trajectory": trajectory,
         "summary": summary,
         "weights": {"weight": np.arange(6.0).reshape(2, 3), "log_scale": np.array(0.0)},
@@ -273,10 +273,10 @@ def test_columns_are_exactly_those_of_the_contract(tmp_path: Path) -> None:
 
 
 def test_floats_of_the_configuration_read_back_exactly(tmp_path: Path) -> None:
-    config = spec_of("optimizer=adam optimizer.eps=1e-8 schedule.lr=0.1 dataset.noise=1e16").recorded
+    config = spec_of("optimizer=adam optimizer.eps=1e-8 schedule.lr=0.1 dataset.noise=1e16").config_yaml
     write(tmp_path / "a", config=config)
     assert read_config(tmp_path / "a") == config
-    infinite = spec_of("optimizer=nsd norm=lp norm.p=inf").recorded
+    infinite = spec_of("optimizer=nsd norm=lp norm.p=inf").config_yaml
     write(tmp_path / "b", config=infinite)
     assert read_config(tmp_path / "b") == infinite
 

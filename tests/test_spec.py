@@ -77,7 +77,7 @@ def test_nobody_can_change_a_run_through_what_is_written_of_it() -> None:
     text = run.text
     run.canonical["optimizer"]["beta"] = 0.5
     run.canonical["log"]["norms"].clear()
-    run.recorded["model"]["channels"].clear()
+    run.config_yaml["model"]["channels"].clear()
     assert run.text == text == json.dumps(run.canonical, sort_keys=True)
     with pytest.raises(AttributeError):
         run.steps = 5  # type: ignore[misc]
@@ -99,7 +99,7 @@ def test_a_run_written_as_json_is_built_again(overrides: list[str]) -> None:
     again = Parts().spec(json.loads(json.dumps(run.canonical)))
     assert again == run and again.hash("data") == run.hash("data") == config_hash(run.canonical, "data")
     assert (again.optimizer, again.model, again.norm) == (run.optimizer, run.model, run.norm)
-    assert run.recorded == {key: value for key, value in run.canonical.items() if key != "launcher"}
+    assert run.config_yaml == {key: value for key, value in run.canonical.items() if key != "launcher"}
 
 
 def test_an_altered_run_shares_what_stays() -> None:

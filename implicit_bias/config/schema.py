@@ -81,6 +81,8 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     _check_device(run["device"])
     _check_name(run["name"])
     _check_results_dir(run["results_dir"])
+    if parts["norm"] is not None:
+        made.named_norm(parts["norm"])  # before it is asked for by its label
     log["norms"] = _norm_labels(log["norms"], made)
     made.option(MODELS, parts["model"] or {})  # which refuses keys that do not go together
     _check_start(run, parts["model"] or {})

@@ -58,7 +58,9 @@ class Parts:
         return self._norms[label]
 
     def named_norm(self, section: Mapping[str, Any]) -> Norm:
-        """The norm of a section ``norm``, the same object as that of its label."""
+        """The norm of a section ``norm``, the same object as that of its label, if it is made first."""
+        if len(section) == 1:
+            return self.norm(section["name"])
         key = NORMS.noun, _text(section)
         if key not in self._options:
             self._options[key] = self._known(make_norm(**section))
@@ -185,7 +187,7 @@ class RunSpec(RunSettings):
         return copy.deepcopy(dict(self._canonical))
 
     @property
-    def recorded(self) -> dict[str, Any]:
+    def config_yaml(self) -> dict[str, Any]:
         """What the run's ``config.yaml`` holds: :attr:`canonical`, but for where the run was computed, no part of what it is."""
         return {key: value for key, value in self.canonical.items() if key != "launcher"}
 

@@ -7,7 +7,9 @@ command derives its typed keys from them, the help its text and the generic test
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 C = TypeVar("C", bound=type)
@@ -55,9 +57,15 @@ def hyper(
     return dataclasses.field(default=default, metadata={"hyper": spec})
 
 
-def hyper_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+def hyper_fields(cls: type) -> Mapping[str, dataclasses.Field[Any]]:
     """The fields of ``cls`` that were declared with :func:`hyper`, in their order."""
-    return {f.name: f for f in dataclasses.fields(cls) if "hyper" in f.metadata}
+    key: Any = cls  # mypy takes no type for hashable
+    return _declared(key)
+
+
+@cache
+def _declared(cls: Any) -> Mapping[str, dataclasses.Field[Any]]:
+    return MappingProxyType({f.name: f for f in dataclasses.fields(cls) if "hyper" in f.metadata})
 
 
 def hyper_values(option: Any) -> dict[str, Any]:

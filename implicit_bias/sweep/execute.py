@@ -235,7 +235,7 @@ def _finished(
     write_run(
         cell.directory,
         # Elsewhere the configuration says what the data are; of a file nobody knows it once the file has changed.
-        config=spec.recorded if cell.dataset.names is None else {**spec.recorded, DATA: content},
+        config=spec.config_yaml if cell.dataset.names is None else {**spec.config_yaml, DATA: content},
         trajectory=table,
         summary=summary,
         weights=_weights_file(arrays, log_losses),

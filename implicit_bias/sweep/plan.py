@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,18 @@ class Cell:
     proven: frozenset[str] | None = None
 
 
-def batched_fields(option: type) -> list[str]:
+def batched_fields(option: type) -> frozenset[str]:
     """The hyper-parameters of a registered class that may differ inside a batch: whose default is a float, and the schedule's."""
     fields = hyper_fields(option)
     numbers = [key for key, field in fields.items() if isinstance(field.default, float) or key in ("lr", "power")]
-    return [key for key in numbers if fields[key].metadata["hyper"].batch]
+    return frozenset(key for key in numbers if fields[key].metadata["hyper"].batch)
 
 
 def group_key(cell: Cell) -> str:
     """Equal for two cells exactly when they can be computed in one batch."""
     spec = cell.spec
     options = [*map(_fixed, (spec.optimizer, spec.schedule, spec.model)), _section(spec.loss)]
-    settings = [spec.steps, spec.stop_log10_loss, spec.precision, spec.device, spec.reference, asdict(spec.log)]
+    settings = [spec.steps, spec.stop_log10_loss, spec.precision, spec.device, spec.reference, vars(spec.log)]
     test = None if cell.dataset.x_test is None else cell.dataset.x_test.shape
     shape = [*cell.dataset.x.shape, cell.dataset.num_classes, test]
     return json.dumps([*options, *settings, _norm_kind(spec), shape, _uneven(cell)], sort_keys=True)
