@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from implicit_bias.config.overrides import Cell
+    from implicit_bias.config.spec import RunSpec
     from implicit_bias.sweep import Outcome
 
 COMMAND = "python -m implicit_bias.run"
@@ -141,7 +142,7 @@ def _answer(request: Request) -> int:
     warning = cannot_differ(cells)
     if warning:
         _say(f"warning: {warning}")
-    results = Path(cells[0].config["results_dir"])
+    results = Path(cells[0].spec.results_dir)
     if os.path.exists(results) and not os.path.isdir(results):
         raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
@@ -150,12 +151,12 @@ def _answer(request: Request) -> int:
             outcomes = _execute(cells, command)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}{where}")
+        _say(f"error: results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}{where}")
         return FAILED
     try:
         _show(cells, outcomes, multirun)
     except OSError as error:  # the sweep's table; the runs themselves are written
-        _say(f"error: results_dir={cells[0].config['results_dir']}: {error.strerror or _line(error)}")
+        _say(f"error: results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}")
         _report_failures(cells, outcomes, multirun)
         return FAILED
     sys.stdout.flush()
@@ -196,18 +197,18 @@ def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
     from implicit_bias.sweep import execute
     from implicit_bias.sweep.clusters.launch import launch
 
-    configs, launcher = [cell.config for cell in cells], cells[0].config["launcher"]
-    with Progress(enabled=cells[0].config["progress"] == "auto") as progress:
-        if launcher["cluster"] == "inline":
-            return execute(configs, command=command, progress=progress)
-        return launch(configs, launcher, command=command, progress=progress)
+    specs, launcher = [cell.spec for cell in cells], cells[0].spec.launcher
+    with Progress(enabled=cells[0].spec.progress == "auto") as progress:
+        if launcher.cluster == "inline":
+            return execute(specs, command=command, progress=progress)
+        return launch(specs, launcher, command=command, progress=progress)
 
 
 def _print_configurations(cells: Sequence[Cell]) -> None:
     """Every composed configuration as a YAML document."""
     import yaml
 
-    print("---\n".join(yaml.safe_dump(cell.config, sort_keys=False, allow_unicode=True) for cell in cells), end="")
+    print("---\n".join(yaml.safe_dump(cell.spec.canonical, sort_keys=False, allow_unicode=True) for cell in cells), end="")
 
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
@@ -216,7 +217,7 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
     from implicit_bias.cli.tables import SWEEP_LEGEND, print_table, results_table, sweep_table
 
     shown = [cell for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
-    slow = slow_notes([cell.config["optimizer"]["name"] for cell in shown if _takes_constant_steps(cell)])
+    slow = slow_notes([cell.spec.optimizer.name for cell in shown if _takes_constant_steps(cell.spec)])
     good = [(cell.swept, outcome.summary) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
     if not good:
         return
@@ -230,50 +231,36 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
         counts = f"{done} computed, {skipped} finished before, {failed} failed"
         from implicit_bias.sweep.table import write_sweep_table
 
-        table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].config["results_dir"])
-        rounding = precision_notes(cells[0].config["precision"]) if len({c.config["precision"] for c in cells}) == 1 else []
+        table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].spec.results_dir)
+        rounding = precision_notes(cells[0].spec.precision) if len({cell.spec.precision for cell in cells}) == 1 else []
         print_table(sweep_table(good), [SWEEP_LEGEND, *slow, *rounding, counts, *folders, f"table of the sweep: {table}"])
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
-        rounding = _rounding(cells[0], outcomes[0])
-        print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *slow, *rounding, *before, *folders])
+        rounding = _rounding(cells[0].spec, outcomes[0])
+        print_table(results_table(good[0][1]), [*_notes(cells[0].spec, good[0][1]), *slow, *rounding, *before, *folders])
 
 
-def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
+def _notes(spec: RunSpec, summary: pd.DataFrame) -> list[str]:
     """What the table needs beside it."""
     from implicit_bias.cli.notes import linear_notes, network_notes
-    from implicit_bias.models import MODELS
 
-    if "soft_margin" not in summary:
-        return linear_notes(summary)
-
-    keys = dict(cell.config["model"])
-    return network_notes(summary, MODELS.get(keys.pop("name"))(**keys).homogeneous)
+    return network_notes(summary, spec.model.homogeneous) if "soft_margin" in summary else linear_notes(summary)
 
 
-def _takes_constant_steps(cell: Cell) -> bool:
+def _takes_constant_steps(spec: RunSpec) -> bool:
     """Whether a run is steepest descent with a constant step, eta N_*(gradient), on a linear model."""
-    from implicit_bias.models import MODELS
-    from implicit_bias.optimizers import OPTIMIZERS
-    from implicit_bias.schedules import SCHEDULES
-
-    model, optimizer = (cell.config[group]["name"] for group in ("model", "optimizer"))
-    if not MODELS.get(model).linear or OPTIMIZERS.get(optimizer).normalised:
-        return False
-    keys = dict(cell.config["schedule"])
-    constant: bool = SCHEDULES.get(keys.pop("name"))(**keys).constant
-    return constant
+    return spec.model.linear and not spec.optimizer.normalised and spec.schedule.constant
 
 
-def _rounding(cell: Cell, outcome: Outcome) -> list[str]:
+def _rounding(spec: RunSpec, outcome: Outcome) -> list[str]:
     """What single precision cost a run."""
     from implicit_bias.cli.notes import precision_notes
 
-    if cell.config["precision"] == "float64" or outcome.directory is None:
+    if spec.precision == "float64" or outcome.directory is None:
         return []
     from implicit_bias.sweep.rounding import own_margin_in_double
 
-    return precision_notes(cell.config["precision"], outcome.summary, own_margin_in_double(cell.config, outcome.directory))
+    return precision_notes(spec.precision, outcome.summary, own_margin_in_double(spec, outcome.directory))
 
 
 def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:
@@ -307,7 +294,7 @@ def _written_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], lines:
     from implicit_bias.storage.files import atomic_write_text
     from implicit_bias.sweep.table import sweep_folder
 
-    path = sweep_folder(outcomes, cells[0].config["results_dir"]) / "failed.txt"
+    path = sweep_folder(outcomes, cells[0].spec.results_dir) / "failed.txt"
     try:
         atomic_write_text(path, "\n".join(lines) + "\n")
     except OSError as error:

@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 
 from implicit_bias.core.errors import BadInput
-from implicit_bias.core.runtime_keys import RUNTIME_KEYS
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS, UNUSED
 from implicit_bias.core.words import short_keys, shown
-from implicit_bias.storage.naming import UNUSED
 from implicit_bias.storage.runs import DATA
 
 MOST_NORMS = 6

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from implicit_bias.config.spec import RunSpec
 
 # Numbers in the committed tables. Six digits are beyond what can be seen in a picture, and keep the files small.
 SIGNIFICANT_DIGITS = 6
@@ -18,11 +19,11 @@ class Run:
     """One finished run.
 
     Attributes:
-        config: Its resolved configuration.
+        spec: What it computed.
         trajectory: Its trajectory, one row a (step, norm).
     """
 
-    config: Mapping[str, Any]
+    spec: RunSpec
     trajectory: pd.DataFrame
 
 

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from implicit_bias.core.registry import MAX_SEED, hyper
 
@@ -23,7 +24,7 @@ class RunSettings:
     start_scale: float = hyper(
         1.0, help="factor of the initial point: a separating one times 10 begins at a loss far below any double", gt=0
     )
-    reference: str = hyper(
+    reference: Literal["auto", "exact", "certified", "none"] = hyper(
         "auto",
         help="optima to compare with; certified: first-order, in batches; auto: exact, for networks none",
         choices=("auto", "exact", "certified", "none"),
@@ -33,17 +34,21 @@ class RunSettings:
         help="seconds for one optimum; past it the interval that is proven stands in its place, and it is tried again",
         gt=0,
     )
-    precision: str = hyper(
+    precision: Literal["float64", "float32"] = hyper(
         "float64",
         help="of every computation; float32: seven digits, and the summary says what that costs",
         choices=("float64", "float32"),
     )
-    device: str = hyper("auto", help="where to compute; auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
+    device: Literal["auto", "cpu", "cuda"] = hyper(
+        "auto", help="where to compute; auto: the GPU if there is one", choices=("auto", "cpu", "cuda")
+    )
     results_dir: str = hyper("results", help="where runs/, the cache of references and sweeps go")
     name: str | None = hyper(None, help="name of the run's folder, before its hash; null for dataset-model-optimizer-seed")
     force: bool = hyper(False, help="true: compute again what is finished")
-    progress: str = hyper("auto", help="progress; auto: a bar on a terminal, else a line now and then", choices=("auto", "off"))
-    compile: str = hyper(
+    progress: Literal["auto", "off"] = hyper(
+        "auto", help="progress; auto: a bar on a terminal, else a line now and then", choices=("auto", "off")
+    )
+    compile: Literal["auto", "on", "off"] = hyper(
         "auto",
         help="compiled steps; auto: in C for linear models of moderate size on dense data, by torch.compile for long other runs",
         choices=("auto", "on", "off"),
@@ -59,7 +64,7 @@ class LogSettings:
         help="norms to measure, the optimizer's own is added; also lp3, schatten1.5, row",
     )
     points: int = hyper(60, help="about how many log-spaced steps to record", ge=2, le=100_000)
-    weights: str = hyper(
+    weights: Literal["last", "all", "none"] = hyper(
         "last", help="parameters to keep in final.npz; all: those of every record", choices=("last", "all", "none")
     )
     levels: float = hyper(
@@ -81,7 +86,7 @@ class LogSettings:
 class LauncherSettings:
     """The keys ``launcher.<field>``: where batches are computed. Null: the default of the cluster that reads the key."""
 
-    cluster: str = hyper(
+    cluster: Literal["inline", "local", "slurm"] = hyper(
         "inline",
         help="where batches run (also hydra.launcher.cluster); inline: this process, local: several here",
         choices=("inline", "local", "slurm"),

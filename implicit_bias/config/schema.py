@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from implicit_bias.config.compatibility import check_together
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
+from implicit_bias.config.spec import Parts
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.options import Option
@@ -28,7 +29,7 @@ from implicit_bias.core.words import either, no_such_option, shown, suggestion
 from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
-from implicit_bias.norms import NORMS, make_norm
+from implicit_bias.norms import NORMS
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES, auto_power
@@ -43,8 +44,8 @@ REGISTRIES: dict[str, Registry] = {
     "norm": NORMS,
     "schedule": SCHEDULES,
 }
-#: What is asked, beside the model, whether it goes with the others. Data are asked for where they are there: Model.check.
-TOGETHER = ("loss", "optimizer", "norm", "schedule")
+#: What is asked, beside the model and the norm, whether it goes with the others. Data are asked where they are: Model.check.
+TOGETHER = ("loss", "optimizer", "schedule")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LONGEST_FOLDER_NAME = "x" * 255
 
@@ -63,16 +64,21 @@ class Rule:
     most: int | None = None
 
 
-def checked(config: Mapping[str, Any]) -> Config:
+def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     """The canonical form of a resolved configuration: types exact, labels of norms normalised, ``norm`` filled in.
+
+    Args:
+        config: Resolved, of whatever types.
+        made: Where what is made to be checked is kept, and looked for first.
 
     Raises:
         BadInput: one line that begins with the key and says what is allowed.
     """
+    made = made or Parts()
     rest = {key: value for key, value in config.items() if key not in REGISTRIES and key not in SECTIONS}
-    run = _fields("", RunSettings, rest, others=[*REGISTRIES, *SECTIONS])
-    log = _fields("log", SECTIONS["log"], _section(config, "log"))
-    launcher = _fields("launcher", SECTIONS["launcher"], _section(config, "launcher"))
+    run = _fields("", rest, others=[*REGISTRIES, *SECTIONS])
+    log = _fields("log", _section(config, "log"))
+    launcher = _fields("launcher", _section(config, "launcher"))
     _check_launcher(launcher)
     parts = {group: None if config.get(group) is None else _part(group, config) for group in REGISTRIES}
     for group in REGISTRIES:
@@ -81,16 +87,20 @@ def checked(config: Mapping[str, Any]) -> Config:
     _check_device(run["device"])
     _check_name(run["name"])
     _check_results_dir(run["results_dir"])
-    log["norms"] = _norm_labels(log["norms"])
+    if parts["norm"] is not None:
+        made.named_norm(parts["norm"])  # before it is asked for by its label
+    log["norms"] = _norm_labels(log["norms"], made)
     log["probes"] = _probe_names(log["probes"])
-    model = _constructed("model", parts["model"] or {})
+    model = made.option(MODELS, parts["model"] or {})  # which refuses keys that do not go together
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
     parts["schedule"] = _schedule_of(parts["schedule"], linear, OPTIMIZERS.get(_named(parts["optimizer"])).normalised)
     parts["norm"] = _checked_norm(parts)
-    others = {group: _constructed(group, part) for group in TOGETHER if (part := parts[group]) is not None}
-    _check_own_norm(others["optimizer"])
+    others = {group: made.option(REGISTRIES[group], parts[group] or {}) for group in TOGETHER}
+    if parts["norm"] is not None:
+        others["norm"] = made.named_norm(parts["norm"])
+    _check_own_norm(others["optimizer"], made)
     check_together({"model": model, **others}, REGISTRIES)
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
 
@@ -145,13 +155,11 @@ def _part(group: str, config: Mapping[str, Any]) -> Config:
     name = keys.pop("name", None)
     if name not in REGISTRIES[group]:
         raise no_such_option(group, name, REGISTRIES[group].names())
-    return {"name": name, **_fields(group, REGISTRIES[group].get(name), keys, option=name)}
+    return {"name": name, **_fields(group, keys, option=name)}
 
 
-def _fields(
-    prefix: str, cls: type, values: Mapping[str, Any], *, option: str | None = None, others: Sequence[str] = ()
-) -> Config:
-    """``values`` validated against the fields of ``cls``, missing ones filled with defaults, in the order of declaration."""
+def _fields(prefix: str, values: Mapping[str, Any], *, option: str | None = None, others: Sequence[str] = ()) -> Config:
+    """``values`` validated against the declared keys, missing ones filled with defaults, in the order of declaration."""
     try:
         model: BaseModel = _model(prefix, option).model_validate(dict(values))
     except ValidationError as error:
@@ -166,7 +174,7 @@ def _fields(
         too_large = most is not None and isinstance(value, int | float) and value > most
         allowed = f"{known[key].allowed}, at most {most}" if too_large else known[key].allowed
         raise BadInput(f"{dotted}={shown(value)}: must be {allowed}") from None
-    return {name: getattr(model, name) for name in hyper_fields(cls)}
+    return {name: getattr(model, name) for name in rules(prefix, option)}
 
 
 @cache
@@ -243,13 +251,6 @@ def _options(group: str) -> str:
     return ", ".join(REGISTRIES[group].names())
 
 
-def _constructed(group: str, part: Config) -> Option:
-    """An option with its keys. Raises BadInput where the option itself refuses a combination of them."""
-    keys = dict(part)
-    option: Option = REGISTRIES[group].get(keys.pop("name"))(**keys)
-    return option
-
-
 def _named(part: Config | None) -> str:
     return "" if part is None else str(part["name"])
 
@@ -311,14 +312,14 @@ def _check_launcher(launcher: Config) -> None:
         raise BadInput("launcher.partition=: must be null or the name of a partition")
 
 
-def _norm_labels(labels: Sequence[str]) -> list[str]:
+def _norm_labels(labels: Sequence[str], made: Parts) -> list[str]:
     """The labels in their one spelling (``lp3`` for ``lp3.0``), each once, in the order given."""
-    return list(dict.fromkeys(_norm_label(label, labels) for label in labels))
+    return list(dict.fromkeys(_norm_label(label, labels, made) for label in labels))
 
 
-def _norm_label(label: str, labels: Sequence[str]) -> str:
+def _norm_label(label: str, labels: Sequence[str], made: Parts) -> str:
     try:
-        return make_norm(label).label
+        return made.norm(label).label
     except (KeyError, ValueError):
         broken = problem_of("norm", label, "log.norms")
         if broken is not None:
@@ -364,11 +365,11 @@ def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
     return None
 
 
-def _check_own_norm(optimizer: Option) -> None:
+def _check_own_norm(optimizer: Option, made: Parts) -> None:
     """Raises BadInput where the norm that an optimizer's class names is none."""
     own: str | None = getattr(optimizer, "own", None)
     try:
         if own is not None:
-            make_norm(own)
+            made.norm(own)
     except (KeyError, ValueError) as error:
         raise BadInput(f"optimizer={optimizer.name}: its class names a norm that cannot be: {error.args[0]}") from None

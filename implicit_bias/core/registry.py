@@ -9,7 +9,9 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from implicit_bias.core.plugin_classes import load_into
@@ -59,9 +61,20 @@ def hyper(
     return dataclasses.field(default=default, metadata={"hyper": spec})
 
 
-def hyper_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+def hyper_fields(cls: type) -> Mapping[str, dataclasses.Field[Any]]:
     """The fields of ``cls`` that were declared with :func:`hyper`, in their order."""
-    return {f.name: f for f in dataclasses.fields(cls) if "hyper" in f.metadata}
+    key: Any = cls  # mypy takes no type for hashable
+    return _declared(key)
+
+
+@cache
+def _declared(cls: Any) -> Mapping[str, dataclasses.Field[Any]]:
+    return MappingProxyType({f.name: f for f in dataclasses.fields(cls) if "hyper" in f.metadata})
+
+
+def hyper_values(option: Any) -> dict[str, Any]:
+    """The hyper-parameters of an object of a registered class, in their order."""
+    return {key: getattr(option, key) for key in hyper_fields(type(option))}
 
 
 class Registry:

@@ -143,16 +143,18 @@ class Optimizer(Option):
         row_bases: Mapping[str, Tensor] | None = None,
         hidden: Sequence[str] | None = None,
     ) -> ParameterNorm:
-        """The norm on the parameter set that the optimizer works in (``norm`` counts only where ``own_norm`` is None).
+        """The norm on the parameter set that the optimizer works in.
 
         Args:
             names: The blocks.
-            norm: What the user named.
+            norm: What the user named, or the optimizer's own where it has been made already; any other counts only where it has
+                none of its own.
             row_bases: As in :func:`implicit_bias.norms.over_blocks`.
             hidden: The matrices of hidden layers, Muon's part in a hybrid; None for all blocks.
         """
-        chosen = make_norm(self.own) if self.own else norm or make_norm("l2")
-        return over_blocks(chosen, names, row_bases, hidden)
+        if norm is None or (self.own and norm.label != self.own):
+            norm = make_norm(self.own or "l2")
+        return over_blocks(norm, names, row_bases, hidden)
 
     def init(self, gradient: Blocks) -> State:
         """Zero buffers in the shape and scale layout of ``gradient``."""

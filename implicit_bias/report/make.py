@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from implicit_bias.cli.arguments import TRACEBACK
 from implicit_bias.config.overrides import compose
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import NoData
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.report import uptodate
@@ -27,8 +28,6 @@ from implicit_bias.sweep.clusters.launch import launch, local_launcher
 from implicit_bias.sweep.loading import located
 from implicit_bias.sweep.plan import Cell
 
-Config = dict[str, Any]
-
 
 def keep_unchanged(figure: Figure, request: Request, progress: Progress, changed: list[Figure]) -> list[Claim]:
     """The claims of a figure that is up to date; one that is not is added to ``changed``."""
@@ -39,7 +38,7 @@ def keep_unchanged(figure: Figure, request: Request, progress: Progress, changed
         # Naming the runs takes a while: not where it could not help.
         if claims is None and uptodate.drawn_alike(request.folder, figure.name, module):
             progress.status(f"{figure.name}: looking for what has changed")
-            folders = _finished_folders(_configs(figure, request))
+            folders = _finished_folders(_specs(figure, request))
             if folders is not None:
                 claims = uptodate.same_runs(request.folder, figure.name, module, request.preset, folders)
     if claims is None:
@@ -47,9 +46,9 @@ def keep_unchanged(figure: Figure, request: Request, progress: Progress, changed
     return claims or []
 
 
-def _finished_folders(configs: Sequence[Config]) -> list[Path] | None:
-    """The run folders of configurations, or None where one is not finished or its data are not there."""
-    cells = list(located(list({_key(config): config for config in configs}.values())))
+def _finished_folders(specs: Sequence[RunSpec]) -> list[Path] | None:
+    """The folders of runs, or None where one is not finished or its data are not there."""
+    cells = list(located(list(dict.fromkeys(specs))))
     folders = [cell.directory for cell in cells if isinstance(cell, Cell) and is_finished(cell.directory)]
     return folders if len(folders) == len(cells) else None
 
@@ -87,26 +86,25 @@ class Making:
 
 def make_pooled(figures: Sequence[Figure], request: Request, progress: Progress, made: Making) -> None:
     """All figures, their runs computed by workers as one pool of batches, longest first; each drawn when its runs are there."""
-    wanted: dict[str, list[Config]] = {}
+    wanted: dict[str, list[RunSpec]] = {}
     for figure in figures:
         made.attempt(figure, partial(_compose_into, wanted, figure, request))
-    unique = {_key(config): config for configs in wanted.values() for config in configs}
-    outcomes: dict[str, Outcome] = {}
-    waiting = {name: {_key(config) for config in configs} for name, configs in wanted.items()}
-    keys = list(unique)
+    unique = list(dict.fromkeys(spec for specs in wanted.values() for spec in specs))
+    outcomes: dict[RunSpec, Outcome] = {}
+    waiting = {name: set(specs) for name, specs in wanted.items()}
 
     def draw(figure: Figure) -> None:
-        own = {key: outcomes[key] for key in map(_key, wanted[figure.name])}
+        own = {spec: outcomes[spec] for spec in wanted[figure.name]}
         made.attempt(
             figure, partial(make, figure, request, Titled(progress, figure.name), partial(_read, wanted[figure.name], own))
         )
 
     def arrived(index: int, outcome: Outcome) -> None:
-        outcomes[keys[index]] = outcome
+        outcomes[unique[index]] = outcome
         for figure in figures:
             lacking = waiting.get(figure.name)
-            if lacking and keys[index] in lacking:
-                lacking.remove(keys[index])
+            if lacking and unique[index] in lacking:
+                lacking.remove(unique[index])
                 if not lacking:
                     draw(figure)
 
@@ -114,7 +112,7 @@ def make_pooled(figures: Sequence[Figure], request: Request, progress: Progress,
         if figure.name in wanted and not wanted[figure.name]:  # of no run at all
             draw(figure)
     launch(
-        list(unique.values()),
+        unique,
         local_launcher(request.workers),
         command=_command(request),
         progress=progress,
@@ -122,8 +120,8 @@ def make_pooled(figures: Sequence[Figure], request: Request, progress: Progress,
     )
 
 
-def _compose_into(wanted: dict[str, list[Config]], figure: Figure, request: Request) -> list[Claim]:
-    wanted[figure.name] = _configs(figure, request)
+def _compose_into(wanted: dict[str, list[RunSpec]], figure: Figure, request: Request) -> list[Claim]:
+    wanted[figure.name] = _specs(figure, request)
     return []
 
 
@@ -178,13 +176,13 @@ def make(figure: Figure, request: Request, progress: Titled, runs_of: RunsOf | N
 
 def _runs(figure: Figure, request: Request, progress: Titled) -> _Computed:
     """Compute the figure's runs, unless they are there; what :func:`_read` makes of them."""
-    configs = _configs(figure, request)
-    unique = {_key(config): config for config in configs}
-    outcomes = execute(list(unique.values()), command=_command(request), progress=progress)
-    return _read(configs, dict(zip(unique, outcomes, strict=True)))
+    specs = _specs(figure, request)
+    unique = list(dict.fromkeys(specs))
+    outcomes = execute(unique, command=_command(request), progress=progress)
+    return _read(specs, dict(zip(unique, outcomes, strict=True)))
 
 
-def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> _Computed:
+def _read(specs: Sequence[RunSpec], outcomes: Mapping[RunSpec, Outcome]) -> _Computed:
     """The figure's runs from what became of them.
 
     Raises:
@@ -196,22 +194,18 @@ def _read(configs: Sequence[Config], outcomes: Mapping[str, Outcome]) -> _Comput
             kind = NoData if outcome.error_kind == "no_data" else RuntimeError
             raise kind(f"a run failed: {outcome.error}")
     runs = []
-    for config in configs:
-        trajectory = outcomes[_key(config)].trajectory
+    for spec in specs:
+        trajectory = outcomes[spec].trajectory
         assert trajectory is not None
-        runs.append(Run(config, trajectory))
+        runs.append(Run(spec, trajectory))
     folders = [cast(Path, outcome.directory) for outcome in outcomes.values()]
     return _Computed(runs, _computing_seconds(folders), folders)
 
 
-def _configs(figure: Figure, request: Request) -> list[Config]:
-    """The configurations of all cells of the figure's sweeps, in order; some may be there twice."""
+def _specs(figure: Figure, request: Request) -> list[RunSpec]:
+    """The runs of all cells of the figure's sweeps, in order; some may be there twice."""
     fixed = [f"results_dir={json.dumps(str(request.folder))}", f"force={str(request.force).lower()}"]
-    return [cell.config for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]
-
-
-def _key(config: Config) -> str:
-    return json.dumps(config, sort_keys=True)
+    return [cell.spec for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]
 
 
 def _command(request: Request) -> str:

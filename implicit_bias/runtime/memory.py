@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper_values
 from implicit_bias.core.words import shown
 
 # What is left to other programs, to the work space of library routines, and to fragmentation.
@@ -72,13 +73,14 @@ def available(device: torch.device) -> int | None:
     return min(known) if known else None
 
 
-def check_fits(numbers: int, what: str, section: str, keys: Mapping[str, Any]) -> None:
+def check_fits(numbers: int, what: str, section: str, option: Any) -> None:
     """Refuse arrays that cannot be had, before their making takes the machine down.
 
     Args:
         numbers: Doubles that are needed at least.
         what: What they are, for the message.
-        section, keys: Where the numbers come from; the largest integer among the keys is named.
+        section, option: Where the numbers come from: an object with hyper-parameters, and the section of its keys. The largest
+            integer among these is named.
 
     Raises:
         BadInput: They are more than the free memory holds.
@@ -88,6 +90,7 @@ def check_fits(numbers: int, what: str, section: str, keys: Mapping[str, Any]) -
     there = available(torch.device("cpu"))
     if there is None or BYTES * numbers <= there:
         return
+    keys = {"name": option.name, **hyper_values(option)}
     sizes = {key: value for key, value in keys.items() if type(value) is int and key != "seed"}
     key = max(sizes, key=lambda name: sizes[name], default="name")
     needed, free = (f"{size / 1e9:.3g} GB" for size in (BYTES * numbers, there))

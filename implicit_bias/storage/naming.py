@@ -4,46 +4,44 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-#: Keys that change nothing at these values, and came later than folders that are to be found again.
-UNUSED: tuple[tuple[str, Any], ...] = (
-    ("start", None),
-    ("start_scale", 1.0),
-    ("norm.outer", "max"),
-    ("norm.rest", "linf"),
-    ("log.probes", []),
-)
+from implicit_bias.core.registry import hyper_fields, hyper_values
+
+if TYPE_CHECKING:
+    from implicit_bias.config.spec import RunSpec
+    from implicit_bias.norms import Norm
+
 # Of a data file's name.
 _LONGEST_STEM = 40
 
 
-def dataset_name(config: Mapping[str, Any]) -> str:
+def dataset_name(spec: RunSpec) -> str:
     """What the names of folders call the data: the name of a data file without its ending, in letters that any shell takes, else
     the dataset's name.
     """
-    path = config["dataset"].get("path")
-    plain = unicodedata.normalize("NFKD", Path(path).stem if path else "").encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", plain)[:_LONGEST_STEM].strip("._-") or str(config["dataset"]["name"])
+    stem = Path(spec.data_file).stem if spec.data_file else ""
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", plain)[:_LONGEST_STEM].strip("._-") or spec.dataset_name
 
 
-def default_name(config: Mapping[str, Any], data: str) -> Iterator[str]:
+def default_name(spec: RunSpec, data: str) -> Iterator[str]:
     """The parts of the name of a run's folder on data that are called ``data``: those, model, optimizer, norm and seed."""
     yield data
-    yield config["model"]["name"]
-    yield config["optimizer"]["name"]
-    norm = config.get("norm")
-    if norm:
-        yield norm["name"] + "".join(_parameters(norm))
-    yield f"seed{config['seed']}"
+    yield spec.model.name
+    yield spec.optimizer.name
+    if spec.norm is not None:
+        yield spec.norm.name + "".join(_parameters(spec.norm))
+    yield f"seed{spec.seed}"
 
 
-def _parameters(norm: Mapping[str, Any]) -> Iterator[str]:
-    """The norm's numbers, and its words where one of them is not what is left out, as in its label."""
-    given = [(key, value) for key, value in norm.items() if key != "name"]
-    words = [(key, value) for key, value in given if isinstance(value, str)]
-    yield from (f"{value:g}" for _, value in given if not isinstance(value, str))
-    if any((f"norm.{key}", value) not in UNUSED for key, value in words):
-        yield from (f"-{value}" for _, value in words)
+def _parameters(norm: Norm) -> Iterator[str]:
+    """The norm's numbers, and its words where one of them is not the default, as in its label."""
+    defaults = {key: field.default for key, field in hyper_fields(type(norm)).items()}
+    values = hyper_values(norm)
+    words = {key: value for key, value in values.items() if isinstance(value, str)}
+    yield from (f"{value:g}" for key, value in values.items() if key not in words)
+    if any(value != defaults[key] for key, value in words.items()):
+        yield from (f"-{value}" for value in words.values())

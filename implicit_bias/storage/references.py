@@ -14,6 +14,7 @@ from implicit_bias.cli.messages import warn
 from implicit_bias.storage.files import atomic_write_bytes, npz_bytes
 
 if TYPE_CHECKING:
+    from implicit_bias.norms import Norm
     from implicit_bias.solvers.reference import Reference
 
 # A cached bound and the same bound recomputed may differ by so much, relative: another machine rounds otherwise.
@@ -26,22 +27,23 @@ class ReferenceCache:
     def __init__(self, results_dir: str | Path) -> None:
         self.directory = Path(results_dir) / "cache" / "references"
 
-    def path(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Path:
+    def path(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str) -> Path:
         """The file of one reference; the solver's version is in its name, so that what an earlier one left is solved again."""
         from implicit_bias.solvers.reference import SOLVER_VERSION
 
+        label = norm.label
         digest = hashlib.sha256(f"{label} {method} {SOLVER_VERSION} ".encode())
         for array in (x, y):
             digest.update(f"{array.dtype} {array.shape} ".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return self.directory / f"{label}-{method}-{digest.hexdigest()[:16]}.npz"
 
-    def get(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Reference | None:
+    def get(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str) -> Reference | None:
         """The reference, both of its bounds recomputed from its separator and weights; None where it has yet to be solved.
 
         A corrupted file, or one that claims other bounds than its points prove, counts as none, with one line on stderr.
         """
-        path = self.path(x, y, label, method)
+        path = self.path(x, y, norm, method)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -50,29 +52,27 @@ class ReferenceCache:
             warn(f"{path}: cannot be read ({error.strerror}); the reference is solved again")
             return None
         try:
-            return _verified(_reference_from(content), x, y, label)
+            return _verified(_reference_from(content), x, y, norm)
         except Exception as error:  # damaged bytes surface as almost anything: BadZipFile, zlib.error, EOFError, KeyError ...
             reason = str(error) if isinstance(error, _Unproven) else "corrupted"
             warn(f"{path}: {reason}; the reference is solved again")
             return None
 
-    def put(self, x: np.ndarray, y: np.ndarray, label: str, method: str, reference: Reference) -> None:
+    def put(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str, reference: Reference) -> None:
         """Keep a reference. Raises OSError where the disk is full or not writable."""
         arrays = {f.name: np.asarray(getattr(reference, f.name)) for f in fields(reference)}
-        atomic_write_bytes(self.path(x, y, label, method), npz_bytes(arrays))
+        atomic_write_bytes(self.path(x, y, norm, method), npz_bytes(arrays))
 
 
 class _Unproven(ValueError):
     """A cached reference that is not what its separator and weights prove."""
 
 
-def _verified(stored: Reference, x: np.ndarray, y: np.ndarray, label: str) -> Reference:
+def _verified(stored: Reference, x: np.ndarray, y: np.ndarray, norm: Norm) -> Reference:
     """The reference as its own points prove it. Raises ValueError where it is another problem's, or claims something else."""
-    from implicit_bias.norms import make_norm
-
-    if stored.norm != label:
+    if stored.norm != norm.label:
         raise ValueError("of another problem")
-    proven = stored.recomputed(x, y, make_norm(label))
+    proven = stored.recomputed(x, y, norm)
     for claimed, found in ((stored.lower, proven.lower), (stored.upper, proven.upper)):
         if not abs(claimed - found) <= SAME_BOUND * found:
             raise _Unproven(f"its bounds are not what its points prove ({claimed:.6g} for {found:.6g})")

@@ -20,13 +20,12 @@ import yaml
 from implicit_bias.cli.messages import warn
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
-from implicit_bias.core.runtime_keys import RUNTIME_KEYS
 from implicit_bias.storage.files import csv_bytes, npz_bytes, read_table, write_folder
-from implicit_bias.storage.naming import UNUSED, dataset_name, default_name
+from implicit_bias.storage.naming import dataset_name, default_name
 from implicit_bias.storage.provenance import surroundings
 
 if TYPE_CHECKING:
-    pass
+    from implicit_bias.config.spec import RunSpec
 
 COLUMNS = (
     "seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound", "correlation",
@@ -39,47 +38,22 @@ EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy")
 PROVENANCE = "provenance.json"
 REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
 
-#: The section of a run's ``config.yaml`` that says what was found in a data file; no key, and no part of the hash.
+#: The section of a run's ``config.yaml`` that says what was found in a data file; no key, and so no part of the hash.
 DATA = "data"
-_HASH_DIGITS = 12
 
 
-def config_hash(
-    config: Mapping[str, Any], data_fingerprint: str = "", start_fingerprint: str = "", plugin_fingerprint: str = ""
-) -> str:
-    """Content hash of a resolved configuration: equal exactly when two runs compute the same thing.
-
-    Args:
-        config: Canonical types (see :func:`implicit_bias.config.schema.checked`).
-        data_fingerprint: Digest of a data file's content, which then stands for its path.
-        start_fingerprint: Digest of the parameters that the run starts from, likewise.
-        plugin_fingerprint: Digest of the files of its options that are none of the package's own.
-    """
-    kept = {key: value for key, value in config.items() if key not in (*RUNTIME_KEYS, DATA) and (key, value) not in UNUSED}
-    for group, keys in kept.items():
-        if isinstance(keys, Mapping):
-            kept[group] = {key: value for key, value in keys.items() if (f"{group}.{key}", value) not in UNUSED}
-    if start_fingerprint:
-        kept["start"] = start_fingerprint
-    if data_fingerprint:
-        kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
-    plugins = {"plugins": plugin_fingerprint} if plugin_fingerprint else {}
-    text = json.dumps({"config": kept, "data": data_fingerprint, **plugins}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
-
-
-def run_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
+def run_directory(spec: RunSpec, digest: str) -> Path:
     """``results/runs/<name>-<hash>``; the name says dataset or data file, model, optimizer, norm (where chosen) and seed."""
-    name = config.get("name") or "-".join(default_name(config, dataset_name(config)))
-    return Path(results_dir) / "runs" / f"{name}-{digest}"
+    name = spec.name or "-".join(default_name(spec, dataset_name(spec)))
+    return Path(spec.results_dir) / "runs" / f"{name}-{digest}"
 
 
-def kept_directory(results_dir: str | Path, config: Mapping[str, Any], digest: str) -> Path:
+def kept_directory(spec: RunSpec, digest: str) -> Path:
     """:func:`run_directory`; or, where only that is there, the folder under the name that earlier versions gave it."""
-    directory = run_directory(results_dir, config, digest)
-    if config.get("name"):
+    directory = run_directory(spec, digest)
+    if spec.name:
         return directory
-    earlier = directory.with_name("-".join([*default_name(config, config["dataset"]["name"]), digest]))
+    earlier = directory.with_name("-".join([*default_name(spec, spec.dataset_name), digest]))
     return earlier if earlier.is_dir() and not directory.exists() else directory
 
 
@@ -97,7 +71,7 @@ def write_run(
 
     Args:
         directory: As :func:`run_directory` names it.
-        config: The resolved configuration, for ``config.yaml``.
+        config: What ``config.yaml`` holds.
         trajectory, summary: The two tables; floats are written so that they read back exactly.
         weights: The arrays of ``final.npz``; without any there is no such file.
         provenance: What the caller knows (command, device, wall_seconds ...); versions, git state, threads, date and the
@@ -114,8 +88,7 @@ def write_run(
     files = {
         "trajectory.csv": csv_bytes(trajectory),
         "summary.csv": csv_bytes(summary),
-        # Where a run was computed is no part of what it is.
-        "config.yaml": _yaml_bytes({key: value for key, value in config.items() if key != "launcher"}),
+        "config.yaml": _yaml_bytes(config),
     }
     if weights:
         files["final.npz"] = npz_bytes(weights)

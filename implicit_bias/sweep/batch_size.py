@@ -12,7 +12,7 @@ from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.record_times import record_steps
 from implicit_bias.models import Data
 from implicit_bias.runtime.memory import SHARE, available, peak_bytes
-from implicit_bias.sweep.plan import Cell, device_of, model_of
+from implicit_bias.sweep.plan import Cell
 from implicit_bias.sweep.problem import build_problem
 
 # Arrays of a run's scores, data and parameters that a step, a record or an improved certificate may hold at once: more than any
@@ -30,9 +30,9 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
     Args:
         sharing: So many processes share the memory, and each counts on its part.
     """
-    there = available(device_of(cells[0].config))
+    there = available(cells[0].spec.torch_device)
     free = math.inf if there is None else there / sharing
-    added = min(MEASURED_RUNS[model_of(cells[0].config).linear], len(cells) - 1)
+    added = min(MEASURED_RUNS[cells[0].spec.model.linear], len(cells) - 1)
     if len(cells) <= 2 or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
         return len(cells)
     try:
@@ -52,15 +52,15 @@ def _crude_bytes(cell: Cell) -> int:
 
 def _kept_bytes(cell: Cell) -> int:
     """The parameters of all records, where those are kept."""
-    log = cell.config["log"]
-    return 8 * len(record_steps(cell.config["steps"], log["points"])) * _size(_shapes(cell)) if log["weights"] == "all" else 0
+    spec = cell.spec
+    return 8 * len(record_steps(spec.steps, spec.log.points)) * _size(_shapes(cell)) if spec.log.weights == "all" else 0
 
 
 def _shapes(cell: Cell) -> list[tuple[int, int]]:
     """Rows and columns of the parameter blocks of a run."""
     data = cell.dataset
     few = Data(torch.from_numpy(data.x[None, :1]), torch.from_numpy(data.y[None, :1]), data.num_classes)
-    blocks = model_of(cell.config).initial(few, [cell.config["seed"]]).values()
+    blocks = cell.spec.model.initial(few, [cell.spec.seed]).values()
     return [(block.shape[-2], block.shape[-1]) for block in blocks]
 
 

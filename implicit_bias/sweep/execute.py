@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from implicit_bias.cli.messages import note, warn
+from implicit_bias.config.plugin_files import plugins_in
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
-from implicit_bias.models import MODELS, Data
-from implicit_bias.norms import make_norm
+from implicit_bias.models import Data
 from implicit_bias.runtime.signals import after_steps
 from implicit_bias.solvers.reference import SOLVER_VERSION
 from implicit_bias.storage.checkpoints import Checkpoint, interrupted
@@ -27,8 +28,7 @@ from implicit_bias.sweep.batch_size import fitting
 from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
-from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of, logged_labels, model_of, own_label, run_elements
-from implicit_bias.sweep.plugin_files import plugins_in
+from implicit_bias.sweep.plan import Cell, batches, described, run_elements
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, solve_all
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
@@ -38,15 +38,15 @@ THREADED_ELEMENTS = 2**16
 
 
 def execute(
-    cells: Sequence[Config], *, command: str, progress: Progress | None = None, sharing: int = 1, part: bool = False
+    specs: Sequence[RunSpec], *, command: str, progress: Progress | None = None, sharing: int = 1, part: bool = False
 ) -> list[Outcome]:
-    """Compute every cell that has no finished run folder, in batches, and write each one's folder.
+    """Compute every run that has no finished run folder, in batches, and write each one's folder.
 
     A cell that cannot be computed (unusable data file, classes that cannot be separated, divergence) fails alone; the
     others finish.
 
     Args:
-        cells: Resolved, checked configurations.
+        specs: What is to be computed.
         command: What the user typed, for the provenance.
         progress: Told of every stage.
         sharing: So many processes share the memory there is.
@@ -56,33 +56,33 @@ def execute(
         One outcome a cell, in order.
     """
     watcher = progress or Silent()
-    outcomes: list[Outcome | None] = [None] * len(cells)
+    outcomes: list[Outcome | None] = [None] * len(specs)
     ready: list[Cell] = []
     if not part:
-        tidy_before(cells)
-    for found in prepared(cells, tell=not part):
+        tidy_before(specs)
+    for found in prepared(specs, tell=not part):
         if isinstance(found, Cell):
             ready.append(found)
         else:
             outcomes[found[0]] = found[1]
-    watcher.cells(len(cells) - len(ready), len(cells))
+    watcher.cells(len(specs) - len(ready), len(specs))
     plan = batches(ready, interrupted_batches(ready), partial(fitting, sharing=sharing))
-    total = sum(batch[0].config["steps"] for batch in plan)
+    total = sum(batch[0].spec.steps for batch in plan)
     done = 0
     for batch in plan:
         attempt = partial(_attempt, command=command, progress=watcher, done=done, total=total)
         for cell, outcome in zip(batch, isolated(batch, attempt), strict=True):
             outcomes[cell.index] = outcome
-        done += batch[0].config["steps"]
-        watcher.cells(sum(outcome is not None for outcome in outcomes), len(cells))
+        done += batch[0].spec.steps
+        watcher.cells(sum(outcome is not None for outcome in outcomes), len(specs))
     if not part:
-        tidy_after(cells)
+        tidy_after(specs)
     return still_there(outcome for outcome in outcomes if outcome is not None)
 
 
 def interrupted_batches(cells: Sequence[Cell]) -> list[list[str]]:
     """Batches that a checkpoint exists for in the results folders of these cells, as the names of run folders in order."""
-    folders = dict.fromkeys(str(cell.config["results_dir"]) for cell in cells)
+    folders = dict.fromkeys(cell.spec.results_dir for cell in cells)
     return [batch for folder in folders for batch in interrupted(folder)]
 
 
@@ -97,9 +97,9 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
     again = [c.directory for c, _ in going if c.proven is not None]
     if again:
         note(f"{again[0]}{f' and {len(again) - 1} more' if len(again) > 1 else ''}: optima are proven by now; computed again")
-    outcomes = {index: Outcome(_config_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
+    outcomes = {index: Outcome(_spec_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
     if going:
-        progress.status(described(batch[0].config, len(going)))
+        progress.status(described([c for c, _ in going]))
         with after_steps():
             computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
         outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
@@ -108,14 +108,13 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
 
 
 def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[References | NotSeparable]:
-    config = batch[0].config
-    model = MODELS.get(config["model"]["name"])
-    if config["reference"] == "none" or not model.linear:
+    spec = batch[0].spec
+    if spec.reference == "none" or not spec.model.linear:
         return [{} for _ in batch]
-    wanted = [(cell.dataset, logged_labels(cell.config)) for cell in batch]
+    wanted = [(cell.dataset, cell.spec.measured) for cell in batch]
     with _threads(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
-        cache = ReferenceCache(config["results_dir"])
-        return solve_all(wanted, config["reference"], cache, progress.status, config["reference_timeout"])
+        cache = ReferenceCache(spec.results_dir)
+        return solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout)
 
 
 def _compute(
@@ -126,16 +125,16 @@ def _compute(
     A checkpoint of just these cells is gone on from; it is removed when all their folders are written.
     """
     started = time.perf_counter()
-    config = cells[0].config
-    checkpoint = Checkpoint(config["results_dir"], [c.directory.name for c in cells], device_of(config), config["precision"])
-    description = described(config, len(cells))
+    spec = cells[0].spec
+    checkpoint = Checkpoint(spec.results_dir, [c.directory.name for c in cells], spec.torch_device, spec.precision)
+    description = described(cells)
     problem = replace(build_problem(cells, references), tell=lambda line: warn(f"{description}: {line}"))
     try:
         with _threads(_elements(problem)):
             trajectory = _simulated(problem, checkpoint, description, progress, done, total)
     except Diverged as error:
         checkpoint.remove()
-        lost = {run: Outcome(cells[run].config, None, "failed", str(error), "internal") for run in error.runs}
+        lost = {run: Outcome(cells[run].spec, None, "failed", str(error), "internal") for run in error.runs}
         kept = [run for run in range(len(cells)) if run not in lost]
         rest = _compute([cells[r] for r in kept], [references[r] for r in kept], command, progress, done, total) if kept else []
         outcomes = {**lost, **dict(zip(kept, rest, strict=True))}
@@ -148,7 +147,7 @@ def _compute(
     if all(outcome.status == "done" for outcome in written):
         checkpoint.remove()
     if trajectory.untightened is not None:
-        warn(f"{described(config, len(cells))}: the last certificates are the trajectory's own ({trajectory.untightened})")
+        warn(f"{described(cells)}: the last certificates are the trajectory's own ({trajectory.untightened})")
     if trajectory.interrupted is not None:
         raise trajectory.interrupted
     return written
@@ -201,20 +200,20 @@ def _threads(elements: int) -> Iterator[None]:
 def _finished(
     cell: Cell, run: int, trajectory: Trajectory, references: References, command: str, seconds: float, batch: int
 ) -> Outcome:
-    config = cell.config
-    own = own_label(config)
+    spec = cell.spec
+    own = spec.own_norm.label
     intervals = narrowed(trajectory, run, own, _intervals(cell, references))
-    table = trajectory_table(trajectory, run, config["seed"], own, intervals)
-    summary = summary_table(table, config["optimizer"]["name"], own, intervals)
+    table = trajectory_table(trajectory, run, spec.seed, own, intervals)
+    summary = summary_table(table, spec.optimizer.name, own, intervals)
     mine = set(table["step"])
     kept = [(step, blocks) for step, blocks in trajectory.parameters.items() if step in mine]
-    if config["log"]["weights"] == "last":  # a companion may have stopped at one of this run's records
+    if spec.log.weights == "last":  # a companion may have stopped at one of this run's records
         kept = kept[-1:]
     content = cell.dataset.content()
     provenance: dict[str, Any] = {
         "command": command,
         "data": content,
-        "device": str(device_of(config)),
+        "device": str(spec.torch_device),
         "stepping": trajectory.stepping,
         "stepping_refused": trajectory.stepping_refused,
         "stepping_compiled_with": trajectory.compiled_with,
@@ -234,7 +233,7 @@ def _finished(
         },
         "solver_version": SOLVER_VERSION,
     }
-    used = plugins_in(config)
+    used = plugins_in(spec)
     if used:
         provenance["plugins"] = used
     arrays = {step: {name: block[run].numpy() for name, block in blocks.items()} for step, blocks in kept}
@@ -242,14 +241,14 @@ def _finished(
     write_run(
         cell.directory,
         # Elsewhere the configuration says what the data are; of a file nobody knows it once the file has changed.
-        config=config if cell.dataset.names is None else {**config, DATA: content},
+        config=spec.config_yaml if cell.dataset.names is None else {**spec.config_yaml, DATA: content},
         trajectory=table,
         summary=summary,
         weights=_weights_file(arrays, log_losses),
         provenance=provenance,
         probed=trajectory.probed,
     )
-    return Outcome(config, cell.directory, "done", trajectory=table, summary=summary)
+    return Outcome(spec, cell.directory, "done", trajectory=table, summary=summary)
 
 
 def _intervals(cell: Cell, references: References) -> dict[str, Interval]:
@@ -257,11 +256,11 @@ def _intervals(cell: Cell, references: References) -> dict[str, Interval]:
     if not references:
         return {}
     data = Data(torch.from_numpy(cell.dataset.x)[None], torch.from_numpy(cell.dataset.y)[None], cell.dataset.num_classes)
-    model, terms = model_of(cell.config), 8 * (cell.dataset.x.shape[1] + 2)
+    spec, terms = cell.spec, 8 * (cell.dataset.x.shape[1] + 2)
     eps = float(np.finfo(np.float64).eps)
     found = {}
     for label, reference in references.items():
-        rounding = eps * (terms * float(model.unit_step(data, make_norm(label))) + terms * reference.upper)
+        rounding = eps * (terms * float(spec.model.unit_step(data, spec.measured[label])) + terms * reference.upper)
         found[label] = Interval(reference.lower, reference.upper, rounding)
     return found
 
@@ -284,5 +283,5 @@ def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Ma
     return file
 
 
-def _config_of(batch: Sequence[Cell], index: int) -> Config:
-    return next(cell.config for cell in batch if cell.index == index)
+def _spec_of(batch: Sequence[Cell], index: int) -> RunSpec:
+    return next(cell.spec for cell in batch if cell.index == index)

@@ -10,7 +10,7 @@ from implicit_bias.cli.messages import warn
 from implicit_bias.core.errors import BadInput
 from implicit_bias.runtime.memory import is_out_of_memory
 from implicit_bias.sweep.outcome import Kind, Outcome
-from implicit_bias.sweep.plan import Cell, described, device_of
+from implicit_bias.sweep.plan import Cell, described
 
 #: Computes cells as one batch; it may raise anything.
 Attempt = Callable[[Sequence[Cell]], list[Outcome]]
@@ -34,21 +34,21 @@ def isolated(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
 def io_failure(cell: Cell, error: OSError) -> Outcome:
     """The outcome of a cell whose files cannot be written."""
     reason = error.strerror or str(error)
-    message = f"results_dir={cell.config['results_dir']}: cannot be written ({reason[:1].lower()}{reason[1:]})"
-    return Outcome(cell.config, None, "failed", message, "io")
+    message = f"results_dir={cell.spec.results_dir}: cannot be written ({reason[:1].lower()}{reason[1:]})"
+    return Outcome(cell.spec, None, "failed", message, "io")
 
 
 def _halved(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
     """The outcomes of a batch that was too large for the memory."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    config = batch[0].config
     if len(batch) == 1:
-        device = device_of(config).type
+        spec = batch[0].spec
+        device = spec.torch_device.type
         message = f"device={device}: out of memory, a single run of this size does not fit; use fewer samples or a smaller model"
-        return [Outcome(config, None, "failed", message, "internal")]
+        return [Outcome(spec, None, "failed", message, "internal")]
     half = len(batch) // 2
-    warn(f"{described(config, len(batch))}: out of memory; computed as {half} and {len(batch) - half} runs instead")
+    warn(f"{described(batch)}: out of memory; computed as {half} and {len(batch) - half} runs instead")
     return [outcome for part in (batch[:half], batch[half:]) for outcome in isolated(part, attempt)]
 
 
@@ -56,5 +56,5 @@ def _one_by_one(batch: Sequence[Cell], attempt: Attempt, error: Exception, kind:
     if len(batch) == 1:
         said = " ".join(str(error).split())
         message = said if kind == "bad_input" else f"{type(error).__name__}: {said}"
-        return [Outcome(batch[0].config, None, "failed", message, kind)]
+        return [Outcome(batch[0].spec, None, "failed", message, kind)]
     return [isolated([cell], attempt)[0] for cell in batch]

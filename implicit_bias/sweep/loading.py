@@ -11,25 +11,25 @@ from typing import Any
 import pandas as pd
 import torch
 
+from implicit_bias.config.plugin_files import plugin_fingerprint
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, NoData
-from implicit_bias.datasets import Dataset, make_dataset
+from implicit_bias.datasets import Dataset
 from implicit_bias.models import Data
-from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.runtime.memory import check_fits
 from implicit_bias.solvers.enclosure import relative_gap
 from implicit_bias.solvers.reference import PROVEN
-from implicit_bias.storage.runs import PROVENANCE, config_hash, damage, fingerprint_of, kept_directory, read_finished, read_run
+from implicit_bias.storage.runs import PROVENANCE, damage, fingerprint_of, kept_directory, read_finished, read_run
 from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome
-from implicit_bias.sweep.plan import Cell, Config, model_of
-from implicit_bias.sweep.plugin_files import plugin_fingerprint
+from implicit_bias.sweep.plan import Cell
 from implicit_bias.sweep.start import Starts
 
 # A margin of an earlier version may lie above the lower end of an optimum's interval by that interval's width.
 EARLIER_ROUNDING = 1e-5
 
 
-def prepared(cells: Sequence[Config], tell: bool = True) -> Iterator[Cell | tuple[int, Outcome]]:
+def prepared(specs: Sequence[RunSpec], tell: bool = True) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells to compute; or the place and outcome of those that are finished, or cannot be loaded.
 
     A finished run some of whose optima are not proven is among the cells to compute, so that they are tried again.
@@ -37,21 +37,21 @@ def prepared(cells: Sequence[Config], tell: bool = True) -> Iterator[Cell | tupl
     Args:
         tell: Say what was found in data files, once a file.
     """
-    for found in located(cells, tell):
+    for found in located(specs, tell):
         if not isinstance(found, Cell):
             yield found
             continue
         taken = _taken(found)
         if taken:
-            yield found.index, Outcome(found.config, None, "failed", taken, "bad_input")
+            yield found.index, Outcome(found.spec, None, "failed", taken, "bad_input")
             continue
-        tables = None if found.config["force"] else read_finished(found.directory)
+        tables = None if found.spec.force else read_finished(found.directory)
         if tables is None:
             yield found
             continue
         known = proven_optima(found.directory, tables[0])
         if known is None:
-            yield found.index, Outcome(found.config, found.directory, "skipped", trajectory=tables[0], summary=tables[1])
+            yield found.index, Outcome(found.spec, found.directory, "skipped", trajectory=tables[0], summary=tables[1])
         else:
             yield replace(found, proven=known)
 
@@ -59,7 +59,7 @@ def prepared(cells: Sequence[Config], tell: bool = True) -> Iterator[Cell | tupl
 def finished(cell: Cell) -> Outcome:
     """The outcome of a cell whose folder was found to be finished."""
     trajectory, summary = read_run(cell.directory)
-    return Outcome(cell.config, cell.directory, "skipped", trajectory=trajectory, summary=summary)
+    return Outcome(cell.spec, cell.directory, "skipped", trajectory=trajectory, summary=summary)
 
 
 def proven_optima(directory: Path, trajectory: pd.DataFrame) -> frozenset[str] | None:
@@ -79,66 +79,64 @@ def proven_optima(directory: Path, trajectory: pd.DataFrame) -> frozenset[str] |
     return frozenset(references) - again if again else None
 
 
-def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tuple[int, Outcome]]:
+def located(specs: Sequence[RunSpec], tell: bool = False) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells with their data and run folders, finished or not; or the place and outcome of those that cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
     starts = Starts()
-    for index, config in enumerate(cells):
-        key = json.dumps(config["dataset"], sort_keys=True)
+    for index, spec in enumerate(specs):
+        key = spec.dataset_text
         if key not in datasets:
-            datasets[key] = _loaded(config["dataset"], tell)
+            datasets[key] = _loaded(spec, tell)
         loaded = datasets[key]
         if isinstance(loaded, BadInput):
             kind: Kind = "no_data" if isinstance(loaded, NoData) else "bad_input"
-            yield index, Outcome(config, None, "failed", str(loaded), kind)
+            yield index, Outcome(spec, None, "failed", str(loaded), kind)
             continue
         dataset, fingerprint = loaded
         try:
-            _check(config, dataset)
-            start = starts.of(config, dataset)
+            _check(spec, dataset)
+            start = starts.of(spec, dataset)
         except BadInput as error:
-            yield index, Outcome(config, None, "failed", str(error), "bad_input")
+            yield index, Outcome(spec, None, "failed", str(error), "bad_input")
             continue
         origin = "" if start is None else fingerprint_of(start)
-        digest = config_hash(config, fingerprint, origin, plugin_fingerprint(config))
-        directory = kept_directory(config["results_dir"], config, digest)
-        yield Cell(index, config, dataset, directory, start)
+        digest = spec.hash(fingerprint, origin, plugin_fingerprint(spec))
+        yield Cell(index, spec, dataset, kept_directory(spec, digest), start)
 
 
 def _taken(cell: Cell) -> str | None:
     """What stands where the run's folder is to go and cannot be replaced, in words; None: nothing."""
     places = {path: "a file" for path in (cell.directory.parent, cell.directory) if path.exists() and not path.is_dir()}
-    if cell.directory.is_symlink() and (cell.config["force"] or damage(cell.directory)):
-        places[cell.directory] = "a link" if cell.config["force"] else "a link, and not to a finished run"
+    if cell.directory.is_symlink() and (cell.spec.force or damage(cell.directory)):
+        places[cell.directory] = "a link" if cell.spec.force else "a link, and not to a finished run"
     for path, kind in places.items():
-        return f"results_dir={cell.config['results_dir']}: {path} is {kind}, and a folder has to go there; move it away"
+        return f"results_dir={cell.spec.results_dir}: {path} is {kind}, and a folder has to go there; move it away"
     return None
 
 
-def _check(config: Config, dataset: Dataset) -> None:
+def _check(spec: RunSpec, dataset: Dataset) -> None:
     """Raises BadInput where model and optimizer do not go with the data, or with each other."""
-    model = model_of(config)
+    model = spec.model
     model.check(dataset.x, dataset.num_classes)
     (samples, features), classes = dataset.x.shape, dataset.num_classes
-    check_fits(model.numbers(features, classes), "the parameters of one run", "model", config["model"])
-    check_fits(samples * classes, "the scores of one run", "dataset", config["dataset"])
-    if config["optimizer"].get("matrices") is not None:
+    check_fits(model.numbers(features, classes), "the parameters of one run", "model", model)
+    check_fits(samples * classes, "the scores of one run", "dataset", spec.dataset)
+    if getattr(spec.optimizer, "matrices", None) is not None:
         few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
         names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
-        keys = dict(config["optimizer"])
-        OPTIMIZERS.get(keys.pop("name"))(**keys).geometry(names, None, None, model.hidden_matrices(names))
+        spec.optimizer.geometry(names, spec.own_norm, None, model.hidden_matrices(names))
 
 
-def _loaded(config: Mapping[str, Any], tell: bool) -> tuple[Dataset, str] | BadInput:
+def _loaded(spec: RunSpec, tell: bool) -> tuple[Dataset, str] | BadInput:
     try:
-        source = make_dataset(config)
-        check_fits(source.numbers(), "the samples", "dataset", config)
+        source = spec.dataset
+        check_fits(source.numbers(), "the samples", "dataset", source)
         dataset = source.load()
         fingerprint = source.fingerprint() + dataset.reading
     except BadInput as error:
         return error
     except MemoryError:
-        return BadInput(f"dataset={config['name']}: the samples do not fit into the memory there is; must be fewer or smaller")
+        return BadInput(f"dataset={spec.dataset_name}: the samples do not fit into the memory there is; must be fewer or smaller")
     if tell:
         tell_content(dataset)
     return dataset, fingerprint

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import pandas as pd
 
-from implicit_bias.sweep.plan import Config
+from implicit_bias.config.spec import RunSpec
 
 Kind = Literal["bad_input", "no_data", "not_separable", "io", "gone", "internal"]
 
@@ -41,7 +41,7 @@ class Outcome:
     """What became of one cell.
 
     Attributes:
-        config: Its resolved configuration.
+        spec: What was to be computed.
         directory: Its run folder.
         status: ``done`` now, ``skipped`` because its folder was finished, or ``failed``.
         error: One line, where it failed.
@@ -49,7 +49,7 @@ class Outcome:
         trajectory, summary: Its tables, unless it failed.
     """
 
-    config: Config
+    spec: RunSpec
     directory: Path | None
     status: Literal["done", "skipped", "failed"]
     error: str | None = None

@@ -12,15 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from implicit_bias.core.registry import Registry, hyper_fields
+from implicit_bias.config.spec import RunSpec
+from implicit_bias.core.registry import hyper_fields, hyper_values
 from implicit_bias.datasets import Dataset
-from implicit_bias.models import MODELS, Model
 from implicit_bias.models.linear import is_uneven
-from implicit_bias.norms import make_norm
-from implicit_bias.optimizers import OPTIMIZERS
-from implicit_bias.schedules import SCHEDULES
-
-Config = Mapping[str, Any]
 
 # Doubles in one (runs, classes, samples) array of a batch. Past this the arrays leave the cache and a run costs more, not less.
 BATCH_ELEMENTS = 2**18
@@ -39,7 +34,7 @@ class Cell:
 
     Attributes:
         index: Its place in the list it came in.
-        config: The resolved configuration.
+        spec: What it computes.
         dataset: Its data.
         directory: Its run folder.
         start: The parameters that it starts from, by block (p, q); None: the model's own.
@@ -47,31 +42,28 @@ class Cell:
     """
 
     index: int
-    config: Config
+    spec: RunSpec
     dataset: Dataset
     directory: Path
     start: Mapping[str, np.ndarray] | None = None
     proven: frozenset[str] | None = None
 
 
-def batched_fields(registry: Registry, name: str) -> list[str]:
-    """The hyper-parameters that may differ inside a batch: those whose default is a float, and the schedule's."""
-    fields = hyper_fields(registry.get(name))
+def batched_fields(option: type) -> frozenset[str]:
+    """The hyper-parameters of a registered class that may differ inside a batch: whose default is a float, and the schedule's."""
+    fields = hyper_fields(option)
     numbers = [key for key, field in fields.items() if isinstance(field.default, float) or key in ("lr", "power")]
-    return [key for key in numbers if fields[key].metadata["hyper"].batch]
+    return frozenset(key for key in numbers if fields[key].metadata["hyper"].batch)
 
 
 def group_key(cell: Cell) -> str:
     """Equal for two cells exactly when they can be computed in one batch."""
-    config = cell.config
-    kept = {
-        section: _without(config[section], batched_fields(registry, config[section]["name"]))
-        for section, registry in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("model", MODELS))
-    }
+    spec = cell.spec
+    options = [*map(_fixed, (spec.optimizer, spec.schedule, spec.model)), _section(spec.loss)]
+    settings = [spec.steps, spec.stop_log10_loss, spec.precision, spec.device, spec.reference, vars(spec.log)]
     test = None if cell.dataset.x_test is None else cell.dataset.x_test.shape
     shape = [*cell.dataset.x.shape, cell.dataset.num_classes, test]
-    plain = {key: config[key] for key in ("steps", "stop_log10_loss", "log", "precision", "device", "reference", "loss")}
-    return json.dumps({**kept, **plain, "norm": _norm_kind(config), "shape": shape, "uneven": _uneven(cell)}, sort_keys=True)
+    return json.dumps([*options, *settings, _norm_kind(spec), shape, _uneven(cell)], sort_keys=True)
 
 
 def batches(
@@ -113,45 +105,9 @@ def run_elements(samples: int, num_classes: int, parameters: int | None) -> int:
     return samples * num_classes if parameters is None else samples * parameters // MULTIPLICATIONS
 
 
-def device_of(config: Config) -> torch.device:
-    """The device that a cell is computed on: ``auto`` is a GPU where there is one."""
-    chosen = config["device"]
-    if chosen == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(chosen)
-
-
-def model_of(config: Config) -> Model:
-    """The model that a configuration names."""
-    keys = dict(config["model"])
-    model: Model = MODELS.get(keys.pop("name"))(**keys)
-    return model
-
-
-def own_label(config: Config) -> str:
-    """The label of the norm that the cell's optimizer works in."""
-    keys = dict(config["optimizer"])
-    own: str | None = OPTIMIZERS.get(keys.pop("name"))(**keys).own
-    return own or norm_label(config)
-
-
-def norm_label(config: Config) -> str:
-    """The label of the norm that the `norm` key names; l2 where it is not given."""
-    if config["norm"] is None:
-        return "l2"
-    return make_norm(**config["norm"]).label
-
-
-def logged_labels(config: Config) -> list[str]:
-    """The norms to log: those asked for, and the optimizer's own."""
-    logged = [make_norm(label).label for label in config["log"]["norms"]]
-    return list(dict.fromkeys([*logged, own_label(config)]))
-
-
-def described(config: Config, runs: int) -> str:
+def described(batch: Sequence[Cell]) -> str:
     """A batch in a few words: optimizer, norm where it is chosen, and the number of runs."""
-    norm = "" if config["norm"] is None else f" {norm_label(config)}"
-    return f"{config['optimizer']['name']}{norm}" + (f", {runs} runs" if runs > 1 else "")
+    return batch[0].spec.method + (f", {len(batch)} runs" if len(batch) > 1 else "")
 
 
 def _formed_again(group: Sequence[Cell], interrupted: Sequence[Sequence[str]]) -> list[list[Cell]]:
@@ -169,9 +125,8 @@ def _formed_again(group: Sequence[Cell], interrupted: Sequence[Sequence[str]]) -
 def _cut(group: list[Cell], fitting: Callable[[Sequence[Cell]], int] | None) -> list[list[Cell]]:
     if not group:
         return []
-    config = group[0].config
-    linear = MODELS.get(config["model"]["name"]).linear
-    most = min(len(group), batch_size(group[0].dataset, linear, device_of(config).type))
+    spec = group[0].spec
+    most = min(len(group), batch_size(group[0].dataset, spec.model.linear, spec.torch_device.type))
     if fitting is not None:
         most = max(1, min(most, fitting(group[:most])))
     # Equal parts: 65 runs at 64 a batch are 33 + 32.
@@ -180,21 +135,28 @@ def _cut(group: list[Cell], fitting: Callable[[Sequence[Cell]], int] | None) -> 
     return [group[start : start + size] for start in range(0, len(group), size)]
 
 
-def _norm_kind(config: Config) -> Any:
-    """The norm with an exponent strictly between 1 and inf left out: such exponents are batched."""
-    norm = config["norm"]
-    if norm is None or "p" not in norm:
-        return norm
-    return {**norm, "p": norm["p"] if norm["p"] in (1.0, math.inf) else "finite"}
+def _fixed(option: Any) -> dict[str, Any]:
+    """What an option's objects must agree in to be one in a batch: the class, and the hyper-parameters that are not batched."""
+    batched = batched_fields(type(option))
+    return {key: value for key, value in _section(option).items() if key not in batched}
+
+
+def _norm_kind(spec: RunSpec) -> dict[str, Any] | None:
+    """The named norm with an exponent strictly between 1 and inf left out: such exponents are batched."""
+    if spec.norm is None:
+        return None
+    keys = _section(spec.norm)
+    return {**keys, "p": "finite"} if keys.get("p", math.inf) not in (1.0, math.inf) else keys
+
+
+def _section(option: Any) -> dict[str, Any]:
+    """An option's object as the section that names it."""
+    return {"name": option.name, **hyper_values(option)}
 
 
 def _uneven(cell: Cell) -> bool:
     """Whether a linear model's gradients need one scale an entry on these data: then other companions would get other bits."""
-    if not MODELS.get(cell.config["model"]["name"]).linear:
+    if not cell.spec.model.linear:
         return False
-    x = torch.from_numpy(cell.dataset.x).to(getattr(torch, cell.config["precision"]))
+    x = torch.from_numpy(cell.dataset.x).to(cell.spec.dtype)
     return bool(is_uneven(x.unsqueeze(0)))
-
-
-def _without(section: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if key not in keys}

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from implicit_bias.core.registry import hyper_fields
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem
-from implicit_bias.losses import LOSSES, Loss
-from implicit_bias.models import MODELS, Data, Model, Parameters
-from implicit_bias.norms import NORMS, Norm, make_norm
-from implicit_bias.optimizers import OPTIMIZERS, Optimizer
+from implicit_bias.models import Data, Model, Parameters
+from implicit_bias.norms import Norm
+from implicit_bias.optimizers import Optimizer
 from implicit_bias.probes import PROBES
-from implicit_bias.schedules import SCHEDULES, Schedule, auto_lr, auto_network_lr
-from implicit_bias.sweep.plan import Cell, Config, batched_fields, device_of, logged_labels, own_label
+from implicit_bias.schedules import Schedule, auto_lr, auto_network_lr
+from implicit_bias.sweep.plan import Cell, batched_fields
 from implicit_bias.sweep.references import References, optima
 
 # First-order steps that tighten the certificate of the last checkpoint, in norms whose optimum is not known: at most these, one
@@ -30,71 +28,65 @@ DEFAULT_KKT_ITERS = 20
 CERTIFICATE_SHARE = 30
 CERTIFICATE_BUDGET = 2e11
 
+Option = TypeVar("Option")
+
 
 def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Problem:
     """The engine's problem for cells of one batch, each with its references (empty: none)."""
-    config = cells[0].config
-    dtype, device = getattr(torch, config["precision"]), device_of(config)
+    spec = cells[0].spec
+    dtype, device = spec.dtype, spec.torch_device
     data, test = _stacked_data([cell.dataset for cell in cells], dtype, device)
-    model: Model = _batched(MODELS, [c.config["model"] for c in cells], dtype, device, (-1, 1, 1))
+    model = _batched([cell.spec.model for cell in cells], dtype, device, (-1, 1, 1))
     start = _initial(cells, model, data)
     initial = {name: block for name, block in start.items() if name not in model.frozen_blocks()}
-    optimizer: Optimizer = _batched(OPTIMIZERS, [c.config["optimizer"] for c in cells], dtype, device, (-1, 1, 1))
-    own = [own_label(cell.config) for cell in cells]
-    norm = None if optimizer.own else _batched_norm([cell.config["norm"] for cell in cells], dtype, device)
-    geometry_norm = norm or make_norm(optimizer.own or "l2")
-    measured = {label: make_norm(label) for label in logged_labels(config) if label != own[0]}
-    measured[geometry_norm.label] = geometry_norm
-    labels = {label: own if label == geometry_norm.label else [label] * len(cells) for label in measured}
-    ordered = [geometry_norm.label if label == own[0] else label for label in logged_labels(config)]
+    optimizer = _batched([cell.spec.optimizer for cell in cells], dtype, device, (-1, 1, 1))
+    own = [cell.spec.own_norm.label for cell in cells]
+    norm = _batched_norm([cell.spec.own_norm for cell in cells], dtype, device)
+    measured = {norm.label if label == own[0] else label: logged for label, logged in spec.measured.items()}
+    measured[norm.label] = norm
+    labels = {label: own if label == norm.label else [label] * len(cells) for label in measured}
     found = optima(references, labels, next(iter(initial)))
     return Problem(
         model=model,
-        loss=_loss(config),
+        loss=spec.loss,
         optimizer=optimizer,
-        schedule=_schedule(cells, model, data, geometry_norm, optimizer, start),
+        schedule=_schedule(cells, model, data, norm, optimizer, start),
         data=data,
         initial=initial,
-        steps=config["steps"],
-        measured={label: measured[label] for label in ordered},
+        steps=spec.steps,
+        measured=measured,
         norm=norm,
         optima={label: _moved(optimum, dtype, device) for label, optimum in found.items()},
-        points=config["log"]["points"],
-        weights=config["log"]["weights"],
+        points=spec.log.points,
+        weights=spec.log.weights,
         certificate_iterations=_certificate_iterations(cells, len(measured)) if model.linear else 0,
-        kkt_products=config["log"]["kkt_iters"],
+        kkt_products=spec.log.kkt_iters,
         frozen={name: start[name] for name in model.frozen_blocks()},
         test=test,
-        levels=config["log"]["levels"],
-        compile=config["compile"],
-        probes=[PROBES.get(name)() for name in config["log"]["probes"]],
-        stop_log_loss=-math.inf if config["stop_log10_loss"] is None else config["stop_log10_loss"] * math.log(10),
+        levels=spec.log.levels,
+        compile=spec.compile,
+        probes=[PROBES.get(name)() for name in spec.log.probes],
+        stop_log_loss=-math.inf if spec.stop_log10_loss is None else spec.stop_log10_loss * math.log(10),
     )
-
-
-def _loss(config: Config) -> Loss:
-    keys = dict(config["loss"])
-    loss: Loss = LOSSES.get(keys.pop("name"))(**keys)
-    return loss
 
 
 def _initial(cells: Sequence[Cell], model: Model, data: Data) -> Parameters:
     """Where the runs start: at the model's own points or at given ones, times ``start_scale``."""
-    blocks = model.initial(data, [cell.config["seed"] for cell in cells])
+    blocks = model.initial(data, [cell.spec.seed for cell in cells])
     for run, cell in enumerate(cells):
         for name, block in blocks.items():
             if cell.start is not None:
                 block[run] = torch.from_numpy(cell.start[name]).to(block)
-            if cell.config["start_scale"] != 1:
-                block[run] *= cell.config["start_scale"]
+            if cell.spec.start_scale != 1:
+                block[run] *= cell.spec.start_scale
     return blocks
 
 
 def _certificate_iterations(cells: Sequence[Cell], norms: int) -> int:
     data = cells[0].dataset
     work = 4.0 * len(cells) * norms * data.x.size * data.num_classes
-    asked = CERTIFICATE_ITERATIONS * cells[0].config["log"]["kkt_iters"] // DEFAULT_KKT_ITERS
-    return int(min(asked, cells[0].config["steps"] // CERTIFICATE_SHARE, CERTIFICATE_BUDGET // work))
+    asked = CERTIFICATE_ITERATIONS * cells[0].spec.log.kkt_iters // DEFAULT_KKT_ITERS
+    return int(min(asked, cells[0].spec.steps // CERTIFICATE_SHARE, CERTIFICATE_BUDGET // work))
 
 
 def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
@@ -103,9 +95,9 @@ def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters) -> Schedule:
-    configs = [cell.config["schedule"] for cell in cells]
-    given = [c["lr"] for c in configs]
-    if "auto" in given:
+    """The batch's schedule; ``schedule.lr=auto`` is made a number in units of the data."""
+    schedules = [cell.spec.schedule for cell in cells]
+    if any(schedule.lr == "auto" for schedule in schedules):
         unit = model.unit_step(data, norm, initial)
         if not model.linear:
             rule = auto_network_lr(unit, model.degree(), norm, optimizer.normalised)
@@ -114,46 +106,51 @@ def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optim
         else:
             rule = auto_lr(unit, norm, normalised=False, curvature=_curvature(cells, model, data, initial))
         automatic = (rule / optimizer.unit).expand(len(cells)).tolist()
-        given = [auto if lr == "auto" else lr for lr, auto in zip(given, automatic, strict=True)]
-    resolved = [{**c, "lr": lr} for c, lr in zip(configs, given, strict=True)]
-    schedule: Schedule = _batched(SCHEDULES, resolved, data.x.dtype, data.x.device, (-1,))
-    return schedule
+        given = [auto if own.lr == "auto" else own.lr for own, auto in zip(schedules, automatic, strict=True)]
+        return _stacked(schedules, {"lr": given}, data.x.dtype, data.x.device, (-1,))
+    return _batched(schedules, data.x.dtype, data.x.device, (-1,))
 
 
 def _curvature(cells: Sequence[Cell], model: Model, data: Data, initial: Parameters) -> Tensor:
     """What bounds a constant step, (R,): the curvature of the loss from the initial point on; 0 where steps vary in size."""
-    loss = _loss(cells[0].config)
-    constant = [
-        SCHEDULES.get(c["name"])(**{k: v for k, v in c.items() if k != "name"}).constant
-        for c in (cell.config["schedule"] for cell in cells)
-    ]
+    loss, constant = cells[0].spec.loss, [cell.spec.schedule.constant for cell in cells]
     log_loss = model.objective(data, loss).gradient(initial).log_loss
     bound = loss.curvature(log_loss, data.num_classes - 1)
     return torch.where(torch.tensor(constant, device=bound.device), bound, 0.0)
 
 
-def _batched(registry: Any, configs: Sequence[Config], dtype: torch.dtype, device: torch.device, shape: tuple[int, ...]) -> Any:
-    """One object whose numeric fields are numbers where all runs agree, and tensors where they differ."""
-    cls = registry.get(configs[0]["name"])
-    numeric = batched_fields(registry, cls.name)
-
-    def field(key: str) -> Any:
-        values = [c[key] for c in configs]
-        if key not in numeric or len(set(values)) == 1:
-            return values[0]
-        return torch.tensor(values, dtype=dtype, device=device).reshape(shape)
-
-    return cls(**{key: field(key) for key in hyper_fields(cls)})
+def _batched(options: Sequence[Option], dtype: torch.dtype, device: torch.device, shape: tuple[int, ...]) -> Option:
+    """One object for all runs: the first, with tensors in the place of the numeric fields that differ."""
+    return _stacked(options, {}, dtype, device, shape)
 
 
-def _batched_norm(configs: Sequence[Config | None], dtype: torch.dtype, device: torch.device) -> Norm:
-    first = configs[0]
-    if first is None:
-        return make_norm("l2")
-    exponents = [c["p"] for c in configs if c is not None and "p" in c]
-    if not exponents or len(set(exponents)) == 1:
-        return make_norm(**first)
-    norm: Norm = NORMS.get(first["name"])(p=torch.tensor(exponents, dtype=dtype, device=device))
+def _stacked(
+    options: Sequence[Option],
+    given: Mapping[str, Sequence[Any]],
+    dtype: torch.dtype,
+    device: torch.device,
+    shape: tuple[int, ...],
+) -> Option:
+    """:func:`_batched`, with ``given`` values, one a run, in the place of the objects' own."""
+    first: Any = options[0]
+    changes: dict[str, Any] = {}
+    for key in batched_fields(type(first)):
+        values = given.get(key, [getattr(option, key) for option in options])
+        if len(set(values)) > 1:
+            changes[key] = torch.tensor(values, dtype=dtype, device=device).reshape(shape)
+        elif key in given:
+            changes[key] = values[0]
+    made: Option = replace(first, **changes) if changes else first
+    return made
+
+
+def _batched_norm(norms: Sequence[Norm], dtype: torch.dtype, device: torch.device) -> Norm:
+    """One norm for all runs: the first, with a tensor of exponents where these differ."""
+    first: Any = norms[0]
+    exponents = [getattr(norm, "p", None) for norm in norms]
+    if len(set(exponents)) == 1:
+        return norms[0]
+    norm: Norm = replace(first, p=torch.tensor(exponents, dtype=dtype, device=device))
     return norm
 
 

@@ -12,16 +12,16 @@ import torch
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.datasets import Dataset
 from implicit_bias.measures.margins import Optimum
-from implicit_bias.norms import Norm, make_norm
+from implicit_bias.norms import Norm
 from implicit_bias.solvers.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
 
 
 class Cache(Protocol):
     """Where references are kept between runs."""
 
-    def get(self, x: np.ndarray, y: np.ndarray, label: str, method: str) -> Reference | None: ...
+    def get(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str) -> Reference | None: ...
 
-    def put(self, x: np.ndarray, y: np.ndarray, label: str, method: str, reference: Reference) -> None: ...
+    def put(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str, reference: Reference) -> None: ...
 
 
 References = dict[str, Reference]
@@ -31,19 +31,19 @@ TOGETHER = 16
 
 
 def solve_all(
-    wanted: Sequence[tuple[Dataset, Sequence[str]]],
+    wanted: Sequence[tuple[Dataset, Mapping[str, Norm]]],
     method: str,
     cache: Cache,
     notify: Callable[[str], None],
     timeout: float = TIMEOUT,
 ) -> list[References | NotSeparable]:
-    """References of every dataset under every label that is wanted of it.
+    """References of every dataset in every norm that is wanted of it.
 
     Each is put into the cache as soon as it is solved. One that is there, but ran out of time, is tried again, and the better
     bounds of both are kept.
 
     Args:
-        wanted: Datasets, which may repeat (by identity), each with the labels of the norms.
+        wanted: Datasets, which may repeat (by identity), each with the norms by label.
         method: ``exact`` (any norm by a conic solver where it is small) or ``certified`` (cvxpy is never imported).
         cache: Looked into first; what is solved is put there.
         notify: Told in words what is being solved.
@@ -55,35 +55,38 @@ def solve_all(
     solved: dict[tuple[int, str], Answer] = {}
     late: dict[tuple[int, str], Reference] = {}
     todo: dict[str, list[Dataset]] = {}
+    known_norms: dict[str, Norm] = {}
     seen: set[tuple[int, str]] = set()
-    for dataset, labels in wanted:
-        for label in labels:
+    for dataset, norms in wanted:
+        for label, norm in norms.items():
             key = (id(dataset), label)
             if key in solved or key in seen:
                 continue
             seen.add(key)
-            cached = cache.get(dataset.x, dataset.y, label, method)
+            cached = cache.get(dataset.x, dataset.y, norm, method)
             if cached is not None and cached.late and not cached.proven:
                 late[key] = cached
             elif cached is not None:
                 solved[key] = cached
                 continue
             todo.setdefault(label, []).append(dataset)
+            known_norms.setdefault(label, norm)
     total, done = sum(len(datasets) for datasets in todo.values()), 0
 
     def told(label: str) -> None:
         notify(f"solving the {label} optimum" + (f", {done + 1} of {total}" if total > 1 else ""))
 
     for label, datasets in todo.items():
-        for dataset, answer in _answers(datasets, label, method, timeout, told):
+        norm = known_norms[label]
+        for dataset, answer in _answers(datasets, norm, method, timeout, told):
             known = late.get((id(dataset), label))
             if known is not None:
                 answer = known if isinstance(answer, NotSeparable) else _better(known, answer)
             solved[id(dataset), label] = answer
             if isinstance(answer, Reference):
-                cache.put(dataset.x, dataset.y, label, method, answer)
+                cache.put(dataset.x, dataset.y, norm, method, answer)
             done += 1
-    return [_of(dataset, labels, solved) for dataset, labels in wanted]
+    return [_of(dataset, list(norms), solved) for dataset, norms in wanted]
 
 
 def _better(a: Reference, b: Reference) -> Reference:
@@ -93,10 +96,10 @@ def _better(a: Reference, b: Reference) -> Reference:
 
 
 def _answers(
-    datasets: Sequence[Dataset], label: str, method: str, timeout: float, told: Callable[[str], None]
+    datasets: Sequence[Dataset], norm: Norm, method: str, timeout: float, told: Callable[[str], None]
 ) -> Iterator[tuple[Dataset, Answer]]:
     """The datasets' optima one after the other, or where only first-order steps lead there, batch by batch."""
-    norm, expressions = make_norm(label), method == "exact"
+    expressions = method == "exact"
     by_shape: dict[tuple[int, ...], list[Dataset]] = {}
     for dataset in datasets:
         by_shape.setdefault((*dataset.x.shape, dataset.num_classes), []).append(dataset)
@@ -105,7 +108,7 @@ def _answers(
         size = TOGETHER if together else 1
         for start in range(0, len(same), size):
             batch = same[start : start + size]
-            told(label)
+            told(norm.label)
             if together:
                 x, y = (np.stack([getattr(dataset, name) for dataset in batch]) for name in ("x", "y"))
                 yield from zip(batch, solve_certified_each(x, y, batch[0].num_classes, norm, timeout=timeout), strict=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import Dataset
 from implicit_bias.models import Data
 from implicit_bias.storage.runs import damage, read_parameters
-from implicit_bias.sweep.plan import Config, model_of
 
 Blocks = dict[str, np.ndarray]
 
@@ -23,14 +23,14 @@ class Starts:
     def __init__(self) -> None:
         self._known: dict[str, Blocks | BadInput] = {}
 
-    def of(self, config: Config, dataset: Dataset) -> Blocks | None:
+    def of(self, spec: RunSpec, dataset: Dataset) -> Blocks | None:
         """The blocks (p, q) that a cell starts from; None: the model's own.
 
         Raises:
             BadInput: The folder is damaged or has no parameters, they are of another model, or with ``start_scale`` they are no
                 numbers of the run's precision any more.
         """
-        folder = config["start"]
+        folder = spec.start
         if folder is None:
             return None
         if folder not in self._known:
@@ -38,7 +38,7 @@ class Starts:
         found = self._known[folder]
         if isinstance(found, BadInput):
             raise found
-        _check_fit(found, config, dataset)
+        _check_fit(found, spec, dataset)
         return found
 
 
@@ -52,18 +52,18 @@ def _read(folder: str) -> Blocks | BadInput:
         return error
 
 
-def _check_fit(found: Blocks, config: Config, dataset: Dataset) -> None:
-    folder = config["start"]
+def _check_fit(found: Blocks, spec: RunSpec, dataset: Dataset) -> None:
+    folder = spec.start
     few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
-    wanted = {name: tuple(block.shape[1:]) for name, block in model_of(config).initial(few, [0]).items()}
+    wanted = {name: tuple(block.shape[1:]) for name, block in spec.model.initial(few, [0]).items()}
     given = {name: block.shape for name, block in found.items()}
     if given != wanted:
         raise BadInput(f"start={folder}: must have the model's blocks, {_in_words(wanted)}; it has {_in_words(given)}")
     largest = max(float(np.abs(block).max(initial=0.0)) for block in found.values())
-    if largest * config["start_scale"] > float(np.finfo(config["precision"]).max):
+    if largest * spec.start_scale > float(np.finfo(spec.precision).max):
         raise BadInput(
-            f"start={folder}: its largest parameter is {largest:g}, which times start_scale={config['start_scale']:g} is no"
-            f" {config['precision']} any more; must be a smaller start_scale"
+            f"start={folder}: its largest parameter is {largest:g}, which times start_scale={spec.start_scale:g} is no"
+            f" {spec.precision} any more; must be a smaller start_scale"
         )
 
 

@@ -53,13 +53,13 @@ def sweep_folder(outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
     """The folder of a sweep's result, under a name that the set of its run folders determines."""
     folders = sorted(outcome.directory.name for outcome in outcomes if outcome.directory is not None)
     digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()[:12]
-    config = outcomes[0].config
-    names = {dataset_name(outcome.config) for outcome in outcomes}
+    spec = outcomes[0].spec
+    names = {dataset_name(outcome.spec) for outcome in outcomes}
 
     def called(data: str) -> Path:
-        return Path(results_dir) / "sweeps" / f"{config['name'] or '-'.join([data, config['model']['name']])}-{digest}"
+        return Path(results_dir) / "sweeps" / f"{spec.name or '-'.join([data, spec.model.name])}-{digest}"
 
-    earlier = called(str(config["dataset"]["name"]))  # as versions called it that did not name a data file
+    earlier = called(spec.dataset_name)  # as versions called it that did not name a data file
     folder = called(names.pop()) if len(names) == 1 else earlier
     return earlier if earlier.is_dir() and not folder.exists() else folder
 

@@ -6,27 +6,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.storage.checkpoints import remove_overtaken
 from implicit_bias.storage.files import remove_leftovers_of
 from implicit_bias.storage.runs import PROVENANCE, REQUIRED
 from implicit_bias.sweep.outcome import Outcome
-from implicit_bias.sweep.plan import Config
 
 #: Folders of a results folder in which files are written whole or not at all, by way of a temporary name.
 WRITTEN_TO = ("runs", "cache/references", "cache/checkpoints", "sweeps/*")
 
 
-def tidy_before(cells: Sequence[Config]) -> None:
+def tidy_before(specs: Sequence[RunSpec]) -> None:
     """Remove what processes of this machine left in the results folders when they were killed in the middle of writing."""
-    for results in _results(cells):
+    for results in _results(specs):
         for pattern in WRITTEN_TO:
             for folder in results.glob(pattern):
                 remove_leftovers_of(folder)
 
 
-def tidy_after(cells: Sequence[Config]) -> None:
+def tidy_after(specs: Sequence[RunSpec]) -> None:
     """Remove the checkpoints whose runs have been finished since in other batches than the one that wrote them."""
-    for results in _results(cells):
+    for results in _results(specs):
         remove_overtaken(results)
 
 
@@ -35,8 +35,8 @@ def still_there(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [outcome if outcome.directory is None or _whole(outcome.directory) else _gone(outcome) for outcome in outcomes]
 
 
-def _results(cells: Sequence[Config]) -> list[Path]:
-    return [Path(name) for name in dict.fromkeys(str(cell["results_dir"]) for cell in cells)]
+def _results(specs: Sequence[RunSpec]) -> list[Path]:
+    return [Path(name) for name in dict.fromkeys(spec.results_dir for spec in specs)]
 
 
 def _whole(directory: Path) -> bool:
@@ -45,5 +45,5 @@ def _whole(directory: Path) -> bool:
 
 
 def _gone(outcome: Outcome) -> Outcome:
-    error = f"results_dir={outcome.config['results_dir']}: {outcome.directory} is gone, it was deleted while this ran"
+    error = f"results_dir={outcome.spec.results_dir}: {outcome.directory} is gone, it was deleted while this ran"
     return replace(outcome, directory=None, status="failed", error=error, error_kind="gone", trajectory=None, summary=None)

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from implicit_bias.config.overrides import compose
-from implicit_bias.datasets import make_dataset
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.engine.steppers.native.compiling import compilers
 from implicit_bias.run import main
@@ -65,8 +65,8 @@ def provenance(outcome: Outcome) -> dict[str, Any]:
     return story
 
 
-def cells(results: Path, *arguments: str) -> list[dict[str, Any]]:
-    return [cell.config for cell in compose([*SMALL, f"results_dir={results}", *arguments], multirun=True)]
+def cells(results: Path, *arguments: str) -> list[RunSpec]:
+    return [cell.spec for cell in compose([*SMALL, f"results_dir={results}", *arguments], multirun=True)]
 
 
 def compute(results: Path, *arguments: str) -> list[Outcome]:
@@ -209,10 +209,7 @@ def test_an_interrupted_batch_is_formed_again_among_other_cells(
 
 
 def test_a_batch_is_formed_again_only_when_all_its_cells_are_to_be_computed(tmp_path: Path) -> None:
-    known = [
-        Cell(i, config, make_dataset(config["dataset"]).load(), Path(f"run{i}"))
-        for i, config in enumerate(cells(tmp_path, "seed=range(6)"))
-    ]
+    known = [Cell(i, spec, spec.dataset.load(), Path(f"run{i}")) for i, spec in enumerate(cells(tmp_path, "seed=range(6)"))]
 
     def plan(*names: list[str]) -> list[list[int]]:
         return [[cell.index for cell in batch] for batch in batches(known, names)]
@@ -418,7 +415,7 @@ def test_a_cell_that_raises_inside_a_batch_fails_alone(
     build = module.build_problem
 
     def break_seed_2(batch: Sequence[Cell], references: Any) -> Problem:
-        if any(cell.config["seed"] == 2 for cell in batch):
+        if any(cell.spec.seed == 2 for cell in batch):
             raise ArithmeticError("seed 2 is broken")
         problem: Problem = build(batch, references)
         return problem
@@ -471,16 +468,16 @@ def test_the_measured_peak_is_what_a_computation_holds() -> None:
 
 
 def test_gradients_and_jacobian_products_are_measured_too(tmp_path: Path) -> None:
-    config = cells(tmp_path, "model=mlp", "model.width=40", "optimizer=gd", "schedule.lr=0.1")[0]
-    cell = Cell(0, config, make_dataset(config["dataset"]).load(), tmp_path)
+    spec = cells(tmp_path, "model=mlp", "model.width=40", "optimizer=gd", "schedule.lr=0.1")[0]
+    cell = Cell(0, spec, spec.dataset.load(), tmp_path)
     one, two, four = (fitting._measured_bytes([cell] * runs) for runs in (1, 2, 4))
     assert two - one == pytest.approx((four - two) / 2, rel=0.1)
     assert one > 8 * 40 * 9
 
 
 def test_batches_are_cut_to_the_memory_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configs = cells(tmp_path, "seed=range(20)", "steps=60")
-    known = [Cell(i, c, make_dataset(c["dataset"]).load(), tmp_path / str(i)) for i, c in enumerate(configs)]
+    specs = cells(tmp_path, "seed=range(20)", "steps=60")
+    known = [Cell(i, spec, spec.dataset.load(), tmp_path / str(i)) for i, spec in enumerate(specs)]
     assert fitting.fitting(known) == 20
     one, nine = (fitting._measured_bytes(known[:runs]) for runs in (1, 9))
     each = (nine - one) / 8
@@ -490,7 +487,7 @@ def test_batches_are_cut_to_the_memory_there_is(tmp_path: Path, monkeypatch: pyt
         assert fitting.fitting(known) == runs
         assert max(len(batch) for batch in batches(known, (), fitting.fitting)) <= runs
     assert [fitting.fitting(known, sharing) for sharing in (1, 2, 4)] == [12, 6, 3]
-    outcomes = execute(configs[:6], command="test", sharing=4)
+    outcomes = execute(specs[:6], command="test", sharing=4)
     assert [provenance(outcome)["batch_runs"] for outcome in outcomes] == [3] * 6
     monkeypatch.setattr(fitting, "available", lambda _: 1)
     assert fitting.fitting(known) == 1

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from implicit_bias.config.overrides import compose
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput
-from implicit_bias.datasets import make_dataset
 from implicit_bias.run import main
 from implicit_bias.runtime.processors import worker_devices, worker_threads
 from implicit_bias.storage.checkpoints import VARIABLE
@@ -28,13 +28,13 @@ from tests.support.commands import SMALL, Command, checkpoint_files, gone, inode
 LOCAL = ["hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
 
 
-def configs(folder: Path, *overrides: str) -> list[dict[str, Any]]:
-    return [cell.config for cell in compose([*SMALL, f"results_dir={folder}", *overrides], multirun=True)]
+def specs(folder: Path, *overrides: str) -> list[RunSpec]:
+    return [cell.spec for cell in compose([*SMALL, f"results_dir={folder}", *overrides], multirun=True)]
 
 
 def prepared(folder: Path, *overrides: str) -> list[Cell]:
-    found = configs(folder, *overrides)
-    return [Cell(i, c, make_dataset(c["dataset"]).load(), folder / "runs" / str(i)) for i, c in enumerate(found)]
+    found = specs(folder, *overrides)
+    return [Cell(i, spec, spec.dataset.load(), folder / "runs" / str(i)) for i, spec in enumerate(found)]
 
 
 # --- pure functions --------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_batches_are_cut_for_idle_workers_but_not_shredded(tmp_path: Path) -> No
 
 def test_the_longest_batch_goes_first(tmp_path: Path) -> None:
     plan = batches(prepared(tmp_path, "steps=10,1000,100"))
-    assert [batch[0].config["steps"] for batch in spread(plan, 2)] == [1000, 100, 10]
+    assert [batch[0].spec.steps for batch in spread(plan, 2)] == [1000, 100, 10]
 
 
 def test_two_workers_do_not_solve_the_same_references_if_there_is_other_work(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_task_that_is_begun_again_does_not_force_what_it_has_computed(tmp_path
     done.directory.rmdir()
     time.sleep(0.01)
     done.directory.mkdir()
-    assert [config["force"] for config in remaining(message)] == [False, True]
+    assert [spec.force for spec in remaining(message)] == [False, True]
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
@@ -119,8 +119,8 @@ def test_a_mistaken_key_is_one_line(overrides: list[str], line: str) -> None:
 
 
 def test_where_a_run_is_computed_is_no_part_of_what_it_is(tmp_path: Path) -> None:
-    (inline,) = execute(configs(tmp_path, "steps=10"), command="test")
-    (again,) = execute(configs(tmp_path, "steps=10", *LOCAL), command="test")
+    (inline,) = execute(specs(tmp_path, "steps=10"), command="test")
+    (again,) = execute(specs(tmp_path, "steps=10", *LOCAL), command="test")
     assert again.status == "skipped"
     assert again.directory == inline.directory
     assert inline.directory is not None
@@ -130,8 +130,8 @@ def test_where_a_run_is_computed_is_no_part_of_what_it_is(tmp_path: Path) -> Non
 def test_more_failures_than_a_screen_holds_go_to_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(cells: Sequence[dict[str, Any]], **others: Any) -> list[Outcome]:
-        return [Outcome(config, None, "failed", f"broken {config['seed']}", "internal") for config in cells]
+    def fail(cells: Sequence[RunSpec], **others: Any) -> list[Outcome]:
+        return [Outcome(spec, None, "failed", f"broken {spec.seed}", "internal") for spec in cells]
 
     monkeypatch.setattr("implicit_bias.sweep.execute", fail)
     assert main(["-m", "seed=range(300)", f"results_dir={tmp_path}"]) == 1
@@ -147,11 +147,11 @@ def test_more_failures_than_a_screen_holds_go_to_a_file(
 def test_the_command_that_computes_a_failed_cell_again_has_all_that_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed: list[dict[str, Any]] = []
+    failed: list[RunSpec] = []
 
-    def fail(cells: Sequence[dict[str, Any]], **others: Any) -> list[Outcome]:
+    def fail(cells: Sequence[RunSpec], **others: Any) -> list[Outcome]:
         failed.extend(cells)
-        return [Outcome(config, None, "failed", "broken", "internal") for config in cells]
+        return [Outcome(spec, None, "failed", "broken", "internal") for spec in cells]
 
     monkeypatch.setattr("implicit_bias.sweep.execute", fail)
     given = [
@@ -164,7 +164,7 @@ def test_the_command_that_computes_a_failed_cell_again_has_all_that_was_given(
     ]
     assert main(["-m", *given, "name=a", "device=cpu", "force=true", "progress=off", "compile=off"]) == 1
     hints = [line for line in capsys.readouterr().err.splitlines() if "python -m" in line]
-    again = [compose(shlex.split(hint)[3:])[0].config for hint in hints]
+    again = [compose(shlex.split(hint)[3:])[0].spec for hint in hints]
     assert again == failed and len(again) == 2
 
 
@@ -190,12 +190,12 @@ class Watcher(Silent):
 def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def cells(folder: Path) -> list[dict[str, Any]]:
+    def cells(folder: Path) -> list[RunSpec]:
         lost = ["dataset.noise=50", "dataset.samples_per_class=40", "reference=certified", "log.norms=[l2]", "optimizer=ngd"]
         return [
-            *configs(folder, "steps=300", "optimizer=signgd,muon", "seed=range(5)"),
-            *configs(folder, "steps=50", *lost),
-            *configs(folder, "steps=50", "optimizer=gd", "loss=exponential", "schedule.lr=0.01,100", "dataset.noise=5"),
+            *specs(folder, "steps=300", "optimizer=signgd,muon", "seed=range(5)"),
+            *specs(folder, "steps=50", *lost),
+            *specs(folder, "steps=50", "optimizer=gd", "loss=exponential", "schedule.lr=0.01,100", "dataset.noise=5"),
         ]
 
     inline = execute(cells(tmp_path / "a"), command="test")
@@ -214,7 +214,7 @@ def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
     assert watcher.done == sorted(watcher.done)
     assert watcher.done[-1] == 13
     assert all(steps <= total for steps, total in watcher.steps)
-    good = [config for config, outcome in zip(cells(tmp_path / "b"), local, strict=True) if outcome.status == "done"]
+    good = [spec for spec, outcome in zip(cells(tmp_path / "b"), local, strict=True) if outcome.status == "done"]
     assert local[3].directory is not None
     (local[3].directory / "trajectory.csv").write_text("edited")
     capfd.readouterr()
@@ -283,7 +283,7 @@ def sweep(folder: Path, *arguments: str, environment: Mapping[str, str] | None =
 
 def inodes_after(folder: Path, *overrides: str) -> dict[Path, tuple[int, int]]:
     """Compute cells in this process. Returns the inodes of all finished runs."""
-    execute(configs(folder, *overrides), command="test")
+    execute(specs(folder, *overrides), command="test")
     return inodes(folder)
 
 
@@ -305,7 +305,7 @@ LONG = ["optimizer=signgd,ngd", "steps=3000", "seed=range(2)"]
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What LONG comes to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    execute(configs(folder, *LONG), command="test")
+    execute(specs(folder, *LONG), command="test")
     return tables(folder)
 
 

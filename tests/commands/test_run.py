@@ -22,6 +22,7 @@ from implicit_bias import sweep
 from implicit_bias.cli.progress import Progress, ProgressLines
 from implicit_bias.cli.tables import MOST_ROWS, print_table, results_table, sweep_table
 from implicit_bias.config.overrides import compose
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.run import main
@@ -30,39 +31,38 @@ from implicit_bias.runtime.termination import Terminated
 from implicit_bias.storage.runs import COLUMNS
 from implicit_bias.sweep import Outcome
 
-Config = dict[str, Any]
 NORMS = ("linf", "l1", "l2", "spectral", "nuclear")
 
 
-def tables(config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables such as a run of ``config`` may give."""
+def tables(spec: RunSpec) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables such as a run of ``spec`` may give."""
     rows = [
-        {"seed": config["seed"], "step": step, "norm": norm, "margin": 0.8 + 0.01 * i, "max_margin": 1.0, "upper_bound": 1.01}
-        for step in (0, config["steps"])
+        {"seed": spec.seed, "step": step, "norm": norm, "margin": 0.8 + 0.01 * i, "max_margin": 1.0, "upper_bound": 1.01}
+        for step in (0, spec.steps)
         for i, norm in enumerate(NORMS)
     ]
     trajectory = pd.DataFrame(rows).reindex(columns=COLUMNS)
     last = trajectory.tail(len(NORMS)).reset_index(drop=True)
     own = last["norm"] == "spectral"
-    return trajectory, last.assign(optimizer=config["optimizer"]["name"], own=own, ratio=last["margin"] / last["max_margin"])
+    return trajectory, last.assign(optimizer=spec.optimizer.name, own=own, ratio=last["margin"] / last["max_margin"])
 
 
-def outcome(config: Config, status: str = "done") -> Outcome:
-    trajectory, summary = tables(config)
-    name = f"{config['optimizer']['name']}-{config['seed']}"
-    return Outcome(config, Path("results/runs") / name, status, trajectory=trajectory, summary=summary)  # type: ignore[arg-type]
+def outcome(spec: RunSpec, status: str = "done") -> Outcome:
+    trajectory, summary = tables(spec)
+    name = f"{spec.optimizer.name}-{spec.seed}"
+    return Outcome(spec, Path("results/runs") / name, status, trajectory=trajectory, summary=summary)  # type: ignore[arg-type]
 
 
-def failure(config: Config, error: str, kind: Any) -> Outcome:
-    return Outcome(config, None, "failed", error=error, error_kind=kind)
+def failure(spec: RunSpec, error: str, kind: Any) -> Outcome:
+    return Outcome(spec, None, "failed", error=error, error_kind=kind)
 
 
-Result = Callable[[Config], Outcome]
+Result = Callable[[RunSpec], Outcome]
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Result], list[str]]:
-    """Replaces what computes: ``fake(result)`` makes every cell ``result(config)`` and returns the list of commands given.
+    """Replaces what computes: ``fake(result)`` makes every cell ``result(spec)`` and returns the list of commands given.
 
     In an empty folder, where the table of a sweep can be written.
     """
@@ -71,11 +71,11 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Result], 
     def install(result: Result) -> list[str]:
         commands = []
 
-        def execute(cells: Sequence[Config], *, command: str, progress: Any = None) -> list[Outcome]:
+        def execute(cells: Sequence[RunSpec], *, command: str, progress: Any = None) -> list[Outcome]:
             commands.append(command)
             progress.status("computing")
             progress.advance(1, 2, 0.5)
-            return [result(config) for config in cells]
+            return [result(spec) for spec in cells]
 
         monkeypatch.setattr(sweep, "execute", execute)
         return commands
@@ -152,14 +152,14 @@ def test_a_line_names_the_faster_schedule(fake: Any, capsys: pytest.CaptureFixtu
 
 
 def test_a_finished_run_says_so(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    fake(lambda config: outcome(config, "skipped"))
+    fake(lambda spec: outcome(spec, "skipped"))
     assert main([]) == 0
     assert "finished before; force=true computes it again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("kind", "code"), [("bad_input", 2), ("not_separable", 2), ("io", 1), ("internal", 1), (None, 1)])
 def test_exit_code_of_a_failed_run(fake: Any, capsys: pytest.CaptureFixture[str], kind: str | None, code: int) -> None:
-    fake(lambda config: failure(config, "something\nwent wrong", kind))
+    fake(lambda spec: failure(spec, "something\nwent wrong", kind))
     assert main([]) == code
     captured = capsys.readouterr()
     assert one_line(captured.err) == "error: something went wrong"
@@ -169,7 +169,7 @@ def test_exit_code_of_a_failed_run(fake: Any, capsys: pytest.CaptureFixture[str]
 def test_a_sweep_with_failed_cells_finishes_the_others_and_lists_the_failed_with_commands(
     fake: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake(lambda config: failure(config, "the classes overlap", "not_separable") if config["seed"] == 1 else outcome(config))
+    fake(lambda spec: failure(spec, "the classes overlap", "not_separable") if spec.seed == 1 else outcome(spec))
     assert main(["-m", "seed=range(3)", "optimizer=muon,ngd", "dataset.noise=0.5", "log.norms=[l1]"]) == 1
     captured = capsys.readouterr()
     assert "4 computed, 0 finished before, 2 failed" in captured.out
@@ -183,29 +183,29 @@ def test_a_sweep_with_failed_cells_finishes_the_others_and_lists_the_failed_with
 def test_the_command_that_computes_a_failed_cell_again_is_that_cell(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import shlex
 
-    seen: list[Config] = []
+    seen: list[RunSpec] = []
 
-    def fail(config: Config) -> Outcome:
-        seen.append(config)
-        return failure(config, "broken", "internal")
+    def fail(spec: RunSpec) -> Outcome:
+        seen.append(spec)
+        return failure(spec, "broken", "internal")
 
     fake(fail)
     assert main(["-m", "optimizer=nsd", "norm=lp", "norm.p=choice(1.5,inf)", "name='a-b'", "log.norms=[l1],[l2,lp3]"]) == 1
     commands = [line.strip() for line in capsys.readouterr().err.splitlines() if line.startswith("    ")]
     assert len(commands) == 4
-    for command, config in zip(commands, list(seen), strict=True):
+    for command, spec in zip(commands, list(seen), strict=True):
         (cell,) = compose(shlex.split(command)[3:])
-        assert cell.config == config
+        assert cell.spec == spec
 
 
 def test_a_sweep_in_which_all_input_is_bad_is_exit_code_2(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    fake(lambda config: failure(config, "dataset.path=x.npz: there is no such file", "bad_input"))
+    fake(lambda spec: failure(spec, "dataset.path=x.npz: there is no such file", "bad_input"))
     assert main(["-m", "dataset=file", "dataset.path=x.npz", "steps=1,2"]) == 2
     assert capsys.readouterr().out == ""
 
 
 def raising(error: BaseException) -> Result:
-    def result(config: Config) -> Outcome:
+    def result(spec: RunSpec) -> Outcome:
         raise error
 
     return result
@@ -220,7 +220,7 @@ def test_ctrl_c_is_130_and_one_line(fake: Any, capsys: pytest.CaptureFixture[str
 def test_sigterm_ends_the_work_like_ctrl_c(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    def terminate(config: Config) -> Outcome:
+    def terminate(spec: RunSpec) -> Outcome:
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
         raise AssertionError("not reached")
@@ -312,7 +312,7 @@ def test_cfg_prints_the_configuration_and_computes_nothing(
     commands = fake(outcome)
     assert main([*flags, "optimizer=adam", "seed=3"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed == compose(["optimizer=adam", "seed=3"])[0].config
+    assert printed == compose(["optimizer=adam", "seed=3"])[0].spec.canonical
     assert commands == []
 
 
@@ -396,13 +396,13 @@ def test_bad_input_from_python_is_an_exception(fake: Any) -> None:
     ("kind", "exception"), [("bad_input", BadInput), ("not_separable", NotSeparable), ("io", OSError), ("internal", RuntimeError)]
 )
 def test_a_failed_run_is_an_exception(fake: Any, kind: Any, exception: type[Exception]) -> None:
-    fake(lambda config: failure(config, "what happened", kind))
+    fake(lambda spec: failure(spec, "what happened", kind))
     with pytest.raises(exception, match="what happened"):
         implicit_bias.run()
 
 
 def test_failed_cells_of_a_sweep_are_warnings(fake: Any) -> None:
-    fake(lambda config: failure(config, "overlap", "not_separable") if config["seed"] == 1 else outcome(config))
+    fake(lambda spec: failure(spec, "overlap", "not_separable") if spec.seed == 1 else outcome(spec))
     with pytest.warns(RuntimeWarning, match="seed=1: overlap"):
         _, summary = implicit_bias.run(seed=[1, 2])
     assert list(summary["seed"].unique()) == [2]
@@ -417,8 +417,7 @@ def printed(table: Any, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    config = compose([])[0].config
-    _, summary = tables(config)
+    _, summary = tables(compose([])[0].spec)
     lines = printed(results_table(summary), capsys)
     assert lines[0].split() == ["optimizer", "norm", "margin", "optimum", "ratio", "certified", "optimum"]
     row = next(line for line in lines if "spectral" in line)
@@ -430,8 +429,7 @@ def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
 def test_tables_fit_80_columns(optimizer: str, capsys: pytest.CaptureFixture[str]) -> None:
-    config = compose([f"optimizer={optimizer}"])[0].config
-    _, summary = tables(config)
+    _, summary = tables(compose([f"optimizer={optimizer}"])[0].spec)
     summary["norm"] = summary["norm"].replace("spectral", "schatten1.5")
     if OPTIMIZERS.get(optimizer).own_norm is not None:  # only those that take a norm can have this one for their own
         summary["own"] = summary["norm"] == "nuclear"
@@ -442,8 +440,7 @@ def test_tables_fit_80_columns(optimizer: str, capsys: pytest.CaptureFixture[str
 
 
 def test_a_table_without_references_or_margins_shows_dashes(capsys: pytest.CaptureFixture[str]) -> None:
-    config = compose(["reference=none"])[0].config
-    _, summary = tables(config)
+    _, summary = tables(compose(["reference=none"])[0].spec)
     summary[["max_margin", "ratio", "upper_bound"]] = np.nan
     summary.loc[0, "margin"] = np.nan
     lines = printed(results_table(summary), capsys)
@@ -457,8 +454,8 @@ def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) ->
     cells = compose(["optimizer=muon,ngd", "seed=range(4)"], multirun=True)
     swept = []
     for cell in cells:
-        _, summary = tables(cell.config)
-        summary["ratio"] += 0.01 * cell.config["seed"]
+        _, summary = tables(cell.spec)
+        summary["ratio"] += 0.01 * cell.spec.seed
         swept.append((cell.swept, summary))
     lines = printed(sweep_table(swept), capsys)
     assert lines[0].split() == ["optimizer", "norm", "runs", "margin", "ratio", "least", "proven"]
@@ -469,7 +466,7 @@ def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
     cells = compose(["optimizer=muon,ngd", "schedule.lr=range(1,60)", "seed=1,2"], multirun=True)
-    swept = [(cell.swept, tables(cell.config)[1]) for cell in cells]
+    swept = [(cell.swept, tables(cell.spec)[1]) for cell in cells]
     lines = printed(sweep_table(swept), capsys)
     assert len(lines) == 2 + MOST_ROWS + 2
     assert f"... and {2 * 59 - MOST_ROWS} more" in lines[-2]

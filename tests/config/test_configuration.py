@@ -28,7 +28,7 @@ PRIMARY = yaml.safe_load((config_directory() / "config.yaml").read_text())
 
 def config_of(*overrides: str) -> dict[str, Any]:
     (cell,) = compose(overrides)
-    return cell.config
+    return cell.spec.canonical
 
 
 # What the user typed, and what the one line must contain: the key first, then what is allowed.
@@ -294,7 +294,7 @@ def test_infinite_exponents_are_exponents() -> None:
 
 def test_a_sweep_is_the_product_in_order_with_interpolations_resolved_in_each_cell() -> None:
     cells = compose(["optimizer=signgd,muon", "seed=range(2)", "steps=5"], multirun=True)
-    assert [(c.config["optimizer"]["name"], c.config["dataset"]["seed"]) for c in cells] == [
+    assert [(c.spec.canonical["optimizer"]["name"], c.spec.canonical["dataset"]["seed"]) for c in cells] == [
         ("signgd", 0),
         ("signgd", 1),
         ("muon", 0),
@@ -330,7 +330,7 @@ def test_every_cell_of_a_sweep_is_what_its_own_overrides_give() -> None:
     cells = compose(typed, multirun=True)
     assert len(cells) == 32
     for cell in cells[::5]:
-        assert config_of(*cell.overrides) == cell.config
+        assert config_of(*cell.overrides) == cell.spec.canonical
 
 
 def test_shuffled_values_keep_their_overrides() -> None:
@@ -438,7 +438,7 @@ def test_an_experiment_sets_options_and_keys_and_the_command_line_wins(own_confi
     assert config_of("experiment=mine", "steps=7")["steps"] == 7
     cells = compose(["experiment=mine,null", "seed=1,2"], multirun=True)
     assert [cell.swept for cell in cells][1:3] == [{"experiment": "mine", "seed": 2}, {"experiment": None, "seed": 1}]
-    assert [cell.config["steps"] for cell in cells] == [50, 50, 10_000, 10_000]
+    assert [cell.spec.canonical["steps"] for cell in cells] == [50, 50, 10_000, 10_000]
     # What the experiment sets for adam is no key of muon.
     with pytest.raises(BadInput, match=r"optimizer\.eps: unknown key for optimizer=muon"):
         config_of("experiment=mine", "optimizer=muon")
@@ -461,8 +461,8 @@ def test_settings_are_frozen() -> None:
 
 def test_the_last_of_a_repeated_key_counts() -> None:
     (cell,) = compose(["steps=10", "optimizer=muon", "steps=20", "optimizer=signgd"])
-    assert cell.config["steps"] == 20
-    assert cell.config["optimizer"] == {"name": "signgd"}
+    assert cell.spec.canonical["steps"] == 20
+    assert cell.spec.canonical["optimizer"] == {"name": "signgd"}
 
 
 def test_references_to_other_keys_are_those_of_omegaconf() -> None:

@@ -2,16 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from implicit_bias.config.overrides import compose
-from implicit_bias.datasets import make_dataset
 from implicit_bias.run import main
 from implicit_bias.storage.naming import dataset_name
-from implicit_bias.storage.runs import config_hash, is_finished, read_config, run_directory
+from implicit_bias.storage.runs import is_finished, read_config, run_directory
 from implicit_bias.sweep import execute
 from implicit_bias.sweep.clusters.tasks import Ledger, Task
 from implicit_bias.sweep.clusters.worker import Event, perform
@@ -63,7 +61,7 @@ def test_a_sweep_tells_of_each_file_once(folder: Path, capsys: pytest.CaptureFix
 
 def test_workers_do_not_tell_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("one.csv").write_text(labelled(["a", "b", "a", "NA"]))
-    found = list(prepared([compose([*QUICK, "dataset.path=one.csv"])[0].config]))
+    found = list(prepared([compose([*QUICK, "dataset.path=one.csv"])[0].spec]))
     cells = [cell for cell in found if isinstance(cell, Cell)]
     assert len(capsys.readouterr().err.splitlines()) == 2
     ledger = Ledger([None], {0: None}, Silent(), lambda *settled: None)
@@ -112,31 +110,26 @@ def test_a_caution_is_a_warning_and_a_refusal_an_error(folder: Path, capsys: pyt
     ],
 )
 def test_the_name_of_a_file_in_that_of_its_run(path: str | None, name: str) -> None:
-    config: dict[str, Any] = {
-        "dataset": {"name": "file", "path": path},
-        "model": {"name": "linear"},
-        "optimizer": {"name": "muon"},
-    }
-    assert dataset_name(config) == name
-    directory = run_directory("results", {**config, "seed": 1}, "0123")
-    assert directory == Path(f"results/runs/{name}-linear-muon-seed1-0123")
+    spec = compose(["dataset=file"])[0].spec.altered({"dataset.path": path})
+    assert dataset_name(spec) == name
+    assert run_directory(spec, "0123") == Path(f"results/runs/{name}-linear-muon-seed1-0123")
 
 
 def test_a_folder_of_the_earlier_name_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("wine.csv").write_text(labelled(["a", "b", "a", "b"]))
-    config = compose([*QUICK, "dataset.path=wine.csv"])[0].config
+    spec = compose([*QUICK, "dataset.path=wine.csv"])[0].spec
     assert main(["-m", *QUICK, "dataset.path=wine.csv", "seed=1,2"]) == 0
     first, second = sorted(folder.glob("results/runs/*"))
     (sweep,) = folder.glob("results/sweeps/*")
     assert sweep.name.startswith("wine-linear-") and first.name.startswith("wine-linear-signgd-seed1-")
     # As earlier versions left it: no file's name, no content in the provenance, the same hash.
     old = first.rename(first.with_name(first.name.replace("wine-", "file-", 1)))
-    (again,) = execute([config], command="test")
+    (again,) = execute([spec], command="test")
     assert again.status == "skipped" and again.directory is not None and again.directory.name == old.name
-    (forced,) = execute([{**config, "force": True}], command="test")
+    (forced,) = execute([spec.altered({"force": True})], command="test")
     assert forced.status == "done" and forced.directory == again.directory and is_finished(old)
     assert sorted(folder.glob("results/runs/*")) == [old, second]
-    (named,) = execute([{**config, "name": "mine"}], command="test")
+    (named,) = execute([spec.altered({"name": "mine"})], command="test")
     assert named.directory is not None and named.directory.name == old.name.replace("file-linear-signgd-seed1", "mine")
 
 
@@ -158,7 +151,7 @@ def test_merged_labels_were_another_run(folder: Path) -> None:
     Path("plain.csv").write_text(labelled(["dog", "cat", "01", "1"]))
     Path("my.csv").write_text(labelled(["1_0", "10", "2", "2"]))
     assert load("my.csv").reading and not load("plain.csv").reading
-    config = compose([*QUICK, "dataset.path=my.csv"])[0].config
-    old = run_directory("results", config, config_hash(config, make_dataset(config["dataset"]).fingerprint()))
-    (outcome,) = execute([config], command="test")
+    spec = compose([*QUICK, "dataset.path=my.csv"])[0].spec
+    old = run_directory(spec, spec.hash(spec.dataset.fingerprint()))
+    (outcome,) = execute([spec], command="test")
     assert outcome.directory is not None and outcome.directory.name != old.name

@@ -462,9 +462,9 @@ def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
     """They are stepped plainly: beside them another run would get other bits than alone."""
     dense, holed = (np.random.RandomState(seed).randn(6, 3) for seed in (0, 1))
     holed[0, 0] = 0.0
-    cell = compose(["steps=1"], multirun=False)[0].config
+    spec = compose(["steps=1"], multirun=False)[0].spec
     made = [
-        Cell(i, cell, Dataset(x, np.array([0, 1] * 3), 2), tmp_path / str(i)) for i, x in enumerate([dense, holed, 2 * dense])
+        Cell(i, spec, Dataset(x, np.array([0, 1] * 3), 2), tmp_path / str(i)) for i, x in enumerate([dense, holed, 2 * dense])
     ]
     assert [[c.index for c in batch] for batch in batches(made)] == [[0, 2], [1]]
 

@@ -1,6 +1,5 @@
 """Figures: every one has its yaml, composes, and draws from a made-up sweep; claims are judged right on made-up tables."""
 
-import json
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
@@ -14,6 +13,7 @@ import pytest
 from implicit_bias.analysis.runs import rounded
 from implicit_bias.config.files import groups
 from implicit_bias.config.overrides import compose
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.figures.base import PRESETS, PerPreset, Preset
@@ -33,7 +33,6 @@ from implicit_bias.plotting.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, h
 from implicit_bias.report import command as report
 from implicit_bias.report.page import read_claims
 from implicit_bias.storage.files import csv_bytes, read_table
-from implicit_bias.sweep.plan import own_label
 
 # On one worker, which composes every figure and makes the tables once.
 pytestmark = pytest.mark.xdist_group("figures")
@@ -47,16 +46,16 @@ def made(name: str) -> Figure:
     return figure
 
 
-def fake_run(config: dict[str, Any]) -> Run:
+def fake_run(spec: RunSpec) -> Run:
     """A run whose own-norm ratio goes to 1 and whose other ratios do not, without computing anything."""
     steps = np.array([0, 1, 3, 10, 30, 100, 300])
-    own = own_label(config)
+    own = spec.own_norm.label
     frames = []
-    for norm in dict.fromkeys([*config["log"]["norms"], own]):
+    for norm in spec.measured:
         limit = 1.0 if norm == own else 0.7
         ratio = limit - 3 * (1 + steps) ** -0.5
         frame = {
-            "seed": config["seed"],
+            "seed": spec.seed,
             "step": steps,
             "norm": norm,
             "margin": 2 * ratio,
@@ -70,17 +69,17 @@ def fake_run(config: dict[str, Any]) -> Run:
         frames.append(
             pd.DataFrame({**frame, "relative_gap": np.abs(1 - ratio), "correlation": limit - 0.3 * (1 + steps) ** -0.5})
         )
-    return Run(config, pd.concat(frames, ignore_index=True))
+    return Run(spec, pd.concat(frames, ignore_index=True))
 
 
 @cache
-def composed(name: str, preset: Preset) -> list[list[dict[str, Any]]]:
-    """The configurations of a figure's sweeps, sweep by sweep; Hydra takes up to a second for them."""
-    return [[cell.config for cell in compose(sweep, multirun=True)] for sweep in made(name).sweeps(preset)]
+def composed(name: str, preset: Preset) -> list[list[RunSpec]]:
+    """The runs of a figure's sweeps, sweep by sweep; Hydra takes up to a second for them."""
+    return [[cell.spec for cell in compose(sweep, multirun=True)] for sweep in made(name).sweeps(preset)]
 
 
 def fake_runs(name: str) -> list[Run]:
-    return [fake_run(config) for sweep in composed(name, "smoke") for config in sweep]
+    return [fake_run(spec) for sweep in composed(name, "smoke") for spec in sweep]
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +100,12 @@ def test_every_figure_has_a_page_and_composes_at_every_preset(name: str) -> None
     figure = made(name)
     assert groups()["experiment"][name].help
     for preset in PRESETS:
-        configs = list(chain(*composed(name, preset)))
-        assert configs
-        assert len({json.dumps(c, sort_keys=True) for c in configs}) == len(configs)
+        specs = list(chain(*composed(name, preset)))
+        assert specs
+        assert len(set(specs)) == len(specs)
         assert "\n" not in figure.caption(preset)
         assert figure.minutes.at(preset) > 0
-    steps = [composed(name, preset)[0][0]["steps"] for preset in PRESETS]
+    steps = [composed(name, preset)[0][0].steps for preset in PRESETS]
     assert steps == sorted(steps)
 
 
@@ -290,11 +289,12 @@ def test_exact_tail_judges_where_the_three_loops_end() -> None:
 
 
 def test_the_usual_loop_is_sign_descent_while_the_loss_is_large() -> None:
-    dataset = {"name": "gaussian_mixture", "num_classes": 3, "dim": 4, "samples_per_class": 5, "noise": 0.3, "seed": 1}
     import torch
 
-    config = {"dataset": dataset, "schedule": {"lr": 0.1, "power": 0.5}, "steps": 10}
-    table = usual_loop(config, torch.float64, [1, 5, 10], optimum=1.0)
+    keys = {"num_classes": 3, "dim": 4, "samples_per_class": 5, "noise": 0.3}
+    dataset = [f"dataset.{key}={value}" for key, value in keys.items()]
+    (cell,) = compose([*dataset, "schedule.lr=0.1", "schedule.power=0.5", "steps=10"])
+    table = usual_loop(cell.spec, torch.float64, [1, 5, 10], optimum=1.0)
     assert table["step"].tolist() == [1, 5, 10]
     assert (table["wrong_signs"] == 0).all()
     assert table["ratio"].is_monotonic_increasing

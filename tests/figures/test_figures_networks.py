@@ -10,6 +10,7 @@ import torch
 
 from implicit_bias.analysis.curves import at_end, means, over_seeds, separated, tidy, told
 from implicit_bias.analysis.runs import Run
+from implicit_bias.config.overrides import compose
 from implicit_bias.figures.base import Figure
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.fan.fan_fig3 import PANELS, FanFig3, first_positive
@@ -49,7 +50,7 @@ def holding(figure: Figure, table: pd.DataFrame) -> list[bool | None]:
 
 def test_tidy_keeps_what_is_there_and_leaves_the_rest_empty() -> None:
     trajectory = pd.DataFrame({"seed": 1, "step": [0, 1], "norm": "l2", "margin": [0.0, 1.0], "log_loss": [0.0, -1.0]})
-    table = tidy([Run({}, trajectory)], ["GD"], ["l2"])
+    table = tidy([Run(compose([])[0].spec, trajectory)], ["GD"], ["l2"])
     assert table["step"].tolist() == [1] and table["method"].tolist() == ["GD"]
     assert table["test_accuracy"].isna().all()
 

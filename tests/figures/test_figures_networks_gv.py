@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from implicit_bias.analysis.runs import Run, mean_and_spread
+from implicit_bias.config.overrides import compose
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.gronich_vardi.common import at_levels, last_record, shares, winners
 from implicit_bias.figures.gronich_vardi.flow_conditions import (
@@ -38,10 +39,10 @@ def verdicts(claims: list[Claim], containing: str) -> list[bool | None]:
 def test_runs_are_read_at_loss_levels_and_at_their_end() -> None:
     losses = np.array([0.69, 0.5, 0.05, 1e-5, 1e-9])
     rows = pd.DataFrame({"seed": 1, "step": [0, 1, 5, 20, 90], "norm": "l2", "log_loss": np.log(losses), "margin": losses})
-    config: dict[str, Any] = {"optimizer": {"name": "nmgd"}, "norm": None}
-    levels = at_levels(Run(config, rows), deepest=-6).set_index("level")["step"]
+    run = Run(compose(["optimizer=nmgd"])[0].spec, rows)
+    levels = at_levels(run, deepest=-6).set_index("level")["step"]
     assert levels[0.0] == 0 and levels[-0.5] == 5 and levels[-1.0] == 5 and levels[-1.5] == 20 and levels[-6.0] == 90
-    end = last_record(Run(config, rows))
+    end = last_record(run)
     assert end["step"].tolist() == [90] and end["log10_loss"].iloc[0] == pytest.approx(-9) and end["own"].tolist() == ["l2"]
 
 

@@ -25,7 +25,7 @@ from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.datasets.base import Dataset
 from implicit_bias.engine import Trajectory
 from implicit_bias.measures.kkt import _mirror_step
-from implicit_bias.norms import make_norm
+from implicit_bias.norms import Norm, make_norm
 from implicit_bias.norms.lp import Lp
 from implicit_bias.solvers.coordinates import Coordinates
 from implicit_bias.solvers.enclosure import combination, double_product, gaps, lower_bound, upper_bound
@@ -472,11 +472,11 @@ def test_certificates_enclose_the_optimum_in_either_precision(tmp_path: Path, pr
 class Kept(dict[str, Reference]):
     """A cache that counts."""
 
-    def get(self, x: Array, y: Labels, label: str, method: str) -> Reference | None:  # type: ignore[override]
-        return super().get(f"{label} {x.tobytes()!r}")
+    def get(self, x: Array, y: Labels, norm: Norm, method: str) -> Reference | None:  # type: ignore[override]
+        return super().get(f"{norm.label} {x.tobytes()!r}")
 
-    def put(self, x: Array, y: Labels, label: str, method: str, reference: Reference) -> None:
-        self[f"{label} {x.tobytes()!r}"] = reference
+    def put(self, x: Array, y: Labels, norm: Norm, method: str, reference: Reference) -> None:
+        self[f"{norm.label} {x.tobytes()!r}"] = reference
 
 
 def sets(count: int) -> list[Dataset]:
@@ -492,7 +492,7 @@ def test_references_are_kept_one_by_one_and_counted() -> None:
         if text.endswith("5 of 8"):
             raise KeyboardInterrupt
 
-    cache, wanted = Kept(), [(dataset, ["l2", "linf"]) for dataset in sets(4)]
+    cache, wanted = Kept(), [(dataset, {label: make_norm(label) for label in ("l2", "linf")}) for dataset in sets(4)]
     with pytest.raises(KeyboardInterrupt):
         solve_all(wanted, "exact", cache, notify)
     assert told[3:] == ["solving the l2 optimum, 4 of 8", "solving the linf optimum, 5 of 8"]

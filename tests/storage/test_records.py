@@ -21,12 +21,16 @@ import pytest
 import yaml
 
 from implicit_bias.config.overrides import compose
+from implicit_bias.config.spec import RunSpec, config_hash
+from implicit_bias.norms import make_norm
 from implicit_bias.solvers.reference import SOLVER_VERSION, Reference
 from implicit_bias.storage.files import atomic_write_bytes, atomic_write_text, read_table
 from implicit_bias.storage.references import ReferenceCache
-from implicit_bias.storage.runs import COLUMNS, config_hash, is_finished, read_config, read_run, run_directory, write_run
+from implicit_bias.storage.runs import COLUMNS, is_finished, read_config, read_run, run_directory, write_run
 
-CONFIG: dict[str, Any] = compose([])[0].config
+SPEC = compose([])[0].spec
+CONFIG: dict[str, Any] = SPEC.canonical
+L1, L2 = make_norm("l1"), make_norm("l2")
 
 # One change of every key of a run, with what is needed to make it valid.
 CHANGES = [
@@ -123,8 +127,12 @@ KNOWN = {
 
 
 def config_of(typed: str) -> dict[str, Any]:
+    return spec_of(typed).canonical
+
+
+def spec_of(typed: str) -> RunSpec:
     (cell,) = compose(typed.split())
-    return cell.config
+    return cell.spec
 
 
 POWERS = (" schedule.power=0", " schedule.power=0.5")
@@ -132,7 +140,7 @@ POWERS = (" schedule.power=0", " schedule.power=0.5")
 
 @pytest.mark.parametrize("typed", KNOWN)
 def test_hashes_stay(typed: str) -> None:
-    assert config_hash(config_of(typed)) == KNOWN[typed]
+    assert spec_of(typed).hash() == config_hash(config_of(typed)) == KNOWN[typed]
 
 
 def test_the_default_of_an_unnormalised_method_is_a_constant_step() -> None:
@@ -157,7 +165,7 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def write(directory: Path, **changes: Any) -> None:
     trajectory, summary = tables()
     arguments: dict[str, Any] = {
-        "config": CONFIG,
+        "config": SPEC.config_yaml,
         "trajectory": trajectory,
         "summary": summary,
         "weights": {"weight": np.arange(6.0).reshape(2, 3), "log_scale": np.array(0.0)},
@@ -229,7 +237,7 @@ def test_a_data_file_enters_by_its_content_not_by_its_path() -> None:
     ],
 )
 def test_the_folder_says_what_it_holds(typed: str, name: str) -> None:
-    assert run_directory("results", config_of(typed), "0123") == Path(f"results/runs/{name}-0123")
+    assert run_directory(spec_of(typed), "0123") == Path(f"results/runs/{name}-0123")
 
 
 # --- run folders -----------------------------------------------------------------------------------------------------
@@ -266,12 +274,12 @@ def test_columns_are_exactly_those_of_the_contract(tmp_path: Path) -> None:
 
 
 def test_floats_of_the_configuration_read_back_exactly(tmp_path: Path) -> None:
-    config = config_of("optimizer=adam optimizer.eps=1e-8 schedule.lr=0.1 dataset.noise=1e16")
+    config = spec_of("optimizer=adam optimizer.eps=1e-8 schedule.lr=0.1 dataset.noise=1e16").config_yaml
     write(tmp_path / "a", config=config)
-    assert read_config(tmp_path / "a") == {key: value for key, value in config.items() if key != "launcher"}
-    infinite = config_of("optimizer=nsd norm=lp norm.p=inf")
+    assert read_config(tmp_path / "a") == config
+    infinite = spec_of("optimizer=nsd norm=lp norm.p=inf").config_yaml
     write(tmp_path / "b", config=infinite)
-    assert read_config(tmp_path / "b") == {key: value for key, value in infinite.items() if key != "launcher"}
+    assert read_config(tmp_path / "b") == infinite
 
 
 def test_provenance_tells_the_story(tmp_path: Path) -> None:
@@ -417,8 +425,8 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         cache = ReferenceCache(disk)
         x, y = np.zeros((20_000, 4)), np.zeros(20_000, dtype=np.int64)
         with pytest.raises(OSError, match="No space left"):
-            cache.put(x, y, "l2", "exact", dataclasses.replace(reference(), weights=np.zeros((20_000, 2))))
-        assert cache.get(x, y, "l2", "exact") is None
+            cache.put(x, y, L2, "exact", dataclasses.replace(reference(), weights=np.zeros((20_000, 2))))
+        assert cache.get(x, y, L2, "exact") is None
         assert sorted(path.name for path in disk.iterdir()) == ["cache", "small"]
         assert list((disk / "cache" / "references").iterdir()) == []
         assert is_finished(disk / "small")
@@ -478,8 +486,8 @@ def put_often(results_dir: Path) -> None:
     cache = ReferenceCache(results_dir)
     x, y = SAMPLES, LABELS
     for _ in range(30):
-        cache.put(x, y, "l2", "exact", reference())
-        assert cache.get(x, y, "l2", "exact") is not None
+        cache.put(x, y, L2, "exact", reference())
+        assert cache.get(x, y, L2, "exact") is not None
 
 
 @pytest.mark.parametrize("work", [write_often, put_often])
@@ -502,9 +510,9 @@ def test_processes_that_write_the_same_do_not_break_each_other(tmp_path: Path, w
 def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
     cache = ReferenceCache(tmp_path)
     x, y = SAMPLES, LABELS
-    assert cache.get(x, y, "l2", "exact") is None
-    cache.put(x, y, "l2", "exact", reference())
-    found = cache.get(x, y, "l2", "exact")
+    assert cache.get(x, y, L2, "exact") is None
+    cache.put(x, y, L2, "exact", reference())
+    found = cache.get(x, y, L2, "exact")
     assert found is not None
     assert (found.norm, found.solver, found.seconds) == ("l2", "clarabel", 0.5)
     assert found.lower <= 8**0.5 <= found.upper
@@ -513,9 +521,9 @@ def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.weights, reference().weights)
     for other in ((x + 1e-16, y), (x, 1 - y), (x.astype(np.float32), y), (x.reshape(4, 3), y)):
         if not np.array_equal(other[0], x) or not np.array_equal(other[1], y) or other[0].dtype != x.dtype:
-            assert cache.get(other[0], other[1], "l2", "exact") is None
-    assert cache.get(x, y, "l1", "exact") is None
-    assert cache.get(x, y, "l2", "certified") is None
+            assert cache.get(other[0], other[1], L2, "exact") is None
+    assert cache.get(x, y, L1, "exact") is None
+    assert cache.get(x, y, L2, "certified") is None
 
 
 EDITS: dict[str, dict[str, Any]] = {
@@ -535,17 +543,17 @@ EDITS: dict[str, dict[str, Any]] = {
 def test_an_edited_reference_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     """Its bounds are recomputed from its own separator and weights at every read."""
     cache = ReferenceCache(tmp_path)
-    cache.put(SAMPLES, LABELS, "l2", "exact", dataclasses.replace(reference(), **EDITS[kind]))
-    assert cache.get(SAMPLES, LABELS, "l2", "exact") is None
+    cache.put(SAMPLES, LABELS, L2, "exact", dataclasses.replace(reference(), **EDITS[kind]))
+    assert cache.get(SAMPLES, LABELS, L2, "exact") is None
     line = capsys.readouterr().err
     assert line.startswith("warning: ") and line.count("\n") == 1 and line.endswith("the reference is solved again\n")
 
 
 def test_what_another_version_of_the_solvers_left_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ReferenceCache(tmp_path)
-    cache.put(SAMPLES, LABELS, "l2", "exact", reference())
+    cache.put(SAMPLES, LABELS, L2, "exact", reference())
     monkeypatch.setattr("implicit_bias.solvers.reference.SOLVER_VERSION", SOLVER_VERSION + 1)
-    assert cache.get(SAMPLES, LABELS, "l2", "exact") is None
+    assert cache.get(SAMPLES, LABELS, L2, "exact") is None
 
 
 def damages(content: bytes) -> dict[str, bytes]:
@@ -565,28 +573,28 @@ def test_a_corrupted_file_is_one_warning_and_can_be_rebuilt(
 ) -> None:
     cache = ReferenceCache(tmp_path)
     x, y = SAMPLES, LABELS
-    cache.put(x, y, "l2", "exact", reference())
-    path = cache.path(x, y, "l2", "exact")
+    cache.put(x, y, L2, "exact", reference())
+    path = cache.path(x, y, L2, "exact")
     path.write_bytes(damages(path.read_bytes())[kind])
-    assert cache.get(x, y, "l2", "exact") is None
+    assert cache.get(x, y, L2, "exact") is None
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert line.startswith("warning: ")
     assert "corrupted; the reference is solved again" in line
-    cache.put(x, y, "l2", "exact", reference())
-    assert cache.get(x, y, "l2", "exact") is not None
+    cache.put(x, y, L2, "exact", reference())
+    assert cache.get(x, y, L2, "exact") is not None
     assert capsys.readouterr().err == ""
 
 
 def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
     cache = ReferenceCache(tmp_path)
     x, y = SAMPLES, LABELS
-    cache.put(x, y, "l2", "exact", reference())
-    path = cache.path(x, y, "l2", "exact")
+    cache.put(x, y, L2, "exact", reference())
+    path = cache.path(x, y, L2, "exact")
     content = path.read_bytes()
     for place in range(0, len(content), 11):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        found = cache.get(x, y, "l2", "exact")
+        found = cache.get(x, y, L2, "exact")
         if found is not None:
             np.testing.assert_array_equal(found.separator, reference().separator)
             np.testing.assert_array_equal(found.weights, reference().weights)
@@ -597,8 +605,8 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
 def test_a_reference_of_another_problem_is_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = ReferenceCache(tmp_path)
     x, y = SAMPLES, LABELS
-    cache.put(x, y, "l2", "exact", dataclasses.replace(reference(), norm="l1"))
-    assert cache.get(x, y, "l2", "exact") is None
+    cache.put(x, y, L2, "exact", dataclasses.replace(reference(), norm="l1"))
+    assert cache.get(x, y, L2, "exact") is None
     assert "corrupted" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ NETWORK = ["model=mlp", "model.width=6", "dataset=digits", "dataset.task=parity"
 
 def run(results: Path, *overrides: str) -> Outcome:
     (cell,) = compose([*overrides, f"results_dir={results}"])
-    return execute([cell.config], command="test")[0]
+    return execute([cell.spec], command="test")[0]
 
 
 def first_row(outcome: Outcome, norm: str) -> "pd.Series[float]":
@@ -62,7 +62,7 @@ def test_the_folder_is_that_of_the_content(tmp_path: Path) -> None:
 def test_runs_of_one_batch_may_start_at_different_places(tmp_path: Path) -> None:
     ended = [run(tmp_path, *LINEAR, "steps=10", f"seed={seed}").directory for seed in (1, 2)]
     sweep = [*LINEAR, "steps=3", "dataset.seed=1", f"start='{ended[0]}','{ended[1]}'", f"results_dir={tmp_path / 'sweep'}"]
-    together = execute([cell.config for cell in compose(sweep, multirun=True)], command="test")
+    together = execute([cell.spec for cell in compose(sweep, multirun=True)], command="test")
     alone = [run(tmp_path / "alone", *LINEAR, "steps=3", "dataset.seed=1", f"start='{folder}'") for folder in ended]
     for batched, single in zip(together, alone, strict=True):
         assert batched.trajectory is not None and single.trajectory is not None

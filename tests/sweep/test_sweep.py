@@ -1,7 +1,6 @@
 """Cells to run folders: what is batched, what is skipped, what fails alone; and the learning-rate rule."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from implicit_bias.config.overrides import compose
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
 from implicit_bias.losses import LOSSES
@@ -17,7 +17,7 @@ from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.schedules import AUTO_GAP_CHANGE, AUTO_GAP_CHANGE_SATURATING, SCHEDULES, auto_lr
 from implicit_bias.storage.runs import read_run
 from implicit_bias.sweep import Outcome, execute
-from implicit_bias.sweep.plan import Cell, batch_size, batches, group_key, own_label
+from implicit_bias.sweep.plan import Cell, batch_size, batches, group_key
 
 SMALL = [
     "dataset.num_classes=4",
@@ -29,16 +29,16 @@ SMALL = [
 ]
 
 
-def configs(tmp_path: Path, *overrides: str) -> list[dict[str, Any]]:
-    return [cell.config for cell in compose([*SMALL, f"results_dir={tmp_path}", *overrides], multirun=True)]
+def specs(tmp_path: Path, *overrides: str) -> list[RunSpec]:
+    return [cell.spec for cell in compose([*SMALL, f"results_dir={tmp_path}", *overrides], multirun=True)]
 
 
-def prepared(config: dict[str, Any]) -> Cell:
-    return Cell(0, config, make_dataset(config["dataset"]).load(), Path("unused"))
+def prepared(spec: RunSpec) -> Cell:
+    return Cell(0, spec, spec.dataset.load(), Path("unused"))
 
 
 def run(tmp_path: Path, *overrides: str) -> list[Outcome]:
-    return execute(configs(tmp_path, *overrides), command="test")
+    return execute(specs(tmp_path, *overrides), command="test")
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def run(tmp_path: Path, *overrides: str) -> list[Outcome]:
 )
 def test_cells_are_batched_exactly_when_they_differ_in_numbers_only(tmp_path: Path, sweep: list[str], groups: int) -> None:
     overrides = [s for s in SMALL if not (sweep[0].startswith("dataset=") and s.startswith("dataset."))]
-    cells = [c.config for c in compose([*overrides, f"results_dir={tmp_path}", *sweep], multirun=True)]
-    assert len({group_key(prepared(config)) for config in cells}) == groups
+    cells = compose([*overrides, f"results_dir={tmp_path}", *sweep], multirun=True)
+    assert len({group_key(prepared(cell.spec)) for cell in cells}) == groups
 
 
 def test_large_groups_are_cut_into_equal_batches(tmp_path: Path) -> None:
-    cells = [prepared(config) for config in configs(tmp_path, "dataset.samples_per_class=500", "seed=range(70)")]
+    cells = [prepared(spec) for spec in specs(tmp_path, "dataset.samples_per_class=500", "seed=range(70)")]
     most = batch_size(cells[0].dataset)
     sizes = [len(batch) for batch in batches(cells)]
     assert sum(sizes) == 70
@@ -79,15 +79,15 @@ def test_a_cell_of_a_sweep_writes_what_it_writes_alone(tmp_path: Path) -> None:
         tmp_path / "a", "optimizer=nmd", "norm=lp", "norm.p=2.5,5", "schedule.lr=auto,0.2", "seed=1,2", "log.norms=[linf,lp5]"
     )
     for outcome in swept:
-        config = {**outcome.config, "results_dir": str(tmp_path / "b")}
-        (alone,) = execute([config], command="test")
+        spec = outcome.spec.altered({"results_dir": str(tmp_path / "b")})
+        (alone,) = execute([spec], command="test")
         assert alone.directory is not None
         assert outcome.directory is not None
         assert alone.directory.name == outcome.directory.name
         # Different exponents in one batch go through another pow than a single one: the last bit, not the bytes.
         pd.testing.assert_frame_equal(read_run(alone.directory)[0], read_run(outcome.directory)[0], rtol=1e-9, atol=1e-12)
         labels = set(pd.read_csv(alone.directory / "trajectory.csv")["norm"])
-        assert labels == {"linf", "lp5", own_label(config)}
+        assert labels == {"linf", "lp5", spec.own_norm.label}
 
 
 def test_finished_cells_are_skipped_and_force_recomputes(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_cell_that_cannot_be_separated_fails_alone(tmp_path: Path) -> None:
 
 
 def test_a_cell_whose_data_cannot_be_loaded_fails_alone(tmp_path: Path) -> None:
-    good, bad = configs(tmp_path, "seed=1,2")
-    bad = {**bad, "dataset": {"name": "file", "path": str(tmp_path / "absent.npz"), "label": "label"}}
+    good, bad = specs(tmp_path, "seed=1,2")
+    bad = bad.altered({"dataset": {"name": "file", "path": str(tmp_path / "absent.npz"), "label": "label"}})
     outcomes = execute([bad, good], command="test")
     assert [o.status for o in outcomes] == ["failed", "done"]
     assert outcomes[0].error_kind == "bad_input"
@@ -201,7 +201,7 @@ def test_unnormalised_methods_come_near_their_margin_by_default(tmp_path: Path, 
     """A ratio to the proven upper bound is at most the one to the optimum."""
     typed = [f"optimizer={optimizer}", "dataset.seed=range(1,21)", "log.norms=[l2]", "log.points=5", "reference=none"]
     cells = compose([*typed, f"results_dir={tmp_path}"], multirun=True)
-    ends = pd.concat([outcome.summary for outcome in execute([cell.config for cell in cells], command="test")])
+    ends = pd.concat([outcome.summary for outcome in execute([cell.spec for cell in cells], command="test")])
     ratio = ends["margin"] / ends["upper_bound"]
     assert len(ratio) == 20
     assert ratio.mean() > 0.5
@@ -231,7 +231,7 @@ def test_the_default_constant_step_lowers_the_loss_at_every_step(tmp_path: Path,
     common = [*dataset, f"loss={loss}", f"results_dir={tmp_path}", "steps=40", "log.points=500", "log.norms=[]", "reference=none"]
     methods = ["optimizer=gd"], ["optimizer=sd", "norm=linf,l1,spectral,nuclear,row"]
     cells = [cell for method in methods for cell in compose([*common, *method], multirun=True)]
-    for outcome in execute([cell.config for cell in cells], command="test"):
+    for outcome in execute([cell.spec for cell in cells], command="test"):
         assert outcome.trajectory is not None, outcome.error
         assert (np.diff(outcome.trajectory["log_loss"]) < 1e-12).all(), outcome.directory
 

@@ -70,7 +70,7 @@ class FanFig3(Figure):
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """method (trained part, optimizer), seed, norm, step, and the columns of :func:`tidy`."""
-        methods = [f"{FIRST if run.config['model']['frozen'] else BOTH} {run.config['optimizer']['name']}" for run in runs]
+        methods = [f"{FIRST if run.spec.value('model.frozen') else BOTH} {run.spec.optimizer.name}" for run in runs]
         return tidy(runs, methods, ["spectral"])
 
     def explorer(self, table: pd.DataFrame) -> Explorer:

@@ -15,7 +15,6 @@ from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.papers import MIXTURE
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import GREY, legend_below, log_axis, optimizer_look, panels
-from implicit_bias.sweep.plan import own_label
 
 PLAIN = ("signgd", "ngd", "spectral_gd")
 METHODS = (*PLAIN, "signum", "nmgd", "muon", "adam")
@@ -69,8 +68,8 @@ class Rates(Figure):
         parts = []
         for run in runs:
             rows = run.trajectory
-            rows = rows[(rows["norm"] == own_label(run.config)) & (rows["step"] > 0)]
-            parts.append(rows.assign(optimizer=run.config["optimizer"]["name"], power=run.config["schedule"]["power"]))
+            rows = rows[(rows["norm"] == run.spec.own_norm.label) & (rows["step"] > 0)]
+            parts.append(rows.assign(optimizer=run.spec.optimizer.name, power=run.spec.value("schedule.power")))
         return pd.concat(parts, ignore_index=True)[["optimizer", "power", "seed", "step", "relative_gap"]]
 
     def explorer(self, table: pd.DataFrame) -> Explorer:

@@ -67,7 +67,7 @@ class WhichMargin(Figure):
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """optimizer, norm, seed, margin, max_margin, ratio after the last step."""
-        parts = [last_rows(run.trajectory).assign(optimizer=run.config["optimizer"]["name"]) for run in runs]
+        parts = [last_rows(run.trajectory).assign(optimizer=run.spec.optimizer.name) for run in runs]
         table = pd.concat(parts, ignore_index=True)
         table["ratio"] = table["margin"] / table["max_margin"]
         return table[["optimizer", "norm", "seed", "margin", "max_margin", "ratio"]]

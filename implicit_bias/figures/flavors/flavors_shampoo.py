@@ -81,7 +81,7 @@ class FlavorsShampoo(Figure):
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """method, seed, norm, step, and the columns of :func:`tidy`."""
-        return tidy(runs, [run.config["optimizer"]["name"] for run in runs], NORMS)
+        return tidy(runs, [run.spec.optimizer.name for run in runs], NORMS)
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
         return trajectories(

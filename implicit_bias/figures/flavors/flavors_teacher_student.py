@@ -87,14 +87,14 @@ class FlavorsTeacherStudent(Figure):
         parts = []
         for run in runs:
             by_norm = {None: "GD", "linf": "SD", "l1": "CD"}
-            norm = run.config["norm"]
+            norm = run.spec.norm
             rows = run.trajectory[run.trajectory["norm"].isin(NORMS) & (run.trajectory["step"] > 0)]
             parts.append(
                 pd.DataFrame(
                     {
-                        "method": by_norm[norm["name"] if norm else None],
-                        "alpha": run.config["model"]["init_scale"],
-                        "seed": run.config["seed"],
+                        "method": by_norm[norm.name if norm else None],
+                        "alpha": run.spec.value("model.init_scale"),
+                        "seed": run.spec.seed,
                         "norm": rows["norm"],
                         "step": rows["step"],
                         "margin": rows["margin"],

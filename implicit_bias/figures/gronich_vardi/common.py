@@ -9,7 +9,6 @@ import pandas as pd
 
 from implicit_bias.analysis.runs import Run
 from implicit_bias.figures.base import PerPreset, Preset
-from implicit_bias.sweep.plan import own_label
 
 #: The loss at which every method is compared, as in the paper: log10.
 TARGET = -8.0
@@ -71,14 +70,14 @@ def at_levels(run: Run, deepest: float = TARGET) -> pd.DataFrame:
         if len(below):
             first = below[below["step"] == below["step"].min()]
             parts.append(first.assign(level=-j / LEVELS))
-    return pd.concat(parts, ignore_index=True).assign(optimizer=run.config["optimizer"]["name"], own=own_label(dict(run.config)))
+    return pd.concat(parts, ignore_index=True).assign(optimizer=run.spec.optimizer.name, own=run.spec.own_norm.label)
 
 
 def last_record(run: Run) -> pd.DataFrame:
     """The rows of a run's last record, with `optimizer`, its `own` norm and `log10_loss`."""
     last = run.trajectory[run.trajectory["step"] == run.trajectory["step"].max()]
     log10_loss = last["log_loss"] / np.log(10)
-    return last.assign(optimizer=run.config["optimizer"]["name"], own=own_label(dict(run.config)), log10_loss=log10_loss)
+    return last.assign(optimizer=run.spec.optimizer.name, own=run.spec.own_norm.label, log10_loss=log10_loss)
 
 
 def mean_and_std(

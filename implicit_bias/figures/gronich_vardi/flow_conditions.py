@@ -18,7 +18,6 @@ from implicit_bias.figures.gronich_vardi.common import TARGET, last_record
 from implicit_bias.plotting.bands import log_where_drawn, mean_and_range
 from implicit_bias.plotting.explorer import DEPTH, STEP, Explorer, Quantity
 from implicit_bias.plotting.style import DASHDOT, DASHED, DOTTED, Look, optimizer_look, panels
-from implicit_bias.sweep.plan import own_label
 
 SEEDS = PerPreset(smoke=1, default=3, paper=10)
 STEPS = PerPreset(smoke=40, default=3000, paper=10_000)
@@ -140,8 +139,8 @@ class FlowConditions(Figure):
         for run in runs:
             part, variant = part_of(run)
             rows = last_record(run) if part == BETAS else run.trajectory
-            rows = rows[(rows["norm"] == own_label(dict(run.config))) & (rows["step"] > 0)]
-            parts.append(rows.assign(part=part, variant=variant, optimizer=run.config["optimizer"]["name"]))
+            rows = rows[(rows["norm"] == run.spec.own_norm.label) & (rows["step"] > 0)]
+            parts.append(rows.assign(part=part, variant=variant, optimizer=run.spec.optimizer.name))
         table = pd.concat(parts, ignore_index=True)
         table["depth"] = -table["log_loss"] / np.log(10)
         columns = ["part", "variant", "optimizer", "seed", "step", "depth", "margin", "alignment", "param_norm", "later_cosine"]
@@ -390,16 +389,16 @@ def pair_name(beta1: float, beta2: float) -> str:
 
 def part_of(run: Run) -> tuple[str, str]:
     """Which part of the figure a run belongs to, and its variant there."""
-    config = run.config
-    optimizer, model = config["optimizer"], config["model"]
-    if optimizer["name"] == "adam":
-        return BETAS if config["stop_log10_loss"] is not None else GROWTH, pair_name(optimizer["beta1"], optimizer["beta2"])
-    if optimizer["name"] in ("muon", "muon_ns"):
-        return ITERATION, str(optimizer["name"])
-    if config["schedule"]["lr"] != "auto":
-        return SCHEDULES, f"{config['schedule']['power']:g}"
-    activation = model["activation"]
-    return KINKS, f"relu^{model['power']:g}" if activation == "relu_power" else str(activation)
+    spec, optimizer = run.spec, run.spec.optimizer.name
+    if optimizer == "adam":
+        betas = pair_name(spec.value("optimizer.beta1"), spec.value("optimizer.beta2"))
+        return BETAS if spec.stop_log10_loss is not None else GROWTH, betas
+    if optimizer in ("muon", "muon_ns"):
+        return ITERATION, optimizer
+    if spec.schedule.lr != "auto":
+        return SCHEDULES, f"{spec.value('schedule.power'):g}"
+    activation = spec.value("model.activation")
+    return KINKS, f"relu^{spec.value('model.power'):g}" if activation == "relu_power" else str(activation)
 
 
 def over_allowed(rows: pd.DataFrame) -> pd.DataFrame:

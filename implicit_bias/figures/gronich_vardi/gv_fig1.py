@@ -28,7 +28,6 @@ from implicit_bias.figures.gronich_vardi.common import (
 from implicit_bias.plotting.bands import dots, mean_and_range
 from implicit_bias.plotting.explorer import DEPTH, STEP, Explorer, Quantity
 from implicit_bias.plotting.style import GREY, OPTIMIZER_LOOKS, legend_below, log_axis, norm_look, optimizer_look, panels
-from implicit_bias.sweep.plan import own_label
 
 METHODS = ("ngd", "nmgd", "signum", "adam", "muon")
 #: The norms of the paper's panels, with the methods that are to be best in each.
@@ -102,14 +101,15 @@ class GvFig1(Figure):
         """
         parts = []
         for run in runs:
-            if run.config["stop_log10_loss"] is None:
+            if run.spec.stop_log10_loss is None:
                 rows = run.trajectory
-                own = own_label(dict(run.config))
-                rows = rows[(rows["norm"] == own) & (rows["step"] > 0)].assign(own=own, optimizer=run.config["optimizer"]["name"])
+                own = run.spec.own_norm.label
+                rows = rows[(rows["norm"] == own) & (rows["step"] > 0)].assign(own=own, optimizer=run.spec.optimizer.name)
                 parts.append(rows.assign(part=DEEP))
             else:
-                both = [at_levels(run), last_record(run)] if run.config["model"]["activation"] == SMOOTH else [last_record(run)]
-                parts += [rows.assign(part=run.config["model"]["activation"]) for rows in both]
+                activation = run.spec.value("model.activation")
+                both = [at_levels(run), last_record(run)] if activation == SMOOTH else [last_record(run)]
+                parts += [rows.assign(part=activation) for rows in both]
         table = pd.concat(parts, ignore_index=True)
         table["log10_loss"] = table["log_loss"] / np.log(10)
         table = table[table["norm"].isin(BEST)]

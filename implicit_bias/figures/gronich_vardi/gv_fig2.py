@@ -220,8 +220,9 @@ class GvFig2(Figure):
 
 def network_of(run: Run) -> str:
     """Which of the three networks a run trains."""
-    model = run.config["model"]
-    return CNN if model["name"] == "cnn" else FOUR if model["depth"] == 4 else TWO
+    if run.spec.model.name == "cnn":
+        return CNN
+    return FOUR if run.spec.value("model.depth") == 4 else TWO
 
 
 def ends(table: pd.DataFrame, network: str) -> pd.DataFrame:

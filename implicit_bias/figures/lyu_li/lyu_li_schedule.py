@@ -74,7 +74,7 @@ class LyuLiSchedule(Figure):
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """method (the schedule), seed, norm, step, and the columns of :func:`tidy`."""
         names = {"lyu_li": "loss-based", "constant": "constant"}
-        return tidy(runs, [names[run.config["schedule"]["name"]] for run in runs], ["l2"])
+        return tidy(runs, [names[run.spec.schedule.name] for run in runs], ["l2"])
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
         return trajectories(table, LOOKS)

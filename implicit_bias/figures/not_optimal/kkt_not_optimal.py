@@ -280,7 +280,7 @@ def _random_starts(run: Run) -> pd.DataFrame:
     """x: log(1/loss), norm2: 1 / margin, value: KKT ratio, of a run of the sweep where it separates."""
     rows = run.trajectory[(run.trajectory["norm"] == "l2") & (run.trajectory["margin"] > 0)]
     ratio = rows["kkt_ratio"] if "kkt_ratio" in rows else pd.Series(np.nan, index=rows.index)
-    return _part(RANDOM, "width 8", run.config["seed"], -rows["log_loss"], 1 / rows["margin"], ratio)
+    return _part(RANDOM, "width 8", run.spec.seed, -rows["log_loss"], 1 / rows["margin"], ratio)
 
 
 def _part(part: str, example: str, run: object, x: object, norm2: object, value: object) -> pd.DataFrame:

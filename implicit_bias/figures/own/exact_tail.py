@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from implicit_bias.analysis.runs import Run, last_rows, numbers
-from implicit_bias.datasets import make_dataset
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.papers import PUBLISHED
@@ -63,7 +63,7 @@ class ExactTail(Figure):
         optimum = float(rows["max_margin"].iloc[0])
         exact = pd.DataFrame({"gradient": EXACT, "step": rows["step"], "ratio": rows["margin"] / optimum, "wrong_signs": 0.0})
         usual = [
-            usual_loop(run.config, dtype, rows["step"].tolist(), optimum).assign(gradient=name)
+            usual_loop(run.spec, dtype, rows["step"].tolist(), optimum).assign(gradient=name)
             for name, dtype in ((DOUBLE, torch.float64), (FLOAT, torch.float32))
         ]
         return pd.concat([exact, *usual], ignore_index=True)[["gradient", "step", "ratio", "wrong_signs"]]
@@ -136,11 +136,11 @@ class ExactTail(Figure):
         ]
 
 
-def usual_loop(config: Any, dtype: torch.dtype, records: Iterable[int], optimum: float) -> pd.DataFrame:
+def usual_loop(spec: RunSpec, dtype: torch.dtype, records: Iterable[int], optimum: float) -> pd.DataFrame:
     """Sign descent as everybody writes it: autograd of torch's cross_entropy, W from zero.
 
     Args:
-        config: The exact run's configuration (data, step size, steps).
+        spec: The exact run (data, step size, steps).
         dtype: The arithmetic of data, weights and gradient.
         records: Steps to record.
         optimum: The maximum max-norm margin.
@@ -149,14 +149,14 @@ def usual_loop(config: Any, dtype: torch.dtype, records: Iterable[int], optimum:
         step, ratio (the iterate's margin, in float64, over the optimum), and wrong_signs: the share of the entries of the
         sign step from there that differ from those of the exact gradient at the same iterate.
     """
-    dataset = make_dataset(config["dataset"]).load()
+    dataset = spec.dataset.load()
     data = Data(torch.from_numpy(dataset.x)[None], torch.from_numpy(dataset.y)[None], dataset.num_classes)
     exact = MODELS.get("linear")().objective(data, LOSSES.get("cross_entropy")())
     x, y = torch.from_numpy(dataset.x).to(dtype), torch.from_numpy(dataset.y)
-    lr, power = config["schedule"]["lr"], config["schedule"]["power"]
+    lr, power = spec.value("schedule.lr"), spec.value("schedule.power")
     w = torch.zeros(dataset.num_classes, x.shape[1], dtype=dtype, requires_grad=True)
     wanted, rows = set(records), []
-    for t in range(1, config["steps"] + 2):
+    for t in range(1, spec.steps + 2):
         (gradient,) = torch.autograd.grad(functional.cross_entropy(x @ w.T, y), w)
         with torch.no_grad():
             if t - 1 in wanted:

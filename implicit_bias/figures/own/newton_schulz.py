@@ -68,7 +68,7 @@ class NewtonSchulz(Figure):
         parts = []
         for run in runs:
             rows = run.trajectory[(run.trajectory["norm"] == "spectral") & (run.trajectory["step"] > 0)]
-            count = run.config["optimizer"].get("ns_steps")
+            count = getattr(run.spec.optimizer, "ns_steps", None)
             method = EXACT if count is None else f"NS{count}"
             ratio = rows["margin"] / rows["max_margin"]
             parts.append(pd.DataFrame({"method": method, "seed": rows["seed"], "step": rows["step"], "ratio": ratio}))

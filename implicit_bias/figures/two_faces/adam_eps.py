@@ -62,7 +62,7 @@ class AdamEps(Figure):
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """eps, norm, step, ratio: mean over seeds, with the least and the largest."""
-        parts = [run.trajectory.assign(eps=run.config["optimizer"]["eps"]) for run in runs]
+        parts = [run.trajectory.assign(eps=run.spec.value("optimizer.eps")) for run in runs]
         rows = pd.concat(parts, ignore_index=True)
         rows = rows[rows["step"] > 0]
         ratio = (rows["margin"] / rows["max_margin"]).groupby([rows["eps"], rows["norm"], rows["step"]])

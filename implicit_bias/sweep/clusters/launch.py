@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from implicit_bias.cli.messages import warnings_told
+from implicit_bias.config.run_settings import LauncherSettings
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.runtime.processors import available_processors, worker_devices, worker_threads
 from implicit_bias.sweep.batch_size import fitting
 from implicit_bias.sweep.clusters.local import run_local
@@ -15,13 +16,13 @@ from implicit_bias.sweep.clusters.tasks import Ledger, Task, spread, stamp
 from implicit_bias.sweep.execute import execute, interrupted_batches
 from implicit_bias.sweep.loading import prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
-from implicit_bias.sweep.plan import Cell, Config, batches
+from implicit_bias.sweep.plan import Cell, batches
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 
 def launch(
-    cells: Sequence[Config],
-    launcher: Mapping[str, Any],
+    specs: Sequence[RunSpec],
+    launcher: LauncherSettings,
     *,
     command: str,
     progress: Progress | None = None,
@@ -30,8 +31,8 @@ def launch(
     """As :func:`implicit_bias.sweep.execute.execute`, on the cluster that ``launcher`` names.
 
     Args:
-        cells: Resolved, checked configurations.
-        launcher: The checked section ``launcher`` of a configuration.
+        specs: What is to be computed.
+        launcher: The section ``launcher`` of a configuration.
         command: What the user typed, for the provenance.
         progress: Told how all cells together are getting on.
         on_outcome: Told the place and outcome of each cell as soon as it is known, in this thread.
@@ -43,44 +44,44 @@ def launch(
         BadInput: Slurm is asked for and cannot be used, or refuses the jobs; the message says why.
     """
     watcher, tell = progress or Silent(), on_outcome or (lambda index, outcome: None)
-    if launcher["cluster"] == "inline":
-        outcomes = execute(cells, command=command, progress=watcher)
+    if launcher.cluster == "inline":
+        outcomes = execute(specs, command=command, progress=watcher)
         for index, outcome in enumerate(outcomes):
             tell(index, outcome)
         return outcomes
-    if launcher["cluster"] == "slurm":
+    if launcher.cluster == "slurm":
         from implicit_bias.sweep.clusters.slurm import check_slurm
 
         check_slurm()
-    ledger = Ledger([None] * len(cells), {}, watcher, tell)
+    ledger = Ledger([None] * len(specs), {}, watcher, tell)
     ready: list[Cell] = []
     watcher.status("looking for finished runs")
-    tidy_before(cells)
+    tidy_before(specs)
     with warnings_told(ledger.warn):
-        for found in prepared(cells):
+        for found in prepared(specs):
             if isinstance(found, Cell):
                 ready.append(found)
                 ledger.stamps[found.index] = stamp(found.directory)
             else:
                 ledger.settle(*found)
-        ledger.work = sum(int(cell.config["steps"]) for cell in ready)
+        ledger.work = sum(cell.spec.steps for cell in ready)
         if ready:
             watcher.status("starting")
-            compute = _on_slurm if launcher["cluster"] == "slurm" else _on_workers
+            compute = _on_slurm if launcher.cluster == "slurm" else _on_workers
             compute(ready, launcher, ledger, command)
-    tidy_after(cells)
+    tidy_after(specs)
     return still_there(outcome for outcome in ledger.outcomes if outcome is not None)
 
 
-def local_launcher(workers: int) -> dict[str, Any]:
+def local_launcher(workers: int) -> LauncherSettings:
     """The section ``launcher`` of ``workers`` processes, for callers without a configuration."""
-    return {"cluster": "local", "workers": workers}
+    return LauncherSettings(cluster="local", workers=workers)
 
 
-def _on_workers(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledger, command: str) -> None:
+def _on_workers(ready: Sequence[Cell], launcher: LauncherSettings, ledger: Ledger, command: str) -> None:
     cores = available_processors()
-    devices = visible_devices() if any(cell.config["device"] != "cpu" for cell in ready) else []
-    workers = launcher["workers"] or len(devices) or cores
+    devices = visible_devices() if any(cell.spec.device != "cpu" for cell in ready) else []
+    workers = launcher.workers or len(devices) or cores
     threads = worker_threads(workers, cores, os.environ)
     environments = [{**threads, **device} for device in worker_devices(workers, devices)]
     ledger.sharing = -(-workers // len(devices)) if devices else workers
@@ -88,10 +89,10 @@ def _on_workers(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledg
     run_local(tasks, environments, ledger, command)
 
 
-def _on_slurm(ready: Sequence[Cell], launcher: Mapping[str, Any], ledger: Ledger, command: str) -> None:
+def _on_slurm(ready: Sequence[Cell], launcher: LauncherSettings, ledger: Ledger, command: str) -> None:
     from implicit_bias.sweep.clusters.slurm import run_slurm
 
-    plan = _planned(ready, launcher["array_parallelism"] or 1)
+    plan = _planned(ready, launcher.array_parallelism or 1)
     run_slurm([Task(number, batch) for number, batch in enumerate(plan)], launcher, ledger, command)
 
 

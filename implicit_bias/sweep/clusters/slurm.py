@@ -20,7 +20,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from typing import Any
 
 import implicit_bias
 from implicit_bias.cli.messages import note
+from implicit_bias.config.run_settings import LauncherSettings
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
 from implicit_bias.runtime.processors import prepare_process, worker_threads
@@ -37,7 +38,6 @@ from implicit_bias.sweep.clusters.tasks import Ledger, Task
 from implicit_bias.sweep.clusters.worker import Event, Stopped, perform
 
 INSTALL = "pip install 'implicit-bias[slurm]'"
-DEFAULTS = {"timeout_min": 60, "gpus_per_job": 0, "cpus_per_job": 1, "array_parallelism": 256, "max_requeues": 10}
 MAX_ARRAY_SIZE = 1001  # Slurm's own default, where it does not say
 JOBS = ".jobs"
 OWNER = "owner.json"
@@ -55,6 +55,23 @@ ALIVE = (
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "SIGNALING",
     "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "SUSPENDED",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What is asked of Slurm: a section ``launcher``, what it leaves null at the default of this cluster."""
+
+    partition: str | None = None
+    timeout_min: int = 60
+    gpus_per_job: int = 0
+    cpus_per_job: int = 1
+    array_parallelism: int = 256
+    max_requeues: int = 10
+
+    @classmethod
+    def of(cls, launcher: LauncherSettings) -> JobRequest:
+        given = {name: getattr(launcher, name) for name in (field.name for field in fields(cls))}
+        return cls(**{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass
@@ -104,7 +121,7 @@ def check_slurm() -> None:
             raise BadInput(f"launcher.cluster=slurm: there is no {program} here; allowed: inline, local")
 
 
-def run_slurm(tasks: Iterable[Task], launcher: Mapping[str, Any], ledger: Ledger, command: str) -> None:
+def run_slurm(tasks: Iterable[Task], launcher: LauncherSettings, ledger: Ledger, command: str) -> None:
     """Compute every task as a job; each cell is settled in ``ledger`` when it returns.
 
     Args:
@@ -120,7 +137,7 @@ def run_slurm(tasks: Iterable[Task], launcher: Mapping[str, Any], ledger: Ledger
     todo = list(tasks)
     if not todo:
         return
-    jobs_folder = Path(todo[0].cells[0].config["results_dir"]) / "sweeps" / JOBS
+    jobs_folder = Path(todo[0].cells[0].spec.results_dir) / "sweeps" / JOBS
     _cancel_orphans(jobs_folder, {str(cell.directory) for task in todo for cell in task.cells})
     folder = (jobs_folder / uuid.uuid4().hex[:12]).resolve()
     watch = _Watch(folder, launcher, ledger, command)
@@ -201,11 +218,11 @@ def run_file(path: Path) -> None:
 class _Watch:
     """The jobs of a sweep that are not done yet."""
 
-    def __init__(self, folder: Path, launcher: Mapping[str, Any], ledger: Ledger, command: str) -> None:
+    def __init__(self, folder: Path, launcher: LauncherSettings, ledger: Ledger, command: str) -> None:
         self.lost = False
         self._folder = folder
-        self._settings = {**DEFAULTS, **{key: value for key, value in launcher.items() if value is not None}}
-        self._largest = max_array_size(launcher["max_array_size"])
+        self._request = JobRequest.of(launcher)
+        self._largest = max_array_size(launcher.max_array_size)
         self._ledger = ledger
         self._command = command
         self._jobs: list[Job] = []
@@ -260,24 +277,24 @@ class _Watch:
     def _submit_array(self, paths: Sequence[Path], arrays: int) -> list[str]:
         from submitit import SlurmExecutor
 
-        settings = self._settings
+        request = self._request
         root = str(Path(implicit_bias.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        variables = {"PYTHONPATH": path, **plugins.environment(), **worker_threads(1, settings["cpus_per_job"], os.environ)}
-        executor = SlurmExecutor(self._folder, max_num_timeout=settings["max_requeues"])
+        variables = {"PYTHONPATH": path, **plugins.environment(), **worker_threads(1, request.cpus_per_job, os.environ)}
+        executor = SlurmExecutor(self._folder, max_num_timeout=request.max_requeues)
         parameters = {
             "job_name": "implicit_bias",
-            "time": settings["timeout_min"],
-            "cpus_per_task": settings["cpus_per_job"],
-            "signal_delay_s": min(SIGNAL_BEFORE, settings["timeout_min"] * 20),
-            "array_parallelism": max(1, settings["array_parallelism"] // arrays),
+            "time": request.timeout_min,
+            "cpus_per_task": request.cpus_per_job,
+            "signal_delay_s": min(SIGNAL_BEFORE, request.timeout_min * 20),
+            "array_parallelism": max(1, request.array_parallelism // arrays),
             "setup": [f"export {name}={shlex.quote(value)}" for name, value in variables.items()],
             "stderr_to_stdout": True,
         }
-        if settings.get("partition"):
-            parameters["partition"] = settings["partition"]
-        if settings["gpus_per_job"]:
-            parameters["gpus_per_node"] = settings["gpus_per_job"]
+        if request.partition:
+            parameters["partition"] = request.partition
+        if request.gpus_per_job:
+            parameters["gpus_per_node"] = request.gpus_per_job
         executor.update_parameters(**parameters)
         # submitit prints what sbatch says on stderr, and raises an error that says it too.
         with contextlib.redirect_stderr(io.StringIO()):

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from implicit_bias.cli.messages import show_warning
-from implicit_bias.models import MODELS, Data, Model
+from implicit_bias.config.spec import Parts, RunSpec
+from implicit_bias.models import Data, Model
 from implicit_bias.storage.runs import is_finished, read_run
 from implicit_bias.sweep.outcome import Outcome, Progress
-from implicit_bias.sweep.plan import Cell, Config, run_elements
+from implicit_bias.sweep.plan import Cell, run_elements
 
 Stamp = list[int] | None
 
 # A linear batch is cut for the sake of idle workers only while its parts keep so many doubles in their (runs, classes, samples)
 # arrays: below, the time of a step is that of starting its operations, and half a batch takes as long as a whole one.
 LEAST_ELEMENTS = 2**13
+
+# Parameters of networks by model, features and classes: a large one takes long to make.
+_COUNTED: dict[tuple[str, int, int], int] = {}
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Task:
     @property
     def work(self) -> int:
         """Steps of all its runs together."""
-        return sum(int(cell.config["steps"]) for cell in self.cells)
+        return sum(cell.spec.steps for cell in self.cells)
 
 
 @dataclass
@@ -88,22 +90,22 @@ class Ledger:
     def close(self, task: Task) -> None:
         """Nobody computes the task any more; the work of its settled cells counts as done."""
         self._under_way.pop(task.number, None)
-        self._settled += sum(int(c.config["steps"]) for c in task.cells if self.outcomes[c.index] is not None)
+        self._settled += sum(c.spec.steps for c in task.cells if self.outcomes[c.index] is not None)
         self._show(math.nan)
 
     def report(self, task: Task, event: Mapping[str, Any]) -> None:
         """A worker's word on one cell; what it computed is read from its run folder."""
         cell = task.cells[event["place"]]
         if event["status"] == "failed":
-            self.settle(cell.index, Outcome(cell.config, None, "failed", event["error"], event["kind"]))
+            self.settle(cell.index, Outcome(cell.spec, None, "failed", event["error"], event["kind"]))
             return
         try:
             trajectory, summary = read_run(cell.directory)
         except OSError as error:
             reason = f"{cell.directory}: was written and cannot be read ({error.strerror})"
-            self.settle(cell.index, Outcome(cell.config, None, "failed", reason, "io"))
+            self.settle(cell.index, Outcome(cell.spec, None, "failed", reason, "io"))
             return
-        self.settle(cell.index, Outcome(cell.config, cell.directory, event["status"], trajectory=trajectory, summary=summary))
+        self.settle(cell.index, Outcome(cell.spec, cell.directory, event["status"], trajectory=trajectory, summary=summary))
 
     def unfinished(self, task: Task) -> list[Cell]:
         """The cells of a task that has been cut short which have yet to be computed; those with a finished folder are settled."""
@@ -116,11 +118,11 @@ class Ledger:
     def fail(self, cells: Iterable[Cell], reason: str) -> None:
         """These cells cannot be computed."""
         for cell in cells:
-            self.settle(cell.index, Outcome(cell.config, None, "failed", reason, "internal"))
+            self.settle(cell.index, Outcome(cell.spec, None, "failed", reason, "internal"))
 
     def message(self, task: Task, command: str) -> dict[str, Any]:
         """A task as plain JSON, for :func:`implicit_bias.sweep.clusters.worker.perform`."""
-        cells = [{"config": c.config, "directory": str(c.directory), "before": self.stamps[c.index]} for c in task.cells]
+        cells = [{"config": c.spec.canonical, "directory": str(c.directory), "before": self.stamps[c.index]} for c in task.cells]
         return {"number": task.number, "command": command, "sharing": self.sharing, "cells": cells}
 
     def _show(self, ratio: float) -> None:
@@ -136,17 +138,22 @@ def stamp(directory: Path) -> Stamp:
     return [status.st_ino, status.st_mtime_ns]
 
 
-def remaining(task: Mapping[str, Any]) -> list[Config]:
-    """The configurations of a task's cells, ``force`` taken from those that were computed since the task was written.
+def remaining(task: Mapping[str, Any]) -> list[RunSpec]:
+    """The runs of a task's cells, built again from their configurations.
+
+    ``force`` is taken from those that were computed since the task was written.
 
     A task that is begun again, after its process was killed or requeued, then skips them.
     """
 
-    def config(cell: Mapping[str, Any]) -> Config:
-        fresh = stamp(Path(cell["directory"])) in (None, cell["before"])
-        return cell["config"] if fresh else {**cell["config"], "force": False}
+    parts = Parts()
 
-    return [config(cell) for cell in task["cells"]]
+    def spec(cell: Mapping[str, Any]) -> RunSpec:
+        written = parts.spec(cell["config"])
+        fresh = stamp(Path(cell["directory"])) in (None, cell["before"])
+        return written if fresh else written.altered({"force": False})
+
+    return [spec(cell) for cell in task["cells"]]
 
 
 def spread(batches: Sequence[list[Cell]], workers: int) -> list[list[Cell]]:
@@ -169,30 +176,29 @@ def spread(batches: Sequence[list[Cell]], workers: int) -> list[list[Cell]]:
 
 def _divisible(batch: Sequence[Cell]) -> bool:
     half = len(batch) // 2
-    if half == 0 or not MODELS.get(batch[0].config["model"]["name"]).linear:
+    if half == 0 or not batch[0].spec.model.linear:
         return half > 0
     return half * _elements(batch[0]) >= LEAST_ELEMENTS
 
 
 def _cost(batch: Sequence[Cell]) -> float:
     """The time of a batch, roughly: steps by the size of its arrays, and by what a step takes whatever their size."""
-    steps = sum(int(c.config["steps"]) for c in batch)
-    return steps * _elements(batch[0]) + int(batch[0].config["steps"]) * LEAST_ELEMENTS
+    steps = sum(c.spec.steps for c in batch)
+    return steps * _elements(batch[0]) + batch[0].spec.steps * LEAST_ELEMENTS
 
 
 def _elements(cell: Cell) -> int:
     """Numbers in a run's arrays, in proportion to the time that its longest operations take."""
     samples, features = cell.dataset.x.shape
-    model = json.dumps(cell.config["model"], sort_keys=True)
-    return run_elements(samples, cell.dataset.num_classes, _parameters(model, features, cell.dataset.num_classes))
+    return run_elements(samples, cell.dataset.num_classes, _parameters(cell.spec.model, features, cell.dataset.num_classes))
 
 
-@cache
-def _parameters(model: str, features: int, num_classes: int) -> int | None:
-    """Parameters of a network, by its keys as JSON; None for a linear model."""
-    keys = json.loads(model)
-    made: Model = MODELS.get(keys.pop("name"))(**keys)
-    if made.linear:
+def _parameters(model: Model, features: int, num_classes: int) -> int | None:
+    """Parameters of a network, counted once; None for a linear model."""
+    if model.linear:
         return None
-    sample = Data(torch.zeros(1, 1, features, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.int64), num_classes)
-    return sum(block[0].numel() for block in made.initial(sample, [0]).values())
+    key = repr(model), features, num_classes
+    if key not in _COUNTED:
+        sample = Data(torch.zeros(1, 1, features, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.int64), num_classes)
+        _COUNTED[key] = sum(block[0].numel() for block in model.initial(sample, [0]).values())
+    return _COUNTED[key]
