@@ -169,6 +169,34 @@ def solve_certified_each(
     return results
 
 
+def solve_from(
+    starts: Sequence[Reference],
+    x: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    num_classes: int,
+    norm: Norm,
+    tol: float = 1e-6,
+    max_iterations: int = MOST_STEPS,
+    timeout: float = TIMEOUT,
+) -> list[Reference]:
+    """The maximum margins of R datasets x (R, n, d), y (R, n) by the primal-dual method alone, in one batch that has ``timeout``
+    seconds a dataset, each begun at the separator and the weights of an optimum under another norm, such as a neighbouring
+    exponent's.
+
+    Args:
+        starts: An optimum of each dataset; its separator has a positive margin under every norm.
+
+    Returns:
+        What is proven by the end of the tolerance, the iterations or the time.
+    """
+    points = [np.asarray(one, dtype=np.float64) for one in _tensor(x, torch.float64).cpu().numpy()]
+    labels = [np.asarray(one, dtype=np.int64) for one in _tensor(y, torch.int64).cpu().numpy()]
+    sets = [_Data.of(one, of, num_classes, norm) for one, of in zip(points, labels, strict=True)]
+    found = _solved_together(points, labels, sets, tol, max_iterations, timeout, starts)
+    # None can be missing: each has at least the margin of what it began at.
+    return [one for one in found if isinstance(one, Reference)]
+
+
 def in_batches(x: Array, num_classes: int, norm: Norm, expressions: bool) -> bool:
     """Whether optima of data like x (n, d) are solved by first-order steps alone, and so many datasets best at once.
 
@@ -204,9 +232,15 @@ def _solved(data: _Data, tol: float, max_iterations: int, began: float, timeout:
 
 
 def _solved_together(
-    points: Sequence[Array], labels: Sequence[Labels], sets: Sequence[_Data], tol: float, max_iterations: int, timeout: float
+    points: Sequence[Array],
+    labels: Sequence[Labels],
+    sets: Sequence[_Data],
+    tol: float,
+    max_iterations: int,
+    timeout: float,
+    starts: Sequence[Reference] | None = None,
 ) -> list[Reference | NotSeparable]:
-    """The primal-dual method on all datasets at once."""
+    """The primal-dual method on all datasets at once; from zero and equal weights, or from ``starts``."""
     norm, k = sets[0].solved_norm, sets[0].num_classes
     exponents = [_exponent(one) for one in points]
     stacked = torch.from_numpy(np.stack([np.ldexp(one, -e) for one, e in zip(points, exponents, strict=True)]))
@@ -215,7 +249,12 @@ def _solved_together(
         used[0] = True
     game = Game.of(stacked[:, :, used], torch.from_numpy(np.stack(labels)), k)
     deadline = time.perf_counter() + timeout * len(sets)
-    found = solve(game, norm, tol, max_iterations, hopeless=ZERO_MARGIN * game.pair_size(norm), deadline=deadline)
+    separator = weights = None
+    if starts is not None:
+        separator = torch.from_numpy(np.stack([start.separator[:, used.numpy()] for start in starts]))
+        weights = torch.from_numpy(np.ascontiguousarray(np.stack([start.weights.T for start in starts])))
+    hopeless = ZERO_MARGIN * game.pair_size(norm)
+    found = solve(game, norm, tol, max_iterations, separator, weights, hopeless, deadline)
     results: list[Reference | NotSeparable] = []
     for r, data in enumerate(sets):
         w = np.zeros((k, stacked.shape[2]))

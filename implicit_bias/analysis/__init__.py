@@ -1,0 +1,1 @@
+"""Any run folders or weights in, tables out."""

@@ -1,0 +1,1 @@
+"""What is measured of parameters: tensors in, numbers out."""
