@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -174,7 +174,7 @@ def solve_from(
     x: ArrayLike | Tensor,
     y: ArrayLike | Tensor,
     num_classes: int,
-    norm: Norm,
+    norms: Sequence[Norm],
     tol: float = 1e-6,
     max_iterations: int = MOST_STEPS,
     timeout: float = TIMEOUT,
@@ -185,13 +185,14 @@ def solve_from(
 
     Args:
         starts: An optimum of each dataset; its separator has a positive margin under every norm.
+        norms: Of each dataset; all the same, or of one kind with an exponent strictly between 1 and inf each.
 
     Returns:
         What is proven by the end of the tolerance, the iterations or the time.
     """
     points = [np.asarray(one, dtype=np.float64) for one in _tensor(x, torch.float64).cpu().numpy()]
     labels = [np.asarray(one, dtype=np.int64) for one in _tensor(y, torch.int64).cpu().numpy()]
-    sets = [_Data.of(one, of, num_classes, norm) for one, of in zip(points, labels, strict=True)]
+    sets = [_Data.of(one, of, num_classes, norm) for one, of, norm in zip(points, labels, norms, strict=True)]
     found = _solved_together(points, labels, sets, tol, max_iterations, timeout, starts)
     # None can be missing: each has at least the margin of what it began at.
     return [one for one in found if isinstance(one, Reference)]
@@ -241,7 +242,7 @@ def _solved_together(
     starts: Sequence[Reference] | None = None,
 ) -> list[Reference | NotSeparable]:
     """The primal-dual method on all datasets at once; from zero and equal weights, or from ``starts``."""
-    norm, k = sets[0].solved_norm, sets[0].num_classes
+    norm, k = _batched([data.solved_norm for data in sets]), sets[0].num_classes
     exponents = [_exponent(one) for one in points]
     stacked = torch.from_numpy(np.stack([np.ldexp(one, -e) for one, e in zip(points, exponents, strict=True)]))
     used = (stacked != 0).any(dim=1).any(dim=0)
@@ -257,13 +258,13 @@ def _solved_together(
     found = solve(game, norm, tol, max_iterations, separator, weights, hopeless, deadline)
     results: list[Reference | NotSeparable] = []
     for r, data in enumerate(sets):
-        w = np.zeros((k, stacked.shape[2]))
+        w, own = np.zeros((k, stacked.shape[2])), data.solved_norm
         w[:, used.numpy()] = found.separator[r].numpy()
-        best = nothing(data.x, data.y, k, norm).with_separator(data.x, data.y, norm, w[:, data.used])
-        best = best.with_weights(data.x, data.y, norm, found.weights[r].mT.numpy())
+        best = nothing(data.x, data.y, k, own).with_separator(data.x, data.y, own, w[:, data.used])
+        best = best.with_weights(data.x, data.y, own, found.weights[r].mT.numpy())
         try:
             if best.lower <= 0:
-                best = data.separated(best, norm, max(deadline - time.perf_counter(), LEAST_SECONDS))
+                best = data.separated(best, own, max(deadline - time.perf_counter(), LEAST_SECONDS))
             if best.lower <= 0:
                 raise data.refusal(Separability(None, best.lower, best.upper, best.weights))
             late = best.gap > tol and time.perf_counter() > deadline
@@ -271,6 +272,14 @@ def _solved_together(
         except NotSeparable as error:
             results.append(error)
     return results
+
+
+def _batched(norms: Sequence[Norm]) -> Norm:
+    """One norm of a batch: the norm itself where all are the same, else one with the exponents of all."""
+    if len({norm.label for norm in norms}) == 1:
+        return norms[0]
+    numbers = {f.name: torch.tensor([getattr(norm, f.name) for norm in norms], dtype=torch.float64) for f in fields(norms[0])}
+    return replace(norms[0], **numbers)
 
 
 def improve_weights(

@@ -1,7 +1,8 @@
 """Certified optima of a family of norms, exponent by exponent, kept in the cache of references between commands.
 
-The optima at p = 1, 2 and inf are those of the named norms, which runs have solved already. From p = 2 outwards every other exponent
-starts at the best separator and the best weights of its neighbours that are known, all datasets of one shape in one batch.
+The optima at p = 1, 2 and inf are those of the named norms, which runs have solved already. From there on every other exponent
+starts at the best separator and the best weights of its neighbours that are known: all that have such neighbours, on all datasets
+of one shape, in one batch.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from implicit_bias.errors import BadInput, NotSeparable
 from implicit_bias.measures.exponents import NAMED, norm_at
 from implicit_bias.norms import Norm
 from implicit_bias.reference import Reference, solve_from
-from implicit_bias.sweep.references import TOGETHER, Cache, solve_all
+from implicit_bias.sweep.references import Cache, solve_all
 
-#: The relative gap that an optimum is solved to. The optima of norms .05 apart in 1/p differ by 2e-3 (l_p) and 5e-4 (Schatten) where
-#: they differ least.
-TOLERANCE = {"lp": 1e-4, "schatten": 5e-5}
+#: The relative gap that an optimum is solved to. Norms .05 apart in 1/p tell an optimum apart by 2e-3 (l_p) and 5e-4 (Schatten)
+#: where they do so least.
+TOLERANCE = 5e-5
 # What the cache knows these solutions by; they are no answer to those who ask for tighter ones.
 METHOD = "path"
-# Neighbours that an optimum may start at.
-NEIGHBOURS = 2
+# Neighbours that an optimum may start at, and how far in 1/p from the nearest it starts.
+NEIGHBOURS, REACH = 2, 0.1
+# Optima that are solved at once, and numbers in the array of their data.
+MOST_RUNS, BATCH_DOUBLES = 64, 2**23
 
 
 class Memory:
@@ -49,6 +52,7 @@ class ExponentOptima:
         timeout: Seconds for one optimum; past them the interval that is proven by then stands in its place.
         notify: Told in words what is being solved.
         known: For each dataset its optima by u = 1/p.
+        late: Likewise those out of the cache that are to be tried again.
     """
 
     datasets: Sequence[Dataset]
@@ -57,9 +61,10 @@ class ExponentOptima:
     timeout: float
     notify: Callable[[str], None]
     known: list[dict[float, Reference]] = field(init=False)
+    late: list[dict[float, Reference]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.known = [{} for _ in self.datasets]
+        self.known, self.late = [{} for _ in self.datasets], [{} for _ in self.datasets]
 
     def want(self, wanted: Sequence[Iterable[float]]) -> None:
         """Have the optima at these u, for each dataset its own.
@@ -70,10 +75,20 @@ class ExponentOptima:
         lacking = [set(us) - set(known) for us, known in zip(wanted, self.known, strict=True)]
         named = NAMED[self.family]
         self._solve_named([[u for u in named if u in us] for us in lacking])
-        for u in sorted({u for us in lacking for u in us if u not in named}, key=lambda u: (abs(u - 0.5), u)):
-            places = [place for place, us in enumerate(lacking) if u in us]
-            for start in range(0, len(places), TOGETHER):
-                self._solve(places[start : start + TOGETHER], u)
+        self._read([us - set(named) for us in lacking])
+        while wave := self._wave([us - set(known) for us, known in zip(lacking, self.known, strict=True)]):
+            size = max(1, min(MOST_RUNS, BATCH_DOUBLES // self.datasets[0].x.size))
+            for start in range(0, len(wave), size):
+                self._solve(wave[start : start + size])
+
+    def _wave(self, lacking: Sequence[Iterable[float]]) -> list[tuple[int, float]]:
+        """Datasets, by place, with exponents to solve next: those near one that is known, else the nearest."""
+        far = {(place, u): self._distance(place, u) for place, us in enumerate(lacking) for u in sorted(us)}
+        reach = max(REACH, min(far.values(), default=0.0))
+        return [key for key, distance in far.items() if distance <= reach]
+
+    def _distance(self, place: int, u: float) -> float:
+        return round(min(abs(other - u) for other in self.known[place]), 9)
 
     def _solve_named(self, lacking: Sequence[Sequence[float]]) -> None:
         """The optima of named norms, by the solvers and in the cache that runs use."""
@@ -86,33 +101,33 @@ class ExponentOptima:
                 raise BadInput(f"{what}: there is no optimum to compare with: {reason}")
             self.known[place].update({u: found[labels[u]] for u in lacking[place]})
 
-    def _solve(self, places: Sequence[int], u: float) -> None:
-        """The optimum at u of the datasets at ``places``: out of the cache, or from the neighbours'."""
-        norm = norm_at(self.family, u)
-        starts: dict[int, Reference] = {}
-        for place in places:
-            x, y = self.datasets[place].x, self.datasets[place].y
-            cached = self.cache.get(x, y, norm.label, METHOD)
-            if cached is not None and not (cached.late and not cached.proven):
-                self.known[place][u] = cached
-                continue
-            starts[place] = best_of([*self._neighbours(place, u), *([cached] if cached is not None else [])], x, y, norm)
-        if not starts:
-            return
-        self.notify(f"solving the {norm.label} optimum" + (f" of {len(starts)} datasets" if len(starts) > 1 else ""))
-        x, y = (np.stack([getattr(self.datasets[place], name) for place in starts]) for name in ("x", "y"))
-        k = self.datasets[0].num_classes
-        solved = solve_from(list(starts.values()), x, y, k, norm, tol=TOLERANCE[self.family], timeout=self.timeout)
-        for place, reference in zip(starts, solved, strict=True):
+    def _read(self, lacking: Sequence[Iterable[float]]) -> None:
+        """Take what the cache has; what ran out of time before it was proven is only where a solution starts."""
+        for place, us in enumerate(lacking):
             dataset = self.datasets[place]
+            for u in us:
+                cached = self.cache.get(dataset.x, dataset.y, norm_at(self.family, u).label, METHOD)
+                if cached is not None:
+                    found = self.late if cached.late and not cached.proven else self.known
+                    found[place][u] = cached
+
+    def _solve(self, wave: Sequence[tuple[int, float]]) -> None:
+        """Optima of datasets by place, each at an exponent, in one batch."""
+        datasets = [self.datasets[place] for place, _ in wave]
+        norms = [norm_at(self.family, u) for _, u in wave]
+        self.notify(f"solving {len(wave)} {self.family} optima")
+        starts = [best_of(self._starts(place, u), d.x, d.y, n) for (place, u), d, n in zip(wave, datasets, norms, strict=True)]
+        x, y = (np.stack([getattr(dataset, name) for dataset in datasets]) for name in ("x", "y"))
+        solved = solve_from(starts, x, y, datasets[0].num_classes, norms, tol=TOLERANCE, timeout=self.timeout)
+        for (place, u), dataset, norm, reference in zip(wave, datasets, norms, solved, strict=True):
             self.known[place][u] = reference
             self.cache.put(dataset.x, dataset.y, norm.label, METHOD, reference)
 
-    def _neighbours(self, place: int, u: float) -> list[Reference]:
-        """The optima at the nearest exponents that are known; where two are as near, first the one nearer to p = 2."""
-        known = self.known[place]
+    def _starts(self, place: int, u: float) -> list[Reference]:
+        """The optima at the nearest exponents that are known, and what was found at this one before time ran out."""
+        known, late = self.known[place], self.late[place]
         nearest = sorted(known, key=lambda other: (round(abs(other - u), 9), abs(other - 0.5)))
-        return [known[other] for other in nearest[:NEIGHBOURS]]
+        return [*(known[other] for other in nearest[:NEIGHBOURS]), *([late[u]] if u in late else [])]
 
 
 def best_of(candidates: Sequence[Reference], x: np.ndarray, y: np.ndarray, norm: Norm) -> Reference:

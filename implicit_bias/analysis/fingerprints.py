@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.analysis.exponent_optima import ExponentOptima
+from implicit_bias.analysis.weights import BLOCK, Weights
 from implicit_bias.datasets import Dataset
 from implicit_bias.measures.exponents import (
     FLAT,
@@ -28,7 +29,6 @@ from implicit_bias.measures.exponents import (
     trend,
     verdict,
 )
-from implicit_bias.primal_dual import Game
 from implicit_bias.sweep.references import Cache
 
 CURVE_COLUMNS = ("run", "optimizer", "seed", "step", "family", "p", "margin", "kappa_lower", "kappa_upper", "resolution")
@@ -36,35 +36,6 @@ VERDICT_COLUMNS = ("run", "optimizer", "seed", "family", "p", "p_low", "p_high",
 
 # The peak can move by one point of the lattice each time that its neighbours are certified.
 MOST_REFINEMENTS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """The parameters of one run, or of a file.
-
-    Attributes:
-        run: What it is called.
-        optimizer: Its name; empty where it is not known.
-        seed: None where there is none.
-        dataset: What it was trained on.
-        steps: The step of each record, ascending; without one where only parameters are known.
-        w: W at each record, (S, k, d), float64.
-        possible: The families that the optimizer's symmetries allow besides p = 2.
-    """
-
-    run: str
-    optimizer: str
-    seed: int | None
-    dataset: Dataset
-    steps: tuple[int, ...]
-    w: Tensor
-    possible: tuple[str, ...]
-
-    def smallest_gaps(self) -> Tensor:
-        """q(W) of each record, shape (S,)."""
-        x, y = torch.from_numpy(self.dataset.x)[None], torch.from_numpy(self.dataset.y)[None]
-        game = Game.of(x.expand(len(self.w), -1, -1), y.expand(len(self.w), -1), self.dataset.num_classes)
-        return game.gaps(self.w).masked_fill(game.onehot > 0, torch.inf).amin(dim=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -75,8 +46,8 @@ class Fingerprint:
         us: The exponents 1/p that are certified, ascending.
         margins: q / N at each record and exponent, (S, m).
         curves: kappa at each record.
-        ideal: kappa of the certified optimum at the last record's peak, (m,): what a maximiser of that margin would show, and by how
-            much these data tell exponents apart. nan where nothing is separated.
+        ideal: kappa of the certified optimum at the last record's peak, (m,): what a maximiser of that margin would show, and by
+            how much these data tell exponents apart. nan where nothing is separated.
         fit: What the last record shows; None where it is not separated.
     """
 
@@ -189,7 +160,7 @@ def _ideal(optima: ExponentOptima, place: int, us: Sequence[float], u: float) ->
     known = optima.known[place]
     optimum = known[min(known, key=lambda other: abs(other - u))]
     w = torch.from_numpy(np.ascontiguousarray(optimum.separator))[None]
-    of = Weights("", "", None, optima.datasets[place], (), w, ())
+    of = Weights("", optima.datasets[place], {BLOCK: w})
     return _curves(optima, place, us, margins(of.smallest_gaps(), w, optima.family, us))[0].lower
 
 

@@ -4,9 +4,9 @@ With q(W) the smallest gap and gamma*_p the maximum margin under the norm N_p of
 
     kappa_p(W) = q(W) / (N_p(W) gamma*_p)  <=  1,
 
-with equality exactly where W maximises the margin under N_p. An optimum that is proven to lie in [lower, upper] encloses kappa_p in
-[q / (N_p upper), q / (N_p lower)]. Everything here is in u = 1/p in [0, 1]: the curve is smooth in it, and p = inf is a point as any
-other.
+with equality exactly where W maximises the margin under N_p. An optimum that is proven to lie in [lower, upper] encloses kappa_p
+in [q / (N_p upper), q / (N_p lower)]. Everything here is in u = 1/p in [0, 1]: the curve is smooth in it, and p = inf is a point
+as any other.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NAMED = {
     "schatten": {0.0: "spectral", 0.5: "l2", 1.0: "nuclear"},
 }
 
-#: The interval holds the exponents of a kappa within so much of 1 - kappa of the peak's. Calibrated, not proven: the true exponent of
-#: normalised steepest descent fell short by .13 of it at most (four shapes of data, 16 norms, up to 10,000 steps).
+#: The interval holds the exponents whose kappa is within so much of 1 - kappa of the peak's. Calibrated, not proven: the true
+#: exponent of normalised steepest descent fell short by .13 of it at most (four shapes of data, 16 norms, up to 10,000 steps).
 SHARE = 0.25
 #: From these on parameters are near an optimum, and at one.
 NEAR, AT = 0.9, 0.97
@@ -96,7 +96,7 @@ class Curve:
         return bool(np.isfinite(self.lower).all())
 
     def peak(self) -> tuple[float, float]:
-        """Where log kappa is largest, by the parabola through the best point and its two neighbours; and kappa there, at most 1."""
+        """Where log kappa is largest, by the parabola through the best point and its two neighbours; and kappa there."""
         best = int(self.lower.argmax())
         first = min(max(best - 1, 0), len(self.u) - 3)
         place, logs = self.u[first : first + 3], np.log(self.lower[first : first + 3])
@@ -191,8 +191,8 @@ class Fit:
 def verdict(fit: Fit | None, other: Fit | None = None, trend_needed: bool = False) -> str:
     """What may be said of a family; one of VERDICTS.
 
-    ``maximises`` needs kappa >= AT; a 1 - kappa that falls by FALLING a decade, where that is known; a family that symmetry allows; and no
-    other family that is proven to fit better. The last two do not count at p = 2, where the families are one norm.
+    ``maximises`` needs kappa >= AT; a 1 - kappa that falls by FALLING a decade, where that is known; a family that symmetry
+    allows; and no other family that is proven to fit better. The last two do not count at p = 2, where the families are one norm.
 
     Args:
         fit: None where nothing is separated.
@@ -214,9 +214,9 @@ def verdict(fit: Fit | None, other: Fit | None = None, trend_needed: bool = Fals
 def possible_families(norm: Norm) -> list[str]:
     """The families that hold, besides p = 2, a norm with all symmetries of ``norm``, the norm that an optimizer steps in.
 
-    Steepest descent in N, with or without momentum, moves with every linear isometry of N: data that are transformed by it give the
-    transformed iterates. What it converges to is then a maximiser of a norm with that symmetry. l_p, p != 2, has none of the rotations
-    of the features, Schatten-p none of the permutations of single entries.
+    Steepest descent in N, with or without momentum, moves with every linear isometry of N: data that are transformed by it give
+    the transformed iterates. A norm whose margin it maximises on all data has that symmetry, too. For p != 2 no l_p norm is
+    unchanged when the features are rotated, and no Schatten norm when single entries are permuted.
     """
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(3, 4, generator=generator, dtype=torch.float64)

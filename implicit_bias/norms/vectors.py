@@ -90,7 +90,8 @@ def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
         log(e^z + c e^((p-1) z)) = log a,    log(sum e^(p z)) / p = 0.
 
     The first is convex in z with a slope between 1 and p - 1, the second, with z a function of log c, decreasing and concave: the
-    steps fall to the root from a c that is too large (c = ||a||_q) without a bracket. In logarithms nothing underflows.
+    steps need no bracket. They begin at the smaller of a c that is too large, ||a||_q, and the root to first order in c, near the
+    ball: log ||a||_p sum a^p / sum a^(2p - 2). In logarithms nothing underflows.
     """
     p = along(exponent, a)
     inside = lp_value(a, exponent).unsqueeze(-1) <= 1
@@ -100,7 +101,9 @@ def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
     # What rounding leaves of log u, where its equation is flattest.
     flattest = torch.as_tensor(p - 1, dtype=a.dtype, device=a.device).clamp(max=1)
     accuracy = torch.finfo(a.dtype).eps * (50 + 4 * log_a.amax(dim=-1, keepdim=True).clamp(min=0)) / flattest
-    log_c = lp_value(a, conjugate(exponent)).unsqueeze(-1).log()
+    log_sums = (p * log_a).logsumexp(dim=-1, keepdim=True)
+    near = (log_sums / p).log() + log_sums - ((2 * p - 2) * log_a).logsumexp(dim=-1, keepdim=True)
+    log_c = torch.fmin(lp_value(a, conjugate(exponent)).unsqueeze(-1).log(), near)
     z = torch.minimum(log_a, (log_a - log_c) / (p - 1))
     for _ in range(LP_NEWTON_STEPS):
         log_power = log_c + (p - 1) * z
