@@ -49,6 +49,7 @@ class Fingerprint:
         ideal: kappa of the certified optimum at the last record's peak, (m,): what a maximiser of that margin would show, and by
             how much these data tell exponents apart. nan where nothing is separated.
         fit: What the last record shows; None where it is not separated.
+        certified: Whether the curves are enclosed; those of networks are proven from below alone.
     """
 
     us: tuple[float, ...]
@@ -56,6 +57,7 @@ class Fingerprint:
     curves: tuple[Curve, ...]
     ideal: Array
     fit: Fit | None
+    certified: bool = True
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _curve_rows(run: Weights, family: str, found: Fingerprint) -> pd.DataFrame:
             "p": np.tile([exponent(u) for u in found.us], records),
             "margin": found.margins.ravel(),
             "kappa_lower": np.concatenate([curve.lower for curve in found.curves]),
-            "kappa_upper": np.concatenate([curve.upper for curve in found.curves]),
+            "kappa_upper": np.concatenate([curve.upper for curve in found.curves]) if found.certified else math.nan,
             "resolution": np.tile(found.ideal, records),
         }
     )

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pandas as pd
 import torch
 
-from implicit_bias.analysis.fingerprints import Identified, fingerprints, tables
+from implicit_bias.analysis.fingerprints import Fingerprint, Identified, fingerprints, tables
+from implicit_bias.analysis.kkt_fingerprints import kkt_fingerprints
 from implicit_bias.analysis.weights import Weights
 from implicit_bias.comparison import Source, labels
 from implicit_bias.sweep.execute import THREADED_ELEMENTS
@@ -34,10 +35,16 @@ def identified(
         notify: Told in words what is being done.
 
     Raises:
-        BadInput: the classes of a dataset cannot be separated.
+        BadInput: the classes of a dataset cannot be separated, or a model is not homogeneous.
     """
+    linear = [place for place, run in enumerate(runs) if run.linear]
+    found: dict[int, dict[str, Fingerprint]] = {}
     with _threads(max(run.dataset.x.shape[0] * run.dataset.num_classes for run in runs)):
-        return tables(runs, fingerprints(runs, families, cache, timeout, notify))
+        found.update(zip(linear, fingerprints([runs[i] for i in linear], families, cache, timeout, notify), strict=True))
+        for place, run in enumerate(runs):
+            if place not in found:
+                found[place] = kkt_fingerprints(run, families, device, notify)
+    return tables(runs, [found[place] for place in range(len(runs))])
 
 
 def curve_labels(runs: Sequence[Weights]) -> list[str]:

@@ -41,8 +41,8 @@ def margins(
         reference_timeout: Seconds for one optimum.
 
     Returns:
-        A row a norm with COLUMNS: margin; max_margin, the optimum, where its proven interval [lower, upper] is no wider than 1e-4;
-        ratio = margin / max_margin. Of several W with a column ``run`` in front, from 0.
+        A row a norm with COLUMNS: margin; max_margin, the optimum, where its proven interval [lower, upper] is no wider than
+        1e-4; ratio = margin / max_margin. Of several W with a column ``run`` in front, from 0.
 
     Raises:
         BadInput: shapes that do not fit, values that are not finite, or no such norm.

@@ -21,9 +21,9 @@ __all__ = ["identify", "main"]
 
 def identify(*runs: Any, **keys: Any) -> pd.DataFrame:
     """The verdicts as a table; see :func:`implicit_bias.identify.notebook.identify`."""
-    from implicit_bias.identify import notebook
+    from implicit_bias.identify.notebook import identify as answer
 
-    return notebook.identify(*runs, **keys)
+    return answer(*runs, **keys)
 
 
 class _CallableModule(ModuleType):

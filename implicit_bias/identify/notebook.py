@@ -29,8 +29,8 @@ def identify(
     """Which norm's margin runs or weights maximise, as ``python -m implicit_bias.identify`` does.
 
     Args:
-        runs: Run folders, sweeps, patterns and files of parameters, as they are typed (``"mine=weights.npz"``); or arrays W (k, d), or
-            (r, k, d) for r records of one run; or mappings from a name to any of these.
+        runs: Run folders, sweeps, patterns and files of parameters, as they are typed (``"mine=weights.npz"``); or arrays W
+            (k, d), or (r, k, d) for r records of one run; or mappings from a name to any of these.
         dataset: What files and arrays were trained on: (X, y), a name such as ``"digits"``, or a Dataset.
         family: ``lp``, ``schatten`` or both.
         results_dir: Where the cache of references is; None: nothing is kept.
@@ -58,7 +58,7 @@ def identify(
     reader = Reader(None if dataset is None else as_dataset(dataset))
     found = [weights for run in runs for weights in _read(reader, run)]
     families = families_of([family] if isinstance(family, str) else family)
-    cache = Memory() if results_dir is None else ReferenceCache(results_dir)
+    cache = Memory() if results_dir is None else ReferenceCache(fspath(results_dir))
     tables = identified(found, families, cache, reference_timeout, device, lambda text: None)
     if out is not None:
         atomic_write_bytes(Path(out) / "identify.csv", csv_bytes(tables.curves))

@@ -171,6 +171,8 @@ class Fit:
         trend: By what 1 - kappa falls a decade; nan where that is not known.
         flat: Whether the data cannot tell the exponents of the family apart.
         possible: Whether the optimizer's symmetries leave any exponent of the family but 2.
+        network: Whether kappa is a KKT ratio. Then p = 2 is two norms (a Schatten norm of a network is the largest of its
+            matrices'), and no verdict rests on parameters at one step alone.
     """
 
     u: float
@@ -181,14 +183,15 @@ class Fit:
     trend: float = math.nan
     flat: bool = False
     possible: bool = True
+    network: bool = False
 
     @property
     def holds_two(self) -> bool:
-        """Whether p = 2, which the families share, is in the interval."""
-        return self.low <= 0.5 <= self.high
+        """Whether p = 2, where the families are one norm, is in the interval."""
+        return not self.network and self.low <= 0.5 <= self.high
 
 
-def verdict(fit: Fit | None, other: Fit | None = None, trend_needed: bool = False) -> str:
+def verdict(fit: Fit | None, other: Fit | None = None) -> str:
     """What may be said of a family; one of VERDICTS.
 
     ``maximises`` needs kappa >= AT; a 1 - kappa that falls by FALLING a decade, where that is known; a family that symmetry
@@ -197,7 +200,6 @@ def verdict(fit: Fit | None, other: Fit | None = None, trend_needed: bool = Fals
     Args:
         fit: None where nothing is separated.
         other: The fit of the same parameters to the other family, if there is one.
-        trend_needed: Whether parameters at one step alone are no evidence.
     """
     if fit is None:
         return NOT_SEPARATED
@@ -205,7 +207,7 @@ def verdict(fit: Fit | None, other: Fit | None = None, trend_needed: bool = Fals
         return CANNOT_TELL
     if fit.kappa < NEAR:
         return NONE_OF_THESE
-    rising = not trend_needed if math.isnan(fit.trend) else fit.trend >= FALLING
+    rising = not fit.network if math.isnan(fit.trend) else fit.trend >= FALLING
     beaten = other is not None and other.kappa > fit.upper and not (fit.holds_two and other.holds_two)
     ruled_out = not fit.possible and not fit.holds_two
     return MAXIMISES if fit.kappa >= AT and rising and not beaten and not ruled_out else NEAREST
