@@ -103,8 +103,8 @@ class Reader:
                     found[key] = self._run(called, path) if path.is_dir() else self._file(called, path)
         return list(found.values())
 
-    def given(self, called: str, w: Any) -> Weights:
-        """An array (k, d), or (r, k, d) for r records of one run.
+    def given(self, called: str, w: Any) -> list[Weights]:
+        """An array (k, d), or (r, k, d) for r runs, which are called by their number, too.
 
         Raises:
             BadInput: no data are given, or the array is not of their shape.
@@ -112,8 +112,11 @@ class Reader:
         if self._given is None:
             raise BadInput(f"dataset: must be given, {called} is an array and does not say what it was trained on; as in (X, y)")
         w = stacked_weights(w, (self._given.num_classes, self._given.x.shape[1]), called)
-        # Of records that are not dated the last counts, and nothing is said of their growth.
-        return Weights(called, self._given, {BLOCK: w}, called=called, seed=self._seed)
+        names = [called] if len(w) == 1 else [f"{called} {run}" for run in range(len(w))]
+        return [
+            Weights(name, self._given, {BLOCK: one[None]}, called=name, seed=self._seed)
+            for name, one in zip(names, w, strict=True)
+        ]
 
     def _run(self, called: str, path: Path) -> Weights:
         config, own, last = _checked_run(path)

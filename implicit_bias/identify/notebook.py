@@ -30,7 +30,7 @@ def identify(
 
     Args:
         runs: Run folders, sweeps, patterns and files of parameters, as they are typed (``"mine=weights.npz"``); or arrays W
-            (k, d), or (r, k, d) for r records of one run; or mappings from a name to any of these.
+            (k, d), or (r, k, d) for r runs; or mappings from a name to any of these.
         dataset: What files and arrays were trained on: (X, y), a name such as ``"digits"``, or a Dataset.
         family: ``lp``, ``schatten`` or both.
         results_dir: Where the cache of references is; None: nothing is kept.
@@ -75,4 +75,4 @@ def _read(reader: Any, run: Any, called: str = "") -> list[Weights]:
         name, equals, path = text.partition("=")
         named = (name, path) if equals and not called and not Path(text).exists() else (called, text)
         return list(reader.read([named]))
-    return [reader.given(called or "weights", run)]
+    return list(reader.given(called or "weights", run))
