@@ -188,13 +188,18 @@ def solve_from(
         norms: Of each dataset; all the same, or of one kind with an exponent strictly between 1 and inf each.
 
     Returns:
-        What is proven by the end of the tolerance, the iterations or the time.
+        What is proven when the tolerance is met, or the iterations or the time are over.
+
+    Raises:
+        NotSeparable: in double precision a start has no margin.
     """
     points = [np.asarray(one, dtype=np.float64) for one in _tensor(x, torch.float64).cpu().numpy()]
     labels = [np.asarray(one, dtype=np.int64) for one in _tensor(y, torch.int64).cpu().numpy()]
     sets = [_Data.of(one, of, num_classes, norm) for one, of, norm in zip(points, labels, norms, strict=True)]
     found = _solved_together(points, labels, sets, tol, max_iterations, timeout, starts)
-    # None can be missing: each has at least the margin of what it began at.
+    for one in found:
+        if isinstance(one, NotSeparable):
+            raise one
     return [one for one in found if isinstance(one, Reference)]
 
 

@@ -86,7 +86,9 @@ def test_the_peak_is_the_parabolas_and_the_interval_where_a_share_of_what_lacks_
 
 def test_a_peak_at_an_end_stays_there_and_a_kink_is_no_parabola() -> None:
     falling = curve(0.99 * np.exp(-0.5 * U))
-    assert falling.peak() == (0.0, pytest.approx(0.99))
+    at, height = falling.peak()
+    assert at == 0.0
+    assert height == pytest.approx(0.99)
     assert falling.interval()[0] == 0.0
     assert curve(np.where(U == 0.4, 0.9, 0.1)).peak()[0] == pytest.approx(0.4)
 

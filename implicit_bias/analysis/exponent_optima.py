@@ -96,9 +96,7 @@ class ExponentOptima:
         wanted = [(dataset, [labels[u] for u in us]) for dataset, us in zip(self.datasets, lacking, strict=True)]
         for place, found in enumerate(solve_all(wanted, "exact", self.cache, self.notify, self.timeout)):
             if isinstance(found, NotSeparable):
-                what = self.datasets[place].origin or "dataset"
-                reason = str(found).partition(": use reference=none")[0]
-                raise BadInput(f"{what}: there is no optimum to compare with: {reason}")
+                raise _refusal(self.datasets[place], found)
             self.known[place].update({u: found[labels[u]] for u in lacking[place]})
 
     def _read(self, lacking: Sequence[Iterable[float]]) -> None:
@@ -118,7 +116,11 @@ class ExponentOptima:
         self.notify(f"solving {len(wave)} {self.family} optima")
         starts = [best_of(self._starts(place, u), d.x, d.y, n) for (place, u), d, n in zip(wave, datasets, norms, strict=True)]
         x, y = (np.stack([getattr(dataset, name) for dataset in datasets]) for name in ("x", "y"))
-        solved = solve_from(starts, x, y, datasets[0].num_classes, norms, tol=TOLERANCE, timeout=self.timeout)
+        k = datasets[0].num_classes
+        try:
+            solved = solve_from(starts, x, y, k, norms, tol=TOLERANCE, timeout=self.timeout)
+        except NotSeparable as error:
+            raise _refusal(datasets[0], error) from None
         for (place, u), dataset, norm, reference in zip(wave, datasets, norms, solved, strict=True):
             self.known[place][u] = reference
             self.cache.put(dataset.x, dataset.y, norm.label, METHOD, reference)
@@ -128,6 +130,12 @@ class ExponentOptima:
         known, late = self.known[place], self.late[place]
         nearest = sorted(known, key=lambda other: (round(abs(other - u), 9), abs(other - 0.5)))
         return [*(known[other] for other in nearest[:NEIGHBOURS]), *([late[u]] if u in late else [])]
+
+
+def _refusal(dataset: Dataset, error: NotSeparable) -> BadInput:
+    """What is said of data without an optimum, without the advice that is meant for runs."""
+    reason = str(error).partition(": use reference=none")[0]
+    return BadInput(f"{dataset.origin or 'dataset'}: there is no optimum to compare with: {reason}")
 
 
 def best_of(candidates: Sequence[Reference], x: np.ndarray, y: np.ndarray, norm: Norm) -> Reference:

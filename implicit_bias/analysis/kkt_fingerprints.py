@@ -35,6 +35,8 @@ class _Network:
         model = model_of(run.config)
         if not model.homogeneous:
             raise BadInput(f"{run.run}: the model is not homogeneous; must be, no KKT ratio is defined otherwise")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BadInput("device=cuda: no CUDA GPU is available here; allowed: auto, cpu")
         place = device_of({**run.config, "device": device})
         x, y = torch.from_numpy(run.dataset.x)[None], torch.from_numpy(run.dataset.y)[None]
         self.data = Data(x.to(place), y.to(place), run.dataset.num_classes)

@@ -47,10 +47,11 @@ def fingerprint_picture(found: Identified, runs: Sequence[Weights]) -> Drawing:
         _panel(axis, curves[curves["family"] == family], verdicts[verdicts["family"] == family], looks)
         axis.set_title(TITLES[family])
         axis.set_xlabel("$p$, spaced by $1/p$")
-    axes.flat[0].set_ylabel(r"$\kappa$ = margin / certified optimum")
+    certified = curves["kappa_upper"].notna().any()
+    axes.flat[0].set_ylabel(r"$\kappa$ = margin / certified optimum" if certified else r"$\kappa$ = KKT ratio")
     axes.flat[0].set_ylim(_bottom(curves), 1.005)
-    ideal = Line2D([], [], color=GREY, lw=0.7, label="a maximiser of the margin at the peak")
-    legend_below(figure, [*(look.handle() for look in looks.values()), ideal], ncols=per_line)
+    ideal = [Line2D([], [], color=GREY, lw=0.7, label="a maximiser of the margin at the peak")] if certified else []
+    legend_below(figure, [*(replace(look, line="-").handle() for look in looks.values()), *ideal], ncols=per_line)
     return figure
 
 
