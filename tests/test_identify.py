@@ -221,6 +221,7 @@ def test_margins_stand_beside_certified_maxima() -> None:
         (["{w}", "dataset=digit"], "dataset=digit: no such option; did you mean digits?"),
         (["{w}", "dataset=digits", "dataset.dimm=3"], "dataset.dimm: unknown key"),
         (["{run}/config.yaml"], "config.yaml: must be a run folder, a sweep's folder or an .npz file"),
+        (["a={run}", "a={nsd}"], "and one seed; must have names of their own, name=RUN"),
         (["{empty}"], "no run folder, it has no trajectory.csv"),
         (["{vectors}", "dataset=digits"], "0 matrices; must be one (classes, features), or one of them called W"),
         (["{nan}", *TYPED], "W: must be a matrix of finite numbers"),
@@ -242,6 +243,7 @@ def test_bad_input_is_one_line(
     before = sorted(tmp_path.rglob("*"))
     places = {
         "run": folders(results, "*signgd*")[0],
+        "nsd": folders(results, "*nsd*seed1*")[0],
         **{name: f"{name}.npz" for name in ("w", "vectors", "nan")},
         "empty": "empty",
     }

@@ -67,13 +67,14 @@ class ExponentOptima:
         self.known, self.late = [{} for _ in self.datasets], [{} for _ in self.datasets]
 
     def want(self, wanted: Sequence[Iterable[float]]) -> None:
-        """Have the optima at these u, for each dataset its own.
+        """Have the optima at these u, for each dataset its own, and those of the named norms.
 
         Raises:
             BadInput: the classes of a dataset cannot be separated.
         """
-        lacking = [set(us) - set(known) for us, known in zip(wanted, self.known, strict=True)]
         named = NAMED[self.family]
+        # All others begin at those of the named norms.
+        lacking = [set(us) - set(known) if known else {*us, *named} for us, known in zip(wanted, self.known, strict=True)]
         self._solve_named([[u for u in named if u in us] for us in lacking])
         self._read([us - set(named) for us in lacking])
         while wave := self._wave([us - set(known) for us, known in zip(lacking, self.known, strict=True)]):

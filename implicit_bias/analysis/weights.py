@@ -101,6 +101,13 @@ class Reader:
                 key = (called, path.resolve())
                 if key not in found:
                     found[key] = self._run(called, path) if path.is_dir() else self._file(called, path)
+        names: dict[tuple[str, int | None], Path] = {}
+        for (_, path), run in found.items():
+            before = names.setdefault((run.run, run.seed), path)
+            if before != path:
+                raise BadInput(
+                    f"{run.run}: {path} and {before} have this name, and one seed; must have names of their own, name=RUN"
+                )
         return list(found.values())
 
     def given(self, called: str, w: Any) -> list[Weights]:
