@@ -53,15 +53,17 @@ class _Network:
         self.weights, self.c = gradient.weights(), gradient.per_weight()
         gaps = -self.objective.negative_gaps(self.parameters)
         self.q = gaps.amin(dim=(-2, -1))
+        self.searches: dict[str, KktRatios] = {}
 
     def norm(self, family: str, u: float) -> ParameterNorm:
         return over_blocks(make_norm(family, p=exponent(u)), list(self.parameters), self.bases, self.hidden)
 
     def ratios(self, family: str, us: Sequence[float]) -> dict[float, tuple[Array, Array]]:
         """Margins and KKT ratios of the records by exponent; each search begins at the weights of the exponent before it."""
-        search = KktRatios(self.objective, self.degree, PRODUCTS)
-        search.add(self.weights)
-        found = {}
+        if family not in self.searches:
+            self.searches[family] = KktRatios(self.objective, self.degree, PRODUCTS)
+            self.searches[family].add(self.weights)
+        search, found = self.searches[family], {}
         for u in us:
             norm = self.norm(family, u)
             ratio = search.best(family, norm, self.parameters, self.c, self.weights, self.q)
