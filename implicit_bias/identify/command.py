@@ -17,6 +17,7 @@ from implicit_bias.registry import hyper, hyper_fields
 from implicit_bias.streams import unharmed_by_output
 
 if TYPE_CHECKING:
+    from implicit_bias.analysis.fingerprints import Identified
     from implicit_bias.analysis.weights import Weights
     from implicit_bias.datasets import Dataset
 
@@ -172,9 +173,8 @@ def dataset_of(words: Sequence[str]) -> tuple[Dataset | None, int | None]:
     return make_dataset(config).load(), None if seed is None else int(seed)
 
 
-def _shown(request: Request, runs: Sequence[Weights], found: object) -> int:
+def _shown(request: Request, runs: Sequence[Weights], found: Identified) -> int:
     """Write the tables and the picture, and print the verdicts."""
-    from implicit_bias.analysis.fingerprints import Identified
     from implicit_bias.analysis.identification import labelled
     from implicit_bias.figures.style import drawing, saved
     from implicit_bias.identify.show import LEGEND, notes, verdict_table
@@ -182,7 +182,6 @@ def _shown(request: Request, runs: Sequence[Weights], found: object) -> int:
     from implicit_bias.records import atomic_write_bytes, csv_bytes
     from implicit_bias.terminal import print_table
 
-    assert isinstance(found, Identified)
     files = {"identify.csv": csv_bytes(found.curves), "verdicts.csv": csv_bytes(found.verdicts)}
     with drawing():
         picture = fingerprint_picture(found, runs)
