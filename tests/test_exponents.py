@@ -133,8 +133,10 @@ OTHER = Fit(u=0.4, low=0.3, high=0.6, kappa=0.995, upper=0.996, trend=3.0)
         ({"possible": False, "high": 0.5}, None, MAXIMISES),
         ({}, OTHER, NEAREST),
         ({"upper": 0.9951}, OTHER, MAXIMISES),  # not proven to be worse
-        ({"high": 0.5}, OTHER, MAXIMISES),  # p = 2 in both: one norm
-        ({"high": 0.5, "network": True}, OTHER, NEAREST),
+        ({"high": 0.5}, OTHER, NEAREST),
+        ({"high": 0.5, "kappa": 0.9948, "upper": 0.9949}, OTHER, MAXIMISES),  # p = 2 in both, and as good: one norm
+        ({"kappa": 0.9948, "upper": 0.9949}, OTHER, NEAREST),
+        ({"high": 0.5, "kappa": 0.9948, "upper": 0.9949, "network": True}, OTHER, NEAREST),
         ({"network": True}, None, MAXIMISES),
         ({"network": True, "trend": math.nan}, None, NEAREST),
     ],

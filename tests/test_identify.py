@@ -298,3 +298,26 @@ def test_none_of_these_names_no_exponent(results: Path) -> None:
     assert found["verdict"].tolist() == [NONE_OF_THESE] * 2
     assert found[["p", "p_low", "p_high"]].isna().all(axis=None)
     assert found["kappa"].between(0.1, 0.9).all()
+
+
+@pytest.mark.slow
+def test_exponents_of_both_families_are_found_on_the_default_data(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {
+        "results_dir": tmp_path,
+        "progress": "off",
+        "reference": "none",
+        "log.norms": ["l2"],
+        "log.points": 12,
+    }
+    keys |= {"optimizer": "nsd", "steps": 3000, "log.weights": "all"}
+    for family, p in (("lp", 2.3), ("schatten", 4)):  # the first between the points of the grid
+        run(**{**keys, "norm": family, "norm.p": p})
+    found = identify(str(tmp_path / "runs" / "*"), results_dir=tmp_path)
+    for family, p, error in (("lp", 2.3, 0.03), ("schatten", 4, 0.05)):
+        mine = found[found["run"].str.contains(f"-{family}{p}-")].set_index("family")
+        right, wrong = mine.loc[family], mine.loc["schatten" if family == "lp" else "lp"]
+        assert abs(1 / float(str(right["p"])) - 1 / p) <= error
+        assert float(str(right["p_low"])) <= p <= float(str(right["p_high"]))
+        assert right["verdict"] == MAXIMISES
+        assert wrong["verdict"] != MAXIMISES
+        assert float(str(wrong["kappa"])) < float(str(right["kappa"]))
