@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["__version__", "run"]
+__all__ = ["__version__", "identify", "margins", "run"]
 
 
 def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pandas.DataFrame, pandas.DataFrame]:
@@ -28,12 +28,26 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pandas.Da
     return tables
 
 
+def identify(*runs: Any, **keys: Any) -> pandas.DataFrame:
+    """Which norm's margin runs or weights maximise; see :func:`implicit_bias.identify.notebook.identify`."""
+    # The package of the command takes this function's place under the same name, and can be called in the same way.
+    from importlib import import_module
+
+    command: Any = import_module("implicit_bias.identify")
+    verdicts: pandas.DataFrame = command.identify(*runs, **keys)
+    return verdicts
+
+
+def margins(w: Any, x: Any, y: Any, *options: Any, **keys: Any) -> pandas.DataFrame:
+    """The margins of linear weights beside the certified maxima; see :func:`implicit_bias.analysis.optimal_margins.margins`."""
+    from implicit_bias.analysis import optimal_margins
+
+    return optimal_margins.margins(w, x, y, *options, **keys)
+
+
 def __getattr__(name: str) -> str:
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import metadata
+    from implicit_bias.core.installation import version
 
-    try:
-        return metadata.version("implicit-bias")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
+    return version()

@@ -128,9 +128,9 @@ def _answer(request: Request) -> int:
             show_warning(line)
         return DONE
     if "--version" in request.flags:
-        from implicit_bias import __version__
+        from implicit_bias.core.installation import version
 
-        print(f"implicit_bias {__version__}")
+        print(f"implicit_bias {version()}")
         return DONE
     from implicit_bias.config.overrides import cannot_differ, compose
 

@@ -47,8 +47,7 @@ class Parts:
         """
         key = registry.noun, _text(section)
         if key not in self._options:
-            keys = dict(section)
-            self._options[key] = registry.get(keys.pop("name"))(**keys)
+            self._options[key] = constructed(registry, section)
         return self._options[key]
 
     def norm(self, label: str) -> Norm:
@@ -172,9 +171,7 @@ class RunSpec(RunSettings):
     @property
     def torch_device(self) -> torch.device:
         """Where the run is computed: ``device=auto`` is a GPU where there is one."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        return torch_device(self.device)
 
     @property
     def method(self) -> str:
@@ -211,6 +208,19 @@ class RunSpec(RunSettings):
             group, _, last = key.rpartition(".")
             (config[group] if group else config)[last] = value
         return self._parts.spec(config)
+
+
+def constructed(registry: Registry, section: Mapping[str, Any]) -> Any:
+    """The option that the ``name`` of a section says, with the section's other keys. Raises BadInput: it refuses them."""
+    keys = dict(section)
+    return registry.get(keys.pop("name"))(**keys)
+
+
+def torch_device(device: str) -> torch.device:
+    """The device that ``device=auto|cpu|cuda`` stands for: ``auto`` is a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
 
 
 def config_hash(

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-LP_NEWTON_STEPS = 40
-SHRINK_NEWTON_STEPS = 7
+# Newton steps of a projection at most, and how near log u has to be to its place at this c, on average, before c moves.
+LP_NEWTON_STEPS, NEAR = 200, 0.1
 Exponent = float | Tensor
 
 
@@ -83,46 +83,44 @@ def project_lp(x: Tensor, p: Exponent) -> Tensor:
 
 
 def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
-    """The projection of non-negative vectors for 1 < p < inf: u + mu p u^(p-1) = a with mu >= 0 such that ||u||_p = 1 (KKT).
+    """The projection of non-negative vectors for 1 < p < inf: u + c u^(p-1) = a with c = mu p >= 0 such that ||u||_p = 1 (KKT).
 
-    phi(log mu) = log ||u(mu)||_p is decreasing and concave, with slope -sum u^p (a - u) / (u + (p - 1) (a - u)) / sum u^p, so
-    Newton's method from a mu that is too large (mu p = ||a||_q) falls to the root without a bracket.
+    Newton's method on both equations at once, in z = log u and log c:
+
+        log(e^z + c e^((p-1) z)) = log a,    log(sum e^(p z)) / p = 0.
+
+    The first is convex in z with a slope between 1 and p - 1, the second, with z a function of log c, decreasing and concave: the
+    steps need no bracket. They begin at the smaller of a c that is too large, ||a||_q, and the root to first order in c, near the
+    ball: log ||a||_p sum a^p / sum a^(2p - 2). In logarithms nothing underflows.
     """
     p = along(exponent, a)
     inside = lp_value(a, exponent).unsqueeze(-1) <= 1
     # A harmless vector in the place of those that are in the ball already.
     a = torch.where(inside, torch.ones_like(a), a)
-    log_mu = (lp_value(a, conjugate(exponent)).unsqueeze(-1) / p).log()
+    log_a = a.clamp(min=torch.finfo(a.dtype).tiny).log()
+    # What rounding leaves of log u, where its equation is flattest.
+    flattest = torch.as_tensor(p - 1, dtype=a.dtype, device=a.device).clamp(max=1)
+    accuracy = torch.finfo(a.dtype).eps * (50 + 4 * log_a.amax(dim=-1, keepdim=True).clamp(min=0)) / flattest
+    log_sums = (p * log_a).logsumexp(dim=-1, keepdim=True)
+    near = (log_sums / p).log() + log_sums - ((2 * p - 2) * log_a).logsumexp(dim=-1, keepdim=True)
+    log_c = torch.fmin(lp_value(a, conjugate(exponent)).unsqueeze(-1).log(), near)
+    z = torch.minimum(log_a, (log_a - log_c) / (p - 1))
     for _ in range(LP_NEWTON_STEPS):
-        u = _shrunk(a, log_mu.exp(), p)
-        powers = u.pow(p)
-        size, removed = powers.sum(dim=-1, keepdim=True), a - u
-        descent = (powers * removed / (u + (p - 1) * removed).clamp(min=torch.finfo(a.dtype).tiny)).sum(
-            dim=-1, keepdim=True
-        ) / size
-        error = size.log() / p
-        going = error.abs() >= 50 * torch.finfo(a.dtype).eps
+        log_power = log_c + (p - 1) * z
+        log_sum = torch.logaddexp(z, log_power)
+        share = (log_power - log_sum).exp()  # of the term c u^(p-1) in u + c u^(p-1)
+        slope = 1 + (p - 2) * share
+        inner = (log_a - log_sum) / slope  # the step in z at this c
+        powers, outer = (p * z).softmax(dim=-1), (p * z).logsumexp(dim=-1, keepdim=True) / p
+        moved = (outer + (powers * inner).sum(dim=-1, keepdim=True)) / (powers * share / slope).sum(dim=-1, keepdim=True)
+        found = (powers * inner.abs()).sum(dim=-1, keepdim=True) < NEAR
+        moved = torch.where(found, moved, torch.zeros_like(moved))
+        inner = inner - share / slope * moved
         # What has converged stays as it is while others go on: a result does not depend on its batch.
-        log_mu = torch.where(going, log_mu + error / descent, log_mu)
+        going = (outer.abs() >= accuracy) | ((inner.abs() * z.exp()).amax(dim=-1, keepdim=True) >= accuracy)
+        log_c = torch.where(going, log_c + moved, log_c)
+        # No further than where one of the two terms alone is a: from the left, steps in a convex function go too far.
+        z = torch.where(going, torch.minimum(z + inner, torch.minimum(log_a, (log_a - log_c) / (p - 1))), z)
         if not bool(going.any()):
             break
-    u = _shrunk(a, log_mu.exp(), p)
-    return torch.where(inside, torch.zeros_like(u), u)
-
-
-def _shrunk(a: Tensor, mu: Tensor, p: Exponent) -> Tensor:
-    """u >= 0 with u + mu p u^(p-1) = a.
-
-    With u = v^alpha, alpha = max(1, 1 / (p - 1)), both terms are powers of v of at least 1: the left side is convex and
-    increasing, and Newton's method from above, where one of the two terms alone is a, decreases to the root.
-    """
-    alpha = (1 / (p - 1)).clamp(min=1) if isinstance(p, Tensor) else max(1.0, 1 / (p - 1))
-    beta = alpha * (p - 1)
-    factor = mu * p
-    tiny = torch.finfo(a.dtype).tiny
-    v = torch.minimum(a.pow(1 / alpha), (a / factor).pow(1 / beta))
-    for _ in range(SHRINK_NEWTON_STEPS):
-        first, second = v.pow(alpha), factor * v.pow(beta)
-        slope = alpha * first / v.clamp(min=tiny) + beta * second / v.clamp(min=tiny)
-        v = torch.where(v > tiny, (v - (first + second - a) / slope.clamp(min=tiny)).clamp(min=0), torch.zeros_like(v))
-    return v.pow(alpha)
+    return torch.where(inside | (a == 0), torch.zeros_like(a), z.exp())

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -169,6 +169,40 @@ def solve_certified_each(
     return results
 
 
+def solve_from(
+    starts: Sequence[Reference],
+    x: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    num_classes: int,
+    norms: Sequence[Norm],
+    tol: float = 1e-6,
+    max_iterations: int = MOST_STEPS,
+    timeout: float = TIMEOUT,
+) -> list[Reference]:
+    """The maximum margins of R datasets x (R, n, d), y (R, n) by the primal-dual method alone, in one batch that has ``timeout``
+    seconds a dataset, each begun at the separator and the weights of an optimum under another norm, such as a neighbouring
+    exponent's.
+
+    Args:
+        starts: An optimum of each dataset; its separator has a positive margin under every norm.
+        norms: Of each dataset; all the same, or of one kind with an exponent strictly between 1 and inf each.
+
+    Returns:
+        What is proven when the tolerance is met, or the iterations or the time are over.
+
+    Raises:
+        NotSeparable: in double precision a start has no margin.
+    """
+    points = [np.asarray(one, dtype=np.float64) for one in _tensor(x, torch.float64).cpu().numpy()]
+    labels = [np.asarray(one, dtype=np.int64) for one in _tensor(y, torch.int64).cpu().numpy()]
+    sets = [_Data.of(one, of, num_classes, norm) for one, of, norm in zip(points, labels, norms, strict=True)]
+    found = _solved_together(points, labels, sets, tol, max_iterations, timeout, starts)
+    for one in found:
+        if isinstance(one, NotSeparable):
+            raise one
+    return [one for one in found if isinstance(one, Reference)]
+
+
 def in_batches(x: Array, num_classes: int, norm: Norm, expressions: bool) -> bool:
     """Whether optima of data like x (n, d) are solved by first-order steps alone, and so many datasets best at once.
 
@@ -204,10 +238,16 @@ def _solved(data: _Data, tol: float, max_iterations: int, began: float, timeout:
 
 
 def _solved_together(
-    points: Sequence[Array], labels: Sequence[Labels], sets: Sequence[_Data], tol: float, max_iterations: int, timeout: float
+    points: Sequence[Array],
+    labels: Sequence[Labels],
+    sets: Sequence[_Data],
+    tol: float,
+    max_iterations: int,
+    timeout: float,
+    starts: Sequence[Reference] | None = None,
 ) -> list[Reference | NotSeparable]:
-    """The primal-dual method on all datasets at once."""
-    norm, k = sets[0].solved_norm, sets[0].num_classes
+    """The primal-dual method on all datasets at once; from zero and equal weights, or from ``starts``."""
+    norm, k = _batched([data.solved_norm for data in sets]), sets[0].num_classes
     exponents = [_exponent(one) for one in points]
     stacked = torch.from_numpy(np.stack([np.ldexp(one, -e) for one, e in zip(points, exponents, strict=True)]))
     used = (stacked != 0).any(dim=1).any(dim=0)
@@ -215,16 +255,21 @@ def _solved_together(
         used[0] = True
     game = Game.of(stacked[:, :, used], torch.from_numpy(np.stack(labels)), k)
     deadline = time.perf_counter() + timeout * len(sets)
-    found = solve(game, norm, tol, max_iterations, hopeless=ZERO_MARGIN * game.pair_size(norm), deadline=deadline)
+    separator = weights = None
+    if starts is not None:
+        separator = torch.from_numpy(np.stack([start.separator[:, used.numpy()] for start in starts]))
+        weights = torch.from_numpy(np.ascontiguousarray(np.stack([start.weights.T for start in starts])))
+    hopeless = ZERO_MARGIN * game.pair_size(norm)
+    found = solve(game, norm, tol, max_iterations, separator, weights, hopeless, deadline)
     results: list[Reference | NotSeparable] = []
     for r, data in enumerate(sets):
-        w = np.zeros((k, stacked.shape[2]))
+        w, own = np.zeros((k, stacked.shape[2])), data.solved_norm
         w[:, used.numpy()] = found.separator[r].numpy()
-        best = nothing(data.x, data.y, k, norm).with_separator(data.x, data.y, norm, w[:, data.used])
-        best = best.with_weights(data.x, data.y, norm, found.weights[r].mT.numpy())
+        best = nothing(data.x, data.y, k, own).with_separator(data.x, data.y, own, w[:, data.used])
+        best = best.with_weights(data.x, data.y, own, found.weights[r].mT.numpy())
         try:
             if best.lower <= 0:
-                best = data.separated(best, norm, max(deadline - time.perf_counter(), LEAST_SECONDS))
+                best = data.separated(best, own, max(deadline - time.perf_counter(), LEAST_SECONDS))
             if best.lower <= 0:
                 raise data.refusal(Separability(None, best.lower, best.upper, best.weights))
             late = best.gap > tol and time.perf_counter() > deadline
@@ -232,6 +277,14 @@ def _solved_together(
         except NotSeparable as error:
             results.append(error)
     return results
+
+
+def _batched(norms: Sequence[Norm]) -> Norm:
+    """One norm of a batch: the norm itself where all are the same, else one with the exponents of all."""
+    if len({norm.label for norm in norms}) == 1:
+        return norms[0]
+    numbers = {f.name: torch.tensor([getattr(norm, f.name) for norm in norms], dtype=torch.float64) for f in fields(norms[0])}
+    return replace(norms[0], **numbers)
 
 
 def improve_weights(

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from implicit_bias import __version__
 from implicit_bias.cli.messages import warn
+from implicit_bias.core.installation import version
 from implicit_bias.engine import Problem, Snapshot
 from implicit_bias.engine.snapshot_checks import misfit
 from implicit_bias.runtime.signals import reason_to_stop
@@ -166,7 +166,7 @@ def interval() -> float:
 def made_with(device: torch.device, precision: str) -> dict[str, Any]:
     """All that the last bit of a result depends on, the runs and what makes their steps aside: code, versions, device, ..."""
     return {
-        "version": __version__,
+        "version": version(),
         "code": _code(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -185,7 +185,7 @@ def interrupted(results_dir: str | Path) -> list[list[str]]:
     if not folder.is_dir():
         return []
     remove_leftovers(folder)
-    here = {"version": __version__, "code": _code(), "torch": torch.__version__, "numpy": np.__version__}
+    here = {"version": version(), "code": _code(), "torch": torch.__version__, "numpy": np.__version__}
     found: list[tuple[float, list[str]]] = []
     for path in sorted(folder.glob("*.pt")):
         try:

@@ -12,11 +12,10 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-import implicit_bias
 from implicit_bias.core import plugins
+from implicit_bias.core.installation import PARENT
 from implicit_bias.sweep.clusters.tasks import Ledger, Task
 
 WORKER = (sys.executable, "-m", "implicit_bias.sweep.clusters.worker")
@@ -34,7 +33,7 @@ class Worker:
         self.task: Task | None = None
         self.ready = False
         self.solving = False
-        root = str(Path(implicit_bias.__file__).resolve().parents[1])
+        root = str(PARENT)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # A session of its own: Ctrl-C is for the parent, which then stops its workers.
         self.process = subprocess.Popen(

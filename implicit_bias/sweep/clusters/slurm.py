@@ -26,11 +26,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import implicit_bias
 from implicit_bias.cli.messages import note
 from implicit_bias.config.run_settings import LauncherSettings
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.installation import PARENT
 from implicit_bias.runtime.processors import prepare_process, worker_threads
 from implicit_bias.runtime.signals import stop
 from implicit_bias.storage.files import atomic_write_text, process_is_alive
@@ -278,7 +278,7 @@ class _Watch:
         from submitit import SlurmExecutor
 
         request = self._request
-        root = str(Path(implicit_bias.__file__).resolve().parents[1])
+        root = str(PARENT)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         variables = {"PYTHONPATH": path, **plugins.environment(), **worker_threads(1, request.cpus_per_job, os.environ)}
         executor = SlurmExecutor(self._folder, max_num_timeout=request.max_requeues)

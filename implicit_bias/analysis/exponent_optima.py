@@ -1,0 +1,150 @@
+"""Certified optima of a family of norms, exponent by exponent, kept in the cache of references between commands.
+
+The optima at p = 1, 2 and inf are those of the named norms, which runs have solved already. From there on every other exponent
+starts at the best separator and the best weights of its neighbours that are known: all that have such neighbours, on all datasets
+of one shape, in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from implicit_bias.core.errors import BadInput, NotSeparable
+from implicit_bias.datasets import Dataset
+from implicit_bias.measures.exponents import NAMED, norm_at
+from implicit_bias.norms import Norm, make_norm
+from implicit_bias.solvers.reference import Reference, solve_from
+from implicit_bias.sweep.references import Cache, solve_all
+
+#: The relative gap that an optimum is solved to. Norms .05 apart in 1/p tell an optimum apart by 2e-3 (l_p) and 5e-4 (Schatten)
+#: where they do so least.
+TOLERANCE = 5e-5
+# What the cache knows these solutions by; they are no answer to those who ask for tighter ones.
+METHOD = "path"
+# Neighbours that an optimum may start at, and how far in 1/p from the nearest it starts.
+NEIGHBOURS, REACH = 2, 0.1
+# Optima that are solved at once, and numbers in the array of their data.
+MOST_RUNS, BATCH_DOUBLES = 64, 2**23
+
+
+class Memory:
+    """A cache that keeps nothing between commands."""
+
+    def get(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str) -> Reference | None:
+        """Nothing."""
+        return None
+
+    def put(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str, reference: Reference) -> None:
+        """Nothing is kept."""
+
+
+@dataclass
+class ExponentOptima:
+    """The optima of one family on datasets of one shape.
+
+    Attributes:
+        datasets: All of one number of samples, features and classes.
+        family: ``lp`` or ``schatten``.
+        cache: Looked into first; what is solved is put there.
+        timeout: Seconds for one optimum; past them the interval that is proven by then stands in its place.
+        notify: Told in words what is being solved.
+        known: For each dataset its optima by u = 1/p.
+        late: Likewise those out of the cache that are to be tried again.
+    """
+
+    datasets: Sequence[Dataset]
+    family: str
+    cache: Cache
+    timeout: float
+    notify: Callable[[str], None]
+    known: list[dict[float, Reference]] = field(init=False)
+    late: list[dict[float, Reference]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known, self.late = [{} for _ in self.datasets], [{} for _ in self.datasets]
+
+    def want(self, wanted: Sequence[Iterable[float]]) -> None:
+        """Have the optima at these u, for each dataset its own, and those of the named norms.
+
+        Raises:
+            BadInput: the classes of a dataset cannot be separated.
+        """
+        named = NAMED[self.family]
+        # All others begin at those of the named norms.
+        lacking = [set(us) - set(known) if known else {*us, *named} for us, known in zip(wanted, self.known, strict=True)]
+        self._solve_named([[u for u in named if u in us] for us in lacking])
+        self._read([us - set(named) for us in lacking])
+        while wave := self._wave([us - set(known) for us, known in zip(lacking, self.known, strict=True)]):
+            size = max(1, min(MOST_RUNS, BATCH_DOUBLES // self.datasets[0].x.size))
+            for start in range(0, len(wave), size):
+                self._solve(wave[start : start + size])
+
+    def _wave(self, lacking: Sequence[Iterable[float]]) -> list[tuple[int, float]]:
+        """Datasets, by place, with exponents to solve next: those near one that is known, else the nearest."""
+        far = {(place, u): self._distance(place, u) for place, us in enumerate(lacking) for u in sorted(us)}
+        reach = max(REACH, min(far.values(), default=0.0))
+        return [key for key, distance in far.items() if distance <= reach]
+
+    def _distance(self, place: int, u: float) -> float:
+        return round(min(abs(other - u) for other in self.known[place]), 9)
+
+    def _solve_named(self, lacking: Sequence[Sequence[float]]) -> None:
+        """The optima of named norms, by the solvers and in the cache that runs use."""
+        labels = NAMED[self.family]
+        wanted = [
+            (dataset, {labels[u]: make_norm(labels[u]) for u in us}) for dataset, us in zip(self.datasets, lacking, strict=True)
+        ]
+        for place, found in enumerate(solve_all(wanted, "exact", self.cache, self.notify, self.timeout)):
+            if isinstance(found, NotSeparable):
+                raise _refusal(self.datasets[place], found)
+            self.known[place].update({u: found[labels[u]] for u in lacking[place]})
+
+    def _read(self, lacking: Sequence[Iterable[float]]) -> None:
+        """Take what the cache has; what ran out of time before it was proven is only where a solution starts."""
+        for place, us in enumerate(lacking):
+            dataset = self.datasets[place]
+            for u in us:
+                cached = self.cache.get(dataset.x, dataset.y, norm_at(self.family, u), METHOD)
+                if cached is not None:
+                    found = self.late if cached.late and not cached.proven else self.known
+                    found[place][u] = cached
+
+    def _solve(self, wave: Sequence[tuple[int, float]]) -> None:
+        """Optima of datasets by place, each at an exponent, in one batch."""
+        datasets = [self.datasets[place] for place, _ in wave]
+        norms = [norm_at(self.family, u) for _, u in wave]
+        self.notify(f"solving {len(wave)} {self.family} optima")
+        starts = [best_of(self._starts(place, u), d.x, d.y, n) for (place, u), d, n in zip(wave, datasets, norms, strict=True)]
+        x, y = (np.stack([getattr(dataset, name) for dataset in datasets]) for name in ("x", "y"))
+        k = datasets[0].num_classes
+        try:
+            solved = solve_from(starts, x, y, k, norms, tol=TOLERANCE, timeout=self.timeout)
+        except NotSeparable as error:
+            raise _refusal(datasets[0], error) from None
+        for (place, u), dataset, norm, reference in zip(wave, datasets, norms, solved, strict=True):
+            self.known[place][u] = reference
+            self.cache.put(dataset.x, dataset.y, norm, METHOD, reference)
+
+    def _starts(self, place: int, u: float) -> list[Reference]:
+        """The optima at the nearest exponents that are known, and what was found at this one before time ran out."""
+        known, late = self.known[place], self.late[place]
+        nearest = sorted(known, key=lambda other: (round(abs(other - u), 9), abs(other - 0.5)))
+        return [*(known[other] for other in nearest[:NEIGHBOURS]), *([late[u]] if u in late else [])]
+
+
+def _refusal(dataset: Dataset, error: NotSeparable) -> BadInput:
+    """What is said of data without an optimum, without the advice that is meant for runs."""
+    reason = str(error).partition(": use reference=none")[0]
+    return BadInput(f"{dataset.origin or 'dataset'}: there is no optimum to compare with: {reason}")
+
+
+def best_of(candidates: Sequence[Reference], x: np.ndarray, y: np.ndarray, norm: Norm) -> Reference:
+    """The separator and the weights among those of several references that prove most under ``norm``, as one reference."""
+    proven = [candidate.recomputed(x, y, norm) for candidate in candidates]
+    primal, dual = max(proven, key=lambda r: r.lower), min(proven, key=lambda r: r.upper)
+    return Reference(
+        norm.label, primal.separator, primal.lower, dual.upper, dual.weights, primal.solver, primal.seconds, primal.late
+    )

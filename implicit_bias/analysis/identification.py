@@ -1,0 +1,72 @@
+"""Runs of any model identified: linear ones by certified optima, networks by their KKT ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+
+from implicit_bias.analysis.comparison import Source, labels
+from implicit_bias.analysis.fingerprints import Fingerprint, Identified, fingerprints, tables
+from implicit_bias.analysis.kkt_fingerprints import kkt_fingerprints
+from implicit_bias.analysis.weights import Weights
+from implicit_bias.sweep.execute import THREADED_ELEMENTS
+from implicit_bias.sweep.references import Cache
+
+
+def identified(
+    runs: Sequence[Weights],
+    families: Sequence[str],
+    cache: Cache,
+    timeout: float,
+    device: str,
+    notify: Callable[[str], None],
+) -> Identified:
+    """The curves and verdicts of runs, in their order.
+
+    Args:
+        runs: Linear models and networks.
+        families: ``lp``, ``schatten`` or both.
+        cache: Of references.
+        timeout: Seconds for one optimum.
+        device: Where networks are evaluated: auto, cpu or cuda.
+        notify: Told in words what is being done.
+
+    Raises:
+        BadInput: the classes of a dataset cannot be separated, or a model is not homogeneous.
+    """
+    linear = [place for place, run in enumerate(runs) if run.linear]
+    found: dict[int, dict[str, Fingerprint]] = {}
+    with _threads(max(run.dataset.x.shape[0] * run.dataset.num_classes for run in runs)):
+        found.update(zip(linear, fingerprints([runs[i] for i in linear], families, cache, timeout, notify), strict=True))
+        for place, run in enumerate(runs):
+            if place not in found:
+                found[place] = kkt_fingerprints(run, families, device, notify)
+    return tables(runs, [found[place] for place in range(len(runs))])
+
+
+def curve_labels(runs: Sequence[Weights]) -> list[str]:
+    """What each run's curve is called; equal exactly for runs that differ in nothing but the seed."""
+    nothing = pd.DataFrame()
+    named = iter(labels([Source(run.run, nothing, run.called, run.config, run.own) for run in runs if run.config is not None]))
+    return [run.run if run.config is None else next(named) for run in runs]
+
+
+def labelled(table: pd.DataFrame, runs: Sequence[Weights]) -> list[str]:
+    """The curve's label of each row of a table of these runs."""
+    names = {(run.run, run.seed): label for run, label in zip(runs, curve_labels(runs), strict=True)}
+    keys = zip(table["run"], table["seed"].astype(object).where(table["seed"].notna(), None), strict=True)
+    return [names[run, seed] for run, seed in keys]
+
+
+@contextmanager
+def _threads(elements: int) -> Iterator[None]:
+    """One thread for arrays too small to be worth sharing out, the number that torch was given for larger ones."""
+    given = torch.get_num_threads()
+    torch.set_num_threads(given if elements >= THREADED_ELEMENTS else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(given)

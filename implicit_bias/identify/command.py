@@ -1,0 +1,203 @@
+"""The command: what is typed, what is written and what is printed."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from implicit_bias.cli.arguments import Interface, a_folder
+from implicit_bias.cli.exit_codes import DONE
+from implicit_bias.cli.streams import unharmed_by_output
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.registry import hyper, hyper_fields
+from implicit_bias.runtime.processors import limit_threads, prepare_process
+
+if TYPE_CHECKING:
+    from implicit_bias.analysis.fingerprints import Identified
+    from implicit_bias.analysis.weights import Weights
+    from implicit_bias.datasets import Dataset
+
+USAGE = "python -m implicit_bias.identify RUN [RUN ...] [dataset=...] [key=value ...]"
+ABOUT = """\
+Which norm's margin does it maximise? For the entrywise l_p and the Schatten norms, all p from 1 to inf, the margin of the \
+parameters is held against the certified optimum; where the ratio kappa peaks, and how near to 1, is the answer. For networks \
+kappa is the KKT ratio.
+
+RUN is one of
+  results/runs/<name>-<hash>       a run folder; or several, 'results/runs/*muon*' (log.weights=all shows how kappa grows)
+  results/sweeps/<name>-<hash>     a sweep: all of its runs
+  path/to/weights.npz              parameters of your own code: one matrix (classes, features), or W among several; the data \
+they were trained on are named as for a run, dataset=digits, dataset=file dataset.path=my.csv
+  mine=RUN                         any of these, called "mine\""""
+ENDING = """\
+verdicts: maximises (kappa >= .97, and 1 - kappa falls by 2 or more a decade of steps where that is known); nearest so far \
+(kappa >= .9); none of these; data cannot tell; not separated"""
+TABLES = ("identify.csv", "verdicts.csv")
+MOST_LETTERS = 200
+WILD = "*?["
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        runs: Pairs of a name (or nothing) and a path or pattern.
+        dataset: What was typed of the data, as for a run.
+    """
+
+    runs: tuple[tuple[str, str], ...] = ()
+    dataset: tuple[str, ...] = ()
+    family: tuple[str, ...] = hyper(("lp", "schatten"), help="families of norms to look in, lp, schatten or both")
+    out: str = hyper("", help="where tables and picture go; without it results_dir/identify/<hash of the inputs>")
+    results_dir: str = hyper("results", help="where the cache of references is")
+    reference_timeout: float = hyper(
+        60.0, help="seconds for one optimum; past it the interval that is proven stands in its place", gt=0
+    )
+    progress: str = hyper("auto", help="progress; auto: a bar on a terminal, else a line now and then", choices=("auto", "off"))
+    device: Literal["auto", "cpu", "cuda"] = hyper("auto", help="where networks are evaluated; auto: the GPU if there is one")
+
+
+OPTIONS = tuple(hyper_fields(Request))
+
+
+@unharmed_by_output
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
+    limit_threads()
+    prepare_process()
+    return INTERFACE.answer(argv, lambda typed: answer(request_from(typed)))
+
+
+def request_from(arguments: Sequence[str]) -> Request:
+    """The request that the arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
+    words, keys = INTERFACE.read(arguments)
+    runs = tuple(_run(word) for word in words if not _is_dataset(word))
+    if not runs:
+        raise BadInput("RUN: no run is named; must be a run folder, a sweep's folder or an .npz file of parameters (see --help)")
+    return Request(runs, tuple(filter(_is_dataset, words)), **keys)
+
+
+def _is_operand(word: str) -> bool:
+    """Whether a word names runs, a path or pattern or ``name=`` and one, or data."""
+    key, equals, path = word.partition("=")
+    if not equals or _is_dataset(word) or _exists(word):
+        return True
+    return key not in ("", *OPTIONS) and "/" not in key and _is_path(path)
+
+
+def _is_dataset(word: str) -> bool:
+    return word.partition("=")[0].partition(".")[0] == "dataset" and "=" in word
+
+
+def _run(word: str) -> tuple[str, str]:
+    """The name that a word gives to runs (or nothing), and their path or pattern. Raises BadInput: the name is too long."""
+    key, equals, path = word.partition("=")
+    if not equals or _exists(word):
+        return "", word
+    if len(key) > MOST_LETTERS:
+        raise BadInput(f"{key[:20]}...=: a name of {len(key)} letters; must have at most {MOST_LETTERS}")
+    return key, path
+
+
+def _is_path(value: str) -> bool:
+    return bool(value) and ("/" in value or value.endswith(".npz") or _exists(value) or bool(glob.glob(value)))
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # no such name can be
+        return False
+
+
+def families_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of families, each once. Raises BadInput: there is no such family."""
+    from implicit_bias.core.words import suggestion
+    from implicit_bias.measures.exponents import FAMILIES
+
+    for name in names:
+        if name not in FAMILIES:
+            meant = suggestion(name, FAMILIES) or ";"
+            raise BadInput(f"family={name}: no such family{meant} must be lp, schatten or lp,schatten")
+    return tuple(family for family in FAMILIES if family in names)
+
+
+INTERFACE = Interface(
+    Request,
+    USAGE,
+    ABOUT,
+    readers={
+        "family": lambda text: families_of(text.split(",")),
+        "out": a_folder("out", TABLES[0]),
+        "results_dir": a_folder("results_dir", "cache"),
+    },
+    is_operand=_is_operand,
+    operand="dataset=, name=path of a run",
+    ending=lambda: ENDING,
+    place="out",
+)
+
+
+def answer(request: Request) -> int:
+    """Read, solve, write and print. Returns the exit code."""
+    from implicit_bias.analysis.identification import identified
+    from implicit_bias.analysis.weights import Reader
+    from implicit_bias.cli.progress import Progress
+    from implicit_bias.storage.references import ReferenceCache
+
+    dataset, seed = dataset_of(request.dataset)
+    runs = Reader(dataset, seed).read(request.runs)
+    if dataset is not None and all(run.dataset is not dataset for run in runs):
+        raise BadInput(f"{request.dataset[0]}: run folders name their own data; allowed with files of parameters only")
+    with Progress(enabled=request.progress != "off") as progress:
+        found = identified(
+            runs, request.family, ReferenceCache(request.results_dir), request.reference_timeout, request.device, progress.status
+        )
+    return _shown(request, runs, found)
+
+
+def dataset_of(words: Sequence[str]) -> tuple[Dataset | None, int | None]:
+    """The data that words as for a run name, and the seed they are made with; nothing without words. Raises BadInput."""
+    if not words:
+        return None, None
+    from implicit_bias.config.overrides import compose
+    from implicit_bias.datasets import make_dataset
+
+    config = compose(words)[0].spec.canonical["dataset"]
+    seed = config.get("seed")
+    return make_dataset(config).load(), None if seed is None else int(seed)
+
+
+def _shown(request: Request, runs: Sequence[Weights], found: Identified) -> int:
+    """Write the tables and the picture, and print the verdicts."""
+    from implicit_bias.analysis.identification import labelled
+    from implicit_bias.cli.tables import print_table
+    from implicit_bias.identify.show import LEGEND, notes, verdict_table
+    from implicit_bias.plotting.fingerprint import fingerprint_picture
+    from implicit_bias.plotting.style import drawing, saved
+    from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
+
+    files = {"identify.csv": csv_bytes(found.curves), "verdicts.csv": csv_bytes(found.verdicts)}
+    with drawing():
+        picture = fingerprint_picture(found, runs)
+        files |= {f"identify.{kind}": saved(picture, kind) for kind in ("png", "pdf")}
+    folder = Path(request.out or Path(request.results_dir) / "identify" / _digest(request, files["identify.csv"]))
+    for name, content in files.items():
+        atomic_write_bytes(folder / name, content)
+    print_table(
+        verdict_table(found, labelled(found.verdicts, runs)),
+        [*notes(found, runs), *(str(folder / name) for name in files)],
+        LEGEND,
+    )
+    return DONE
+
+
+def _digest(request: Request, table: bytes) -> str:
+    """What the folder is called: a name that its contents determine."""
+    return hashlib.sha256(json.dumps(request.family).encode() + table).hexdigest()[:12]

@@ -1,0 +1,97 @@
+"""What a person sees of an identification: a table of verdicts, and what limits their reading."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from implicit_bias.analysis.fingerprints import Identified
+from implicit_bias.analysis.weights import Weights
+from implicit_bias.measures.exponents import MAXIMISES, NOT_SEPARATED
+
+MOST_ROWS = 40
+NO_VALUE = "-"
+#: How far apart in 1/p two exponents are whose difference is shown.
+APART = 0.05
+LEGEND = (
+    "kappa: margin / certified optimum at the best p   1 - kappa: the factor that it falls by in a decade of steps\n"
+    "apart: what kappa of an optimum loses .05 away in 1/p, how well these data tell exponents apart"
+)
+
+
+def verdict_table(found: Identified, labels: Sequence[str], most_rows: int = MOST_ROWS) -> Table:
+    """A row a run and family: the exponent with its interval, kappa, how it grows, what the data tell apart, and the verdict.
+
+    Args:
+        found: The tables.
+        labels: What the run of each verdict is called.
+        most_rows: The others are counted only.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in ("run", "seed", "family"):
+        table.add_column(name, no_wrap=True)
+    for name in ("p", "interval", "kappa", "1 - kappa", "apart"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    before = None
+    for label, (_, row) in zip(labels, found.verdicts.head(most_rows).iterrows(), strict=False):
+        interval = f"[{row['p_low']:.3g}, {row['p_high']:.3g}]" if pd.notna(row["p_low"]) else NO_VALUE
+        same, before = (row["run"], row["seed"]) == before, (row["run"], row["seed"])
+        table.add_row(
+            "" if same else label,
+            "" if same or pd.isna(row["seed"]) else str(row["seed"]),
+            str(row["family"]),
+            _number(row["p"], ".3g"),
+            interval,
+            _number(row["kappa"], ".4f"),
+            f"/ {row['trend']:.2f}" if pd.notna(row["trend"]) else NO_VALUE,
+            _number(resolution(found.curves, row), ".1e"),
+            str(row["verdict"]),
+            style="bold" if row["verdict"] == MAXIMISES else None,
+        )
+    hidden = len(found.verdicts) - most_rows
+    if hidden > 0:
+        table.add_row(f"... and {hidden} more", style="dim")
+    return table
+
+
+def resolution(curves: pd.DataFrame, row: pd.Series) -> float:
+    """What the ideal fingerprint loses APART from its peak in 1/p, on the side where that is less; nan where there is none."""
+    mine = (curves["run"] == row["run"]) & (curves["family"] == row["family"])
+    mine &= curves["seed"].isna() if pd.isna(row["seed"]) else curves["seed"] == row["seed"]
+    ideal = curves[mine].drop_duplicates("p").sort_values("p", ascending=False)
+    if ideal.empty or ideal["resolution"].isna().any():
+        return math.nan
+    u = 1 / ideal["p"].to_numpy()
+    values = ideal["resolution"].to_numpy()
+    peak = u[values.argmax()]
+    away = [place for place in (peak - APART, peak + APART) if 0 <= place <= 1]
+    return float(values.max() - max(np.interp(away, u, values)))
+
+
+def notes(found: Identified, runs: Sequence[Weights]) -> list[str]:
+    """What limits the reading of the table."""
+    lines = []
+    last_only = any(len(run.steps) == 1 for run in runs)
+    if last_only:
+        lines.append("whether kappa grows is not known where only the last parameters are kept (compute with log.weights=all)")
+    for run in runs:
+        if (found.verdicts[found.verdicts["run"] == run.run]["verdict"] == NOT_SEPARATED).any():
+            where = f" at step {run.steps[-1]}" if run.steps else ""
+            lines.append(f"{run.run}: not separated{where}; more steps, or another schedule.lr")
+    if any(not run.linear for run in runs):
+        lines.append(
+            "networks: kappa is the largest KKT ratio that was found, 1 at a KKT direction of the norm's margin problem;"
+            " a low one, at a loss that is not very small, says nothing against a norm"
+        )
+    return lines
+
+
+def _number(value: Any, form: str) -> str:
+    return format(value, form) if pd.notna(value) else NO_VALUE
