@@ -161,7 +161,7 @@ def test_labels_round_trip_and_bad_ones_are_refused() -> None:
     assert make_norm("hybrid1e-05-l2-l2").label == "hybrid1e-05-l2-l2"
     assert make_norm("hybrid0.1-max-linf").label == make_norm("hybrid").label == "hybrid0.1"
     for label in ("l7x", "hybrid0.1-l2", "hybrid-l2-linf", "hybrid0.1-l1-linf", "hybrid0.1-l2-linf-l2"):
-        with pytest.raises(KeyError, match="there are: hybrid, l1"):
+        with pytest.raises(KeyError, match=r"there are: .*hybrid, l1"):
             make_norm(label)
     with pytest.raises(ValueError, match="hybrid: outer=l3 must be max or l2"):
         make_norm("hybrid", outer="l3")
