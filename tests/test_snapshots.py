@@ -145,7 +145,7 @@ def test_a_part_that_is_left_out_or_of_another_shape_or_type_is_noticed(
     problem = killed([*arguments(kind), f"results_dir={tmp_path}"], 12)
     _, snapshot = opened(checkpoint_files(tmp_path)[0])
     for way in leaves(snapshot):
-        part = snapshot
+        part: Any = snapshot
         for key in way:
             part = part[key]
         if way[-1] not in FREE and way[0] not in FREE and "warm" not in way:
