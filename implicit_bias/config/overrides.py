@@ -194,7 +194,7 @@ def _without_hydra(text: str) -> str:
 def _sweep(override: Override, key: str) -> Setting:
     if key.split(".")[0] in RUNTIME_KEYS:
         raise BadInput(f"{key}: cannot be swept, since it does not change what a run computes; give one value")
-    pattern = override.value()
+    pattern: Any = override.value()  # Hydra does not declare that it may be a glob
     if isinstance(pattern, Glob):
         names = list(groups().get(key, {}))
         matching = [n for n in names if _matches(n, pattern.include) and not _matches(n, pattern.exclude)]

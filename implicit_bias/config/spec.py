@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class Parts:
     def __init__(self) -> None:
         self._options: dict[tuple[str, str], Any] = {}
         self._norms: dict[str, Norm] = {}
-        self._measured: dict[tuple[str, ...], dict[str, Norm]] = {}
+        self._measured: dict[tuple[str, ...], Mapping[str, Norm]] = {}
 
     def option(self, registry: Registry, section: Mapping[str, Any]) -> Any:
         """The object of a section: the option that its ``name`` says, with its other keys.
@@ -57,7 +58,7 @@ class Parts:
         return self._norms[label]
 
     def named_norm(self, section: Mapping[str, Any]) -> Norm:
-        """The norm of a section ``norm``, the same object as that of its label, if it is made first."""
+        """The norm of a section ``norm``; asked for before the one of its label, it is that one, too."""
         if len(section) == 1:
             return self.norm(section["name"])
         key = NORMS.noun, _text(section)
@@ -90,11 +91,11 @@ class Parts:
             _parts=self,
         )
 
-    def _norms_by_label(self, labels: Sequence[str], own: Norm) -> dict[str, Norm]:
+    def _norms_by_label(self, labels: Sequence[str], own: Norm) -> Mapping[str, Norm]:
         key = *labels, own.label
         if key not in self._measured:
             norms = (*map(self.norm, labels), own)
-            self._measured[key] = {norm.label: norm for norm in norms}
+            self._measured[key] = MappingProxyType({norm.label: norm for norm in norms})
         return self._measured[key]
 
     def _known(self, norm: Norm) -> Norm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -107,7 +107,7 @@ def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optim
             rule = auto_lr(unit, norm, normalised=False, curvature=_curvature(cells, model, data, initial))
         automatic = (rule / optimizer.unit).expand(len(cells)).tolist()
         given = [auto if own.lr == "auto" else own.lr for own, auto in zip(schedules, automatic, strict=True)]
-        return _stacked(schedules, {"lr": given}, data.x.dtype, data.x.device, (-1,))
+        return _batched(schedules, data.x.dtype, data.x.device, (-1,), lr=given)
     return _batched(schedules, data.x.dtype, data.x.device, (-1,))
 
 
@@ -119,23 +119,20 @@ def _curvature(cells: Sequence[Cell], model: Model, data: Data, initial: Paramet
     return torch.where(torch.tensor(constant, device=bound.device), bound, 0.0)
 
 
-def _batched(options: Sequence[Option], dtype: torch.dtype, device: torch.device, shape: tuple[int, ...]) -> Option:
-    """One object for all runs: the first, with tensors in the place of the numeric fields that differ."""
-    return _stacked(options, {}, dtype, device, shape)
-
-
-def _stacked(
-    options: Sequence[Option],
-    given: Mapping[str, Sequence[Any]],
-    dtype: torch.dtype,
-    device: torch.device,
-    shape: tuple[int, ...],
+def _batched(
+    options: Sequence[Option], dtype: torch.dtype, device: torch.device, shape: tuple[int, ...], **given: Sequence[Any]
 ) -> Option:
-    """:func:`_batched`, with ``given`` values, one a run, in the place of the objects' own."""
+    """One object for all runs: the first, with tensors in the place of the numeric fields that differ.
+
+    Args:
+        options: One object a run, all of one class.
+        dtype, device, shape: Of the tensors; -1 stands for the runs.
+        given: Values of fields, one a run, in the place of the objects' own.
+    """
     first: Any = options[0]
     changes: dict[str, Any] = {}
     for key in batched_fields(type(first)):
-        values = given.get(key, [getattr(option, key) for option in options])
+        values = given.get(key) or [getattr(option, key) for option in options]
         if len(set(values)) > 1:
             changes[key] = torch.tensor(values, dtype=dtype, device=device).reshape(shape)
         elif key in given:

@@ -1,6 +1,7 @@
 """Results folders that others write to, too: deleted, edited, forged, in the way; what a killed command leaves is removed."""
 
 import hashlib
+import importlib
 import io
 import json
 import shutil
@@ -20,7 +21,7 @@ from implicit_bias.storage import checkpoints
 from implicit_bias.storage.runs import damage, is_finished
 from tests.support.commands import checkpoint_files
 
-module = sys.modules["implicit_bias.sweep.execute"]
+module = importlib.import_module("implicit_bias.sweep.execute")
 SMALL = ["dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3", "log.norms=[linf,l2]"]
 SMALL += ["log.points=5", "progress=off", "compile=off", "reference=none", "steps=20"]
 

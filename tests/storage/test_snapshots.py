@@ -146,7 +146,7 @@ def test_a_part_that_is_left_out_or_of_another_shape_or_type_is_noticed(
     problem = killed([*arguments(kind), f"results_dir={tmp_path}"], 12)
     _, snapshot = opened(checkpoint_files(tmp_path)[0])
     for way in leaves(snapshot):
-        part = snapshot
+        part: Any = snapshot
         for key in way:
             part = part[key]
         if not {*FREE, "warm"} & {*way}:
