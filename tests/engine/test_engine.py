@@ -332,10 +332,10 @@ def assert_same_bits(a: Trajectory, b: Trajectory) -> None:
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_a_batch_that_goes_on_from_a_snapshot_is_the_undisturbed_one_to_the_last_bit(optimizer: str) -> None:
     lr = torch.linspace(0.05, 0.4, 7, dtype=torch.float64)
-    batch = problem(optimizer, mixtures(list(range(7))), 7, 150, lr, certificate_iterations=3, weights="all")
-    for step in (1, 101):
+    batch = problem(optimizer, mixtures(list(range(7))), 7, 70, lr, certificate_iterations=3, weights="all")
+    for step in (1, 41):
         snapshot, undisturbed = snapshot_at(step, batch)
-        assert step <= snapshot["step"] < 150
+        assert step <= snapshot["step"] < 70
         assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
 
 
@@ -349,7 +349,7 @@ def network_problem(schedule: str, optimizer: str = "gd", **more: Any) -> Proble
         schedule=SCHEDULES.get(schedule)(lr=0.1),
         data=data,
         initial=model.initial(data, range(3)),
-        steps=160,
+        steps=100,
         measured={label: make_norm(label) for label in dict.fromkeys(["linf", "l2", "spectral", rule.own or "l2"])},
         kkt_products=6,
         test=test,
@@ -363,8 +363,8 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
     free = simulate(network_problem(schedule))
     stop = float(np.median(free.common["log_loss"][-1]))
     batch = network_problem(schedule, levels=3, stop_log_loss=stop, weights=weights)
-    snapshot, undisturbed = snapshot_at(61, batch)
-    assert undisturbed.steps[-1] > 61
+    snapshot, undisturbed = snapshot_at(41, batch)
+    assert undisturbed.steps[-1] > 41
     assert not undisturbed.recorded[-1].all()
     assert {"test_accuracy", "later_cosine"} <= set(undisturbed.common)
     assert snapshot["past"]
@@ -376,7 +376,7 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
 
 @pytest.mark.parametrize("optimizer", ["muon_adam", "signum"])
 def test_a_network_with_momentum_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str) -> None:
-    snapshot, undisturbed = snapshot_at(90, network_problem("constant", optimizer))
+    snapshot, undisturbed = snapshot_at(50, network_problem("constant", optimizer))
     assert_same_bits(simulate(network_problem("constant", optimizer), resume=snapshot), undisturbed)
 
 
