@@ -155,6 +155,12 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """What is known of how a finished run was made."""
+    story: dict[str, Any] = json.loads((directory / PROVENANCE).read_bytes())
+    return story
+
+
 def read_parameters(directory: Path, origin: str) -> dict[str, np.ndarray]:
     """The last parameters of a finished run by block, (p, q), as they are in ``final.npz`` times exp(log_scale).
 

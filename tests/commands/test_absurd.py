@@ -79,6 +79,7 @@ def test_there_are_keys_of_every_kind() -> None:
     assert ("schedule", "power", "lr") in KEYS and len(KEYS) > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "option", "key"), KEYS)
 def test_an_absurd_value_is_refused_by_its_key_or_the_run_ends_honestly(
     group: str, option: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,6 @@
 """Results folders that others write to, too: deleted, edited, forged, in the way; what a killed command leaves is removed."""
 
 import hashlib
-import importlib
 import io
 import json
 import shutil
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from implicit_bias.storage import checkpoints
 from implicit_bias.storage.runs import damage, is_finished
 from tests.support.commands import checkpoint_files
 
-module = importlib.import_module("implicit_bias.sweep.execute")
+module = import_module("implicit_bias.sweep.execute")
 SMALL = ["dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3", "log.norms=[linf,l2]"]
 SMALL += ["log.points=5", "progress=off", "compile=off", "reference=none", "steps=20"]
 

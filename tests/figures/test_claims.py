@@ -149,6 +149,7 @@ def judged_again(figure: Figure, table: pd.DataFrame) -> list[Claim]:
             return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_claim_turns_when_what_it_was_measured_on_does(name: str) -> None:
     figure, table = made(name), committed(name)

@@ -95,6 +95,7 @@ def test_the_figures_that_were_asked_for_exist() -> None:
     assert set(NAMES) >= EXPECTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_has_a_page_and_composes_at_every_preset(name: str) -> None:
     figure = made(name)
@@ -120,11 +121,13 @@ def picture(figure: Figure, table: pd.DataFrame, kind: str) -> bytes:
         return saved(drawn, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_draws_from_its_csv_alone(name: str, tables: dict[str, pd.DataFrame]) -> None:
     assert picture(made(name), tables[name], "png").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_equal_tables_give_equal_files(tables: dict[str, pd.DataFrame]) -> None:
     figure, table = made("exact_tail"), tables["exact_tail"]
     pdf = picture(figure, table, "pdf")
@@ -134,6 +137,7 @@ def test_equal_tables_give_equal_files(tables: dict[str, pd.DataFrame]) -> None:
     assert b"/Type3" not in pdf  # fonts are embedded as text that can be searched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_claims_name_their_figure_preset_and_source(name: str, tables: dict[str, pd.DataFrame]) -> None:
     for preset in ("smoke", "default"):
@@ -146,6 +150,7 @@ def test_claims_name_their_figure_preset_and_source(name: str, tables: dict[str,
     assert made(name).claims(tables[name], "default")
 
 
+@pytest.mark.slow
 def test_committed_tables_stay_small(tables: dict[str, pd.DataFrame]) -> None:
     for name, table in tables.items():
         assert len(csv_bytes(rounded(table))) < 300_000, name
@@ -363,6 +368,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.mark.slow
 def test_the_report_is_made_from_runs_and_drawn_again_without(
     tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def add_a_line(path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_again_makes_only_what_depends_on_what_was_edited(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,8 +2,9 @@
 
 import io
 import re
-import sys
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from implicit_bias.storage import checkpoints
 from implicit_bias.storage.checkpoints import Checkpoint
 from tests.support.commands import checkpoint_files, tables
 
-module = sys.modules["implicit_bias.sweep.execute"]
+module = import_module("implicit_bias.sweep.execute")
 SMALL = ["dataset.num_classes=3", "dataset.dim=5", "dataset.samples_per_class=3", "dataset.noise=0.3", "log.norms=[linf,l2]"]
 SMALL += ["log.points=8", "progress=off", "reference=none", "steps=40", "device=cpu"]
 PROBLEMS = {
@@ -178,26 +179,47 @@ SHORT = {
 }
 
 
+def three_runs(stepping: str, results: Path) -> list[str]:
+    return ["-m", *SMALL, "seed=1,2,3", "optimizer=signum", f"compile={stepping}", f"results_dir={results}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, bytes]]:
+    """What three runs come to, by how their steps are made."""
+
+    @cache
+    def computed(stepping: str) -> dict[str, bytes]:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        assert main(three_runs(stepping, folder)) == 0
+        return tables(folder)
+
+    return computed
+
+
 @pytest.mark.parametrize("change", SHORT)
 @pytest.mark.parametrize("stepping", ["off", "on"])
 def test_a_checkpoint_of_another_form_is_one_warning_and_the_batch_is_computed_from_the_start(
-    tmp_path: Path, killed: Callable[..., Problem], capsys: pytest.CaptureFixture[str], change: str, stepping: str
+    tmp_path: Path,
+    killed: Callable[..., Problem],
+    undisturbed: Callable[[str], dict[str, bytes]],
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+    stepping: str,
 ) -> None:
     if stepping == "on" and not compilers():
         pytest.skip("no C compiler here")
-    typed = ["-m", *SMALL, "seed=1,2,3", "optimizer=signum", f"compile={stepping}"]
-    killed([*typed, f"results_dir={tmp_path / 'a'}"], 12)
-    (path,) = checkpoint_files(tmp_path / "a")
+    typed = three_runs(stepping, tmp_path)
+    killed(typed, 12)
+    (path,) = checkpoint_files(tmp_path)
     _, snapshot = opened(path)
     forged = SHORT[change](snapshot)
     rewritten(path, forged, forged.get("step") if change.startswith("step") and isinstance(forged.get("step"), int) else None)
     capsys.readouterr()
-    assert main([*typed, f"results_dir={tmp_path / 'a'}"]) == 0
+    assert main(typed) == 0
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith(f"warning: {path}: ") and "computed from the start" in error
-    assert checkpoint_files(tmp_path / "a") == []
-    assert main([*typed, f"results_dir={tmp_path / 'b'}"]) == 0
-    assert tables(tmp_path / "a") == tables(tmp_path / "b")
+    assert checkpoint_files(tmp_path) == []
+    assert tables(tmp_path) == undisturbed(stepping)
 
 
 def test_only_code_that_numbers_depend_on_makes_a_checkpoint_of_other_code(tmp_path: Path) -> None:

@@ -218,6 +218,7 @@ def shifted(tmp_path: Path, name: str) -> Path:
     return tmp_path / f"{name}.npz"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "exponential", "pair_logistic"])
 @pytest.mark.parametrize("data", ["gaussian_mixture", "digits", "teacher_student", "random_labels", "scaled", "shifted"])
 def test_the_default_constant_step_lowers_the_loss_at_every_step(tmp_path: Path, data: str, loss: str) -> None:
