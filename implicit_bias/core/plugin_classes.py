@@ -14,22 +14,30 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from implicit_bias.core import plugins
 
-if TYPE_CHECKING:
-    from implicit_bias.core.registry import Registry
-
 ROOT = Path(__file__).resolve().parents[1]
 _WORD = re.compile(r"[A-Za-z_]\w*")
+
+
+class Register(Protocol):
+    """What is needed of a :class:`implicit_bias.core.registry.Registry`."""
+
+    package: str
+    noun: str
+    classes: dict[str, type]
+
+    def register(self, cls: type) -> type:
+        """Make a class available under its name."""
 
 
 class Unusable(Exception):
     """A plugin that cannot be used; the message says why."""
 
 
-def load_into(registry: Registry, found: dict[str, type]) -> None:
+def load_into(registry: Register, found: dict[str, type]) -> None:
     """Register the classes of every plugin of the registry's kind.
 
     Args:
@@ -52,7 +60,7 @@ def load_into(registry: Registry, found: dict[str, type]) -> None:
             found |= _attempt(registry, place, point.module, point.name, partial(_import_point, registry, point))
 
 
-def _attempt(registry: Registry, place: Path | str, module: str, name: str, load: Callable[[], object]) -> dict[str, type]:
+def _attempt(registry: Register, place: Path | str, module: str, name: str, load: Callable[[], object]) -> dict[str, type]:
     """Load one file or entry point, and return its classes; where that fails nothing of its module is in the registry."""
     # Another plugin may have imported the module, and registered its classes, already.
     others = {option: cls for option, cls in registry.classes.items() if cls.__module__ != module}
@@ -87,7 +95,7 @@ def _hidden(module: str, file: Path) -> str | None:
     return None
 
 
-def _import_point(registry: Registry, point: Any) -> None:
+def _import_point(registry: Register, point: Any) -> None:
     loaded = point.load()
     if inspect.isclass(loaded):
         registry.register(loaded)
