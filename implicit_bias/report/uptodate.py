@@ -34,7 +34,7 @@ from implicit_bias.storage.runs import PROVENANCE
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Packages, and modules at the top, whose sources no table, claim or picture depends on.
-DRAW_NOTHING = ("__init__.py", "__main__.py", "run.py", "bench", "cli", "compare", "config", "identify", "runtime", "sweep")
+DRAW_NOTHING = ("__init__.py", "__main__.py", "run.py", "bench", "cli", "compare", "identify", "runtime", "sweep")
 MISSING = "missing"
 KINDS = ("csv", "png", "pdf")
 DRAWN_BY = (*PACKAGES, "matplotlib")
