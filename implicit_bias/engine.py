@@ -187,6 +187,7 @@ class _Simulation:
         if self.native is None:
             self.advance = step_of(problem.optimizer, self.geometry, self.objective, problem.compile, problem.steps, problem.tell)
         self.log_factor = self.used_factor = problem.data.x.new_zeros(runs)
+        self.shown: Mapping[str, Tensor] = {}
         self.past: dict[int, Parameters] = {}
         self.later: dict[int, Tensor] = {}
         self.rows: list[dict[str, Tensor]] = []
@@ -287,6 +288,7 @@ class _Simulation:
             self._collect(t, gradient)
             runs = agenda.due(t, gradient)
             if runs is not None:
+                self.shown = problem.optimizer.columns(state)
                 self._record(t, gradient, runs)
             if watch is not None and (t == problem.steps or (t % 16 == 0 and time.monotonic() >= due)):
                 due = time.monotonic() + WATCH_SECONDS
@@ -295,6 +297,7 @@ class _Simulation:
                 break
             if keep is not None and 0 < t < problem.steps:
                 keep(t, partial(self._snapshot, t, state, gradient))
+        self.trajectory.facts = problem.optimizer.facts(state)
         return self._finished()
 
     def _native_steps(self, runs: int) -> LinearSteps | None:
@@ -460,7 +463,7 @@ class _Simulation:
             self.certificate.add(c)
         share, q = accuracy_and_margin(objective.negative_gaps(parameters))
         lr = problem.schedule.recorded(t, q) * self.used_factor.exp() if t else torch.full_like(q, torch.nan)
-        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
+        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share, **self.shown}
         if problem.test is not None:
             row["test_accuracy"] = accuracy(self.objective.scores(self.parameters, problem.test.x), problem.test.y)
         self.trajectory.steps.append(t)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -59,6 +59,8 @@ class Schedule(ABC):
     per_loss: ClassVar[bool] = False
     #: True when a step that does not lower the loss is taken back, and eta_t has a factor that goes up and down with success.
     backs_off: ClassVar[bool] = False
+    #: True when the optimizer keeps the rate that it brings.
+    as_given: ClassVar[bool] = False
 
     lr: Any = hyper("auto", help=LR_HELP, gt=0)
 
@@ -165,12 +167,29 @@ class LyuLi(LossBased):
         return log_factor + torch.where(kept, up, -down)
 
 
-def auto_power(linear: bool, normalised: bool) -> float:
+@SCHEDULES.register
+@dataclass(frozen=True)
+class AsGiven(Schedule):
+    """No rate is written: an optimizer that was written elsewhere keeps the one that it was made with, and its own schedule.
+
+    log eta_t is nan; the ``lr`` column is the rate of the optimizer's first group.
+    """
+
+    name: ClassVar[str] = "as_given"
+    as_given: ClassVar[bool] = True
+
+    lr: Any = field(default=math.nan, init=False)  # no key: there is nothing to choose
+
+    def log_relative(self, t: int) -> Tensor | float:
+        return 0.0
+
+
+def auto_power(linear: bool, normalised: bool, decay: float = 0.0) -> float:
     """The exponent that ``schedule.power=auto`` stands for, on a linear model or a network, for a method that is normalised
-    or not."""
+    or not; less by ``decay`` where its steps shrink like t^-decay by themselves."""
     if not linear:
-        return AUTO_POWER_NETWORK
-    return AUTO_POWER_LINEAR if normalised else AUTO_POWER_UNNORMALISED
+        return max(0.0, AUTO_POWER_NETWORK - decay)
+    return max(0.0, AUTO_POWER_LINEAR - decay) if normalised else AUTO_POWER_UNNORMALISED
 
 
 def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool, curvature: Tensor | float = 0.0) -> Tensor:

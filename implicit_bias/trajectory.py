@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Trajectory:
         parameters: Step to parameters, for the records that were kept.
         stepping: What made the steps: ``c``, ``torch.compile``, or ``torch``, the plain ones; they agree to round-off.
         interrupted: What asked to stop after the last step was made: to be raised when the runs are kept.
+        facts: What the optimizer tells of each run, see :meth:`implicit_bias.optimizers.Optimizer.facts`.
         untightened: Why the last certificates are the trajectory's own, where tightening them failed.
     """
 
@@ -37,6 +39,7 @@ class Trajectory:
     parameters: dict[int, Parameters] = field(default_factory=dict)
     interrupted: BaseException | None = None
     untightened: str | None = None
+    facts: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Diverged(ArithmeticError):

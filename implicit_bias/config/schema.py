@@ -26,7 +26,7 @@ from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, make_norm
-from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.schedules import SCHEDULES, auto_power
 
 Config = dict[str, Any]
@@ -42,6 +42,9 @@ REGISTRIES: dict[str, Registry] = {
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LONGEST_FOLDER_NAME = "x" * 255
 
+
+#: Of the decay that an automatic power makes up for: the last digits of a measured one depend on the machine.
+DECAY_DIGITS = 3
 
 #: The cluster that reads a key of the launcher, where it is not Slurm.
 LAUNCHER_READERS = {"workers": "local"}
@@ -80,7 +83,8 @@ def checked(config: Mapping[str, Any]) -> Config:
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
-    parts["schedule"] = _schedule_of(parts["schedule"], linear, OPTIMIZERS.get(_named(parts["optimizer"])).normalised)
+    parts["optimizer"] = _completed(parts["optimizer"], OPTIMIZERS)
+    parts["schedule"] = _schedule_of(parts["schedule"], linear, _made(parts["optimizer"], OPTIMIZERS))
     parts["norm"] = _checked_norm(parts)
     _check_schedule(parts)
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
@@ -157,7 +161,7 @@ def _fields(
         too_large = most is not None and isinstance(value, int | float) and value > most
         allowed = f"{known[key].allowed}, at most {most}" if too_large else known[key].allowed
         raise BadInput(f"{dotted}={shown(value)}: must be {allowed}") from None
-    return {name: getattr(model, name) for name in hyper_fields(cls)}
+    return {name: _plain(getattr(model, name)) for name in hyper_fields(cls)}
 
 
 @cache
@@ -169,14 +173,18 @@ def _model(group: str, option: str | None) -> type[BaseModel]:
 
 
 def _plain(default: Any) -> Any:
+    if isinstance(default, dict):
+        return dict(default)
     return list(default) if isinstance(default, tuple) else default
 
 
 def _rule(kind: Kind) -> Rule:
     """The rule of a kind of values."""
     most = None
-    if kind.choices is not None:
-        typed: Any = Literal[kind.choices]
+    if kind.is_open:
+        typed: Any = dict[str, Any]
+    elif kind.choices is not None:
+        typed = Literal[kind.choices]
     elif kind.is_list:
         typed = list[_scalar(kind.scalar, HyperSpec(""))]  # type: ignore[misc]
     elif kind.word is not None:
@@ -237,8 +245,20 @@ def _options(group: str) -> str:
 def _construct(part: Config | None, registry: Registry) -> None:
     """Let the option itself refuse combinations of its keys."""
     if part is not None:
-        keys = dict(part)
-        registry.get(keys.pop("name"))(**keys)
+        _made(part, registry)
+
+
+def _made(part: Config | None, registry: Registry) -> Any:
+    """The option with its keys."""
+    keys = dict(part or {})
+    return registry.get(keys.pop("name"))(**keys)
+
+
+def _completed(part: Config | None, registry: Registry) -> Config:
+    """An option with its keys in the spelling that its class gives them."""
+    keys = dict(part or {})
+    name = keys.pop("name")
+    return {"name": name, **registry.get(name).checked(keys)}
 
 
 def _named(part: Config | None) -> str:
@@ -252,11 +272,12 @@ def _reference(asked: str, linear: bool, model: str) -> str:
     return asked if asked != "auto" else "exact" if linear else "none"
 
 
-def _schedule_of(schedule: Config | None, linear: bool, normalised: bool) -> Config | None:
+def _schedule_of(schedule: Config | None, linear: bool, optimizer: Optimizer) -> Config | None:
     """The schedule with ``power=auto`` resolved."""
     if schedule is None or schedule.get("power") != "auto":
         return schedule
-    return {**schedule, "power": auto_power(linear, normalised)}
+    shrinks = optimizer.scales_with_gradient and not optimizer.of_log_loss
+    return {**schedule, "power": auto_power(linear, not shrinks, round(optimizer.decay, DECAY_DIGITS))}
 
 
 def _check_device(device: str) -> None:
@@ -324,11 +345,11 @@ def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
     Naming the default makes ``optimizer=nsd`` and ``optimizer=nsd norm=l2`` one run.
     """
     norm, optimizer = parts["norm"], parts["optimizer"]["name"]
-    own: str | None = OPTIMIZERS.get(optimizer).own_norm
-    if own is None:
+    if OPTIMIZERS.get(optimizer).reads_norm():
         return norm if norm is not None else {"name": "l2"}
     if norm is not None:
-        readers = [name for name in OPTIMIZERS if OPTIMIZERS.get(name).own_norm is None]
+        readers = [name for name in OPTIMIZERS if OPTIMIZERS.get(name).reads_norm()]
+        own = _made(parts["optimizer"], OPTIMIZERS).own or "none is known"
         raise BadInput(
             f"norm={norm['name']}: norm is read by optimizer={either(readers)} only;"
             f" optimizer={optimizer} works in its own ({own}), leave norm out"
@@ -338,11 +359,11 @@ def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
 
 def _check_schedule(parts: Mapping[str, Any]) -> None:
     schedule, optimizer = parts["schedule"]["name"], parts["optimizer"]["name"]
-    if SCHEDULES.get(schedule).backs_off and OPTIMIZERS.get(optimizer).foreign_state:
-        onward = [name for name in SCHEDULES if not SCHEDULES.get(name).backs_off]
-        raise BadInput(
-            f"schedule={schedule}: takes steps back, which the state of optimizer={optimizer} cannot; allowed: {either(onward)}"
-        )
+    if SCHEDULES.get(schedule).per_loss and OPTIMIZERS.get(optimizer).foreign_state:
+        onward = [name for name in SCHEDULES if not SCHEDULES.get(name).per_loss]
+        reason = "takes steps back" if SCHEDULES.get(schedule).backs_off else "divides the rate by the loss"
+        raise BadInput(f"schedule={schedule}: {reason}, which optimizer={optimizer} does not bear; allowed: {either(onward)}")
+    _made(parts["optimizer"], OPTIMIZERS).check_rate(parts["schedule"].get("lr"), SCHEDULES.get(schedule).as_given)
     if SCHEDULES.get(schedule).per_loss and OPTIMIZERS.get(optimizer).normalised:
         fitting = [name for name in OPTIMIZERS if not OPTIMIZERS.get(name).normalised]
         plain = [name for name in SCHEDULES if not SCHEDULES.get(name).per_loss]

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import Registry
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
@@ -141,10 +142,70 @@ class Optimizer:
         """The label of the norm whose margin it maximises, hyper-parameters included."""
         return self.own_norm
 
+    @classmethod
+    def reads_norm(cls) -> bool:
+        """Whether the user names its norm."""
+        return cls.own_norm is None
+
+    @property
+    def working_norm(self) -> str | None:
+        """The label of the norm that its steps have a size in: its own, or of a method without one the nearest."""
+        return self.own
+
     @property
     def unit(self) -> float:
         """The length in its own norm of a step with learning rate one, if it is a normalised method."""
         return 1.0
+
+    @property
+    def scales_with_gradient(self) -> bool:
+        """Whether a step has norm eta ``unit`` N_*(gradient), and not eta ``unit``."""
+        return not self.normalised
+
+    @property
+    def of_log_loss(self) -> bool:
+        """Whether the gradient that it scales with is that of log L."""
+        return False
+
+    @property
+    def decay(self) -> float:
+        """a where its steps shrink like t^-a by themselves, at a gradient that does not change."""
+        return 0.0
+
+    @property
+    def alone(self) -> bool:
+        """Whether each run evaluates the model by itself, so that a batch of several saves nothing."""
+        return False
+
+    @property
+    def not_resumable(self) -> str | None:
+        """Why its state cannot be kept and taken up again, in words; None where it can."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """What it is beside its hyper-parameters, for the hash of runs: the code that somebody else wrote, if any."""
+        return ""
+
+    @classmethod
+    def checked(cls, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Its keys in their one spelling, where types and ranges do not say all. Raises BadInput."""
+        return dict(keys)
+
+    def check_rate(self, lr: Any, as_given: bool) -> None:
+        """Refuse a learning rate that does not go with it.
+
+        Args:
+            lr: A number or ``auto``; None where the schedule has none.
+            as_given: Whether the optimizer is to keep the rate that it brings.
+
+        Raises:
+            BadInput: one line that begins with the key.
+        """
+        if as_given:
+            raise BadInput(
+                f"schedule=as_given: is for optimizer=torch, whose classes bring a rate; optimizer={self.name} has none"
+            )
 
     def geometry(
         self,
@@ -197,6 +258,14 @@ class Optimizer:
             norm: What :meth:`geometry` gave.
         """
         return self.update(state, here.gradient, t, norm)
+
+    def columns(self, state: Any) -> Mapping[str, Tensor]:
+        """What a record shows of the state, (R,) a column; ``lr`` is put in the place of the schedule's."""
+        return {}
+
+    def facts(self, state: Any) -> list[dict[str, Any]]:
+        """What is to be known of each run at its end, for its provenance; empty where there is nothing."""
+        return []
 
     @property
     def needs_gradient_only(self) -> bool:

@@ -28,6 +28,8 @@ def default_name(config: Mapping[str, Any], data: str) -> Iterator[str]:
     yield data
     yield config["model"]["name"]
     yield config["optimizer"]["name"]
+    if config["optimizer"].get("target") is not None:
+        yield re.split(r"[.:]", config["optimizer"]["target"])[-1]
     norm = config.get("norm")
     if norm:
         yield norm["name"] + "".join(_parameters(norm))

@@ -34,8 +34,8 @@ COLUMNS = (
 )  # fmt: skip
 #: What tells a table of a run, of whatever version, from another.
 TOLD_BY = ("seed", "step", "norm", "margin")
-#: Behind the others where a run has them: networks, and data with a test set.
-EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy")
+#: Behind the others where a run has them: networks, data with a test set, optimizers that evaluate by themselves.
+EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy", "evaluations")
 PROVENANCE = "provenance.json"
 REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
 
@@ -44,13 +44,16 @@ DATA = "data"
 _HASH_DIGITS = 12
 
 
-def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fingerprint: str = "") -> str:
+def config_hash(
+    config: Mapping[str, Any], data_fingerprint: str = "", start_fingerprint: str = "", optimizer_identity: str = ""
+) -> str:
     """Content hash of a resolved configuration: equal exactly when two runs compute the same thing.
 
     Args:
         config: Canonical types (see :func:`implicit_bias.config.schema.checked`).
         data_fingerprint: Digest of a data file's content, which then stands for its path.
         start_fingerprint: Digest of the parameters that the run starts from, likewise.
+        optimizer_identity: What a class that was written elsewhere is: its name with a version or digest, likewise.
     """
     kept = {key: value for key, value in config.items() if key not in (*RUNTIME_KEYS, DATA) and (key, value) not in UNUSED}
     for group, keys in kept.items():
@@ -58,6 +61,9 @@ def config_hash(config: Mapping[str, Any], data_fingerprint: str = "", start_fin
             kept[group] = {key: value for key, value in keys.items() if (f"{group}.{key}", value) not in UNUSED}
     if start_fingerprint:
         kept["start"] = start_fingerprint
+    if optimizer_identity:
+        named = {key: value for key, value in kept["optimizer"].items() if key not in ("target", "groups")}
+        kept["optimizer"] = {**named, "identity": optimizer_identity}
     if data_fingerprint:
         kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
     text = json.dumps({"config": kept, "data": data_fingerprint}, sort_keys=True)

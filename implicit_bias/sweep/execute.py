@@ -27,7 +27,18 @@ from implicit_bias.sweep.batch_size import fitting
 from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
-from implicit_bias.sweep.plan import Cell, Config, batches, described, device_of, logged_labels, model_of, own_label, run_elements
+from implicit_bias.sweep.plan import (
+    Cell,
+    Config,
+    batches,
+    described,
+    device_of,
+    logged_labels,
+    model_of,
+    optimizer_of,
+    own_label,
+    run_elements,
+)
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, solve_all
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
@@ -126,8 +137,12 @@ def _compute(
     """
     started = time.perf_counter()
     config = cells[0].config
-    checkpoint = Checkpoint(config["results_dir"], [c.directory.name for c in cells], device_of(config), config["precision"])
     description = described(config, len(cells))
+    obstacle = optimizer_of(config).not_resumable
+    folders = [c.directory.name for c in cells]
+    checkpoint = Checkpoint(config["results_dir"], folders, device_of(config), config["precision"], resumable=obstacle is None)
+    if obstacle is not None:
+        note(f"{description}: no checkpoints, {obstacle}; a computation that is killed starts over")
     problem = replace(build_problem(cells, references), tell=lambda line: warn(f"{description}: {line}"))
     try:
         with _threads(_elements(problem)):
@@ -231,6 +246,8 @@ def _finished(
         },
         "solver_version": SOLVER_VERSION,
     }
+    if identity := optimizer_of(config).identity:
+        provenance["optimizer"] = {"identity": identity, **(trajectory.facts[run] if trajectory.facts else {})}
     arrays = {step: {name: block[run].numpy() for name, block in blocks.items()} for step, blocks in kept}
     log_losses = dict(zip(trajectory.steps, trajectory.common["log_loss"][:, run].tolist(), strict=True))
     write_run(

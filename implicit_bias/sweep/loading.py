@@ -21,7 +21,7 @@ from implicit_bias.solvers.reference import PROVEN
 from implicit_bias.storage.runs import PROVENANCE, config_hash, damage, fingerprint_of, kept_directory, read_finished, read_run
 from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome
-from implicit_bias.sweep.plan import Cell, Config, model_of
+from implicit_bias.sweep.plan import Cell, Config, model_of, optimizer_of
 from implicit_bias.sweep.start import Starts
 
 # A margin of an earlier version may lie above the lower end of an optimum's interval by that interval's width.
@@ -99,7 +99,8 @@ def located(cells: Sequence[Config], tell: bool = False) -> Iterator[Cell | tupl
             yield index, Outcome(config, None, "failed", str(error), "bad_input")
             continue
         origin = "" if start is None else fingerprint_of(start)
-        directory = kept_directory(config["results_dir"], config, config_hash(config, fingerprint, origin))
+        digest = config_hash(config, fingerprint, origin, optimizer_of(config).identity)
+        directory = kept_directory(config["results_dir"], config, digest)
         yield Cell(index, config, dataset, directory, start)
 
 

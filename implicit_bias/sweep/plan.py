@@ -17,7 +17,7 @@ from implicit_bias.datasets import Dataset
 from implicit_bias.models import MODELS, Model
 from implicit_bias.models.linear import is_uneven
 from implicit_bias.norms import make_norm
-from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.schedules import SCHEDULES
 
 Config = Mapping[str, Any]
@@ -128,11 +128,17 @@ def model_of(config: Config) -> Model:
     return model
 
 
-def own_label(config: Config) -> str:
-    """The label of the norm that the cell's optimizer works in."""
+def optimizer_of(config: Config) -> Optimizer:
+    """The optimizer that a configuration names."""
     keys = dict(config["optimizer"])
-    own: str | None = OPTIMIZERS.get(keys.pop("name"))(**keys).own
-    return own or norm_label(config)
+    optimizer: Optimizer = OPTIMIZERS.get(keys.pop("name"))(**keys)
+    return optimizer
+
+
+def own_label(config: Config) -> str | None:
+    """The label of the norm whose margin the cell's optimizer maximises; None where it has none."""
+    optimizer = optimizer_of(config)
+    return norm_label(config) if optimizer.reads_norm() else optimizer.own
 
 
 def norm_label(config: Config) -> str:
@@ -143,15 +149,22 @@ def norm_label(config: Config) -> str:
 
 
 def logged_labels(config: Config) -> list[str]:
-    """The norms to log: those asked for, and the optimizer's own."""
+    """The norms to log: those asked for, and the optimizer's own, or where it has none the one that its steps are nearest to."""
     logged = [make_norm(label).label for label in config["log"]["norms"]]
-    return list(dict.fromkeys([*logged, own_label(config)]))
+    own = own_label(config) or optimizer_of(config).working_norm
+    return list(dict.fromkeys([*logged, *([] if own is None else [own])]))
 
 
 def described(config: Config, runs: int) -> str:
     """A batch in a few words: optimizer, norm where it is chosen, and the number of runs."""
     norm = "" if config["norm"] is None else f" {norm_label(config)}"
-    return f"{config['optimizer']['name']}{norm}" + (f", {runs} runs" if runs > 1 else "")
+    return f"{optimizer_title(config)}{norm}" + (f", {runs} runs" if runs > 1 else "")
+
+
+def optimizer_title(config: Config) -> str:
+    """The optimizer's name, and of one that was written elsewhere the class."""
+    target = config["optimizer"].get("target")
+    return str(config["optimizer"]["name"]) + ("" if target is None else f" {target}")
 
 
 def _formed_again(group: Sequence[Cell], interrupted: Sequence[Sequence[str]]) -> list[list[Cell]]:
@@ -171,6 +184,8 @@ def _cut(group: list[Cell], fitting: Callable[[Sequence[Cell]], int] | None) -> 
         return []
     config = group[0].config
     linear = MODELS.get(config["model"]["name"]).linear
+    if optimizer_of(config).alone:
+        return [[cell] for cell in group]
     most = min(len(group), batch_size(group[0].dataset, linear, device_of(config).type))
     if fitting is not None:
         most = max(1, min(most, fitting(group[:most])))

@@ -39,9 +39,9 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
     start = _initial(cells, model, data)
     initial = {name: block for name, block in start.items() if name not in model.frozen_blocks()}
     optimizer: Optimizer = _batched(OPTIMIZERS, [c.config["optimizer"] for c in cells], dtype, device, (-1, 1, 1))
-    own = [own_label(cell.config) for cell in cells]
-    norm = None if optimizer.own else _batched_norm([cell.config["norm"] for cell in cells], dtype, device)
-    geometry_norm = norm or make_norm(optimizer.own or "l2")
+    own = [own_label(cell.config) or str(optimizer.working_norm) for cell in cells]
+    norm = _batched_norm([cell.config["norm"] for cell in cells], dtype, device) if optimizer.reads_norm() else None
+    geometry_norm = norm or make_norm(optimizer.working_norm or "l2")
     measured = {label: make_norm(label) for label in logged_labels(config) if label != own[0]}
     measured[geometry_norm.label] = geometry_norm
     labels = {label: own if label == geometry_norm.label else [label] * len(cells) for label in measured}
@@ -96,20 +96,38 @@ def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters) -> Schedule:
     configs = [cell.config["schedule"] for cell in cells]
-    given = [c["lr"] for c in configs]
+    given = [c.get("lr") for c in configs]
     if "auto" in given:
-        unit = model.unit_step(data, norm, initial)
-        if not model.linear:
-            rule = auto_network_lr(unit, model.degree(), norm, optimizer.normalised)
-        elif optimizer.normalised:
-            rule = auto_lr(unit, norm, normalised=True)
-        else:
-            rule = auto_lr(unit, norm, normalised=False, curvature=_curvature(cells, model, data, initial))
-        automatic = (rule / optimizer.unit).expand(len(cells)).tolist()
+        automatic = _automatic(cells, model, data, norm, optimizer, initial).expand(len(cells)).tolist()
         given = [auto if lr == "auto" else lr for lr, auto in zip(given, automatic, strict=True)]
     resolved = [{**c, "lr": lr} for c, lr in zip(configs, given, strict=True)]
     schedule: Schedule = _batched(SCHEDULES, resolved, data.x.dtype, data.x.device, (-1,))
     return schedule
+
+
+def _automatic(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters) -> Tensor:
+    """eta0, (R,) or (1,)."""
+    unit = model.unit_step(data, norm, initial)
+    size: Tensor | float = optimizer.unit
+    normalised = not optimizer.scales_with_gradient or optimizer.of_log_loss
+    if optimizer.scales_with_gradient and optimizer.of_log_loss:
+        size = size * _relative_gradient(cells, model, data, optimizer, initial)
+    if not model.linear:
+        return auto_network_lr(unit, model.degree(), norm, normalised) / size
+    if normalised:
+        return auto_lr(unit, norm, normalised=True) / size
+    return auto_lr(unit, norm, normalised=False, curvature=_curvature(cells, model, data, initial)) / size
+
+
+def _relative_gradient(cells: Sequence[Cell], model: Model, data: Data, optimizer: Optimizer, initial: Parameters) -> Tensor:
+    """N_*(grad log L) at the initial point, (R,): the size of the first step of rate one of a method that scales with it."""
+    trained = {name: block for name, block in initial.items() if name not in model.frozen_blocks()}
+    frozen = {name: block for name, block in initial.items() if name not in trained}
+    gradient = model.objective(data, LOSSES.get(cells[0].config["loss"]["name"])(), frozen).gradient(trained)
+    names = list(trained)
+    geometry = optimizer.geometry(names, None, model.row_bases(data), model.hidden_matrices(names))
+    relative = {name: g.relative_to(gradient.log_loss[:, None, None]) for name, g in gradient.blocks.items()}
+    return geometry.dual(relative).clamp(min=torch.finfo(data.x.dtype).tiny)
 
 
 def _curvature(cells: Sequence[Cell], model: Model, data: Data, initial: Parameters) -> Tensor:

@@ -10,7 +10,7 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import simulate
 from implicit_bias.storage.runs import read_parameters
-from implicit_bias.sweep.plan import Cell, Config
+from implicit_bias.sweep.plan import Cell, Config, own_label
 from implicit_bias.sweep.problem import build_problem
 
 
@@ -25,4 +25,5 @@ def own_margin_in_double(config: Config, directory: Path) -> float | None:
     cell = Cell(0, double, make_dataset(config["dataset"]).load(), directory, parameters)
     problem = replace(build_problem([cell], [{}]), steps=0, certificate_iterations=0, kkt_products=0, weights="none")
     trajectory = simulate(replace(problem, levels=0, stop_log_loss=-math.inf))
-    return float(trajectory.by_norm[trajectory.own]["margin"][-1, 0])
+    label = trajectory.own if own_label(config) is not None else next(iter(trajectory.by_norm))  # as the summary's note
+    return float(trajectory.by_norm[label]["margin"][-1, 0])

@@ -1,0 +1,151 @@
+"""An optimizer of torch's kind as one of ours: it is handed gradients, and says where it arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from implicit_bias.core.errors import RunFailed
+from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
+from implicit_bias.optimizers.base import Blocks, Here, Optimizer, Step
+from implicit_bias.optimizers.foreign.instance import Instances, Make
+from implicit_bias.optimizers.foreign.probe import ConstantSteps, constant_steps, unable_to_resume
+
+FEEDS = ("loss", "log_loss")
+
+
+@dataclass(frozen=True)
+class Foreign(Optimizer):
+    """A torch.optim.Optimizer, an instance a run. Its norm and the size of its steps are what a constant gradient shows.
+
+    It is handed the gradient of the mean loss in the precision of the run, as training hands it, or that of log L, which has the
+    same direction and a size that does not shrink.
+    """
+
+    name: ClassVar[str] = "foreign"
+    foreign_state: ClassVar[bool] = True
+
+    @property
+    def make(self) -> Make:
+        """Makes an instance of named parameters."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        raise NotImplementedError
+
+    @property
+    def fed(self) -> str:
+        """What is differentiated: ``loss`` or ``log_loss``."""
+        return "loss"
+
+    @property
+    def stackable(self) -> bool:
+        """Whether every entry is treated by itself, so that one instance can hold all runs of a batch."""
+        return False
+
+    @classmethod
+    def reads_norm(cls) -> bool:
+        return False
+
+    @cached_property
+    def constant(self) -> ConstantSteps:
+        """What its steps at a constant gradient are."""
+        return known_of(self)
+
+    @property
+    def own(self) -> str | None:
+        return self.constant.own
+
+    @property
+    def working_norm(self) -> str:
+        return self.own or self.constant.working
+
+    @property
+    def unit(self) -> float:
+        """The norm of a late step with learning rate one; of an unnormalised method in units of N_*(gradient).
+
+        Raises:
+            RunFailed: the optimizer raises.
+        """
+        if self.constant.failed is not None:
+            raise RunFailed(self.constant.failed)
+        return self.constant.unit(make_norm(self.working_norm))
+
+    @property
+    def decay(self) -> float:
+        return self.constant.decay if self.constant.normalised else 0.0
+
+    @property
+    def scales_with_gradient(self) -> bool:
+        return not self.constant.normalised
+
+    @property
+    def of_log_loss(self) -> bool:
+        return self.fed == "log_loss"
+
+    @property
+    def alone(self) -> bool:
+        return self.constant.closure
+
+    @cached_property
+    def not_resumable(self) -> str | None:
+        return unable_to_resume(Trial(self, self.constant.closure))
+
+    def geometry(
+        self,
+        names: Sequence[str],
+        norm: Norm | None,
+        row_bases: Mapping[str, Tensor] | None = None,
+        hidden: Sequence[str] | None = None,
+    ) -> ParameterNorm:
+        return over_blocks(make_norm(self.working_norm), names, row_bases, hidden)
+
+    def init(self, gradient: Blocks) -> Any:
+        return self.instances(gradient, self.constant.closure)
+
+    def instances(self, gradient: Blocks, closure: bool) -> Instances:
+        """The state before the first step."""
+        like = {name: block.mantissa for name, block in gradient.items()}
+        return Instances(self.make, self.title, like, self.fed, self.stackable, closure)
+
+    def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
+        return state, Step(to=state.step(here, t))
+
+    def columns(self, state: Any) -> Mapping[str, Tensor]:
+        found: Mapping[str, Tensor] = state.columns()
+        return found
+
+    def facts(self, state: Any) -> list[dict[str, Any]]:
+        return [{"underflow_step": step or None} for step in state.underflowed]
+
+
+@dataclass(frozen=True)
+class Trial(Optimizer):
+    """An optimizer as it is tried out, with or without closures, before it is known which it needs."""
+
+    name: ClassVar[str] = "trial"
+    foreign_state: ClassVar[bool] = True
+
+    of: Foreign
+    closure: bool
+
+    def init(self, gradient: Blocks) -> Any:
+        return self.of.instances(gradient, self.closure)
+
+    def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
+        return self.of.step_from(state, here, t, norm)
+
+
+def known_of(optimizer: Foreign) -> ConstantSteps:
+    """What an optimizer's steps at a constant gradient are; with closures where it does not step without."""
+    plain = constant_steps(Trial(optimizer, False))
+    if plain.failed is None:
+        return plain
+    by_closure = constant_steps(Trial(optimizer, True), closure=True)
+    return plain if by_closure.failed is not None else by_closure
