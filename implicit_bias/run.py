@@ -232,7 +232,8 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
         rounding = _rounding(cells[0], outcomes[0])
-        print_table(results_table(good[0][1]), [*_notes(cells[0], good[0][1]), *slow, *rounding, *before, *folders])
+        notes = [*_notes(cells[0], good[0][1]), *_remarks(cells[0], outcomes[0]), *slow, *rounding]
+        print_table(results_table(good[0][1]), [*notes, *before, *folders])
 
 
 def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
@@ -245,6 +246,19 @@ def _notes(cell: Cell, summary: pd.DataFrame) -> list[str]:
 
     keys = dict(cell.config["model"])
     return network_notes(summary, MODELS.get(keys.pop("name"))(**keys).homogeneous)
+
+
+def _remarks(cell: Cell, outcome: Outcome) -> list[str]:
+    """What the optimizer tells of a run."""
+    import json
+
+    from implicit_bias.storage.runs import PROVENANCE
+    from implicit_bias.sweep.plan import optimizer_of
+
+    if outcome.directory is None or outcome.summary is None:
+        return []
+    story = json.loads((outcome.directory / PROVENANCE).read_bytes())
+    return optimizer_of(cell.config).remarks(float(outcome.summary["log_loss"].iloc[0]), story.get("optimizer") or {})
 
 
 def _takes_constant_steps(cell: Cell) -> bool:

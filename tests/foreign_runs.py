@@ -111,17 +111,18 @@ def mixture(*seeds: int) -> Data:
 def problem(optimizer: Optimizer, data: Data, steps: int, schedule: Schedule | None = None, **more: Any) -> Problem:
     """A batch on a linear model from zero, with eta_t = .07 t^-1/2 unless told otherwise."""
     runs, _, features = data.x.shape
-    return Problem(
-        model=MODELS.get("linear")(),
-        loss=LOSSES.get("cross_entropy")(),
-        optimizer=optimizer,
-        schedule=schedule or SCHEDULES.get("power")(lr=0.07, power=0.5),
-        data=data,
-        initial={"weight": torch.zeros(runs, data.num_classes, features, dtype=data.x.dtype)},
-        steps=steps,
-        measured={"linf": make_norm("linf")},
-        **{"compile": "off", **more},
-    )
+    plain: dict[str, Any] = {
+        "model": MODELS.get("linear")(),
+        "loss": LOSSES.get("cross_entropy")(),
+        "optimizer": optimizer,
+        "schedule": schedule or SCHEDULES.get("power")(lr=0.07, power=0.5),
+        "data": data,
+        "initial": {"weight": torch.zeros(runs, data.num_classes, features, dtype=data.x.dtype)},
+        "steps": steps,
+        "measured": {"linf": make_norm("linf")},
+        "compile": "off",
+    }
+    return Problem(**{**plain, **more})
 
 
 def trained(trajectory: Trajectory) -> Tensor:

@@ -138,7 +138,10 @@ BAD = [
     ("optimizer.kwargs.weight_dcay=.1", "optimizer.kwargs.weight_dcay: unknown key for torch.optim.AdamW; did you mean weight"),
     ("optimizer.kwargs={foo:1}", "optimizer.kwargs.foo: unknown key for torch.optim.AdamW; allowed: betas, eps, weight_decay"),
     ("optimizer.kwargs=3", "optimizer.kwargs=3: must be a mapping {key:value,...}"),
-    ("optimizer.kwargs.betas=[2,0.9]", "optimizer.kwargs={betas:[2,0.9]}: torch.optim.AdamW cannot be made with it (ValueError"),
+    (
+        "optimizer.kwargs.betas=[2,0.9]",
+        "optimizer.kwargs={betas:[2.0,0.9]}: torch.optim.AdamW cannot be made with it (ValueError",
+    ),
     (
         "optimizer.kwargs.lr=0.1",
         "optimizer.kwargs.lr: the learning rate is schedule.lr; leave it out, or give it with schedule=as",
@@ -191,10 +194,10 @@ def test_a_class_that_takes_any_keyword_is_warned_about(tmp_path: Path, capsys: 
 
 
 def test_keywords_are_typed_in_either_way_and_swept() -> None:
-    (one,) = compose(["optimizer=torch", "optimizer.kwargs={weight_decay:1,betas:[0.9,0.95]}"])
-    (other,) = compose(["optimizer=torch", "optimizer.kwargs.weight_decay=1.0", "optimizer.kwargs.betas=[0.9,0.95]"])
+    (one,) = compose(["optimizer=torch", "optimizer.kwargs={weight_decay:1,betas:[0,0.95]}"])
+    (other,) = compose(["optimizer=torch", "optimizer.kwargs.weight_decay=1.0", "optimizer.kwargs.betas=[0.0,0.95]"])
     assert one.config == other.config
-    assert one.config["optimizer"]["kwargs"] == {"weight_decay": 1.0, "betas": [0.9, 0.95]}
+    assert one.config["optimizer"]["kwargs"] == {"weight_decay": 1.0, "betas": [0.0, 0.95]}
     swept = compose(["optimizer=torch", "optimizer.kwargs.weight_decay=0,0.1"], multirun=True)
     assert [cell.swept for cell in swept] == [{"optimizer.kwargs.weight_decay": 0.0}, {"optimizer.kwargs.weight_decay": 0.1}]
 

@@ -87,6 +87,7 @@ def checked(config: Mapping[str, Any]) -> Config:
     parts["schedule"] = _schedule_of(parts["schedule"], linear, _made(parts["optimizer"], OPTIMIZERS))
     parts["norm"] = _checked_norm(parts)
     _check_schedule(parts)
+    _check_session(launcher["cluster"], parts["optimizer"])
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
 
 
@@ -321,6 +322,16 @@ def _check_launcher(launcher: Config) -> None:
             )
     if launcher["partition"] == "":
         raise BadInput("launcher.partition=: must be null or the name of a partition")
+
+
+def _check_session(cluster: str, optimizer: Config | None) -> None:
+    """Refuse a class that only this process knows where others are to compute."""
+    target = str((optimizer or {}).get("target"))
+    if cluster != "inline" and target.startswith("__main__."):
+        raise BadInput(
+            f"optimizer.target={target}: other processes do not know a class of this session; put it in a file"
+            " (path/to/file.py:Class), or leave launcher.cluster=inline"
+        )
 
 
 def _norm_labels(labels: Sequence[str]) -> list[str]:

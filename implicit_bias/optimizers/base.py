@@ -267,6 +267,15 @@ class Optimizer:
         """What is to be known of each run at its end, for its provenance; empty where there is nothing."""
         return []
 
+    def remarks(self, log_loss: float, facts: Mapping[str, Any]) -> list[str]:
+        """What a reader of a run's table should know, in a line each.
+
+        Args:
+            log_loss: At its end.
+            facts: As :meth:`facts` gave them for the run.
+        """
+        return []
+
     @property
     def needs_gradient_only(self) -> bool:
         """Whether a step is :meth:`update` of buffers and gradient, which a compiler can take in."""

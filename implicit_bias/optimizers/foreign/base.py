@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from implicit_bias.core.errors import RunFailed
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
 from implicit_bias.optimizers.base import Blocks, Here, Optimizer, Step
 from implicit_bias.optimizers.foreign.instance import Instances, Make
-from implicit_bias.optimizers.foreign.probe import ConstantSteps, constant_steps, unable_to_resume
+from implicit_bias.optimizers.foreign.probe import ConstantSteps, constant_steps, halving_scale, unable_to_resume
 
 FEEDS = ("loss", "log_loss")
 
@@ -116,6 +117,31 @@ class Foreign(Optimizer):
 
     def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
         return state, Step(to=state.step(here, t))
+
+    @cached_property
+    def halving_scale(self) -> float | None:
+        """The size of gradients, their entries of order one times this, at which absolute constants halve a step; None: there is
+        none, or steps shrink with the gradient anyhow."""
+        return halving_scale(Trial(self, self.constant.closure), self.constant)
+
+    def remarks(self, log_loss: float, facts: Mapping[str, Any]) -> list[str]:
+        known, lines = self.constant, []
+        if self.own is None and known.curve:
+            lines.append(f"no norm of its own was found (nearest: {known.nearest}, alignment {known.alignment:.2f})")
+        if self.of_log_loss:
+            lines.append("fed with gradients of log L: another objective than L, of the same directions")
+        elif self.halving_scale is not None and log_loss < math.log(self.halving_scale):
+            lines.append(
+                f"absolute constants act: at gradients with entries of about {self.halving_scale:.0e}, as at a loss of that size,"
+                " steps are half as long; with optimizer.feed=log_loss they are not"
+            )
+        if facts.get("underflow_step"):
+            # Entries of grad log L differ by e^-(differences of gaps), and the smallest are lost, too, only much later.
+            later = "" if self.of_log_loss else "; with optimizer.feed=log_loss that comes much later"
+            lines.append(
+                f"from step {facts['underflow_step']} on entries of the gradient are too small for any double, and are 0.0{later}"
+            )
+        return lines
 
     def columns(self, state: Any) -> Mapping[str, Tensor]:
         found: Mapping[str, Tensor] = state.columns()

@@ -41,6 +41,8 @@ LR = 1e-6
 PRACTICAL, STEADY = 0.1, (0.02, 2.0)
 # Of the steps that are taken with and without a snapshot in between: from zero, so that no bit is lost beside large parameters.
 TRIED_LR = 1e-2
+# Powers of two that a gradient is made smaller by, in search of absolute constants.
+LAST_HALVING = 500
 # Where twice the rate does not make steps twice as long to this part, or steps grow or shrink by more than such factors from one
 # third to the next, eta_t is no length of a step, or no longer soon.
 LINEAR, GROWTH = 1e-3, (0.6, 1.15)
@@ -260,6 +262,26 @@ def _without_rate(optimizer: Optimizer, gradient: Tensor, closure: bool, apply: 
     except RunFailed as error:
         return ConstantSteps(failed=str(error), closure=closure, rateless=True)
     return ConstantSteps(closure=closure, rateless=True, moves=not torch.equal(points[0], points[1]))
+
+
+def halving_scale(optimizer: Optimizer, known: ConstantSteps, apply: Apply = reached) -> float | None:
+    """The factor of a gradient of order one at which steps are half as long as at the gradient itself; None where there is none
+    above 2^-500 (squares of what is smaller underflow), or where steps shrink with the gradient anyhow."""
+    if not known.moves or not known.normalised or known.gradient is None or known.step is None:
+        return None
+    gradient, zero, size = known.gradient, torch.zeros_like(known.gradient), float(known.step.norm())
+
+    def halved(exponent: int) -> bool:
+        points = played(optimizer, [gradient * 2.0**-exponent] * STEPS, LR, zero, apply)
+        return float(late_step(points, LR)[0].norm()) < size / 2
+
+    low, high = 0, LAST_HALVING
+    if not halved(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if halved(middle) else (middle, high)
+    return 2.0**-high
 
 
 def unable_to_resume(optimizer: Optimizer, steps: int = 30) -> str | None:

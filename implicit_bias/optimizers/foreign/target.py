@@ -131,7 +131,9 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _like(default: Any, value: Any) -> Any:
-    """1 and 1.0 are one value where a number with a point is the default."""
+    """1 and 1.0 are one value where a number with a point is the default, and [0,0.9] where two such numbers are."""
+    if isinstance(default, tuple | list) and isinstance(value, list) and len(default) == len(value):
+        return [_like(one, item) for one, item in zip(default, value, strict=True)]
     whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if whole and isinstance(default, float) else value
 
@@ -234,6 +236,11 @@ def _version(found: Any) -> str:
     try:
         source = inspect.getsource(found if package == "__main__" else sys.modules[module])
     except (OSError, TypeError, KeyError):
+        if package == "__main__":
+            raise BadInput(
+                f"optimizer.target={_full_name(found)}: its source cannot be found, and a changed class could not be told from"
+                " this one; put it in a file, optimizer.target=path/to/file.py:Class"
+            ) from None
         return "without source"
     return hashlib.sha256(source.encode()).hexdigest()[:_DIGITS]
 
