@@ -28,12 +28,13 @@ ROWS, COLUMNS = 10, 25
 #: Steps at a constant gradient; those of the last third are looked at, their decay beside those of the second.
 STEPS, THIRD = 60, 20
 BLOCK = "weight"
-#: The exponents p that are tried beside 1, 2 and inf.
-EXPONENTS = (1.1, 1.25, 1.5, 1.75, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 50.0)
 #: The norms that a learning rate may be in units of, and those that are called by name.
 NAMED = ("linf", "l2", "spectral", "l1", "nuclear")
 #: Alignment from which a norm is the optimizer's own, and below which steps mean nothing in the nearest of NAMED.
 OWN, NEAR = 0.99, 0.9
+FAMILIES = ("lp", "schatten")
+# Steps of the grid of 1/p, and how often an interval around its best point loses a third; alignments this near are one.
+GRID_STEPS, SEARCHES, FLAT = 20, 30, 1e-6
 # Small beside the numbers that it meets, so that trust ratios and the like do not change along the way.
 LR = 1e-6
 # A step as large as in training, in the nearest of NAMED, and the factors that the displacement may be off by then: a trust ratio
@@ -53,6 +54,18 @@ AS_GOOD = 1e-3
 
 
 @dataclass(frozen=True)
+class Exponent:
+    """The exponent of a family of norms under which a step is most aligned.
+
+    Attributes:
+        p: In [1, inf]. alignment: <G, U> / (N(U) N_*(G)) there, at most 1.
+    """
+
+    p: float
+    alignment: float
+
+
+@dataclass(frozen=True)
 class ConstantSteps:
     """What steps at a constant gradient are.
 
@@ -65,7 +78,8 @@ class ConstantSteps:
         steady: The displacement by steps as large as in training, in units of what small ones let expect.
         growth: Size of late steps in units of those a third earlier.
         degree: d in size of steps ~ gradient^d.
-        curve: Label of a norm to the alignment of late steps under it.
+        curve: Label of a norm, those of NAMED and row, to the alignment of late steps under it.
+        exponents: Family, lp and schatten, to the exponent under whose norm they are most aligned.
         step: A late step with learning rate one, (k, d), subtracted. gradient: G.
     """
 
@@ -78,6 +92,7 @@ class ConstantSteps:
     growth: float = math.nan
     degree: float = math.nan
     curve: Mapping[str, float] | None = None
+    exponents: Mapping[str, Exponent] | None = None
     step: Tensor | None = None
     gradient: Tensor | None = None
 
@@ -88,16 +103,19 @@ class ConstantSteps:
 
     @property
     def nearest(self) -> str:
-        """The norm under which late steps are most aligned; l2 where nothing is known."""
-        if not self.curve:
+        """The norm under which late steps are most aligned, by its plainest name; l2 where nothing is known."""
+        if not self.curve or not self.exponents:
             return "l2"
-        best = max(self.curve.values())
-        return next(label for label in (*NAMED, *self.curve) if self.curve[label] >= best - AS_GOOD * (label in NAMED))
+        named = max(self.curve, key=self.curve.__getitem__)
+        family, best = max(self.exponents.items(), key=lambda item: item[1].alignment)
+        return named if self.curve[named] >= best.alignment - AS_GOOD else make_norm(family, p=float(f"{best.p:.3g}")).label
 
     @property
     def alignment(self) -> float:
-        """The alignment under the nearest norm."""
-        return self.curve[self.nearest] if self.curve else math.nan
+        """The largest alignment; nan where nothing is known."""
+        if not self.curve or not self.exponents:
+            return math.nan
+        return max(*self.curve.values(), *(exponent.alignment for exponent in self.exponents.values()))
 
     @property
     def own(self) -> str | None:
@@ -161,18 +179,26 @@ def reached(step: Any, here: Here) -> Tensor:
     return step.to[BLOCK]
 
 
-def played(optimizer: Optimizer, gradients: Sequence[Tensor], lr: float, start: Tensor, apply: Apply = reached) -> list[Tensor]:
+def played(
+    optimizer: Optimizer,
+    gradients: Sequence[Tensor],
+    lr: float,
+    start: Tensor,
+    apply: Apply = reached,
+    norm: Norm | None = None,
+) -> list[Tensor]:
     """The points (k, d) that steps from these gradients (k, d) lead to, the start first; the same whatever was played before.
 
     Args:
         apply: Gives the parameters after a step.
+        norm: That of the methods that read one.
 
     Raises:
         RunFailed: the optimizer raises.
     """
     points, state = [start], None
     with torch.no_grad():
-        geometry = optimizer.geometry([BLOCK], None)
+        geometry = optimizer.geometry([BLOCK], norm)
         for t, gradient in enumerate(gradients, 1):
             here = _here(gradient, points[-1], lr)
             state = optimizer.init(here.gradient) if state is None else state
@@ -192,18 +218,27 @@ def made_up(count: int, seed: int = 0, rows: int = ROWS, columns: int = COLUMNS)
     return found
 
 
-def exponent_norms() -> dict[str, Norm]:
-    """The norms whose alignment is looked at, by label: l_p and Schatten-p on a grid of exponents, and rows."""
-    found = [make_norm(label) for label in (*NAMED, "row")]
-    for p in EXPONENTS:
-        found += [make_norm("lp", p=p), make_norm("schatten", p=p)]
-    return {norm.label: norm for norm in found}
-
-
 def alignment(norm: Norm, gradient: Tensor, step: Tensor) -> float:
     """<G, U> / (N(U) N_*(G)), in [-1, 1]; nan where U is zero."""
     pairing = (gradient * step).sum()
     return float(pairing / (norm.value(step[None])[0] * norm.dual(gradient[None])[0]))
+
+
+def best_exponent(family: str, gradient: Tensor, step: Tensor) -> Exponent:
+    """The largest alignment over 1/p in [0, 1]: on a grid, then by thirds around its best point; of 1, 2 and inf one that is as
+    good."""
+
+    def at(u: float) -> float:
+        return alignment(make_norm(family, p=math.inf if u == 0 else 1 / u), gradient, step)
+
+    best = max((place / GRID_STEPS for place in range(GRID_STEPS + 1)), key=at)
+    low, high = max(0.0, best - 1 / GRID_STEPS), min(1.0, best + 1 / GRID_STEPS)
+    for _ in range(SEARCHES):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (a, high) if at(a) < at(b) else (low, b)
+    refined = (low + high) / 2
+    plain = next((u for u in (0.0, 1.0, 0.5) if at(u) >= at(refined) - FLAT), refined)
+    return Exponent(math.inf if plain == 0 else 1 / plain, at(plain))
 
 
 def late_step(points: Sequence[Tensor], lr: float) -> tuple[Tensor, float]:
@@ -213,7 +248,9 @@ def late_step(points: Sequence[Tensor], lr: float) -> tuple[Tensor, float]:
     return late / THIRD / lr, float(late.norm()) / size if size > 0 else math.nan
 
 
-def constant_steps(optimizer: Optimizer, closure: bool = False, apply: Apply = reached) -> ConstantSteps:
+def constant_steps(
+    optimizer: Optimizer, closure: bool = False, apply: Apply = reached, norm: Norm | None = None
+) -> ConstantSteps:
     """What an optimizer's steps at a constant gradient are, from the point zero.
 
     Args:
@@ -222,7 +259,7 @@ def constant_steps(optimizer: Optimizer, closure: bool = False, apply: Apply = r
     gradient, zero = made_up(1)[0], torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
 
     def steps(factor: float, lr: float) -> list[Tensor]:
-        return played(optimizer, [gradient * factor] * STEPS, lr, zero, apply)
+        return played(optimizer, [gradient * factor] * STEPS, lr, zero, apply, norm)
 
     try:
         points, twice, smaller = steps(1.0, LR), steps(1.0, 2 * LR), steps(2.0**-7, LR)
@@ -242,7 +279,8 @@ def constant_steps(optimizer: Optimizer, closure: bool = False, apply: Apply = r
         linear=float((twice[STEPS] - twice[0] - 2 * moved).norm() / (2 * moved.norm())),
         growth=growth,
         degree=degree,
-        curve={label: alignment(norm, gradient, step) for label, norm in exponent_norms().items()},
+        curve={label: alignment(make_norm(label), gradient, step) for label in (*NAMED, "row")},
+        exponents={family: best_exponent(family, gradient, step) for family in FAMILIES},
         step=step,
         gradient=gradient,
     )
