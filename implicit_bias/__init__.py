@@ -5,6 +5,8 @@
     from implicit_bias import run
     trajectory, summary = run(optimizer="muon", steps=1000)
 
+and of an optimizer of your own, ``judge(lambda params: MyOptimizer(params, lr=0.01), data=(X, y))``.
+
 Importing the package changes nothing of the process: no environment variable, no allocator, no threads.
 """
 
@@ -15,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["__version__", "run"]
+    from implicit_bias.analysis.judging import Judgement
+
+__all__ = ["__version__", "judge", "run"]
 
 
 def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pandas.DataFrame, pandas.DataFrame]:
@@ -26,6 +30,13 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pandas.Da
     command: Any = import_module("implicit_bias.run")
     tables: tuple[pandas.DataFrame, pandas.DataFrame] = command.run(*overrides, multirun=multirun, **keys)
     return tables
+
+
+def judge(make_optimizer: Any, data: Any, **keys: Any) -> Judgement:
+    """Which margin an optimizer of yours maximises on your data; see :func:`implicit_bias.analysis.judging.judge`."""
+    from implicit_bias.analysis import judging
+
+    return judging.judge(make_optimizer, data, **keys)
 
 
 def __getattr__(name: str) -> str:

@@ -15,14 +15,13 @@ import torch
 from implicit_bias.cli.messages import note, warn
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
-from implicit_bias.models import MODELS, Data
-from implicit_bias.norms import make_norm
+from implicit_bias.models import MODELS
 from implicit_bias.runtime.signals import after_steps
 from implicit_bias.solvers.reference import SOLVER_VERSION
 from implicit_bias.storage.checkpoints import Checkpoint, interrupted
 from implicit_bias.storage.references import ReferenceCache
 from implicit_bias.storage.runs import DATA, write_run
-from implicit_bias.storage.tables import Interval, narrowed, summary_table, trajectory_table
+from implicit_bias.storage.tables import narrowed, summary_table, trajectory_table
 from implicit_bias.sweep.batch_size import fitting
 from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
@@ -40,7 +39,7 @@ from implicit_bias.sweep.plan import (
     run_elements,
 )
 from implicit_bias.sweep.problem import build_problem
-from implicit_bias.sweep.references import References, solve_all
+from implicit_bias.sweep.references import References, intervals_of, solve_all
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
@@ -217,7 +216,7 @@ def _finished(
 ) -> Outcome:
     config = cell.config
     own = own_label(config)
-    intervals = narrowed(trajectory, run, own, _intervals(cell, references))
+    intervals = narrowed(trajectory, run, own, intervals_of(cell.dataset, model_of(config), references))
     table = trajectory_table(trajectory, run, config["seed"], own, intervals)
     summary = summary_table(table, config["optimizer"]["name"], own, intervals)
     mine = set(table["step"])
@@ -260,20 +259,6 @@ def _finished(
         provenance=provenance,
     )
     return Outcome(config, cell.directory, "done", trajectory=table, summary=summary)
-
-
-def _intervals(cell: Cell, references: References) -> dict[str, Interval]:
-    """The references of a run, each with what rounding may lift a margin of its precision by."""
-    if not references:
-        return {}
-    data = Data(torch.from_numpy(cell.dataset.x)[None], torch.from_numpy(cell.dataset.y)[None], cell.dataset.num_classes)
-    model, terms = model_of(cell.config), 8 * (cell.dataset.x.shape[1] + 2)
-    eps = float(np.finfo(np.float64).eps)
-    found = {}
-    for label, reference in references.items():
-        rounding = eps * (terms * float(model.unit_step(data, make_norm(label))) + terms * reference.upper)
-        found[label] = Interval(reference.lower, reference.upper, rounding)
-    return found
 
 
 def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Mapping[int, float]) -> dict[str, np.ndarray]:

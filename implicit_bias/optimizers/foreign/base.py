@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from implicit_bias.core.errors import RunFailed
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
 from implicit_bias.optimizers.base import Blocks, Here, Optimizer, Step
-from implicit_bias.optimizers.foreign.instance import Instances, Make
+from implicit_bias.optimizers.foreign.instance import SEED, Instances, Make
 from implicit_bias.optimizers.foreign.probe import ConstantSteps, constant_steps, halving_scale, unable_to_resume
 
 FEEDS = ("loss", "log_loss")
@@ -49,6 +50,11 @@ class Foreign(Optimizer):
     def stackable(self) -> bool:
         """Whether every entry is treated by itself, so that one instance can hold all runs of a batch."""
         return False
+
+    @property
+    def generator_seed(self) -> int:
+        """Of the random numbers that an instance draws."""
+        return SEED
 
     @classmethod
     def reads_norm(cls) -> bool:
@@ -113,7 +119,7 @@ class Foreign(Optimizer):
     def instances(self, gradient: Blocks, closure: bool) -> Instances:
         """The state before the first step."""
         like = {name: block.mantissa for name, block in gradient.items()}
-        return Instances(self.make, self.title, like, self.fed, self.stackable, closure)
+        return Instances(self.make, self.title, like, self.fed, self.stackable, closure, self.generator_seed)
 
     def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
         return state, Step(to=state.step(here, t))
@@ -149,6 +155,41 @@ class Foreign(Optimizer):
 
     def facts(self, state: Any) -> list[dict[str, Any]]:
         return [{"underflow_step": step or None} for step in state.underflowed]
+
+
+@dataclass(frozen=True)
+class Made(Foreign):
+    """An optimizer that a function of the parameters makes, the function itself being given.
+
+    Attributes:
+        factory: From a list of parameters to an optimizer; called for every instance, and a few times before the first.
+        called: What it is called in messages.
+        feed: ``loss`` or ``log_loss``.
+        seed: Of the random numbers that it draws.
+    """
+
+    name: ClassVar[str] = "made"
+
+    factory: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+    called: str
+    feed: str = "loss"
+    seed: int = SEED
+
+    @property
+    def make(self) -> Make:
+        return lambda named: self.factory([block for _, block in named])
+
+    @property
+    def title(self) -> str:
+        return self.called
+
+    @property
+    def fed(self) -> str:
+        return self.feed
+
+    @property
+    def generator_seed(self) -> int:
+        return self.seed
 
 
 @dataclass(frozen=True)

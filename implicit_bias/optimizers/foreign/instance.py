@@ -37,15 +37,16 @@ class Instance:
     Args:
         make: Makes it; what it raises is left to the caller.
         blocks: The parameters, copied.
+        seed: Of its generator.
     """
 
-    def __init__(self, make: Make, blocks: Mapping[str, Tensor]) -> None:
+    def __init__(self, make: Make, blocks: Mapping[str, Tensor], seed: int = SEED) -> None:
         self.parameters = {name: torch.nn.Parameter(block.detach().clone()) for name, block in blocks.items()}
         device = next(iter(self.parameters.values())).device
         self._device = device if device.type == "cuda" else None
-        self.generators = [torch.Generator().manual_seed(SEED).get_state()]
+        self.generators = [torch.Generator().manual_seed(seed).get_state()]
         if self._device is not None:
-            self.generators.append(torch.Generator(self._device).manual_seed(SEED).get_state())
+            self.generators.append(torch.Generator(self._device).manual_seed(seed).get_state())
         with self._own_random_numbers():
             self.optimizer = make(list(self.parameters.items()))
         rates = [group.get("lr") for group in self.optimizer.param_groups]
@@ -168,16 +169,25 @@ class Instances:
         feed: ``loss``: gradients of L; ``log_loss``: those of log L.
         stackable: Whether every entry is treated by itself, so that all runs may be one tensor (R, p, q).
         closure: Whether steps are asked to evaluate by themselves.
+        seed: Of every instance's generator.
     """
 
     def __init__(
-        self, make: Make, label: str, like: Mapping[str, Tensor], feed: str, stackable: bool = False, closure: bool = False
+        self,
+        make: Make,
+        label: str,
+        like: Mapping[str, Tensor],
+        feed: str,
+        stackable: bool = False,
+        closure: bool = False,
+        seed: int = SEED,
     ) -> None:
         self.make = make
         self.label = label
         self.feed = feed
         self.stackable = stackable
         self.closure = closure
+        self.seed = seed
         self.instances: list[Instance] = []
         self._like = dict(like)
         self._runs = len(next(iter(like.values())))
@@ -253,10 +263,11 @@ class Instances:
     def _begin(self, parameters: Mapping[str, Tensor], t: int) -> None:
         try:
             if self.stacked:
-                self.instances = [Instance(self.make, parameters)]
+                self.instances = [Instance(self.make, parameters, self.seed)]
             else:
                 runs = range(self._runs)
-                self.instances = [Instance(self.make, {name: b[run] for name, b in parameters.items()}) for run in runs]
+                blocks = [{name: block[run] for name, block in parameters.items()} for run in runs]
+                self.instances = [Instance(self.make, mine, self.seed) for mine in blocks]
         except Exception as error:
             raise RunFailed(f"{self.label}: {in_a_line(error)} when it is made") from error
 

@@ -1,0 +1,47 @@
+"""Data as people hold them in Python: arrays, DataFrames, names of datasets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.words import suggestion
+from implicit_bias.datasets import DATASETS, Dataset, make_dataset
+from implicit_bias.datasets.base import checked_dataset
+from implicit_bias.datasets.classes import classes_of
+
+
+def as_dataset(data: Any) -> Dataset:
+    """A dataset: as it is, by its name with its default keys (``"digits"``), or a pair of features (n, d) and labels (n,).
+
+    Labels may be any values: sorted, they become 0 to k - 1. Arrays, lists, tensors and DataFrames will do.
+
+    Raises:
+        BadInput: no such dataset, or samples that cannot be used.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str):
+        if data not in DATASETS:
+            meant = suggestion(data, DATASETS.names()) or ";"
+            raise BadInput(f"dataset={data}: no such dataset{meant} allowed: {', '.join(DATASETS.names())}")
+        return make_dataset({"name": data}).load()
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise BadInput(f"dataset: a {type(data).__name__}; must be a pair (X, y), a Dataset or the name of a dataset")
+    return dataset_of(*data)
+
+
+def dataset_of(x: Any, y: Any, origin: str = "dataset") -> Dataset:
+    """Features (n, d) and labels (n,) of any values as a dataset. Raises BadInput."""
+    labels = np.asarray(y)
+    if labels.dtype == object:  # words out of a DataFrame
+        labels = labels.astype(str)
+    classes = classes_of(labels, origin)
+    features = np.asarray(x)
+    if features.dtype == object:
+        raise BadInput(f"{origin}: the features are not all numbers; must be real numbers")
+    dataset = checked_dataset(features, classes.y, len(classes.names), origin=origin)
+    return replace(dataset, names=classes.names, origin=origin)
