@@ -234,6 +234,22 @@ def test_the_automatic_rate_is_that_of_our_own_method(tmp_path: Path) -> None:
     assert theirs["lr"].to_numpy()[1:] == pytest.approx(ours["lr"].to_numpy()[1:], rel=1e-5, nan_ok=True)
 
 
+def test_the_automatic_rate_for_gradients_of_log_loss_counts_their_size_at_the_start(tmp_path: Path) -> None:
+    """The first step of SGD is as long as that of normalised descent."""
+    import implicit_bias
+
+    fed = ["optimizer=torch", "optimizer.target=torch.optim.SGD", "optimizer.feed=log_loss"]
+    rates = [implicit_bias.run([*typed, *SMALL, f"results_dir={tmp_path}"])[0]["lr"].max() for typed in (fed, ["optimizer=ngd"])]
+    data = mixture(1)
+    gradient = (
+        MODELS.get("linear")()
+        .objective(data, LOSSES.get("cross_entropy")())
+        .gradient({"weight": torch.zeros(1, 10, 25).double()})
+    )
+    size = float(gradient.blocks["weight"].relative_to(gradient.log_loss[:, None, None]).norm())
+    assert rates[0] * size == pytest.approx(rates[1], rel=1e-9)
+
+
 def test_a_class_may_be_given_as_an_object(tmp_path: Path) -> None:
     import implicit_bias
 

@@ -10,7 +10,7 @@ from typing import Any
 
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
 UNUSED = (("start", None), ("start_scale", 1.0), ("norm.outer", "max"), ("norm.rest", "linf"))
-# Of a data file's name.
+# Of a data file's name, and of a class's.
 _LONGEST_STEM = 40
 
 
@@ -29,7 +29,8 @@ def default_name(config: Mapping[str, Any], data: str) -> Iterator[str]:
     yield config["model"]["name"]
     yield config["optimizer"]["name"]
     if config["optimizer"].get("target") is not None:
-        yield re.split(r"[.:]", config["optimizer"]["target"])[-1]
+        name = re.split(r"[.:]", config["optimizer"]["target"])[-1]
+        yield re.sub(r"[^A-Za-z0-9_]+", "_", name)[:_LONGEST_STEM]
     norm = config.get("norm")
     if norm:
         yield norm["name"] + "".join(_parameters(norm))
