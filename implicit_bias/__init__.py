@@ -5,6 +5,8 @@
     from implicit_bias import run
     trajectory, summary = run(optimizer="muon", steps=1000)
 
+and of an optimizer of your own, ``judge(lambda params: MyOptimizer(params, lr=0.01), data=(X, y))``.
+
 Importing the package changes nothing of the process: no environment variable, no allocator, no threads.
 """
 
@@ -15,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["__version__", "identify", "margins", "run"]
+    from implicit_bias.analysis.judging import Judgement
+
+__all__ = ["__version__", "identify", "judge", "margins", "run"]
 
 
 def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pandas.DataFrame, pandas.DataFrame]:
@@ -36,6 +40,13 @@ def identify(*runs: Any, **keys: Any) -> pandas.DataFrame:
     command: Any = import_module("implicit_bias.identify")
     verdicts: pandas.DataFrame = command.identify(*runs, **keys)
     return verdicts
+
+
+def judge(make_optimizer: Any, data: Any, **keys: Any) -> Judgement:
+    """Which margin an optimizer of yours maximises on your data; see :func:`implicit_bias.analysis.judging.judge`."""
+    from implicit_bias.analysis import judging
+
+    return judging.judge(make_optimizer, data, **keys)
 
 
 def margins(w: Any, x: Any, y: Any, *options: Any, **keys: Any) -> pandas.DataFrame:

@@ -237,7 +237,8 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
         rounding = _rounding(cells[0].spec, outcomes[0])
-        print_table(results_table(good[0][1]), [*_notes(cells[0].spec, good[0][1]), *slow, *rounding, *before, *folders])
+        notes = [*_notes(cells[0].spec, good[0][1]), *_remarks(cells[0].spec, outcomes[0]), *slow, *rounding]
+        print_table(results_table(good[0][1]), [*notes, *before, *folders])
 
 
 def _notes(spec: RunSpec, summary: pd.DataFrame) -> list[str]:
@@ -245,6 +246,16 @@ def _notes(spec: RunSpec, summary: pd.DataFrame) -> list[str]:
     from implicit_bias.cli.notes import linear_notes, network_notes
 
     return network_notes(summary, spec.model.homogeneous) if "soft_margin" in summary else linear_notes(summary)
+
+
+def _remarks(spec: RunSpec, outcome: Outcome) -> list[str]:
+    """What the optimizer tells of a run."""
+    from implicit_bias.storage.runs import read_provenance
+
+    if outcome.directory is None or outcome.summary is None:
+        return []
+    story = read_provenance(outcome.directory)
+    return spec.optimizer.remarks(float(outcome.summary["log_loss"].iloc[0]), story.get("optimizer") or {})
 
 
 def _takes_constant_steps(spec: RunSpec) -> bool:

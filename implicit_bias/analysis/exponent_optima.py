@@ -7,6 +7,7 @@ of one shape, in one batch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -31,14 +32,18 @@ MOST_RUNS, BATCH_DOUBLES = 64, 2**23
 
 
 class Memory:
-    """A cache that keeps nothing between commands."""
+    """A cache that writes nothing: what it is given it has as long as it lives."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str], Reference] = {}
 
     def get(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str) -> Reference | None:
-        """Nothing."""
-        return None
+        """What was put, or None."""
+        return self._known.get((_digest(x, y), norm.label, method))
 
     def put(self, x: np.ndarray, y: np.ndarray, norm: Norm, method: str, reference: Reference) -> None:
-        """Nothing is kept."""
+        """Keep a reference."""
+        self._known[_digest(x, y), norm.label, method] = reference
 
 
 @dataclass
@@ -133,6 +138,13 @@ class ExponentOptima:
         known, late = self.known[place], self.late[place]
         nearest = sorted(known, key=lambda other: (round(abs(other - u), 9), abs(other - 0.5)))
         return [*(known[other] for other in nearest[:NEIGHBOURS]), *([late[u]] if u in late else [])]
+
+
+def _digest(x: np.ndarray, y: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{x.dtype} {x.shape} {y.dtype}".encode())
+    for array in (x, y):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _refusal(dataset: Dataset, error: NotSeparable) -> BadInput:

@@ -45,6 +45,7 @@ class Weights:
         seed: None where there is none.
         config: The run's resolved configuration; None for a file.
         own: Label of the norm that the optimizer steps in, where it has one.
+        ruled_out: Families whose symmetries the optimizer is known not to have.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Weights:
     seed: int | None = None
     config: Mapping[str, Any] | None = None
     own: str | None = None
+    ruled_out: Sequence[str] = ()
 
     @property
     def linear(self) -> bool:
@@ -70,7 +72,8 @@ class Weights:
     @property
     def possible(self) -> list[str]:
         """The families that the optimizer's symmetries allow besides p = 2; all where they are not known."""
-        return list(FAMILIES) if self.own is None else possible_families(make_norm(self.own))
+        allowed = FAMILIES if self.own is None else possible_families(make_norm(self.own))
+        return [family for family in allowed if family not in self.ruled_out]
 
     def smallest_gaps(self) -> Tensor:
         """q(W) of each record of a linear model, shape (S,)."""
@@ -174,8 +177,8 @@ class Reader:
             dataset = source.load()
             self._loaded[key] = dataset, source.fingerprint() + dataset.reading
         dataset, fingerprint = self._loaded[key]
-        # Of a run with a start or with plugins the hash is of more than is known here.
-        known = config.get("start") is None and not read_provenance(path).get("plugins")
+        # Of a run with a start, with plugins or with a class from elsewhere the hash is of more than is known here.
+        known = config.get("start") is None and not {"plugins", "optimizer"} & set(read_provenance(path))
         named = config_hash({key: value for key, value in config.items() if key != DATA}, fingerprint)
         if fingerprint and known and not path.name.endswith(named):
             raise BadInput(

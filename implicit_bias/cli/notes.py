@@ -18,19 +18,25 @@ ROUNDING_UNIT = 2.0**-24
 
 def network_notes(summary: pd.DataFrame, homogeneous: bool) -> list[str]:
     """How far the training of a network came, and what limits the reading of its table."""
-    row = summary[summary["own"]].iloc[0]
+    row = _own_row(summary)
     test = f", on the test set {row['test_accuracy']:.4f}" if "test_accuracy" in summary else ""
     notes = [f"step {row['step']}: loss 10^{row['log_loss'] / math.log(10):.1f}, accuracy {row['accuracy']:.4f}{test}"]
     if not homogeneous:
         notes.append("the model is not homogeneous: margins are q / N, and are not comparable at different N")
     if row["accuracy"] < 1:
         notes.append("not separated yet: margins are negative, and no KKT ratio is defined; more steps, or a larger schedule.lr")
-    elif homogeneous and row["alignment"] < LOW_ALIGNMENT:
+    elif homogeneous and row["own"] and row["alignment"] < LOW_ALIGNMENT:
         notes.append(
             f"warning: alignment {row['alignment']:.2f} in the own norm: steps were too large for a theory about flows;"
             " try a smaller schedule.lr"
         )
     return notes
+
+
+def _own_row(summary: pd.DataFrame) -> pd.Series:
+    """The row of the optimizer's own norm; the first one where it has none."""
+    own = summary[summary["own"]]
+    return (own if len(own) else summary).iloc[0]
 
 
 def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_double: float | None = None) -> list[str]:
@@ -48,7 +54,7 @@ def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_doub
         return [
             f"float32: margins and the intervals proven for them have about 6 digits; gradients are off by up to about {depth}"
         ]
-    own = summary[summary["own"]].iloc[0]
+    own = _own_row(summary)
     error = max(abs(own["margin"] / in_double - 1), ROUNDING_UNIT)
     return [
         f"float32: the {own['norm']} margin is off by {error:.0e} (float64, same parameters), proofs hold up to that;"

@@ -73,14 +73,15 @@ def _network_table(summary: pd.DataFrame) -> Table:
 def sweep_table(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> Table:
     """A sweep, aggregated over seeds: mean and smallest ratio of every combination of the other swept keys, under every norm.
 
-    Where that is more than ``most_rows`` rows only the optimizers' own norms are shown, and where it still is, the first of them.
+    Where that is more than ``most_rows`` rows only the optimizers' own norms are shown (of one without its own the first), and
+    where it still is, the first of them.
     The last column is the mean of margin / upper bound: at least so much of the optimum is proven to be reached.
     """
     swept = [key for key in dict.fromkeys(key for values, _ in cells for key in values) if key not in SEED_KEYS]
     keys = swept if "optimizer" in swept else ["optimizer", *swept]
     groups = _aggregated(cells, keys)
     if sum(len(rows) for rows in groups.values()) > most_rows:
-        groups = {values: rows[rows["own"]] for values, rows in groups.items()}
+        groups = {values: rows[rows["own"]] if rows["own"].any() else rows.head(1) for values, rows in groups.items()}
     table = _table(*short_keys(keys), "norm", right=("runs", "margin", "ratio", "least", "proven"))
     left = most_rows
     for values, rows in groups.items():

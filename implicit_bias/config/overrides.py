@@ -139,12 +139,16 @@ def cannot_differ(cells: Sequence[Cell]) -> str | None:
 
 
 def _literal(value: Any) -> str:
-    """A Python value in Hydra's grammar; numpy's scalars count as numbers."""
+    """A Python value in Hydra's grammar; numpy's scalars count as numbers, and a class is where it is to be found."""
     if isinstance(value, str):
         plain = _WORD.fullmatch(value) and value.lower() not in _SPECIAL_WORDS
         return value if plain else QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list | tuple | range):
         return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_literal(item)}' for key, item in value.items())}}}"
+    if isinstance(value, type):
+        return _literal(f"{value.__module__}.{value.__qualname__}")
     if isinstance(value, os.PathLike):
         return _literal(os.fspath(value))
     return shown(value.item() if hasattr(value, "item") else value)
@@ -226,6 +230,8 @@ def _unquoted(value: Any) -> Any:
         return value.text
     if isinstance(value, list):
         return [_unquoted(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_unquoted(key)): _unquoted(item) for key, item in value.items()}
     return value
 
 
@@ -411,8 +417,18 @@ def _set(config: Config, setting: Setting) -> None:
     node: Any = config
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, dict) and len(path) == 2 and path[0] in groups():  # a key of an open mapping, whatever its name
+        node[last] = setting.values[0]
+        return
     if not isinstance(node, dict) or last not in node or (path and path[0] in groups() and last == "name"):
         raise _unknown_here(config, setting)
+    if isinstance(node[last], dict) and path and path[0] in groups():
+        if not isinstance(setting.values[0], dict):
+            raise BadInput(
+                f"{setting.key}={setting.texts[0]}: must be a mapping {{key:value,...}}, or {setting.key}.<key>=<value>"
+            )
+        node[last] = setting.values[0]
+        return
     if isinstance(node[last], dict):
         keys = ", ".join(f"{setting.key}.{key}" for key in node[last])
         raise BadInput(f"{setting.key}: is a group of keys, not a value; allowed: {keys}")
@@ -455,4 +471,6 @@ def _final(config: Config, setting: Setting) -> Any:
     node: Any = config
     for part in setting.key.split("."):
         node = node[part]
-    return node["name"] if isinstance(node, dict) else node
+    if setting.key in groups():
+        return None if node is None else node["name"]
+    return shown(node) if isinstance(node, dict) else node

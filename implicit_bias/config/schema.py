@@ -22,7 +22,6 @@ from implicit_bias.config.run_settings import SECTIONS, RunSettings
 from implicit_bias.config.spec import Parts
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
-from implicit_bias.core.options import Option
 from implicit_bias.core.plugins import problem_of
 from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, Registry, hyper_fields
 from implicit_bias.core.words import either, no_such_option, shown, suggestion
@@ -30,7 +29,7 @@ from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS
-from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES, auto_power
 
@@ -48,7 +47,8 @@ REGISTRIES: dict[str, Registry] = {
 TOGETHER = ("loss", "optimizer", "schedule")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LONGEST_FOLDER_NAME = "x" * 255
-
+#: Of the decay that an automatic power makes up for: the last digits of a measured one depend on the machine.
+DECAY_DIGITS = 3
 
 #: The cluster that reads a key of the launcher, where it is not Slurm.
 LAUNCHER_READERS = {"workers": "local"}
@@ -95,13 +95,18 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
-    parts["schedule"] = _schedule_of(parts["schedule"], linear, OPTIMIZERS.get(_named(parts["optimizer"])).normalised)
-    parts["norm"] = _checked_norm(parts)
+    parts["optimizer"] = spelled = _spelled(parts["optimizer"] or {})
+    optimizer: Optimizer = made.option(OPTIMIZERS, spelled)
+    parts["schedule"] = _schedule_of(parts["schedule"], linear, optimizer)
+    parts["norm"] = _checked_norm(parts["norm"], optimizer)
     others = {group: made.option(REGISTRIES[group], parts[group] or {}) for group in TOGETHER}
     if parts["norm"] is not None:
         others["norm"] = made.named_norm(parts["norm"])
-    _check_own_norm(others["optimizer"], made)
+    _check_own_norm(optimizer, made)
     check_together({"model": model, **others}, REGISTRIES)
+    optimizer.check_rate(others["schedule"])
+    if launcher["cluster"] != "inline":
+        optimizer.check_elsewhere()
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
 
 
@@ -174,7 +179,7 @@ def _fields(prefix: str, values: Mapping[str, Any], *, option: str | None = None
         too_large = most is not None and isinstance(value, int | float) and value > most
         allowed = f"{known[key].allowed}, at most {most}" if too_large else known[key].allowed
         raise BadInput(f"{dotted}={shown(value)}: must be {allowed}") from None
-    return {name: getattr(model, name) for name in rules(prefix, option)}
+    return {name: _plain(getattr(model, name)) for name in rules(prefix, option)}
 
 
 @cache
@@ -186,14 +191,18 @@ def _model(group: str, option: str | None) -> type[BaseModel]:
 
 
 def _plain(default: Any) -> Any:
+    if isinstance(default, dict):
+        return dict(default)
     return list(default) if isinstance(default, tuple) else default
 
 
 def _rule(kind: Kind) -> Rule:
     """The rule of a kind of values."""
     most = None
-    if kind.choices is not None:
-        typed: Any = Literal[kind.choices]
+    if kind.is_open:
+        typed: Any = dict[str, Any]
+    elif kind.choices is not None:
+        typed = Literal[kind.choices]
     elif kind.is_list:
         typed = list[_scalar(kind.scalar, HyperSpec(""))]  # type: ignore[misc]
     elif kind.word is not None:
@@ -262,11 +271,19 @@ def _reference(asked: str, linear: bool, model: str) -> str:
     return asked if asked != "auto" else "exact" if linear else "none"
 
 
-def _schedule_of(schedule: Config | None, linear: bool, normalised: bool) -> Config | None:
+def _spelled(optimizer: Mapping[str, Any]) -> Config:
+    """The section ``optimizer`` with its keys in the spelling that the class gives them. Raises BadInput."""
+    keys = dict(optimizer)
+    name = keys.pop("name")
+    return {"name": name, **OPTIMIZERS.get(name).checked(keys)}
+
+
+def _schedule_of(schedule: Config | None, linear: bool, optimizer: Optimizer) -> Config | None:
     """The schedule with ``power=auto`` resolved."""
     if schedule is None or schedule.get("power") != "auto":
         return schedule
-    return {**schedule, "power": auto_power(linear, normalised)}
+    shrinks = optimizer.scales_with_gradient and not optimizer.of_log_loss
+    return {**schedule, "power": auto_power(linear, not shrinks, round(optimizer.decay, DECAY_DIGITS))}
 
 
 def _check_device(device: str) -> None:
@@ -347,29 +364,26 @@ def _probe_names(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _checked_norm(parts: Mapping[str, Any]) -> Config | None:
+def _checked_norm(norm: Config | None, optimizer: Optimizer) -> Config | None:
     """``norm`` as the optimizer reads it: named or l2 for those that take one, null for those with a norm of their own.
 
     Naming the default makes ``optimizer=nsd`` and ``optimizer=nsd norm=l2`` one run.
     """
-    norm, optimizer = parts["norm"], parts["optimizer"]["name"]
-    own: str | None = OPTIMIZERS.get(optimizer).own_norm
-    if own is None:
+    if optimizer.reads_norm():
         return norm if norm is not None else {"name": "l2"}
     if norm is not None:
-        readers = [name for name in OPTIMIZERS if OPTIMIZERS.get(name).own_norm is None]
+        readers = [name for name in OPTIMIZERS if OPTIMIZERS.get(name).reads_norm()]
         raise BadInput(
             f"norm={norm['name']}: norm is read by optimizer={either(readers)} only;"
-            f" optimizer={optimizer} works in its own ({own}), leave norm out"
+            f" optimizer={optimizer.name} works in its own ({optimizer.own or 'none is known'}), leave norm out"
         )
     return None
 
 
-def _check_own_norm(optimizer: Option, made: Parts) -> None:
+def _check_own_norm(optimizer: Optimizer, made: Parts) -> None:
     """Raises BadInput where the norm that an optimizer's class names is none."""
-    own: str | None = getattr(optimizer, "own", None)
     try:
-        if own is not None:
-            made.norm(own)
+        if optimizer.own is not None:
+            made.norm(optimizer.own)
     except (KeyError, ValueError) as error:
         raise BadInput(f"optimizer={optimizer.name}: its class names a norm that cannot be: {error.args[0]}") from None

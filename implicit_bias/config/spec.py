@@ -75,7 +75,8 @@ class Parts:
         """
         optimizer: Optimizer = self.option(OPTIMIZERS, canonical["optimizer"])
         named = None if canonical["norm"] is None else self.named_norm(canonical["norm"])
-        own = self.norm(optimizer.own) if optimizer.own else named or self.norm("l2")
+        own = self._own_norm(optimizer, named)
+        working = own or self.norm(optimizer.working_norm or "l2")
         return RunSpec(
             **{key: canonical[key] for key in _SETTINGS},
             model=self.option(MODELS, canonical["model"]),
@@ -84,17 +85,23 @@ class Parts:
             schedule=self.option(SCHEDULES, canonical["schedule"]),
             norm=named,
             own_norm=own,
-            measured=self._norms_by_label(canonical["log"]["norms"], own),
+            working_norm=working,
+            measured=self._norms_by_label(canonical["log"]["norms"], working),
             log=LogSettings(**canonical["log"]),
             launcher=LauncherSettings(**canonical["launcher"]),
             _canonical=canonical,
             _parts=self,
         )
 
-    def _norms_by_label(self, labels: Sequence[str], own: Norm) -> Mapping[str, Norm]:
-        key = *labels, own.label
+    def _own_norm(self, optimizer: Optimizer, named: Norm | None) -> Norm | None:
+        if optimizer.own is not None:
+            return self.norm(optimizer.own)
+        return named or self.norm("l2") if optimizer.reads_norm() else None
+
+    def _norms_by_label(self, labels: Sequence[str], working: Norm) -> Mapping[str, Norm]:
+        key = *labels, working.label
         if key not in self._measured:
-            norms = (*map(self.norm, labels), own)
+            norms = (*map(self.norm, labels), working)
             self._measured[key] = MappingProxyType({norm.label: norm for norm in norms})
         return self._measured[key]
 
@@ -112,8 +119,9 @@ class RunSpec(RunSettings):
     Attributes:
         model, loss, optimizer, schedule: As configured; ``schedule.lr`` may still be ``auto``, which the data decide.
         norm: The norm that ``norm`` names; None where the optimizer works in one of its own.
-        own_norm: The norm whose margin the optimizer maximises, named or its own.
-        measured: By label, the norms to measure: those of ``log.norms``, then the optimizer's own if it is not among them.
+        own_norm: The norm whose margin the optimizer maximises, named or its own; None where it has none.
+        working_norm: The norm that the optimizer's steps have a size in: its own, or where it has none the nearest.
+        measured: By label, the norms to measure: those of ``log.norms``, then ``working_norm`` if it is not among them.
         log, launcher: The sections of these names.
     """
 
@@ -122,7 +130,8 @@ class RunSpec(RunSettings):
     optimizer: Optimizer
     schedule: Schedule
     norm: Norm | None
-    own_norm: Norm
+    own_norm: Norm | None
+    working_norm: Norm
     measured: Mapping[str, Norm]
     log: LogSettings
     launcher: LauncherSettings
@@ -175,9 +184,14 @@ class RunSpec(RunSettings):
         return torch_device(self.device)
 
     @property
+    def own_label(self) -> str | None:
+        """The label of :attr:`own_norm`."""
+        return None if self.own_norm is None else self.own_norm.label
+
+    @property
     def method(self) -> str:
         """The optimizer in a word or two, with the norm where it is chosen."""
-        return self.optimizer.name if self.norm is None else f"{self.optimizer.name} {self.norm.label}"
+        return self.optimizer.label if self.norm is None else f"{self.optimizer.label} {self.norm.label}"
 
     @property
     def canonical(self) -> dict[str, Any]:
@@ -194,9 +208,15 @@ class RunSpec(RunSettings):
         """The configuration as text."""
         return _text(self._canonical)
 
-    def hash(self, data_fingerprint: str = "", start_fingerprint: str = "", plugin_fingerprint: str = "") -> str:
+    def hash(
+        self,
+        data_fingerprint: str = "",
+        start_fingerprint: str = "",
+        plugin_fingerprint: str = "",
+        optimizer_identity: str = "",
+    ) -> str:
         """:func:`config_hash` of this run."""
-        return config_hash(self._canonical, data_fingerprint, start_fingerprint, plugin_fingerprint)
+        return config_hash(self._canonical, data_fingerprint, start_fingerprint, plugin_fingerprint, optimizer_identity)
 
     def value(self, key: str) -> Any:
         """The value of a dotted key, such as ``optimizer.beta``, as the objects hold it. Raises AttributeError: there is none."""
@@ -225,7 +245,11 @@ def torch_device(device: str) -> torch.device:
 
 
 def config_hash(
-    config: Mapping[str, Any], data_fingerprint: str = "", start_fingerprint: str = "", plugin_fingerprint: str = ""
+    config: Mapping[str, Any],
+    data_fingerprint: str = "",
+    start_fingerprint: str = "",
+    plugin_fingerprint: str = "",
+    optimizer_identity: str = "",
 ) -> str:
     """Content hash of a resolved configuration: equal exactly when two runs compute the same thing.
 
@@ -234,6 +258,8 @@ def config_hash(
         data_fingerprint: Digest of a data file's content, which then stands for its path.
         start_fingerprint: Digest of the parameters that the run starts from, likewise.
         plugin_fingerprint: Digest of the files of its options that are none of the package's own.
+        optimizer_identity: What a class that was written elsewhere is, its name with a version or digest, which then stands for
+            where it was found.
     """
     kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS and (key, value) not in UNUSED}
     for group, keys in kept.items():
@@ -241,6 +267,9 @@ def config_hash(
             kept[group] = {key: value for key, value in keys.items() if (f"{group}.{key}", value) not in UNUSED}
     if start_fingerprint:
         kept["start"] = start_fingerprint
+    if optimizer_identity:
+        named = {key: value for key, value in kept["optimizer"].items() if key not in ("target", "groups")}
+        kept["optimizer"] = {**named, "identity": optimizer_identity}
     if data_fingerprint:
         kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "path"}
     plugins = {"plugins": plugin_fingerprint} if plugin_fingerprint else {}

@@ -11,3 +11,7 @@ class NoData(BadInput):
 
 class NotSeparable(ValueError):
     """The classes cannot be separated by the model, so no maximum margin exists."""
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on because of something that the user brought. The message is one line, and is shown as it is."""

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, hyper_fields
+from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, OpenMapping, hyper_fields
 from implicit_bias.core.words import either
 
 SCALARS: tuple[type, ...] = (bool, int, float, str)
@@ -27,6 +27,7 @@ class Kind:
         word: A word that may stand in place of a number (``schedule.lr=auto``).
         is_list: Whether it is a list of such values.
         optional: Whether it may be null.
+        is_open: Whether it is a mapping of such keys and values as somebody else names.
     """
 
     scalar: type
@@ -35,11 +36,14 @@ class Kind:
     word: str | None = None
     is_list: bool = False
     optional: bool = False
+    is_open: bool = False
 
     @property
     def allowed(self) -> str:
         """What is allowed, in words that follow "must be"."""
-        if self.choices is not None:
+        if self.is_open:
+            words = "a mapping {key:value,...}, or one key of it"
+        elif self.choices is not None:
             words = either([str(choice) for choice in self.choices])
         elif self.is_list:
             words = f"a list [a,b,...] of {_noun(self.scalar, HyperSpec('')).split()[-1]}s"
@@ -52,7 +56,7 @@ class Kind:
     @property
     def most(self) -> int | None:
         """A bound far beyond what makes sense, said only where it is passed: of integers that have no other."""
-        plain = self.choices is None and not self.is_list
+        plain = self.choices is None and not self.is_list and not self.is_open
         return self.spec.most or LARGEST_INTEGER if plain and self.scalar is int and self.spec.le is None else None
 
 
@@ -71,6 +75,8 @@ def kind_of(hint: Any, default: Any, spec: HyperSpec) -> Kind:
     is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     members = set(typing.get_args(hint)) if is_union else {hint}
     optional = types.NoneType in members
+    if isinstance(default, OpenMapping):
+        return Kind(str, spec, is_open=True)
     choices = spec.choices or next((typing.get_args(m) for m in members if typing.get_origin(m) is typing.Literal), None)
     lists = [m for m in members if typing.get_origin(m) in (list, tuple)]
     if choices is not None:

@@ -43,6 +43,12 @@ class HyperSpec:
     most: int | None = None
 
 
+class OpenMapping(dict[str, Any]):
+    """The default of a hyper-parameter that is a mapping, whose keys somebody else names; not to be changed."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a default that cannot be hashed is refused by dataclasses
+
+
 def hyper(
     default: Any,
     *,
@@ -56,7 +62,11 @@ def hyper(
     batch: bool = True,
     most: int | None = None,
 ) -> Any:
-    """Declare a hyper-parameter of a registered dataclass: its default, its meaning and its range."""
+    """Declare a hyper-parameter of a registered dataclass: its default, its meaning and its range.
+
+    A default that is a mapping makes it an open one: any keys may be set in it, and the class checks them itself.
+    """
+    default = OpenMapping(default) if isinstance(default, dict) else default
     spec = HyperSpec(help, ge, gt, le, lt, None if choices is None else tuple(choices), allow_inf, batch, most)
     return dataclasses.field(default=default, metadata={"hyper": spec})
 

@@ -84,7 +84,7 @@ class Recorder:
         mine = torch.from_numpy(runs).to(q.device)
         record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q)
         lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)
-        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
+        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share, **problem.optimizer.columns(stepper.state)}
         for probe in self.probes.values():
             self._add(probe, probe.measure(record), row)
         self.trajectory.steps.append(t)

@@ -92,6 +92,7 @@ class _Simulation:
         trajectory = self.recorder.finished()
         trajectory.stepping, trajectory.stepping_refused = self.stepper.stepping, self.choice.refusals()
         trajectory.compiled_with = dict(self.stepper.made_with)
+        trajectory.facts = self.problem.optimizer.facts(self.stepper.state)
         return trajectory
 
     def _begin(self, resume: Snapshot | None) -> int:

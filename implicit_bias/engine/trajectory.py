@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Trajectory:
         compiled_with: The compiler and its options, where the steps are made in C.
         probed: The columns of the problem's own probes, in order; they are in ``common`` or in ``by_norm``.
         interrupted: What asked to stop after the last step was made: to be raised when the runs are kept.
+        facts: What the optimizer tells of each run, see :meth:`implicit_bias.optimizers.Optimizer.facts`.
         untightened: Why the last certificates are the trajectory's own, where tightening them failed.
     """
 
@@ -44,6 +46,7 @@ class Trajectory:
     parameters: dict[int, Parameters] = field(default_factory=dict)
     interrupted: BaseException | None = None
     untightened: str | None = None
+    facts: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Diverged(ArithmeticError):

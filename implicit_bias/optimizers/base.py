@@ -125,16 +125,79 @@ class Optimizer(Option):
     buffers: ClassVar[tuple[str, ...]] = ()
     #: True when the state is a :class:`ForeignState` that ``init`` makes.
     foreign_state: ClassVar[bool] = False
+    #: True when it is made with a learning rate, which ``schedule=as_given`` leaves to it.
+    brings_rate: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """What it is called in a line about a run."""
+        return self.name
+
+    @property
+    def class_name(self) -> str:
+        """The class that somebody else wrote, for the names of folders; empty where it is one of ours."""
+        return ""
+
+    @property
+    def identity(self) -> str:
+        """What it is beside its hyper-parameters, for the hash of runs: the code that somebody else wrote, if any."""
+        return ""
 
     @property
     def own(self) -> str | None:
         """The label of the norm whose margin it maximises, hyper-parameters included."""
         return self.own_norm
 
+    @classmethod
+    def reads_norm(cls) -> bool:
+        """Whether the user names its norm."""
+        return cls.own_norm is None
+
+    @property
+    def working_norm(self) -> str | None:
+        """The label of the norm that its steps have a size in: its own, or of a method without one the nearest."""
+        return self.own
+
     @property
     def unit(self) -> float:
         """The length in its own norm of a step with learning rate one, if it is a normalised method."""
         return 1.0
+
+    @property
+    def scales_with_gradient(self) -> bool:
+        """Whether a step has norm eta ``unit`` N_*(gradient), and not eta ``unit``."""
+        return not self.normalised
+
+    @property
+    def of_log_loss(self) -> bool:
+        """Whether the gradient that it scales with is that of log L."""
+        return False
+
+    @property
+    def decay(self) -> float:
+        """a where its steps shrink like t^-a by themselves, at a gradient that does not change."""
+        return 0.0
+
+    @property
+    def alone(self) -> bool:
+        """Whether each run evaluates the model by itself, so that a batch of several saves nothing."""
+        return False
+
+    @property
+    def not_resumable(self) -> str | None:
+        """Why its state cannot be kept and taken up again, in words; None where it can."""
+        return None
+
+    @classmethod
+    def checked(cls, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Its keys in their one spelling, where types and ranges do not say all. Raises BadInput."""
+        return dict(keys)
+
+    def check_rate(self, schedule: Schedule) -> None:
+        """Refuse a learning rate that does not go with its keys. Raises BadInput: one line that begins with the key."""
+
+    def check_elsewhere(self) -> None:
+        """Refuse to be made in processes that do not know its class. Raises BadInput: one line that begins with the key."""
 
     def geometry(
         self,
@@ -190,12 +253,31 @@ class Optimizer(Option):
         """
         return self.update(state, here.gradient, t, norm)
 
+    def columns(self, state: Any) -> Mapping[str, Tensor]:
+        """What a record shows of the state, (R,) a column; ``lr`` is put in the place of the schedule's."""
+        return {}
+
+    def facts(self, state: Any) -> list[dict[str, Any]]:
+        """What is to be known of each run at its end, for its provenance; empty where there is nothing."""
+        return []
+
+    def remarks(self, log_loss: float, facts: Mapping[str, Any]) -> list[str]:
+        """What a reader of a run's table should know, in a line each.
+
+        Args:
+            log_loss: At its end.
+            facts: As :meth:`facts` gave them for the run.
+        """
+        return []
+
     def incompatible(self, other: object) -> str | None:
         """As every option says it (:class:`~implicit_bias.core.options.Option`).
 
         A loss-based schedule divides eta_t by the loss, so that a step must shrink with it; one that backs off puts buffers back.
         """
         if isinstance(other, Schedule):
+            if other.as_given and not self.brings_rate:
+                return f"is for classes that bring a learning rate; optimizer={self.name} has none"
             if other.backs_off and self.foreign_state:
                 return f"takes steps back, which the state of optimizer={self.name} cannot"
             if other.per_loss and self.normalised:

@@ -111,6 +111,7 @@ OPTIMIZER_LOOKS = {
     "nsd": Look("NSD", "#000000", "p"),
     "nmd": Look("NMD", "#4D4D4D", "p", DASHED),
     "sd": Look("SD", "#999999", "p", DOTTED),
+    "torch": Look("torch class", "#7A7A7A", "*"),
 }
 
 # For what has no look of its own: at least 9 apart in CIE Lab from the looks above, and 12 from each other, as readers with

@@ -38,12 +38,12 @@ NETWORK_SHARE = 0.1
 NETWORK_SHARE_SATURATING = 0.05
 
 
-def auto_power(linear: bool, normalised: bool) -> float:
+def auto_power(linear: bool, normalised: bool, decay: float = 0.0) -> float:
     """The exponent that ``schedule.power=auto`` stands for, on a linear model or a network, for a method that is normalised
-    or not."""
+    or not; less by ``decay`` where its steps shrink like t^-decay by themselves."""
     if not linear:
-        return AUTO_POWER_NETWORK
-    return AUTO_POWER_LINEAR if normalised else AUTO_POWER_UNNORMALISED
+        return max(0.0, AUTO_POWER_NETWORK - decay)
+    return max(0.0, AUTO_POWER_LINEAR - decay) if normalised else AUTO_POWER_UNNORMALISED
 
 
 def auto_lr(unit_step: Tensor, norm: Norm, normalised: bool, curvature: Tensor | float = 0.0) -> Tensor:

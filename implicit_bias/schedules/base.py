@@ -50,6 +50,8 @@ class Schedule(Option, ABC):
     per_loss: ClassVar[bool] = False
     #: Whether it looks at what a step has led to, and may take it back: whether it has an :meth:`accept` of its own.
     backs_off: ClassVar[bool] = False
+    #: True when no rate is written: the optimizer keeps the one that it brings.
+    as_given: ClassVar[bool] = False
 
     lr: Any = hyper("auto", help=LR_HELP, gt=0)
 

@@ -75,6 +75,7 @@ class Checkpoint:
         batch: The names of the runs' folders, in order: they say all that the runs depend on.
         device, precision: What it is computed on and in; the threads are those that torch has when it is read or written.
         seconds: Computing time before this process took over.
+        resumable: Whether a snapshot is of any use; without one nothing is written.
     """
 
     results_dir: str | Path
@@ -82,6 +83,7 @@ class Checkpoint:
     device: torch.device
     precision: str
     seconds: float = 0.0
+    resumable: bool = True
     _began: float = field(default_factory=time.monotonic)
     _due: float = field(default_factory=lambda: time.monotonic() + interval())
     _warned: bool = False
@@ -130,7 +132,9 @@ class Checkpoint:
         """
         before = time.monotonic()
         reason = reason_to_stop()
-        if reason is None and before < self._due:
+        if not self.resumable and reason is not None:
+            raise reason
+        if not self.resumable or (reason is None and before < self._due):
             return
         try:
             atomic_write_bytes(self.path, self._content(step, snapshot(), self.seconds + before - self._began))

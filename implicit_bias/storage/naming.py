@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from implicit_bias.config.spec import RunSpec
     from implicit_bias.norms import Norm
 
-# Of a data file's name.
+# Of a data file's name, and of a class's.
 _LONGEST_STEM = 40
 
 
@@ -28,10 +28,13 @@ def dataset_name(spec: RunSpec) -> str:
 
 
 def default_name(spec: RunSpec, data: str) -> Iterator[str]:
-    """The parts of the name of a run's folder on data that are called ``data``: those, model, optimizer, norm and seed."""
+    """The parts of the name of a run's folder on data that are called ``data``: those, model, optimizer
+    (and the class that it names), norm and seed."""
     yield data
     yield spec.model.name
     yield spec.optimizer.name
+    if spec.optimizer.class_name:
+        yield re.sub(r"[^A-Za-z0-9_]+", "_", spec.optimizer.class_name)[:_LONGEST_STEM]
     if spec.norm is not None:
         yield spec.norm.name + "".join(_parameters(spec.norm))
     yield f"seed{spec.seed}"

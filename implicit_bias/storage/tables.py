@@ -52,18 +52,18 @@ class Interval:
         return replace(self, lower=max(self.lower, min(best, upper)), upper=max(upper, self.lower))
 
 
-def narrowed(trajectory: Trajectory, run: int, own: str, intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+def narrowed(trajectory: Trajectory, run: int, own: str | None, intervals: Mapping[str, Interval]) -> dict[str, Interval]:
     """The references of a run by label, each with what the run proves of it. Raises ProofViolated."""
     mine, found = trajectory.recorded[:, run], dict(intervals)
     for label, columns in trajectory.by_norm.items():
-        named = own if label == trajectory.own else label
+        named = own if own is not None and label == trajectory.own else label
         if named in found:
             found[named] = found[named].met(columns["margin"][mine, run], columns["upper_bound"][mine, run], named)
     return found
 
 
 def trajectory_table(
-    trajectory: Trajectory, run: int, seed: int, own: str, intervals: Mapping[str, Interval] | None = None
+    trajectory: Trajectory, run: int, seed: int, own: str | None, intervals: Mapping[str, Interval] | None = None
 ) -> pd.DataFrame:
     """The trajectory of one run: one row a (step, norm), steps ascending, norms in the order they were asked for.
 
@@ -71,14 +71,14 @@ def trajectory_table(
         trajectory: What the batch recorded.
         run: The run's place in the batch.
         seed: Its seed.
-        own: Label of its own norm (in a batch over exponents the trajectory knows it as ``lp*`` only).
+        own: Label of its own norm (in a batch over exponents the trajectory knows it as ``lp*`` only); None: it has none.
         intervals: What is proven of the optima by label, as :func:`narrowed` gives it: a margin above a reference's lower end is
             itself a better lower end, and `max_margin` is that.
     """
     frames, mine = [], trajectory.recorded[:, run]
     steps = [step for step, recorded in zip(trajectory.steps, mine, strict=True) if recorded]
     for label, columns in trajectory.by_norm.items():
-        named = own if label == trajectory.own else label
+        named = own if own is not None and label == trajectory.own else label
         if named == own and label != trajectory.own and trajectory.own in trajectory.by_norm:
             continue  # logged twice: by name, and as the batch's own norm
         values = {key: array[mine, run] for key, array in {**trajectory.common, **columns}.items()}
@@ -92,7 +92,7 @@ def trajectory_table(
 
 
 def summary_table(
-    trajectory: pd.DataFrame, optimizer: str, own: str, intervals: Mapping[str, Interval] | None = None
+    trajectory: pd.DataFrame, optimizer: str, own: str | None, intervals: Mapping[str, Interval] | None = None
 ) -> pd.DataFrame:
     """The last step of every (seed, norm), with `ratio` = margin / max_margin and `own` marking the optimizer's norm.
 

@@ -17,20 +17,19 @@ from implicit_bias.config.plugin_files import plugins_in
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
-from implicit_bias.models import Data
 from implicit_bias.runtime.signals import after_steps
 from implicit_bias.solvers.reference import SOLVER_VERSION
 from implicit_bias.storage.checkpoints import Checkpoint, interrupted
 from implicit_bias.storage.references import ReferenceCache
 from implicit_bias.storage.runs import DATA, write_run
-from implicit_bias.storage.tables import Interval, narrowed, summary_table, trajectory_table
+from implicit_bias.storage.tables import narrowed, summary_table, trajectory_table
 from implicit_bias.sweep.batch_size import fitting
 from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, batches, described, run_elements
 from implicit_bias.sweep.problem import build_problem
-from implicit_bias.sweep.references import References, solve_all
+from implicit_bias.sweep.references import References, intervals_of, solve_all
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 # From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
@@ -126,8 +125,11 @@ def _compute(
     """
     started = time.perf_counter()
     spec = cells[0].spec
-    checkpoint = Checkpoint(spec.results_dir, [c.directory.name for c in cells], spec.torch_device, spec.precision)
-    description = described(cells)
+    description, obstacle = described(cells), spec.optimizer.not_resumable
+    folders = [c.directory.name for c in cells]
+    checkpoint = Checkpoint(spec.results_dir, folders, spec.torch_device, spec.precision, resumable=obstacle is None)
+    if obstacle is not None:
+        note(f"{description}: no checkpoints, {obstacle}; a computation that is killed starts over")
     problem = replace(build_problem(cells, references), tell=lambda line: warn(f"{description}: {line}"))
     try:
         with _threads(_elements(problem)):
@@ -201,8 +203,8 @@ def _finished(
     cell: Cell, run: int, trajectory: Trajectory, references: References, command: str, seconds: float, batch: int
 ) -> Outcome:
     spec = cell.spec
-    own = spec.own_norm.label
-    intervals = narrowed(trajectory, run, own, _intervals(cell, references))
+    own = spec.own_label
+    intervals = narrowed(trajectory, run, own, intervals_of(cell.dataset, spec.model, spec.measured, references))
     table = trajectory_table(trajectory, run, spec.seed, own, intervals)
     summary = summary_table(table, spec.optimizer.name, own, intervals)
     mine = set(table["step"])
@@ -233,6 +235,9 @@ def _finished(
         },
         "solver_version": SOLVER_VERSION,
     }
+    if spec.optimizer.identity:
+        told = trajectory.facts[run] if trajectory.facts else {}
+        provenance["optimizer"] = {"identity": spec.optimizer.identity, **told}
     used = plugins_in(spec)
     if used:
         provenance["plugins"] = used
@@ -249,20 +254,6 @@ def _finished(
         probed=trajectory.probed,
     )
     return Outcome(spec, cell.directory, "done", trajectory=table, summary=summary)
-
-
-def _intervals(cell: Cell, references: References) -> dict[str, Interval]:
-    """The references of a run, each with what rounding may lift a margin of its precision by."""
-    if not references:
-        return {}
-    data = Data(torch.from_numpy(cell.dataset.x)[None], torch.from_numpy(cell.dataset.y)[None], cell.dataset.num_classes)
-    spec, terms = cell.spec, 8 * (cell.dataset.x.shape[1] + 2)
-    eps = float(np.finfo(np.float64).eps)
-    found = {}
-    for label, reference in references.items():
-        rounding = eps * (terms * float(spec.model.unit_step(data, spec.measured[label])) + terms * reference.upper)
-        found[label] = Interval(reference.lower, reference.upper, rounding)
-    return found
 
 
 def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Mapping[int, float]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from implicit_bias.cli.messages import warn
-from implicit_bias.core.errors import BadInput
+from implicit_bias.core.errors import BadInput, RunFailed
 from implicit_bias.runtime.memory import is_out_of_memory
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell, described
@@ -55,6 +55,6 @@ def _halved(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
 def _one_by_one(batch: Sequence[Cell], attempt: Attempt, error: Exception, kind: Kind) -> list[Outcome]:
     if len(batch) == 1:
         said = " ".join(str(error).split())
-        message = said if kind == "bad_input" else f"{type(error).__name__}: {said}"
+        message = said if isinstance(error, BadInput | RunFailed) else f"{type(error).__name__}: {said}"
         return [Outcome(batch[0].spec, None, "failed", message, kind)]
     return [isolated([cell], attempt)[0] for cell in batch]

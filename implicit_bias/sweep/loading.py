@@ -100,7 +100,7 @@ def located(specs: Sequence[RunSpec], tell: bool = False) -> Iterator[Cell | tup
             yield index, Outcome(spec, None, "failed", str(error), "bad_input")
             continue
         origin = "" if start is None else fingerprint_of(start)
-        digest = spec.hash(fingerprint, origin, plugin_fingerprint(spec))
+        digest = spec.hash(fingerprint, origin, plugin_fingerprint(spec), spec.optimizer.identity)
         yield Cell(index, spec, dataset, kept_directory(spec, digest), start)
 
 
@@ -124,7 +124,7 @@ def _check(spec: RunSpec, dataset: Dataset) -> None:
     if getattr(spec.optimizer, "matrices", None) is not None:
         few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
         names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
-        spec.optimizer.geometry(names, spec.own_norm, None, model.hidden_matrices(names))
+        spec.optimizer.geometry(names, spec.working_norm, None, model.hidden_matrices(names))
 
 
 def _loaded(spec: RunSpec, tell: bool) -> tuple[Dataset, str] | BadInput:

@@ -126,6 +126,8 @@ def _cut(group: list[Cell], fitting: Callable[[Sequence[Cell]], int] | None) -> 
     if not group:
         return []
     spec = group[0].spec
+    if spec.optimizer.alone:
+        return [[cell] for cell in group]
     most = min(len(group), batch_size(group[0].dataset, spec.model.linear, spec.torch_device.type))
     if fitting is not None:
         most = max(1, min(most, fitting(group[:most])))

@@ -40,11 +40,11 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
     start = _initial(cells, model, data)
     initial = {name: block for name, block in start.items() if name not in model.frozen_blocks()}
     optimizer = _batched([cell.spec.optimizer for cell in cells], dtype, device, (-1, 1, 1))
-    own = [cell.spec.own_norm.label for cell in cells]
-    norm = _batched_norm([cell.spec.own_norm for cell in cells], dtype, device)
-    measured = {norm.label if label == own[0] else label: logged for label, logged in spec.measured.items()}
+    working = [cell.spec.working_norm.label for cell in cells]
+    norm = _batched_norm([cell.spec.working_norm for cell in cells], dtype, device)
+    measured = {norm.label if label == working[0] else label: logged for label, logged in spec.measured.items()}
     measured[norm.label] = norm
-    labels = {label: own if label == norm.label else [label] * len(cells) for label in measured}
+    labels = {label: working if label == norm.label else [label] * len(cells) for label in measured}
     found = optima(references, labels, next(iter(initial)))
     return Problem(
         model=model,
@@ -98,17 +98,35 @@ def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optim
     """The batch's schedule; ``schedule.lr=auto`` is made a number in units of the data."""
     schedules = [cell.spec.schedule for cell in cells]
     if any(schedule.lr == "auto" for schedule in schedules):
-        unit = model.unit_step(data, norm, initial)
-        if not model.linear:
-            rule = auto_network_lr(unit, model.degree(), norm, optimizer.normalised)
-        elif optimizer.normalised:
-            rule = auto_lr(unit, norm, normalised=True)
-        else:
-            rule = auto_lr(unit, norm, normalised=False, curvature=_curvature(cells, model, data, initial))
-        automatic = (rule / optimizer.unit).expand(len(cells)).tolist()
+        automatic = _automatic(cells, model, data, norm, optimizer, initial).expand(len(cells)).tolist()
         given = [auto if own.lr == "auto" else own.lr for own, auto in zip(schedules, automatic, strict=True)]
         return _batched(schedules, data.x.dtype, data.x.device, (-1,), lr=given)
     return _batched(schedules, data.x.dtype, data.x.device, (-1,))
+
+
+def _automatic(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters) -> Tensor:
+    """eta0 of ``schedule.lr=auto``, (R,) or (1,)."""
+    unit = model.unit_step(data, norm, initial)
+    size: Tensor | float = optimizer.unit
+    normalised = not optimizer.scales_with_gradient or optimizer.of_log_loss
+    if optimizer.scales_with_gradient and optimizer.of_log_loss:
+        size = size * _relative_gradient(cells, model, data, optimizer, initial)
+    if not model.linear:
+        return auto_network_lr(unit, model.degree(), norm, normalised) / size
+    if normalised:
+        return auto_lr(unit, norm, normalised=True) / size
+    return auto_lr(unit, norm, normalised=False, curvature=_curvature(cells, model, data, initial)) / size
+
+
+def _relative_gradient(cells: Sequence[Cell], model: Model, data: Data, optimizer: Optimizer, initial: Parameters) -> Tensor:
+    """N_*(grad log L) at the initial point, (R,): the size of the first step of rate one of a method that scales with it."""
+    trained = {name: block for name, block in initial.items() if name not in model.frozen_blocks()}
+    frozen = {name: block for name, block in initial.items() if name not in trained}
+    gradient = model.objective(data, cells[0].spec.loss, frozen).gradient(trained)
+    names = list(trained)
+    geometry = optimizer.geometry(names, cells[0].spec.working_norm, model.row_bases(data), model.hidden_matrices(names))
+    relative = {name: g.relative_to(gradient.log_loss[:, None, None]) for name, g in gradient.blocks.items()}
+    return geometry.dual(relative).clamp(min=torch.finfo(data.x.dtype).tiny)
 
 
 def _curvature(cells: Sequence[Cell], model: Model, data: Data, initial: Parameters) -> Tensor:

@@ -12,8 +12,10 @@ import torch
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.datasets import Dataset
 from implicit_bias.measures.margins import Optimum
+from implicit_bias.models import Data, Model
 from implicit_bias.norms import Norm
 from implicit_bias.solvers.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
+from implicit_bias.storage.tables import Interval
 
 
 class Cache(Protocol):
@@ -144,6 +146,25 @@ def optima(references: Sequence[Mapping[str, Reference]], labels: Mapping[str, S
             separator = {block: torch.from_numpy(np.stack(separators))}
             stacked[name] = Optimum(torch.tensor(margins, dtype=torch.float64), separator, uppers)
     return stacked
+
+
+def intervals_of(
+    dataset: Dataset, model: Model, norms: Mapping[str, Norm], references: Mapping[str, Reference]
+) -> dict[str, Interval]:
+    """The references of a run by label, each with what rounding may lift a margin of its precision by.
+
+    Args:
+        norms: At least those of the references, by label.
+    """
+    if not references:
+        return {}
+    data = Data(torch.from_numpy(dataset.x)[None], torch.from_numpy(dataset.y)[None], dataset.num_classes)
+    terms, eps = 8 * (dataset.x.shape[1] + 2), float(np.finfo(np.float64).eps)
+    found = {}
+    for label, reference in references.items():
+        rounding = eps * (terms * float(model.unit_step(data, norms[label])) + terms * reference.upper)
+        found[label] = Interval(reference.lower, reference.upper, rounding)
+    return found
 
 
 def _of(

@@ -20,9 +20,11 @@ def own_margin_in_double(spec: RunSpec, directory: Path) -> float | None:
         parameters = read_parameters(directory, str(directory))
     except BadInput:
         return None
-    # No step is made, whatever its size.
-    double = spec.altered({"precision": "float64", "start_scale": 1.0, "compile": "off", "schedule.lr": 1.0})
+    # No step is made, whatever its size: it need not be found.
+    lr = {"schedule.lr": 1.0} if spec.schedule.lr == "auto" else {}
+    double = spec.altered({"precision": "float64", "start_scale": 1.0, "compile": "off", **lr})
     cell = Cell(0, double, spec.dataset.load(), directory, parameters)
     problem = replace(build_problem([cell], [{}]), steps=0, certificate_iterations=0, kkt_products=0, weights="none")
     trajectory = simulate(replace(problem, levels=0, stop_log_loss=-math.inf))
-    return float(trajectory.by_norm[trajectory.own]["margin"][-1, 0])
+    label = trajectory.own if spec.own_norm is not None else next(iter(trajectory.by_norm))  # as the summary's note
+    return float(trajectory.by_norm[label]["margin"][-1, 0])

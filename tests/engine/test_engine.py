@@ -181,9 +181,9 @@ def test_certificates_on_the_published_data(optimizer: str, label: str, bound: f
 
 
 # momentum_gd is left out: a plain step is nothing at e^-10000, and one relative to the loss is unstable once the loss
-# falls faster than beta.
+# falls faster than beta. A class of torch's is handed plain numbers, and there is none so small.
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", sorted(set(OPTIMIZERS) - {"momentum_gd"}))
+@pytest.mark.parametrize("optimizer", sorted(set(OPTIMIZERS) - {"momentum_gd", "torch"}))
 def test_runs_below_a_log_loss_of_minus_ten_thousand(optimizer: str) -> None:
     """From a separating point scaled up: every column is finite, and the own-norm ratio still rises; nothing stalls for
     want of precision."""

@@ -49,7 +49,7 @@ def made(name: str) -> Figure:
 def fake_run(spec: RunSpec) -> Run:
     """A run whose own-norm ratio goes to 1 and whose other ratios do not, without computing anything."""
     steps = np.array([0, 1, 3, 10, 30, 100, 300])
-    own = spec.own_norm.label
+    own = spec.working_norm.label
     frames = []
     for norm in spec.measured:
         limit = 1.0 if norm == own else 0.7

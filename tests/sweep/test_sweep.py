@@ -87,7 +87,7 @@ def test_a_cell_of_a_sweep_writes_what_it_writes_alone(tmp_path: Path) -> None:
         # Different exponents in one batch go through another pow than a single one: the last bit, not the bytes.
         pd.testing.assert_frame_equal(read_run(alone.directory)[0], read_run(outcome.directory)[0], rtol=1e-9, atol=1e-12)
         labels = set(pd.read_csv(alone.directory / "trajectory.csv")["norm"])
-        assert labels == {"linf", "lp5", spec.own_norm.label}
+        assert labels == {"linf", "lp5", spec.working_norm.label}
 
 
 def test_finished_cells_are_skipped_and_force_recomputes(tmp_path: Path) -> None:

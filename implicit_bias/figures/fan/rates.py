@@ -68,7 +68,7 @@ class Rates(Figure):
         parts = []
         for run in runs:
             rows = run.trajectory
-            rows = rows[(rows["norm"] == run.spec.own_norm.label) & (rows["step"] > 0)]
+            rows = rows[(rows["norm"] == run.spec.working_norm.label) & (rows["step"] > 0)]
             parts.append(rows.assign(optimizer=run.spec.optimizer.name, power=run.spec.value("schedule.power")))
         return pd.concat(parts, ignore_index=True)[["optimizer", "power", "seed", "step", "relative_gap"]]
 

@@ -139,7 +139,7 @@ class FlowConditions(Figure):
         for run in runs:
             part, variant = part_of(run)
             rows = last_record(run) if part == BETAS else run.trajectory
-            rows = rows[(rows["norm"] == run.spec.own_norm.label) & (rows["step"] > 0)]
+            rows = rows[(rows["norm"] == run.spec.working_norm.label) & (rows["step"] > 0)]
             parts.append(rows.assign(part=part, variant=variant, optimizer=run.spec.optimizer.name))
         table = pd.concat(parts, ignore_index=True)
         table["depth"] = -table["log_loss"] / np.log(10)

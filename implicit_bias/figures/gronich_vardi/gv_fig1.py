@@ -103,7 +103,7 @@ class GvFig1(Figure):
         for run in runs:
             if run.spec.stop_log10_loss is None:
                 rows = run.trajectory
-                own = run.spec.own_norm.label
+                own = run.spec.working_norm.label
                 rows = rows[(rows["norm"] == own) & (rows["step"] > 0)].assign(own=own, optimizer=run.spec.optimizer.name)
                 parts.append(rows.assign(part=DEEP))
             else:

@@ -1,0 +1,145 @@
+"""judge: any optimizer of torch's kind on any data, and a sentence that says which margin it reached."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import implicit_bias
+from implicit_bias import judge
+from implicit_bias.analysis.fingerprints import VERDICT_COLUMNS
+from implicit_bias.core.errors import BadInput, RunFailed
+from implicit_bias.datasets import make_dataset
+from tests.support.foreign_runs import MINE, mine
+
+COLUMNS = ["seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"]
+
+
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.RandomState(1)
+    means = rng.randn(3, 6)
+    return np.concatenate([means[c] + 0.2 * rng.randn(8, 6) for c in range(3)]), np.repeat(["ash", "elm", "oak"], 8)
+
+
+def test_it_says_what_was_reached_of_which_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = judge(lambda p: torch.optim.AdamW(p, lr=1e-2), data=blobs(), steps=300)
+    own = found.summary[found.summary["own"]].iloc[0]
+    assert own["norm"] == "linf" and 0 < own["ratio"] <= 1
+    assert found.sentence.startswith("AdamW, 300 steps, loss 10^")
+    reached = f"it reached {100 * own['ratio']:.1f} % of the certified linf optimum"
+    assert f"in linf, the norm of its steps, {reached}" in found.sentence
+    assert any(word in found.sentence for word in ("still rising", "falling", "at rest"))
+    assert capsys.readouterr().out == f"{found}\n" and str(found) == repr(found)
+    assert list(found.trajectory.columns[:10]) == COLUMNS and found.trajectory["step"].max() == 300
+    assert (found.trajectory.loc[found.trajectory["step"] > 0, "lr"] == 1e-2).all()
+    assert list(found.verdicts.columns) == list(VERDICT_COLUMNS)
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+def test_it_is_the_run_of_the_command(tmp_path: Path) -> None:
+    found = judge(torch.optim.Adam, "gaussian_mixture", steps=60, lr=0.05, seed=3)
+    typed = [
+        "optimizer=torch",
+        "optimizer.target=torch.optim.Adam",
+        "schedule.lr=0.05",
+        "schedule.power=0.5",
+        "seed=3",
+        "steps=60",
+    ]
+    trajectory, summary = implicit_bias.run([*typed, "progress=off", "device=cpu", f"results_dir={tmp_path}"])
+    for column in ("lr", "log_loss", "margin", "max_margin", "upper_bound"):
+        assert found.trajectory[column].to_numpy() == pytest.approx(trajectory[column].to_numpy(), rel=1e-9, nan_ok=True)
+    assert found.summary["own"].tolist() == summary["own"].tolist()
+
+
+def test_data_may_be_arrays_frames_tensors_names_and_datasets() -> None:
+    x, y = blobs()
+    first = judge(torch.optim.SGD, (x, y), steps=20).summary["margin"]
+    frame = pd.DataFrame(x, columns=list("abcdef"))
+    for data in ((frame, pd.Series(y)), (torch.tensor(x), list(y)), [x.tolist(), y.tolist()]):
+        assert judge(torch.optim.SGD, data, steps=20).summary["margin"].tolist() == first.tolist()
+    source = make_dataset({"name": "gaussian_mixture", "seed": 2}).load()
+    named, given = (judge(torch.optim.SGD, data, steps=5, seed=2, norms=["l2"]) for data in ("gaussian_mixture", source))
+    assert named.summary["margin"].tolist() == given.summary["margin"].tolist()
+
+
+def test_a_class_of_a_notebook_and_a_rate_of_ours(tmp_path: Path) -> None:
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(MINE, space)
+    found = judge(space["SignDescent"], blobs(), steps=200, lr=0.1, norms="linf")
+    assert found.sentence.startswith("SignDescent, 200 steps") and found.summary["norm"].tolist() == ["linf"]
+    lr = found.trajectory["lr"].to_numpy()[1:]
+    assert lr == pytest.approx(0.1 * found.trajectory["step"].to_numpy()[1:] ** -0.5)
+
+
+def test_what_is_not_separated_is_no_error() -> None:
+    slow = judge(lambda p: torch.optim.SGD(p, lr=1e-9), "gaussian_mixture", steps=5)
+    assert "not separated yet (accuracy" in slow.sentence
+    never = judge(torch.optim.SGD, (np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]]), [0, 1, 1]), steps=5)
+    assert "the classes cannot be separated by a linear model, so there is no maximum margin" in never.sentence
+    assert never.summary["max_margin"].isna().all()
+
+
+def test_one_without_a_norm_of_its_own_says_so() -> None:
+    found = judge(torch.optim.Adafactor, blobs(), steps=600, lr=0.5)
+    assert "no norm of its own is known; the best ratio is " in found.sentence
+    assert not found.summary["own"].any()
+    assert found.notes[0].startswith("no norm of its own was found (nearest: lp2")
+
+
+def test_closures_and_log_losses() -> None:
+    found = judge(lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=4), blobs(), steps=20, norms=["l2"])
+    assert found.trajectory["evaluations"].iloc[-1] > 20
+    fed = judge(torch.optim.Adam, blobs(), steps=100, lr=0.1, feed="log_loss", norms=["linf"])
+    assert fed.notes == ("fed with gradients of log L: another objective than L, of the same directions",)
+
+
+def test_a_terminal_shows_it_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    found = judge(torch.optim.SGD, blobs(), steps=5, norms=["l2"])
+    assert not capsys.readouterr().out and repr(found).startswith("SGD, 5 steps")
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"make_optimizer": "adam"}, "make_optimizer: a str; must be a function of the parameters, or a class"),
+    ({"make_optimizer": lambda p: 3}, "make_optimizer: gives a int; must give a torch.optim.Optimizer"),
+    (
+        {"make_optimizer": lambda p: torch.optim.Adam(p, lr=-1)},
+        "make_optimizer: cannot make an optimizer of a list of parameters (Val",
+    ),
+    ({"data": "digitz"}, "dataset=digitz: no such dataset; did you mean digits?"),
+    ({"data": 3}, "dataset: a int; must be a pair (X, y), a Dataset or the name of a dataset"),
+    ({"data": (np.zeros((3, 2)), [0, 1])}, "dataset: "),
+    ({"steps": 0}, "steps=0: must be an integer >= 1"),
+    ({"steps": 1.5}, "steps=1.5: must be an integer >= 1"),
+    ({"lr": 0}, "lr=0: must be None or a number > 0"),
+    ({"lr": "auto"}, "lr=auto: must be None or a number > 0"),
+    ({"feed": "both"}, "feed=both: must be loss or log_loss"),
+    ({"norms": ["l7"]}, "norms=l7: "),
+]
+
+
+@pytest.mark.parametrize(("keys", "line"), WRONG)
+def test_what_cannot_be_used_is_one_line(keys: dict[str, Any], line: str) -> None:
+    with pytest.raises(BadInput) as error:
+        judge(**{"make_optimizer": torch.optim.SGD, "data": blobs(), "steps": 5, **keys})
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+def test_an_optimizer_that_fails_is_one_line(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("mine", mine(tmp_path))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(RunFailed, match=r"^Raises: ValueError in step 1: no step today nor tomorrow$"):
+        judge(module.Raises, blobs(), steps=5)
+    with pytest.raises(RunFailed, match=r"^SGD: by step \d+ the parameters are no longer finite numbers; choose a smaller rate"):
+        judge(lambda p: torch.optim.SGD(p, lr=1e308, maximize=True), blobs(), steps=50, norms=["l2"])
