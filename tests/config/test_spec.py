@@ -33,7 +33,7 @@ def test_settings_and_objects_are_those_of_the_configuration() -> None:
     assert run.model == MODELS.get("mlp")(width=7)
     assert run.dataset == DATASETS.get("gaussian_mixture")(seed=3)
     assert (run.loss.name, run.schedule.lr, run.launcher.cluster) == ("cross_entropy", "auto", "inline")
-    assert run.log == LogSettings(norms=run.log.norms, points=5)
+    assert run.log == LogSettings(norms=run.log.norms, probes=[], points=5)
     assert run.dtype == torch.float64 and spec("precision=float32").dtype == torch.float32
     assert spec("device=cpu").torch_device == torch.device("cpu")
 
