@@ -250,7 +250,8 @@ def _trend(trajectory: pd.DataFrame, row: pd.Series) -> str:
 
 
 def _exponent(verdicts: pd.DataFrame) -> str:
-    """The nearest exponent of each family that has one, as the end of the sentence."""
+    """The nearest exponent of each family that has one, as the end of the sentence; where none has one, why."""
     known = verdicts[verdicts["p"].notna()]
     found = [f"{row['family']} p = {row['p']:.3g} ({row['verdict']})" for _, row in known.iterrows()]
-    return f"; nearest exponent: {', '.join(found)}" if found else ""
+    words = found or list(dict.fromkeys(verdicts["verdict"]))
+    return f"; nearest exponent: {', '.join(words)}" if words else ""

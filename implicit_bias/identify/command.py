@@ -167,11 +167,9 @@ def dataset_of(words: Sequence[str]) -> tuple[Dataset | None, int | None]:
     if not words:
         return None, None
     from implicit_bias.config.overrides import compose
-    from implicit_bias.datasets import make_dataset
 
-    config = compose(words)[0].spec.canonical["dataset"]
-    seed = config.get("seed")
-    return make_dataset(config).load(), None if seed is None else int(seed)
+    source = compose(words)[0].spec.dataset
+    return source.load(), getattr(source, "seed", None)
 
 
 def _shown(request: Request, runs: Sequence[Weights], found: Identified) -> int:
