@@ -253,7 +253,7 @@ def _remarks(spec: RunSpec, outcome: Outcome) -> list[str]:
     """What the optimizer tells of a run."""
     from implicit_bias.storage.runs import read_provenance
 
-    if outcome.directory is None or outcome.summary is None:
+    if outcome.directory is None or outcome.summary is None or not spec.optimizer.identity:  # only these have facts in it
         return []
     story = read_provenance(outcome.directory)
     return spec.optimizer.remarks(float(outcome.summary["log_loss"].iloc[0]), story.get("optimizer") or {})
