@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from implicit_bias.cli import messages
 from implicit_bias.cli.arguments import TRACEBACK
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TERMINATED
 from implicit_bias.cli.messages import show_warning
@@ -59,13 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadInput, NotSeparable) as error:
         return _complain(error, BAD_INPUT)
     except KeyboardInterrupt as error:
-        _say("interrupted; finished runs are kept, and the same command goes on from there")
+        messages.note("interrupted; finished runs are kept, and the same command goes on from there")
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     except Exception as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
             return FAILED
-        _say(f"error: {type(error).__name__}: {_line(error)} (this is a bug; set {TRACEBACK}=1 for the traceback)")
+        messages.error(f"{type(error).__name__}: {_line(error)} (this is a bug; set {TRACEBACK}=1 for the traceback)")
         return FAILED
 
 
@@ -141,7 +142,7 @@ def _answer(request: Request) -> int:
         return DONE
     warning = cannot_differ(cells)
     if warning:
-        _say(f"warning: {warning}")
+        messages.warn(warning)
     results = Path(cells[0].spec.results_dir)
     if os.path.exists(results) and not os.path.isdir(results):
         raise BadInput(f"results_dir={results}: must be a folder, or a name that is free; this is a file")
@@ -151,12 +152,12 @@ def _answer(request: Request) -> int:
             outcomes = _execute(cells, command)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _say(f"error: results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}{where}")
+        messages.error(f"results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}{where}")
         return FAILED
     try:
         _show(cells, outcomes, multirun)
     except OSError as error:  # the sweep's table; the runs themselves are written
-        _say(f"error: results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}")
+        messages.error(f"results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}")
         _report_failures(cells, outcomes, multirun)
         return FAILED
     sys.stdout.flush()
@@ -252,7 +253,7 @@ def _remarks(spec: RunSpec, outcome: Outcome) -> list[str]:
     """What the optimizer tells of a run."""
     from implicit_bias.storage.runs import read_provenance
 
-    if outcome.directory is None or outcome.summary is None:
+    if outcome.directory is None or outcome.summary is None or not spec.optimizer.identity:  # only these have facts in it
         return []
     story = read_provenance(outcome.directory)
     return spec.optimizer.remarks(float(outcome.summary["log_loss"].iloc[0]), story.get("optimizer") or {})
@@ -279,7 +280,7 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
     failed = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status == "failed"]
     if multirun and (gone := [outcome for _, outcome in failed if outcome.error_kind == "gone"]):
         more = f" (and {len(gone) - 1} more of {len(cells)} run folders)" if len(gone) > 1 else ""
-        _say(f"error: {_line(_error(gone[0]))}{more}; the same command computes it again")
+        messages.error(f"{_line(_error(gone[0]))}{more}; the same command computes it again")
         failed = [(cell, outcome) for cell, outcome in failed if outcome.error_kind != "gone"]
         if not failed:
             return FAILED
@@ -290,12 +291,12 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
         return _complain(
             _error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "no_data", "not_separable") else FAILED
         )
-    _say(f"{len(failed)} of {len(cells)} cells failed:")
+    messages.note(f"{len(failed)} of {len(cells)} cells failed:")
     lines = [f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip() for cell, outcome in failed]
     for line in lines[:MOST_FAILURES]:
-        _say(line)
+        messages.note(line)
     if len(failed) > MOST_FAILURES:
-        _say(f"  ... and {len(failed) - MOST_FAILURES} more, {_written_failures(cells, outcomes, lines)}")
+        messages.note(f"  ... and {len(failed) - MOST_FAILURES} more, {_written_failures(cells, outcomes, lines)}")
     all_unusable = len(failed) == len(cells) and all(outcome.error_kind in ("bad_input", "no_data") for _, outcome in failed)
     return BAD_INPUT if all_unusable else FAILED
 
@@ -344,16 +345,12 @@ def _stacked(tables: Sequence[tuple[Cell, pd.DataFrame | None]]) -> pd.DataFrame
 
 
 def _complain(error: Exception, code: int) -> int:
-    _say(f"error: {_line(error)}")
+    messages.error(f"{_line(error)}")
     return code
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 class _CallableModule(ModuleType):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ import pytest
 import torch
 
 import implicit_bias
-from implicit_bias import judge
-from implicit_bias.analysis.fingerprints import VERDICT_COLUMNS
+from implicit_bias.analysis import judging
+from implicit_bias.analysis.fingerprints import VERDICT_COLUMNS, Identified
+from implicit_bias.analysis.weights import Weights
 from implicit_bias.core.errors import BadInput, RunFailed
 from implicit_bias.datasets import make_dataset
 from tests.support.foreign_runs import MINE, mine
 
 COLUMNS = ["seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"]
+
+
+# What is not asked about exponents solves no optima for them: those of both families take seconds.
+judge = partial(implicit_bias.judge, family=())
 
 
 def blobs() -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +94,37 @@ def test_what_is_not_separated_is_no_error() -> None:
     assert never.summary["max_margin"].isna().all()
 
 
+def test_it_names_the_nearest_exponent() -> None:
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(MINE, space)
+    x, y = blobs()
+    found = implicit_bias.judge(space["SignDescent"], (x, y), steps=2000, lr=0.1, norms="linf", family="lp")
+    (row,) = found.verdicts.to_dict("records")
+    assert (row["run"], row["family"], row["p"], row["verdict"]) == ("SignDescent", "lp", np.inf, "nearest so far")
+    assert row["p_low"] > 10 and row["kappa"] == pytest.approx(found.summary["ratio"].iloc[0], abs=1e-3)
+    assert found.sentence.endswith("; nearest exponent: lp p = inf (nearest so far)")
+    early = implicit_bias.judge(torch.optim.SGD, (x, y), steps=5, norms="l2", family="lp")
+    assert early.verdicts["verdict"].tolist() == ["none of these"] and early.sentence.endswith(
+        "; nearest exponent: none of these"
+    )
+
+
+def test_symmetries_rule_families_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the study has found, beside those of the optimizer's own norm."""
+    given: list[Weights] = []
+
+    def seen(runs: list[Weights], *rest: Any) -> Identified:
+        given.extend(runs)
+        return Identified(pd.DataFrame(), pd.DataFrame(columns=list(VERDICT_COLUMNS)))
+
+    monkeypatch.setattr(judging, "identified", seen)
+    for make in (torch.optim.Adam, torch.optim.Adafactor, torch.optim.SGD):
+        implicit_bias.judge(make, blobs(), steps=5, lr=0.1, norms="l2")
+    assert [run.own for run in given] == ["linf", None, "l2"]
+    assert [run.possible for run in given] == [["lp"], [], []]
+    assert [run.ruled_out for run in given] == [("schatten",), ("lp", "schatten"), ()]
+
+
 def test_one_without_a_norm_of_its_own_says_so() -> None:
     found = judge(torch.optim.Adafactor, blobs(), steps=600, lr=0.5)
     assert "no norm of its own is known; the best ratio is " in found.sentence
@@ -124,6 +161,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lr": "auto"}, "lr=auto: must be None or a number > 0"),
     ({"feed": "both"}, "feed=both: must be loss or log_loss"),
     ({"norms": ["l7"]}, "norms=l7: "),
+    ({"family": "schaten"}, "family=schaten: must be lp, schatten or both"),
 ]
 
 
