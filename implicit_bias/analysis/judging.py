@@ -23,7 +23,7 @@ from implicit_bias.core.words import shown
 from implicit_bias.datasets import DATASETS, Dataset, make_dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
-from implicit_bias.measures.exponents import FAMILIES
+from implicit_bias.measures.exponents import FAMILIES, NOT_SEPARATED
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.optimizers.foreign.base import FEEDS, Made
@@ -114,10 +114,7 @@ def judge(
     intervals = narrowed(found, 0, own, intervals_of(dataset, model, measured, references or {}))
     trajectory = trajectory_table(found, 0, seed, own, intervals)
     summary = summary_table(trajectory, called, own, intervals)
-    verdicts = pd.DataFrame(columns=list(VERDICT_COLUMNS))
-    if references is not None and families:
-        run = _as_weights(optimizer, dataset, found, seed)
-        verdicts = identified([run], families, cache, reference_timeout, "cpu", lambda text: None).verdicts
+    verdicts = _verdicts(optimizer, dataset, found, seed, families if references is not None else [], cache, reference_timeout)
     sentence = _sentence(trajectory, summary, own, separable=references is not None, exponent=_exponent(verdicts))
     notes = optimizer.remarks(float(summary["log_loss"].iloc[0]), found.facts[0])
     judgement = Judgement(trajectory, summary, verdicts, sentence, tuple(notes))
@@ -203,6 +200,18 @@ def _trained(
         raise RunFailed(
             f"{optimizer.called}: by step {error.step} the parameters are no longer finite numbers; choose a smaller rate"
         ) from None
+
+
+def _verdicts(
+    optimizer: Made, dataset: Dataset, found: Trajectory, seed: int, families: Sequence[str], cache: Cache, timeout: float
+) -> pd.DataFrame:
+    """Which exponent of each family is maximised; no optimum is solved where nothing is separated."""
+    if families and found.by_norm[found.own]["margin"][-1, 0] > 0:
+        run = _as_weights(optimizer, dataset, found, seed)
+        return identified([run], families, cache, timeout, "cpu", lambda text: None).verdicts
+    nothing = (math.nan,) * 5
+    rows = [(optimizer.called, optimizer.called, seed, family, *nothing, NOT_SEPARATED) for family in families]
+    return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
 
 
 def _as_weights(optimizer: Made, dataset: Dataset, found: Trajectory, seed: int) -> Weights:

@@ -1,5 +1,6 @@
 """Step sizes as functions of the step, the loss and what came of earlier steps; one file each."""
 
+from implicit_bias.schedules.as_given import AsGiven
 from implicit_bias.schedules.automatic import (
     AUTO_GAP_CHANGE,
     AUTO_GAP_CHANGE_SATURATING,
@@ -21,6 +22,7 @@ __all__ = [
     "AUTO_POWER_LINEAR",
     "AUTO_POWER_NETWORK",
     "SCHEDULES",
+    "AsGiven",
     "Constant",
     "Evaluation",
     "LossBased",
