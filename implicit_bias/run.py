@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         _say("interrupted; finished runs are kept, and the same command goes on from there")
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a command ends in one line, never in a traceback
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
             return FAILED

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -41,7 +42,7 @@ class Progress:
         self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
         self._task = self._bar.add_task("starting", total=None, ratio="", cells="")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

@@ -324,7 +324,7 @@ def option_file(group: str, option: str) -> Config:
 def _plugin_file(path: Path) -> Config:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-        return _mapping(loaded if loaded else {})
+        return _mapping(loaded or {})
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
         raise BadInput(f"{path}: cannot be read: {shown(str(error))}") from None
 
@@ -367,9 +367,11 @@ def _resolved(base: Config, chosen: Sequence[Setting]) -> Config:
         if setting.key not in groups():
             _set(config, setting)
     try:
-        return _with_references(config, config)
+        resolved: Config = _with_references(config, config)
     except _Elaborate:
         pass  # for OmegaConf, which takes a hundred times as long
+    else:
+        return resolved
     try:
         return _mapping(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
     except OmegaConfBaseException as error:

@@ -63,7 +63,7 @@ def _opened(path: Path, origin: str) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except OSError as error:
         raise BadInput(f"{origin}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # damaged bytes surface as almost anything
+    except Exception:  # noqa: BLE001 - damaged bytes surface as almost anything
         raise BadInput(f"{origin}: cannot be read: not an .npz archive, or a damaged one") from None
 
 
@@ -90,7 +90,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, subject: str) -> NDAr
         raise
     except MemoryError:
         raise BadInput(f"{subject} is too large for the memory there is; must be smaller") from None
-    except Exception:  # damaged bytes surface as almost anything
+    except Exception:  # noqa: BLE001 - damaged bytes surface as almost anything
         raise BadInput(f"{subject} is damaged; must be as numpy.savez writes it") from None
 
 

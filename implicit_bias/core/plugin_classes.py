@@ -61,7 +61,7 @@ def _attempt(registry: Registry, place: Path | str, module: str, name: str, load
         added = {option: cls for option, cls in registry.classes.items() if option not in others}
         for cls in added.values():
             _check(cls)
-    except (Exception, SystemExit) as error:  # whatever a file does where it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file does where it is imported
         registry.classes.clear()
         registry.classes.update(others)
         found = plugins.names_in(place) if isinstance(place, Path) else frozenset()

@@ -40,7 +40,7 @@ def misfit(problem: Problem, snapshot: Any) -> str | None:
         _Check(problem, snapshot).run()
     except Misfit as error:
         return f"of another form ({error})"
-    except Exception:  # whatever stands in the place of a mapping or a list
+    except Exception:  # noqa: BLE001 - whatever stands in the place of a mapping or a list
         return "of another form"
     return None
 

@@ -136,7 +136,7 @@ class LinearObjective(Objective):
     def _on(self, batch: Tensor) -> LinearObjective:
         """The same objective of these samples."""
         part = copy(self)
-        part._take(self.data.batch(batch), self.uneven)
+        part._take(self.data.batch(batch), self.uneven)  # noqa: SLF001 - a copy of this very object
         return part
 
     def quick(self, parameters: Mapping[str, Tensor]) -> Quick:

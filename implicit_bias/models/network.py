@@ -267,7 +267,7 @@ class NetworkObjective(Objective):
     def _on(self, batch: Tensor) -> NetworkObjective:
         """The same objective of these samples."""
         part = copy(self)
-        part._take(self.data.batch(batch))
+        part._take(self.data.batch(batch))  # noqa: SLF001 - a copy of this very object
         return part
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -24,7 +24,8 @@ def make_norm(name: str, **parameters: float | str) -> Norm:
         keys = NORMS.get(stem).keys_of(name[len(stem) :]) if name.startswith(stem) else None
         if keys is not None:
             return _checked(NORMS.get(stem)(**keys))
-    return NORMS.get(name)()  # raises, naming what there is
+    unknown: Norm = NORMS.get(name)()  # raises, naming what there is
+    return unknown
 
 
 def _checked(norm: Norm) -> Norm:

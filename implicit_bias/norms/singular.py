@@ -19,7 +19,8 @@ WIDE = 2
 def singular_values(w: Tensor) -> Tensor:
     """Singular values (..., min(p, q)), descending, of (..., p, q)."""
     unit, size = normalised(w)
-    return torch.linalg.svdvals(unit) * size.squeeze(-1)
+    values: Tensor = torch.linalg.svdvals(unit) * size.squeeze(-1)
+    return values
 
 
 def polar(g: Tensor) -> Tensor:
@@ -38,11 +39,12 @@ def polar(g: Tensor) -> Tensor:
 def _polar_wide(g: Tensor) -> Tensor:
     if g.shape[-2] == 1:
         norm = torch.linalg.vector_norm(g, dim=-1, keepdim=True)
-        return g / torch.where(norm == 0, torch.ones_like(norm), norm)
+        unit: Tensor = g / torch.where(norm == 0, torch.ones_like(norm), norm)
+        return unit
     eigenvalues, vectors = torch.linalg.eigh(g @ g.mT)
     exact = eigenvalues[..., 0] > GRAM_TOLERANCE[g.dtype] * eigenvalues[..., -1]
     inverse_root = eigenvalues.clamp(min=torch.finfo(g.dtype).tiny).rsqrt()
-    result = (vectors * inverse_root.unsqueeze(-2)) @ (vectors.mT @ g)
+    result: Tensor = (vectors * inverse_root.unsqueeze(-2)) @ (vectors.mT @ g)
     if bool(exact.all()):
         return result
     result[~exact] = _polar_svd(g[~exact])
@@ -53,10 +55,12 @@ def _polar_svd(g: Tensor) -> Tensor:
     """The same by an SVD; of a wide matrix G = L Q, Q with orthonormal rows, polar(G) = polar(L) Q takes half the time."""
     if g.shape[-1] >= WIDE * g.shape[-2]:
         q, r = torch.linalg.qr(g.mT)
-        return _polar_svd(r.mT) @ q.mT
+        wide: Tensor = _polar_svd(r.mT) @ q.mT
+        return wide
     u, s, vh = torch.linalg.svd(g, full_matrices=False)
     keep = s > RANK_TOLERANCE[g.dtype] * s[..., :1]
-    return (u * keep.unsqueeze(-2)) @ vh
+    factor: Tensor = (u * keep.unsqueeze(-2)) @ vh
+    return factor
 
 
 def rank_one(g: Tensor) -> Tensor:
@@ -72,4 +76,5 @@ def _rank_one_wide(g: Tensor) -> Tensor:
     left = torch.linalg.eigh(g @ g.mT).eigenvectors[..., -1:]
     right = left.mT @ g
     norm = torch.linalg.vector_norm(right, dim=-1, keepdim=True)
-    return left @ (right / torch.where(norm == 0, torch.ones_like(norm), norm))
+    product: Tensor = left @ (right / torch.where(norm == 0, torch.ones_like(norm), norm))
+    return product

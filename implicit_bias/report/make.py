@@ -78,7 +78,7 @@ class Making:
             raise
         except NoData as error:
             self.missing[figure.name] = str(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one figure's error is reported, and the others are made
             self.failures[figure.name] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
@@ -222,4 +222,5 @@ def _computing_seconds(directories: Sequence[Path]) -> float:
         story = json.loads((directory / "provenance.json").read_bytes())
         total += story["wall_seconds"]
         references.update({(label, r["lower"], r["upper"]): r["seconds"] for label, r in story["references"].items()})
-    return total + sum(references.values())
+    seconds: float = total + sum(references.values())
+    return seconds

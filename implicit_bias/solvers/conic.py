@@ -285,9 +285,9 @@ def _triangle(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
     return rows, columns, np.where(rows == columns, 1.0, math.sqrt(2.0))
 
 
-def _semidefinite(k: int, scale: Array, extra: int, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
-    """-svec of [[., T], [T^T, .]] over (B, extra): T = B diag(scale) off the diagonal blocks, ``diagonal`` (entries, extra) in
-    them."""
+def _semidefinite(k: int, scale: Array, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
+    """-svec of [[., T], [T^T, .]] over (B, further variables): T = B diag(scale) off the diagonal blocks, ``diagonal``,
+    (entries, further variables), in them."""
     m = len(scale)
     rows, columns, factors = _triangle(k + m)
     cross = (rows < k) & (columns >= k)
@@ -303,9 +303,10 @@ def _spectral(k: int, scale: Array) -> _Form:
     import clarabel
 
     def diagonal(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Array:
-        return (rows == columns).astype(float)[:, None]
+        on_diagonal: Array = (rows == columns).astype(float)[:, None]
+        return on_diagonal
 
-    matrix = _semidefinite(k, scale, 1, diagonal)
+    matrix = _semidefinite(k, scale, diagonal)
     count = k * len(scale)
     return _Form(1, None, _last(count, 1), matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + len(scale))])
 
@@ -322,7 +323,7 @@ def _nuclear(k: int, scale: Array) -> _Form:
         found[inner, np.arange(len(inner))] = 1.0
         return found
 
-    matrix = _semidefinite(k, scale, len(inner), diagonal)
+    matrix = _semidefinite(k, scale, diagonal)
     linear = np.concatenate([np.zeros(k * m), 0.5 * (rows[inner] == columns[inner])])
     return _Form(len(inner), None, linear, matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + m)])
 

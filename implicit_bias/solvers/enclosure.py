@@ -114,7 +114,8 @@ def lower_bound(x: Array, y: Labels, w: Array, norm: Norm) -> float:
     smallest = float(found[i, c])
     smallest -= 2 * EPS * abs(smallest) + 2 * spread
     slack = _slack(w.shape)
-    return smallest / (size * (1 + slack)) if smallest > 0 else smallest / (size * (1 - slack))
+    lower: float = smallest / (size * (1 + slack)) if smallest > 0 else smallest / (size * (1 - slack))
+    return lower
 
 
 def upper_bound(x: Array, y: Labels, weights: Array, norm: Norm) -> float:

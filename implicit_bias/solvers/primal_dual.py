@@ -164,7 +164,8 @@ class _State:
 
 def frobenius(w: Tensor) -> Tensor:
     """||w||_2 of every run, shape (R, p, q) to (R,)."""
-    return torch.linalg.vector_norm(w, dim=(1, 2))
+    size: Tensor = torch.linalg.vector_norm(w, dim=(1, 2))
+    return size
 
 
 def positive(x: Tensor) -> Tensor:
@@ -298,7 +299,8 @@ def _typical_weight(game: Game) -> float:
     """||q|| of equal weights on as many pairs as support a vertex."""
     n, d = game.x.shape[1:]
     k = game.onehot.shape[1]
-    return min(n * (k - 1), k * d) ** -0.5
+    size: float = min(n * (k - 1), k * d) ** -0.5
+    return size
 
 
 def _reach(norm: Norm, g: Tensor) -> Tensor:
@@ -471,4 +473,5 @@ def _least_squares(matrix: Tensor, right: Tensor) -> Tensor:
     rank-deficient system differ from call to call.
     """
     solution = torch.linalg.lstsq(matrix.cpu(), right.cpu().unsqueeze(-1), rcond=1e-11, driver="gelsd").solution
-    return solution.squeeze(-1).to(matrix.device)
+    on_device: Tensor = solution.squeeze(-1).to(matrix.device)
+    return on_device

@@ -345,7 +345,8 @@ class _Data:
     def size(self) -> int:
         """Pairs times entries of W."""
         n, d = self.x.shape
-        return n * (self.num_classes - 1) * self.num_classes * d
+        size: int = n * (self.num_classes - 1) * self.num_classes * d
+        return size
 
     def separated(self, best: Bounds, norm: Norm, seconds: float) -> Bounds:
         """The bounds with a separator; unchanged where the linear program that decides it is too large.

@@ -117,7 +117,7 @@ class Checkpoint:
             return None
         except OSError as error:
             unfit = f"cannot be read ({error.strerror})"
-        except Exception:  # damaged bytes surface as almost anything
+        except Exception:  # noqa: BLE001 - damaged bytes surface as almost anything
             unfit = "damaged"
         _discard(self.path, unfit)
         return None
@@ -216,7 +216,7 @@ def remove_overtaken(results_dir: str | Path) -> None:
             folders = [Path(results_dir) / "runs" / Path(name).name for name in batch]
             if all(folder.stat().st_mtime >= written for folder in folders) and not any(map(damage, folders)):
                 path.unlink()
-        except Exception:  # a run that is not there, or a damaged file, which is mentioned where it would be used
+        except Exception:  # noqa: BLE001 - a run that is not there, or a damaged file, which is mentioned where it would be used
             continue
 
 

@@ -113,7 +113,7 @@ def damage(directory: Path) -> str | None:
     try:
         checksums = dict(json.loads((directory / PROVENANCE).read_bytes())["files"])
         plain = all(name.isprintable() and name == Path(name).name for name in checksums)
-    except Exception:  # bytes that anybody wrote surface as almost anything: KeyError, RecursionError, UnicodeDecodeError ...
+    except Exception:  # noqa: BLE001 - bytes that anybody wrote surface as almost anything (KeyError, RecursionError)
         plain = False
     if not plain:
         return f"{PROVENANCE} is missing or damaged"
@@ -143,7 +143,7 @@ def read_finished(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         trajectory, summary = read_run(directory)
         if {*TOLD_BY} <= {*trajectory} and {*TOLD_BY, "optimizer", "own", "ratio"} <= {*summary} and len(summary):
             return trajectory, summary
-    except Exception:  # whole files that no run wrote surface as almost anything
+    except Exception:  # noqa: BLE001 - whole files that no run wrote surface as almost anything
         pass
     warn(f"{directory}: its tables are none that a run wrote; the run is computed again")
     return None

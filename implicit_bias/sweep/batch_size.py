@@ -37,7 +37,7 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
         return len(cells)
     try:
         one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + added))
-    except Exception:  # it will be said when the runs are computed
+    except Exception:  # noqa: BLE001 - the runs raise it again when they are computed, and report it then
         return len(cells)
     each = max(1.0, (more - one) / added)
     return max(1, int((SHARE * free - max(0.0, one - each)) / (each + _kept_bytes(cells[0]))))

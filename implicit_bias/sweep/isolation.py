@@ -24,7 +24,7 @@ def isolated(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
         return [io_failure(cell, error) for cell in batch]
     except BadInput as error:
         return _one_by_one(batch, attempt, error, "bad_input")
-    except Exception as error:  # whatever it is, the other cells are to finish
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other cells are to finish
         if not is_out_of_memory(error):
             return _one_by_one(batch, attempt, error, "internal")
     # Out of memory. Here, for an error that is being handled keeps alive all that its frames refer to.

@@ -118,7 +118,7 @@ def _formed_again(group: Sequence[Cell], interrupted: Sequence[Sequence[str]]) -
     found = []
     for names in interrupted:
         if names and len(set(names)) == len(names) and all(name in free for name in names):
-            found.append([free.pop(name) for name in names])
+            found.append([free.pop(name) for name in names])  # noqa: PERF401 - the next condition sees what this takes out
     return found
 
 

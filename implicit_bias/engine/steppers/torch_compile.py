@@ -122,7 +122,7 @@ class Compiled:
                 new_state, moved, quick = self._quietly(state, here.gradient, here.parameters, now, here.scheduled)
             except (ArithmeticError, KeyboardInterrupt, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a compiler fails in any way; plain steps are taken
                 self.refused = f"the step cannot be compiled ({_in_a_line(error)})"
                 self._tell(f"{self.refused}; plain steps are taken")
             else:
@@ -156,7 +156,8 @@ def _quiet_compiler() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         versions = {"recompile_limit": MANY_VERSIONS, "accumulated_recompile_limit": MANY_VERSIONS}
-        limits = torch._dynamo.config.patch(versions)  # loads the compiler, which sets the level of its loggers
+        # This loads the compiler, which sets the level of its loggers; torch has no public name for these limits.
+        limits = torch._dynamo.config.patch(versions)  # noqa: SLF001
         loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
         levels = [logger.level for logger in loggers]
         for logger in loggers:

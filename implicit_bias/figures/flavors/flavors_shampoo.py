@@ -39,7 +39,8 @@ def learning_rate(method: str, preset: Preset) -> float:
     steps have in the spectral norm, by |u| |x|. The entries of u fall with the root of the width.
     """
     pixels, width = (PIXELS.paper / PIXELS.at(preset)) ** 2, WIDTH.paper / WIDTH.at(preset)
-    return {"gd": 1000 * pixels, "adam": 0.01 * pixels * width**0.5, "shampoo": pixels**0.5}[method]
+    rate: float = {"gd": 1000 * pixels, "adam": 0.01 * pixels * width**0.5, "shampoo": pixels**0.5}[method]
+    return rate
 
 
 @FIGURES.register

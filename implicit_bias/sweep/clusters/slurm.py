@@ -192,10 +192,10 @@ def run_file(path: Path) -> None:
             journal.write(json.dumps(event) + "\n")
             journal.flush()
 
-        def terminated(number: int, frame: FrameType | None) -> None:
+        def terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as a signal's handler is called
             stop(Stopped(), number, PATIENCE)
 
-        def time_is_up(number: int, frame: FrameType | None) -> None:
+        def time_is_up(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as a signal's handler is called
             stop(TimeIsUp(), number, PATIENCE)
 
         signal.signal(signal.SIGTERM, terminated)
@@ -209,7 +209,7 @@ def run_file(path: Path) -> None:
             try:
                 if callable(by_submitit):
                     by_submitit(signal.SIGUSR2, None)
-            except Exception as error:  # requeued too often
+            except Exception as error:  # noqa: BLE001 - submitit's own, where the job was requeued too often
                 emit({"event": "given up", "reason": " ".join(str(error).split())})
             raise Stopped from None
         emit({"event": "end"})

@@ -108,7 +108,7 @@ def _listen(tasks: SimpleQueue[dict[str, Any] | None], busy: threading.Event) ->
         os._exit(128 + signal.SIGTERM)  # a solver may take minutes to come back to Python
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as a signal's handler is called
     stop(Stopped(), number)
 
 

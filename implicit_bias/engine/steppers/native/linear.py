@@ -318,7 +318,7 @@ class LinearSteps:
         self._served = average
         return True
 
-    def _make(self, first: int, last: int, shares: Sequence[float]) -> None:
+    def _make(self, first: int, last: int, shares: Sequence[float]) -> None:  # noqa: RET503 - no path returns a value
         """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
         step first + s."""
         self._parameters = self._gradient = None
