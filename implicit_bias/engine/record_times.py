@@ -45,6 +45,7 @@ class RecordTimes:
         """The runs to be recorded after step t, or None; a run whose loss is low enough stops after its record.
 
         Args:
+            t: The step.
             log_loss: Gives log L, (R,); called where the loss of every step is asked for.
         """
         fixed = t in self.fixed

@@ -74,7 +74,14 @@ class CNN(Layered):
         return shapes
 
     def prepared(self, x: Tensor) -> Tensor:
-        """The patches of the first convolution, see :meth:`_patches`."""
+        """The patches of the first convolution, see :meth:`_patches`.
+
+        Args:
+            x: Samples (R or 1, m, d).
+
+        Returns:
+            The patches.
+        """
         side = math.isqrt(x.shape[-1])
         return self._patches(x.mT.unflatten(1, (1, side, side)))
 

@@ -77,7 +77,14 @@ class Linear(Model):
 
 def zero_sum_basis(k: int) -> Tensor:
     """Orthonormal basis (k, k-1) of the vectors that sum to zero (Helmert), where the columns of every multiclass
-    gradient lie."""
+    gradient lie.
+
+    Args:
+        k: Classes.
+
+    Returns:
+        The basis, float64.
+    """
     rows = torch.tril(torch.ones(k - 1, k, dtype=torch.float64))
     index = torch.arange(1, k, dtype=torch.float64)
     rows[torch.arange(k - 1), torch.arange(1, k)] = -index
@@ -88,6 +95,12 @@ def is_uneven(x: Tensor) -> Tensor:
     """Which data sets, of (R, n, d), have entries that are zero or next to nothing beside the largest: shape (R,).
 
     Their gradients have one scale an entry (:meth:`LinearObjective.gradient`), and no steps in C.
+
+    Args:
+        x: Data (R, n, d).
+
+    Returns:
+        The truth values, (R,).
     """
     size = x.abs().flatten(start_dim=1)
     return size.amin(dim=1) < SMALLEST_ENTRY[x.dtype] * size.amax(dim=1)
@@ -141,7 +154,14 @@ class LinearObjective(Objective):
 
     def quick(self, parameters: Mapping[str, Tensor]) -> Quick:
         """One scale a run, no further exponentials of size (k, n); not exact when some class row is too small for it, or an entry
-        so small that it may be zero."""
+        so small that it may be zero.
+
+        Args:
+            parameters: W, (R, k, d).
+
+        Returns:
+            The gradient, if it is exact.
+        """
         w = parameters[WEIGHT]
         terms, coefficients = self._fused_coefficients(w) if torch.compiler.is_compiling() else self._coefficients(w)
         mantissa = self._times_x(coefficients)

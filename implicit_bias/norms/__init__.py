@@ -12,6 +12,13 @@ __all__ = ["NORMS", "Norm", "ParameterNorm", "ProductNorm", "format_number", "ma
 def make_norm(name: str, **parameters: float | str) -> Norm:
     """The norm called ``name``, or the one that a label such as ``lp3`` or ``schatten1.5`` stands for.
 
+    Args:
+        name: A norm's name (``lp``), or a label with its parameter (``lp3``).
+        **parameters: Its parameters by key, such as ``p=3``; a label has them in itself.
+
+    Returns:
+        The norm.
+
     Raises:
         KeyError: there is no such norm; the message lists those there are.
         ValueError: a parameter is out of range.

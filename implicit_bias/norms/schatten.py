@@ -63,9 +63,8 @@ class Schatten(Norm):
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         """Exact semidefinite form by weak majorisation (Ben-Tal and Nemirovski, Lectures on Modern Convex Optimization, 4.2).
 
-        ||W||_Sp <= t iff some v_1 >= ... >= v_m >= 0 with ||v||_p <= t has v_1 + ... + v_j >= s_1 + ... + s_j (Ky Fan
-        norms) for every j.
-        The sum of the j largest singular values is the sum of the j largest eigenvalues of [[0, W], [W^T, 0]].
+        ||W||_Sp <= t iff some v_1 >= ... >= v_m >= 0 with ||v||_p <= t has v_1 + ... + v_j >= s_1 + ... + s_j (Ky Fan norms)
+        for every j. The sum of the j largest singular values is the sum of the j largest eigenvalues of [[0, W], [W^T, 0]].
         """
         import cvxpy
         import numpy

@@ -17,18 +17,29 @@ WIDE = 2
 
 
 def singular_values(w: Tensor) -> Tensor:
-    """Singular values (..., min(p, q)), descending, of (..., p, q)."""
+    """Singular values (..., min(p, q)), descending, of (..., p, q).
+
+    Args:
+        w: Matrices (..., p, q).
+
+    Returns:
+        Singular values, (..., min(p, q)).
+    """
     unit, size = normalised(w)
     values: Tensor = torch.linalg.svdvals(unit) * size.squeeze(-1)
     return values
 
 
 def polar(g: Tensor) -> Tensor:
-    """The truncated polar factor U_r V_r^T of every g = U S V^T, over singular values above 1e-12 of the largest.
+    """The truncated polar factor U_r V_r^T of every g = U S V^T, over singular values above 1e-12 of the largest (float32:
+    1e-5): the maximiser of <g, u> over ||u||_spectral <= 1 of least rank. Computed as (g g^T)^(-1/2) g on the smaller side
+    by a batched symmetric eigendecomposition where that is exact to 1e-11, else by an SVD; 0 where g is 0.
 
-    It is the maximiser of <g, u> over ||u||_spectral <= 1 of least rank. Computed as (g g^T)^(-1/2) g on the smaller
-    side by a batched
-    symmetric eigendecomposition where that is exact to 1e-11, else by an SVD. Shape (..., p, q), 0 where g is 0.
+    Args:
+        g: Matrices (..., p, q).
+
+    Returns:
+        The polar factors, (..., p, q).
     """
     unit, _ = normalised(g)
     if unit.shape[-2] > unit.shape[-1]:
@@ -64,7 +75,14 @@ def _polar_svd(g: Tensor) -> Tensor:
 
 
 def rank_one(g: Tensor) -> Tensor:
-    """u_1 v_1^T, the top singular pair of each g: the maximiser of <g, u> over ||u||_nuclear <= 1. Shape (..., p, q)."""
+    """u_1 v_1^T, the top singular pair of each g: the maximiser of <g, u> over ||u||_nuclear <= 1. Shape (..., p, q).
+
+    Args:
+        g: Matrices (..., p, q).
+
+    Returns:
+        The outer products, (..., p, q); 0 where g is 0.
+    """
     unit, _ = normalised(g)
     if unit.shape[-2] > unit.shape[-1]:
         return _rank_one_wide(unit.mT).mT

@@ -51,7 +51,8 @@ class ConicSolution:
         b: B (k, m).
         weights: Multipliers of the gaps, (n, k), 0 at the label.
         target: The combination sum_ic q_ic (e_y - e_c) f_i^T (k, m) that stationarity asks for, as the norm's multipliers have
-        it. value: The optimum N(B diag(t)) that it reports.
+            it.
+        value: The optimum N(B diag(t)) that it reports.
         out_of_time: Whether the time limit ended it.
     """
 
@@ -87,6 +88,9 @@ def solve_conic(
         scale: t (m,).
         seconds: Time limit.
         large: Take HiGHS' linear programming, for the norms of which it is one.
+
+    Returns:
+        The solver's answer; nothing about it is proven.
     """
     built = FORMS.get(norm.name) if not getattr(norm, "p", None) else None
     if built is None:
@@ -105,6 +109,16 @@ def separability(f: Array, y: Labels, num_classes: int, seconds: float, large: b
     """The program max tau s.t. gaps >= tau r_i, |B| <= 1, r_i = max_j |f_ij|: it always has a solution, tau >= 0.
 
     Its weights are of the scaled samples f_i / r_i; the target of their combination is 0 where tau = 0.
+
+    Args:
+        f: Features (n, m).
+        y: Labels (n,).
+        num_classes: k.
+        seconds: Time limit.
+        large: Take HiGHS' linear programming.
+
+    Returns:
+        The solver's answer; None where it has none.
     """
     sizes = np.abs(f).max(axis=1)
     unit = f / np.where(sizes > 0, sizes, 1.0)[:, None]
@@ -130,8 +144,12 @@ def _solve_form(f: Array, classes: Array, form: _Form, seconds: float, tau: bool
     """Clarabel, or for a large linear program HiGHS, on the gaps and a norm's form.
 
     Args:
+        f: Features (n, m).
         classes: The class part (pairs, rows) of each pair, k - 1 pairs of one sample after the other.
+        form: The part of the norm.
+        seconds: Time limit.
         tau: The last variable is the margin, to be made large, and gaps are at least that; else they are at least one.
+        large: Take HiGHS.
     """
     m = f.shape[1]
     rows = classes.shape[1]
@@ -220,7 +238,14 @@ def _all_classes(y: Labels, k: int) -> Array:
 
 
 def zero_sum(k: int) -> Array:
-    """An orthonormal basis (k, k - 1) of the vectors that sum to zero (Helmert)."""
+    """An orthonormal basis (k, k - 1) of the vectors that sum to zero (Helmert).
+
+    Args:
+        k: Classes.
+
+    Returns:
+        The basis, columns orthonormal.
+    """
     from implicit_bias.models.linear import zero_sum_basis
 
     return np.asarray(zero_sum_basis(k).numpy())
