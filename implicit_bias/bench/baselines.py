@@ -1,4 +1,4 @@
-"""What the speed is measured against: an optimizer as one writes it in plain PyTorch, and a stopwatch."""
+"""The baselines of the benchmark: optimizers as one writes them in plain PyTorch, and a timer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person should know of the numbers in a table, in a line each."""
+"""Remarks that qualify the numbers of a printed table, one line each."""
 
 from __future__ import annotations
 

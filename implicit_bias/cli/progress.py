@@ -1,4 +1,4 @@
-"""How far a command is: a bar in a terminal, else a line now and then."""
+"""The progress of a command: a bar in a terminal, otherwise lines at growing intervals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Progress:
         self._bar.stop()
 
     def status(self, text: str) -> None:
-        """Say what is being done."""
+        """Show what is being done."""
         self._bar.update(self._task, description=text)
         if self._lines:
             self._lines.status(text)
@@ -87,7 +87,7 @@ class ProgressLines:
         self._first: tuple[float, int] | None = None
 
     def status(self, text: str) -> None:
-        """Remember what is being done."""
+        """Set the text of the next line, and print it if a line is due."""
         self._text = text
         self._say()
 

@@ -1,4 +1,4 @@
-"""From what the user typed to resolved, checked configurations, one for each cell of a sweep.
+"""From the overrides on a command line to resolved, checked configurations, one for each cell of a sweep.
 
 Hydra composes the YAML files and parses the overrides; its application wrapper is not used, since it reports errors in several
 lines with exit code 1, accepts new keys by ``+key`` and takes 146 ms a cell. Here every combination of group options is
@@ -230,7 +230,7 @@ def _unquoted(value: Any) -> Any:
 
 
 def _reason(error: HydraException) -> str:
-    """What Hydra's parser has against a value, in a few words."""
+    """Why Hydra's parser refuses a value, in a few words."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if lines[0].startswith("LexerNoViableAlt"):
         return "an unexpected character"
@@ -342,7 +342,7 @@ def _plugins_stored() -> Iterator[None]:
         store.repo[group] = dict(before[group] or {})
     try:
         for group, option in added:
-            with suppress(BadInput):  # a broken file is told of where its option is chosen
+            with suppress(BadInput):  # a broken file is reported where its option is chosen
                 package = "_global_" if group == "experiment" else None
                 store.store(group=group, name=option, node=option_file(group, option), package=package)
         yield
@@ -385,7 +385,7 @@ def _copied(node: Any) -> Any:
 
 
 class _Elaborate(Exception):
-    """An interpolation that is more than the name of another key."""
+    """An interpolation that is more than the name of another key, and is left to OmegaConf."""
 
 
 def _with_references(node: Any, root: Config) -> Any:

@@ -1,4 +1,4 @@
-"""Arrays out of .npz files that anybody may have written: whole and plain, or a refusal in one line.
+"""Arrays from .npz files of any origin: plain arrays are read, everything else is refused in one line.
 
 ``numpy.load`` trusts a file: it makes room for what a header claims before it looks for the data, hands out bytes for a member
 that is no array, and meets damage with whatever its parts raise. Here a header's claim is held against the bytes that are

@@ -1,4 +1,4 @@
-"""Loading the classes of plugins into a registry: what cannot be loaded is left out and remembered, and breaks nothing else."""
+"""Loading the classes of plugins into a registry. A plugin that cannot be loaded is left out, and its problem recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels as people write them, as classes 0 to k - 1: which of them are one class, and what there is to doubt about them."""
+"""Labels of any kind as classes 0 to k - 1: which labels form one class, and which need a warning."""
 
 import contextlib
 import math

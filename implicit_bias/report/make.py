@@ -64,14 +64,14 @@ class _Computed:
 
 @dataclass
 class Making:
-    """What became of the figures: claims, and the reasons why some could not be made."""
+    """The results of making figures: claims, and the reasons why some could not be made."""
 
     claims: list[Claim] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, figure: Figure, make: Callable[[], list[Claim]]) -> None:
-        """Make a figure; a broken one must not cost the others. Raises OSError: nothing can be written."""
+        """Make a figure; its failure does not affect the others. Raises OSError: nothing can be written."""
         try:
             self.claims += make()
         except OSError:
@@ -183,7 +183,7 @@ def _runs(figure: Figure, request: Request, progress: Titled) -> _Computed:
 
 
 def _read(specs: Sequence[RunSpec], outcomes: Mapping[RunSpec, Outcome]) -> _Computed:
-    """The figure's runs from what became of them.
+    """The figure's runs, read from their outcomes.
 
     Raises:
         NoData: data that a run needs could not be downloaded.

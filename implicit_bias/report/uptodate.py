@@ -42,7 +42,7 @@ DRAWN_BY = (*PACKAGES, "matplotlib")
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a figure was made from, and what came out.
+    """The inputs that a figure was made from, and its claims.
 
     Attributes:
         everything: Digest of all sources, configurations, versions, data files and the preset.

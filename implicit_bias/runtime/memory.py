@@ -1,4 +1,4 @@
-"""Memory: how much a computation takes, measured; how much there is; and what its lack looks like."""
+"""Memory: how much a computation takes, how much is available, and how a lack of it is recognised."""
 
 from __future__ import annotations
 

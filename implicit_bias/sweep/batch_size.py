@@ -44,7 +44,7 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
 
 
 def _crude_bytes(cell: Cell) -> int:
-    """More than a run needs."""
+    """An upper estimate of the bytes that a run needs."""
     x, shapes = cell.dataset.x, _shapes(cell)
     widest = max(rows for rows, _ in shapes)
     return 8 * CRUDE_ARRAYS * (x.size + len(x) * widest + _size(shapes)) + _kept_bytes(cell)

@@ -32,7 +32,7 @@ KINDS = (Kind("c", native.refusal, native.LinearSteps), Kind("torch.compile", to
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to make the steps.
+    """The stepper that was chosen, and why others were not.
 
     Attributes:
         stepper: Made for the batch.

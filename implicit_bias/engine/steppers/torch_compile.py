@@ -1,8 +1,8 @@
 """Steps compiled by torch: everything between two matrix products is one loop over memory and one call.
 
 A single run, where most of the time goes into calling small operations, gains most. Compiling takes seconds, and needs a C++
-compiler (on a GPU Triton). Where it fails the step is plain, and the reason is told. Only steps that are made of buffers and
-gradient alone are compiled: one that looks at parameters, loss or other points may evaluate the model anywhere.
+compiler (on a GPU Triton). Where it fails, plain steps are made, and the reason is reported. Only steps that are made of buffers
+and gradient alone are compiled: one that looks at parameters, loss or other points may evaluate the model anywhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def refusal(setup: Setup) -> str | None:
 
     A decomposition cuts the compiled function in pieces, mostly slower than the plain step (results/bench/bench.csv, muon):
     ``auto`` compiles the step of entrywise norms only, where there are enough steps to repay it. An optimizer that needs more
-    than the gradient takes plain steps; that is told where compiled ones are asked for.
+    than the gradient takes plain steps; this is reported where compiled ones were asked for.
     """
     problem = setup.problem
     wanted, optimizer = problem.compile, problem.optimizer

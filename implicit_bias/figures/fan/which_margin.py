@@ -1,4 +1,4 @@
-"""Who maximises which margin: every optimizer under every norm, as a heat map."""
+"""Which margin each optimizer maximises: every optimizer under every norm, as a heat map."""
 
 from __future__ import annotations
 

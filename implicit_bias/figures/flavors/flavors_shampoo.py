@@ -135,7 +135,7 @@ class FlavorsShampoo(Figure):
         return [*found, self._decline(table, preset)]
 
     def _decline(self, table: pd.DataFrame, preset: Preset) -> Claim:
-        """Paired by seed."""
+        """How far Adam's max-norm margin falls below its peak, seed by seed."""
         rows = table[(table["method"] == "adam") & (table["norm"] == "linf")].sort_values("step").groupby("seed")["margin"]
         kept = rows.last() / rows.max()
         return self.claim(

@@ -56,7 +56,7 @@ class Reporter:
             self._emit({"event": "advance", "share": steps / total if total else 0.0, "ratio": own_ratio})
 
     def cells(self, done: int, total: int) -> None:
-        """The parent counts for itself."""
+        """Does nothing: the parent process counts cells itself."""
 
 
 def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
