@@ -314,7 +314,7 @@ def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
 
 
 def _error(outcome: Outcome) -> Exception:
-    """The exception that tells of a failed cell."""
+    """The exception for a failed cell."""
     kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError, "gone": OSError}
     return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
 

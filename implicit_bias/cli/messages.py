@@ -43,7 +43,7 @@ if not _LOGGER.handlers:
 
 
 def warn(line: str) -> None:
-    """One line that begins with ``warning: ``, or for whoever collects them; nothing is wrong enough to stop for."""
+    """Print one line that begins with ``warning: ``, or pass it to an active listener. A warning does not end the command."""
     _LOGGER.warning("%s", line)
 
 

@@ -58,7 +58,7 @@ class Guarded:
         self._attempt(self._stream.flush)
 
     def abandon(self) -> None:
-        """After an error: let Python flush what is left into nothing when it ends, where it would complain once more."""
+        """After an error: discard what is left, which Python would otherwise flush at its end with another error message."""
         if self.error is None or self._closed:
             return
         with suppress(OSError, ValueError):

@@ -305,7 +305,7 @@ def composed(choices: tuple[str, ...]) -> Config:
 
 @cache
 def option_file(group: str, option: str) -> Config:
-    """The file of one option as it stands; of a plugin's, with what it leaves out from the class.
+    """The file of one option; of a plugin's option, completed by the defaults of its class.
 
     Raises:
         BadInput: a plugin's file that is no YAML, no mapping, or of another option.

@@ -67,7 +67,7 @@ def _attempt(registry: Registry, place: Path | str, module: str, name: str, load
         found = plugins.names_in(place) if isinstance(place, Path) else frozenset()
         plugins.add_problem(registry.noun, found | {name}, place, _reason(error, place))
         return {}
-    if not added:  # a file that others import from, or one without the decorator: told to those who ask for it
+    if not added:  # a file that others import from, or one without the decorator: reported to those who ask for it
         decorator = f"@{registry.package.rpartition('.')[2].upper()}.register"
         reason = f"registers no {registry.noun}; put {decorator} above its class"
         plugins.add_problem(registry.noun, frozenset({name}), place, reason, is_warned_of=False)

@@ -28,7 +28,7 @@ _TINY = re.compile(r"[eE]-0*[1-9]\d\d")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table as it is: its features' names, ``x`` (n, d), finite, ``labels`` (n,), stripped text, and what there is to doubt."""
+    """A table as it is: its features' names, ``x`` (n, d), finite, ``labels`` (n,), stripped text, and warnings."""
 
     columns: list[str]
     x: NDArray[np.float64]

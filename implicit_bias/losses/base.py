@@ -160,7 +160,7 @@ class Softmax(NamedTuple):
 
 
 def softmax_in_place(u: Tensor, offset: Tensor | None) -> Softmax:
-    """Of ``u - offset``: the one pass of exponentials that a step needs, in the memory of ``u`` (R, pairs, n), its hot spot.
+    """The softmax of ``u - offset`` over the pairs, in the memory of ``u``: the one pass of exponentials that a step needs.
 
     Args:
         u: (R, pairs, n), overwritten: it becomes ``shape``.

@@ -77,7 +77,7 @@ class StepAverage:
         return self.share(count) if self.wants(t) and count > self.count else 0.0
 
     def add(self, new: Mapping[str, Tensor]) -> None:
-        """Take in what the next step has.
+        """Add the next step to the average.
 
         Args:
             new: Tensors by name, the same names and shapes every time.

@@ -100,7 +100,7 @@ class Certificate(Probe):
         return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
 
     def lower(self, label: str, value: Tensor) -> Tensor:
-        """Take another proven bound into the running minimum.
+        """Include another proven bound in the running minimum.
 
         Args:
             label: Of the norm.

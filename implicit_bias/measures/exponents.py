@@ -183,7 +183,7 @@ def neighbourhood(u: float) -> list[float]:
 
 
 def trend(steps: Sequence[int], kappa: Sequence[float]) -> float:
-    """By what factor 1 - kappa falls a decade of steps, at the end: from the record nearest to a tenth of the last step.
+    """The factor by which 1 - kappa falls in the last decade of steps, from the record nearest to a tenth of the last step.
 
     Args:
         steps: Ascending; kappa is nan where nothing was separated.

@@ -55,7 +55,7 @@ class KktRatios(Probe):
         return self.products > 0 and self.average.wants(t)
 
     def collect(self, t: int, gradient: Gradient) -> None:
-        """Take the loss gradient's weights (R, pairs, n) into the average.
+        """Add the loss gradient's weights (R, pairs, n) to the average.
 
         Args:
             t: The step.

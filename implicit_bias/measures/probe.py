@@ -1,4 +1,4 @@
-"""What a column of a trajectory is made by: a probe that looks at the batch whenever it is recorded, or at every step."""
+"""The interface of a probe, which makes columns of a trajectory from the batch at records or at every step."""
 
 from __future__ import annotations
 
@@ -125,11 +125,11 @@ class Probe:
         return {}
 
     def snapshot(self) -> dict[str, Any]:
-        """All that it remembers: nested dictionaries and lists of tensors, numbers and strings."""
+        """The state of the probe: nested dictionaries and lists of tensors, numbers and strings."""
         return {}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take up a snapshot; called on a fresh probe.
+        """Restore the state from a snapshot; called on a fresh probe.
 
         Args:
             snapshot: As :meth:`snapshot` gave it.

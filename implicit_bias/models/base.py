@@ -1,4 +1,4 @@
-"""What a model is to the rest: parameter blocks, scores, and the exact gradient of a loss in scaled form."""
+"""The interface of a model: parameter blocks, scores, and the exact gradient of a loss in scaled form."""
 
 from __future__ import annotations
 

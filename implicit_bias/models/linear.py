@@ -181,7 +181,7 @@ class LinearObjective(Objective):
         block, coefficients = quick.blocks[WEIGHT], quick.coefficients
         deep = (block.mantissa.abs().amax(dim=-1) < self.smallest_row).any(dim=-1)[:, None, None]
         if bool(deep.any()):
-            # Run by run: what a run's companions need must not show in its bits.
+            # Run by run: a run's bits must not depend on the other runs of its batch.
             rows, of_rows = self._deep(w, quick.terms)
             mantissa = torch.where(deep, rows.mantissa, block.mantissa)
             block = Scaled(mantissa, torch.where(deep, rows.log_scale, block.log_scale))
@@ -219,7 +219,7 @@ class LinearObjective(Objective):
         return terms, coefficients
 
     def _fused_coefficients(self, w: Tensor) -> tuple[LossTerms, Tensor]:
-        """The same as a compiler likes it: no scattered writes, so that everything between the two products is one kernel."""
+        """The same without scattered writes, so that a compiler makes one kernel of everything between the two products."""
         z = torch.bmm(w, self.x_t.expand(w.shape[0], -1, -1))
         own = z.gather(-2, self.index.expand(z.shape[0], 1, -1)).squeeze(-2)
         terms = self.loss.terms(torch.where(self.label, -math.inf, z), own)

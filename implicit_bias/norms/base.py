@@ -1,4 +1,4 @@
-"""What a norm is: a value, a dual value, a linear minimisation oracle, a projection and a cvxpy expression."""
+"""The interface of a norm: value, dual value, linear minimisation oracle, projection and cvxpy expression."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
     """
     p = along(exponent, a)
     inside = lp_value(a, exponent).unsqueeze(-1) <= 1
-    # A harmless vector in the place of those that are in the ball already.
+    # Vectors inside the ball are replaced by ones, for which nothing over- or underflows; they are not projected.
     a = torch.where(inside, torch.ones_like(a), a)
     log_a = a.clamp(min=torch.finfo(a.dtype).tiny).log()
     # What rounding leaves of log u, where its equation is flattest.

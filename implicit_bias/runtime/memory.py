@@ -71,7 +71,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def available(device: torch.device) -> int | None:
-    """Free bytes on a device; of the host's, what this process's control groups leave it. None where nobody can say."""
+    """Free bytes on a device; of the host's, what this process's control groups leave it. None where that is not known."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

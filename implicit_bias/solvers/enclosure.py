@@ -1,4 +1,4 @@
-"""What a separator and dual weights prove of a maximum margin, evaluated so that rounding cannot turn a bound into a wrong one.
+"""The bounds that a separator and dual weights prove on a maximum margin, valid in spite of rounding.
 
 With Z_ic = (e_{y_i} - e_c) x_i^T, c != y_i, every W and every q >= 0 enclose the maximum margin,
 

@@ -220,7 +220,7 @@ def frobenius(w: Tensor) -> Tensor:
 
 
 def positive(x: Tensor) -> Tensor:
-    """x, with 1 where it is 0: a divisor.
+    """x with its zeros replaced by ones, for use as a divisor.
 
     Args:
         x: Any shape, >= 0.

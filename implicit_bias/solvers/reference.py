@@ -83,7 +83,7 @@ class Reference:
         return self.gap <= PROVEN
 
     def recomputed(self, x: Array, y: Labels, norm: Norm) -> Reference:
-        """The same with both bounds recomputed from separator and weights, whatever it said of them.
+        """The reference with both bounds recomputed from separator and weights.
 
         Args:
             x: Data (n, d).

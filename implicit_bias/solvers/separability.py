@@ -108,7 +108,7 @@ def _same_sample_of_two_classes(x: Array, y: Labels, k: int) -> Array | None:
 
 
 def _decide(x: Array, y: Labels, k: int, norm: Norm, seconds: float, large: bool) -> Separability | None:
-    """In the coordinates that suit ``norm``."""
+    """A decision by the linear program in the coordinates that suit ``norm``; None where the solver has no answer."""
     coordinates = Coordinates.of(x, norm)
     f = coordinates.features
     found = separability(f, y, k, seconds, large)

@@ -37,7 +37,7 @@ from implicit_bias.storage.runs import damage
 INTERVAL, VARIABLE = 120.0, "IMPLICIT_BIAS_CHECKPOINT_SECONDS"
 # Writing takes at most one part in so many of the time.
 WRITING_SHARE = 20
-# Checkpoints that nobody came back for are removed after so many seconds.
+# Checkpoints that were not resumed are removed after so many seconds.
 OLDEST = 30 * 24 * 3600.0
 FORMAT = b"implicit_bias checkpoint 1"
 DIGEST_DIGITS = 16

@@ -105,7 +105,7 @@ def _temporary_sibling(directory: Path) -> Iterator[Path]:
 
 
 def _partial_name(path: Path) -> Path:
-    """A name beside ``path`` that no other process or thread takes, and that tells whose it is."""
+    """A name beside ``path`` that no other process or thread uses, and that contains its owner's process id."""
     return path.with_name(f"{_PARTIAL}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
 
 

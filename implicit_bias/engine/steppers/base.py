@@ -82,7 +82,7 @@ class Stepper(Protocol):
 
     @property
     def parameters(self) -> Parameters:
-        """theta_t, one tensor (R, p, q) a block; nobody may change it."""
+        """theta_t, one tensor (R, p, q) a block; not to be changed by the caller."""
 
     @property
     def state(self) -> Any:

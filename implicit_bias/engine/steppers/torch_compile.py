@@ -98,7 +98,7 @@ def tensor_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Object
 
 
 class Compiled:
-    """A compiled step that becomes the plain one for good, with one line, when it cannot be compiled.
+    """A compiled step that is replaced by the plain one, with a warning of one line, when it cannot be compiled.
 
     Attributes:
         refused: Why it is the plain one by now; None while it is not.

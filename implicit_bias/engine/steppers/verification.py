@@ -97,7 +97,7 @@ def disagreement(
     here = start
     for t in range(first + 1, first + count + 1):
         there, ours = plain(here, t), fast(here, t)
-        if t < first + count:  # by the last step no buffer is zero any more: they are compared there, which is the dearer half
+        if t < first + count:  # buffers are compared at the last step alone: none is zero by then, and it is costly
             ours = ours._replace(state={}, gradient=None)
         apart = _apart(ours, there, here, here)
         tolerance = TOLERANCE * torch.finfo(apart.dtype).eps

@@ -130,7 +130,7 @@ class Ledger:
 
 
 def stamp(directory: Path) -> Stamp:
-    """What tells a run folder from one that takes its place later; None where there is none."""
+    """An identity of a run folder, different from that of a later one of the same name; None where there is no folder."""
     try:
         status = directory.stat()
     except OSError:
