@@ -54,9 +54,10 @@ coverage: $(READY)  ## all tests, and which lines they run; fails under 90 perce
 numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has, one and two threads
 	$(BIN)/python scripts/numeric_tests.py -n $(WORKERS) $(ARGS)
 
-lint: typecheck  ## style, formatting, types, and which package may import which
+lint: typecheck  ## style, formatting, spelling, types, and which package may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
 	$(BIN)/lint-imports
 
 typecheck: $(READY)  ## types alone

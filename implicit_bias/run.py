@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         messages.note("interrupted; finished runs are kept, and the same command goes on from there")
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a command ends in one line, never in a traceback
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
             return FAILED
@@ -326,7 +326,7 @@ def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
 
 
 def _error(outcome: Outcome) -> Exception:
-    """The exception that tells of a failed cell."""
+    """The exception for a failed cell."""
     kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError, "gone": OSError}
     return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
 

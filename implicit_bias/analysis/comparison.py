@@ -60,14 +60,14 @@ class Source:
 
     @property
     def base(self) -> str:
-        """What the label begins with."""
+        """The first part of the label."""
         return self.called or self.optimizer
 
 
 def labels(sources: Sequence[Source]) -> list[str]:
     """The label of each source, such as ``muon`` or ``muon lr 0.1``; equal exactly for those that are one curve.
 
-    Keys of the optimizer, its norm and its schedule are told where curves of one name differ in them; keys of the data, the model
+    Keys of the optimizer, its norm and its schedule appear where curves of one name differ in them; keys of the data, the model
     and the rest where any two curves do. Keys of an option are compared between curves of the same option.
     """
     flat = [None if source.config is None else _flat(source.config) for source in sources]

@@ -1,4 +1,4 @@
-"""Data as people hold them in Python: arrays, DataFrames, names of datasets."""
+"""Datasets from what a caller in Python has: arrays, DataFrames, names of datasets."""
 
 from __future__ import annotations
 

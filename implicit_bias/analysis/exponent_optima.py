@@ -108,7 +108,7 @@ class ExponentOptima:
             self.known[place].update({u: found[labels[u]] for u in lacking[place]})
 
     def _read(self, lacking: Sequence[Iterable[float]]) -> None:
-        """Take what the cache has; what ran out of time before it was proven is only where a solution starts."""
+        """Read optima from the cache; those that had run out of time serve only as starting points."""
         for place, us in enumerate(lacking):
             dataset = self.datasets[place]
             for u in us:
@@ -148,7 +148,7 @@ def _digest(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _refusal(dataset: Dataset, error: NotSeparable) -> BadInput:
-    """What is said of data without an optimum, without the advice that is meant for runs."""
+    """The message for data without an optimum, without the advice that concerns runs."""
     reason = str(error).partition(": use reference=none")[0]
     return BadInput(f"{dataset.origin or 'dataset'}: there is no optimum to compare with: {reason}")
 

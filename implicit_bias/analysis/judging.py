@@ -147,7 +147,7 @@ def _name_of(make_optimizer: Any) -> str:
         raise BadInput(f"make_optimizer: a {type(make_optimizer).__name__}; must be a function of the parameters, or a class")
     try:
         made = make_optimizer([torch.nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the function is the caller's
         raise BadInput(f"make_optimizer: cannot make an optimizer of a list of parameters ({in_a_line(error)})") from None
     if not isinstance(made, torch.optim.Optimizer):
         raise BadInput(f"make_optimizer: gives a {type(made).__name__}; must give a torch.optim.Optimizer")

@@ -47,4 +47,5 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 def last_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the last step."""
-    return table[table["step"] == table["step"].max()]
+    last: pd.DataFrame = table[table["step"] == table["step"].max()]
+    return last

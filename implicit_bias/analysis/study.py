@@ -76,7 +76,7 @@ class Study:
         """The families no norm of which can be its own: it has not their symmetries."""
         if not self.symmetries:
             return ()
-        return tuple(f for f in FAMILIES if max(self.symmetries[name] for name in NEEDED[f]) > SAME and not self._is_l2)
+        return tuple(f for f in FAMILIES if max(self.symmetries[name] for name in NEEDED[f]) > SAME and not self.is_l2)
 
     @property
     def own(self) -> str | None:
@@ -84,7 +84,7 @@ class Study:
         return self.constant.own
 
     @property
-    def _is_l2(self) -> bool:
+    def is_l2(self) -> bool:
         """l2 is of both families, with the symmetries of each."""
         return self.symmetries["all"] <= SAME
 
@@ -160,7 +160,8 @@ def _transformations() -> dict[str, Callable[[Tensor], Tensor]]:
     generator = torch.Generator().manual_seed(3)
 
     def rotation(size: int) -> Tensor:
-        return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+        q: Tensor = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+        return q
 
     left, right, whole = rotation(ROWS), rotation(COLUMNS), rotation(ROWS * COLUMNS)
     places = torch.randperm(ROWS * COLUMNS, generator=generator)
@@ -187,7 +188,7 @@ def _norm_line(found: Study) -> str:
 
 
 def _symmetry_line(found: Study) -> str:
-    if found._is_l2:
+    if found.is_l2:
         return "it does not change under rotations of all entries: of the l_p and Schatten norms only l2 can be its own"
     words = {"lp": "signed permutations of entries", "schatten": "rotations from the left and the right"}
     has = [words[family] for family in FAMILIES if family not in found.ruled_out]

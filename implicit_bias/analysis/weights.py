@@ -252,7 +252,7 @@ def _checked_run(path: Path) -> tuple[dict[str, Any], str | None, int]:
         if label is not None:
             make_norm(label)
         return config, label, int(summary["step"].iloc[0])
-    except Exception as error:  # files that no run wrote surface as almost anything
+    except Exception as error:  # noqa: BLE001 - files that no run wrote surface as almost anything
         reason = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
         raise BadInput(f"{path}: not what a run writes ({reason}); must be as the run left it, compute it again") from None
 

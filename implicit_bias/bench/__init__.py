@@ -1,4 +1,4 @@
-"""Speed beside the usual and the leanest plain loop: ``python -m implicit_bias.bench``."""
+"""The speed of the engine compared with ordinary PyTorch loops: ``python -m implicit_bias.bench``."""
 
 from implicit_bias.bench.command import main
 

@@ -1,4 +1,4 @@
-"""What the speed is measured against: an optimizer as one writes it in plain PyTorch, and a stopwatch."""
+"""The baselines of the benchmark: optimizers as one writes them in plain PyTorch, and a timer."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ class UsualOptimizer(torch.optim.Optimizer):
         if name == "signgd":
             return g.sign()
         if name == "ngd":
-            return g / g.norm()
+            unit: Tensor = g / g.norm()
+            return unit
         t = state["t"] = state.get("t", 0) + 1
         m = state["m"] = state.get("m", torch.zeros_like(g)).lerp(g, 0.1)
         if name == "muon":
             u, s, vh = torch.linalg.svd(m, full_matrices=False)
-            return (u * (s > 1e-12 * s[0])) @ vh
+            factor: Tensor = (u * (s > 1e-12 * s[0])) @ vh
+            return factor
         v = state["v"] = state.get("v", torch.zeros_like(g)).lerp(g * g, 0.05)
-        return (m / (1 - 0.9**t)) / (v / (1 - 0.95**t)).sqrt()
+        ratio: Tensor = (m / (1 - 0.9**t)) / (v / (1 - 0.95**t)).sqrt()
+        return ratio
 
 
 def best_time(work: Callable[[], object], repeats: int = REPEATS) -> float:

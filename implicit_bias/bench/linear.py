@@ -134,7 +134,7 @@ def _margin(w: Tensor, x: Tensor, y: Tensor, norm: str) -> float:
     return float(gaps.min() / make_norm(norm).value(w))
 
 
-def problem_of(name: str, data: Data, steps: int, compile: Compile = "auto") -> Problem:
+def problem_of(name: str, data: Data, steps: int, stepping: Compile = "auto") -> Problem:
     """Every run of ``data`` at once."""
     model = MODELS.get("linear")()
     return Problem(
@@ -147,13 +147,13 @@ def problem_of(name: str, data: Data, steps: int, compile: Compile = "auto") -> 
         steps=steps,
         measured={OWN[name]: make_norm(OWN[name])},
         points=POINTS,
-        compile=compile,
+        compile=stepping,
     )
 
 
-def batched(name: str, data: Data, steps: int, compile: Compile = "auto") -> list[float]:
+def batched(name: str, data: Data, steps: int, stepping: Compile = "auto") -> list[float]:
     """The engine on every run of ``data`` at once; own-norm margins at the end."""
-    margins: list[float] = simulate(problem_of(name, data, steps, compile)).by_norm[OWN[name]]["margin"][-1].tolist()
+    margins: list[float] = simulate(problem_of(name, data, steps, stepping)).by_norm[OWN[name]]["margin"][-1].tolist()
     return margins
 
 

@@ -53,7 +53,7 @@ class Case:
         return Data(torch.from_numpy(x), torch.from_numpy(y), 2)
 
     def model(self) -> Model:
-        """Ours."""
+        """The model of this package."""
         keys: dict[str, Any] = {"width": self.width} if self.kind == "mlp" else {"channels": [4, 8], "kernel": 3, "pool": "max"}
         model: Model = MODELS.get(self.kind)(**keys)
         return model

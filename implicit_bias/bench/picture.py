@@ -1,4 +1,4 @@
-"""The picture of the measured speeds."""
+"""The plot of the measured speeds."""
 
 from __future__ import annotations
 

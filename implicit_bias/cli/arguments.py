@@ -90,7 +90,7 @@ class Interface:
             return INTERRUPTED
         except OSError as error:
             return _failed(f"{error.filename or self.place}: {error.strerror or error}", FAILED)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a command ends in one line, never in a traceback
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
                 return FAILED

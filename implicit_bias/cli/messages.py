@@ -21,7 +21,7 @@ class _StandardError(logging.Handler):
 
 
 class _Listener(logging.Handler):
-    """Takes warnings; other lines go on to standard error."""
+    """A handler that passes warnings to a listener, and other lines to standard error."""
 
     def __init__(self, listener: Callable[[str], None]) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ if not _LOGGER.handlers:
 
 
 def warn(line: str) -> None:
-    """One line that begins with ``warning: ``, or for whoever collects them; nothing is wrong enough to stop for."""
+    """Print one line that begins with ``warning: ``, or pass it to an active listener. A warning does not end the command."""
     _LOGGER.warning("%s", line)
 
 
@@ -58,7 +58,7 @@ def error(line: str) -> None:
 
 
 def show_warning(line: str) -> None:
-    """A warning for standard error, whoever collects them."""
+    """Print a warning on standard error, even while a listener collects warnings."""
     _STANDARD_ERROR.emit(logging.LogRecord(_LOGGER.name, logging.WARNING, __file__, 0, "%s", (line,), None))
 
 

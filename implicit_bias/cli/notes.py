@@ -1,4 +1,4 @@
-"""What a person should know of the numbers in a table, in a line each."""
+"""Remarks that qualify the numbers of a printed table, one line each."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_doub
     own = _own_row(summary)
     error = max(abs(own["margin"] / in_double - 1), ROUNDING_UNIT)
     return [
-        f"float32: the {own['norm']} margin is off by {error:.0e} (float64, same parameters), proofs hold up to that;"
-        f" gradients by up to about {ROUNDING_UNIT * max(1.0, abs(own['log_loss'])):.0e} ({depth})"
+        (
+            f"float32: the {own['norm']} margin is off by {error:.0e} (float64, same parameters), proofs hold up to that;"
+            f" gradients by up to about {ROUNDING_UNIT * max(1.0, abs(own['log_loss'])):.0e} ({depth})"
+        )
     ]
 
 

@@ -1,4 +1,4 @@
-"""How far a command is: a bar in a terminal, else a line now and then."""
+"""The progress of a command: a bar in a terminal, otherwise lines at growing intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -41,7 +42,7 @@ class Progress:
         self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
         self._task = self._bar.add_task("starting", total=None, ratio="", cells="")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -49,7 +50,7 @@ class Progress:
         self._bar.stop()
 
     def status(self, text: str) -> None:
-        """Say what is being done."""
+        """Show what is being done."""
         self._bar.update(self._task, description=text)
         if self._lines:
             self._lines.status(text)
@@ -86,7 +87,7 @@ class ProgressLines:
         self._first: tuple[float, int] | None = None
 
     def status(self, text: str) -> None:
-        """Remember what is being done."""
+        """Set the text of the next line, and print it if a line is due."""
         self._text = text
         self._say()
 

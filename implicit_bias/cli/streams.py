@@ -1,4 +1,4 @@
-"""Standard output and standard error that may be closed, full, or left by their reader: that must cost no result.
+"""Standard output and error that are closed, full, or left by their reader must not make a command lose its results.
 
 A command is decorated with :func:`unharmed_by_output`. While it runs, nothing that it prints raises; what could not be written is
 said in one line at its end, and its exit code is that of its work.
@@ -58,7 +58,7 @@ class Guarded:
         self._attempt(self._stream.flush)
 
     def abandon(self) -> None:
-        """After an error: let Python flush what is left into nothing when it ends, where it would complain once more."""
+        """After an error: discard what is left, which Python would otherwise flush at its end with another error message."""
         if self.error is None or self._closed:
             return
         with suppress(OSError, ValueError):
@@ -82,7 +82,7 @@ class Guarded:
 
 
 def unharmed_by_output(main: Main) -> Main:
-    """The same command, whatever becomes of its standard output and error."""
+    """A command that does its work even if its standard output or error fails."""
 
     @wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:

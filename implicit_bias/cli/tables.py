@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar while runs are computed, and the table of what came out."""
+"""The tables that commands print: one run, a sweep, a comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Your optimizer against ours: ``python -m implicit_bias.compare RUN RUN ... [key=value]`` overlays any runs.
+"""Comparison of any runs: ``python -m implicit_bias.compare RUN RUN ... [key=value]`` overlays any runs.
 
 Writes comparison.png, comparison.pdf and comparison.csv, and prints where each run ended.
 

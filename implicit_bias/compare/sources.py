@@ -88,7 +88,7 @@ def _run_folder(called: str, path: Path) -> Source:
         plain = all(isinstance(key, str) for section in (config, *sections) for key in section)
         if not (plain and isinstance(config["optimizer"]["name"], str)):
             raise ValueError("config.yaml names no optimizer")
-    except Exception as error:  # files that no run wrote surface as almost anything
+    except Exception as error:  # noqa: BLE001 - files that no run wrote surface as almost anything
         reason = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
         raise BadInput(f"{path}: not what a run writes ({reason}); must be as the run left it, compute it again") from None
     return Source(path.name, _checked(path / TRAJECTORY, trajectory), called, config, own.iloc[0] if len(own) else None)

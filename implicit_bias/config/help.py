@@ -77,7 +77,7 @@ def help_text(width: int | None = None) -> str:
 
 
 def topics_text(topics: Sequence[str], width: int | None = None) -> str:
-    """What ``--help`` prints about some of what there is.
+    """What ``--help`` prints about the given groups, options or keys.
 
     Args:
         topics: A group (``optimizer``), an option (``optimizer=adam``) or a key (``schedule.lr``, ``steps``) each; the value that

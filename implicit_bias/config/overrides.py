@@ -1,4 +1,4 @@
-"""From what the user typed to resolved, checked configurations, one for each cell of a sweep.
+"""From the overrides on a command line to resolved, checked configurations, one for each cell of a sweep.
 
 Hydra composes the YAML files and parses the overrides; its application wrapper is not used, since it reports errors in several
 lines with exit code 1, accepts new keys by ``+key`` and takes 146 ms a cell. Here every combination of group options is
@@ -236,7 +236,7 @@ def _unquoted(value: Any) -> Any:
 
 
 def _reason(error: HydraException) -> str:
-    """What Hydra's parser has against a value, in a few words."""
+    """Why Hydra's parser refuses a value, in a few words."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if lines[0].startswith("LexerNoViableAlt"):
         return "an unexpected character"
@@ -311,7 +311,7 @@ def composed(choices: tuple[str, ...]) -> Config:
 
 @cache
 def option_file(group: str, option: str) -> Config:
-    """The file of one option as it stands; of a plugin's, with what it leaves out from the class.
+    """The file of one option; of a plugin's option, completed by the defaults of its class.
 
     Raises:
         BadInput: a plugin's file that is no YAML, no mapping, or of another option.
@@ -330,7 +330,7 @@ def option_file(group: str, option: str) -> Config:
 def _plugin_file(path: Path) -> Config:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-        return _mapping(loaded if loaded else {})
+        return _mapping(loaded or {})
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
         raise BadInput(f"{path}: cannot be read: {shown(str(error))}") from None
 
@@ -348,7 +348,7 @@ def _plugins_stored() -> Iterator[None]:
         store.repo[group] = dict(before[group] or {})
     try:
         for group, option in added:
-            with suppress(BadInput):  # a broken file is told of where its option is chosen
+            with suppress(BadInput):  # a broken file is reported where its option is chosen
                 package = "_global_" if group == "experiment" else None
                 store.store(group=group, name=option, node=option_file(group, option), package=package)
         yield
@@ -373,9 +373,11 @@ def _resolved(base: Config, chosen: Sequence[Setting]) -> Config:
         if setting.key not in groups():
             _set(config, setting)
     try:
-        return _with_references(config, config)
+        resolved: Config = _with_references(config, config)
     except _Elaborate:
         pass  # for OmegaConf, which takes a hundred times as long
+    else:
+        return resolved
     try:
         return _mapping(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
     except OmegaConfBaseException as error:
@@ -389,7 +391,7 @@ def _copied(node: Any) -> Any:
 
 
 class _Elaborate(Exception):
-    """An interpolation that is more than the name of another key."""
+    """An interpolation that is more than the name of another key, and is left to OmegaConf."""
 
 
 def _with_references(node: Any, root: Config) -> Any:

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, the registry of options, numbers with their scale, data, words of messages."""
+"""The foundations: errors, the registry of options, scaled tensors, data, the wording of messages."""

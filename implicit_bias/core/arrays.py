@@ -1,4 +1,4 @@
-"""Arrays out of .npz files that anybody may have written: whole and plain, or a refusal in one line.
+"""Arrays from .npz files of any origin: plain arrays are read, everything else is refused in one line.
 
 ``numpy.load`` trusts a file: it makes room for what a header claims before it looks for the data, hands out bytes for a member
 that is no array, and meets damage with whatever its parts raise. Here a header's claim is held against the bytes that are
@@ -63,7 +63,7 @@ def _opened(path: Path, origin: str) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except OSError as error:
         raise BadInput(f"{origin}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # damaged bytes surface as almost anything
+    except Exception:  # noqa: BLE001 - damaged bytes surface as almost anything
         raise BadInput(f"{origin}: cannot be read: not an .npz archive, or a damaged one") from None
 
 
@@ -90,7 +90,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, subject: str) -> NDAr
         raise
     except MemoryError:
         raise BadInput(f"{subject} is too large for the memory there is; must be smaller") from None
-    except Exception:  # damaged bytes surface as almost anything
+    except Exception:  # noqa: BLE001 - damaged bytes surface as almost anything
         raise BadInput(f"{subject} is damaged; must be as numpy.savez writes it") from None
 
 

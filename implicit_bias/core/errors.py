@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend; the command prints them as one line."""
+"""Errors that the user can correct; the command prints them as one line."""
 
 
 class BadInput(ValueError):

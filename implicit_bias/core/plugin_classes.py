@@ -1,4 +1,4 @@
-"""Loading the classes of plugins into a registry: what cannot be loaded is left out and remembered, and breaks nothing else."""
+"""Loading the classes of plugins into a registry. A plugin that cannot be loaded is left out, and its problem recorded."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def _attempt(registry: Register, place: Path | str, module: str, name: str, load
         added = {option: cls for option, cls in registry.classes.items() if option not in others}
         for cls in added.values():
             _check(cls)
-    except (Exception, SystemExit) as error:  # whatever a file does where it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file does where it is imported
         registry.classes.clear()
         registry.classes.update(others)
         found = plugins.names_in(place) if isinstance(place, Path) else frozenset()
         plugins.add_problem(registry.noun, found | {name}, place, _reason(error, place))
         return {}
-    if not added:  # a file that others import from, or one without the decorator: told to those who ask for it
+    if not added:  # a file that others import from, or one without the decorator: reported to those who ask for it
         decorator = f"@{registry.package.rpartition('.')[2].upper()}.register"
         reason = f"registers no {registry.noun}; put {decorator} above its class"
         plugins.add_problem(registry.noun, frozenset({name}), place, reason, is_warned_of=False)

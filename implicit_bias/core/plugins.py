@@ -46,7 +46,7 @@ _NAME = re.compile(r"^[ \t]+name\b[^=\n]*=[ \t]*[\"'](\w+)[\"']", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a file of a plugin.
+    """A problem of a file of a plugin.
 
     Attributes:
         kind: ``optimizer``, say, or ``experiment`` for the YAML file of one.
@@ -66,7 +66,7 @@ _told: set[str] = set()
 
 
 def add_problem(kind: str, names: frozenset[str], file: object, reason: str, *, is_warned_of: bool = True) -> None:
-    """Remember what is wrong with a file; whoever asks for one of these options is told (:func:`problem_of`)."""
+    """Record a problem of a file; it is reported when one of its options is asked for (:func:`problem_of`)."""
     line = " ".join(f"{file}: {reason}".split())
     _problems.setdefault(line, Problem(kind, names, line, is_warned_of))
 
@@ -84,7 +84,7 @@ def problem_of(kind: str, name: object, key: str = "") -> BadInput | None:
 
 
 def untold() -> Iterator[str]:
-    """What is wrong with plugins, a line each, each but once; they are left out."""
+    """The problems of plugins that have not been reported yet, one line each."""
     for line, problem in list(_problems.items()):
         if problem.is_warned_of and line not in _told:
             _told.add(line)

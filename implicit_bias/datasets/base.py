@@ -185,7 +185,7 @@ def checked_features(x: NDArray[Any], y: NDArray[Any], *, origin: str) -> NDArra
 
 
 def unreadable(origin: str, error: Exception) -> BadInput:
-    """The BadInput for a file that cannot be read: the reason in one line, without the path once more."""
+    """The BadInput for a file that cannot be read: the reason in one line, without repeating the path."""
     reason = getattr(error, "strerror", None) or str(error)
     return BadInput(f"{origin}: cannot be read: {' '.join(reason.split()) or type(error).__name__}")
 

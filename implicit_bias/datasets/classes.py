@@ -1,4 +1,4 @@
-"""Labels as people write them, as classes 0 to k - 1: which of them are one class, and what there is to doubt about them."""
+"""Labels of any kind as classes 0 to k - 1: which labels form one class, and which need a warning."""
 
 import contextlib
 import math
@@ -233,7 +233,7 @@ def _near(written: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 
 def _about_number_of_classes(counts: NDArray[np.intp], names: Sequence[str], numbers: Sequence[Any], origin: str) -> list[str]:
-    """A line of doubt about labels that may be no classes: as many as samples (of two samples none has a choice), hardly ever the
+    """A warning about labels that may be no classes: as many as samples (of two samples none has a choice), hardly ever the
     same one twice, or many numbers with fractions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Columns that are no features: an index of the rows, or the labels once more. Either gives the classes away."""
+"""Columns that are no features: a row index, or a copy of the labels. Either reveals the classes."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _CAMEL_ID = re.compile(r".*[a-z](Id|ID)")  # PassengerId
 def about_columns(
     x: NDArray[np.float64], columns: Sequence[str] | None, y: NDArray[np.int64], values: Sequence[float] | None, origin: str
 ) -> list[str]:
-    """Lines of doubt about features: which of them count the samples or are called so, and which are the labels.
+    """Warnings about features that number the samples, are named like an index, or equal the labels.
 
     Args:
         x: Samples, (n, d), finite.

@@ -132,4 +132,5 @@ def block_means(images: NDArray[Any], side: int, pixels: int) -> NDArray[Any]:
         size = " x ".join(map(str, shape))
         raise BadInput(f"dataset.pixels={pixels}: must be {side} for images that are not {side} x {side}; these are {size}")
     block = side // pixels
-    return images.reshape(count, pixels, block, pixels, block).mean(axis=(2, 4))
+    smaller: np.ndarray = images.reshape(count, pixels, block, pixels, block).mean(axis=(2, 4))
+    return smaller

@@ -174,7 +174,7 @@ def read_idx(path: Path, dimensions: int) -> IdxFile:
 
 # A sweep asks for the same two files at every run; time and size tell a file that has changed since.
 @functools.lru_cache(maxsize=4)
-def _read_idx(path: Path, dimensions: int, modified: int, size: int) -> IdxFile:
+def _read_idx(path: Path, dimensions: int, _modified: int, _size: int) -> IdxFile:
     content = path.read_bytes()
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)

@@ -1,4 +1,4 @@
-"""Tables of samples in .csv files as programs write them: read whole, or refused with the line, the column and the reason."""
+"""Tables of samples in .csv files: read completely, or refused with the line, the column and the reason."""
 
 import csv
 import math
@@ -28,7 +28,7 @@ _TINY = re.compile(r"[eE]-0*[1-9]\d\d")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table as it is: its features' names, ``x`` (n, d), finite, ``labels`` (n,), stripped text, and what there is to doubt."""
+    """A table as it is: its features' names, ``x`` (n, d), finite, ``labels`` (n,), stripped text, and warnings."""
 
     columns: list[str]
     x: NDArray[np.float64]
@@ -138,7 +138,7 @@ def _counting(names: Sequence[str]) -> bool:
 
 
 def _about_names(header: Sequence[str], label: str, labels: set[str], origin: str) -> list[str]:
-    """A line of doubt where the names of all features are numbers: names of channels, or the first sample.
+    """A warning where the names of all features are numbers: they may be the first sample.
 
     Raises:
         BadInput: They are the first sample, since the name of the label's column is one of the labels.
@@ -154,7 +154,7 @@ def _about_names(header: Sequence[str], label: str, labels: set[str], origin: st
 
 
 def _about_blanks(written: set[str], stripped: set[str], origin: str) -> list[str]:
-    """A line of doubt where labels were written with and without blanks around them."""
+    """A warning where labels were written with and without blanks around them."""
     if len(written) == len(stripped):
         return []
     example = min(text for text in written if text != text.strip() and sum(text.strip() == t.strip() for t in written) > 1)

@@ -1,4 +1,4 @@
-"""Texts out of a user's file, as messages show them: in one line, printable, and not without end."""
+"""Texts from a user's file as messages show them: in one line, printable, of limited length."""
 
 from collections.abc import Sequence
 

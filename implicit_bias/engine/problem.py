@@ -23,7 +23,7 @@ Tell = Callable[[str], None]
 
 
 def silent(line: str) -> None:
-    """Tells nobody."""
+    """Discards a line: the default where nobody is to be informed."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class RecordTimes:
         """The runs to be recorded after step t, or None; a run whose loss is low enough stops after its record.
 
         Args:
+            t: The step.
             log_loss: Gives log L, (R,); called where the loss of every step is asked for.
         """
         fixed = t in self.fixed
@@ -62,9 +63,9 @@ class RecordTimes:
         return due if due.any() else None
 
     def snapshot(self) -> dict[str, Any]:
-        """What later records depend on."""
+        """The state that later record times depend on."""
         return {"reached": torch.from_numpy(self.reached.copy()), "going": torch.from_numpy(self.going.copy())}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Take up a snapshot."""
+        """Continue from a snapshot."""
         self.reached, self.going = snapshot["reached"].numpy(), snapshot["going"].numpy()

@@ -106,7 +106,7 @@ class Recorder:
             self._norm_rows[label].append(columns)
 
     def _add(self, probe: Probe, new: Columns, columns: Columns) -> None:
-        """Take up what a probe has measured. Raises ValueError where one of the problem's own writes a column that is not its."""
+        """Add what a probe has measured. Raises ValueError where one of the problem's own writes a column that is not its."""
         if probe.name in self._own:
             for name in new:
                 if name not in probe.writes() or name in columns:
@@ -143,7 +143,7 @@ class Recorder:
         return float((rows[-1]["margin"] / rows[-1]["max_margin"]).mean()) if rows else float("nan")
 
     def snapshot(self) -> Snapshot:
-        """What was recorded so far, and what the probes remember."""
+        """The records so far, and the state of the probes."""
         return {
             "steps": self.trajectory.steps,
             "recorded": torch.from_numpy(np.stack(self._recorded)),
@@ -155,7 +155,7 @@ class Recorder:
         }
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take up a snapshot."""
+        """Continue from a snapshot."""
         self.trajectory.steps, self.trajectory.parameters = list(snapshot["steps"]), dict(snapshot["kept"])
         self._recorded = list(snapshot["recorded"].numpy())
         self._rows = unstacked(snapshot["rows"])

@@ -159,7 +159,7 @@ class _Simulation:
         }
 
     def _restored(self, snapshot: Snapshot) -> Reached:
-        """Take up a snapshot; returns where the batch is."""
+        """Continue from a snapshot; returns the state of the batch."""
         self.times.restore(snapshot["times"])
         self.recorder.restore(snapshot)
         gradient = gradient_from(snapshot["gradient"])

@@ -40,7 +40,7 @@ def misfit(problem: Problem, snapshot: Any) -> str | None:
         _Check(problem, snapshot).run()
     except Misfit as error:
         return f"of another form ({error})"
-    except Exception:  # whatever stands in the place of a mapping or a list
+    except Exception:  # noqa: BLE001 - whatever stands in the place of a mapping or a list
         return "of another form"
     return None
 
@@ -68,7 +68,7 @@ def _state_after_a_step(problem: Problem) -> State:
 
 
 def _check_foreign(problem: Problem, found: Any) -> None:
-    """A foreign state knows itself what it can be restored from."""
+    """Raise Misfit where a foreign state refuses to restore what was found."""
     with torch.no_grad():
         state: Any = Setup.of(problem).begun().state
         try:
@@ -78,7 +78,7 @@ def _check_foreign(problem: Problem, found: Any) -> None:
 
 
 def _check_probe(probe: Probe, found: Any) -> None:
-    """So does a probe."""
+    """Raise Misfit where a probe refuses to restore what was found."""
     try:
         deepcopy(probe).restore(found)
     except ValueError as error:

@@ -136,7 +136,7 @@ class Figure(ABC):
         """The claim that each measured number is within a tolerance of the given one. A nan is not near anything.
 
         Args:
-            beside: What else is told of the measurement.
+            beside: A remark that is printed after the measured values.
         """
         got, want = np.asarray(measured, dtype=float), np.asarray(paper, dtype=float)
         allowed = tolerance * np.abs(want) if relative else np.full_like(want, tolerance)

@@ -1,4 +1,4 @@
-"""What is claimed about a figure, and what came out."""
+"""Claims about a figure, and their verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: what is typed, what is written and what is printed."""
+"""The command ``identify``: its arguments, the files it writes and what it prints."""
 
 from __future__ import annotations
 

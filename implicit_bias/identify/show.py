@@ -1,4 +1,4 @@
-"""What a person sees of an identification: a table of verdicts, and what limits their reading."""
+"""The printed result of an identification: a table of verdicts, and remarks that qualify it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def resolution(curves: pd.DataFrame, row: pd.Series) -> float:
 
 
 def notes(found: Identified, runs: Sequence[Weights]) -> list[str]:
-    """What limits the reading of the table."""
+    """Remarks that qualify the table."""
     lines = []
     last_only = any(len(run.steps) == 1 for run in runs)
     if last_only:

@@ -1,8 +1,7 @@
 """Losses of the gaps, in the log domain.
 
-A sample's gaps are m_c = f_y - f_c, c != y. A loss takes the negative gaps u_c = -m_c and returns, exactly at any depth,
-the logarithm of the
-sample's loss and of its weights w_c = -dl/dm_c > 0: nothing like p_y - 1 is ever formed, and nothing underflows.
+A sample's gaps are m_c = f_y - f_c, c != y. A loss takes the negative gaps u_c = -m_c and returns, exactly at any depth, the
+logarithm of the sample's loss and of its weights w_c = -dl/dm_c > 0: nothing like p_y - 1 is ever formed, and nothing underflows.
 """
 
 from __future__ import annotations
@@ -58,21 +57,45 @@ class Loss(Option, ABC):
         """What a gradient needs. ``u`` is overwritten: it becomes ``shape``.
 
         Args:
-            u: The negative gaps plus ``offset``.
+            u: The negative gaps plus ``offset``, (R, pairs, n).
             offset: What to subtract from every pair of a sample, (R, n); None for nothing. For most losses that is done in one
                 number a sample instead of in all.
+
+        Returns:
+            The sample weights in scaled form.
         """
 
     @abstractmethod
     def log_weights(self, u: Tensor) -> Tensor:
-        """log w_ic without any floor, shape (R, pairs, n); -inf where u is. ``u`` is left alone."""
+        """log w_ic without any floor, shape (R, pairs, n); -inf where u is. ``u`` is left alone.
+
+        Args:
+            u: The negative gaps, (R, pairs, n).
+
+        Returns:
+            log w_ic, (R, pairs, n).
+        """
 
     def log_totals(self, terms: LossTerms) -> Tensor:
-        """log sum_c w_ic, shape (R, n), without any floor."""
+        """log sum_c w_ic, shape (R, n), without any floor.
+
+        Args:
+            terms: As :meth:`terms` gave them.
+
+        Returns:
+            log sum_c w_ic, (R, n).
+        """
         return terms.size.log().add_(terms.top)
 
     def log_losses(self, terms: LossTerms) -> Tensor:
-        """log l_i, shape (R, n)."""
+        """log l_i, shape (R, n).
+
+        Args:
+            terms: As :meth:`terms` gave them.
+
+        Returns:
+            log l_i, (R, n).
+        """
         return terms.size.log().add_(terms.top) if terms.losses is None else terms.losses
 
     @abstractmethod
@@ -81,8 +104,11 @@ class Loss(Option, ABC):
         C wherever the loss is not above ``log_loss`` (R,).
 
         Args:
-            log_loss: The logarithm of the mean loss.
+            log_loss: log L, the natural log of the mean loss, (R,).
             pairs: The gaps of a sample, k - 1.
+
+        Returns:
+            C, (R,).
         """
 
     def soft_gap(self, log_sum: Tensor) -> Tensor:
@@ -90,18 +116,38 @@ class Loss(Option, ABC):
 
         With l = exp(-phi(m)) it is phi^-1(log(1 / sum_i l_i)) (Lyu and Li, arXiv 1906.05890, Definition A.3), here for the
         logistic log(1 + e^-m): -log(e^S - 1), S the sum.
+
+        Args:
+            log_sum: log sum_i l_i, (R,).
+
+        Returns:
+            The soft minimum of the gaps, (R,), in units of the scores.
         """
         total = log_sum.clamp(min=EXPONENTIAL_TAIL).exp()
         return torch.where(log_sum < EXPONENTIAL_TAIL, -log_sum, -total - torch.log(-torch.expm1(-total)))
 
 
 def softplus(a: Tensor) -> Tensor:
-    """log(1 + e^a) to double precision. torch's own is off by e^-20 above 20, and rounds by a number's place in its tensor."""
+    """log(1 + e^a) to double precision. torch's own is off by e^-20 above 20, and rounds by a number's place in its tensor.
+
+    Args:
+        a: Any shape.
+
+    Returns:
+        log(1 + e^a), the same shape.
+    """
     return a.clamp(min=0) + torch.log1p(torch.exp(-a.abs()))
 
 
 def log_log1p_exp(a: Tensor) -> Tensor:
-    """log(log(1 + e^a)) to full relative precision of its exponential, for any a."""
+    """log(log(1 + e^a)) to full relative precision of its exponential, for any a.
+
+    Args:
+        a: Any shape.
+
+    Returns:
+        log log(1 + e^a), the same shape.
+    """
     return torch.where(a < EXPONENTIAL_TAIL, a, softplus(a.clamp(min=EXPONENTIAL_TAIL)).log())
 
 
@@ -114,14 +160,30 @@ class Softmax(NamedTuple):
 
 
 def softmax_in_place(u: Tensor, offset: Tensor | None) -> Softmax:
-    """Of ``u - offset``: the one pass of exponentials that a step needs, in the memory of ``u`` (R, pairs, n), its hot spot."""
+    """The softmax of ``u - offset`` over the pairs, in the memory of ``u``: the one pass of exponentials that a step needs.
+
+    Args:
+        u: (R, pairs, n), overwritten: it becomes ``shape``.
+        offset: (R, n), subtracted from every pair of a sample; None for nothing.
+
+    Returns:
+        ``shape`` (R, pairs, n) in the memory of ``u``, ``size`` and ``top`` (R, n).
+    """
     top = u.amax(dim=-2)
     shape = u.sub_(top.unsqueeze(-2)).clamp_(min=FLOOR[u.dtype]).exp_()
     return Softmax(shape, shape.sum(dim=-2), top if offset is None else top - offset)
 
 
 def exponential_terms(softmax: Softmax, losses: Tensor | None = None) -> LossTerms:
-    """The terms of weights w_c = exp(u_c); log l = logsumexp(u) unless given otherwise."""
+    """The terms of weights w_c = exp(u_c); log l = logsumexp(u) unless given otherwise.
+
+    Args:
+        softmax: Of the log weights u, (R, pairs, n).
+        losses: log l_i, (R, n); None where it is logsumexp(u).
+
+    Returns:
+        The terms.
+    """
     shape, size, top = softmax
     log_unit = top.amax(dim=-1, keepdim=True)
     share = (top - log_unit).clamp_(min=FLOOR[top.dtype]).exp_()

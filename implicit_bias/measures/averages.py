@@ -28,28 +28,60 @@ class StepAverage:
 
     @staticmethod
     def wants(t: int) -> bool:
-        """Whether step t goes into the average."""
+        """Whether step t goes into the average.
+
+        Args:
+            t: The step.
+
+        Returns:
+            The truth value.
+        """
         return t <= AVERAGE_ALL or t % AVERAGE_EVERY == 0
 
     @staticmethod
     def wanted(t: int) -> int:
-        """How many of the steps 0, ..., t go into the average."""
+        """How many of the steps 0, ..., t go into the average.
+
+        Args:
+            t: The last step.
+
+        Returns:
+            The number of steps.
+        """
         if t < 0:
             return 0
         return t + 1 if t <= AVERAGE_ALL else AVERAGE_ALL + 1 + t // AVERAGE_EVERY - AVERAGE_ALL // AVERAGE_EVERY
 
     @staticmethod
     def share(count: int) -> float:
-        """The weight in the average of the step that is the ``count``-th to go into it."""
+        """The weight in the average of the step that is the ``count``-th to go into it.
+
+        Args:
+            count: From 1 on.
+
+        Returns:
+            The weight, in (0, 1].
+        """
         return (AVERAGE_POWER + 1) / (count + AVERAGE_POWER)
 
     def share_of(self, t: int) -> float:
-        """The weight of step t in an average that has all wanted steps before it, 0 if it is not wanted or in it already."""
+        """The weight of step t in an average that has all wanted steps before it, 0 if it is not wanted or in it already.
+
+        Args:
+            t: The step.
+
+        Returns:
+            The weight, in [0, 1].
+        """
         count = self.wanted(t)
         return self.share(count) if self.wants(t) and count > self.count else 0.0
 
     def add(self, new: Mapping[str, Tensor]) -> None:
-        """Take in what the next step has."""
+        """Add the next step to the average.
+
+        Args:
+            new: Tensors by name, the same names and shapes every time.
+        """
         self.count += 1
         share = self.share(self.count)
         self.value = {n: b.lerp(new[n], share) for n, b in self.value.items()} if self.value else dict(new)

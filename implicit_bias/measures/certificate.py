@@ -20,7 +20,16 @@ ZEROED = 32
 
 def rounding_of(model: Model, data: Data, norms: Mapping[str, Norm]) -> dict[str, Tensor]:
     """What one rounding may add to a bound in each norm, in units of eps: N_* of the largest pair times the terms of the sum over
-    pairs; by label, (R,) or (1,)."""
+    pairs; by label, (R,) or (1,).
+
+    Args:
+        model: A linear model.
+        data: The training sets.
+        norms: The measured norms by label.
+
+    Returns:
+        The size of a rounding error by label, (R,) or (1,), in units of eps.
+    """
     terms = data.x.shape[1] + data.num_classes + ZEROED
     return {label: terms * model.unit_step(data, norm) for label, norm in norms.items()}
 
@@ -74,6 +83,15 @@ class Certificate(Probe):
 
         Rounded outwards: C is a sum over pairs whose weights sum to one up to its rounding, and the average has been rounded once
         a step, each time in proportion to N_* of the pairs.
+
+        Args:
+            label: Of the norm.
+            norm: On the parameter set.
+            c: C, one tensor (R, p, q) a block.
+            runs: The runs whose record it is, (R,); None for all.
+
+        Returns:
+            The lowest bound so far, (R,).
         """
         now = torch.minimum(norm.dual(c), norm.dual(self.average.value))
         if label in self.rounding:
@@ -82,7 +100,15 @@ class Certificate(Probe):
         return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
 
     def lower(self, label: str, value: Tensor) -> Tensor:
-        """Take another proven bound into the running minimum."""
+        """Include another proven bound in the running minimum.
+
+        Args:
+            label: Of the norm.
+            value: A proven upper bound on the maximum margin, (R,).
+
+        Returns:
+            The lowest bound so far, (R,).
+        """
         self.best[label] = torch.minimum(self.best[label], value) if label in self.best else value
         return self.best[label]
 
@@ -96,5 +122,14 @@ class Certificate(Probe):
 
 
 def kkt_ratio(margin: Tensor, upper: Tensor, q: Tensor) -> Tensor:
-    """margin / upper where q > 0, else nan; (R,) each."""
+    """margin / upper where q > 0, else nan; (R,) each.
+
+    Args:
+        margin: q / N, (R,).
+        upper: A proven upper bound on the maximum margin, (R,).
+        q: The smallest gap, (R,).
+
+    Returns:
+        The ratio, (R,), at most 1.
+    """
     return torch.where(q > 0, margin / upper, torch.full_like(q, torch.nan))

@@ -57,12 +57,27 @@ VERDICTS = (MAXIMISES, NEAREST, NONE_OF_THESE, CANNOT_TELL, NOT_SEPARATED)
 
 
 def exponent(u: float) -> float:
-    """p = 1/u; inf for 0."""
+    """p = 1/u; inf for 0.
+
+    Args:
+        u: 1/p, in [0, 1].
+
+    Returns:
+        p.
+    """
     return math.inf if u == 0 else 1 / u
 
 
 def norm_at(family: str, u: float) -> Norm:
-    """The norm of a family at p = 1/u."""
+    """The norm of a family at p = 1/u.
+
+    Args:
+        family: One of FAMILIES.
+        u: 1/p, in [0, 1].
+
+    Returns:
+        The norm; the one with a name of its own where there is one.
+    """
     named = NAMED[family].get(u)
     return make_norm(named) if named else make_norm(family, p=exponent(u))
 
@@ -72,7 +87,12 @@ def margins(gaps: Tensor, w: Tensor, family: str, us: Sequence[float]) -> Array:
 
     Args:
         gaps: The smallest gap q of each W, (S,).
-        w: (S, k, d).
+        w: W of each record, (S, k, d).
+        family: One of FAMILIES.
+        us: The exponents, as 1/p.
+
+    Returns:
+        Normalised margins.
     """
     sizes = torch.stack([norm_at(family, u).value(w) for u in us], dim=-1)
     found = gaps[:, None] / torch.where(sizes == 0, torch.nan, sizes)
@@ -89,7 +109,17 @@ class Curve:
 
     @staticmethod
     def of(us: Sequence[float], margin: Array, optimum_lower: Array, optimum_upper: Array) -> Curve:
-        """From normalised margins (m,) and the interval of each optimum."""
+        """From normalised margins (m,) and the interval of each optimum.
+
+        Args:
+            us: The exponents, as 1/p, ascending.
+            margin: q / N_p at each, (m,).
+            optimum_lower: Proven lower bounds on gamma*_p, (m,).
+            optimum_upper: Proven upper bounds on it, (m,).
+
+        Returns:
+            The curve.
+        """
         kept = np.where(margin > 0, margin, np.nan)
         return Curve(np.asarray(us, dtype=float), kept / optimum_upper, np.minimum(kept / optimum_lower, 1.0))
 
@@ -140,16 +170,24 @@ def _crossing(mesh: Array, above: Array, start: int, step: int) -> float:
 
 
 def neighbourhood(u: float) -> list[float]:
-    """The point of the lattice nearest to u, and its neighbours: where a peak at u has to be certified."""
+    """The point of the lattice nearest to u, and its neighbours: where a peak at u has to be certified.
+
+    Args:
+        u: 1/p, in [0, 1].
+
+    Returns:
+        Two or three points, ascending.
+    """
     j = min(max(round(u * LATTICE), 0), LATTICE)
     return [i / LATTICE for i in (j - 1, j, j + 1) if 0 <= i <= LATTICE]
 
 
 def trend(steps: Sequence[int], kappa: Sequence[float]) -> float:
-    """By what factor 1 - kappa falls a decade of steps, at the end: from the record nearest to a tenth of the last step.
+    """The factor by which 1 - kappa falls in the last decade of steps, from the record nearest to a tenth of the last step.
 
     Args:
         steps: Ascending; kappa is nan where nothing was separated.
+        kappa: The ratio at each step.
 
     Returns:
         nan where there is no earlier record to compare the last one with.
@@ -204,6 +242,9 @@ def verdict(fit: Fit | None, other: Fit | None = None) -> str:
     Args:
         fit: None where nothing is separated.
         other: The fit of the same parameters to the other family, if there is one.
+
+    Returns:
+        The verdict.
     """
     if fit is None:
         return NOT_SEPARATED
@@ -228,6 +269,12 @@ def possible_families(norm: Norm) -> list[str]:
     Steepest descent in N, with or without momentum, moves with every linear isometry of N: data that are transformed by it give
     the transformed iterates. A norm whose margin it maximises on all data has that symmetry, too. For p != 2 no l_p norm is
     unchanged when the features are rotated, and no Schatten norm when single entries are permuted.
+
+    Args:
+        norm: N.
+
+    Returns:
+        Some of FAMILIES.
     """
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(3, 4, generator=generator, dtype=torch.float64)

@@ -55,7 +55,12 @@ class KktRatios(Probe):
         return self.products > 0 and self.average.wants(t)
 
     def collect(self, t: int, gradient: Gradient) -> None:
-        """Take the loss gradient's weights (R, pairs, n) into the average."""
+        """Add the loss gradient's weights (R, pairs, n) to the average.
+
+        Args:
+            t: The step.
+            gradient: Of the loss, at theta_t.
+        """
         if gradient.weights is not None:
             self.average.add({WEIGHTS: gradient.weights()})
 
@@ -86,11 +91,17 @@ class KktRatios(Probe):
 
         Args:
             label: Of the norm.
+            norm: On the parameter set.
             parameters, q: theta and min m_j.
+            parameters: theta, one tensor (R, p, q) a block.
             c: sum_j w_j grad m_j for the loss gradient's own weights.
             weights: Those weights, (R, pairs, n).
+            q: min m_j, (R,).
             runs: The runs whose checkpoint it is, (R,); None for all. What is found for others is forgotten: a run's ratios do
                 not depend on its companions.
+
+        Returns:
+            The ratio kappa, (R,).
         """
         ratio = torch.full_like(q, torch.nan)
         if not bool((q > 0).any()):

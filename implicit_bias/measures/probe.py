@@ -1,4 +1,4 @@
-"""What a column of a trajectory is made by: a probe that looks at the batch whenever it is recorded, or at every step."""
+"""The interface of a probe, which makes columns of a trajectory from the batch at records or at every step."""
 
 from __future__ import annotations
 
@@ -70,14 +70,33 @@ class Probe:
         return cls.columns or (cls.name,)
 
     def wants(self, t: int) -> bool:
-        """Whether the gradient at theta_t is to be collected. Every step that is wanted has its price."""
+        """Whether the gradient at theta_t is to be collected. Every step that is wanted has its price.
+
+        Args:
+            t: The step.
+
+        Returns:
+            The truth value.
+        """
         return False
 
     def collect(self, t: int, gradient: Gradient) -> None:
-        """Look at loss and gradient at theta_t; called for all wanted steps, in their order."""
+        """Look at loss and gradient at theta_t; called for all wanted steps, in their order.
+
+        Args:
+            t: The step.
+            gradient: At theta_t; not to be changed.
+        """
 
     def measure(self, record: Record) -> Columns:
-        """The columns of which a run has one number a record."""
+        """The columns of which a run has one number a record.
+
+        Args:
+            record: Where the batch is.
+
+        Returns:
+            Numbers (R,) by column.
+        """
         return {}
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
@@ -88,19 +107,32 @@ class Probe:
             label: Of the norm.
             norm: On the parameter set.
             columns: What is known under the norm: margin, alignment, param_norm, ..., (R,) each.
+
+        Returns:
+            Numbers (R,) by column.
         """
         return {}
 
     def complete(self, steps: Sequence[int]) -> Columns:
-        """Columns that are known only at the end: (records, R), for the records at ``steps``."""
+        """Columns that are known only at the end: (records, R), for the records at ``steps``.
+
+        Args:
+            steps: The steps of all records, ascending.
+
+        Returns:
+            Numbers (records, R) by column.
+        """
         return {}
 
     def snapshot(self) -> dict[str, Any]:
-        """All that it remembers: nested dictionaries and lists of tensors, numbers and strings."""
+        """The state of the probe: nested dictionaries and lists of tensors, numbers and strings."""
         return {}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take up a snapshot; called on a fresh probe.
+        """Restore the state from a snapshot; called on a fresh probe.
+
+        Args:
+            snapshot: As :meth:`snapshot` gave it.
 
         Raises:
             ValueError: it is no snapshot of such a probe.

@@ -1,4 +1,4 @@
-"""What a model is to the rest: parameter blocks, scores, and the exact gradient of a loss in scaled form."""
+"""The interface of a model: parameter blocks, scores, and the exact gradient of a loss in scaled form."""
 
 from __future__ import annotations
 
@@ -27,16 +27,38 @@ class Objective(ABC):
     data: Data
 
     def quick(self, parameters: Mapping[str, Tensor]) -> Quick | None:
-        """The first part of :meth:`gradient`, without a look at any number; None where it cannot be split like that."""
+        """The first part of :meth:`gradient`, without a look at any number; None where it cannot be split like that.
+
+        Args:
+            parameters: One tensor (R, p, q) a block.
+
+        Returns:
+            The part that is tensors alone.
+        """
         return None
 
     def finished(self, parameters: Mapping[str, Tensor], quick: Quick) -> Gradient:
-        """What :meth:`gradient` of all samples returns, from its first part."""
+        """What :meth:`gradient` of all samples returns, from its first part.
+
+        Args:
+            parameters: Those of ``quick``.
+            quick: What :meth:`quick` gave for them.
+
+        Returns:
+            The gradient.
+        """
         return self.gradient(parameters)
 
     @abstractmethod
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """u_ic = f_c(x_i) - f_{y_i}(x_i), shape (R, k, n); -inf at the label."""
+        """u_ic = f_c(x_i) - f_{y_i}(x_i), shape (R, k, n); -inf at the label.
+
+        Args:
+            parameters: One tensor (R, p, q) a block.
+
+        Returns:
+            u; with one scalar output (R, 1, n).
+        """
 
     @abstractmethod
     def gradient(self, parameters: Mapping[str, Tensor], batch: Tensor | None = None) -> Gradient:
@@ -47,25 +69,59 @@ class Objective(ABC):
             batch: Indices of the samples that the mean is over, (b,) or (R, b), as in :meth:`Data.batch`; None for all. All of
                 them in their order give the same bits as None.
 
+        Returns:
+            Loss and gradient, in scaled form.
+
         Raises:
             ValueError: no such samples.
         """
 
     @abstractmethod
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The loss gradient's weights w_ic, normalised to sum one: (R, n, pairs), 0 at the label."""
+        """The loss gradient's weights w_ic, normalised to sum one: (R, n, pairs), 0 at the label.
+
+        Args:
+            parameters: One tensor (R, p, q) a block.
+
+        Returns:
+            The weights.
+        """
 
     @abstractmethod
     def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """f_c(x_i) for samples x (R or 1, m, d): shape (R, k, m), or (R, 1, m) for a scalar output."""
+        """f_c(x_i) for samples x (R or 1, m, d): shape (R, k, m), or (R, 1, m) for a scalar output.
+
+        Args:
+            parameters: One tensor (R, p, q) a block.
+            x: Samples, (R, m, d), or (1, m, d) for all runs.
+
+        Returns:
+            The scores.
+        """
 
     @abstractmethod
     def pull(self, parameters: Mapping[str, Tensor], weights: Tensor) -> Parameters:
-        """sum_ic w_ic grad m_ic, a vector-Jacobian product with weights (R, pairs, n)."""
+        """sum_ic w_ic grad m_ic, a vector-Jacobian product with weights (R, pairs, n).
+
+        Args:
+            parameters: Where the gaps are differentiated, one tensor (R, p, q) a block.
+            weights: w, (R, pairs, n).
+
+        Returns:
+            The combination, one tensor (R, p, q) a block.
+        """
 
     @abstractmethod
     def push(self, parameters: Mapping[str, Tensor], tangent: Mapping[str, Tensor]) -> Tensor:
-        """<grad m_ic, v> for a parameter set v, a Jacobian-vector product: (R, pairs, n), 0 at the label."""
+        """<grad m_ic, v> for a parameter set v, a Jacobian-vector product: (R, pairs, n), 0 at the label.
+
+        Args:
+            parameters: Where the gaps are differentiated, one tensor (R, p, q) a block.
+            tangent: v, blocks of the same shapes.
+
+        Returns:
+            The derivatives of all gaps.
+        """
 
 
 @dataclass(frozen=True)
@@ -86,34 +142,89 @@ class Model(Option, ABC):
         """L with f(x; c theta) = c^L f(x; theta), c > 0; 1 for a model that is not homogeneous."""
 
     def check(self, x: NDArray[np.float64], num_classes: int) -> None:
-        """Raises BadInput, naming the key, where the model cannot be put on samples (n, d) of so many classes."""
+        """Refuse samples that the model cannot be put on.
+
+        Args:
+            x: Samples (n, d).
+            num_classes: k.
+
+        Raises:
+            BadInput: names the key.
+        """
 
     def numbers(self, dim: int, num_classes: int) -> int:
-        """Parameters of one run on samples of ``dim`` features, where they can be told before they are made."""
+        """Parameters of one run on samples of ``dim`` features, where they can be told before they are made.
+
+        Args:
+            dim: d.
+            num_classes: k.
+
+        Returns:
+            Their count; 0 where it is not known.
+        """
         return 0
 
     @abstractmethod
     def initial(self, data: Data, seeds: Sequence[int]) -> Parameters:
-        """Initial parameters of each run, frozen ones included, blocks of shape (R, p, q); run r depends on ``seeds[r]`` only."""
+        """Initial parameters of each run, frozen ones included, blocks of shape (R, p, q); run r depends on ``seeds[r]`` only.
+
+        Args:
+            data: The training sets.
+            seeds: One a run.
+
+        Returns:
+            theta_0, one tensor (R, p, q) a block.
+        """
 
     def frozen_blocks(self) -> tuple[str, ...]:
         """The blocks that are not trained: no part of theta, of its norms or of the degree."""
         return ()
 
     def hidden_matrices(self, names: Sequence[str]) -> list[str]:
-        """Those of the blocks that are matrices of hidden layers: Muon's part in a hybrid. All of them in a linear model."""
+        """Those of the blocks that are matrices of hidden layers: Muon's part in a hybrid. All of them in a linear model.
+
+        Args:
+            names: Trained blocks.
+
+        Returns:
+            Some of them, in their order.
+        """
         return list(names)
 
     @abstractmethod
     def objective(self, data: Data, loss: Loss, frozen: Mapping[str, Tensor] | None = None) -> Objective:
-        """The model with ``loss`` on ``data``, and the values of its frozen blocks."""
+        """The model with ``loss`` on ``data``, and the values of its frozen blocks.
+
+        Args:
+            data: The training sets.
+            loss: The loss of the gaps.
+            frozen: Values of the frozen blocks, (R, p, q) each; None where nothing is frozen.
+
+        Returns:
+            What the engine evaluates.
+        """
 
     def row_bases(self, data: Data) -> dict[str, Tensor]:
-        """For blocks whose gradients' columns always lie in a subspace, an orthonormal basis of it (p, r)."""
+        """For blocks whose gradients' columns always lie in a subspace, an orthonormal basis of it (p, r).
+
+        Args:
+            data: The training sets.
+
+        Returns:
+            Bases (p, r) by block; none for a block without such a subspace.
+        """
         return {}
 
     @abstractmethod
     def unit_step(self, data: Data, norm: Norm, initial: Parameters | None = None) -> Tensor:
         """B, per run (R or 1,), the unit of learning rates: max_i,c N_*(grad m_ic), by how much a step of size one can change a
         gap, for a linear model; for others see their own.
+
+        Args:
+            data: The training sets.
+            norm: The norm of the steps.
+            initial: theta_0, where the unit depends on it.
+
+        Returns:
+            B, in the unit of the scores.
         """

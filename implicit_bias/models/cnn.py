@@ -74,7 +74,14 @@ class CNN(Layered):
         return shapes
 
     def prepared(self, x: Tensor) -> Tensor:
-        """The patches of the first convolution, see :meth:`_patches`."""
+        """The patches of the first convolution, see :meth:`_patches`.
+
+        Args:
+            x: Samples (R or 1, m, d).
+
+        Returns:
+            The patches.
+        """
         side = math.isqrt(x.shape[-1])
         return self._patches(x.mT.unflatten(1, (1, side, side)))
 
@@ -110,7 +117,8 @@ class CNN(Layered):
         cell = 1 if self.pool == "none" else 2
         rows, columns = windows.shape[2] // cell, windows.shape[3] // cell
         cells = windows[:, :, : cell * rows, : cell * columns].unflatten(3, (columns, cell)).unflatten(2, (rows, cell))
-        return cells.permute(0, 1, 7, 8, 3, 5, 2, 4, 6).flatten(start_dim=4, end_dim=5).flatten(start_dim=1, end_dim=3)
+        pooled: Tensor = cells.permute(0, 1, 7, 8, 3, 5, 2, 4, 6).flatten(start_dim=4, end_dim=5).flatten(start_dim=1, end_dim=3)
+        return pooled
 
     def _pooled(self, h: Tensor) -> Tensor:
         """The maximum (its derivative is that of the first place where it is attained) or mean over the places of a cell."""

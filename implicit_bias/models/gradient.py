@@ -81,5 +81,12 @@ class Quick(NamedTuple):
 
 
 def log_mean(log_values: Tensor) -> Tensor:
-    """log of the mean of exp(log_values) over the last axis."""
+    """log of the mean of exp(log_values) over the last axis.
+
+    Args:
+        log_values: (..., m).
+
+    Returns:
+        (...).
+    """
     return log_values.logsumexp(dim=-1) - math.log(log_values.shape[-1])

@@ -39,11 +39,25 @@ class Layered(Network):
         return names
 
     def has_bias(self, layer: int) -> bool:
-        """Whether layer ``layer``, counted from 1, has one."""
+        """Whether layer ``layer``, counted from 1, has one.
+
+        Args:
+            layer: From 1 on.
+
+        Returns:
+            The truth value.
+        """
         return self.bias == "all" or (self.bias == "first" and layer == 1)
 
     def activate(self, z: Tensor) -> Tensor:
-        """The activation."""
+        """The activation.
+
+        Args:
+            z: Any shape.
+
+        Returns:
+            s(z), the same shape.
+        """
         return ACTIVATIONS[self.activation].apply(z, self.power, self.slope)
 
     def _degree(self) -> float | str:

@@ -77,7 +77,14 @@ class Linear(Model):
 
 def zero_sum_basis(k: int) -> Tensor:
     """Orthonormal basis (k, k-1) of the vectors that sum to zero (Helmert), where the columns of every multiclass
-    gradient lie."""
+    gradient lie.
+
+    Args:
+        k: Classes.
+
+    Returns:
+        The basis, float64.
+    """
     rows = torch.tril(torch.ones(k - 1, k, dtype=torch.float64))
     index = torch.arange(1, k, dtype=torch.float64)
     rows[torch.arange(k - 1), torch.arange(1, k)] = -index
@@ -88,6 +95,12 @@ def is_uneven(x: Tensor) -> Tensor:
     """Which data sets, of (R, n, d), have entries that are zero or next to nothing beside the largest: shape (R,).
 
     Their gradients have one scale an entry (:meth:`LinearObjective.gradient`), and no steps in C.
+
+    Args:
+        x: Data (R, n, d).
+
+    Returns:
+        The truth values, (R,).
     """
     size = x.abs().flatten(start_dim=1)
     return size.amin(dim=1) < SMALLEST_ENTRY[x.dtype] * size.amax(dim=1)
@@ -136,12 +149,19 @@ class LinearObjective(Objective):
     def _on(self, batch: Tensor) -> LinearObjective:
         """The same objective of these samples."""
         part = copy(self)
-        part._take(self.data.batch(batch), self.uneven)
+        part._take(self.data.batch(batch), self.uneven)  # noqa: SLF001 - a copy of this very object
         return part
 
     def quick(self, parameters: Mapping[str, Tensor]) -> Quick:
         """One scale a run, no further exponentials of size (k, n); not exact when some class row is too small for it, or an entry
-        so small that it may be zero."""
+        so small that it may be zero.
+
+        Args:
+            parameters: W, (R, k, d).
+
+        Returns:
+            The gradient, if it is exact.
+        """
         w = parameters[WEIGHT]
         terms, coefficients = self._fused_coefficients(w) if torch.compiler.is_compiling() else self._coefficients(w)
         mantissa = self._times_x(coefficients)
@@ -161,7 +181,7 @@ class LinearObjective(Objective):
         block, coefficients = quick.blocks[WEIGHT], quick.coefficients
         deep = (block.mantissa.abs().amax(dim=-1) < self.smallest_row).any(dim=-1)[:, None, None]
         if bool(deep.any()):
-            # Run by run: what a run's companions need must not show in its bits.
+            # Run by run: a run's bits must not depend on the other runs of its batch.
             rows, of_rows = self._deep(w, quick.terms)
             mantissa = torch.where(deep, rows.mantissa, block.mantissa)
             block = Scaled(mantissa, torch.where(deep, rows.log_scale, block.log_scale))
@@ -199,7 +219,7 @@ class LinearObjective(Objective):
         return terms, coefficients
 
     def _fused_coefficients(self, w: Tensor) -> tuple[LossTerms, Tensor]:
-        """The same as a compiler likes it: no scattered writes, so that everything between the two products is one kernel."""
+        """The same without scattered writes, so that a compiler makes one kernel of everything between the two products."""
         z = torch.bmm(w, self.x_t.expand(w.shape[0], -1, -1))
         own = z.gather(-2, self.index.expand(z.shape[0], 1, -1)).squeeze(-2)
         terms = self.loss.terms(torch.where(self.label, -math.inf, z), own)

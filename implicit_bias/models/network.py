@@ -93,15 +93,38 @@ class Network(Model):
 
     @abstractmethod
     def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
-        """The shape of every block for samples of ``dim`` features."""
+        """The shape of every block for samples of ``dim`` features.
+
+        Args:
+            dim: d.
+            outputs: One, or one a class.
+
+        Returns:
+            Shapes by block, from the input to the output.
+        """
 
     def prepared(self, x: Tensor) -> Tensor:
-        """What ``forward`` reads of samples x (R or 1, m, d), computed once: by default their transpose (R or 1, d, m)."""
+        """What ``forward`` reads of samples x (R or 1, m, d), computed once: by default their transpose (R or 1, d, m).
+
+        Args:
+            x: Samples.
+
+        Returns:
+            The inputs of ``forward``.
+        """
         return x.mT
 
     @abstractmethod
     def forward(self, blocks: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """f_c(x_i) from blocks (R, p, q) and prepared samples: (R, outputs, m)."""
+        """f_c(x_i) from blocks (R, p, q) and prepared samples: (R, outputs, m).
+
+        Args:
+            blocks: theta and the frozen blocks, (R, p, q) each.
+            inputs: What :meth:`prepared` made of the samples.
+
+        Returns:
+            The scores.
+        """
 
     @abstractmethod
     def _degree(self) -> float | str:
@@ -122,7 +145,14 @@ class Network(Model):
         return int(found) if found == int(found) else found
 
     def outputs(self, num_classes: int) -> int:
-        """One for a binary head, else one a class."""
+        """One for a binary head, else one a class.
+
+        Args:
+            num_classes: k.
+
+        Returns:
+            The number of outputs.
+        """
         binary = self.head == "binary" or (self.head == "auto" and num_classes == 2)
         return 1 if binary else num_classes
 
@@ -137,7 +167,14 @@ class Network(Model):
         return tuple(self.frozen or ())
 
     def hidden_matrices(self, names: Sequence[str]) -> list[str]:
-        """The weight matrices before the head; the head and the biases are the rest."""
+        """The weight matrices before the head; the head and the biases are the rest.
+
+        Args:
+            names: Trained blocks.
+
+        Returns:
+            Some of them, in their order.
+        """
         *hidden, _ = [name for name in self.block_names() if name.startswith("layer")]
         return [name for name in names if name in hidden]
 
@@ -172,6 +209,14 @@ class Network(Model):
         gap), a = 1 / (j + 1), from the initial point. Blocks move all at once, so that a gap can stay negative throughout
         (small networks, dead units): then M is the largest that the same steps find from ``UNIT_STARTS`` draws of the initial
         distribution, which are the same for every run. 0 where these too find none.
+
+        Args:
+            data: The training sets.
+            norm: The norm of the steps.
+            initial: theta_0, one tensor (R, p, q) a block; None to draw it from seed 0.
+
+        Returns:
+            B, (R,) or (1,), in the unit of the scores to the power 1 / L.
         """
         start = initial if initial is not None else self.initial(data, [0])
         frozen = {name: start[name] for name in self.frozen_blocks()}
@@ -267,7 +312,7 @@ class NetworkObjective(Objective):
     def _on(self, batch: Tensor) -> NetworkObjective:
         """The same objective of these samples."""
         part = copy(self)
-        part._take(self.data.batch(batch))
+        part._take(self.data.batch(batch))  # noqa: SLF001 - a copy of this very object
         return part
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -275,7 +320,14 @@ class NetworkObjective(Objective):
         return log_weights.flatten(start_dim=1).softmax(dim=-1).reshape(log_weights.shape)
 
     def even_weights(self, runs: int) -> Tensor:
-        """Equal weights on all gaps, (R, pairs, n), summing to one."""
+        """Equal weights on all gaps, (R, pairs, n), summing to one.
+
+        Args:
+            runs: R.
+
+        Returns:
+            The weights.
+        """
         shape = (runs, 1 if self.binary else self.data.num_classes, self.data.x.shape[1])
         even = self.data.x.new_ones(shape)
         if not self.binary:
@@ -374,6 +426,9 @@ def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biase
         trained: Whether W_j is trained.
         biases: ``trained``, ``frozen`` or ``none`` for b_j.
         describe: Words for layer j's activation (``describe("activation", j)``) or bias, beginning with the key.
+
+    Returns:
+        The degree, or a sentence that begins with the key.
     """
     degree = 0.0
     for j, (order, is_trained, bias) in enumerate(zip(orders, trained, biases, strict=True)):

@@ -12,6 +12,13 @@ __all__ = ["NORMS", "Norm", "ParameterNorm", "ProductNorm", "format_number", "ma
 def make_norm(name: str, **parameters: float | str) -> Norm:
     """The norm called ``name``, or the one that a label such as ``lp3`` or ``schatten1.5`` stands for.
 
+    Args:
+        name: A norm's name (``lp``), or a label with its parameter (``lp3``).
+        **parameters: Its parameters by key, such as ``p=3``; a label has them in itself.
+
+    Returns:
+        The norm.
+
     Raises:
         KeyError: there is no such norm; the message lists those there are.
         ValueError: a parameter is out of range.
@@ -24,7 +31,8 @@ def make_norm(name: str, **parameters: float | str) -> Norm:
         keys = NORMS.get(stem).keys_of(name[len(stem) :]) if name.startswith(stem) else None
         if keys is not None:
             return _checked(NORMS.get(stem)(**keys))
-    return NORMS.get(name)()  # raises, naming what there is
+    unknown: Norm = NORMS.get(name)()  # raises, naming what there is
+    return unknown
 
 
 def _checked(norm: Norm) -> Norm:

@@ -1,4 +1,4 @@
-"""What a norm is: a value, a dual value, a linear minimisation oracle, a projection and a cvxpy expression."""
+"""The interface of a norm: value, dual value, linear minimisation oracle, projection and cvxpy expression."""
 
 from __future__ import annotations
 
@@ -51,7 +51,14 @@ class Norm(Option, ABC):
 
     @classmethod
     def keys_of(cls, suffix: str) -> dict[str, Any] | None:
-        """The parameters that stand in a label after the name (``3`` in ``lp3``); None where these are none."""
+        """The parameters that stand in a label after the name (``3`` in ``lp3``); None where these are none.
+
+        Args:
+            suffix: What follows the name in a label.
+
+        Returns:
+            The parameters by key; None where these are none.
+        """
         keys = list(hyper_fields(cls))
         try:
             return {keys[0]: float(suffix)} if len(keys) == 1 else None
@@ -60,38 +67,94 @@ class Norm(Option, ABC):
 
     @abstractmethod
     def value(self, w: Tensor) -> Tensor:
-        """N(w): shape (..., p, q) to (...)."""
+        """N(w): shape (..., p, q) to (...).
+
+        Args:
+            w: Matrices (..., p, q).
+
+        Returns:
+            N(w), (...).
+        """
 
     @abstractmethod
     def dual(self, g: Tensor) -> Tensor:
-        """N_*(g) = max over N(u) <= 1 of <g, u>: shape (..., p, q) to (...)."""
+        """N_*(g) = max over N(u) <= 1 of <g, u>: shape (..., p, q) to (...).
+
+        Args:
+            g: Matrices (..., p, q).
+
+        Returns:
+            N_*(g), (...).
+        """
 
     @abstractmethod
     def direction(self, g: Tensor) -> Tensor:
-        """A maximiser u of <g, u> over N(u) <= 1 (the steepest ascent direction), same shape as ``g``; 0 where g is 0."""
+        """A maximiser u of <g, u> over N(u) <= 1 (the steepest ascent direction), same shape as ``g``; 0 where g is 0.
+
+        Args:
+            g: Matrices (..., p, q), usually gradients.
+
+        Returns:
+            A maximiser, (..., p, q), of norm 1, or 0.
+        """
 
     @abstractmethod
     def project(self, w: Tensor) -> Tensor:
-        """The Euclidean projection of each matrix of ``w`` onto the unit ball N <= 1, same shape."""
+        """The Euclidean projection of each matrix of ``w`` onto the unit ball N <= 1, same shape.
+
+        Args:
+            w: Matrices (..., p, q).
+
+        Returns:
+            The nearest points of the ball, (..., p, q).
+        """
 
     @abstractmethod
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
-        """N as a convex cvxpy expression of a (p, q) variable."""
+        """N as a convex cvxpy expression of a (p, q) variable.
+
+        Args:
+            variable: A cvxpy variable or affine expression, (p, q).
+
+        Returns:
+            N(variable), a convex expression without dimension.
+        """
 
     def at(self, runs: Tensor) -> Self:
         """The norm of some runs of a batch, ``runs`` an index or mask of the leading axis: parameters of one value a run are
-        taken along, others stay."""
+        taken along, others stay.
+
+        Args:
+            runs: Indices, or a mask, of the leading axis.
+
+        Returns:
+            The norm with the parameters of those runs.
+        """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: value[runs] for name, value in own.items() if isinstance(value, Tensor)})
 
     def scaled_direction(self, g: Scaled) -> Tensor:
         """:meth:`direction` of a scaled tensor. Norms that treat entries or rows apart override it, and lose nothing to
-        underflow."""
+        underflow.
+
+        Args:
+            g: Matrices (..., p, q) with their scale.
+
+        Returns:
+            The direction, (..., p, q), a plain tensor.
+        """
         return self.direction(g.collapse())
 
 
 def format_number(p: float | Tensor) -> str:
-    """``3`` for 3.0, ``1.5`` for 1.5, ``inf``: how a parameter stands in a label; ``*`` for a tensor of one value a run."""
+    """``3`` for 3.0, ``1.5`` for 1.5, ``inf``: how a parameter stands in a label; ``*`` for a tensor of one value a run.
+
+    Args:
+        p: The number, or a tensor (R,) with one a run.
+
+    Returns:
+        The text.
+    """
     if isinstance(p, Tensor):
         return "*"
     return str(int(p)) if math.isfinite(p) and p == int(p) else repr(p)
@@ -101,17 +164,37 @@ def normalised(g: Tensor) -> tuple[Tensor, Tensor]:
     """``g`` divided by its largest absolute entry, and that entry (..., 1, 1): nothing over- or underflows in what follows.
 
     The factor is 0 and the quotient 0 where g is 0.
+
+    Args:
+        g: Matrices (..., p, q).
+
+    Returns:
+        The quotient (..., p, q) and the factor (..., 1, 1).
     """
     size = g.abs().amax(dim=(-2, -1), keepdim=True)
     return g / size.masked_fill(size == 0, 1.0), size
 
 
 def flat(x: Tensor) -> Tensor:
-    """(..., p, q) to (..., p q)."""
+    """(..., p, q) to (..., p q).
+
+    Args:
+        x: Matrices (..., p, q).
+
+    Returns:
+        The same numbers, (..., p q).
+    """
     return x.flatten(start_dim=-2)
 
 
 def one_hot_largest(g: Tensor) -> Tensor:
-    """sign(g_j) e_j at the first entry j of largest absolute value along the last axis; 0 where g is 0."""
+    """sign(g_j) e_j at the first entry j of largest absolute value along the last axis; 0 where g is 0.
+
+    Args:
+        g: Vectors (..., m).
+
+    Returns:
+        The signed unit vectors, (..., m).
+    """
     index = g.abs().argmax(dim=-1, keepdim=True)
     return torch.zeros_like(g).scatter(-1, index, torch.gather(g, -1, index).sign())

@@ -1,8 +1,7 @@
 """Norms on parameter sets: a dictionary of blocks, each of shape (R, p, q), one leading run axis.
 
-Entrywise norms act on the whole parameter vector. Matrix norms act on each block, and the set's norm is their maximum
-(its dual is the
-sum of the blocks' duals). Product norms compose parts with weights, by a maximum or in l2 (Bernstein and Newhouse, arXiv
+Entrywise norms act on the whole parameter vector. Matrix norms act on each block, and the set's norm is their maximum (its dual
+is the sum of the blocks' duals). Product norms compose parts with weights, by a maximum or in l2 (Bernstein and Newhouse, arXiv
 2409.20325, Proposition 7; Crawshaw et al., arXiv 2510.09827, section 3).
 """
 
@@ -37,23 +36,58 @@ class ParameterNorm(ABC):
 
     @abstractmethod
     def value(self, blocks: Blocks) -> Tensor:
-        """N(theta), shape (R,)."""
+        """N(theta), shape (R,).
+
+        Args:
+            blocks: The parameter set theta, one tensor (R, p, q) a block.
+
+        Returns:
+            N(theta), (R,).
+        """
 
     @abstractmethod
     def dual(self, blocks: Blocks) -> Tensor:
-        """N_*(g), shape (R,)."""
+        """N_*(g), shape (R,).
+
+        Args:
+            blocks: The gradient g, one tensor (R, p, q) a block.
+
+        Returns:
+            N_*(g), (R,).
+        """
 
     @abstractmethod
     def direction(self, blocks: Blocks) -> dict[str, Tensor]:
-        """A maximiser of <g, u> over N(u) <= 1."""
+        """A maximiser of <g, u> over N(u) <= 1.
+
+        Args:
+            blocks: The gradient g, one tensor (R, p, q) a block.
+
+        Returns:
+            The maximiser u, blocks of the same shapes.
+        """
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
-        """:meth:`direction` of scaled blocks."""
+        """:meth:`direction` of scaled blocks.
+
+        Args:
+            blocks: The gradient g, one scaled tensor (R, p, q) a block.
+
+        Returns:
+            The maximiser u as plain tensors (R, p, q).
+        """
         return self.direction(in_common_unit(blocks))
 
 
 def in_common_unit(blocks: ScaledBlocks) -> dict[str, Tensor]:
-    """Plain tensors in units of the largest scale over all blocks of each run."""
+    """Plain tensors in units of the largest scale over all blocks of each run.
+
+    Args:
+        blocks: Scaled tensors (R, p, q); a run's unit is shared by all of its blocks.
+
+    Returns:
+        The blocks over exp(unit), plain tensors (R, p, q); entries far below the largest underflow to zero.
+    """
     tops = torch.stack([b.log_scale.amax(dim=(-2, -1), keepdim=True) for b in blocks.values()])
     top = tops.amax(dim=0)
     unit = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
@@ -97,6 +131,7 @@ class Part:
     weight: float = 1.0
 
     def of(self, blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the blocks that are in the group."""
         return {name: blocks[name] for name in self.blocks}
 
 
@@ -225,6 +260,9 @@ def over_blocks(
         names: The blocks it covers.
         row_bases: For blocks whose gradients' columns are known to lie in a subspace, its orthonormal basis (p, r).
         hidden: The blocks that a hybrid norm takes as matrices; the entries of the others are its rest. None for all of them.
+
+    Returns:
+        The norm on the parameter set.
     """
     if norm.entrywise:
         return WholeVector(norm)

@@ -41,7 +41,8 @@ class L2(Norm):
         g, size = normalised(g)
         # Largest entry 1, so the norm is at least 1 unless g is 0, where the direction is 0.
         norm = torch.linalg.vector_norm(g, dim=(-2, -1), keepdim=True)
-        return g / norm.masked_fill(size == 0, 1.0)
+        unit: Tensor = g / norm.masked_fill(size == 0, 1.0)
+        return unit
 
     def project(self, w: Tensor) -> Tensor:
         return project_lp(flat(w), 2).reshape(w.shape)

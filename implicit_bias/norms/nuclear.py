@@ -38,7 +38,8 @@ class Nuclear(Norm):
 
     def project(self, w: Tensor) -> Tensor:
         u, s, vh = torch.linalg.svd(w, full_matrices=False)
-        return (u * project_simplex_like(s).unsqueeze(-2)) @ vh
+        nearest: Tensor = (u * project_simplex_like(s).unsqueeze(-2)) @ vh
+        return nearest
 
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         import cvxpy

@@ -52,18 +52,19 @@ class Schatten(Norm):
         u, s, vh = torch.linalg.svd(normalised(g)[0], full_matrices=False)
         # For large p the power q - 1 is close to 0 and lifts round-off to order one: truncate as the polar factor does.
         s = torch.where(s > RANK_TOLERANCE[g.dtype] * s[..., :1], s, torch.zeros_like(s))
-        return (u * lp_direction_log(s.sign(), s.log(), self.p).unsqueeze(-2)) @ vh
+        steepest: Tensor = (u * lp_direction_log(s.sign(), s.log(), self.p).unsqueeze(-2)) @ vh
+        return steepest
 
     def project(self, w: Tensor) -> Tensor:
         u, s, vh = torch.linalg.svd(w, full_matrices=False)
-        return (u * project_lp(s, self.p).unsqueeze(-2)) @ vh
+        nearest: Tensor = (u * project_lp(s, self.p).unsqueeze(-2)) @ vh
+        return nearest
 
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         """Exact semidefinite form by weak majorisation (Ben-Tal and Nemirovski, Lectures on Modern Convex Optimization, 4.2).
 
-        ||W||_Sp <= t iff some v_1 >= ... >= v_m >= 0 with ||v||_p <= t has v_1 + ... + v_j >= s_1 + ... + s_j (Ky Fan
-        norms) for every j.
-        The sum of the j largest singular values is the sum of the j largest eigenvalues of [[0, W], [W^T, 0]].
+        ||W||_Sp <= t iff some v_1 >= ... >= v_m >= 0 with ||v||_p <= t has v_1 + ... + v_j >= s_1 + ... + s_j (Ky Fan norms)
+        for every j. The sum of the j largest singular values is the sum of the j largest eigenvalues of [[0, W], [W^T, 0]].
         """
         import cvxpy
         import numpy

@@ -17,17 +17,29 @@ WIDE = 2
 
 
 def singular_values(w: Tensor) -> Tensor:
-    """Singular values (..., min(p, q)), descending, of (..., p, q)."""
+    """Singular values (..., min(p, q)), descending, of (..., p, q).
+
+    Args:
+        w: Matrices (..., p, q).
+
+    Returns:
+        Singular values, (..., min(p, q)).
+    """
     unit, size = normalised(w)
-    return torch.linalg.svdvals(unit) * size.squeeze(-1)
+    values: Tensor = torch.linalg.svdvals(unit) * size.squeeze(-1)
+    return values
 
 
 def polar(g: Tensor) -> Tensor:
-    """The truncated polar factor U_r V_r^T of every g = U S V^T, over singular values above 1e-12 of the largest.
+    """The truncated polar factor U_r V_r^T of every g = U S V^T, over singular values above 1e-12 of the largest (float32:
+    1e-5): the maximiser of <g, u> over ||u||_spectral <= 1 of least rank. Computed as (g g^T)^(-1/2) g on the smaller side
+    by a batched symmetric eigendecomposition where that is exact to 1e-11, else by an SVD; 0 where g is 0.
 
-    It is the maximiser of <g, u> over ||u||_spectral <= 1 of least rank. Computed as (g g^T)^(-1/2) g on the smaller
-    side by a batched
-    symmetric eigendecomposition where that is exact to 1e-11, else by an SVD. Shape (..., p, q), 0 where g is 0.
+    Args:
+        g: Matrices (..., p, q).
+
+    Returns:
+        The polar factors, (..., p, q).
     """
     unit, _ = normalised(g)
     if unit.shape[-2] > unit.shape[-1]:
@@ -38,11 +50,12 @@ def polar(g: Tensor) -> Tensor:
 def _polar_wide(g: Tensor) -> Tensor:
     if g.shape[-2] == 1:
         norm = torch.linalg.vector_norm(g, dim=-1, keepdim=True)
-        return g / torch.where(norm == 0, torch.ones_like(norm), norm)
+        unit: Tensor = g / torch.where(norm == 0, torch.ones_like(norm), norm)
+        return unit
     eigenvalues, vectors = torch.linalg.eigh(g @ g.mT)
     exact = eigenvalues[..., 0] > GRAM_TOLERANCE[g.dtype] * eigenvalues[..., -1]
     inverse_root = eigenvalues.clamp(min=torch.finfo(g.dtype).tiny).rsqrt()
-    result = (vectors * inverse_root.unsqueeze(-2)) @ (vectors.mT @ g)
+    result: Tensor = (vectors * inverse_root.unsqueeze(-2)) @ (vectors.mT @ g)
     if bool(exact.all()):
         return result
     result[~exact] = _polar_svd(g[~exact])
@@ -53,14 +66,23 @@ def _polar_svd(g: Tensor) -> Tensor:
     """The same by an SVD; of a wide matrix G = L Q, Q with orthonormal rows, polar(G) = polar(L) Q takes half the time."""
     if g.shape[-1] >= WIDE * g.shape[-2]:
         q, r = torch.linalg.qr(g.mT)
-        return _polar_svd(r.mT) @ q.mT
+        wide: Tensor = _polar_svd(r.mT) @ q.mT
+        return wide
     u, s, vh = torch.linalg.svd(g, full_matrices=False)
     keep = s > RANK_TOLERANCE[g.dtype] * s[..., :1]
-    return (u * keep.unsqueeze(-2)) @ vh
+    factor: Tensor = (u * keep.unsqueeze(-2)) @ vh
+    return factor
 
 
 def rank_one(g: Tensor) -> Tensor:
-    """u_1 v_1^T, the top singular pair of each g: the maximiser of <g, u> over ||u||_nuclear <= 1. Shape (..., p, q)."""
+    """u_1 v_1^T, the top singular pair of each g: the maximiser of <g, u> over ||u||_nuclear <= 1. Shape (..., p, q).
+
+    Args:
+        g: Matrices (..., p, q).
+
+    Returns:
+        The outer products, (..., p, q); 0 where g is 0.
+    """
     unit, _ = normalised(g)
     if unit.shape[-2] > unit.shape[-1]:
         return _rank_one_wide(unit.mT).mT
@@ -72,4 +94,5 @@ def _rank_one_wide(g: Tensor) -> Tensor:
     left = torch.linalg.eigh(g @ g.mT).eigenvectors[..., -1:]
     right = left.mT @ g
     norm = torch.linalg.vector_norm(right, dim=-1, keepdim=True)
-    return left @ (right / torch.where(norm == 0, torch.ones_like(norm), norm))
+    product: Tensor = left @ (right / torch.where(norm == 0, torch.ones_like(norm), norm))
+    return product

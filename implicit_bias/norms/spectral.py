@@ -41,7 +41,8 @@ class Spectral(Norm):
 
     def project(self, w: Tensor) -> Tensor:
         u, s, vh = torch.linalg.svd(w, full_matrices=False)
-        return (u * s.clamp(max=1).unsqueeze(-2)) @ vh
+        nearest: Tensor = (u * s.clamp(max=1).unsqueeze(-2)) @ vh
+        return nearest
 
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         import cvxpy

@@ -15,29 +15,66 @@ Exponent = float | Tensor
 
 
 def is_one(p: Exponent) -> bool:
-    """Whether p is the exponent 1 (a tensor of exponents never is)."""
+    """Whether p is the exponent 1 (a tensor of exponents never is).
+
+    Args:
+        p: The exponent.
+
+    Returns:
+        The truth value.
+    """
     return not isinstance(p, Tensor) and p == 1
 
 
 def is_inf(p: Exponent) -> bool:
-    """Whether p is the exponent inf (a tensor of exponents never is)."""
+    """Whether p is the exponent inf (a tensor of exponents never is).
+
+    Args:
+        p: The exponent.
+
+    Returns:
+        The truth value.
+    """
     return not isinstance(p, Tensor) and math.isinf(p)
 
 
 def conjugate(p: Exponent) -> Exponent:
-    """q with 1/p + 1/q = 1."""
+    """q with 1/p + 1/q = 1.
+
+    Args:
+        p: The exponent, in [1, inf].
+
+    Returns:
+        q in [1, inf], a tensor (R,) where p is one.
+    """
     if is_one(p):
         return math.inf
     return 1.0 if is_inf(p) else p / (p - 1)
 
 
 def along(p: Exponent, x: Tensor) -> Exponent:
-    """p shaped to broadcast against ``x``, whose first axis is the run axis where p is a tensor."""
+    """p shaped to broadcast against ``x``, whose first axis is the run axis where p is a tensor.
+
+    Args:
+        p: The exponent.
+        x: The tensor, (R, ...) where p is a tensor (R,).
+
+    Returns:
+        p, (R, 1, ..., 1) where it is a tensor.
+    """
     return p.reshape(-1, *[1] * (x.dim() - 1)) if isinstance(p, Tensor) else p
 
 
 def lp_value(x: Tensor, p: Exponent) -> Tensor:
-    """||x||_p along the last axis, safe against overflow and underflow."""
+    """||x||_p along the last axis, safe against overflow and underflow.
+
+    Args:
+        x: Vectors (..., m).
+        p: The exponent.
+
+    Returns:
+        The norms, (...).
+    """
     a = x.abs()
     size = a.amax(dim=-1)
     if is_inf(p):
@@ -51,6 +88,14 @@ def lp_direction_log(sign: Tensor, log_abs: Tensor, p: Exponent) -> Tensor:
 
     u_j = sign(g_j) |g_j|^(q-1) / ||g||_q^(q-1), q the conjugate exponent; in the log domain nothing underflows before u
     itself does.
+
+    Args:
+        sign: The signs of g, (..., m).
+        log_abs: log |g|, (..., m); -inf for an entry that is zero.
+        p: The exponent of the ball.
+
+    Returns:
+        The maximiser u, (..., m); 0 where g is 0.
     """
     q = along(conjugate(p), log_abs)
     top = log_abs.amax(dim=-1, keepdim=True)
@@ -61,7 +106,14 @@ def lp_direction_log(sign: Tensor, log_abs: Tensor, p: Exponent) -> Tensor:
 
 
 def project_simplex_like(a: Tensor) -> Tensor:
-    """Projection of non-negative vectors (last axis) onto {u >= 0, sum u <= 1}, by sorting."""
+    """Projection of non-negative vectors (last axis) onto {u >= 0, sum u <= 1}, by sorting.
+
+    Args:
+        a: Vectors (..., m), all entries >= 0.
+
+    Returns:
+        The nearest points, (..., m).
+    """
     ordered = a.sort(dim=-1, descending=True).values
     excess = ordered.cumsum(dim=-1) - 1
     count = torch.arange(1, a.shape[-1] + 1, device=a.device, dtype=a.dtype)
@@ -71,7 +123,15 @@ def project_simplex_like(a: Tensor) -> Tensor:
 
 
 def project_lp(x: Tensor, p: Exponent) -> Tensor:
-    """Projection onto the l_p unit ball along the last axis: clip, sort, scale, or Newton's method for other p."""
+    """Projection onto the l_p unit ball along the last axis: clip, sort, scale, or Newton's method for other p.
+
+    Args:
+        x: Vectors (..., m).
+        p: The exponent of the ball.
+
+    Returns:
+        The nearest points, (..., m).
+    """
     if is_inf(p):
         return x.clamp(-1, 1)
     if is_one(p):
@@ -95,7 +155,7 @@ def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
     """
     p = along(exponent, a)
     inside = lp_value(a, exponent).unsqueeze(-1) <= 1
-    # A harmless vector in the place of those that are in the ball already.
+    # Vectors inside the ball are replaced by ones, for which nothing over- or underflows; they are not projected.
     a = torch.where(inside, torch.ones_like(a), a)
     log_a = a.clamp(min=torch.finfo(a.dtype).tiny).log()
     # What rounding leaves of log u, where its equation is flattest.

@@ -19,12 +19,12 @@ FIRST, SECOND_ROOT = "first_moment", "second_moment_root"
 class Adam(Optimizer):
     """Adam; with eps = 0 it maximises the max-norm margin, with eps > 0 it hands over to l2 late.
 
-    m_t = beta1 m_{t-1} + (1 - beta1) g_t, v_t = beta2 v_{t-1} + (1 - beta2) g_t^2, step = m^ / (sqrt(v^) + eps), 0/0 :=
-    0, where m^ = m / (1 - beta1^t) and
-    v^ = v / (1 - beta2^t), or m and v themselves without bias correction (Fan et al., arXiv 2502.04664, eqs. 33a-c;
-    Theorem 5 needs beta1 <= beta2).
-    The buffer is r = sqrt(v), by hypot: v would underflow twice as early. eps is absolute: it is compared with the
-    gradient's true size.
+    m_t = beta1 m_{t-1} + (1 - beta1) g_t, v_t = beta2 v_{t-1} + (1 - beta2) g_t^2, step = m^ / (sqrt(v^) + eps), 0/0 := 0,
+    where m^ = m / (1 - beta1^t) and v^ = v / (1 - beta2^t), or m and v themselves without bias correction (Fan et al., arXiv
+    2502.04664, eqs. 33a-c; Theorem 5 needs beta1 <= beta2).
+
+    The buffer is r = sqrt(v), by hypot: v would underflow twice as early. eps is absolute: it is compared with the gradient's
+    true size.
     """
 
     name: ClassVar[str] = "adam"

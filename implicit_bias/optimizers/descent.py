@@ -42,7 +42,15 @@ class WithMomentum(Optimizer):
     nesterov: bool = hyper(False, help="use beta * average + (1 - beta) * gradient instead of the average")
 
     def averaged(self, state: State, gradient: Blocks) -> tuple[State, dict[str, Scaled]]:
-        """The new buffer, and the average that the step is taken from."""
+        """The new buffer, and the average that the step is taken from.
+
+        Args:
+            state: The buffer m_{t-1}.
+            gradient: g_t, one scaled tensor (R, p, q) a block.
+
+        Returns:
+            The state with m_t, and m_t or the look-ahead, scaled tensors (R, p, q).
+        """
         momentum = {name: average(state[MOMENTUM][name], g, self.beta) for name, g in gradient.items()}
         if not self.nesterov:
             return {MOMENTUM: momentum}, momentum

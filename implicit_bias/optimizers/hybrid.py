@@ -41,7 +41,20 @@ class MuonHybrid(WithMomentum):
         row_bases: Mapping[str, Tensor] | None = None,
         hidden: Sequence[str] | None = None,
     ) -> ParameterNorm:
-        """Raises BadInput where ``matrices`` names a block that there is not."""
+        """The hybrid norm on the parameter set, as :meth:`Optimizer.geometry` makes it.
+
+        Args:
+            names: The trained blocks.
+            norm: None; the norm is the optimizer's own.
+            row_bases: Orthonormal bases (p, r) of the spaces that gradients' columns lie in, by block.
+            hidden: The matrices of hidden layers, Muon's where ``matrices`` is null.
+
+        Returns:
+            The norm.
+
+        Raises:
+            BadInput: ``matrices`` names a block that there is not.
+        """
         for name in self.matrices or ():
             if name not in names:
                 raise BadInput(f"optimizer.matrices={list(self.matrices or ())}: no block {name}; allowed: {', '.join(names)}")

@@ -20,9 +20,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class MuonNS(WithMomentum):
     """Muon as practised: five Newton-Schulz steps instead of the polar factor; singular values land in about 0.7 to 1.2.
 
-    X_0 = m / ||m||_F, then X <- a X + b (X X^T) X + c (X X^T)^2 X with (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et
-    al., Muon, 2024), in
-    the run's own precision. No factor for the matrix's shape is applied. Its implicit bias is its own; see the
+    X_0 = m / ||m||_F, then X <- a X + b (X X^T) X + c (X X^T)^2 X with (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al.,
+    Muon, 2024), in the run's own precision. No factor for the matrix's shape is applied. Its implicit bias is its own; see the
     newton_schulz figure.
     """
 
@@ -37,7 +36,15 @@ class MuonNS(WithMomentum):
 
 
 def newton_schulz(g: Tensor, steps: int) -> Tensor:
-    """``steps`` quintic Newton-Schulz iterations on every matrix of ``g`` (..., p, q), which may be at any scale; 0 stays 0."""
+    """``steps`` quintic Newton-Schulz iterations on every matrix of ``g`` (..., p, q), which may be at any scale; 0 stays 0.
+
+    Args:
+        g: Matrices (..., p, q).
+        steps: Iterations.
+
+    Returns:
+        Approximate polar factors, (..., p, q).
+    """
     tall = g.shape[-2] > g.shape[-1]
     x = g.mT if tall else g
     norm = torch.linalg.matrix_norm(x, keepdim=True)

@@ -163,7 +163,7 @@ class Torch(Foreign):
         """Raises BadInput where the class refuses what it is to be made with."""
         try:
             self.make([("weight", torch.nn.Parameter(torch.zeros(3, 4, dtype=torch.float64)))])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the class is not ours
             raise BadInput(
                 f"optimizer.kwargs={shown(dict(self.kwargs))}: {self.target} cannot be made with it ({in_a_line(error)})"
             ) from None

@@ -1,4 +1,4 @@
-"""How everything is drawn: sizes, fonts, and one fixed colour, line and marker for each norm and each optimizer.
+"""The common style of all plots: sizes, fonts, and a fixed colour, line and marker for each norm and each optimizer.
 
 The colours of the norms are Okabe and Ito's, which colour-blind readers tell apart; the methods of one norm are shades of
 its colour, told apart by line and marker as well. linf, l2 and spectral look as in the paper: blue squares, orange circles,
@@ -171,7 +171,7 @@ def shade(color: str, place: float) -> str:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Matplotlib with this module's settings, and nothing left over from the user's."""
+    """Matplotlib with this module's settings alone, without the user's."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(RC)

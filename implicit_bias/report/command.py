@@ -114,7 +114,7 @@ def report(request: Request) -> int:
 
 
 def _outlook(figures: Sequence[Figure], changed: Sequence[Figure], request: Request) -> str:
-    """What is about to happen, in one line."""
+    """One line that announces what will be computed."""
     kept = len(figures) - len(changed)
     if not changed:
         return f"preset {request.preset}: {kept} figures are up to date"

@@ -64,21 +64,21 @@ class _Computed:
 
 @dataclass
 class Making:
-    """What became of the figures: claims, and the reasons why some could not be made."""
+    """The results of making figures: claims, and the reasons why some could not be made."""
 
     claims: list[Claim] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, figure: Figure, make: Callable[[], list[Claim]]) -> None:
-        """Make a figure; a broken one must not cost the others. Raises OSError: nothing can be written."""
+        """Make a figure; its failure does not affect the others. Raises OSError: nothing can be written."""
         try:
             self.claims += make()
         except OSError:
             raise
         except NoData as error:
             self.missing[figure.name] = str(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one figure's error is reported, and the others are made
             self.failures[figure.name] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
@@ -183,7 +183,7 @@ def _runs(figure: Figure, request: Request, progress: Titled) -> _Computed:
 
 
 def _read(specs: Sequence[RunSpec], outcomes: Mapping[RunSpec, Outcome]) -> _Computed:
-    """The figure's runs from what became of them.
+    """The figure's runs, read from their outcomes.
 
     Raises:
         NoData: data that a run needs could not be downloaded.
@@ -222,4 +222,5 @@ def _computing_seconds(directories: Sequence[Path]) -> float:
         story = json.loads((directory / "provenance.json").read_bytes())
         total += story["wall_seconds"]
         references.update({(label, r["lower"], r["upper"]): r["seconds"] for label, r in story["references"].items()})
-    return total + sum(references.values())
+    seconds: float = total + sum(references.values())
+    return seconds

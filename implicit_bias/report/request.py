@@ -1,4 +1,4 @@
-"""What the command line asks of the report."""
+"""The request of a report's command line."""
 
 from __future__ import annotations
 

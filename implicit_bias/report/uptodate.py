@@ -42,7 +42,7 @@ DRAWN_BY = (*PACKAGES, "matplotlib")
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a figure was made from, and what came out.
+    """The inputs that a figure was made from, and its claims.
 
     Attributes:
         everything: Digest of all sources, configurations, versions, data files and the preset.
@@ -146,7 +146,7 @@ def sources(module: str) -> list[Path]:
 
 @cache
 def versions() -> tuple[str, ...]:
-    """Of Python and of what computes and draws."""
+    """The versions of Python and of the packages that compute and draw."""
     return (platform.python_version(), *(f"{name} {_version(name)}" for name in DRAWN_BY))
 
 

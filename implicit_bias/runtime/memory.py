@@ -1,4 +1,4 @@
-"""Memory: how much a computation takes, measured; how much there is; and what its lack looks like."""
+"""Memory: how much a computation takes, how much is available, and how a lack of it is recognised."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ BYTES = 8
 MEMINFO, CGROUP, CGROUP_MOUNT = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
+def _identity(storage: torch.UntypedStorage) -> int:
+    """The address of a storage, one for a tensor and all its views; torch has no public name for it."""
+    address: int = storage._cdata  # noqa: SLF001
+    return address
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors made while it is active, on any device: those alive, and the most there ever were."""
 
@@ -33,7 +39,7 @@ class LiveBytes(TorchDispatchMode):
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = {_identity(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -42,7 +48,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _count(self, tensor: Tensor, given: set[int]) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = _identity(storage)
         if key in self._known or key in given:  # a view, or an operation in place
             return
         size = storage.nbytes()
@@ -60,11 +66,12 @@ def peak_bytes(work: Callable[[], object]) -> int:
     """The most bytes of tensors that ``work`` has at a time."""
     with LiveBytes() as counter:
         work()
-    return counter.peak
+    peak: int = counter.peak
+    return peak
 
 
 def available(device: torch.device) -> int | None:
-    """Free bytes on a device; of the host's, what this process's control groups leave it. None where nobody can say."""
+    """Free bytes on a device; of the host's, what this process's control groups leave it. None where that is not known."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,4 +1,4 @@
-"""Being told to stop: at once, or, where a batch is computed, between two steps, so that it can leave a checkpoint.
+"""Stop requests: they take effect at once, or, while a batch is computed, between two steps, after a checkpoint.
 
 A signal handler that raises does so in the middle of a step, and all that was computed since the last checkpoint is lost. Here
 the handler leaves its exception, and the batch raises it after the step. Only the main thread may do so, as only it has handlers.
@@ -16,7 +16,7 @@ PATIENCE = 3.0
 
 
 class _Batch:
-    """What is known of the batch that is computed."""
+    """The state of the batch that is being computed."""
 
     def __init__(self) -> None:
         self.stepping = False

@@ -86,4 +86,5 @@ def auto_network_lr(unit_step: Tensor, degree: float, norm: Norm, normalised: bo
         )
     if not normalised:
         return 1 / (degree * unit_step) ** 2
-    return (NETWORK_SHARE_SATURATING if norm.saturating else NETWORK_SHARE) * NETWORK_GAP ** (1 / degree) / unit_step
+    lr: Tensor = (NETWORK_SHARE_SATURATING if norm.saturating else NETWORK_SHARE) * NETWORK_GAP ** (1 / degree) / unit_step
+    return lr

@@ -84,7 +84,8 @@ class Schedule(Option, ABC):
 
         Args:
             state: Before the update; not to be changed.
-            before, after: Loss and gradient at both of its ends.
+            before: Loss and gradient where the update began.
+            after: The same where it led.
 
         Returns:
             Truth values (R,), and the state after the update.
@@ -119,6 +120,8 @@ class Schedule(Option, ABC):
         exceed every double).
 
         Args:
+            t: The step.
+            like: A tensor (R,) of the type and on the device of the column.
             state: After the t-th update.
         """
         return (self.log_lr0 + self.log_relative(t)).exp().to(like).expand_as(like)

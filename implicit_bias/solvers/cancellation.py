@@ -23,7 +23,14 @@ LARGEST_DENOMINATOR = 1_000_000
 
 def independent_columns(x: Array) -> NDArray[np.intp] | None:
     """Columns of x (n, d) that the others are exact rational combinations of, such as all but one of indicators that sum to a
-    constant; None where that is not proven."""
+    constant; None where that is not proven.
+
+    Args:
+        x: Features (n, d).
+
+    Returns:
+        The indices of the columns, ascending; None where no proof was found.
+    """
     from scipy.linalg import qr
 
     _, triangle, order = qr(x, mode="economic", pivoting=True)
@@ -48,6 +55,14 @@ def cancels_exactly(x: Array, y: Labels, weights: Array) -> bool:
     """Whether pairs of positive weight (n, k) have weights >= 0, not all zero, whose combination of x (n, d) is exactly zero.
 
     True is proven, by rational elimination; False says that it was not found, or was too much work.
+
+    Args:
+        x: Features (n, d), not zero.
+        y: Labels (n,).
+        weights: Where to look: (n, k), >= 0, 0 at the label.
+
+    Returns:
+        Whether that is proven.
     """
     samples, classes = np.nonzero(weights > NEGLIGIBLE * weights.max(initial=0.0))
     count, d, k = len(samples), x.shape[1], weights.shape[1]

@@ -51,7 +51,8 @@ class ConicSolution:
         b: B (k, m).
         weights: Multipliers of the gaps, (n, k), 0 at the label.
         target: The combination sum_ic q_ic (e_y - e_c) f_i^T (k, m) that stationarity asks for, as the norm's multipliers have
-        it. value: The optimum N(B diag(t)) that it reports.
+            it.
+        value: The optimum N(B diag(t)) that it reports.
         out_of_time: Whether the time limit ended it.
     """
 
@@ -87,6 +88,9 @@ def solve_conic(
         scale: t (m,).
         seconds: Time limit.
         large: Take HiGHS' linear programming, for the norms of which it is one.
+
+    Returns:
+        The solver's answer; nothing about it is proven.
     """
     built = FORMS.get(norm.name) if not getattr(norm, "p", None) else None
     if built is None:
@@ -105,6 +109,16 @@ def separability(f: Array, y: Labels, num_classes: int, seconds: float, large: b
     """The program max tau s.t. gaps >= tau r_i, |B| <= 1, r_i = max_j |f_ij|: it always has a solution, tau >= 0.
 
     Its weights are of the scaled samples f_i / r_i; the target of their combination is 0 where tau = 0.
+
+    Args:
+        f: Features (n, m).
+        y: Labels (n,).
+        num_classes: k.
+        seconds: Time limit.
+        large: Take HiGHS' linear programming.
+
+    Returns:
+        The solver's answer; None where it has none.
     """
     sizes = np.abs(f).max(axis=1)
     unit = f / np.where(sizes > 0, sizes, 1.0)[:, None]
@@ -130,8 +144,12 @@ def _solve_form(f: Array, classes: Array, form: _Form, seconds: float, tau: bool
     """Clarabel, or for a large linear program HiGHS, on the gaps and a norm's form.
 
     Args:
+        f: Features (n, m).
         classes: The class part (pairs, rows) of each pair, k - 1 pairs of one sample after the other.
+        form: The part of the norm.
+        seconds: Time limit.
         tau: The last variable is the margin, to be made large, and gaps are at least that; else they are at least one.
+        large: Take HiGHS.
     """
     m = f.shape[1]
     rows = classes.shape[1]
@@ -220,7 +238,14 @@ def _all_classes(y: Labels, k: int) -> Array:
 
 
 def zero_sum(k: int) -> Array:
-    """An orthonormal basis (k, k - 1) of the vectors that sum to zero (Helmert)."""
+    """An orthonormal basis (k, k - 1) of the vectors that sum to zero (Helmert).
+
+    Args:
+        k: Classes.
+
+    Returns:
+        The basis, columns orthonormal.
+    """
     from implicit_bias.models.linear import zero_sum_basis
 
     return np.asarray(zero_sum_basis(k).numpy())
@@ -285,9 +310,9 @@ def _triangle(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
     return rows, columns, np.where(rows == columns, 1.0, math.sqrt(2.0))
 
 
-def _semidefinite(k: int, scale: Array, extra: int, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
-    """-svec of [[., T], [T^T, .]] over (B, extra): T = B diag(scale) off the diagonal blocks, ``diagonal`` (entries, extra) in
-    them."""
+def _semidefinite(k: int, scale: Array, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
+    """-svec of [[., T], [T^T, .]] over (B, further variables): T = B diag(scale) off the diagonal blocks, ``diagonal``,
+    (entries, further variables), in them."""
     m = len(scale)
     rows, columns, factors = _triangle(k + m)
     cross = (rows < k) & (columns >= k)
@@ -303,9 +328,10 @@ def _spectral(k: int, scale: Array) -> _Form:
     import clarabel
 
     def diagonal(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Array:
-        return (rows == columns).astype(float)[:, None]
+        on_diagonal: Array = (rows == columns).astype(float)[:, None]
+        return on_diagonal
 
-    matrix = _semidefinite(k, scale, 1, diagonal)
+    matrix = _semidefinite(k, scale, diagonal)
     count = k * len(scale)
     return _Form(1, None, _last(count, 1), matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + len(scale))])
 
@@ -322,7 +348,7 @@ def _nuclear(k: int, scale: Array) -> _Form:
         found[inner, np.arange(len(inner))] = 1.0
         return found
 
-    matrix = _semidefinite(k, scale, len(inner), diagonal)
+    matrix = _semidefinite(k, scale, diagonal)
     linear = np.concatenate([np.zeros(k * m), 0.5 * (rows[inner] == columns[inner])])
     return _Form(len(inner), None, linear, matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + m)])
 

@@ -48,7 +48,15 @@ class Coordinates:
 
     @staticmethod
     def of(x: Array, norm: Norm) -> Coordinates:
-        """Coordinates for data x (n, d), no column of which is zero."""
+        """Coordinates for data x (n, d), no column of which is zero.
+
+        Args:
+            x: Data (n, d).
+            norm: The norm of W.
+
+        Returns:
+            The coordinates that suit the norm.
+        """
         if rotation_invariant(norm) and 1 < min(x.shape) <= LARGEST_ROTATION:
             found = _rotated(x)
             if found is not None:
@@ -57,7 +65,14 @@ class Coordinates:
         return Coordinates(x * scale, scale, None, np.arange(x.shape[1]), x.shape[1])
 
     def matrix(self, b: Array) -> Array:
-        """W (k, d) of a B (k, m)."""
+        """W (k, d) of a B (k, m).
+
+        Args:
+            b: Weights in these coordinates, (k, m).
+
+        Returns:
+            W = B diag(t) V^T, (k, d).
+        """
         if self.basis is not None:
             return np.asarray((b * self.scale) @ self.basis.T)
         w = np.zeros((len(b), self.dim))
@@ -65,18 +80,39 @@ class Coordinates:
         return w
 
     def only(self, kept: NDArray[np.bool_]) -> Coordinates:
-        """These, with the ``kept`` (m,) columns alone."""
+        """These, with the ``kept`` (m,) columns alone.
+
+        Args:
+            kept: Mask of the columns to keep, (m,).
+
+        Returns:
+            The coordinates of those columns.
+        """
         basis = None if self.basis is None else np.ascontiguousarray(self.basis[:, kept])
         return replace(self, features=self.features[:, kept], scale=self.scale[kept], basis=basis, places=self.places[kept])
 
 
 def rotation_invariant(norm: Norm) -> bool:
-    """Whether N(W V^T) = N(W) for every V with orthonormal columns."""
+    """Whether N(W V^T) = N(W) for every V with orthonormal columns.
+
+    Args:
+        norm: N.
+
+    Returns:
+        The truth value.
+    """
     return norm.unitarily_invariant or norm.name in ("l2", "row")
 
 
 def power_of_two(size: Array) -> Array:
-    """The powers of two nearest to positive numbers; 1 for 0."""
+    """The powers of two nearest to positive numbers; 1 for 0.
+
+    Args:
+        size: Any shape, >= 0.
+
+    Returns:
+        The powers, the same shape.
+    """
     return np.asarray(np.exp2(np.round(np.log2(np.where(size > 0, size, 1.0)))))
 
 

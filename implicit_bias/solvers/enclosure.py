@@ -1,4 +1,4 @@
-"""What a separator and dual weights prove of a maximum margin, evaluated so that rounding cannot turn a bound into a wrong one.
+"""The bounds that a separator and dual weights prove on a maximum margin, valid in spite of rounding.
 
 With Z_ic = (e_{y_i} - e_c) x_i^T, c != y_i, every W and every q >= 0 enclose the maximum margin,
 
@@ -47,7 +47,15 @@ class Enclosure:
 
 
 def relative_gap(lower: float, upper: float) -> float:
-    """(upper - lower) / upper, at least 0; 0 where the upper bound is not positive."""
+    """(upper - lower) / upper, at least 0; 0 where the upper bound is not positive.
+
+    Args:
+        lower: A lower bound.
+        upper: An upper bound of the same quantity.
+
+    Returns:
+        The gap, without a unit.
+    """
     return max(0.0, 1 - lower / upper) if upper > 0 else 0.0
 
 
@@ -56,6 +64,13 @@ def double_product(a: Array, b: Array) -> tuple[Array, Array]:
 
     The error is below eps |high| + 2 m^2 eps^2 (|a| @ |b|). Entries must be below 1e290 in size, so that splitting does not
     overflow.
+
+    Args:
+        a: (p, m).
+        b: (m, r).
+
+    Returns:
+        The high and the low part, (p, r) each.
     """
     high = np.zeros((a.shape[0], b.shape[1]))
     low = np.zeros_like(high)
@@ -74,14 +89,31 @@ def double_product(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """fl(a + b) and the exact error of that sum."""
+    """fl(a + b) and the exact error of that sum.
+
+    Args:
+        a: Any shape.
+        b: The same shape.
+
+    Returns:
+        The rounded sum and its error.
+    """
     total = a + b
     shadow = total - a
     return total, (a - (total - shadow)) + (b - shadow)
 
 
 def gaps(x: Array, y: Labels, w: Array) -> Array:
-    """m_ic = <W, Z_ic>, (n, k), in twice the working precision before the last rounding; inf at the label."""
+    """m_ic = <W, Z_ic>, (n, k), in twice the working precision before the last rounding; inf at the label.
+
+    Args:
+        x: Data (n, d).
+        y: Labels (n,).
+        w: W (k, d).
+
+    Returns:
+        The gaps (n, k), in the unit of the scores.
+    """
     high, low = double_product(x, np.ascontiguousarray(w.T))
     rows = np.arange(len(y))
     difference, rounding = two_sum(high[rows, y][:, None], -high)
@@ -91,7 +123,16 @@ def gaps(x: Array, y: Labels, w: Array) -> Array:
 
 
 def combination(x: Array, y: Labels, weights: Array) -> Array:
-    """sum_ic q_ic Z_ic, (k, d), in twice the working precision before the last rounding; weights (n, k), 0 at the label."""
+    """sum_ic q_ic Z_ic, (k, d), in twice the working precision before the last rounding; weights (n, k), 0 at the label.
+
+    Args:
+        x: Data (n, d).
+        y: Labels (n,).
+        weights: q (n, k), 0 at the label.
+
+    Returns:
+        The combination (k, d), in the unit of the data.
+    """
     exact = np.array([math.fsum(row) for row in weights])
     # The sum of a sample's weights, as a double and what that leaves (one more rounding, of second order).
     rest = np.array([math.fsum([*row, -part]) for row, part in zip(weights, exact, strict=True)])
@@ -103,7 +144,17 @@ def combination(x: Array, y: Labels, weights: Array) -> Array:
 
 
 def lower_bound(x: Array, y: Labels, w: Array, norm: Norm) -> float:
-    """min_ic <W, Z_ic> / N(W), rounded down; -inf for W = 0, one that is not finite, or one of no norm."""
+    """min_ic <W, Z_ic> / N(W), rounded down; -inf for W = 0, one that is not finite, or one of no norm.
+
+    Args:
+        x: Data (n, d).
+        y: Labels (n,).
+        w: W (k, d).
+        norm: N.
+
+    Returns:
+        A proven lower bound on gamma*, in the unit of the data.
+    """
     size = _norm_value(norm.value, w)
     if not (np.isfinite(w).all() and 0 < size < math.inf):
         return -math.inf
@@ -114,7 +165,8 @@ def lower_bound(x: Array, y: Labels, w: Array, norm: Norm) -> float:
     smallest = float(found[i, c])
     smallest -= 2 * EPS * abs(smallest) + 2 * spread
     slack = _slack(w.shape)
-    return smallest / (size * (1 + slack)) if smallest > 0 else smallest / (size * (1 - slack))
+    lower: float = smallest / (size * (1 + slack)) if smallest > 0 else smallest / (size * (1 - slack))
+    return lower
 
 
 def upper_bound(x: Array, y: Labels, weights: Array, norm: Norm) -> float:
@@ -123,6 +175,15 @@ def upper_bound(x: Array, y: Labels, weights: Array, norm: Norm) -> float:
     Entries at the label do not count. Where columns of x are so large that weights in doubles cannot cancel on them as far as the
     bound asks, the bound is that of weights q_ic (1 + e_ic) which are proven to exist near these, cancel there exactly, and
     change the rest by no more than |e| of its terms.
+
+    Args:
+        x: Data (n, d).
+        y: Labels (n,).
+        weights: q (n, k).
+        norm: N.
+
+    Returns:
+        A proven upper bound on gamma*, in the unit of the data.
     """
     cleaned = weights.copy()
     cleaned[np.arange(len(y)), y] = 0.0

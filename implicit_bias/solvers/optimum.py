@@ -53,24 +53,61 @@ class Bounds:
         return relative_gap(self.lower, self.upper) if self.lower > 0 and math.isfinite(self.upper) else 1.0
 
     def improved(self, other: Bounds) -> Bounds:
-        """The better separator and the better weights of the two."""
+        """The better separator and the better weights of the two.
+
+        Args:
+            other: Bounds of the same problem.
+
+        Returns:
+            The best of both.
+        """
         primal = other if other.lower > self.lower else self
         dual = other if other.upper < self.upper else self
         return Bounds(primal.separator, dual.weights, primal.lower, dual.upper, self.late or other.late)
 
     def with_separator(self, x: Array, y: Labels, norm: Norm, w: Array) -> Bounds:
-        """These, or W where it proves more."""
+        """These, or W where it proves more.
+
+        Args:
+            x: Data (n, d).
+            y: Labels (n,).
+            norm: N.
+            w: W (k, d).
+
+        Returns:
+            The better bounds.
+        """
         lower = lower_bound(x, y, w, norm)
         return replace(self, separator=w, lower=lower) if lower > self.lower else self
 
     def with_weights(self, x: Array, y: Labels, norm: Norm, weights: Array) -> Bounds:
-        """These, or the weights where they prove more."""
+        """These, or the weights where they prove more.
+
+        Args:
+            x: Data (n, d).
+            y: Labels (n,).
+            norm: N.
+            weights: q (n, k), 0 at the label.
+
+        Returns:
+            The better bounds.
+        """
         upper = upper_bound(x, y, weights, norm)
         return replace(self, weights=weights, upper=upper) if upper < self.upper else self
 
 
 def nothing(x: Array, y: Labels, num_classes: int, norm: Norm) -> Bounds:
-    """What is known before any solver: no separator, and what equal weights prove."""
+    """What is known before any solver: no separator, and what equal weights prove.
+
+    Args:
+        x: Data (n, d).
+        y: Labels (n,).
+        num_classes: k.
+        norm: N.
+
+    Returns:
+        The bounds, whose lower one is -inf.
+    """
     weights = np.ones((len(y), num_classes))
     weights[np.arange(len(y)), y] = 0.0
     weights /= weights.sum()
@@ -83,11 +120,17 @@ def solve_cone(
     """Bounds by the norm's cone program; ``start`` where it has no answer.
 
     Args:
-        x, y: Data (n, d) of size about one, no column zero, and labels (n,).
+        x: Data (n, d) of size about one, no column zero.
+        y: Labels (n,).
+        num_classes: k.
+        norm: N, which has a cone program.
         start: What is known already; its margin sets the scale.
         tol: Relative gap to stop at.
         deadline: Of time.perf_counter().
         large: By HiGHS' linear programming.
+
+    Returns:
+        Proven bounds, never worse than ``start``.
     """
     full = Coordinates.of(x, norm)
     best = start

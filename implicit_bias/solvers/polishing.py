@@ -49,6 +49,8 @@ def trials(f: Array, y: Labels, found: ConicSolution, norm: Norm, scale: Array) 
 
     Args:
         f, y: Features (n, m) and labels (n,).
+        f: Features (n, m).
+        y: Labels (n,).
         found: The solver's answer on them.
         norm: N; the polyhedral ones leave some entries of the combination free.
         scale: t (m,): an error counts 1 / t_j in column j.
@@ -65,7 +67,13 @@ def trials(f: Array, y: Labels, found: ConicSolution, norm: Norm, scale: Array) 
 
 
 def vanishing(f: Array, y: Labels, weights: Array) -> Iterator[Array]:
-    """Weights (n, k) whose combination on the features f is as near to zero as rounding allows."""
+    """Weights (n, k) whose combination on the features f is as near to zero as rounding allows.
+
+    Args:
+        f: Features (n, m), rows of size about one.
+        y: Labels (n,).
+        weights: q (n, k), where to start.
+    """
     nothing = _Target(np.zeros((weights.shape[1], f.shape[1])))
     for floor in (0.0, 1e-9, 1e-3):
         yield _polished(f, y, weights, nothing, np.ones(f.shape[1]), floor)

@@ -75,26 +75,63 @@ class Game:
         return Game(x, x.mT.contiguous(), y, one_hot(y, num_classes).to(x.dtype).mT.contiguous())
 
     def gaps(self, w: Tensor) -> Tensor:
-        """A W: m_ic = <W, (e_{y_i} - e_c) x_i^T>, shape (R, k, d) to (R, k, n); 0 at the label."""
+        """A W: m_ic = <W, (e_{y_i} - e_c) x_i^T>, shape (R, k, d) to (R, k, n); 0 at the label.
+
+        Args:
+            w: W (R, k, d).
+
+        Returns:
+            The gaps (R, k, n).
+        """
         logits = w @ self.transposed
         return logits.gather(1, self.y.unsqueeze(1)) - logits
 
     def combine(self, weights: Tensor) -> Tensor:
-        """A^T w = sum_ic w_ic (e_{y_i} - e_c) x_i^T, shape (R, k, n) to (R, k, d). Entries at the label do not matter."""
+        """A^T w = sum_ic w_ic (e_{y_i} - e_c) x_i^T, shape (R, k, n) to (R, k, d). Entries at the label do not matter.
+
+        Args:
+            weights: w (R, k, n).
+
+        Returns:
+            The combination (R, k, d).
+        """
         return torch.addcmul(-weights, self.onehot, weights.sum(dim=1, keepdim=True)) @ self.x
 
     def lower(self, w: Tensor, norm: Norm) -> Tensor:
-        """The normalised margin min_ic m_ic(W) / N(W), shape (R,); 0 where W is 0."""
+        """The normalised margin min_ic m_ic(W) / N(W), shape (R,); 0 where W is 0.
+
+        Args:
+            w: W (R, k, d).
+            norm: N.
+
+        Returns:
+            The lower bound on gamma*, (R,).
+        """
         margin = self.gaps(w).masked_fill(self.onehot > 0, torch.inf).amin(dim=(1, 2))
         size = norm.value(w)
         return torch.where(size > 0, margin / positive(size), torch.zeros_like(size))
 
     def upper(self, weights: Tensor, norm: Norm) -> Tensor:
-        """The dual value N_*(A^T w), shape (R,): no separator of norm 1 has a larger margin, where w is in the simplex."""
+        """The dual value N_*(A^T w), shape (R,): no separator of norm 1 has a larger margin, where w is in the simplex.
+
+        Args:
+            weights: w (R, k, n), >= 0, summing to one.
+            norm: N.
+
+        Returns:
+            The upper bound on gamma*, (R,).
+        """
         return norm.dual(self.combine(weights))
 
     def pair_size(self, norm: Norm) -> Tensor:
-        """N_* of one pair of the longest sample, shape (R,): the order of magnitude that margins of this data can have."""
+        """N_* of one pair of the longest sample, shape (R,): the order of magnitude that margins of this data can have.
+
+        Args:
+            norm: N.
+
+        Returns:
+            The dual norm of the pair, (R,).
+        """
         longest = torch.linalg.vector_norm(self.x, dim=2).argmax(dim=1)
         runs = torch.arange(len(self.x), device=self.x.device)
         label = self.onehot[runs, :, longest]
@@ -121,7 +158,14 @@ class Game:
         return Game(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def divided(self, scale: Tensor) -> Game:
-        """The same pairs, the data of each run divided by ``scale`` (R,)."""
+        """The same pairs, the data of each run divided by ``scale`` (R,).
+
+        Args:
+            scale: What to divide by, (R,), > 0.
+
+        Returns:
+            The game on the scaled data.
+        """
         by = scale[:, None, None]
         return replace(self, x=self.x / by, transposed=self.transposed / by)
 
@@ -163,17 +207,40 @@ class _State:
 
 
 def frobenius(w: Tensor) -> Tensor:
-    """||w||_2 of every run, shape (R, p, q) to (R,)."""
-    return torch.linalg.vector_norm(w, dim=(1, 2))
+    """||w||_2 of every run, shape (R, p, q) to (R,).
+
+    Args:
+        w: (R, p, q).
+
+    Returns:
+        The norms, (R,).
+    """
+    size: Tensor = torch.linalg.vector_norm(w, dim=(1, 2))
+    return size
 
 
 def positive(x: Tensor) -> Tensor:
-    """x, with 1 where it is 0: a divisor."""
+    """x with its zeros replaced by ones, for use as a divisor.
+
+    Args:
+        x: Any shape, >= 0.
+
+    Returns:
+        The same shape, > 0.
+    """
     return torch.where(x > 0, x, torch.ones_like(x))
 
 
 def relative_gap(lower: Tensor, upper: Tensor) -> Tensor:
-    """(upper - lower) / upper, shape (R,)."""
+    """(upper - lower) / upper, shape (R,).
+
+    Args:
+        lower: Lower bounds (R,).
+        upper: Upper bounds (R,).
+
+    Returns:
+        The gaps, without a unit.
+    """
     return (upper - lower) / positive(upper)
 
 
@@ -182,6 +249,13 @@ def project_simplex(v: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
 
     Newton's method on sum max(v - theta, 0) = 1, convex and piecewise linear in theta, so it ends exactly. From the last
     iteration's theta two steps do, where sorting would cost ten times as much.
+
+    Args:
+        v: (R, m).
+        threshold: Where the search for theta starts, (R, 1).
+
+    Returns:
+        The projections (R, m), and theta (R, 1).
     """
     for _ in range(v.shape[-1] + 2):
         positive = (v - threshold).clamp_(min=0)
@@ -210,11 +284,17 @@ def solve(
     """Iterate until every run has (upper - lower) / upper <= tol or upper <= ``hopeless`` (not separable).
 
     Args:
+        game: R datasets of one shape.
+        norm: N, or one with parameters of one value a run.
         tol: Relative gap at which a run ends.
         max_iterations: Where it ends otherwise.
-        separator, weights: A start (R, k, d), (R, k, n); what is returned is never worse than it.
+        separator: Where to start, (R, k, d); None for zero. What is returned is never worse than the start.
+        weights: Likewise (R, k, n); None for equal weights.
         hopeless: Upper bounds (R,) at which to give up.
         deadline: Of time.perf_counter(); the bounds proven by then are returned.
+
+    Returns:
+        The best separators and weights, and what they prove in plain double precision (recompute it for a proof).
     """
     began = time.perf_counter()
     scale = positive(game.operator_norm())
@@ -298,7 +378,8 @@ def _typical_weight(game: Game) -> float:
     """||q|| of equal weights on as many pairs as support a vertex."""
     n, d = game.x.shape[1:]
     k = game.onehot.shape[1]
-    return min(n * (k - 1), k * d) ** -0.5
+    size: float = min(n * (k - 1), k * d) ** -0.5
+    return size
 
 
 def _reach(norm: Norm, g: Tensor) -> Tensor:
@@ -471,4 +552,5 @@ def _least_squares(matrix: Tensor, right: Tensor) -> Tensor:
     rank-deficient system differ from call to call.
     """
     solution = torch.linalg.lstsq(matrix.cpu(), right.cpu().unsqueeze(-1), rcond=1e-11, driver="gelsd").solution
-    return solution.squeeze(-1).to(matrix.device)
+    on_device: Tensor = solution.squeeze(-1).to(matrix.device)
+    return on_device

@@ -83,7 +83,15 @@ class Reference:
         return self.gap <= PROVEN
 
     def recomputed(self, x: Array, y: Labels, norm: Norm) -> Reference:
-        """The same with both bounds recomputed from separator and weights, whatever it said of them.
+        """The reference with both bounds recomputed from separator and weights.
+
+        Args:
+            x: Data (n, d).
+            y: Labels (n,).
+            norm: The norm of this reference.
+
+        Returns:
+            The reference with bounds that hold.
 
         Raises:
             ValueError: separator or weights are not of these data, or prove nothing.
@@ -112,6 +120,18 @@ def solve_exact(
 
     Should the time or the iterations not suffice, the reference still encloses the optimum; its ``gap`` says how closely.
 
+    Args:
+        x: Data (n, d).
+        y: Labels (n,), integers in [num_classes).
+        num_classes: k.
+        norm: N.
+        tol: Relative gap (upper - lower) / upper to reach.
+        max_iterations: Steps of the primal-dual method at most.
+        timeout: Seconds.
+
+    Returns:
+        The optimum, enclosed; margins are in the unit of the data.
+
     Raises:
         NotSeparable: no linear model separates the classes, or that cannot be told in double precision.
     """
@@ -130,6 +150,18 @@ def solve_certified(
     timeout: float = TIMEOUT,
 ) -> list[Reference]:
     """The maximum margins of R datasets x (R, n, d), y (R, n), each certified to a relative gap of ``tol``.
+
+    Args:
+        x: Data (R, n, d).
+        y: Labels (R, n), integers in [num_classes).
+        num_classes: k.
+        norm: N, the same for all.
+        tol: Relative gap (upper - lower) / upper to reach.
+        max_iterations: Steps of the primal-dual method at most.
+        timeout: Seconds a dataset.
+
+    Returns:
+        One optimum a dataset, in order.
 
     Raises:
         NotSeparable: some dataset is not separable; :func:`solve_certified_each` keeps the others.
@@ -154,6 +186,18 @@ def solve_certified_each(
 
     Those that are too large for a cone program, or whose norm has none, are solved in one batch, which has ``timeout`` seconds a
     dataset.
+
+    Args:
+        x: Data (R, n, d).
+        y: Labels (R, n), integers in [num_classes).
+        num_classes: k.
+        norm: N, the same for all.
+        tol: Relative gap (upper - lower) / upper to reach.
+        max_iterations: Steps of the primal-dual method at most.
+        timeout: Seconds a dataset.
+
+    Returns:
+        One optimum or error a dataset, in order.
     """
     points = [np.asarray(one, dtype=np.float64) for one in _tensor(x, torch.float64).cpu().numpy()]
     labels = [np.asarray(one, dtype=np.int64) for one in _tensor(y, torch.int64).cpu().numpy()]
@@ -185,7 +229,13 @@ def solve_from(
 
     Args:
         starts: An optimum of each dataset; its separator has a positive margin under every norm.
+        x: Data (R, n, d).
+        y: Labels (R, n), integers in [num_classes).
+        num_classes: k.
         norms: Of each dataset; all the same, or of one kind with an exponent strictly between 1 and inf each.
+        tol: Relative gap (upper - lower) / upper to reach.
+        max_iterations: Steps of the primal-dual method at most.
+        timeout: Seconds a dataset.
 
     Returns:
         What is proven when the tolerance is met, or the iterations or the time are over.
@@ -207,7 +257,13 @@ def in_batches(x: Array, num_classes: int, norm: Norm, expressions: bool) -> boo
     """Whether optima of data like x (n, d) are solved by first-order steps alone, and so many datasets best at once.
 
     Args:
+        x: Data (n, d); its values matter as far as features are zero throughout.
+        num_classes: k.
+        norm: N.
         expressions: Whether norms without a cone program of their own may go to cvxpy (:func:`solve_exact`).
+
+    Returns:
+        The truth value.
     """
     data = _Data.of(x, np.zeros(len(x), dtype=np.int64), num_classes, norm)
     return data.method(expressions) == "primal-dual"
@@ -293,10 +349,15 @@ def improve_weights(
     """Tighten certificates by a few primal-dual steps: better weights (R, n, k) and their dual values (R,).
 
     Args:
-        x, y: The data (R, n, d), (R, n), of any scale.
+        x: The data (R, n, d), of any scale.
+        y: Their labels (R, n).
+        norm: N.
         weights: Where to start, (R, n, k): not negative, of positive sum. Their dual value is never exceeded.
         separator: A good separator (R, k, d), for instance a trajectory's last iterate; it helps the round norms.
         iterations: Steps to make; 1,000 bring the bound within .002 of the optimum on the papers' data.
+
+    Returns:
+        The weights (R, n, k), summing to one, and N_* of their combinations, (R,), in the unit of the data.
     """
     size = x.abs().amax(dim=(1, 2), keepdim=True)
     unit = torch.exp2(torch.where(size > 0, size, torch.ones_like(size)).log2().round())
@@ -345,7 +406,8 @@ class _Data:
     def size(self) -> int:
         """Pairs times entries of W."""
         n, d = self.x.shape
-        return n * (self.num_classes - 1) * self.num_classes * d
+        size: int = n * (self.num_classes - 1) * self.num_classes * d
+        return size
 
     def separated(self, best: Bounds, norm: Norm, seconds: float) -> Bounds:
         """The bounds with a separator; unchanged where the linear program that decides it is too large.

@@ -24,6 +24,9 @@ def change_needed(terms: Array, residue: Array, error: Array) -> float:
         terms: The weights' terms q_j Z_j as columns, (rows, pairs), each entry right to ``error`` of its row.
         residue: What they are to change by, (rows,).
         error: What each row of the terms' sum, and of ``residue``, may be off by, (rows,).
+
+    Returns:
+        The bound, without a unit; below one no weight turns negative.
     """
     rows, pairs = terms.shape
     if rows > pairs or not np.isfinite(terms).all():
@@ -42,7 +45,16 @@ def change_needed(terms: Array, residue: Array, error: Array) -> float:
 
 def independent_classes(labels: NDArray[np.intp], others: NDArray[np.intp], num_classes: int) -> NDArray[np.intp]:
     """Classes whose rows of sum_j q_j (e_label - e_other) x_j^T say all: of classes that pairs connect the rows sum to zero, so
-    one of each such set is left out."""
+    one of each such set is left out.
+
+    Args:
+        labels: The class y of each pair, (pairs,).
+        others: The class c of each pair, (pairs,).
+        num_classes: k.
+
+    Returns:
+        The classes to keep, ascending.
+    """
     group = np.arange(num_classes)
     for a, b in set(zip(labels.tolist(), others.tolist(), strict=True)):
         group[group == group[a]] = group[b]

@@ -57,8 +57,14 @@ def decide(x: Array, y: Labels, num_classes: int, seconds: float, large: bool = 
     """Separator or proof that there is none, for data x (n, d) of size about one, labels y in [num_classes).
 
     Args:
+        x: Data (n, d), of size about one, no column zero.
+        y: Labels (n,), integers in [num_classes).
+        num_classes: k.
         seconds: Past these no other program is tried; what is known by then is returned.
         large: By HiGHS alone.
+
+    Returns:
+        What was proven.
     """
     deadline = time.perf_counter() + seconds
     zero = np.flatnonzero(~x.any(axis=1))
@@ -102,7 +108,7 @@ def _same_sample_of_two_classes(x: Array, y: Labels, k: int) -> Array | None:
 
 
 def _decide(x: Array, y: Labels, k: int, norm: Norm, seconds: float, large: bool) -> Separability | None:
-    """In the coordinates that suit ``norm``."""
+    """A decision by the linear program in the coordinates that suit ``norm``; None where the solver has no answer."""
     coordinates = Coordinates.of(x, norm)
     f = coordinates.features
     found = separability(f, y, k, seconds, large)
@@ -132,6 +138,9 @@ def _cancels(unit: Array, y: Labels, weights: Array, exact: bool) -> bool:
     """Whether weights near these are proven to cancel, on features (n, m) that stand for the data.
 
     Args:
+        unit: Features (n, m), rows of size about one.
+        y: Labels (n,).
+        weights: q (n, k), >= 0, 0 at the label.
         exact: Whether the features are the data's own, up to powers of two; else they are right to some round-off units.
     """
     samples, classes = np.nonzero(weights)

@@ -1,4 +1,4 @@
-"""Checkpoints of long batches: what a computation that was killed goes on from, to the last bit.
+"""Checkpoints of long batches, from which a killed computation is resumed with bit-identical results.
 
 One file a batch, ``results_dir/cache/checkpoints/<hash>.pt``: a line that names the format, the SHA-256 of all that follows, a
 line of JSON (the runs' folders in order, what it was computed with, the step, the seconds so far), and the tensors. It is
@@ -37,7 +37,7 @@ from implicit_bias.storage.runs import damage
 INTERVAL, VARIABLE = 120.0, "IMPLICIT_BIAS_CHECKPOINT_SECONDS"
 # Writing takes at most one part in so many of the time.
 WRITING_SHARE = 20
-# Checkpoints that nobody came back for are removed after so many seconds.
+# Checkpoints that were not resumed are removed after so many seconds.
 OLDEST = 30 * 24 * 3600.0
 FORMAT = b"implicit_bias checkpoint 1"
 DIGEST_DIGITS = 16
@@ -94,7 +94,7 @@ class Checkpoint:
         return _folder(self.results_dir) / f"{digest}.pt"
 
     def read(self, problem: Problem, stepping: Callable[[], str]) -> Saved | None:
-        """What was kept; None where nothing was, or nothing of use: then the file is removed, with one line on stderr.
+        """The saved state, or None. A file that cannot be used is removed, with one line on stderr.
 
         Args:
             problem: What is to be gone on with; a snapshot that cannot be one of it is of no use.
@@ -119,7 +119,7 @@ class Checkpoint:
             return None
         except OSError as error:
             unfit = f"cannot be read ({error.strerror})"
-        except Exception:  # damaged bytes surface as almost anything
+        except Exception:  # noqa: BLE001 - damaged bytes surface as almost anything
             unfit = "damaged"
         _discard(self.path, unfit)
         return None
@@ -148,7 +148,7 @@ class Checkpoint:
         self._due = now + max(interval(), WRITING_SHARE * (now - before))
 
     def remove(self) -> None:
-        """Forget it: the batch is done."""
+        """Remove the checkpoint of a batch that is finished."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
@@ -220,7 +220,7 @@ def remove_overtaken(results_dir: str | Path) -> None:
             folders = [Path(results_dir) / "runs" / Path(name).name for name in batch]
             if all(folder.stat().st_mtime >= written for folder in folders) and not any(map(damage, folders)):
                 path.unlink()
-        except Exception:  # a run that is not there, or a damaged file, which is mentioned where it would be used
+        except Exception:  # noqa: BLE001 - a run that is not there, or a damaged file, which is mentioned where it would be used
             continue
 
 
@@ -248,7 +248,7 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _unfit(header: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
-    """Which part of what a checkpoint was made with is another here, in words; None if nothing is."""
+    """What differs between the surroundings of a checkpoint and these, in words; None if nothing does."""
     made = header["made_with"]
     for part, value in here.items():
         if made.get(part) != value:

@@ -26,7 +26,8 @@ _PARTIAL = ".partial-"
 
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV file of this package; floats read back to the last bit."""
-    return pd.read_csv(path, **_EXACT_FLOATS)
+    table: pd.DataFrame = pd.read_csv(path, **_EXACT_FLOATS)
+    return table
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
@@ -105,7 +106,7 @@ def _temporary_sibling(directory: Path) -> Iterator[Path]:
 
 
 def _partial_name(path: Path) -> Path:
-    """A name beside ``path`` that no other process or thread takes, and that tells whose it is."""
+    """A name beside ``path`` that no other process or thread uses, and that contains its owner's process id."""
     return path.with_name(f"{_PARTIAL}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
 
 

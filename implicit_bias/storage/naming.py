@@ -1,4 +1,4 @@
-"""What runs and sweeps are called in the names of their folders."""
+"""The names of the folders of runs and sweeps."""
 
 from __future__ import annotations
 

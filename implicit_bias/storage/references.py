@@ -53,7 +53,7 @@ class ReferenceCache:
             return None
         try:
             return _verified(_reference_from(content), x, y, norm)
-        except Exception as error:  # damaged bytes surface as almost anything: BadZipFile, zlib.error, EOFError, KeyError ...
+        except Exception as error:  # noqa: BLE001 - damaged bytes surface as almost anything (BadZipFile, zlib.error, KeyError)
             reason = str(error) if isinstance(error, _Unproven) else "corrupted"
             warn(f"{path}: {reason}; the reference is solved again")
             return None

@@ -2,7 +2,7 @@
 
 A run folder is written whole or not at all: its files go to a temporary sibling, each is flushed to the disk, and one rename
 makes the folder appear. ``provenance.json`` holds the SHA-256 of every other file, so a folder that was cut short or edited
-afterwards is told from a finished one.
+afterwards is recognised as unfinished.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ def is_finished(directory: Path) -> bool:
 
 
 def damage(directory: Path) -> str | None:
-    """What is wrong with a run folder, in words; None if nothing is."""
+    """The damage to a run folder in words; None if there is none."""
     try:
         checksums = dict(json.loads((directory / PROVENANCE).read_bytes())["files"])
         plain = all(name.isprintable() and name == Path(name).name for name in checksums)
-    except Exception:  # bytes that anybody wrote surface as almost anything: KeyError, RecursionError, UnicodeDecodeError ...
+    except Exception:  # noqa: BLE001 - bytes that anybody wrote surface as almost anything (KeyError, RecursionError)
         plain = False
     if not plain:
         return f"{PROVENANCE} is missing or damaged"
@@ -143,7 +143,7 @@ def read_finished(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         trajectory, summary = read_run(directory)
         if {*TOLD_BY} <= {*trajectory} and {*TOLD_BY, "optimizer", "own", "ratio"} <= {*summary} and len(summary):
             return trajectory, summary
-    except Exception:  # whole files that no run wrote surface as almost anything
+    except Exception:  # noqa: BLE001 - whole files that no run wrote surface as almost anything
         pass
     warn(f"{directory}: its tables are none that a run wrote; the run is computed again")
     return None
@@ -156,7 +156,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_provenance(directory: Path) -> dict[str, Any]:
-    """What is known of how a finished run was made."""
+    """The provenance of a finished run."""
     story: dict[str, Any] = json.loads((directory / PROVENANCE).read_bytes())
     return story
 

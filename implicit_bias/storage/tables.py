@@ -109,4 +109,5 @@ def summary_table(
             extra[key] = [ends.get(label, unknown)[place] for label in last["norm"]]
         behind += INTERVAL_COLUMNS
     behind += [key for key in last if key not in {*COLUMNS, *EXTRA_COLUMNS}]
-    return last.assign(**extra)[[*SUMMARY_COLUMNS, *behind]].reset_index(drop=True)
+    table: pd.DataFrame = last.assign(**extra)[[*SUMMARY_COLUMNS, *behind]].reset_index(drop=True)
+    return table

@@ -37,14 +37,14 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
         return len(cells)
     try:
         one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + added))
-    except Exception:  # it will be said when the runs are computed
+    except Exception:  # noqa: BLE001 - the runs raise it again when they are computed, and report it then
         return len(cells)
     each = max(1.0, (more - one) / added)
     return max(1, int((SHARE * free - max(0.0, one - each)) / (each + _kept_bytes(cells[0]))))
 
 
 def _crude_bytes(cell: Cell) -> int:
-    """More than a run needs."""
+    """An upper estimate of the bytes that a run needs."""
     x, shapes = cell.dataset.x, _shapes(cell)
     widest = max(rows for rows, _ in shapes)
     return 8 * CRUDE_ARRAYS * (x.size + len(x) * widest + _size(shapes)) + _kept_bytes(cell)

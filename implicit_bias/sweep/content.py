@@ -1,4 +1,4 @@
-"""What a command says of the data files that it has loaded."""
+"""The summary and the warnings that a command prints about the data files it has loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_CLASSES = 10
 
 
 def tell_content(dataset: Dataset) -> None:
-    """What was found in a data file, in a line on stderr, and what there is to doubt about it, in warnings."""
+    """Print the contents of a data file in one line on stderr, and what may be wrong with it as warnings."""
     if dataset.names is not None:
         note(content_line(dataset))
     for caution in dataset.cautions:

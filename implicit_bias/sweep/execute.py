@@ -172,7 +172,7 @@ def _simulated(
 def _written(
     cell: Cell, run: int, trajectory: Trajectory, references: References, command: str, seconds: float, batch: int
 ) -> Outcome:
-    """The outcome of a run whose folder is now written; or could not be, which is no fault of the others."""
+    """Write a run's folder and return its outcome; a failure to write concerns this run alone."""
     try:
         return _finished(cell, run, trajectory, references, command, seconds, batch)
     except OSError as error:

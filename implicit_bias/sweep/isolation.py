@@ -1,4 +1,4 @@
-"""What a fault costs: no cell but the guilty ones. A batch that breaks is computed cell by cell, one too large in halves."""
+"""Isolation of failures: a batch that fails is computed again cell by cell, one that exceeds the memory in halves."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Attempt = Callable[[Sequence[Cell]], list[Outcome]]
 
 
 def isolated(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
-    """The outcomes of one batch; one that memory is too small for is halved, and one that breaks is run cell by cell."""
+    """The outcomes of one batch. A batch that exceeds the memory is halved, one that fails is computed cell by cell."""
     try:
         return attempt(batch)
     except OSError as error:
         return [io_failure(cell, error) for cell in batch]
     except BadInput as error:
         return _one_by_one(batch, attempt, error, "bad_input")
-    except Exception as error:  # whatever it is, the other cells are to finish
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other cells are to finish
         if not is_out_of_memory(error):
             return _one_by_one(batch, attempt, error, "internal")
     # Out of memory. Here, for an error that is being handled keeps alive all that its frames refer to.

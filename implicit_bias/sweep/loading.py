@@ -1,4 +1,4 @@
-"""Cells made ready: data loaded, checked against the model, and what is finished told from what is to be computed."""
+"""Preparation of cells: data are loaded and checked against the model, and finished cells are separated from the others."""
 
 from __future__ import annotations
 

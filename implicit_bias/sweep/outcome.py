@@ -1,4 +1,4 @@
-"""What becomes of a cell, and who is told how a sweep gets on."""
+"""The outcome of a cell, and the interface by which a sweep reports its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["bad_input", "no_data", "not_separable", "io", "gone", "internal"
 
 
 class Progress(Protocol):
-    """Told how a sweep is getting on."""
+    """Receives the progress of a sweep."""
 
     def status(self, text: str) -> None: ...
 
@@ -24,7 +24,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """A receiver that shows nothing."""
 
     def status(self, text: str) -> None:
         pass
@@ -38,14 +38,14 @@ class Silent:
 
 @dataclass
 class Outcome:
-    """What became of one cell.
+    """The outcome of one cell.
 
     Attributes:
         spec: What was to be computed.
         directory: Its run folder.
         status: ``done`` now, ``skipped`` because its folder was finished, or ``failed``.
         error: One line, where it failed.
-        error_kind: Whose fault it is.
+        error_kind: The kind of error, which decides the exit code.
         trajectory, summary: Its tables, unless it failed.
     """
 

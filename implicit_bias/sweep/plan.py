@@ -93,7 +93,8 @@ def batch_size(dataset: Dataset, linear: bool = True, device: str = "cpu") -> in
         return GPU_RUNS
     if not linear:
         return max(1, NETWORK_DOUBLES // dataset.x.size)
-    return max(1, BATCH_ELEMENTS // (dataset.x.shape[0] * dataset.num_classes))
+    fitting: int = BATCH_ELEMENTS // (dataset.x.shape[0] * dataset.num_classes)
+    return max(1, fitting)
 
 
 def run_elements(samples: int, num_classes: int, parameters: int | None) -> int:
@@ -118,7 +119,7 @@ def _formed_again(group: Sequence[Cell], interrupted: Sequence[Sequence[str]]) -
     found = []
     for names in interrupted:
         if names and len(set(names)) == len(names) and all(name in free for name in names):
-            found.append([free.pop(name) for name in names])
+            found.append([free.pop(name) for name in names])  # noqa: PERF401 - the next condition sees what this takes out
     return found
 
 

@@ -1,4 +1,4 @@
-"""What single precision costs a run: its last margin once more, in double precision."""
+"""The error of a run in single precision: its last margin, recomputed in double precision."""
 
 from __future__ import annotations
 

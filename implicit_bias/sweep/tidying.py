@@ -31,7 +31,7 @@ def tidy_after(specs: Sequence[RunSpec]) -> None:
 
 
 def still_there(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """The outcomes, those whose run folders have gone meanwhile failed: nobody is to be told of folders that are not there."""
+    """The outcomes; those whose run folders have been removed meanwhile count as failed."""
     return [outcome if outcome.directory is None or _whole(outcome.directory) else _gone(outcome) for outcome in outcomes]
 
 

@@ -15,7 +15,8 @@ def test_slopes_are_exponents() -> None:
     assert log_slope([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0]) == pytest.approx(2)
 
     def cost(name: str, shape: Shape) -> float:
-        return shape.per_class * shape.k**2 * shape.d**0.5 * shape.runs * shape.steps
+        seconds: float = shape.per_class * shape.k**2 * shape.d**0.5 * shape.runs * shape.steps
+        return seconds
 
     table = scaling_table(cost)
     slopes = table.groupby("axis")["slope"].first()

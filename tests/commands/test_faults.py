@@ -90,7 +90,8 @@ def announce() -> None:
                 Path(os.environ[STARTED]).touch()
             keep(step, snapshot)
 
-        return simulate(problem, watch, keeping, resume)
+        trajectory: Trajectory = simulate(problem, watch, keeping, resume)
+        return trajectory
 
     module.simulate = announced  # type: ignore[attr-defined]
 
@@ -435,7 +436,7 @@ def test_an_edited_folder_and_a_damaged_reference_are_one_warning_each(
     arguments = ["-m", *SMALL[:-1], "steps=60", "seed=1,2", "reference=certified", f"results_dir={tmp_path}"]
     assert main(arguments) == 0
     first = {name: contents(path) for name, path in folders(tmp_path).items()}
-    edited = sorted(folders(tmp_path).values())[0]
+    edited = min(folders(tmp_path).values())
     with (edited / "trajectory.csv").open("a") as file:
         file.write("edited\n")
     for damaged in sorted((tmp_path / "cache" / "references").iterdir()):

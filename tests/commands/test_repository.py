@@ -15,19 +15,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 Followed = Callable[[str], Path]
+published = pytest.mark.skipif(not (ROOT / "results").exists(), reason="a source distribution has no committed results")
 
 
+@published
 def test_readme_table_is_what_results_say() -> None:
     answer = subprocess.run([sys.executable, "scripts/readme_tables.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
 
 
+@published
 def test_published_numbers_of_the_committed_claims_hold() -> None:
     claims = pd.read_csv(ROOT / "results" / "claims.csv")
     assert set(claims["preset"]) == {"default"}
-    published = claims[claims["figure"].str.startswith("fan_fig") & claims["claim"].str.contains("10,000 steps|maximum margins")]
-    assert len(published) >= 12
-    assert published["holds"].all()
+    papers = claims[claims["figure"].str.startswith("fan_fig") & claims["claim"].str.contains("10,000 steps|maximum margins")]
+    assert len(papers) >= 12
+    assert papers["holds"].all()
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
@@ -36,6 +39,9 @@ def test_links_between_the_pages_lead_somewhere() -> None:
         (page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     ]
     assert len(links) > 20
+    if not (ROOT / "results").exists():  # a source distribution
+        links = [(page, link) for page, link in links if not re.match(r"(\.\./)?results/", link)]
+        assert len(links) > 10
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
 
 

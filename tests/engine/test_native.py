@@ -134,7 +134,8 @@ COLUMNS = ("margin", "upper_bound", "alignment", "param_norm")
 def apart(a: Trajectory, b: Trajectory) -> np.ndarray:
     """The largest relative difference of each run's columns, beyond 1e-12."""
     pairs = [(columns[key], b.by_norm[label][key]) for label, columns in a.by_norm.items() for key in COLUMNS]
-    return np.max([(np.abs(x - y) - 1e-12).clip(0) / np.abs(y) for x, y in pairs], axis=(0, 1))
+    largest: np.ndarray = np.max([(np.abs(x - y) - 1e-12).clip(0) / np.abs(y) for x, y in pairs], axis=(0, 1))
+    return largest
 
 
 def amplified(given: Problem, plain: Trajectory) -> np.ndarray:
@@ -144,7 +145,8 @@ def amplified(given: Problem, plain: Trajectory) -> np.ndarray:
         noise = torch.randn(given.initial["weight"].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         moved = {"weight": given.initial["weight"] + 1e-16 * noise}
         found.append(apart(simulate(replace(given, initial=moved, compile="off")), plain))
-    return np.max(found, axis=0)
+    largest: np.ndarray = np.max(found, axis=0)
+    return largest
 
 
 @needs_compiler
@@ -199,7 +201,8 @@ def condition(given: Problem) -> torch.Tensor:
     """The condition number of each run's first gradient in its row space."""
     gradient = given.model.objective(given.data, given.loss).gradient(given.initial).blocks["weight"].collapse()
     s = torch.linalg.svdvals(gradient)
-    return s[:, 0] / s[:, 2].clamp(min=1e-300)
+    ratio: torch.Tensor = s[:, 0] / s[:, 2].clamp(min=1e-300)
+    return ratio
 
 
 def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:

@@ -156,8 +156,8 @@ def test_shampoo_claims_and_scaled_learning_rates() -> None:
 
 def test_adam_claims() -> None:
     early = next(iter(ADAMS))
-    linf = {SIGN: (1.0, 9.0, 10.0), GD: (0.1, 0.2, 0.3)} | {m: (1.0, 5.0, 3.0) for m in ADAMS} | {early: (1.0, 9.5, 6.0)}
-    l2 = {SIGN: (0.1, 0.1, 0.1), GD: (0.1, 0.3, 0.6)} | {m: (0.1, 0.1, 0.2) for m in ADAMS}
+    linf = {SIGN: (1.0, 9.0, 10.0), GD: (0.1, 0.2, 0.3)} | dict.fromkeys(ADAMS, (1.0, 5.0, 3.0)) | {early: (1.0, 9.5, 6.0)}
+    l2 = {SIGN: (0.1, 0.1, 0.1), GD: (0.1, 0.3, 0.6)} | dict.fromkeys(ADAMS, (0.1, 0.1, 0.2))
     made = {(m, "linf"): v for m, v in linf.items()} | {(m, "l2"): v for m, v in l2.items()}
 
     def judged(method: str = GD, norm: str = "l2", margins: tuple[float, ...] = (0.1, 0.3, 0.6)) -> list[bool | None]:

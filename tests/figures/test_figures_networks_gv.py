@@ -58,7 +58,7 @@ def test_shares_and_winners_compare_seed_by_seed() -> None:
 def fig1_table(own: float = 1.0, last: float = 0.9, deepest: float = -40.0) -> pd.DataFrame:
     """Own-norm margins of `own`, NGD second in spectral, alignments that go from .5 to `last`."""
     owners = {m: norm for norm, methods in BEST.items() for m in methods}
-    base = {m: 0.1 for m in METHODS} | {"ngd": 0.4, "nmgd": 0.4}
+    base = dict.fromkeys(METHODS, 0.1) | {"ngd": 0.4, "nmgd": 0.4}
     rows: list[tuple[Any, ...]] = []
     for part in (SMOOTH, RELU):
         for m in METHODS:
@@ -86,7 +86,7 @@ def test_gv_fig1_judges_order_alignment_and_depth() -> None:
 
 def test_gv_fig2_asks_both_hybrids_to_win_on_every_seed() -> None:
     def claims(adam: float) -> list[Claim]:
-        value = {m: 1.0 for m in METHODS_2} | dict.fromkeys(HYBRIDS, 20.0) | {"muon_adam": adam}
+        value = dict.fromkeys(METHODS_2, 1.0) | dict.fromkeys(HYBRIDS, 20.0) | {"muon_adam": adam}
         rows = [(n, m, s, np.nan, -8.1, value[m] * s) for n in (TWO, FOUR, CNN) for m in METHODS_2 for s in SEEDS]
         columns = ["network", "optimizer", "seed", "level", "log10_loss", "margin"]
         return GvFig2().claims(pd.DataFrame(rows, columns=columns), "default")

@@ -38,7 +38,8 @@ def geometry(label: str) -> ParameterNorm:
 
 
 def nuclear_by_numpy(block: Tensor) -> np.ndarray:
-    return np.linalg.svd(block.numpy(), compute_uv=False).sum(axis=-1)
+    total: np.ndarray = np.linalg.svd(block.numpy(), compute_uv=False).sum(axis=-1)
+    return total
 
 
 def numpy_value_and_dual(label: str, g: Parameters) -> tuple[np.ndarray, np.ndarray]:

@@ -136,7 +136,8 @@ def watched(w: list[Tensor], _: Any, value: Any, eta: float, __: float) -> list[
 
 
 def length(blocks: list[Tensor]) -> Tensor:
-    return torch.cat([b.flatten() for b in blocks]).norm()
+    norm: Tensor = torch.cat([b.flatten() for b in blocks]).norm()
+    return norm
 
 
 def shrunk(w: list[Tensor], _: Any, value: Any, __: float, ___: float) -> list[Tensor]:

@@ -33,7 +33,8 @@ def mixture(seed: int = 0, runs: int = 1) -> Data:
 
 
 def objective(data: Data, loss: str = "cross_entropy") -> Objective:
-    return MODELS.get("linear")().objective(data, LOSSES.get(loss)())
+    made: Objective = MODELS.get("linear")().objective(data, LOSSES.get(loss)())
+    return made
 
 
 def run(

@@ -176,8 +176,10 @@ def test_mistakes_are_one_line(typed: str, line: str) -> None:
     [
         (
             ["optimizer=muon", "schedule=as_given"],
-            "schedule=as_given: is for classes that bring a learning rate; optimizer=muon has none;"
-            " allowed: schedule=constant or power, or optimizer=torch",
+            (
+                "schedule=as_given: is for classes that bring a learning rate; optimizer=muon has none;"
+                " allowed: schedule=constant or power, or optimizer=torch"
+            ),
         ),
         (["optimizer=muon", "optimizer.kwargs.eps=1"], "optimizer.kwargs.eps: unknown key for optimizer=muon"),
         (["optimizer=torch", "schedule=as_given", "schedule.lr=1"], "schedule.lr=1: schedule=as_given has no such key"),

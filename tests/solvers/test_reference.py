@@ -63,7 +63,8 @@ def pair_matrices(x: Array, y: Labels, num_classes: int) -> Array:
 
 def weight_vector(weights: Array, y: Labels) -> Array:
     """Weights (n, k) in the order of :func:`pair_matrices`."""
-    return weights[np.arange(weights.shape[1])[None] != y[:, None]]
+    vector: Array = weights[np.arange(weights.shape[1])[None] != y[:, None]]
+    return vector
 
 
 def check(found: Reference, x: Array, y: Labels, num_classes: int, label: str, tol: float = 1e-6) -> None:

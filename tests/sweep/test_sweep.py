@@ -258,7 +258,8 @@ def test_the_curvature_of_a_loss_is_a_bound(loss: str) -> None:
     y = torch.tensor(rng.randint(5, size=(200, 1, 7)))
 
     def loss_of(at: torch.Tensor) -> torch.Tensor:
-        return f.log_losses(f.terms((at - at.gather(1, y)).scatter(1, y, -torch.inf))).exp().mean(dim=-1)
+        mean: torch.Tensor = f.log_losses(f.terms((at - at.gather(1, y)).scatter(1, y, -torch.inf))).exp().mean(dim=-1)
+        return mean
 
     low, mid, high = (loss_of(scores + s * change) for s in (-h, 0, h))
     highest = torch.stack([low, mid, high]).amax(dim=0)

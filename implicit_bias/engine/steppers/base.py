@@ -45,7 +45,7 @@ class Stepper(Protocol):
 
     @property
     def stepping(self) -> Stepping:
-        """What makes the steps now."""
+        """The name of the method that makes the steps at present."""
 
     @property
     def most_steps(self) -> int:
@@ -65,7 +65,7 @@ class Stepper(Protocol):
         """What its code was compiled with, for the provenance; empty: nothing was compiled."""
 
     def load(self, start: Reached) -> None:
-        """Go on from here."""
+        """Set the state from which the next update starts."""
 
     def advance(self, first: int, last: int) -> None:
         """Updates ``first`` + 1 to ``last``, at most :attr:`most_steps`."""
@@ -82,7 +82,7 @@ class Stepper(Protocol):
 
     @property
     def parameters(self) -> Parameters:
-        """theta_t, one tensor (R, p, q) a block; nobody may change it."""
+        """theta_t, one tensor (R, p, q) a block; not to be changed by the caller."""
 
     @property
     def state(self) -> Any:
@@ -94,7 +94,7 @@ class Stepper(Protocol):
 
     @property
     def schedule_state(self) -> ScheduleState:
-        """What the schedule remembers."""
+        """The state of the schedule."""
 
 
 @dataclass(frozen=True)

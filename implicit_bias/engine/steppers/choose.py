@@ -32,7 +32,7 @@ KINDS = (Kind("c", native.refusal, native.LinearSteps), Kind("torch.compile", to
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to make the steps.
+    """The stepper that was chosen, and why others were not.
 
     Attributes:
         stepper: Made for the batch.
@@ -56,7 +56,7 @@ class Choice:
         return Choice(Eager(setup), None, {**self.refused, self.kind.stepping: reason})
 
     def refusals(self) -> dict[str, str]:
-        """Why not the faster ones, by name, with what came up on the way."""
+        """The reason why each faster stepper is not used, by its name, with those found while running."""
         if self.kind is None or self.stepper.refused is None:
             return self.refused
         return {**self.refused, self.kind.stepping: self.stepper.refused}

@@ -1,8 +1,8 @@
 """Steps compiled by torch: everything between two matrix products is one loop over memory and one call.
 
 A single run, where most of the time goes into calling small operations, gains most. Compiling takes seconds, and needs a C++
-compiler (on a GPU Triton). Where it fails the step is plain, and the reason is told. Only steps that are made of buffers and
-gradient alone are compiled: one that looks at parameters, loss or other points may evaluate the model anywhere.
+compiler (on a GPU Triton). Where it fails, plain steps are made, and the reason is reported. Only steps that are made of buffers
+and gradient alone are compiled: one that looks at parameters, loss or other points may evaluate the model anywhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def refusal(setup: Setup) -> str | None:
 
     A decomposition cuts the compiled function in pieces, mostly slower than the plain step (results/bench/bench.csv, muon):
     ``auto`` compiles the step of entrywise norms only, where there are enough steps to repay it. An optimizer that needs more
-    than the gradient takes plain steps; that is told where compiled ones are asked for.
+    than the gradient takes plain steps; this is reported where compiled ones were asked for.
     """
     problem = setup.problem
     wanted, optimizer = problem.compile, problem.optimizer
@@ -98,7 +98,7 @@ def tensor_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Object
 
 
 class Compiled:
-    """A compiled step that becomes the plain one for good, with one line, when it cannot be compiled.
+    """A compiled step that is replaced by the plain one, with a warning of one line, when it cannot be compiled.
 
     Attributes:
         refused: Why it is the plain one by now; None while it is not.
@@ -122,7 +122,7 @@ class Compiled:
                 new_state, moved, quick = self._quietly(state, here.gradient, here.parameters, now, here.scheduled)
             except (ArithmeticError, KeyboardInterrupt, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a compiler fails in any way; plain steps are taken
                 self.refused = f"the step cannot be compiled ({_in_a_line(error)})"
                 self._tell(f"{self.refused}; plain steps are taken")
             else:
@@ -156,7 +156,8 @@ def _quiet_compiler() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         versions = {"recompile_limit": MANY_VERSIONS, "accumulated_recompile_limit": MANY_VERSIONS}
-        limits = torch._dynamo.config.patch(versions)  # loads the compiler, which sets the level of its loggers
+        # This loads the compiler, which sets the level of its loggers; torch has no public name for these limits.
+        limits = torch._dynamo.config.patch(versions)  # noqa: SLF001
         loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
         levels = [logger.level for logger in loggers]
         for logger in loggers:

@@ -52,6 +52,7 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
         stepper: Made for it; what is loaded may be lost.
         make: Makes others of its kind, for a part of a large batch.
         start: Where the batch is after ``t`` updates.
+        t: The updates made so far.
     """
     count = min(CHECKED_STEPS, setup.problem.steps - t)
     if count <= 0:
@@ -85,15 +86,18 @@ def disagreement(
     Runs whose plain steps are not finite are left out: they have diverged, which is not the stepper's doing.
 
     Args:
-        fast, plain: The two ways to make an update.
+        fast: The update to be verified.
+        plain: The update as it is defined.
         objective: What says how far parameters must move to change gaps by one.
         start: Where update ``first`` has led.
+        first: The updates made before.
+        count: How many are compared.
         decomposes: Whether the step decomposes matrices.
     """
     here = start
     for t in range(first + 1, first + count + 1):
         there, ours = plain(here, t), fast(here, t)
-        if t < first + count:  # by the last step no buffer is zero any more: they are compared there, which is the dearer half
+        if t < first + count:  # buffers are compared at the last step alone: none is zero by then, and it is costly
             ours = ours._replace(state={}, gradient=None)
         apart = _apart(ours, there, here, here)
         tolerance = TOLERANCE * torch.finfo(apart.dtype).eps

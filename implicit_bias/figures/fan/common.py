@@ -138,7 +138,8 @@ class FanFigure(Figure):
             rows = rows[rows["norm"].isin(NORMS) | last]  # of further norms only where they end
             parts.append(rows.assign(method=method.label, optimizer=method.optimizer))
         table = pd.concat(parts, ignore_index=True)
-        return table[["method", "optimizer", "norm", "step", self.quantity, "max_margin"]]
+        shown: pd.DataFrame = table[["method", "optimizer", "norm", "step", self.quantity, "max_margin"]]
+        return shown
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
         # Adam is there twice: the second one dotted.

@@ -45,10 +45,7 @@ class FanFig1Momentum(GapFigure):
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
         if preset == "smoke":
             return []
-        told = []
-        for method in self.methods:
-            if method.optimizer == "adam":
-                told.append(f"{method.label}: {self.at_end(table, method)[0]:.3f}")
+        told = [f"{m.label}: {self.at_end(table, m)[0]:.3f}" for m in self.methods if m.optimizer == "adam"]
         return [
             Finding(
                 "Adam's second average is slow: with beta2 close to one the max-norm gap needs many more steps",

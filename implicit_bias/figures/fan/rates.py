@@ -129,7 +129,7 @@ class Rates(Figure):
         if preset == "smoke":
             return []
         slopes, window = fitted_slopes(table), window_of(table)
-        fitted = {key: part for key, part in slopes.groupby(["optimizer", "power"])["slope"]}
+        fitted = dict(list(slopes.groupby(["optimizer", "power"])["slope"]))
         judged = [self._bound_claim(m, a, fitted[m, a], window, preset) for m in METHODS for a in POWERS]
         judged += [self._faster_claim(m, fitted[m, POWERS[0]], window, preset) for m in PLAIN]
         return [*judged, self._dimension_claim(preset)]
@@ -190,7 +190,8 @@ def bound(power: float, steps: np.ndarray, adam: bool = False) -> np.ndarray:
     """The proven shape of the gap, sum_{s<=t} eta_s^2 / sum_{s<=t} eta_s with eta_s = s^-power; for Adam with eta^(3/2)."""
     eta = np.arange(1, int(steps.max()) + 1, dtype=float) ** -power
     ratio: np.ndarray = np.cumsum(eta ** (1.5 if adam else 2.0)) / np.cumsum(eta)
-    return ratio[steps.astype(int) - 1]
+    shape: np.ndarray = ratio[steps.astype(int) - 1]
+    return shape
 
 
 def bound_slope(power: float, window: tuple[float, float], adam: bool = False) -> float:

@@ -39,7 +39,8 @@ def learning_rate(method: str, preset: Preset) -> float:
     steps have in the spectral norm, by |u| |x|. The entries of u fall with the root of the width.
     """
     pixels, width = (PIXELS.paper / PIXELS.at(preset)) ** 2, WIDTH.paper / WIDTH.at(preset)
-    return {"gd": 1000 * pixels, "adam": 0.01 * pixels * width**0.5, "shampoo": pixels**0.5}[method]
+    rate: float = {"gd": 1000 * pixels, "adam": 0.01 * pixels * width**0.5, "shampoo": pixels**0.5}[method]
+    return rate
 
 
 @FIGURES.register
@@ -134,7 +135,7 @@ class FlavorsShampoo(Figure):
         return [*found, self._decline(table, preset)]
 
     def _decline(self, table: pd.DataFrame, preset: Preset) -> Claim:
-        """Paired by seed."""
+        """How far Adam's max-norm margin falls below its peak, seed by seed."""
         rows = table[(table["method"] == "adam") & (table["norm"] == "linf")].sort_values("step").groupby("seed")["margin"]
         kept = rows.last() / rows.max()
         return self.claim(

@@ -104,7 +104,8 @@ class FlavorsTeacherStudent(Figure):
             )
         whole = pd.concat(parts, ignore_index=True)
         ends = whole[whole["step"] == whole["step"].max()]
-        return pd.concat([ends, geometric_means(whole[whole["alpha"] == SHOWN])], ignore_index=True)
+        shown: pd.DataFrame = pd.concat([ends, geometric_means(whole[whole["alpha"] == SHOWN])], ignore_index=True)
+        return shown
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(2, 3, height=4.4)

@@ -70,14 +70,17 @@ def at_levels(run: Run, deepest: float = TARGET) -> pd.DataFrame:
         if len(below):
             first = below[below["step"] == below["step"].min()]
             parts.append(first.assign(level=-j / LEVELS))
-    return pd.concat(parts, ignore_index=True).assign(optimizer=run.spec.optimizer.name, own=run.spec.working_norm.label)
+    whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    whole["optimizer"], whole["own"] = run.spec.optimizer.name, run.spec.working_norm.label
+    return whole
 
 
 def last_record(run: Run) -> pd.DataFrame:
     """The rows of a run's last record, with `optimizer`, its `own` norm and `log10_loss`."""
     last = run.trajectory[run.trajectory["step"] == run.trajectory["step"].max()]
     log10_loss = last["log_loss"] / np.log(10)
-    return last.assign(optimizer=run.spec.optimizer.name, own=run.spec.working_norm.label, log10_loss=log10_loss)
+    rows: pd.DataFrame = last.assign(optimizer=run.spec.optimizer.name, own=run.spec.working_norm.label, log10_loss=log10_loss)
+    return rows
 
 
 def mean_and_std(

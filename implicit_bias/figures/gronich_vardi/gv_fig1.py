@@ -261,7 +261,7 @@ class GvFig1(Figure):
         )
 
     def _best(self, rows: pd.DataFrame, norm: str, part: str, preset: Preset) -> Claim:
-        """In the mean over seeds and on every seed."""
+        """The best optimizer of each norm, in the mean over seeds and on every seed."""
         means = rows[rows["norm"] == norm].groupby("optimizer")["margin"].mean()
         own, other = means[list(BEST[norm])], means.drop(list(BEST[norm]))
         spread = rows[(rows["norm"] == norm) & (rows["optimizer"] == own.idxmax())]["margin"]
@@ -291,7 +291,7 @@ class GvFig1(Figure):
         )
 
     def _momentum(self, rows: pd.DataFrame, preset: Preset) -> Claim:
-        """Paired by seed: the data make a larger difference than the method."""
+        """The effect of momentum, paired by seed since the data make a larger difference than the method."""
         l2 = rows[rows["norm"] == "l2"].pivot(index="seed", columns="optimizer", values="margin")
         ratio = l2["nmgd"] / l2["ngd"]
         spread = l2["ngd"].std() / l2["ngd"].mean()
@@ -317,7 +317,7 @@ class GvFig1(Figure):
         )
 
     def _alignment(self, table: pd.DataFrame, name: str, preset: Preset) -> Claim:
-        """From where the data are separated (a tenth of log 2) to the end."""
+        """The alignments, from where the data are separated (a loss of a tenth of log 2) to the end."""
         rows = table[(table["part"] == SMOOTH) & (table["optimizer"] == name) & (table["norm"] == table["own"])]
         first = rows[rows["level"] == -1.0].set_index("seed")["alignment"]
         last = ends(rows, SMOOTH).set_index("seed")["alignment"]

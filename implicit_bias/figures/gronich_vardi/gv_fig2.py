@@ -184,7 +184,7 @@ class GvFig2(Figure):
         )
 
     def _best(self, rows: pd.DataFrame, network: str, preset: Preset) -> Claim:
-        """Both hybrids above all others on every seed; by how much, is told."""
+        """Both hybrids are above all others on every seed; the claim states by what factor."""
         wide = rows.pivot(index="seed", columns="optimizer", values="margin")
         hybrids, others = wide[list(HYBRIDS)], wide.drop(columns=list(HYBRIDS))
         means = others.mean()

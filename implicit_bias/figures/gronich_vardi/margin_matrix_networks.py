@@ -1,4 +1,4 @@
-"""Who maximises which margin on a network: every optimizer under every norm, as a heat map, and the alignments beside it."""
+"""Which margin each optimizer maximises on a network: optimizers by norms as a heat map, and the alignments beside it."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class MarginMatrixNetworks(Figure):
         )
 
     def _best(self, table: pd.DataFrame, norm: str, column: str, preset: Preset) -> Claim:
-        """In the mean, and seed by seed."""
+        """The best optimizer of each norm, in the mean and seed by seed."""
         wide = table[table["norm"] == norm].pivot(index="seed", columns="optimizer", values=column)
         own = [m for m in OWN if OWN[m] == norm]
         others = wide.drop(columns=own)

@@ -189,7 +189,7 @@ def _digits(preset: Preset) -> str:
 
 
 def largest_dip(rows: pd.DataFrame) -> float:
-    """By how much a run's margin falls below its peak so far, as a share of it, at most, once it is positive for good."""
+    """The largest relative fall of a run's margin below its peak so far, from where it stays positive on."""
     margin = separated(rows).sort_values("step")["margin"]
     if margin.empty:
         return float("nan")

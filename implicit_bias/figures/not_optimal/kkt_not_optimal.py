@@ -1,4 +1,4 @@
-"""KKT points that are no optima: flows end there, and noise makes them leave, ever later the smaller it is."""
+"""KKT points that are no optima: flows end there, and noise makes them leave, the later the smaller it is."""
 
 from __future__ import annotations
 

@@ -174,9 +174,10 @@ class Flat:
 Apply = Callable[[Any, Here], Tensor]
 
 
-def reached(step: Any, here: Here) -> Tensor:
+def reached(step: Any, here: Here) -> Tensor:  # noqa: ARG001 - others go on from here
     """Where a step leads that names the point arrived at."""
-    return step.to[BLOCK]
+    to: Tensor = step.to[BLOCK]
+    return to
 
 
 def played(
@@ -190,6 +191,10 @@ def played(
     """The points (k, d) that steps from these gradients (k, d) lead to, the start first; the same whatever was played before.
 
     Args:
+        optimizer: Whose steps.
+        gradients: One a step, (k, d).
+        lr: The learning rate of every step.
+        start: The first point, (k, d).
         apply: Gives the parameters after a step.
         norm: That of the methods that read one.
 
@@ -254,7 +259,10 @@ def constant_steps(
     """What an optimizer's steps at a constant gradient are, from the point zero.
 
     Args:
+        optimizer: Whose steps.
         closure: Whether it is played with closures; only told on.
+        apply: Gives the parameters after a step.
+        norm: That of the methods that read one.
     """
     gradient, zero = made_up(1)[0], torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
 
@@ -333,7 +341,7 @@ def unable_to_resume(optimizer: Optimizer, steps: int = 30) -> str | None:
         resumed = _played_in_two(optimizer, gradients, start)
     except pickle.UnpicklingError as error:
         return f"its state holds {_foreign_class(error)}, which a file cannot hold safely"
-    except Exception as error:  # pickling and loading are the optimizer's own code
+    except Exception as error:  # noqa: BLE001 - pickling and loading are the optimizer's own code
         return str(error) if isinstance(error, RunFailed) else in_a_line(error)
     return None if torch.equal(whole, resumed) else "after state_dict and load_state_dict its steps are others"
 

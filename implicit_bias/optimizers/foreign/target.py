@@ -147,7 +147,8 @@ def _usable(found: Any, typed: str, key: str) -> Callable[..., Any]:
             f"{key}={typed}: must be a class derived from torch.optim.Optimizer, or a function of the parameters that returns"
             f" one; this is {'another class' if inspect.isclass(found) else f'of type {type(found).__name__}'}"
         )
-    return found
+    usable: Callable[..., Any] = found
+    return usable
 
 
 def _dotted(typed: str, key: str) -> Any:
@@ -174,7 +175,7 @@ def _imported(name: str, typed: str, key: str) -> ModuleType | None:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
         raise _not_importable(error, typed, key) from None
-    except Exception as error:  # a module may do anything when it is imported
+    except Exception as error:  # noqa: BLE001 - a module may do anything when it is imported
         raise _not_importable(error, typed, key) from None
 
 

@@ -37,7 +37,7 @@ class Counts:
 
     @property
     def all(self) -> int:
-        """All of them."""
+        """The number of claims."""
         return self.holds + self.fails + self.untested
 
 
@@ -78,7 +78,7 @@ class FigurePart:
 
     @property
     def counts(self) -> Counts:
-        """Of its claims."""
+        """The counts of its claims."""
         return counted(self.claims)
 
     @property
@@ -119,7 +119,7 @@ class Content:
 
     @property
     def counts(self) -> Counts:
-        """Of all claims."""
+        """The counts of all claims."""
         return counted([claim for figure in self.figures for claim in figure.claims])
 
     @property

@@ -134,7 +134,7 @@ def _looks(look: Look) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float | None:
-    """To DIGITS digits, whole numbers as such; None for what JSON has no number for."""
+    """Numbers rounded to DIGITS digits, whole ones as integers; None for those that JSON cannot hold."""
     if not np.isfinite(value):
         return None
     short = float(f"{value:.{DIGITS}g}")

@@ -1,4 +1,4 @@
-"""Mathematics in words: what labels and titles say in mathtext, as plain letters."""
+"""Mathtext of labels and titles as plain Unicode text."""
 
 from __future__ import annotations
 

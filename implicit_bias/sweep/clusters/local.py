@@ -1,4 +1,4 @@
-"""Batches on several processes of this machine, which stay for the whole sweep; a process that dies costs no other cell."""
+"""Batches on several processes of this machine, started once per sweep; when one dies, only its own cells are affected."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Worker:
         self._rest = b""
 
     def fileno(self) -> int:
-        """Where its events come from."""
+        """The file descriptor of its events."""
         assert self.process.stdout is not None
         return self.process.stdout.fileno()
 
     def give(self, task: Task, message: Mapping[str, Any]) -> None:
-        """Let it compute a task. That it has died is found out when its events end."""
+        """Send the worker a task. If it has died, its event stream ends, and the death is handled there."""
         assert self.process.stdin is not None
         self.task = task
         self.solving = True
@@ -60,7 +60,7 @@ class Worker:
             self.process.stdin.flush()
 
     def events(self) -> list[dict[str, Any]] | None:
-        """Events that have come; None when there will be no more."""
+        """The events received so far; None when the worker has closed its stream."""
         data = os.read(self.fileno(), 2**16)
         if not data:
             return None
@@ -75,7 +75,7 @@ class Worker:
                 pipe.close()
 
     def dismiss(self) -> None:
-        """Nothing more to do: it ends by itself."""
+        """Close the worker's input, so that it ends after its task."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
@@ -181,7 +181,7 @@ def _hear(worker: Worker, event: Mapping[str, Any], ledger: Ledger) -> None:
 
 
 def _again(task: Task, ledger: Ledger, reason: str, numbers: Iterable[int]) -> list[Task]:
-    """What is left to try of a task whose process has died."""
+    """The tasks to try again after the process that computed one has died."""
     rest = ledger.unfinished(task)
     if task.attempts and len(task.cells) == 1:
         ledger.fail(rest, reason)
@@ -198,7 +198,7 @@ def _last_words(code: int) -> str:
 
 
 def _terminate(workers: Iterable[Worker], politely: bool = False) -> None:
-    """Stop workers and wait until they are gone; they are asked first, and killed after a while."""
+    """Stop workers and wait for their end: SIGTERM first, SIGKILL after a grace period."""
     everyone = list(workers)
     processes = [worker.process for worker in everyone]
     try:

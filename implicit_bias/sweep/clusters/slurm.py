@@ -155,7 +155,7 @@ def run_slurm(tasks: Iterable[Task], launcher: LauncherSettings, ledger: Ledger,
 
 
 def ask_every() -> float:
-    """Seconds between two questions to Slurm."""
+    """Seconds between two queries to Slurm."""
     return float(os.environ.get(VARIABLE, ASK_EVERY))
 
 
@@ -192,10 +192,10 @@ def run_file(path: Path) -> None:
             journal.write(json.dumps(event) + "\n")
             journal.flush()
 
-        def terminated(number: int, frame: FrameType | None) -> None:
+        def terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as a signal's handler is called
             stop(Stopped(), number, PATIENCE)
 
-        def time_is_up(number: int, frame: FrameType | None) -> None:
+        def time_is_up(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as a signal's handler is called
             stop(TimeIsUp(), number, PATIENCE)
 
         signal.signal(signal.SIGTERM, terminated)
@@ -209,7 +209,7 @@ def run_file(path: Path) -> None:
             try:
                 if callable(by_submitit):
                     by_submitit(signal.SIGUSR2, None)
-            except Exception as error:  # requeued too often
+            except Exception as error:  # noqa: BLE001 - submitit's own, where the job was requeued too often
                 emit({"event": "given up", "reason": " ".join(str(error).split())})
             raise Stopped from None
         emit({"event": "end"})
@@ -301,7 +301,7 @@ class _Watch:
             return [str(job.job_id) for job in executor.map_array(BatchJob(), [str(path) for path in paths])]
 
     def _read(self, job: Job) -> None:
-        """What a job has written since the last look."""
+        """Read what a job has written to its journal since the last call."""
         try:
             with job.journal.open("rb") as file:
                 file.seek(job.read)
@@ -328,7 +328,7 @@ class _Watch:
             self._give_up(job, f"Slurm job {job.id}: {event['reason']}")
 
     def _ask(self) -> None:
-        """Ask Slurm for its jobs, and mend what has happened to ours."""
+        """Query Slurm for the state of its jobs, and handle those of this sweep that ended or vanished."""
         listing = _listing()
         if listing is None:
             return  # Slurm does not answer, which says nothing about the jobs
@@ -348,7 +348,7 @@ class _Watch:
                     self._vanished(job)
 
     def _vanished(self, job: Job) -> None:
-        """A job that ended without saying so: once more, for the cells that it has not finished."""
+        """Resubmit, once, the unfinished cells of a job that ended without reporting it."""
         rest = self._ledger.unfinished(job.task)
         if rest and job.task.attempts == 0:
             self._jobs.remove(job)
@@ -382,7 +382,7 @@ def _listing() -> str | None:
 
 
 def _end_of(job: str) -> str:
-    """What Slurm says of a job that has ended: ``was lost (FAILED, NonZeroExitCode)``."""
+    """How a job ended according to Slurm, such as ``was lost (FAILED, NonZeroExitCode)``."""
     fields = dict(part.partition("=")[::2] for part in (_output("scontrol", "-o", "show", "job", job) or "").split())
     said = [fields[key] for key in ("JobState", "Reason") if fields.get(key, "None") != "None"]
     story = f" ({', '.join(said)})" if said else ""

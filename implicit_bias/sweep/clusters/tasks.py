@@ -1,4 +1,4 @@
-"""Batches that other processes compute: how they are cut, written down, and what became of their cells."""
+"""Batches that other processes compute: how they are split and serialised, and a tally of the outcomes of their cells."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Ledger:
     _under_way: dict[int, float] = field(default_factory=dict)
 
     def settle(self, index: int, outcome: Outcome) -> None:
-        """A cell has come to its end; a second end of the same cell is ignored."""
+        """Record the outcome of a cell; a second outcome of the same cell is ignored."""
         if self.outcomes[index] is None:
             self.outcomes[index] = outcome
             self.progress.cells(sum(known is not None for known in self.outcomes), len(self.outcomes))
@@ -83,18 +83,18 @@ class Ledger:
             show_warning(line)
 
     def advance(self, task: Task, share: float, ratio: float) -> None:
-        """``share`` (0 to 1) of the task's steps are made."""
+        """Record that a share (0 to 1) of the task's steps has been made."""
         self._under_way[task.number] = share * task.work
         self._show(ratio)
 
     def close(self, task: Task) -> None:
-        """Nobody computes the task any more; the work of its settled cells counts as done."""
+        """Record that no process computes the task any more; the work of its settled cells counts as done."""
         self._under_way.pop(task.number, None)
         self._settled += sum(c.spec.steps for c in task.cells if self.outcomes[c.index] is not None)
         self._show(math.nan)
 
     def report(self, task: Task, event: Mapping[str, Any]) -> None:
-        """A worker's word on one cell; what it computed is read from its run folder."""
+        """Record what a worker reports of one cell; its tables are read from its run folder."""
         cell = task.cells[event["place"]]
         if event["status"] == "failed":
             self.settle(cell.index, Outcome(cell.spec, None, "failed", event["error"], event["kind"]))
@@ -116,7 +116,7 @@ class Ledger:
         return [cell for cell in task.cells if self.outcomes[cell.index] is None]
 
     def fail(self, cells: Iterable[Cell], reason: str) -> None:
-        """These cells cannot be computed."""
+        """Record that these cells failed."""
         for cell in cells:
             self.settle(cell.index, Outcome(cell.spec, None, "failed", reason, "internal"))
 
@@ -130,7 +130,7 @@ class Ledger:
 
 
 def stamp(directory: Path) -> Stamp:
-    """What tells a run folder from one that takes its place later; None where there is none."""
+    """An identity of a run folder, different from that of a later one of the same name; None where there is no folder."""
     try:
         status = directory.stat()
     except OSError:

@@ -56,7 +56,7 @@ class Reporter:
             self._emit({"event": "advance", "share": steps / total if total else 0.0, "ratio": own_ratio})
 
     def cells(self, done: int, total: int) -> None:
-        """The parent counts for itself."""
+        """Does nothing: the parent process counts cells itself."""
 
 
 def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
@@ -108,7 +108,7 @@ def _listen(tasks: SimpleQueue[dict[str, Any] | None], busy: threading.Event) ->
         os._exit(128 + signal.SIGTERM)  # a solver may take minutes to come back to Python
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as a signal's handler is called
     stop(Stopped(), number)
 
 

@@ -118,7 +118,7 @@ def _folders() -> Iterator[Path]:
 
 
 def foreign_hand(path: Path) -> str | None:
-    """Who besides this user and root could have put a file or folder there, in words; None: nobody.
+    """The users other than this one and root who could have written a file or folder, in words; None if there are none.
 
     Args:
         path: Without links in it.

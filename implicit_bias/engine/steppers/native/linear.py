@@ -70,7 +70,7 @@ SYMBOLS = ("lanes", "work_size", "advance", "made_with")
 # bits must not depend on it.
 MOST_WORK, MOST_ROWS = 500_000, 20
 
-# What linear.c is told by numbers. It has the numbers, and the constants that others use too, from here.
+# The codes of rules and norms in linear.c. They are defined here alone, as are the constants that others use too.
 CROSS_ENTROPY, EXPONENTIAL = range(2)
 SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(9)
 NO_MOMENTUM, AVERAGE, LOOK_AHEAD = range(3)
@@ -332,7 +332,8 @@ class LinearSteps:
                 self._advance(ctypes.byref(arguments), first, last - first, eta[group].data_ptr(), share.data_ptr())
 
         if len(self._work) == 1:
-            return work(self._work[0])
+            work(self._work[0])
+            return
         with ThreadPoolExecutor(len(self._work)) as pool:
             for done in [pool.submit(work, memory) for memory in self._work]:
                 done.result()
