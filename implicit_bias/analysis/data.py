@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
 
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import suggestion
@@ -36,12 +39,26 @@ def as_dataset(data: Any) -> Dataset:
 
 def dataset_of(x: Any, y: Any, origin: str = "dataset") -> Dataset:
     """Features (n, d) and labels (n,) of any values as a dataset. Raises BadInput."""
-    labels = np.asarray(y)
+    labels = _array(y, origin, "labels")
     if labels.dtype == object:  # words out of a DataFrame
+        missing = pd.isna(labels).ravel()
+        if missing.any():
+            raise BadInput(f"{origin}: the label of sample {int(missing.argmax()) + 1} is missing; must be one label a sample")
         labels = labels.astype(str)
     classes = classes_of(labels, origin)
-    features = np.asarray(x)
+    features = _array(x, origin, "features")
     if features.dtype == object:
         raise BadInput(f"{origin}: the features are not all numbers; must be real numbers")
     dataset = checked_dataset(features, classes.y, len(classes.names), origin=origin)
     return replace(dataset, names=classes.names, origin=origin)
+
+
+def _array(values: Any, origin: str, what: str) -> NDArray[Any]:
+    """Values as an array. Raises BadInput: they are of different lengths, or nothing that numpy can read."""
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"{origin}: the {what} cannot be read as an array ({reason}); must be an array, DataFrame or tensor"
+        ) from None

@@ -6,6 +6,8 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from os import PathLike, fspath
 from typing import Any
 
 import pandas as pd
@@ -15,10 +17,11 @@ from implicit_bias.analysis.data import as_dataset
 from implicit_bias.analysis.exponent_optima import Memory
 from implicit_bias.analysis.fingerprints import VERDICT_COLUMNS
 from implicit_bias.analysis.identification import identified
+from implicit_bias.analysis.sentences import sentence
 from implicit_bias.analysis.study import study
 from implicit_bias.analysis.weights import BLOCK, Weights
 from implicit_bias.core.errors import BadInput, NotSeparable, RunFailed
-from implicit_bias.core.registry import hyper_fields
+from implicit_bias.core.registry import MAX_SEED, hyper_fields
 from implicit_bias.core.words import shown
 from implicit_bias.datasets import DATASETS, Dataset, make_dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
@@ -38,10 +41,6 @@ NORMS = ("linf", "l1", "l2", "spectral", "nuclear")
 POWER = 0.5
 # First-order steps that tighten the last certificate of norms whose optimum is not proven, at most one in so many of the run's.
 CERTIFICATE_STEPS, CERTIFICATE_SHARE = 1000, 30
-# From this size on an exponent is written in short.
-LONG_NUMBER = 1e6
-# A margin has come to rest where it changes by less than this part over the last half of the steps.
-AT_REST = 1e-3
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +76,7 @@ def judge(
     feed: str = "loss",
     norms: Sequence[str] = NORMS,
     family: str | Sequence[str] = FAMILIES,
-    results_dir: str | None = None,
+    results_dir: str | PathLike[str] | None = None,
     reference_timeout: float = TIMEOUT,
 ) -> Judgement:
     """Train a linear model from zero with cross entropy, and say which margin was reached.
@@ -102,37 +101,61 @@ def judge(
         BadInput: data or arguments that cannot be used.
         RunFailed: the optimizer raises, or its parameters are no longer finite.
     """
-    families = [family] if isinstance(family, str) else list(family)
-    _check(steps, lr, feed, families)
+    _check(steps, lr, seed, feed, reference_timeout)
+    families, steps, seed = _families(family), int(steps), int(seed)
     dataset, called = _dataset(data, seed), _name_of(make_optimizer)
     optimizer = Made(make_optimizer, called, feed, seed)
     own, measured = optimizer.own, _measured(norms, optimizer.working_norm)
-    cache: Cache = Memory() if results_dir is None else ReferenceCache(results_dir)
+    cache = _cache(results_dir)
     references = _references(dataset, measured, cache, reference_timeout)
     found = _trained(optimizer, dataset, references or {}, measured, steps, _schedule(lr))
     model = MODELS.get("linear")()
     intervals = narrowed(found, 0, own, intervals_of(dataset, model, measured, references or {}))
     trajectory = trajectory_table(found, 0, seed, own, intervals)
     summary = summary_table(trajectory, called, own, intervals)
-    verdicts = _verdicts(optimizer, dataset, found, seed, families if references is not None else [], cache, reference_timeout)
-    sentence = _sentence(trajectory, summary, own, separable=references is not None, exponent=_exponent(verdicts))
+    verdicts, possible = pd.DataFrame(columns=list(VERDICT_COLUMNS)), families
+    if references is not None and families:
+        run = _as_weights(optimizer, dataset, found, seed)
+        verdicts, possible = _verdicts(run, found, families, cache, reference_timeout), run.possible
+    told = sentence(trajectory, summary, verdicts, own, separable=references is not None, possible=possible)
     notes = optimizer.remarks(float(summary["log_loss"].iloc[0]), found.facts[0])
-    judgement = Judgement(trajectory, summary, verdicts, sentence, tuple(notes))
+    judgement = Judgement(trajectory, summary, verdicts, told, tuple(notes))
     if not hasattr(sys, "ps1"):
         print(judgement)
     return judgement
 
 
-def _check(steps: Any, lr: Any, feed: Any, families: Sequence[Any]) -> None:
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+def _check(steps: Any, lr: Any, seed: Any, feed: Any, timeout: Any) -> None:
+    """Raises BadInput; numbers of numpy's are numbers."""
+    if not _is(steps, Integral) or steps < 1:
         raise BadInput(f"steps={shown(steps)}: must be an integer >= 1")
-    if lr is not None and not (isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < math.inf):
+    if lr is not None and not (_is(lr, Real) and 0 < lr < math.inf):
         raise BadInput(f"lr={shown(lr)}: must be None or a number > 0")
+    if not _is(seed, Integral) or not 0 <= seed <= MAX_SEED:
+        raise BadInput(f"seed={shown(seed)}: must be an integer >= 0, at most {MAX_SEED}")
     if feed not in FEEDS:
         raise BadInput(f"feed={shown(feed)}: must be {' or '.join(FEEDS)}")
-    for family in families:
-        if family not in FAMILIES:
-            raise BadInput(f"family={shown(family)}: must be {', '.join(FAMILIES)} or both")
+    if not _is(timeout, Real) or not timeout > 0:
+        raise BadInput(f"reference_timeout={shown(timeout)}: must be a number > 0")
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _families(family: Any) -> list[str]:
+    """The families that are named, one or several. Raises BadInput."""
+    found = [family] if isinstance(family, str) else family
+    if not isinstance(found, list | tuple) or any(name not in FAMILIES for name in found):
+        raise BadInput(f"family={shown(family)}: must be {', '.join(FAMILIES)} or both, or () for neither")
+    return [name for name in FAMILIES if name in found]
+
+
+def _cache(results_dir: Any) -> Cache:
+    """Where optima are looked for and kept. Raises BadInput."""
+    if results_dir is not None and not isinstance(results_dir, str | PathLike):
+        raise BadInput(f"results_dir={shown(results_dir)}: must be None or the path of a folder")
+    return Memory() if results_dir is None else ReferenceCache(fspath(results_dir))
 
 
 def _dataset(data: Any, seed: int) -> Dataset:
@@ -156,8 +179,11 @@ def _name_of(make_optimizer: Any) -> str:
 
 def _measured(norms: Sequence[str], working: str) -> dict[str, Norm]:
     """The norms to measure by label, that of the optimizer's steps the last."""
+    labels = [norms] if isinstance(norms, str) else norms
+    if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
+        raise BadInput(f'norms={shown(norms)}: must be labels of norms, such as ["linf", "lp3"]')
     found = []
-    for label in [norms] if isinstance(norms, str) else norms:
+    for label in labels:
         try:
             found.append(make_norm(label))
         except (KeyError, ValueError) as error:
@@ -202,15 +228,12 @@ def _trained(
         ) from None
 
 
-def _verdicts(
-    optimizer: Made, dataset: Dataset, found: Trajectory, seed: int, families: Sequence[str], cache: Cache, timeout: float
-) -> pd.DataFrame:
+def _verdicts(run: Weights, found: Trajectory, families: Sequence[str], cache: Cache, timeout: float) -> pd.DataFrame:
     """Which exponent of each family is maximised; no optimum is solved where nothing is separated."""
-    if families and found.by_norm[found.own]["margin"][-1, 0] > 0:
-        run = _as_weights(optimizer, dataset, found, seed)
+    if found.by_norm[found.own]["margin"][-1, 0] > 0:
         return identified([run], families, cache, timeout, "cpu", lambda text: None).verdicts
     nothing = (math.nan,) * 5
-    rows = [(optimizer.called, optimizer.called, seed, family, *nothing, NOT_SEPARATED) for family in families]
+    rows = [(run.run, run.optimizer, run.seed, family, *nothing, NOT_SEPARATED) for family in families]
     return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
 
 
@@ -219,48 +242,3 @@ def _as_weights(optimizer: Made, dataset: Dataset, found: Trajectory, seed: int)
     w = torch.cat([found.parameters[step][BLOCK] for step in found.steps])
     called, ruled_out = optimizer.called, study(optimizer).ruled_out
     return Weights(called, dataset, {BLOCK: w}, tuple(found.steps), called, called, seed, own=optimizer.own, ruled_out=ruled_out)
-
-
-def _sentence(trajectory: pd.DataFrame, summary: pd.DataFrame, own: str | None, *, separable: bool, exponent: str) -> str:
-    """What was reached, of which optimum, whether it still rises, and which exponent is nearest."""
-    row = summary.iloc[0]
-    depth = row["log_loss"] / math.log(10)
-    loss = f"10^{depth:.1f}" if abs(depth) < LONG_NUMBER else f"10^{depth:.3g}"
-    began = f"{row['optimizer']}, {row['step']:,} steps, loss {loss}"
-    share = f"accuracy {row['accuracy']:.4f}"
-    if not separable:
-        return f"{began}: the classes cannot be separated by a linear model, so there is no maximum margin ({share})"
-    if row["accuracy"] < 1 or not (summary["margin"] > 0).all():
-        return f"{began}: not separated yet ({share}), so no margin is positive; more steps, or another rate"
-    best = summary.sort_values("ratio", ascending=False).iloc[0]  # those without a ratio are the last
-    if own is None:
-        return f"{began}: no norm of its own is known; the best ratio is {_reached(best)}, {_trend(trajectory, best)}{exponent}"
-    mine = summary[summary["own"]].iloc[0]
-    told = f"{began}: in {own}, the norm of its steps, it reached {_reached(mine)}, {_trend(trajectory, mine)}"
-    beside = "" if best["norm"] == own or not best["ratio"] > mine["ratio"] else f"; the best ratio is {_reached(best)}"
-    return f"{told}{beside}{exponent}"
-
-
-def _reached(row: pd.Series) -> str:
-    """A margin beside its optimum."""
-    if math.isfinite(row["ratio"]):
-        share = f"{100 * row['ratio']:.1f} % of the certified {row['norm']} optimum"
-        return f"{share} ({row['margin']:.4g} of {row['max_margin']:.4g})"
-    interval = f"[{row['optimum_lower']:.4g}, {row['optimum_upper']:.4g}]"
-    return f"a margin of {row['margin']:.4g}, the {row['norm']} optimum being in {interval}"
-
-
-def _trend(trajectory: pd.DataFrame, row: pd.Series) -> str:
-    """Whether a margin changes over the last half of the steps."""
-    rows = trajectory[trajectory["norm"] == row["norm"]]
-    half = rows.loc[(rows["step"] - row["step"] / 2).abs().idxmin(), "margin"]
-    change = (row["margin"] - half) / abs(row["margin"])
-    return "still rising" if change > AT_REST else "falling" if change < -AT_REST else "at rest"
-
-
-def _exponent(verdicts: pd.DataFrame) -> str:
-    """The nearest exponent of each family that has one, as the end of the sentence; where none has one, why."""
-    known = verdicts[verdicts["p"].notna()]
-    found = [f"{row['family']} p = {row['p']:.3g} ({row['verdict']})" for _, row in known.iterrows()]
-    words = found or list(dict.fromkeys(verdicts["verdict"]))
-    return f"; nearest exponent: {', '.join(words)}" if words else ""

@@ -39,8 +39,10 @@ from implicit_bias.core.words import either, no_such_option, shown, suggestion
 
 if TYPE_CHECKING:
     from implicit_bias.config.spec import RunSpec
+    from implicit_bias.norms import Norm
+    from implicit_bias.optimizers import Optimizer
 
-__all__ = ["Cell", "as_override", "cannot_differ", "compose"]
+__all__ = ["Cell", "as_override", "cannot_differ", "compose", "compose_methods"]
 
 Config = dict[str, Any]
 
@@ -91,11 +93,7 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
     Raises:
         BadInput: one line that names the key and what is allowed. Nothing is returned unless every cell is valid.
     """
-    # A key that is given twice has its last value, as in Hydra.
-    settings = list({setting.key: setting for setting in (_parsed(text, multirun) for text in overrides)}.values())
-    for setting in settings:
-        _check_options(setting)
-    plans = [(chosen, _resolved(_base(chosen), chosen)) for chosen in _combinations(settings)]
+    plans = _plans(overrides, multirun)
     # The checks import torch; a mistyped key or option is answered before that.
     from implicit_bias.config.schema import checked
     from implicit_bias.config.spec import Parts
@@ -110,6 +108,23 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
     for line in plugins.untold():
         warn(line)
     return list(cells.values())
+
+
+def compose_methods(overrides: Sequence[str]) -> list[tuple[Optimizer, Norm | None]]:
+    """The optimizers that ``overrides`` name, several where values are lists, each with its norm if it reads one.
+
+    Raises:
+        BadInput: as :func:`compose`; data, model and schedule are neither checked nor made.
+    """
+    plans = _plans(overrides, multirun=True)
+    from implicit_bias.config.schema import checked_method
+    from implicit_bias.config.spec import Parts
+
+    parts = Parts()
+    found = [checked_method(unchecked, parts) for _, unchecked in plans]
+    for line in plugins.untold():
+        warn(line)
+    return found
 
 
 def as_override(key: str, value: Any) -> str:
@@ -136,6 +151,15 @@ def cannot_differ(cells: Sequence[Cell]) -> str | None:
             )
         seen.add(key)
     return None
+
+
+def _plans(overrides: Sequence[str], multirun: bool) -> list[tuple[list[Setting], Config]]:
+    """Every combination of the values that ``overrides`` give, with the configuration that it makes, not checked yet."""
+    # A key that is given twice has its last value, as in Hydra.
+    settings = list({setting.key: setting for setting in (_parsed(text, multirun) for text in overrides)}.values())
+    for setting in settings:
+        _check_options(setting)
+    return [(chosen, _resolved(_base(chosen), chosen)) for chosen in _combinations(settings)]
 
 
 def _literal(value: Any) -> str:

@@ -28,7 +28,7 @@ from implicit_bias.core.words import either, no_such_option, shown, suggestion
 from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
-from implicit_bias.norms import NORMS
+from implicit_bias.norms import NORMS, Norm
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES, auto_power
@@ -108,6 +108,20 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     if launcher["cluster"] != "inline":
         optimizer.check_elsewhere()
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
+
+
+def checked_method(config: Mapping[str, Any], made: Parts) -> tuple[Optimizer, Norm | None]:
+    """The optimizer of a resolved configuration, and the norm that it is to step in, if it reads one; whatever the data.
+
+    Raises:
+        BadInput: as :func:`checked`, of the groups ``optimizer`` and ``norm`` alone.
+    """
+    if config.get("optimizer") is None:
+        raise BadInput(f"optimizer: missing; allowed: {_options('optimizer')}")
+    optimizer: Optimizer = made.option(OPTIMIZERS, _spelled(_part("optimizer", config)))
+    norm = _checked_norm(None if config.get("norm") is None else _part("norm", config), optimizer)
+    _check_own_norm(optimizer, made)
+    return optimizer, None if norm is None else made.named_norm(norm)
 
 
 @cache

@@ -5,10 +5,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from implicit_bias.cli.arguments import Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from implicit_bias.analysis.weights import Weights
     from implicit_bias.datasets import Dataset
 
-USAGE = "python -m implicit_bias.identify RUN [RUN ...] [dataset=...] [key=value ...]"
+USAGE = "python -m implicit_bias.identify RUN [RUN ...] [dataset=...] [key=value ...], or identify optimizer=... alone"
 ABOUT = """\
 Which norm's margin does it maximise? For the entrywise l_p and the Schatten norms, all p from 1 to inf, the margin of the \
 parameters is held against the certified optimum; where the ratio kappa peaks, and how near to 1, is the answer. For networks \
@@ -33,7 +33,11 @@ RUN is one of
   results/sweeps/<name>-<hash>     a sweep: all of its runs
   path/to/weights.npz              parameters of your own code: one matrix (classes, features), or W among several; the data \
 they were trained on are named as for a run, dataset=digits, dataset=file dataset.path=my.csv
-  mine=RUN                         any of these, called "mine\""""
+  mine=RUN                         any of these, called "mine"
+
+Without a RUN, optimizer=muon, or optimizer=torch optimizer.target=mine.py:MyOptimizer, typed as for a run (several with commas \
+between them), is studied before it sees data, in seconds: the norm of its steps, its symmetries, and what steps do when \
+gradients shrink."""
 ENDING = """\
 verdicts: maximises (kappa >= .97, and 1 - kappa falls by 2 or more a decade of steps where that is known); nearest so far \
 (kappa >= .9); none of these; data cannot tell; not separated"""
@@ -49,10 +53,12 @@ class Request:
     Attributes:
         runs: Pairs of a name (or nothing) and a path or pattern.
         dataset: What was typed of the data, as for a run.
+        method: What was typed of an optimizer and its norm, likewise; then there are neither runs nor data.
     """
 
     runs: tuple[tuple[str, str], ...] = ()
     dataset: tuple[str, ...] = ()
+    method: tuple[str, ...] = ()
     family: tuple[str, ...] = hyper(("lp", "schatten"), help="families of norms to look in, lp, schatten or both")
     out: str = hyper("", help="where tables and picture go; without it results_dir/identify/<hash of the inputs>")
     results_dir: str = hyper("results", help="where the cache of references is")
@@ -77,22 +83,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 def request_from(arguments: Sequence[str]) -> Request:
     """The request that the arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
     words, keys = INTERFACE.read(arguments)
-    runs = tuple(_run(word) for word in words if not _is_dataset(word))
-    if not runs:
-        raise BadInput("RUN: no run is named; must be a run folder, a sweep's folder or an .npz file of parameters (see --help)")
-    return Request(runs, tuple(filter(_is_dataset, words)), **keys)
+    dataset, method = tuple(filter(_is_dataset, words)), tuple(filter(_is_method, words))
+    runs = tuple(_run(word) for word in words if word not in (*dataset, *method))
+    if method:
+        _check_method(method, words, keys)
+    elif not runs:
+        raise BadInput(
+            "RUN: no run is named; must be a run folder, a sweep's folder or an .npz file of parameters, or optimizer=... alone"
+            " (see --help)"
+        )
+    return Request(runs, dataset, method, **keys)
+
+
+def _check_method(method: Sequence[str], words: Sequence[str], keys: Mapping[str, Any]) -> None:
+    """Raises BadInput where an optimizer that is to be studied has something beside it that a study does not read."""
+    if not any(word.startswith("optimizer=") for word in method):
+        raise BadInput(f"{method[0]}: names no optimizer; must stand beside optimizer=<name>")
+    for word in words:
+        if word not in method:
+            raise BadInput(f"{word}: runs and data have no place beside {method[0]}, which is studied without; leave it out")
+    for key in ("family", "out"):
+        if key in keys:
+            raise BadInput(f"{key}: is read with runs only; the study of an optimizer looks in all families, and writes nothing")
 
 
 def _is_operand(word: str) -> bool:
     """Whether a word names runs, a path or pattern or ``name=`` and one, or data."""
     key, equals, path = word.partition("=")
-    if not equals or _is_dataset(word) or _exists(word):
+    if not equals or _is_dataset(word) or _is_method(word) or _exists(word):
         return True
     return key not in ("", *OPTIONS) and "/" not in key and _is_path(path)
 
 
 def _is_dataset(word: str) -> bool:
     return word.partition("=")[0].partition(".")[0] == "dataset" and "=" in word
+
+
+def _is_method(word: str) -> bool:
+    """Whether a word names an optimizer, its norm, or a key of these."""
+    return word.partition("=")[0].partition(".")[0] in ("optimizer", "norm") and "=" in word and not _exists(word)
 
 
 def _run(word: str) -> tuple[str, str]:
@@ -138,14 +167,18 @@ INTERFACE = Interface(
         "results_dir": a_folder("results_dir", "cache"),
     },
     is_operand=_is_operand,
-    operand="dataset=, name=path of a run",
+    operand="dataset=, optimizer=, norm=, name=path of a run",
     ending=lambda: ENDING,
     place="out",
 )
 
 
 def answer(request: Request) -> int:
-    """Read, solve, write and print. Returns the exit code."""
+    """Read, solve, write and print, or study an optimizer. Returns the exit code."""
+    if request.method:
+        from implicit_bias.identify.static import studied
+
+        return studied(request.method)
     from implicit_bias.analysis.identification import identified
     from implicit_bias.analysis.weights import Reader
     from implicit_bias.cli.progress import Progress

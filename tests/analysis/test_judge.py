@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import implicit_bias
+from implicit_bias import judge
 from implicit_bias.analysis import judging
 from implicit_bias.analysis.fingerprints import VERDICT_COLUMNS, Identified
 from implicit_bias.analysis.weights import Weights
@@ -22,10 +23,6 @@ from implicit_bias.datasets import make_dataset
 from tests.support.foreign_runs import MINE, mine
 
 COLUMNS = ["seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"]
-
-
-# What is not asked about exponents solves no optima for them: those of both families take seconds.
-judge = partial(implicit_bias.judge, family=())
 
 
 def blobs() -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +48,7 @@ def test_it_says_what_was_reached_of_which_optimum(tmp_path: Path, monkeypatch: 
 
 
 def test_it_is_the_run_of_the_command(tmp_path: Path) -> None:
-    found = judge(torch.optim.Adam, "gaussian_mixture", steps=60, lr=0.05, seed=3)
+    found = judge(torch.optim.Adam, "gaussian_mixture", steps=60, lr=0.05, seed=3, family=())
     typed = [
         "optimizer=torch",
         "optimizer.target=torch.optim.Adam",
@@ -68,26 +65,54 @@ def test_it_is_the_run_of_the_command(tmp_path: Path) -> None:
 
 def test_data_may_be_arrays_frames_tensors_names_and_datasets() -> None:
     x, y = blobs()
-    first = judge(torch.optim.SGD, (x, y), steps=20).summary["margin"]
+    first = judge(torch.optim.SGD, (x, y), steps=20, family=()).summary["margin"]
     frame = pd.DataFrame(x, columns=list("abcdef"))
-    for data in ((frame, pd.Series(y)), (torch.tensor(x), list(y)), [x.tolist(), y.tolist()]):
-        assert judge(torch.optim.SGD, data, steps=20).summary["margin"].tolist() == first.tolist()
+    words = pd.Series(y, dtype="category")
+    for data in ((frame, words), (torch.tensor(x, requires_grad=True), list(y)), [x.tolist(), y.tolist()]):
+        assert judge(torch.optim.SGD, data, steps=20, family=()).summary["margin"].tolist() == first.tolist()
     source = make_dataset({"name": "gaussian_mixture", "seed": 2}).load()
-    named, given = (judge(torch.optim.SGD, data, steps=5, seed=2, norms=["l2"]) for data in ("gaussian_mixture", source))
+    named, given = (
+        judge(torch.optim.SGD, data, steps=5, seed=2, norms=["l2"], family=()) for data in ("gaussian_mixture", source)
+    )
     assert named.summary["margin"].tolist() == given.summary["margin"].tolist()
 
 
 def test_a_class_of_a_notebook_and_a_rate_of_ours(tmp_path: Path) -> None:
     space: dict[str, Any] = {"__name__": "__main__"}
     exec(MINE, space)
-    found = judge(space["SignDescent"], blobs(), steps=200, lr=0.1, norms="linf")
+    found = judge(space["SignDescent"], blobs(), steps=200, lr=0.1, norms="linf", family=())
     assert found.sentence.startswith("SignDescent, 200 steps") and found.summary["norm"].tolist() == ["linf"]
     lr = found.trajectory["lr"].to_numpy()[1:]
     assert lr == pytest.approx(0.1 * found.trajectory["step"].to_numpy()[1:] ** -0.5)
 
 
+@pytest.mark.slow
+def test_the_nearest_exponent_is_named_and_what_no_exponent_fits_is_said_to_be_of_none() -> None:
+    space: dict[str, Any] = {}
+    exec(MINE, space)
+    signs = judge(space["SignDescent"], blobs(), steps=np.int64(6000), lr=np.float32(0.1), norms="linf")
+    assert re.search(r"; nearest exponent: lp p = inf in \[\S+, inf\] \(maximises\)$", signs.sentence)
+    slow = judge(lambda p: torch.optim.SGD(p, lr=1e-3), blobs(), steps=300, norms="l2")
+    assert re.search(r"; nearest exponent: none of these \(largest kappa 0\.\d{3}\)$", slow.sentence)
+    assert slow.verdicts["p"].isna().all()
+    x, y = blobs()
+    two = judge(torch.optim.SGD, (x[y != "oak"], y[y != "oak"]), steps=100, lr=1.0, norms="l2")
+    assert two.sentence.endswith("data cannot tell in schatten")
+
+
+def test_an_interrupt_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        judge(Interrupted, blobs(), steps=5)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_not_separated_is_no_error() -> None:
-    slow = implicit_bias.judge(lambda p: torch.optim.SGD(p, lr=1e-9), "gaussian_mixture", steps=5, norms="l2")
+    slow = judge(lambda p: torch.optim.SGD(p, lr=1e-9), "gaussian_mixture", steps=5, norms="l2")
     assert "not separated yet (accuracy" in slow.sentence
     assert slow.verdicts["verdict"].tolist() == ["not separated"] * 2 and slow.verdicts["p"].isna().all()
     never = judge(torch.optim.SGD, (np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]]), [0, 1, 1]), steps=5)
@@ -101,12 +126,12 @@ def test_it_names_the_nearest_exponent(tmp_path: Path) -> None:
     exec(MINE, space)
     x, y = blobs()
     asked: dict[str, Any] = {"norms": "l2", "family": "lp", "results_dir": str(tmp_path)}
-    found = implicit_bias.judge(space["SignDescent"], (x, y), steps=2000, lr=0.1, **asked)
+    found = judge(space["SignDescent"], (x, y), steps=2000, lr=0.1, **asked)
     (row,) = found.verdicts.to_dict("records")
     assert (row["run"], row["family"], row["p"], row["verdict"]) == ("SignDescent", "lp", np.inf, "nearest so far")
     assert row["p_low"] > 10 and row["kappa"] == pytest.approx(found.summary["ratio"].iloc[-1], abs=1e-3)
-    assert found.sentence.endswith("; nearest exponent: lp p = inf (nearest so far)")
-    early = implicit_bias.judge(torch.optim.SGD, (x, y), steps=5, **asked)
+    assert found.sentence.endswith(", inf] (nearest so far)") and "; nearest exponent: lp p = inf in [" in found.sentence
+    early = judge(torch.optim.SGD, (x, y), steps=5, **asked)
     assert early.verdicts["verdict"].tolist() == ["none of these"]
     assert early.sentence.endswith("; nearest exponent: none of these")
 
@@ -121,7 +146,7 @@ def test_symmetries_rule_families_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(judging, "identified", seen)
     for make in (torch.optim.Adam, torch.optim.Adafactor, torch.optim.SGD):
-        implicit_bias.judge(make, blobs(), steps=100, lr=1.0, norms="l2")
+        judge(make, blobs(), steps=100, lr=1.0, norms="l2")
     assert [run.own for run in given] == ["linf", None, "l2"]
     assert [run.possible for run in given] == [["lp"], [], []]
     assert [run.ruled_out for run in given] == [("schatten",), ("lp", "schatten"), ()]
@@ -135,15 +160,15 @@ def test_one_without_a_norm_of_its_own_says_so() -> None:
 
 
 def test_closures_and_log_losses() -> None:
-    found = judge(lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=4), blobs(), steps=20, norms=["l2"])
+    found = judge(lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=4), blobs(), steps=20, norms=["l2"], family=())
     assert found.trajectory["evaluations"].iloc[-1] > 20
-    fed = judge(torch.optim.Adam, blobs(), steps=100, lr=0.1, feed="log_loss", norms=["linf"])
+    fed = judge(torch.optim.Adam, blobs(), steps=100, lr=0.1, feed="log_loss", norms=["linf"], family=())
     assert fed.notes == ("fed with gradients of log L: another objective than L, of the same directions",)
 
 
 def test_a_terminal_shows_it_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    found = judge(torch.optim.SGD, blobs(), steps=5, norms=["l2"])
+    found = judge(torch.optim.SGD, blobs(), steps=5, norms=["l2"], family=())
     assert not capsys.readouterr().out and repr(found).startswith("SGD, 5 steps")
 
 
@@ -164,6 +189,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"feed": "both"}, "feed=both: must be loss or log_loss"),
     ({"norms": ["l7"]}, "norms=l7: "),
     ({"family": "schaten"}, "family=schaten: must be lp, schatten or both"),
+    ({"norms": [3]}, "norms=[3]: must be labels of norms"),
+    ({"norms": None}, "norms=null: must be labels of norms"),
+    ({"family": "lpp"}, "family=lpp: must be lp, schatten or both, or () for neither"),
+    ({"family": 3}, "family=3: must be lp, schatten or both"),
+    ({"seed": "a"}, "seed=a: must be an integer >= 0, at most "),
+    ({"seed": -1}, "seed=-1: must be an integer >= 0"),
+    ({"reference_timeout": 0}, "reference_timeout=0: must be a number > 0"),
+    ({"results_dir": 3}, "results_dir=3: must be None or the path of a folder"),
+    ({"data": ([[1.0], [1.0, 2.0]], [0, 1])}, "dataset: the features cannot be read as an array (setting an array element"),
+    ({"data": (np.eye(2), ["ash", None])}, "dataset: the label of sample 2 is missing; must be one label a sample"),
 ]
 
 

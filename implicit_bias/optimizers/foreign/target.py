@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import linecache
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -237,7 +239,7 @@ def _version(found: Any) -> str:
     for distribution in _distributions().get(package, []):
         return f"{distribution} {metadata.version(distribution).partition('+')[0]}"
     try:
-        source = inspect.getsource(found if package == SESSION else sys.modules[module])
+        source = _source_here(found) if package == SESSION else inspect.getsource(sys.modules[module])
     except (OSError, TypeError, KeyError):
         if package == SESSION:
             raise BadInput(
@@ -246,6 +248,23 @@ def _version(found: Any) -> str:
             ) from None
         return "without source"
     return hashlib.sha256(source.encode()).hexdigest()[:_DIGITS]
+
+
+def _source_here(found: Any) -> str:
+    """The source of a class or function of this session. Raises OSError or TypeError: there is none.
+
+    A notebook, which has no file, keeps the text of its cells beside the functions in them: a class is found by its methods.
+    """
+    try:
+        return inspect.getsource(found)
+    except (OSError, TypeError):
+        functions = [inspect.unwrap(value) for value in vars(found).values() if inspect.isfunction(value)]
+        for code in (function.__code__ for function in functions):
+            cell = "".join(linecache.getlines(code.co_filename))
+            for node in ast.walk(ast.parse(cell)):
+                if isinstance(node, ast.ClassDef) and node.lineno <= code.co_firstlineno <= (node.end_lineno or 0):
+                    return ast.get_source_segment(cell, node) or cell
+        raise
 
 
 @cache
