@@ -113,8 +113,7 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
 def compose_methods(overrides: Sequence[str]) -> list[tuple[Optimizer, Norm | None]]:
     """The optimizers that ``overrides`` name, several where values are lists, each with its norm if it reads one.
 
-    Raises:
-        BadInput: as :func:`compose`; data, model and schedule are neither checked nor made.
+    Raises BadInput as :func:`compose` does; data, model and schedule are neither checked nor made.
     """
     plans = _plans(overrides, multirun=True)
     from implicit_bias.config.schema import checked_method

@@ -1,8 +1,8 @@
 """Which norm's margin a run maximises: ``python -m implicit_bias.identify RUN ...``, and the same from Python.
 
-Writes identify.csv, verdicts.csv and a picture, and prints the verdicts.
+Writes identify.csv, verdicts.csv and a picture, and prints the verdicts. ``optimizer=...`` alone is studied without data.
 
-Exit codes: 0 done, 1 something could not be written, 2 bad input (nothing was written), 130 Ctrl-C.
+Exit codes: 0 done, 1 something could not be written or an optimizer raises, 2 bad input (nothing was written), 130 Ctrl-C.
 """
 
 from __future__ import annotations

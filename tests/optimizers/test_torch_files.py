@@ -6,6 +6,7 @@ import copy
 import importlib
 import importlib.util
 import io
+import linecache
 import sys
 import types
 from pathlib import Path
@@ -332,3 +333,19 @@ def test_a_package_of_the_extra_says_how_to_have_it(monkeypatch: pytest.MonkeyPa
     with pytest.raises(BadInput) as error:
         find("soap.SOAP")
     assert "pip" not in str(error.value)
+
+
+def _in_a_cell(cell: str, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The identity of the class ``Mine`` after a notebook has run a cell."""
+    monkeypatch.setitem(linecache.cache, name, (len(cell), None, cell.splitlines(keepends=True), name))
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(cell, name, "exec"), space)
+    monkeypatch.setattr(sys.modules["__main__"], "Mine", space["Mine"], raising=False)
+    return find("__main__.Mine").identity
+
+
+def test_a_class_of_a_notebook_is_known_by_its_source_in_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = "import torch\n\nclass Mine(torch.optim.SGD):\n    rho = 1\n    def step(self, closure=None):\n        pass\n"
+    first = _in_a_cell(mine, "<cell 1>", monkeypatch)
+    assert _in_a_cell(f"x = 3\n{mine}y = 4\n", "<cell 2>", monkeypatch) == first
+    assert _in_a_cell(mine.replace("rho = 1", "rho = 2"), "<cell 3>", monkeypatch) != first
