@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -155,6 +156,8 @@ def _cache(results_dir: Any) -> Cache:
     """Where optima are looked for and kept. Raises BadInput."""
     if results_dir is not None and not isinstance(results_dir, str | PathLike):
         raise BadInput(f"results_dir={shown(results_dir)}: must be None or the path of a folder")
+    if results_dir is not None and Path(results_dir).exists() and not Path(results_dir).is_dir():
+        raise BadInput(f"results_dir={fspath(results_dir)}: is a file; must be None or the path of a folder")
     return Memory() if results_dir is None else ReferenceCache(fspath(results_dir))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from implicit_bias.core.errors import BadInput
 
@@ -21,6 +23,7 @@ KINDS = {"seed": "an integer", "step": "an integer >= 0"}
 #: Numbers of a table are drawn, and averaged: larger ones overflow on the way, and integers are exact up to here.
 LARGEST_NUMBER, LARGEST_INTEGER = 1e150, 2**53
 TRAJECTORY = "trajectory.csv"
+VERSION_DIGITS = 6
 WILD = "*?["
 
 
@@ -69,7 +72,7 @@ def _folders_of_sweep(path: Path) -> list[Path]:
 
 def _run_folder(called: str, path: Path) -> Source:
     from implicit_bias.analysis.comparison import Source
-    from implicit_bias.storage.runs import damage, read_config, read_run
+    from implicit_bias.storage.runs import damage, read_config, read_provenance, read_run
 
     if not path.is_dir():
         raise BadInput(f"{path}: no such run; the sweep's runs must be in {path.parent}")
@@ -88,10 +91,22 @@ def _run_folder(called: str, path: Path) -> Source:
         plain = all(isinstance(key, str) for section in (config, *sections) for key in section)
         if not (plain and isinstance(config["optimizer"]["name"], str)):
             raise ValueError("config.yaml names no optimizer")
+        version = _version(read_provenance(path))
+        if version:  # of one name, but another program
+            config = {**config, "optimizer": {**config["optimizer"], "version": version}}
     except Exception as error:  # noqa: BLE001 - files that no run wrote surface as almost anything
         reason = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
         raise BadInput(f"{path}: not what a run writes ({reason}); must be as the run left it, compute it again") from None
     return Source(path.name, _checked(path / TRAJECTORY, trajectory), called, config, own.iloc[0] if len(own) else None)
+
+
+def _version(provenance: Mapping[str, Any]) -> str:
+    """What tells two runs whose options are not the package's own, and were edited between them: a digest, or nothing."""
+    plugins = {name: file["sha256"] for name, file in dict(provenance.get("plugins") or {}).items()}
+    identity = dict(provenance.get("optimizer") or {}).get("identity")
+    if not plugins and identity is None:
+        return ""
+    return hashlib.sha256(json.dumps([plugins, identity], sort_keys=True).encode()).hexdigest()[:VERSION_DIGITS]
 
 
 def _own_table(called: str, path: Path) -> Source:

@@ -367,6 +367,9 @@ def _probe_names(names: Sequence[str]) -> list[str]:
     writers: dict[str, str] = {}
     for name in dict.fromkeys(names):
         if name not in PROBES:
+            broken = problem_of("probe", name, "log.probes")
+            if broken is not None:
+                raise broken
             close = suggestion(name, PROBES)
             raise BadInput(f"log.probes={shown(names)}: no probe is called {name!r}{close or ';'} allowed: {', '.join(PROBES)}")
         for column in PROBES.get(name).writes():

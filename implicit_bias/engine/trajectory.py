@@ -58,6 +58,11 @@ class Diverged(ArithmeticError):
     """
 
     def __init__(self, runs: Sequence[int], step: int) -> None:
-        super().__init__(f"diverged by step {step}: the parameters are no longer finite numbers; choose a smaller schedule.lr")
+        told = (
+            f"diverged by step {step}: the parameters are no longer finite numbers; choose a smaller schedule.lr"
+            if step
+            else "loss or gradient at the initial point are no finite numbers; rescale the data or the start, or look at the loss"
+        )
+        super().__init__(told)
         self.runs = list(runs)
         self.step = step

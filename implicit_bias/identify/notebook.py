@@ -58,6 +58,8 @@ def identify(
         raise BadInput(f"device={device}: must be auto, cpu or cuda")
     reader = Reader(None if dataset is None else as_dataset(dataset))
     found = [weights for run in runs for weights in _read(reader, run)]
+    if not found:
+        raise BadInput("runs: none is named; must be run folders, files of parameters or arrays")
     families = families_of([family] if isinstance(family, str) else family)
     cache = Memory() if results_dir is None else ReferenceCache(fspath(results_dir))
     tables = identified(found, families, cache, reference_timeout, device, lambda text: None)

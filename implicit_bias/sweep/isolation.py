@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from implicit_bias.cli.messages import warn
+from implicit_bias.config.plugin_files import plugins_in
+from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, RunFailed
 from implicit_bias.runtime.memory import is_out_of_memory
 from implicit_bias.sweep.outcome import Kind, Outcome
@@ -55,6 +57,13 @@ def _halved(batch: Sequence[Cell], attempt: Attempt) -> list[Outcome]:
 def _one_by_one(batch: Sequence[Cell], attempt: Attempt, error: Exception, kind: Kind) -> list[Outcome]:
     if len(batch) == 1:
         said = " ".join(str(error).split())
-        message = said if isinstance(error, BadInput | RunFailed) else f"{type(error).__name__}: {said}"
-        return [Outcome(batch[0].spec, None, "failed", message, kind)]
+        spec = batch[0].spec
+        message = said if isinstance(error, BadInput | RunFailed) else f"{type(error).__name__}: {said}{_from_outside(spec)}"
+        return [Outcome(spec, None, "failed", message, kind)]
     return [isolated([cell], attempt)[0] for cell in batch]
+
+
+def _from_outside(spec: RunSpec) -> str:
+    """Which of a run's options are not the package's own, and may be where an error comes from."""
+    used = plugins_in(spec)
+    return " (with " + ", ".join(f"{name} of {option['file']}" for name, option in used.items()) + ")" if used else ""

@@ -25,10 +25,12 @@ from implicit_bias.analysis.comparison import (
     quantity_of,
 )
 from implicit_bias.compare import command as compare
+from implicit_bias.compare.sources import sources_of
 from implicit_bias.core.errors import BadInput
 from implicit_bias.plotting.overlay import overlay
 from implicit_bias.plotting.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
 from implicit_bias.storage.files import read_table
+from tests.support.commands import SMALL
 
 OPTIONS = {
     "dataset.num_classes": 3,
@@ -426,3 +428,16 @@ def test_tables_that_would_be_misread_are_refused(
     assert compare.main([str(path), f"out={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_versions_of_one_plugin_are_two_curves(tmp_path: Path) -> None:
+    run([*SMALL, "optimizer=signgd", "steps=20", "progress=off", f"results_dir={tmp_path}"])
+    (folder,) = (tmp_path / "runs").iterdir()
+    edited = folder.with_name(f"{folder.name}-edited")
+    shutil.copytree(folder, edited)
+    for place, content in ((folder, "1"), (edited, "2")):
+        story = json.loads((place / "provenance.json").read_text())
+        story["plugins"] = {"signgd": {"file": "mine.py", "sha256": content * 64}}
+        (place / "provenance.json").write_text(json.dumps(story))
+    first, second = labels([source for place in (folder, edited) for source in sources_of("", str(place))])
+    assert first != second and first.startswith("signgd version ") and second.startswith("signgd version ")

@@ -8,15 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.models.linear import zero_sum_basis
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.norms.blocks import InRowSpace, Part, ProductNorm, WholeVector, over_blocks
+from implicit_bias.norms.identities import flaw
+from implicit_bias.norms.linf import Linf
 
 LABELS = [
     "l1", "l2", "linf", "lp1", "lp1.1", "lp3", "lp40", "lpinf", "nuclear", "spectral", "schatten1", "schatten1.5", "schatten2",
     "schatten7", "schatteninf", "row", "hybrid0.1", "hybrid3", "hybrid0.1-l2-linf", "hybrid2-max-l2",
 ]  # fmt: skip
+#: Norms without numbers of their own that were added since: the identities are asked of them, too.
+LABELS += [name for name in NORMS if not hyper_fields(NORMS.get(name)) and name not in LABELS]
 KINDS = ["random", "low rank", "zero rows", "one entry", "zero column sums", "huge", "tiny", "one row", "tall"]
 
 
@@ -235,3 +240,26 @@ def test_parameter_norms_keep_the_identities(label: str, seed: int, vanishing: s
     scaled = {n: Scaled(b * 1e-200, torch.full_like(b[..., :1], 200 * np.log(10.0))) for n, b in g.items()}
     for name, block in norm.scaled_direction(scaled).items():  # type: ignore[attr-defined]
         torch.testing.assert_close(block, u[name], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_no_shipped_norm_has_a_flaw(label: str) -> None:
+    assert flaw(make_norm(label)) is None
+
+
+def test_a_wrong_dual_direction_or_value_is_a_flaw() -> None:
+    class Dual(Linf):
+        def dual(self, g: Tensor) -> Tensor:
+            return 0.97 * super().dual(g)
+
+    class Direction(Linf):
+        def direction(self, g: Tensor) -> Tensor:
+            return super().direction(g) * 2
+
+    class Value(Linf):
+        def value(self, w: Tensor) -> Tensor:
+            return super().value(w) ** 2
+
+    assert flaw(Dual()) == "<G, direction(G)> is not dual(G)"
+    assert flaw(Direction()) == "value(direction(G)) is not 1"
+    assert flaw(Value()) == "value(2 G) is not 2 value(G)"

@@ -17,6 +17,7 @@ from torch.nn import functional
 from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
 from implicit_bias.engine.snapshot_checks import misfit
+from implicit_bias.engine.steppers.base import check_buffers
 from implicit_bias.engine.steppers.eager import arrived
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Parameters
@@ -489,3 +490,26 @@ def test_a_state_that_cannot_be_rolled_back_or_is_not_announced_is_refused() -> 
         simulate(problem(Silent(), lr=0.1))
     with pytest.raises(NotImplementedError, match="optimizer tried has neither update nor step_from"):
         simulate(problem(Rule()))
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        (lambda g: Step({"weight": g[..., :1]}), r"weight is \(\(2, 3, 1\), 'float64'\); must be \(\(2, 3, 5\), 'float64'\)"),
+        (lambda g: Step({"weight": g[:1]}), r"weight is \(\(1, 3, 5\), 'float64'\)"),
+        (lambda g: Step({"weight": g.float()}), r"weight is \(\(2, 3, 5\), 'float32'\)"),
+        (lambda g: Step({"bias": g}), "other blocks, shapes or types: bias; must be weight"),
+        (lambda g: Step({}, torch.zeros(2)), "a step of a size has a direction"),
+    ],
+)
+def test_a_step_of_other_shapes_is_refused_and_not_broadcast(step: Callable[[Tensor], Step], line: str) -> None:
+    parameters = {"weight": torch.ones(2, 3, 5, dtype=torch.float64)}
+    with pytest.raises(ValueError, match=line):
+        arrived(step(torch.ones(2, 3, 5, dtype=torch.float64)), parameters, torch.tensor(0.0, dtype=torch.float64))
+
+
+def test_a_state_that_no_checkpoint_could_hold_is_refused_before_the_first_step() -> None:
+    check_buffers("mine", {"momentum": {"weight": Scaled(torch.ones(1, 2, 2), torch.zeros(1, 1, 1))}})
+    for state in ({"momentum": {"weight": torch.ones(2)}}, {"steps": 3}, [1.0], None):
+        with pytest.raises(TypeError, match="optimizer mine: its state must be buffers"):
+            check_buffers("mine", state)

@@ -142,3 +142,15 @@ def test_schedules_are_importable_from_the_package_by_their_names() -> None:
     for name in SCHEDULES:
         assert SCHEDULES.get(name).__module__ == f"implicit_bias.schedules.{name}"
     assert SCHEDULES.names() == ["as_given", "constant", "loss_based", "lyu_li", "power"]
+
+
+@pytest.mark.parametrize("given", [torch.tensor(True), torch.ones(1, 2, dtype=torch.bool), torch.ones(2), True])
+def test_truth_values_of_another_shape_are_refused(given: Any) -> None:
+    @dataclass(frozen=True)
+    class Wrong(Halving):
+        def accept(self, state: ScheduleState, before: Evaluation, after: Evaluation) -> tuple[Tensor, ScheduleState]:
+            return given, state
+
+    problem = linear_problem("gd", mixtures([1, 2]), 2, 3, 0.1)
+    with pytest.raises(ValueError, match=r"accept gives .* must be truth values of shape \(runs,\)"):
+        simulate(replace(problem, schedule=Wrong(lr=0.1), compile="off"))

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.problem import Problem
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
@@ -97,6 +98,15 @@ class Stepper(Protocol):
         """The state of the schedule."""
 
 
+def check_buffers(name: str, state: Any) -> None:
+    """Raises TypeError: a state that no checkpoint could hold, which would be found out when one is written."""
+    scaled = isinstance(state, Mapping) and all(
+        isinstance(blocks, Mapping) and all(isinstance(block, Scaled) for block in blocks.values()) for blocks in state.values()
+    )
+    if not scaled:
+        raise TypeError(f"optimizer {name}: its state must be buffers, scaled tensors by block by name; or a ForeignState")
+
+
 @dataclass(frozen=True)
 class Setup:
     """A problem with what all its steps share.
@@ -138,6 +148,8 @@ class Setup:
         state: Any = optimizer.init(gradient.blocks)
         if isinstance(state, ForeignState) != optimizer.foreign_state:
             raise TypeError(f"optimizer {optimizer.name}: foreign_state must say whether init makes an object of its own")
+        if not optimizer.foreign_state:
+            check_buffers(optimizer.name, state)
         return state
 
     def begun(self) -> Reached:

@@ -80,7 +80,11 @@ class Eager:
     def _take_back(self, before: Reached, gradient: Gradient) -> None:
         """Go back in the runs whose update the schedule does not accept."""
         after = self._reached
+        kept: Any  # a user's own method may give anything
         kept, schedule = self._setup.problem.schedule.accept(before.schedule, gradient, self._gradient)
+        if not isinstance(kept, Tensor) or kept.dtype != torch.bool or kept.shape != self._setup.like.shape:
+            told = (tuple(kept.shape), kept.dtype) if isinstance(kept, Tensor) else type(kept).__name__
+            raise ValueError(f"accept gives {told} for the runs that keep their step; must be truth values of shape (runs,)")
         self._reached = after._replace(schedule=schedule)
         if bool(kept.all()):
             return
@@ -138,7 +142,10 @@ def arrived(step: Step, parameters: Mapping[str, Tensor], log_lr: Tensor) -> Par
         keep = _column(step.keep)
         kept = {name: keep * block for name, block in parameters.items()}
     if not step.direction:
+        if step.log_size is not None or step.whole:
+            raise ValueError("a step of a size has a direction, one tensor a block")
         return kept
+    _check_blocks("a step's direction has", step.direction, parameters)
     log_size = torch.zeros_like(log_lr) if step.whole else log_lr
     if step.log_size is not None:
         log_size = _column(step.log_size) if step.whole else _column(log_lr) + _column(step.log_size)
@@ -156,6 +163,15 @@ def _named(step: Step, parameters: Mapping[str, Tensor]) -> Parameters:
         raise ValueError("a step that names the point arrived at has no direction, log_size, keep or whole")
     assert step.to is not None
     to = step.to.parameters if isinstance(step.to, Here) else step.to
-    if {n: (b.shape, b.dtype) for n, b in to.items()} != {n: (b.shape, b.dtype) for n, b in parameters.items()}:
-        raise ValueError(f"a step leads to parameters of other blocks, shapes or types: {', '.join(to)}")
+    _check_blocks("a step leads to parameters of", to, parameters)
     return {name: to[name] for name in parameters}
+
+
+def _check_blocks(told: str, blocks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Raises ValueError: tensors that are not like the parameters would be broadcast, or left out, without a word."""
+    if blocks.keys() != parameters.keys():
+        raise ValueError(f"{told} other blocks, shapes or types: {', '.join(blocks)}; must be {', '.join(parameters)}")
+    for name, block in parameters.items():
+        if blocks[name].shape != block.shape or blocks[name].dtype != block.dtype:
+            found, wanted = ((tuple(b.shape), str(b.dtype).removeprefix("torch.")) for b in (blocks[name], block))
+            raise ValueError(f"{told} other blocks, shapes or types: {name} is {found}; must be {wanted}")
