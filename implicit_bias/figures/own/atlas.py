@@ -56,7 +56,7 @@ class Atlas(Figure):
     headline = "as it is shipped"
     order = 75
     title = "An atlas of optimizers, as they are shipped"
-    source = "measured with this project's optima; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
+    source = "independent of a paper; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
     minutes = PerPreset(smoke=0.1, default=1.7, paper=30.0)
 
     def setting(self, preset: Preset) -> str:

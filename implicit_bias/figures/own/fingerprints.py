@@ -66,7 +66,7 @@ class Fingerprints(Figure):
     headline = "steepest descent in l_p"
     order = 70
     title = "Fingerprints: which exponent's margin"
-    source = "measured with this project's optima; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
+    source = "independent of a paper; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
     minutes = PerPreset(smoke=0.1, default=2.0, paper=25.0)
 
     def setting(self, preset: Preset) -> str:
@@ -76,10 +76,11 @@ class Fingerprints(Figure):
         exponents = ", ".join("inf" if math.isinf(p) else f"{p:g}" for p in EXPONENTS.at(preset))
         classes, _ = USED.at(preset)
         return one_line(f"""
-            Margin over the certified optimum, kappa, against p (spaced by 1/p), mean and range of {SEEDS.at(preset)} seeds of
+            Margin over the certified optimum, kappa, against p (spaced by 1/p), mean of {SEEDS.at(preset)} seeds of
             {DATA.at(preset)}, linear model. Top: normalised steepest descent in l_p and in Schatten-p,
             p = {exponents}, {STEPS.at(preset):,} steps; dots are the exponents that were found, dotted lines those of the
-            norms. Bottom: classes of torch.optim and of packages as they are shipped, by true gradients; dashed, by gradients of
+            norms. Bottom, with the range over seeds:
+            classes of torch.optim and of packages as they are shipped, by true gradients; dashed, by gradients of
             log L for {FED_STEPS.at(preset):,} steps. Rates are schedule.lr=auto with the power that goes with it (MADGRAD: lr
             .001 t^-1/2); Muon without weight decay; Adam
             (.9, .999) with eps 0 is not drawn, it lies on the curve with eps 1e-8.

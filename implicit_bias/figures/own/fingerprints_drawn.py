@@ -57,14 +57,15 @@ def _descent(axis: Axes, table: pd.DataFrame, method: str, family: str) -> None:
 
 
 def _curve(axis: Axes, table: pd.DataFrame, method: str, family: str, color: str, *, line: object = "-", marker: str) -> None:
-    """The mean of a method's curves and their range over seeds, and a dot at the exponent that was found."""
+    """The mean of a method's curves, the range over seeds of solid ones of classes, and a dot at the exponent that was found."""
     rows = table[(table["part"] == "curve") & (table["method"] == method) & (table["norm"] == family)].dropna(subset="kappa")
     if not len(rows):
         return
     mesh = np.unique(rows["x"])
     lines = np.array([np.interp(mesh, one["x"], one["kappa"]) for _, one in rows.groupby("seed")])
     axis.plot(mesh, lines.mean(axis=0), color=color, ls=line, lw=1.3)
-    axis.fill_between(mesh, lines.min(axis=0), lines.max(axis=0), color=color, alpha=0.13, lw=0)
+    if line == "-" and not method.startswith("nsd"):  # bands of all curves would hide each other
+        axis.fill_between(mesh, lines.min(axis=0), lines.max(axis=0), color=color, alpha=0.13, lw=0)
     fit = fits(table, method)
     fit = fit[fit["norm"] == family]
     axis.plot(fit["found"].mean(), fit["kappa"].mean(), color=color, marker=marker, ls="", mec="white", mew=0.6, zorder=4)
