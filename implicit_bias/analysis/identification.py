@@ -24,7 +24,19 @@ def identified(
     device: str,
     notify: Callable[[str], None],
 ) -> Identified:
-    """The curves and verdicts of runs, in their order.
+    """The curves and verdicts of runs, in their order; arguments and errors are those of :func:`found_fingerprints`."""
+    return tables(runs, found_fingerprints(runs, families, cache, timeout, device, notify))
+
+
+def found_fingerprints(
+    runs: Sequence[Weights],
+    families: Sequence[str],
+    cache: Cache,
+    timeout: float,
+    device: str,
+    notify: Callable[[str], None],
+) -> list[dict[str, Fingerprint]]:
+    """The fingerprint of each run in each family.
 
     Args:
         runs: Linear models and networks.
@@ -44,7 +56,7 @@ def identified(
         for place, run in enumerate(runs):
             if place not in found:
                 found[place] = kkt_fingerprints(run, families, device, notify)
-    return tables(runs, [found[place] for place in range(len(runs))])
+    return [found[place] for place in range(len(runs))]
 
 
 def curve_labels(runs: Sequence[Weights]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,12 @@ class Run:
     Attributes:
         spec: What it computed.
         trajectory: Its trajectory, one row a (step, norm).
+        folder: Where the rest of it is, its parameters for one; None where it is in no folder.
     """
 
     spec: RunSpec
     trajectory: pd.DataFrame
+    folder: Path | None = None
 
 
 def numbers(values: Sequence[float] | np.ndarray, digits: int = 3) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.analysis.runs import Run
 from implicit_bias.config.spec import config_hash
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
@@ -185,6 +186,34 @@ class Reader:
                 f"{path}: {dataset.origin or 'its data'} has changed since; must be as it was, or compute the run again"
             )
         return dataset
+
+
+def run_weights(runs: Sequence[Run]) -> list[Weights]:
+    """The parameters of linear models that runs have left in their folders, under the runs' own names and seeds.
+
+    Raises:
+        BadInput: there are none, or they are damaged.
+    """
+    loaded: dict[str, Dataset] = {}
+    found = []
+    for run in runs:
+        assert run.folder is not None
+        if run.spec.dataset_text not in loaded:
+            loaded[run.spec.dataset_text] = run.spec.dataset.load()
+        arrays = read_arrays(run.folder / FINAL, str(run.folder))
+        many = "steps" in arrays
+        found.append(
+            Weights(
+                run.folder.name,
+                loaded[run.spec.dataset_text],
+                {BLOCK: _finite(run.folder, BLOCK, arrays[f"{BLOCK}_all"] if many else arrays[BLOCK][None])},
+                tuple(int(step) for step in arrays["steps"]) if many else (run.spec.steps,),
+                optimizer=run.spec.optimizer.name,
+                seed=run.spec.seed,
+                own=run.spec.own_label,
+            )
+        )
+    return found
 
 
 def stacked_weights(w: Any, shape: tuple[int, int], origin: str) -> Tensor:

@@ -195,9 +195,9 @@ def _read(specs: Sequence[RunSpec], outcomes: Mapping[RunSpec, Outcome]) -> _Com
             raise kind(f"a run failed: {outcome.error}")
     runs = []
     for spec in specs:
-        trajectory = outcomes[spec].trajectory
-        assert trajectory is not None
-        runs.append(Run(spec, trajectory))
+        outcome = outcomes[spec]
+        assert outcome.trajectory is not None
+        runs.append(Run(spec, outcome.trajectory, outcome.directory))
     folders = [cast(Path, outcome.directory) for outcome in outcomes.values()]
     return _Computed(runs, _computing_seconds(folders), folders)
 

@@ -28,6 +28,7 @@ from implicit_bias.core import plugins
 from implicit_bias.datasets.mnist import cache_folder
 from implicit_bias.figures.base import FIGURES, Preset
 from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
+from implicit_bias.optimizers.foreign.target import EXTRA
 from implicit_bias.storage.files import atomic_write_text
 from implicit_bias.storage.provenance import PACKAGES
 from implicit_bias.storage.runs import PROVENANCE
@@ -37,7 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DRAW_NOTHING = ("__init__.py", "__main__.py", "run.py", "bench", "cli", "compare", "identify", "runtime", "sweep")
 MISSING = "missing"
 KINDS = ("csv", "png", "pdf")
-DRAWN_BY = (*PACKAGES, "matplotlib")
+#: The packages of optimizers, too: a figure leaves out what is of one that is not installed.
+DRAWN_BY = (*PACKAGES, "matplotlib", *EXTRA)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Fingerprints and atlas: packages that are missing, and what is read off a table."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from implicit_bias.config.overrides import compose
+from implicit_bias.figures.own import torch_classes
+from implicit_bias.figures.own.atlas import Atlas
+from implicit_bias.figures.own.atlas_drawn import exponent_text
+from implicit_bias.figures.own.atlas_judged import nearest, own_norm
+from implicit_bias.figures.own.fingerprints import CLASSES, Fingerprints
+from implicit_bias.figures.own.fingerprints_drawn import exponent_color
+from implicit_bias.figures.own.fingerprints_judged import growth, kappa_at
+from implicit_bias.figures.own.torch_classes import (
+    ADAM,
+    ADAM_SHORT,
+    ADAM_SHORT_WITHOUT_EPS,
+    ADAM_WITHOUT_EPS,
+    LION,
+    MADGRAD,
+    OF_PACKAGES,
+    OF_TORCH,
+    class_of,
+)
+from implicit_bias.plotting.style import norm_look
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No package of optimizers but torch."""
+    monkeypatch.setattr(torch_classes, "find_spec", lambda name: object() if name == "torch" else None)
+
+
+def targets(sweeps: list[list[str]]) -> set[str]:
+    return {word.partition("=")[2] for sweep in sweeps for word in sweep if word.startswith("optimizer.target=")}
+
+
+@pytest.mark.parametrize("figure", [Fingerprints(), Atlas()])
+def test_without_packages_their_classes_are_left_out_and_named(figure: Fingerprints | Atlas, bare: None) -> None:
+    left = targets(figure.sweeps("default"))
+    assert left and all(target.startswith("torch.optim.") for target in left)
+    note = figure.caption("default")
+    assert "Left out" in note and "pytorch_optimizer" in note and "MADGRAD" in note
+    assert "Left out" not in figure.caption("smoke")
+
+
+def test_the_atlas_has_all_of_torch_that_steps_without_a_closure() -> None:
+    import torch
+
+    known = {name for name in dir(torch.optim) if isinstance(getattr(torch.optim, name), type)}
+    known -= {"Optimizer", "LBFGS", "SparseAdam"}  # a base class, closures, sparse gradients
+    assert {f"torch.optim.{name}" for name in known} == {one.target for one in OF_TORCH}
+    assert len(OF_PACKAGES) >= 12
+    assert {one.package for one in OF_PACKAGES} == {"pytorch_optimizer", "lion_pytorch", "schedulefree", "prodigyopt"}
+
+
+def test_a_class_is_told_by_what_it_is_made_with() -> None:
+    for one in (ADAM, ADAM_WITHOUT_EPS, ADAM_SHORT, ADAM_SHORT_WITHOUT_EPS):
+        assert class_of(CLASSES, compose(one.words("log_loss"))[0].spec) is one
+
+
+def test_claims_on_packages_that_were_not_there_cannot_be_tested() -> None:
+    table = pd.read_csv("results/figures/fingerprints.csv")
+    without = table[~table["method"].str.contains("Lion|MADGRAD|Shampoo")]
+    before, after = (Fingerprints().claims(rows, "default") for rows in (table, without))
+    assert sum(claim.holds is None for claim in after) - sum(claim.holds is None for claim in before) == 3
+    untested = " ".join(claim.claim for claim in after if claim.holds is None)
+    assert LION.label in untested and MADGRAD.label in untested
+
+
+def test_growth_is_measured_from_a_tenth_of_the_steps() -> None:
+    rows = [("depth", "m", 1, step, size) for step, size in ((1, 0.1), (10, 1.0), (100, 2.0), (1000, 3.0))]
+    table = pd.DataFrame(rows, columns=["part", "method", "seed", "step", "size"])
+    assert growth(table, "m").to_dict() == {1: 1.5}
+
+
+def test_kappa_is_read_off_a_curve_by_exponent() -> None:
+    rows = [("curve", "m", "lp", 1, x, kappa) for x, kappa in ((0.0, 0.5), (0.5, 0.9))]
+    table = pd.DataFrame(rows, columns=["part", "method", "norm", "seed", "x", "kappa"])
+    assert kappa_at(table, "m", "lp", 0.5).to_dict() == {1: 0.9}
+    assert kappa_at(table, "m", "schatten", 0.5).empty
+
+
+def test_the_nearest_exponent_is_of_the_family_with_the_higher_peak() -> None:
+    rows = [("fit", "m", "lp", 0.2, 0.9), ("fit", "m", "lp", 0.3, 0.8), ("fit", "m", "schatten", 0.5, 0.84)]
+    table = pd.DataFrame(rows, columns=["part", "method", "norm", "found", "ratio"])
+    family, *numbers = nearest(table, "m")
+    assert family == "lp" and numbers == pytest.approx([0.25, 0.85])
+    assert math.isnan(nearest(table.assign(ratio=np.nan), "m")[2])
+
+
+def test_an_own_norm_needs_an_alignment_that_leaves_no_doubt() -> None:
+    table = pd.DataFrame({"part": "static", "method": ["a", "b", "c"], "norm": "lp", "found": [0.0, 0.0, 0.25]})
+    table["alignment"] = [0.999, 0.98, 1.0]
+    assert [own_norm(table, name) for name in "abc"] == ["linf", None, None]
+
+
+def test_exponents_are_told_and_coloured_by_their_norms() -> None:
+    assert exponent_text("schatten", 0.501) == exponent_text("lp", 0.5) == r"$\ell_{2}$"
+    assert exponent_text("lp", 0.01) == r"$\ell_{\infty}$" and exponent_text("schatten", 0.25) == "$S_{4}$"
+    for family, u, label in (("lp", 0.0, "linf"), ("lp", 0.5, "l2"), ("schatten", 1.0, "nuclear"), ("schatten", 0.0, "spectral")):
+        assert exponent_color(family, u) == norm_look(label).color.lower()
+    assert len({exponent_color("lp", 1 / p) for p in (1, 1.5, 2, 3, 4, 6, 8)}) == 7
