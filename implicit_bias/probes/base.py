@@ -13,7 +13,7 @@ C = TypeVar("C", bound=type[Any])
 TAKEN = frozenset(
     (
         *("seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"),
-        *("correlation", "alignment", "kkt_ratio", "param_norm", "soft_margin", "later_cosine", "test_accuracy"),
+        *("correlation", "alignment", "kkt_ratio", "param_norm", "soft_margin", "later_cosine", "test_accuracy", "evaluations"),
         *("optimizer", "own", "ratio", "optimum_lower", "optimum_upper"),
     )
 )
