@@ -109,7 +109,8 @@ def outside_ticks(axes: Axes) -> list[Text]:
 def test_no_axes_are_empty(name: str) -> None:
     for i, axes in enumerate(drawn(name).axes):
         if axes.get_visible() and axes.get_label() != COLORBAR:
-            assert seen(axes), f"axes {i}: {axes.get_title()}"
+            words = axes.get_label() == "words" and axes.texts  # a column of a table
+            assert words or seen(axes), f"axes {i}: {axes.get_title()}"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -62,6 +62,7 @@ def _constant(axis: Axes, table: pd.DataFrame, shown: Sequence[TorchClass]) -> N
     axis.set_xlim(-0.5, 0.5)
     axis.set_xticks([0], ["steps"])
     axis.set_xlabel(" ", fontsize=8.5)
+    axis.set_label("words")
     axis.set_yticks(range(len(shown)), [one.label for one in shown])
 
 
