@@ -134,9 +134,7 @@ def test_files_that_hold_no_optimizer_are_one_line(name: str, tmp_path: Path, ca
 @pytest.mark.parametrize("rate", ["auto", "0.1"])
 def test_a_class_that_raises_fails_its_run_in_one_line(rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = mine(tmp_path)
-    path.write_text(
-        f"{path.read_text()}\n# {tmp_path}\n"
-    )  # what is known of a class is known by its content, wherever the file is
+    path.write_text(f"{path.read_text()}\n# {tmp_path}\n")  # a class is known by its content, wherever it is
     typed = [*SMALL, f"results_dir={tmp_path}/results", f"optimizer.target={path}:Raises", f"schedule.lr={rate}"]
     assert main(typed) == 1
     (said,) = capsys.readouterr().err.splitlines()
