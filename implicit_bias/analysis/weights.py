@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.analysis.runs import Run
+from implicit_bias.cli.paths import MOST_LETTERS, exists
 from implicit_bias.config.spec import config_hash
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
@@ -27,7 +28,6 @@ from implicit_bias.storage.runs import DATA, damage, read_config, read_provenanc
 
 WILD = "*?["
 FINAL = "final.npz"
-MOST_LETTERS = 200
 #: The block of a linear model, and the name under which a file from elsewhere may hold its matrix among others.
 BLOCK, GIVEN = "weight", "W"
 
@@ -229,25 +229,18 @@ def stacked_weights(w: Any, shape: tuple[int, int], origin: str) -> Tensor:
 
 def _places(text: str) -> Iterator[Path]:
     """The run folders and files that a path or pattern names. Raises BadInput: none."""
-    wild = any(sign in text for sign in WILD) and not _exists(text)
+    wild = any(sign in text for sign in WILD) and not exists(text)
     matches = sorted(glob.glob(text)) if wild else [text]
     if not matches:
         raise BadInput(f"{text}: no run matches")
     for match in matches:
         path = Path(match)
-        if not _exists(match):
+        if not exists(match):
             raise BadInput(f"{match}: no such run; must be a run folder, a sweep's folder or an .npz file of parameters")
         if (path / "table.csv").is_file():
             yield from _folders_of_sweep(path)
         else:
             yield path
-
-
-def _exists(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):  # no such name can be
-        return False
 
 
 def _folders_of_sweep(path: Path) -> list[Path]:

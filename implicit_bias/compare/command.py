@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 something could not be written, 2 bad input (nothing was w
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from implicit_bias.cli.arguments import Interface, Reader, a_folder
 from implicit_bias.cli.exit_codes import DONE
+from implicit_bias.cli.paths import MOST_LETTERS, exists, is_path, named_path
 from implicit_bias.cli.streams import unharmed_by_output
-from implicit_bias.compare.sources import MOST_LETTERS, exists, sources_of
+from implicit_bias.compare.sources import sources_of
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
 from implicit_bias.core.words import suggestion
@@ -72,27 +72,13 @@ def request_from(arguments: Sequence[str]) -> Request:
     words, keys = INTERFACE.read(arguments)
     if not words:
         raise BadInput("RUN: no run is named; must be a run folder, a sweep's folder or a trajectory.csv (see --help)")
-    return Request(tuple(map(_run, words)), **keys)
+    return Request(tuple(map(named_path, words)), **keys)
 
 
 def _is_run(word: str) -> bool:
     """Whether a word names runs: a path or pattern, or ``name=`` and one."""
     key, equals, path = word.partition("=")
-    return not equals or exists(word) or (key not in ("", *OPTIONS) and "/" not in key and _is_path(path))
-
-
-def _run(word: str) -> tuple[str, str]:
-    """The name that a word gives to runs (or nothing), and their path or pattern. Raises BadInput: the name is too long."""
-    key, equals, path = word.partition("=")
-    if not equals or exists(word):
-        return "", word
-    if len(key) > MOST_LETTERS:
-        raise BadInput(f"{key[:20]}...=: a name of {len(key)} letters; must have at most {MOST_LETTERS}")
-    return key, path
-
-
-def _is_path(value: str) -> bool:
-    return bool(value) and ("/" in value or value.endswith(".csv") or exists(value) or bool(glob.glob(value)))
+    return not equals or exists(word) or (key not in ("", *OPTIONS) and "/" not in key and is_path(path, ".csv"))
 
 
 def _one_of(key: str, choices: Sequence[str]) -> Reader:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from implicit_bias.cli.paths import MOST_LETTERS, exists
 from implicit_bias.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -17,21 +18,12 @@ if TYPE_CHECKING:
 
     from implicit_bias.analysis.comparison import Source
 
-#: In a title or a name.
-MOST_LETTERS = 200
 KINDS = {"seed": "an integer", "step": "an integer >= 0"}
 #: Numbers of a table are drawn, and averaged: larger ones overflow on the way, and integers are exact up to here.
 LARGEST_NUMBER, LARGEST_INTEGER = 1e150, 2**53
 TRAJECTORY = "trajectory.csv"
 VERSION_DIGITS = 6
 WILD = "*?["
-
-
-def exists(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except OSError:  # no such name can be
-        return False
 
 
 def sources_of(called: str, path: str) -> Iterator[Source]:

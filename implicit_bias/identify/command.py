@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from implicit_bias.cli.arguments import Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE
+from implicit_bias.cli.paths import exists, is_path, named_path
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
@@ -42,7 +42,6 @@ ENDING = """\
 verdicts: maximises (kappa >= .97, and 1 - kappa falls by 2 or more a decade of steps where that is known); nearest so far \
 (kappa >= .9); none of these; data cannot tell; not separated"""
 TABLES = ("identify.csv", "verdicts.csv")
-MOST_LETTERS = 200
 WILD = "*?["
 
 
@@ -84,7 +83,7 @@ def request_from(arguments: Sequence[str]) -> Request:
     """The request that the arguments make. Raises BadInput: an unknown key, or a value that is not allowed."""
     words, keys = INTERFACE.read(arguments)
     dataset, method = tuple(filter(_is_dataset, words)), tuple(filter(_is_method, words))
-    runs = tuple(_run(word) for word in words if word not in (*dataset, *method))
+    runs = tuple(named_path(word) for word in words if word not in (*dataset, *method))
     if method:
         _check_method(method, words, keys)
     elif not runs:
@@ -110,9 +109,9 @@ def _check_method(method: Sequence[str], words: Sequence[str], keys: Mapping[str
 def _is_operand(word: str) -> bool:
     """Whether a word names runs, a path or pattern or ``name=`` and one, or data."""
     key, equals, path = word.partition("=")
-    if not equals or _is_dataset(word) or _is_method(word) or _exists(word):
+    if not equals or _is_dataset(word) or _is_method(word) or exists(word):
         return True
-    return key not in ("", *OPTIONS) and "/" not in key and _is_path(path)
+    return key not in ("", *OPTIONS) and "/" not in key and is_path(path, ".npz")
 
 
 def _is_dataset(word: str) -> bool:
@@ -121,28 +120,7 @@ def _is_dataset(word: str) -> bool:
 
 def _is_method(word: str) -> bool:
     """Whether a word names an optimizer, its norm, or a key of these."""
-    return word.partition("=")[0].partition(".")[0] in ("optimizer", "norm") and "=" in word and not _exists(word)
-
-
-def _run(word: str) -> tuple[str, str]:
-    """The name that a word gives to runs (or nothing), and their path or pattern. Raises BadInput: the name is too long."""
-    key, equals, path = word.partition("=")
-    if not equals or _exists(word):
-        return "", word
-    if len(key) > MOST_LETTERS:
-        raise BadInput(f"{key[:20]}...=: a name of {len(key)} letters; must have at most {MOST_LETTERS}")
-    return key, path
-
-
-def _is_path(value: str) -> bool:
-    return bool(value) and ("/" in value or value.endswith(".npz") or _exists(value) or bool(glob.glob(value)))
-
-
-def _exists(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):  # no such name can be
-        return False
+    return word.partition("=")[0].partition(".")[0] in ("optimizer", "norm") and "=" in word and not exists(word)
 
 
 def families_of(names: Sequence[str]) -> tuple[str, ...]:

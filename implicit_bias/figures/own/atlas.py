@@ -57,7 +57,7 @@ class Atlas(Figure):
     order = 75
     title = "An atlas of optimizers, as they are shipped"
     source = "independent of a paper; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
-    minutes = PerPreset(smoke=0.1, default=1.7, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=2.2, paper=30.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {DATA.at(preset)}; linear model, {STEPS.at(preset):,} steps"

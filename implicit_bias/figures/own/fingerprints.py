@@ -67,7 +67,7 @@ class Fingerprints(Figure):
     order = 70
     title = "Fingerprints: which exponent's margin"
     source = "independent of a paper; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
-    minutes = PerPreset(smoke=0.1, default=2.0, paper=25.0)
+    minutes = PerPreset(smoke=0.1, default=3.2, paper=25.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {DATA.at(preset)}; linear model, t^-1/2, {STEPS.at(preset):,} steps"

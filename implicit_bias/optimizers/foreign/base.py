@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ FEEDS = ("loss", "log_loss")
 
 
 @dataclass(frozen=True)
-class Foreign(Optimizer):
+class Foreign(Optimizer, ABC):
     """A torch.optim.Optimizer, an instance a run. Its norm and the size of its steps are what a constant gradient shows.
 
     It is handed the gradient of the mean loss in the precision of the run, as training hands it, or that of log L, which has the
@@ -34,14 +35,14 @@ class Foreign(Optimizer):
     brings_rate: ClassVar[bool] = True
 
     @property
+    @abstractmethod
     def make(self) -> Make:
         """Makes an instance of named parameters."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """What it is called in messages."""
-        raise NotImplementedError
 
     @property
     def fed(self) -> str:
