@@ -18,9 +18,10 @@ from implicit_bias.core.words import shown, suggestion
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers.base import OPTIMIZERS
 from implicit_bias.optimizers.foreign.base import FEEDS, Foreign, known_of
+from implicit_bias.optimizers.foreign.callables import SESSION
 from implicit_bias.optimizers.foreign.instance import Make, Named
 from implicit_bias.optimizers.foreign.probe import ConstantSteps
-from implicit_bias.optimizers.foreign.target import SESSION, Target, checked_kwargs, find, in_a_line, named
+from implicit_bias.optimizers.foreign.target import Target, checked_kwargs, find, in_a_line, named
 from implicit_bias.schedules import Schedule
 
 #: Classes that treat every entry by itself: one instance can hold all runs of a batch. A test of steps cannot prove that of
