@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,12 @@ def plugin_options(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
 
 @cache
 def _found(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
-    from implicit_bias.config.schema import REGISTRIES  # imports torch
+    # These import torch.
+    from implicit_bias.config.schema import REGISTRIES
+    from implicit_bias.probes import PROBES
 
-    classes: Mapping[str, type] = {}
-    if group in REGISTRIES:
-        classes = REGISTRIES[group].added()
+    registry = {**REGISTRIES, "probe": PROBES}.get(group)
+    classes = registry.added() if registry is not None else {}
     files: dict[str, Path] = {}
     for file in plugins.config_files(group):
         name = file.stem
@@ -61,7 +62,7 @@ def _found(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
             plugins.add_problem(group, frozenset(), file, f"{group}={name} is the package's own; give it another name")
         elif name in files:
             plugins.add_problem(group, frozenset(), file, f"{group}={name} is in {files[name]} already; give it another name")
-        elif group in REGISTRIES and name not in classes:
+        elif registry is not None and name not in classes:
             if plugins.problem_of(group, name) is None:  # which says why there is no class
                 plugins.add_problem(group, frozenset({name}), file, f"no {group} of that name is registered; write its class")
         else:
@@ -77,7 +78,8 @@ def _declared(cls: type | None) -> tuple[str, dict[str, Any]]:
     own = cls.__doc__ or ""
     if own.startswith(f"{cls.__name__}("):  # a dataclass's signature, where nothing was written
         own = sys.modules[cls.__module__].__doc__ or ""
-    defaults = {key: "${seed}" if key == "seed" else _plain(declared.default) for key, declared in hyper_fields(cls).items()}
+    keys = hyper_fields(cls) if is_dataclass(cls) else {}  # a probe need not be one
+    defaults = {key: "${seed}" if key == "seed" else _plain(declared.default) for key, declared in keys.items()}
     return " ".join(own.strip().split("\n\n")[0].split()), defaults
 
 

@@ -50,6 +50,9 @@ LONGEST_FOLDER_NAME = "x" * 255
 #: Of the decay that an automatic power makes up for: the last digits of a measured one depend on the machine.
 DECAY_DIGITS = 3
 
+#: What a sweep may have a column of in its table: groups and keys without one.
+_GROUPS_AND_KEYS = frozenset((*REGISTRIES, "experiment", *hyper_fields(RunSettings)))
+
 #: The cluster that reads a key of the launcher, where it is not Slurm.
 LAUNCHER_READERS = {"workers": "local"}
 
@@ -373,6 +376,11 @@ def _probe_names(names: Sequence[str]) -> list[str]:
             close = suggestion(name, PROBES)
             raise BadInput(f"log.probes={shown(names)}: no probe is called {name!r}{close or ';'} allowed: {', '.join(PROBES)}")
         for column in PROBES.get(name).writes():
+            if column in _GROUPS_AND_KEYS:
+                raise BadInput(
+                    f"log.probes={shown(names)}: {name} writes a column {column}, as a swept key is called in a sweep's table;"
+                    " its column needs another name"
+                )
             if column in writers:
                 raise BadInput(
                     f"log.probes={shown(names)}: {writers[column]} and {name} both write the column {column}; name one of them"

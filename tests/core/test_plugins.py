@@ -151,6 +151,38 @@ def test_without_a_yaml_the_class_says_the_defaults(tmp_path: Path) -> None:
     assert "dataset.seed=${seed}" in command(folder, "--help", "dataset=two_points").stdout
 
 
+PROBE = '''
+import torch
+
+from implicit_bias.probes.base import PROBES, Probe
+
+
+@PROBES.register
+class Signs(Probe):
+    """Signs of the parameters."""
+
+    name = "signs"
+    columns = ("positive", "separated")
+
+    def measure(self, record):
+        positive = torch.cat([block.flatten(1) for block in record.parameters.values()], dim=1) > 0
+        return {"positive": positive.double().mean(dim=1), "separated": record.q > 0}
+'''
+
+
+def test_a_probe_of_a_plugin_needs_neither_keys_nor_a_yaml(tmp_path: Path) -> None:
+    folder = written(tmp_path / "plugin", {"probes/signs.py": PROBE})
+    assert "signs  Signs of the parameters. Columns: positive, separated" in command(folder, "--help", "probes").stdout
+    assert command(folder, "-m", "seed=1,2", "log.probes=[signs]", *RUN).returncode == 0
+    (table,) = (tmp_path / "results").glob("sweeps/*/table.csv")
+    head, *rows = table.read_text().splitlines()
+    assert head.endswith(",folder,positive,separated")
+    assert rows and all(row.rpartition(",")[2] in ("0.0", "1.0") for row in rows)
+    complex_one = PROBE.replace("record.q > 0", "1j * record.q")
+    line = said(command(written(folder, {"probes/signs.py": complex_one}), "log.probes=[signs]", *RUN), 1)
+    assert "probe signs: column separated is complex; must be a tensor of real numbers (with signs of " in line
+
+
 def test_a_yaml_may_leave_keys_out(tmp_path: Path) -> None:
     files = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": "# Slow.\n"}
     ended = command(written(tmp_path / "plugin", files), "--cfg", "optimizer=slow_sign")
