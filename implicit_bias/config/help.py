@@ -26,6 +26,7 @@ USAGE
   python -m implicit_bias.run [group=option ...] [key=value ...]      one run
   python -m implicit_bias.run -m key=value,value key=range(20) ...    a sweep over every combination
   python -m implicit_bias.compare RUN RUN ...                         any runs in the same plots (see its --help)
+  python -m implicit_bias.identify RUN ...                            which norm's margin they maximise (see its --help)
   make figures                                                        every figure of the papers, with its claims
 
   A run writes results/runs/<name>-<hash>/ (trajectory.csv, summary.csv, config.yaml, final.npz, provenance.json) and prints \

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from implicit_bias.core import plugins
+from implicit_bias.core.errors import NameTaken
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.words import shown
 
@@ -32,15 +33,16 @@ class PluginOption:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-def plugin_options(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
+def plugin_options(group: str, own: Path) -> dict[str, PluginOption]:
     """The options of a group from outside the package, by name; files that cannot be one are remembered as problems.
 
     Args:
         group: The config group.
-        own: The options that the package itself has.
+        own: The folder with the files of the package's own options.
 
     Raises:
         BadInput: a plugin folder does not exist.
+        NameTaken: an option, or a file, has the name of another one.
     """
     if not plugins.are_there():
         return {}
@@ -48,7 +50,7 @@ def plugin_options(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
 
 
 @cache
-def _found(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
+def _found(group: str, own: Path) -> dict[str, PluginOption]:
     # These import torch.
     from implicit_bias.config.schema import REGISTRIES
     from implicit_bias.probes import PROBES
@@ -58,10 +60,10 @@ def _found(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
     files: dict[str, Path] = {}
     for file in plugins.config_files(group):
         name = file.stem
-        if name in own:
-            plugins.add_problem(group, frozenset(), file, f"{group}={name} is the package's own; give it another name")
-        elif name in files:
-            plugins.add_problem(group, frozenset(), file, f"{group}={name} is in {files[name]} already; give it another name")
+        other = files.get(name, own / file.name)
+        if other.is_file():
+            if not other.samefile(file):  # a checkout that is named as a plugin folder has the package's own
+                raise NameTaken(f"{file}: {group}={name} is in {other} already; give this one another name")
         elif registry is not None and name not in classes:
             if plugins.problem_of(group, name) is None:  # which says why there is no class
                 plugins.add_problem(group, frozenset({name}), file, f"no {group} of that name is registered; write its class")
@@ -84,6 +86,9 @@ def _declared(cls: type | None) -> tuple[str, dict[str, Any]]:
 
 
 def _plain(default: Any) -> Any:
+    """A default as a YAML file would give it."""
+    if isinstance(default, dict):
+        return dict(default)
     return list(default) if isinstance(default, tuple) else default
 
 

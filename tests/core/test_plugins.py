@@ -18,7 +18,7 @@ from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.plugin_classes import plugin_files
 from implicit_bias.run import main
-from tests.support.commands import SMALL, Ended, finish
+from tests.support.commands import ROOT, SMALL, Ended, finish
 
 OPTIMIZER = '''
 from dataclasses import dataclass
@@ -183,6 +183,15 @@ def test_a_probe_of_a_plugin_needs_neither_keys_nor_a_yaml(tmp_path: Path) -> No
     assert "probe signs: column separated is complex; must be a tensor of real numbers (with signs of " in line
 
 
+def test_a_key_of_a_plugin_may_be_a_mapping(tmp_path: Path) -> None:
+    text = OPTIMIZER.replace("    part: float", '    more: dict = hyper({"depth": 2}, help="anything")\n    part: float', 1)
+    folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": text, "configs/experiment/mine.yaml": EXPERIMENT})
+    for typed in (["optimizer=slow_sign"], ["experiment=mine"]):
+        ended = command(folder, "--cfg", *typed, "optimizer.more.width=3")
+        assert ended.returncode == 0, ended
+        assert "more:\n    depth: 2\n    width: 3\n" in ended.stdout
+
+
 def test_a_yaml_may_leave_keys_out(tmp_path: Path) -> None:
     files = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": "# Slow.\n"}
     ended = command(written(tmp_path / "plugin", files), "--cfg", "optimizer=slow_sign")
@@ -337,23 +346,49 @@ def test_a_forgotten_decorator_is_told_to_who_asks_and_a_helper_is_no_fault(tmp_
 
 
 def test_a_plugin_replaces_nothing_and_both_files_are_named(tmp_path: Path) -> None:
+    """Whatever is asked for: which of the two is meant cannot be known."""
     import implicit_bias.optimizers.muon as muon
 
-    thief, same = OPTIMIZER.replace('"slow_sign"', '"muon"'), {"optimizers/muon.py": OPTIMIZER.replace('"slow_sign"', '"muon2"')}
-    folder = written(tmp_path / "a" / "plugin", {"optimizers/thief.py": thief})
-    warning = said(command(folder, *RUN), 0)
-    assert f"{folder}/optimizers/thief.py" in warning and f"'muon', the other in {muon.__file__}" in warning
-    assert "muon', the other in" in said(command(folder, "optimizer=thief"))
-    folder = written(tmp_path / "b" / "plugin", same)
-    warning = said(command(folder, *RUN), 0)
-    assert f"{folder}/optimizers/muon.py: there is a file of that name already, {muon.__file__}" in warning
-    folder = written(
-        tmp_path / "c" / "plugin", {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/muon.yaml": "name: muon\n"}
+    place, own = Path(muon.__file__ or "").parent, ROOT / "configs" / "optimizer" / "muon.yaml"
+    thief, other = OPTIMIZER.replace('"slow_sign"', '"muon"'), OPTIMIZER.replace('"slow_sign"', '"muon2"')
+    page = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": YAML}
+    cases = {
+        "class": ({"optimizers/thief.py": thief}, f"thief.py: two optimizers are called 'muon', the other in {place}/muon.py;"),
+        "file": ({"optimizers/muon.py": other}, f"muon.py: there is a file of that name already, {place}/muon.py;"),
+        "folder": (
+            {"optimizers/foreign/one.py": other},
+            f"one.py: there is a folder of that name already, {place}/foreign/__init__.py;",
+        ),
+        "page": ({**page, "configs/optimizer/muon.yaml": "name: muon\n"}, f"muon.yaml: optimizer=muon is in {own} already;"),
+    }
+    for name, (files, line) in cases.items():
+        folder = written(tmp_path / name / "plugin", files)
+        answers = several(
+            folder, f"optimizer=signgd results_dir={tmp_path / 'results'} {' '.join(RUN)}", "--help optimizer", "seed=3"
+        )
+        for code, lines in answers:
+            assert code == 2 and len(lines) == 1, lines
+            assert lines[0].startswith(f"error: {folder}/") and lines[0].endswith(f"{line} give this one another name")
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
+    first, second = (written(tmp_path / name, {"optimizers/slow_sign.py": OPTIMIZER}) for name in "ab")
+    assert said(command(f"{first}{os.pathsep}{second}", *RUN)) == (
+        f"error: {second}/optimizers/slow_sign.py: there is a file of that name already, {first}/optimizers/slow_sign.py;"
+        " give this one another name"
     )
-    assert "configs/optimizer/muon.yaml: optimizer=muon is the package's own" in said(command(folder, *RUN), 0)
-    first, second = (written(tmp_path / name, {"optimizers/slow_sign.py": OPTIMIZER}) for name in "de")
-    warning = said(command(f"{first}{os.pathsep}{second}", "--cfg", *RUN), 0)
-    assert f"{second}/optimizers/slow_sign.py: there is a file of that name already, {first}/optimizers/slow_sign.py" in warning
+    first, second = (written(tmp_path / name, {"configs/experiment/mine.yaml": EXPERIMENT}) for name in "cd")
+    assert said(command(f"{first}{os.pathsep}{second}", *RUN)) == (
+        f"error: {second}/configs/experiment/mine.yaml: experiment=mine is in {first}/configs/experiment/mine.yaml already;"
+        " give this one another name"
+    )
+    assert command(f"{first}{os.pathsep}{first}/../c", "--cfg").returncode == 0, "named twice"
+
+
+def test_a_checkout_may_be_named_as_a_plugin_folder() -> None:
+    ended = finish("--cfg", "optimizer=muon", environment={plugins.VARIABLE: str(ROOT)})
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_yaml_that_is_wrong_is_one_line(tmp_path: Path) -> None:
@@ -371,7 +406,7 @@ def test_a_yaml_that_is_wrong_is_one_line(tmp_path: Path) -> None:
         assert code == 2 and line in said
 
 
-def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, reason in (
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path, "nothing to add; must have one of the folders datasets,"),
@@ -382,6 +417,15 @@ def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert said(command(tmp_path / "nowhere", *RUN)).startswith(
         f"error: {plugins.VARIABLE}={tmp_path / 'nowhere'}: no such folder"
     )
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "nowhere"))
+    for name in ("run", "compare.command", "report.command", "identify.command", "bench.command"):
+        every: Any = importlib.import_module(f"implicit_bias.{name}")
+        for typed in (["--help"], ["no_such_key=1"]):
+            assert every.main(typed) == 2
+            assert capsys.readouterr() == (
+                "",
+                f"error: {plugins.VARIABLE}={tmp_path / 'nowhere'}: no such folder; must be folders with ':' between them\n",
+            )
     monkeypatch.setenv(plugins.VARIABLE, os.pathsep)
     assert plugins.folders() == () and plugins.environment() == {}
 
