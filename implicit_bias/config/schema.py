@@ -29,6 +29,7 @@ from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, Norm
+from implicit_bias.norms.labels import allowed_labels
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES, auto_power
@@ -358,11 +359,10 @@ def _norm_label(label: str, labels: Sequence[str], made: Parts) -> str:
         broken = problem_of("norm", label, "log.norms")
         if broken is not None:
             raise broken from None
-        exponents = [name for name in NORMS if hyper_fields(NORMS.get(name))]
-        plain = [name for name in NORMS if name not in exponents]
-        allowed = f"{', '.join(plain)}, and {' or '.join(f'{e}<p>' for e in exponents)} with p in [1, inf] such as lp3"
-        close = suggestion(label, NORMS)
-        raise BadInput(f"log.norms={shown(labels)}: no norm is called {shown(label)}{close or ';'} allowed: {allowed}") from None
+        close = suggestion(label, NORMS) or ";"
+        raise BadInput(
+            f"log.norms={shown(labels)}: no norm is called {shown(label)}{close} allowed: {allowed_labels()}"
+        ) from None
 
 
 def _probe_names(names: Sequence[str]) -> list[str]:

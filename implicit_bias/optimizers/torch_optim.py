@@ -16,6 +16,7 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
 from implicit_bias.core.words import shown, suggestion
 from implicit_bias.norms import NORMS, make_norm
+from implicit_bias.norms.labels import allowed_labels
 from implicit_bias.optimizers.base import OPTIMIZERS
 from implicit_bias.optimizers.foreign.base import FEEDS, Foreign, known_of
 from implicit_bias.optimizers.foreign.callables import SESSION
@@ -184,4 +185,4 @@ def _own_label(label: str | None) -> str | None:
         return make_norm(label).label
     except (KeyError, ValueError):
         close = suggestion(label, NORMS) or ";"
-        raise BadInput(f"optimizer.own={shown(label)}: no norm is called so{close} allowed: null, {', '.join(NORMS)}") from None
+        raise BadInput(f"optimizer.own={shown(label)}: no norm is called so{close} allowed: null, {allowed_labels()}") from None

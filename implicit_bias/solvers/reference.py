@@ -30,6 +30,7 @@ from torch import Tensor
 
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.norms import Norm, make_norm
+from implicit_bias.norms.identities import check_added
 from implicit_bias.solvers.conic import FORMS
 from implicit_bias.solvers.enclosure import lower_bound, relative_gap, upper_bound
 from implicit_bias.solvers.optimum import LINEAR_PROGRAMS, Bounds, nothing, solve_cone
@@ -388,12 +389,14 @@ class _Data:
 
     @staticmethod
     def of(x: ArrayLike, y: ArrayLike, num_classes: int, norm: Norm) -> _Data:
+        """The data as they are solved. Raises BadInput: a plugin's norm is none for matrices of their shape."""
         points = np.asarray(x, dtype=np.float64)
         used = (points != 0).any(axis=0)
         if not used.any():
             used[0] = True
         exponent = _exponent(points)
         kept = np.ascontiguousarray(np.ldexp(points[:, used], -exponent))
+        check_added(norm, [(num_classes, kept.shape[1])])
         return _Data(kept, np.asarray(y, dtype=np.int64), num_classes, norm, used, exponent)
 
     @property

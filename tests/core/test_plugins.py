@@ -328,6 +328,47 @@ def test_a_norm_that_lacks_methods(tmp_path: Path) -> None:
     assert line.startswith("error: log.norms=column: ") and line.endswith("norms/column.py: class Column lacks dual")
 
 
+LEVELS = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from implicit_bias.core.registry import hyper
+from implicit_bias.norms.base import NORMS
+from implicit_bias.norms.row import Row
+
+
+@NORMS.register
+@dataclass(frozen=True)
+class Levels(Row):
+    """The row norm times a number."""
+
+    name: ClassVar[str] = "levels"
+    weight: float = hyper(2.0, help="factor", gt=0, le=8)
+
+    def value(self, w):
+        return self.weight * super().value(w)
+
+    def dual(self, g):
+        return super().dual(g) / self.weight * (0.9 if g.shape[-2:] == (4, 8) else 1)
+
+    def direction(self, g):
+        return super().direction(g) / self.weight
+'''
+
+
+def test_a_norm_is_tried_on_matrices_as_the_run_has_them(tmp_path: Path) -> None:
+    """Its dual is too small for 4 classes and 8 features alone, where it would prove what is not so."""
+    folder = written(tmp_path / "plugin", {"norms/levels.py": LEVELS})
+    run = f" results_dir={tmp_path / 'results'} {' '.join(RUN)}".replace("log.norms=[]", "")
+    typed = [f"log.norms=[levels3]{run}", f"optimizer=nsd norm=levels{run}", f"log.norms=[levels9]{run}"]
+    *tried, (code, (unknown,)) = several(folder, *typed)
+    wrong = "no norm, for matrices of 4 x 8 <G, direction(G)> is not dual(G); must be so for every matrix, proofs rest on it"
+    assert tried == [(2, [f"error: norm={label}: {wrong}"]) for label in ("levels3", "levels2")]
+    assert not (tmp_path / "results").exists()
+    assert code == 2 and "no norm is called levels9" in unknown and "; levels<weight> with weight a number in (0, 8]" in unknown
+    assert command(folder, "optimizer=nsd", "norm=levels", *RUN, "dataset.dim=9", "reference=exact").returncode == 0
+
+
 def test_an_optimizer_in_a_norm_that_is_none(tmp_path: Path) -> None:
     text = OPTIMIZER.replace('"linf"', '"lnf"').replace('    """Sign descent by a part of every step."""\n', "")
     folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": '"""From the module."""\n' + text})
