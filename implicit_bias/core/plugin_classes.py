@@ -97,13 +97,15 @@ def _check_not_hidden(module: str, file: Path) -> None:
     """Raises NameTaken where the name of a plugin's module stands for another file, or its folder for one of the package's."""
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:
+    except (Exception, SystemExit):  # noqa: BLE001 - of a package around it; importing the module says what it was
         spec = None
-    if spec is None or spec.origin is None:
-        around = module.rpartition(".")[0]
-        raise NameTaken(f"{file}: there is a folder of that name already, {plugins.file_of(around)}; give this one another name")
-    if not Path(spec.origin).samefile(file):
-        raise NameTaken(f"{file}: there is a file of that name already, {spec.origin}; give this one another name")
+    if spec is not None and spec.origin is not None:
+        if not Path(spec.origin).samefile(file):
+            raise NameTaken(f"{file}: there is a file of that name already, {spec.origin}; give this one another name")
+        return
+    folder = plugins.file_of(module.rpartition(".")[0])
+    if folder is not None and folder.resolve().is_relative_to(ROOT):
+        raise NameTaken(f"{file}: there is a folder of that name already, {folder}; give this one another name")
 
 
 def _import_point(registry: Register, point: Any) -> None:

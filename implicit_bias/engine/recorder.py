@@ -173,9 +173,19 @@ class Recorder:
         trajectory.common = arrays(self._rows)
         for probe in self.probes.values():
             complete = {key: _as_numbers(probe, key, column) for key, column in probe.complete(trajectory.steps).items()}
+            self._check_complete(probe, complete)
             trajectory.common.update({key: column.cpu().numpy() for key, column in complete.items()})
         trajectory.by_norm = {label: arrays(rows) for label, rows in self._norm_rows.items()}
         return trajectory
+
+    def _check_complete(self, probe: Probe, complete: Columns) -> None:
+        """Raises ValueError where a probe of the problem's own has a column at the end that is not its, or of another shape."""
+        wanted = self.trajectory.recorded.shape
+        for name, column in complete.items() if probe.name in self._own else ():
+            if name not in probe.writes():
+                raise ValueError(f"probe {probe.name}: column {name} is not its own; must be of {', '.join(probe.writes())}")
+            if tuple(column.shape) != wanted:
+                raise ValueError(f"probe {probe.name}: column {name} is {tuple(column.shape)}; must be {wanted}, (records, runs)")
 
     def _tighten(self) -> None:
         """Tighten the last record's certificates.

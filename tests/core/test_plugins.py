@@ -304,9 +304,11 @@ def test_a_broken_plugin_is_one_line_where_it_is_asked_for_and_a_warning_elsewhe
     files = {f"optimizers/{name}.py": text.replace("slow_sign", name) for name, (text, _) in BROKEN.items()}
     files["optimizers/another_file.py"] = files["optimizers/late.py"].replace('"late"', '"of_another_file"')
     files["configs/optimizer/alone.yaml"] = "name: alone\n"
+    files |= {"optimizers/broken_folder/__init__.py": "1 / 0\n", "optimizers/broken_folder/inside.py": OPTIMIZER}
     folder = written(tmp_path / "plugin", files)
     lines = {name: line for name, (_, line) in BROKEN.items()}
     lines["of_another_file"] = "another_file.py: cannot be imported: line 21: ZeroDivisionError"
+    lines["inside"] = "inside.py: cannot be imported: ZeroDivisionError: division by zero"
     lines["alone"] = "alone.yaml: no optimizer of that name is registered; write its class"
     run = f" results_dir={tmp_path / 'results'} {' '.join(RUN)}"
     *asked, others, again = several(folder, *(f"optimizer={name}" for name in lines), f"optimizer=muon{run}", f"seed=2{run}")

@@ -163,7 +163,7 @@ def test_what_a_probe_must_give_is_said(given: Any, says: str) -> None:
     assert str(caught.value) == says
 
 
-def test_truth_values_are_written_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truth_values_are_written_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     separated = torch.tensor([True, False, True, True, False, False])
     given = native_problem("ngd", gaussian(4, 6, 10), 5, probes=[Broken({"broken": separated})])
     found = simulate(given).common["broken"]
@@ -171,9 +171,21 @@ def test_truth_values_are_written_as_numbers(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Broken, "measure", lambda self, record: {})
     monkeypatch.setattr(Broken, "complete", lambda self, steps: {"broken": separated.expand(len(steps), 6)})
     assert simulate(given).common["broken"].tolist() == found.tolist()
-    monkeypatch.setattr(Broken, "complete", lambda self, steps: {"broken": 1j * separated.expand(len(steps), 6)})
-    with pytest.raises(ValueError, match="probe broken: column broken is complex; must be a tensor of real numbers"):
-        simulate(given)
+
+
+@pytest.mark.parametrize(
+    ("complete", "says"),
+    [
+        ({"broken": torch.zeros(4, 6) * 1j}, "probe broken: column broken is complex; must be a tensor of real numbers"),
+        ({"broken": torch.zeros(6)}, r"probe broken: column broken is \(6,\); must be \(\d+, 6\), \(records, runs\)"),
+        ({"lr": torch.zeros(4, 6)}, "probe broken: column lr is not its own; must be of broken"),
+    ],
+)
+def test_what_a_probe_must_give_at_the_end_is_said(complete: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Broken, "measure", lambda self, record: {})
+    monkeypatch.setattr(Broken, "complete", lambda self, steps: complete)
+    with pytest.raises(ValueError, match=says):
+        simulate(native_problem("ngd", gaussian(4, 6, 10), 5, probes=[Broken()]))
 
 
 @pytest.mark.parametrize("column", ["steps", "dataset"])

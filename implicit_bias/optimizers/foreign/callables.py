@@ -80,7 +80,8 @@ def names_nothing(module: ModuleType, prefix: str, typed: str, key: str) -> BadI
     if not names:
         return BadInput(f"{key}={typed}: there is nothing of the kind in it; must be {allowed(key)}")
     what = "function" if found is functions else "class"
-    return BadInput(f"{key}={typed}: names no {what}; must be {prefix}<{what}> with <{what}> one of {', '.join(names)}")
+    form = f"{prefix}<{what}> with <{what}> one of {', '.join(names)}" if len(names) > 1 else f"{prefix}{names[0]}"
+    return BadInput(f"{key}={typed}: names no {what}; must be {form}")
 
 
 def _is_inside(value: Any, module: ModuleType) -> bool:
@@ -117,6 +118,6 @@ def _is_of_torch(value: Any) -> bool:
         homes = [value.__name__]
     elif inspect.isclass(value):
         homes = [base.__module__ for base in value.__mro__]
-    else:
-        homes = [str(getattr(value, "__module__", ""))]
+    else:  # of other objects nothing is asked: one that imports something when it is looked at is no rarity
+        homes = [str(value.__module__)] if inspect.isroutine(value) else []
     return any(home.partition(".")[0] == "torch" for home in homes)
