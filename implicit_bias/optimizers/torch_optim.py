@@ -49,7 +49,10 @@ class Torch(Foreign):
 
     name: ClassVar[str] = "torch"
 
-    target: str = hyper("torch.optim.AdamW", help="the class: a dotted path, or path/to/file.py:Class")
+    target: str = hyper(
+        "torch.optim.AdamW",
+        help="a class, or a function of the parameters that returns an optimizer: a dotted path, or path/to/file.py:Class",
+    )
     kwargs: Mapping[str, Any] = hyper({}, help="what the class is made with, optimizer.kwargs.weight_decay=0.01; no lr")
     feed: str = hyper(
         "loss", help="what is differentiated; loss: as in training, log_loss: gradients that do not shrink", choices=FEEDS

@@ -539,6 +539,18 @@ def test_a_distribution_names_its_options_as_entry_points(tmp_path: Path) -> Non
     assert line.endswith("my_methods/slow_sign.py: cannot be imported: line 1: OSError: no disk")
 
 
+def test_a_distribution_with_a_name_that_is_taken(tmp_path: Path) -> None:
+    files = {"my_methods/__init__.py": "", "my_methods/slow_sign.py": OPTIMIZER.replace('"slow_sign"', '"muon"')}
+    points = {"a class": "slow_sign = my_methods.slow_sign:SlowSign", "a module": "slow_sign = my_methods.slow_sign"}
+    for name, point in points.items():
+        installed(tmp_path / name, files, f"[implicit_bias.optimizers]\n{point}\n")
+        line = said(finish("--cfg", *RUN, environment={"SITE": str(tmp_path / name)}, before=_with_its_site))
+        assert line.startswith(
+            f"error: {tmp_path / name}/my_methods/slow_sign.py: two optimizers are called 'muon', the other in "
+        )
+        assert line.endswith("/optimizers/muon.py; give this one another name")
+
+
 def test_an_entry_point_of_nothing(tmp_path: Path) -> None:
     points = "[implicit_bias.optimizers]\nslow_sign = nowhere.at_all\nnumber = my_methods:NUMBER\n"
     installed(tmp_path, {"my_methods/__init__.py": "NUMBER = 3\n"}, points)
