@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from implicit_bias.cli import messages
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from implicit_bias.cli.wrapping import entry, fitted, terminal_width
+from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import hyper_fields
@@ -79,6 +80,7 @@ class Interface:
         """
         typed = sys.argv[1:] if argv is None else list(argv)
         try:
+            plugins.folders()  # a command that reads nothing of plugins refuses one that is missing, too
             if HELP_FLAGS & set(typed):
                 print(self.help_text())
                 return DONE

@@ -78,7 +78,7 @@ def options_of(group: str) -> dict[str, Page]:
 
 def plugins_of(group: str) -> dict[str, PluginOption]:
     """The options of a group that come from outside the package."""
-    return plugin_options(group, frozenset(path.stem for path in (config_directory() / group).glob("*.yaml")))
+    return plugin_options(group, config_directory() / group)
 
 
 def _plugin_page(option: PluginOption) -> Page:

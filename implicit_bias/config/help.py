@@ -17,6 +17,8 @@ from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.words import no_such_option, shown, suggestion
 
+#: What lists the probes: they are the values of a key, ``log.probes``, and no group of options.
+PROBE_TOPICS = ("probe", "probes")
 COMMANDS = """\
 implicit_bias: on data that can be separated, which margin does an optimizer maximise, how fast, and how do we know?
 
@@ -24,6 +26,7 @@ USAGE
   python -m implicit_bias.run [group=option ...] [key=value ...]      one run
   python -m implicit_bias.run -m key=value,value key=range(20) ...    a sweep over every combination
   python -m implicit_bias.compare RUN RUN ...                         any runs in the same plots (see its --help)
+  python -m implicit_bias.identify RUN ...                            which norm's margin they maximise (see its --help)
   make figures                                                        every figure of the papers, with its claims
 
   A run writes results/runs/<name>-<hash>/ (trajectory.csv, summary.csv, config.yaml, final.npz, provenance.json) and prints \
@@ -43,7 +46,7 @@ FLAGS
   -m, --multirun   sweep: key=a,b,c and key=range(start,stop) take several values (quote parentheses for the shell)
   --cfg            print the composed configuration and stop; nothing is computed or written
   -h, --help       this text; --help optimizer: the options of a group; --help optimizer=adam: the keys of an option; \
---help schedule.lr, --help steps: a key, with what is allowed
+--help schedule.lr, --help steps: a key, with what is allowed; --help probes: further columns
   --version        the version
 """
 
@@ -80,8 +83,8 @@ def topics_text(topics: Sequence[str], width: int | None = None) -> str:
     """What ``--help`` prints about the given groups, options or keys.
 
     Args:
-        topics: A group (``optimizer``), an option (``optimizer=adam``) or a key (``schedule.lr``, ``steps``) each; the value that
-            is given to a key (``steps=100``) plays no part.
+        topics: A group (``optimizer``), an option (``optimizer=adam``), a key (``schedule.lr``, ``steps``) or ``probes`` each;
+            the value that is given to a key (``steps=100``) plays no part.
         width: Of the lines; without it that of the terminal.
 
     Raises:
@@ -96,12 +99,14 @@ def _topic(topic: str, width: int) -> list[str]:
     group, dot, key = name.partition(".")
     if name in groups():
         return _option(name, option, width) if equals else _group(name, width)
+    if name in PROBE_TOPICS:
+        return ["log.probes=[<probe>,...]", "", *_probes(option if equals else None, width)]
     if name in SECTIONS:
         return [f"{name}.<key>=...", "", *_described(name, SECTIONS[name], width)]
     owner = SECTIONS.get(group) if dot else RunSettings
     if owner is not None and (key or name) in hyper_fields(owner):
         lines = _described(group if dot else "", owner, width, only=key or name)
-        return [*lines, *_probes(width)] if (group, key) == ("log", "probes") else lines
+        return [*lines, "", *_probes(None, width)] if (group, key) == ("log", "probes") else lines
     if dot and any(key in page.keys for page in groups().get(group, {}).values()) and key != "name":
         return _key_of_options(group, key, width)
     raise _unknown(name)
@@ -116,11 +121,20 @@ def _group(group: str, width: int) -> list[str]:
     return [*lines, "", *wrapped(f"--help {group}=<option> describes its keys", indent=0, width=width)]
 
 
-def _probes(width: int) -> list[str]:
-    """The probes that there are, one line each."""
+def _probes(only: str | None, width: int) -> list[str]:
+    """The probes that there are, or one, each with the columns that it writes."""
+    from implicit_bias.probes import PROBES  # imports torch
+
     pages = options_of("probe")
-    column = max(map(len, pages), default=0)
-    return [line for name, page in pages.items() for line in entry(name, page.help, column=column, indent=6, width=width)]
+    if only is not None and only not in pages:
+        raise no_such_option("probe", only, list(pages))
+    chosen = pages if only is None else {only: pages[only]}
+    column, lines = max(map(len, chosen), default=0), list[str]()
+    for name, page in chosen.items():
+        said = f"{page.help} " if page.help else ""
+        text = f"{said}Columns: {', '.join(PROBES.get(name).writes())}"
+        lines += entry(name, text, column=column, indent=2, width=width)
+    return lines
 
 
 def _option(group: str, option: str, width: int) -> list[str]:
@@ -187,7 +201,7 @@ def _unknown(name: str) -> BadInput:
         names = hyper_fields(SECTIONS[prefix]) if prefix in SECTIONS else [key for page in pages for key in page.keys]
         known = list(dict.fromkeys(f"{prefix}.{key}" for key in names if key != "name")) or [prefix]
     else:
-        known = [*groups(), *SECTIONS, *hyper_fields(RunSettings)]
+        known = [*groups(), *SECTIONS, *hyper_fields(RunSettings), PROBE_TOPICS[-1]]
     close = suggestion(name, known) or ";"
     return BadInput(f"--help {shown(name)}: no such group or key{close} allowed: {', '.join(known)}, or group=option")
 

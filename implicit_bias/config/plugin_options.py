@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from implicit_bias.core import plugins
+from implicit_bias.core.errors import NameTaken
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.words import shown
 
@@ -32,15 +33,16 @@ class PluginOption:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-def plugin_options(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
+def plugin_options(group: str, own: Path) -> dict[str, PluginOption]:
     """The options of a group from outside the package, by name; files that cannot be one are remembered as problems.
 
     Args:
         group: The config group.
-        own: The options that the package itself has.
+        own: The folder with the files of the package's own options.
 
     Raises:
         BadInput: a plugin folder does not exist.
+        NameTaken: an option, or a file, has the name of another one.
     """
     if not plugins.are_there():
         return {}
@@ -48,20 +50,21 @@ def plugin_options(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
 
 
 @cache
-def _found(group: str, own: frozenset[str]) -> dict[str, PluginOption]:
-    from implicit_bias.config.schema import REGISTRIES  # imports torch
+def _found(group: str, own: Path) -> dict[str, PluginOption]:
+    # These import torch.
+    from implicit_bias.config.schema import REGISTRIES
+    from implicit_bias.probes import PROBES
 
-    classes: Mapping[str, type] = {}
-    if group in REGISTRIES:
-        classes = REGISTRIES[group].added()
+    registry = {**REGISTRIES, "probe": PROBES}.get(group)
+    classes = registry.added() if registry is not None else {}
     files: dict[str, Path] = {}
     for file in plugins.config_files(group):
         name = file.stem
-        if name in own:
-            plugins.add_problem(group, frozenset(), file, f"{group}={name} is the package's own; give it another name")
-        elif name in files:
-            plugins.add_problem(group, frozenset(), file, f"{group}={name} is in {files[name]} already; give it another name")
-        elif group in REGISTRIES and name not in classes:
+        other = files.get(name, own / file.name)
+        if other.is_file():
+            if not other.samefile(file):  # a checkout that is named as a plugin folder has the package's own
+                raise NameTaken(f"{file}: {group}={name} is in {other} already; give this one another name")
+        elif registry is not None and name not in classes:
             if plugins.problem_of(group, name) is None:  # which says why there is no class
                 plugins.add_problem(group, frozenset({name}), file, f"no {group} of that name is registered; write its class")
         else:
@@ -77,11 +80,15 @@ def _declared(cls: type | None) -> tuple[str, dict[str, Any]]:
     own = cls.__doc__ or ""
     if own.startswith(f"{cls.__name__}("):  # a dataclass's signature, where nothing was written
         own = sys.modules[cls.__module__].__doc__ or ""
-    defaults = {key: "${seed}" if key == "seed" else _plain(declared.default) for key, declared in hyper_fields(cls).items()}
+    keys = hyper_fields(cls) if is_dataclass(cls) else {}  # a probe need not be one
+    defaults = {key: "${seed}" if key == "seed" else _plain(declared.default) for key, declared in keys.items()}
     return " ".join(own.strip().split("\n\n")[0].split()), defaults
 
 
 def _plain(default: Any) -> Any:
+    """A default as a YAML file would give it."""
+    if isinstance(default, dict):
+        return dict(default)
     return list(default) if isinstance(default, tuple) else default
 
 

@@ -29,6 +29,7 @@ from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS
 from implicit_bias.norms import NORMS, Norm
+from implicit_bias.norms.labels import allowed_labels
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES, auto_power
@@ -49,6 +50,9 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LONGEST_FOLDER_NAME = "x" * 255
 #: Of the decay that an automatic power makes up for: the last digits of a measured one depend on the machine.
 DECAY_DIGITS = 3
+
+#: What a sweep may have a column of in its table: groups and keys without one.
+_GROUPS_AND_KEYS = frozenset((*REGISTRIES, "experiment", *hyper_fields(RunSettings)))
 
 #: The cluster that reads a key of the launcher, where it is not Slurm.
 LAUNCHER_READERS = {"workers": "local"}
@@ -355,11 +359,10 @@ def _norm_label(label: str, labels: Sequence[str], made: Parts) -> str:
         broken = problem_of("norm", label, "log.norms")
         if broken is not None:
             raise broken from None
-        exponents = [name for name in NORMS if hyper_fields(NORMS.get(name))]
-        plain = [name for name in NORMS if name not in exponents]
-        allowed = f"{', '.join(plain)}, and {' or '.join(f'{e}<p>' for e in exponents)} with p in [1, inf] such as lp3"
-        close = suggestion(label, NORMS)
-        raise BadInput(f"log.norms={shown(labels)}: no norm is called {shown(label)}{close or ';'} allowed: {allowed}") from None
+        close = suggestion(label, NORMS) or ";"
+        raise BadInput(
+            f"log.norms={shown(labels)}: no norm is called {shown(label)}{close} allowed: {allowed_labels()}"
+        ) from None
 
 
 def _probe_names(names: Sequence[str]) -> list[str]:
@@ -373,6 +376,11 @@ def _probe_names(names: Sequence[str]) -> list[str]:
             close = suggestion(name, PROBES)
             raise BadInput(f"log.probes={shown(names)}: no probe is called {name!r}{close or ';'} allowed: {', '.join(PROBES)}")
         for column in PROBES.get(name).writes():
+            if column in _GROUPS_AND_KEYS:
+                raise BadInput(
+                    f"log.probes={shown(names)}: {name} writes a column {column}, as a swept key is called in a sweep's table;"
+                    " its column needs another name"
+                )
             if column in writers:
                 raise BadInput(
                     f"log.probes={shown(names)}: {writers[column]} and {name} both write the column {column}; name one of them"

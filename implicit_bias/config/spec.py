@@ -19,14 +19,13 @@ from typing import Any
 import torch
 
 from implicit_bias.config.run_settings import LauncherSettings, LogSettings, RunSettings
-from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import Registry
 from implicit_bias.core.runtime_keys import RUNTIME_KEYS, UNUSED
 from implicit_bias.datasets import DATASETS, DatasetSource
 from implicit_bias.losses import LOSSES, Loss
 from implicit_bias.models import MODELS, Model
 from implicit_bias.norms import NORMS, Norm, make_norm
-from implicit_bias.norms.identities import flaw
+from implicit_bias.norms.identities import check_added
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.schedules import SCHEDULES, Schedule
 
@@ -111,12 +110,10 @@ class Parts:
         """The norm that has this one's label already, else this one from now on.
 
         Raises:
-            BadInput: it is none of the package's own, and breaks an identity that certificates rest on.
+            BadInput: it is none of the package's own, and breaks an identity that proofs rest on.
         """
-        if norm.label not in self._norms and norm.name in NORMS.added():
-            wrong = flaw(norm)
-            if wrong is not None:
-                raise BadInput(f"norm={norm.label}: no norm, {wrong}; must be so for every matrix G, proofs rest on it")
+        if norm.label not in self._norms:
+            check_added(norm)
         return self._norms.setdefault(norm.label, norm)
 
 

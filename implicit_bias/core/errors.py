@@ -9,6 +9,10 @@ class NoData(BadInput):
     """Data that would have to be downloaded, and could not be."""
 
 
+class NameTaken(BadInput):
+    """Two options or files of one name, of which neither may stand for the other; the message names both files."""
+
+
 class NotSeparable(ValueError):
     """The classes cannot be separated by the model, so no maximum margin exists."""
 

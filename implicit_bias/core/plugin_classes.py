@@ -1,4 +1,8 @@
-"""Loading the classes of plugins into a registry. A plugin that cannot be loaded is left out, and its problem recorded."""
+"""Loading the classes of plugins into a registry.
+
+A plugin that cannot be loaded is left out, and its problem recorded. One whose name is taken is an error whatever is asked for:
+which of the two is meant cannot be known.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from implicit_bias.core import plugins
+from implicit_bias.core.errors import NameTaken
 
 ROOT = Path(__file__).resolve().parents[1]
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -45,15 +50,15 @@ def load_into(registry: Register, found: dict[str, type]) -> None:
 
     Raises:
         BadInput: a plugin folder does not exist.
+        NameTaken: an option, or a file, has the name of another one.
     """
     folder = registry.package.rpartition(".")[2]
     plugins.extend_packages(folder)
     for file, module in plugins.class_files(folder):
-        hidden = _hidden(module, file)
-        if hidden:
-            plugins.add_problem(registry.noun, plugins.names_in(file), file, hidden)
-        else:
-            found |= _attempt(registry, file, module, file.stem, partial(importlib.import_module, module))
+        if file.is_relative_to(ROOT):  # a checkout that is named as a plugin folder
+            continue
+        _check_not_hidden(module, file)
+        found |= _attempt(registry, file, module, file.stem, partial(importlib.import_module, module))
     for point in plugins.entry_points():
         if point.group == registry.package:
             place = plugins.file_of(point.module) or f"entry point {point.name} = {point.value}"
@@ -61,7 +66,11 @@ def load_into(registry: Register, found: dict[str, type]) -> None:
 
 
 def _attempt(registry: Register, place: Path | str, module: str, name: str, load: Callable[[], object]) -> dict[str, type]:
-    """Load one file or entry point, and return its classes; where that fails nothing of its module is in the registry."""
+    """Load one file or entry point, and return its classes; where that fails nothing of its module is in the registry.
+
+    Raises:
+        NameTaken: another class has the name of one of them.
+    """
     # Another plugin may have imported the module, and registered its classes, already.
     others = {option: cls for option, cls in registry.classes.items() if cls.__module__ != module}
     try:
@@ -72,6 +81,8 @@ def _attempt(registry: Register, place: Path | str, module: str, name: str, load
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file does where it is imported
         registry.classes.clear()
         registry.classes.update(others)
+        if isinstance(error, NameTaken):
+            raise NameTaken(f"{place}: {error}") from None
         found = plugins.names_in(place) if isinstance(place, Path) else frozenset()
         plugins.add_problem(registry.noun, found | {name}, place, _reason(error, place))
         return {}
@@ -82,17 +93,19 @@ def _attempt(registry: Register, place: Path | str, module: str, name: str, load
     return added
 
 
-def _hidden(module: str, file: Path) -> str | None:
-    """Why the name of a module stands for another file, in words; None where it does not."""
+def _check_not_hidden(module: str, file: Path) -> None:
+    """Raises NameTaken where the name of a plugin's module stands for another file, or its folder for one of the package's."""
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:
+    except (Exception, SystemExit):  # noqa: BLE001 - of a package around it; importing the module says what it was
         spec = None
-    if spec is None or spec.origin is None:
-        return f"{module.rpartition('.')[0]} is one of the package's own; give the folder another name"
-    if not Path(spec.origin).samefile(file):
-        return f"there is a file of that name already, {spec.origin}; give it another name"
-    return None
+    if spec is not None and spec.origin is not None:
+        if not Path(spec.origin).samefile(file):
+            raise NameTaken(f"{file}: there is a file of that name already, {spec.origin}; give this one another name")
+        return
+    folder = plugins.file_of(module.rpartition(".")[0])
+    if folder is not None and folder.resolve().is_relative_to(ROOT):
+        raise NameTaken(f"{file}: there is a folder of that name already, {folder}; give this one another name")
 
 
 def _import_point(registry: Register, point: Any) -> None:

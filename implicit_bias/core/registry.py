@@ -14,6 +14,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from implicit_bias.core.errors import NameTaken
 from implicit_bias.core.plugin_classes import load_into
 
 C = TypeVar("C", bound=type)
@@ -107,7 +108,7 @@ class Registry:
         """Class decorator: make ``cls`` available under ``cls.name``.
 
         Raises:
-            ValueError: another class has that name.
+            NameTaken: another class has that name.
             TypeError: it has no name.
         """
         name: str | None = getattr(cls, "name", None)
@@ -115,7 +116,7 @@ class Registry:
             raise TypeError(f'class {cls.__name__} has no name; it needs name: ClassVar[str] = "..."')
         other = self.classes.get(name)
         if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"two {self.noun}s are called {name!r}, the other in {_file_of(other)}; give this one another name")
+            raise NameTaken(f"two {self.noun}s are called {name!r}, the other in {_file_of(other)}; give this one another name")
         self.classes[name] = cls
         return cls
 

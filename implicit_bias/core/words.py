@@ -12,9 +12,12 @@ _PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|null", re.IG
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean ...?`` where one of ``known`` is close to ``word``, else nothing."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    """``; did you mean ...?`` where one of ``known`` is close to ``word``, whatever the case of letters, else nothing."""
+    spelled: dict[str, str] = {}
+    for name in known:
+        spelled.setdefault(name.casefold(), name)
+    close = get_close_matches(word.casefold(), list(spelled), n=1, cutoff=0.6)
+    return f"; did you mean {spelled[close[0]]}?" if close else ""
 
 
 def shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.snapshot import Snapshot, arrays, stacked, unstacked
@@ -111,6 +112,7 @@ class Recorder:
             for name in new:
                 if name not in probe.writes() or name in columns:
                     raise ValueError(f"probe {probe.name}: column {name} is not its own; must be of {', '.join(probe.writes())}")
+            new = {name: _as_numbers(probe, name, column) for name, column in new.items()}
         columns.update(new)
 
     def _check_probes(self, record: Record) -> None:
@@ -170,10 +172,20 @@ class Recorder:
         trajectory.recorded = np.stack(self._recorded)
         trajectory.common = arrays(self._rows)
         for probe in self.probes.values():
-            complete = probe.complete(trajectory.steps)
+            complete = {key: _as_numbers(probe, key, column) for key, column in probe.complete(trajectory.steps).items()}
+            self._check_complete(probe, complete)
             trajectory.common.update({key: column.cpu().numpy() for key, column in complete.items()})
         trajectory.by_norm = {label: arrays(rows) for label, rows in self._norm_rows.items()}
         return trajectory
+
+    def _check_complete(self, probe: Probe, complete: Columns) -> None:
+        """Raises ValueError where a probe of the problem's own has a column at the end that is not its, or of another shape."""
+        wanted = self.trajectory.recorded.shape
+        for name, column in complete.items() if probe.name in self._own else ():
+            if name not in probe.writes():
+                raise ValueError(f"probe {probe.name}: column {name} is not its own; must be of {', '.join(probe.writes())}")
+            if tuple(column.shape) != wanted:
+                raise ValueError(f"probe {probe.name}: column {name} is {tuple(column.shape)}; must be {wanted}, (records, runs)")
 
     def _tighten(self) -> None:
         """Tighten the last record's certificates.
@@ -191,6 +203,15 @@ class Recorder:
             self.trajectory.interrupted = interrupt
         except (ArithmeticError, RuntimeError) as error:
             self.trajectory.untightened = f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _as_numbers(probe: Probe, name: str, column: Tensor) -> Tensor:
+    """A column as real numbers, truth values as 0 and 1. Raises ValueError: it is complex, or no tensor."""
+    if not isinstance(column, Tensor):
+        raise ValueError(f"probe {probe.name}: column {name} is a {type(column).__name__}; must be a tensor of real numbers")
+    if column.is_complex():
+        raise ValueError(f"probe {probe.name}: column {name} is complex; must be a tensor of real numbers")
+    return column.double() if column.dtype == torch.bool else column
 
 
 def _in_double(data: Data) -> Data:

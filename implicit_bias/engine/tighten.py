@@ -8,7 +8,7 @@ from torch import Tensor
 from implicit_bias.engine.problem import Problem
 from implicit_bias.measures.certificate import Certificate, kkt_ratio
 from implicit_bias.measures.probe import Columns, Record
-from implicit_bias.solvers.reference import improve_weights
+from implicit_bias.solvers.tightening import improve_weights
 
 # The part of the certificate's iterations that norms with a strictly convex ball need.
 SMOOTH_SHARE = 5

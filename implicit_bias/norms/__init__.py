@@ -48,4 +48,8 @@ def _checked(norm: Norm) -> Norm:
             raise ValueError(f"{norm.name}: {key}={format_number(value)} must be >= {format_number(spec.ge)}")
         if spec.gt is not None and not spec.gt < value < math.inf:
             raise ValueError(f"{norm.name}: {key}={format_number(value)} must be > {format_number(spec.gt)}")
+        if spec.le is not None and value > spec.le:
+            raise ValueError(f"{norm.name}: {key}={format_number(value)} must be <= {format_number(spec.le)}")
+        if spec.lt is not None and value >= spec.lt:
+            raise ValueError(f"{norm.name}: {key}={format_number(value)} must be < {format_number(spec.lt)}")
     return norm

@@ -65,6 +65,16 @@ class Norm(Option, ABC):
         except ValueError:
             return None
 
+    @classmethod
+    def label_form(cls) -> str:
+        """The form of a label, as :meth:`keys_of` reads it, with its parameters in angle brackets: ``row``, ``lp<p>``.
+
+        Returns:
+            The form.
+        """
+        keys = list(hyper_fields(cls))
+        return f"{cls.name}<{keys[0]}>" if len(keys) == 1 else cls.name
+
     @abstractmethod
     def value(self, w: Tensor) -> Tensor:
         """N(w): shape (..., p, q) to (...).

@@ -53,6 +53,10 @@ class Hybrid(Norm):
         except ValueError:
             return None
 
+    @classmethod
+    def label_form(cls) -> str:
+        return f"{cls.name}<ratio>[-<outer>-<rest>]"
+
     @property
     def saturating(self) -> bool:
         return True

@@ -16,11 +16,13 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
 from implicit_bias.core.words import shown, suggestion
 from implicit_bias.norms import NORMS, make_norm
+from implicit_bias.norms.labels import allowed_labels
 from implicit_bias.optimizers.base import OPTIMIZERS
 from implicit_bias.optimizers.foreign.base import FEEDS, Foreign, known_of
+from implicit_bias.optimizers.foreign.callables import SESSION
 from implicit_bias.optimizers.foreign.instance import Make, Named
 from implicit_bias.optimizers.foreign.probe import ConstantSteps
-from implicit_bias.optimizers.foreign.target import SESSION, Target, checked_kwargs, find, in_a_line, named
+from implicit_bias.optimizers.foreign.target import Target, checked_kwargs, find, in_a_line, named
 from implicit_bias.schedules import Schedule
 
 #: Classes that treat every entry by itself: one instance can hold all runs of a batch. A test of steps cannot prove that of
@@ -47,7 +49,10 @@ class Torch(Foreign):
 
     name: ClassVar[str] = "torch"
 
-    target: str = hyper("torch.optim.AdamW", help="the class: a dotted path, or path/to/file.py:Class")
+    target: str = hyper(
+        "torch.optim.AdamW",
+        help="a class, or a function of the parameters that returns an optimizer: a dotted path, or path/to/file.py:Class",
+    )
     kwargs: Mapping[str, Any] = hyper({}, help="what the class is made with, optimizer.kwargs.weight_decay=0.01; no lr")
     feed: str = hyper(
         "loss", help="what is differentiated; loss: as in training, log_loss: gradients that do not shrink", choices=FEEDS
@@ -183,4 +188,4 @@ def _own_label(label: str | None) -> str | None:
         return make_norm(label).label
     except (KeyError, ValueError):
         close = suggestion(label, NORMS) or ";"
-        raise BadInput(f"optimizer.own={shown(label)}: no norm is called so{close} allowed: null, {', '.join(NORMS)}") from None
+        raise BadInput(f"optimizer.own={shown(label)}: no norm is called so{close} allowed: null, {allowed_labels()}") from None

@@ -9,12 +9,12 @@ __all__ = ["PROBES", "TAKEN", "Columns", "Probe", "Record"]
 
 C = TypeVar("C", bound=type[Any])
 
-#: Columns that trajectory.csv or summary.csv have by themselves.
+#: Columns that trajectory.csv, summary.csv or the table of a sweep have by themselves.
 TAKEN = frozenset(
     (
         *("seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"),
         *("correlation", "alignment", "kkt_ratio", "param_norm", "soft_margin", "later_cosine", "test_accuracy", "evaluations"),
-        *("optimizer", "own", "ratio", "optimum_lower", "optimum_upper"),
+        *("optimizer", "own", "ratio", "optimum_lower", "optimum_upper", "wall_seconds", "folder"),
     )
 )
 

@@ -1,11 +1,8 @@
 """The maximum-margin game, solved to a certified gap by a restarted primal-dual method: any norm, any size, in batches.
 
-For data x (n, d) with labels y in [k] and a norm N on (k, d) matrices, the maximum margin is the value of a bilinear game,
-
-    gamma* = max_{N(W) <= 1} min_{q in simplex} sum_ic q_ic m_ic(W),    m_ic(W) = <W, (e_{y_i} - e_c) x_i^T>,  c != y_i.
-
-With A W = (m_ic) and A^T q = sum_ic q_ic (e_{y_i} - e_c) x_i^T, every W gives the lower bound min_ic m_ic(W) / N(W), every q
-the upper bound N_*(A^T q). Nothing else is believed here: both are recomputed, and their distance is the only stopping rule.
+The maximum margin is the value of a bilinear game (:mod:`implicit_bias.solvers.game`), in which every separator W gives a lower
+bound and every q in the simplex an upper one. Nothing else is believed here: both are recomputed, and their distance is the only
+stopping rule.
 
 The method is the primal-dual hybrid gradient method (Chambolle and Pock 2011), z -> T(z) for z = (W, q):
 
@@ -18,9 +15,8 @@ Two things are added:
 
 * a *secant step* (type-II Anderson acceleration over the last pairs (z, T(z) - z)), tried at every check and kept, as a
   restart, where it lowers the residual: half the iterations for the round norms;
-* *polishing* for the polyhedral balls (l_inf, l1): projections leave exact zeros and exact bounds, which name a face, and two
-  least-squares problems find the point of that face where all supporting gaps are equal and the dual is stationary. Once the
-  face is right, that is the optimum to round-off.
+* *polishing* for the polyhedral balls (l_inf, l1): the point of a face that solves its optimality equations
+  (:mod:`implicit_bias.solvers.faces`).
 
 All tensors carry a leading run axis R. Every run has its own step sizes, restarts and end; finished runs leave the batch.
 """
@@ -29,14 +25,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from implicit_bias.norms import Norm
+from implicit_bias.solvers.faces import polished
+from implicit_bias.solvers.game import Game, frobenius, positive, relative_gap
+
+__all__ = ["Game", "Solution", "project_simplex", "solve"]
 
 # Iterations between two checks (bounds, restart, secant step), and the pairs the secant step looks at.
 CHECK_EVERY = 20
@@ -49,125 +47,10 @@ SUFFICIENT, NECESSARY, ARTIFICIAL = 0.2, 0.8, 0.36
 START_WEIGHT = 0.3
 # sqrt(tau sigma) ||A||. The power method errs low, by less than this leaves.
 STEP = 0.98
-POWER_ITERATIONS = 80
 # Polishing costs two dense least-squares solves: first after so many iterations, then whenever the count has grown so much.
 FIRST_POLISH, POLISH_GROWTH = 400, 1.15
-# Largest face (supporting pairs x free entries) that is polished.
-POLISH_LIMIT = 1_000_000
 # Taken from weights at the label's own entry, which is no pair; the data are of size one there.
 BLOCKED = 1e30
-
-
-@dataclass(frozen=True)
-class Game:
-    """The pairs of R datasets of one shape: the map A from W to gaps, its transpose, and both bounds.
-
-    Gaps and weights are laid out class by sample, (R, k, n): with few classes, products with the data then take half the time.
-    """
-
-    x: Tensor  # (R, n, d)
-    transposed: Tensor  # (R, d, n), contiguous
-    y: Tensor  # (R, n)
-    onehot: Tensor  # (R, k, n)
-
-    @staticmethod
-    def of(x: Tensor, y: Tensor, num_classes: int) -> Game:
-        return Game(x, x.mT.contiguous(), y, one_hot(y, num_classes).to(x.dtype).mT.contiguous())
-
-    def gaps(self, w: Tensor) -> Tensor:
-        """A W: m_ic = <W, (e_{y_i} - e_c) x_i^T>, shape (R, k, d) to (R, k, n); 0 at the label.
-
-        Args:
-            w: W (R, k, d).
-
-        Returns:
-            The gaps (R, k, n).
-        """
-        logits = w @ self.transposed
-        return logits.gather(1, self.y.unsqueeze(1)) - logits
-
-    def combine(self, weights: Tensor) -> Tensor:
-        """A^T w = sum_ic w_ic (e_{y_i} - e_c) x_i^T, shape (R, k, n) to (R, k, d). Entries at the label do not matter.
-
-        Args:
-            weights: w (R, k, n).
-
-        Returns:
-            The combination (R, k, d).
-        """
-        return torch.addcmul(-weights, self.onehot, weights.sum(dim=1, keepdim=True)) @ self.x
-
-    def lower(self, w: Tensor, norm: Norm) -> Tensor:
-        """The normalised margin min_ic m_ic(W) / N(W), shape (R,); 0 where W is 0.
-
-        Args:
-            w: W (R, k, d).
-            norm: N.
-
-        Returns:
-            The lower bound on gamma*, (R,).
-        """
-        margin = self.gaps(w).masked_fill(self.onehot > 0, torch.inf).amin(dim=(1, 2))
-        size = norm.value(w)
-        return torch.where(size > 0, margin / positive(size), torch.zeros_like(size))
-
-    def upper(self, weights: Tensor, norm: Norm) -> Tensor:
-        """The dual value N_*(A^T w), shape (R,): no separator of norm 1 has a larger margin, where w is in the simplex.
-
-        Args:
-            weights: w (R, k, n), >= 0, summing to one.
-            norm: N.
-
-        Returns:
-            The upper bound on gamma*, (R,).
-        """
-        return norm.dual(self.combine(weights))
-
-    def pair_size(self, norm: Norm) -> Tensor:
-        """N_* of one pair of the longest sample, shape (R,): the order of magnitude that margins of this data can have.
-
-        Args:
-            norm: N.
-
-        Returns:
-            The dual norm of the pair, (R,).
-        """
-        longest = torch.linalg.vector_norm(self.x, dim=2).argmax(dim=1)
-        runs = torch.arange(len(self.x), device=self.x.device)
-        label = self.onehot[runs, :, longest]
-        return norm.dual((label - label.roll(1, dims=1)).unsqueeze(-1) * self.x[runs, longest].unsqueeze(1))
-
-    def uniform(self) -> Tensor:
-        """Equal weights on all pairs, shape (R, k, n)."""
-        pairs = 1 - self.onehot
-        return pairs / pairs.sum(dim=(1, 2), keepdim=True)
-
-    def operator_norm(self) -> Tensor:
-        """||A||, shape (R,), by the power method from a fixed random start."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (1, self.onehot.shape[1], self.x.shape[-1])
-        w = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.x).expand(len(self.x), -1, -1)
-        size = torch.ones_like(self.x[:, 0, 0])
-        for _ in range(POWER_ITERATIONS):
-            w = self.combine(self.gaps(w))
-            size = frobenius(w)
-            w = w / size.clamp(min=torch.finfo(w.dtype).tiny)[:, None, None]
-        return size.sqrt()
-
-    def at(self, index: Tensor) -> Game:
-        return Game(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def divided(self, scale: Tensor) -> Game:
-        """The same pairs, the data of each run divided by ``scale`` (R,).
-
-        Args:
-            scale: What to divide by, (R,), > 0.
-
-        Returns:
-            The game on the scaled data.
-        """
-        by = scale[:, None, None]
-        return replace(self, x=self.x / by, transposed=self.transposed / by)
 
 
 @dataclass(frozen=True)
@@ -204,44 +87,6 @@ class _State:
 
     def at(self, index: Tensor) -> _State:
         return _State(*(getattr(self, f.name)[index] for f in fields(self)))
-
-
-def frobenius(w: Tensor) -> Tensor:
-    """||w||_2 of every run, shape (R, p, q) to (R,).
-
-    Args:
-        w: (R, p, q).
-
-    Returns:
-        The norms, (R,).
-    """
-    size: Tensor = torch.linalg.vector_norm(w, dim=(1, 2))
-    return size
-
-
-def positive(x: Tensor) -> Tensor:
-    """x with its zeros replaced by ones, for use as a divisor.
-
-    Args:
-        x: Any shape, >= 0.
-
-    Returns:
-        The same shape, > 0.
-    """
-    return torch.where(x > 0, x, torch.ones_like(x))
-
-
-def relative_gap(lower: Tensor, upper: Tensor) -> Tensor:
-    """(upper - lower) / upper, shape (R,).
-
-    Args:
-        lower: Lower bounds (R,).
-        upper: Upper bounds (R,).
-
-    Returns:
-        The gaps, without a unit.
-    """
-    return (upper - lower) / positive(upper)
 
 
 def project_simplex(v: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
@@ -317,7 +162,7 @@ def solve(
         best.offer(scaled, norm, state.index, next_w, next_q)
         if total >= next_polish:
             next_polish = math.ceil(total * POLISH_GROWTH)
-            for w, q in _polished(scaled, norm, next_w, next_q):
+            for w, q in polished(scaled, norm, next_w, next_q):
                 best.offer(scaled, norm, state.index, w, q)
         state = _restart(state, next_w, next_q, residual, accelerated, total)
     best.close(state.index, total, time.perf_counter() - began)
@@ -479,78 +324,3 @@ def _restart(state: _State, next_w: Tensor, next_q: Tensor, residual: Tensor, ac
         since=torch.where(where, torch.zeros_like(state.since), state.since),
         last_residual=torch.where(due, torch.full_like(residual, torch.inf), residual),
     )
-
-
-def _polished(game: Game, norm: Norm, w: Tensor, q: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """For the polyhedral norms, one batch of polished points; nothing for the others."""
-    face = POLYHEDRAL.get(norm.label)
-    if face is None:
-        return
-    runs = [_polish(game.x[r], game.y[r], w[r], q[r], face) for r in range(len(w))]
-    yield torch.stack([w for w, _ in runs]), torch.stack([q for _, q in runs])
-
-
-def _box_face(w: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The face of the l_inf ball that holds w: entries free to move, and no equation between them."""
-    return w.abs() < 1, None
-
-
-def _cross_face(w: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The face of the l1 ball that holds w: its non-zero entries, with sum_j sign_j w_j = 1."""
-    return w != 0, w.sign()[w != 0]
-
-
-POLYHEDRAL: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
-    "linf": _box_face,
-    "lpinf": _box_face,
-    "l1": _cross_face,
-    "lp1": _cross_face,
-}
-
-
-def _polish(
-    x: Tensor, y: Tensor, w: Tensor, q: Tensor, face: Callable[[Tensor], tuple[Tensor, Tensor | None]]
-) -> tuple[Tensor, Tensor]:
-    """The nearest point to (w, q) that solves the optimality equations of its own face, for one run.
-
-    I are the pairs of positive weight, F the free entries of w. Primal, unknown w_F and t: <w, Z_j> = t for all j in I, and
-    s . w_F = 1 on the l1 ball. Dual, unknown q_I and lambda: sum_j q_j Z_j = lambda s on F (s = 0 on the l_inf ball) and
-    sum_j q_j = 1. Both by least squares of least norm.
-    """
-    classes, samples = q.nonzero(as_tuple=True)
-    free, signs = face(w.flatten())
-    count, size = len(samples), int(free.sum())
-    if count == 0 or size == 0 or count * size > POLISH_LIMIT:
-        return w, q
-    pairs = torch.zeros(count, *w.shape, dtype=w.dtype, device=w.device)
-    rows = torch.arange(count, device=w.device)
-    pairs[rows, y[samples]] = x[samples]
-    pairs[rows, classes] = -x[samples]
-    pairs = pairs.flatten(1)
-    on_face = pairs[:, free]
-
-    # One more unknown (t, or lambda) and one more equation (the face's, or the simplex's).
-    border = torch.ones(count, 1, dtype=w.dtype, device=w.device)
-    row = (torch.zeros(size, dtype=w.dtype, device=w.device) if signs is None else signs).unsqueeze(0)
-    corner = torch.zeros(1, 1, dtype=w.dtype, device=w.device)
-    system = torch.cat([torch.cat([on_face, -border], 1), torch.cat([row, corner], 1)])
-    flat, weights = w.flatten().clone(), q[classes, samples]
-    closure = corner[0] if signs is None else 1 - row @ flat[free]
-    flat[free] += _least_squares(system, torch.cat([-(pairs @ flat), closure]))[:size]
-    target = torch.cat([-(on_face.mT @ weights), 1 - weights.sum().reshape(1)])
-    dual_system = torch.cat([torch.cat([on_face.mT, -row.mT], 1), torch.cat([border.mT, corner], 1)])
-    weights = (weights + _least_squares(dual_system, target)[:count]).clamp(min=0)
-    polished = torch.zeros_like(q)
-    polished[classes, samples] = weights / weights.sum()
-    return flat.view_as(w), polished
-
-
-def _least_squares(matrix: Tensor, right: Tensor) -> Tensor:
-    """The least-squares solution of least norm.
-
-    By the SVD, on the CPU where its driver lives: the pivoted QR driver (gelsy) takes half the time, but its answers to the same
-    rank-deficient system differ from call to call.
-    """
-    solution = torch.linalg.lstsq(matrix.cpu(), right.cpu().unsqueeze(-1), rcond=1e-11, driver="gelsd").solution
-    on_device: Tensor = solution.squeeze(-1).to(matrix.device)
-    return on_device

@@ -30,11 +30,27 @@ from torch import Tensor
 
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.norms import Norm, make_norm
+from implicit_bias.norms.identities import check_added
 from implicit_bias.solvers.conic import FORMS
 from implicit_bias.solvers.enclosure import lower_bound, relative_gap, upper_bound
+from implicit_bias.solvers.game import Game
 from implicit_bias.solvers.optimum import LINEAR_PROGRAMS, Bounds, nothing, solve_cone
-from implicit_bias.solvers.primal_dual import POLYHEDRAL, Game, positive, solve
+from implicit_bias.solvers.primal_dual import solve
 from implicit_bias.solvers.separability import Separability, decide
+from implicit_bias.solvers.tightening import improve_weights
+
+__all__ = [
+    "PROVEN",
+    "SOLVER_VERSION",
+    "TIMEOUT",
+    "Reference",
+    "improve_weights",
+    "in_batches",
+    "solve_certified",
+    "solve_certified_each",
+    "solve_exact",
+    "solve_from",
+]
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -343,37 +359,6 @@ def _batched(norms: Sequence[Norm]) -> Norm:
     return replace(norms[0], **numbers)
 
 
-def improve_weights(
-    x: Tensor, y: Tensor, norm: Norm, weights: Tensor, separator: Tensor | None, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Tighten certificates by a few primal-dual steps: better weights (R, n, k) and their dual values (R,).
-
-    Args:
-        x: The data (R, n, d), of any scale.
-        y: Their labels (R, n).
-        norm: N.
-        weights: Where to start, (R, n, k): not negative, of positive sum. Their dual value is never exceeded.
-        separator: A good separator (R, k, d), for instance a trajectory's last iterate; it helps the round norms.
-        iterations: Steps to make; 1,000 bring the bound within .002 of the optimum on the papers' data.
-
-    Returns:
-        The weights (R, n, k), summing to one, and N_* of their combinations, (R,), in the unit of the data.
-    """
-    size = x.abs().amax(dim=(1, 2), keepdim=True)
-    unit = torch.exp2(torch.where(size > 0, size, torch.ones_like(size)).log2().round())
-    game = Game.of(x / unit, y, weights.shape[-1])
-    simplex = _normalised(weights.mT, game)
-    # On a polyhedral ball the trajectory's point has the wrong face, and losing it takes longer than starting from 0 (measured).
-    start_at = None if norm.label in POLYHEDRAL else separator
-    found = solve(game, norm, 0.0, iterations, start_at, simplex)
-    tightened = _normalised(found.weights, game)
-    start = game.upper(simplex, norm)  # bounds recomputed on the data itself, free of the solver's scaling
-    upper = game.upper(tightened, norm)
-    better = upper < start
-    best = torch.where(better, upper, start) * unit[:, 0, 0]
-    return torch.where(better[:, None, None], tightened, simplex).mT, best
-
-
 @dataclass(frozen=True)
 class _Data:
     """One dataset divided by a power of two, without the features that are zero in every sample; no norm here gains from a weight
@@ -388,12 +373,14 @@ class _Data:
 
     @staticmethod
     def of(x: ArrayLike, y: ArrayLike, num_classes: int, norm: Norm) -> _Data:
+        """The data as they are solved. Raises BadInput: a plugin's norm is none for matrices of their shape."""
         points = np.asarray(x, dtype=np.float64)
         used = (points != 0).any(axis=0)
         if not used.any():
             used[0] = True
         exponent = _exponent(points)
         kept = np.ascontiguousarray(np.ldexp(points[:, used], -exponent))
+        check_added(norm, [(num_classes, kept.shape[1])])
         return _Data(kept, np.asarray(y, dtype=np.int64), num_classes, norm, used, exponent)
 
     @property
@@ -494,10 +481,3 @@ def _exponent(x: Array) -> int:
 
 def _tensor(values: ArrayLike | Tensor, dtype: torch.dtype) -> Tensor:
     return (values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))).to(dtype)
-
-
-def _normalised(weights: Tensor, game: Game) -> Tensor:
-    """Multipliers (R, k, n) as points of the simplex, 0 at the label; equal weights where nothing is left of them."""
-    clean = torch.where(torch.isfinite(weights), weights, torch.zeros_like(weights)).clamp(min=0) * (1 - game.onehot)
-    total = clean.sum(dim=(1, 2), keepdim=True)
-    return torch.where(total > 0, clean / positive(total), game.uniform())

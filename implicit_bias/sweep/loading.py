@@ -15,7 +15,9 @@ from implicit_bias.config.plugin_files import plugin_fingerprint
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, NoData
 from implicit_bias.datasets import Dataset
-from implicit_bias.models import Data
+from implicit_bias.models import Data, Parameters
+from implicit_bias.norms import NORMS
+from implicit_bias.norms.identities import check_added
 from implicit_bias.runtime.memory import check_fits
 from implicit_bias.solvers.enclosure import relative_gap
 from implicit_bias.solvers.reference import PROVEN
@@ -122,9 +124,25 @@ def _check(spec: RunSpec, dataset: Dataset) -> None:
     check_fits(model.numbers(features, classes), "the parameters of one run", "model", model)
     check_fits(samples * classes, "the scores of one run", "dataset", spec.dataset)
     if getattr(spec.optimizer, "matrices", None) is not None:
-        few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
-        names = [name for name in model.initial(few, [0]) if name not in model.frozen_blocks()]
+        names = list(_trained(spec, dataset))
         spec.optimizer.geometry(names, spec.working_norm, None, model.hidden_matrices(names))
+    _check_norms(spec, dataset)
+
+
+def _check_norms(spec: RunSpec, dataset: Dataset) -> None:
+    """Try norms of plugins on matrices as this run has them, before anything is proven. Raises BadInput."""
+    added = [norm for norm in spec.measured.values() if norm.name in NORMS.added()]
+    shapes = [(block.shape[-2], block.shape[-1]) for block in _trained(spec, dataset).values()] if added else []
+    for norm in added:
+        vector = [(1, sum(p * q for p, q in shapes))] if norm.entrywise and len(shapes) > 1 else []
+        check_added(norm, vector or list(dict.fromkeys(shapes)))
+
+
+def _trained(spec: RunSpec, dataset: Dataset) -> Parameters:
+    """The trained parameters of a run, (1, p, q) a block, for their names and shapes."""
+    few = Data(torch.from_numpy(dataset.x[None, :1]), torch.from_numpy(dataset.y[None, :1]), dataset.num_classes)
+    initial = spec.model.initial(few, [0])
+    return {name: block for name, block in initial.items() if name not in spec.model.frozen_blocks()}
 
 
 def _loaded(spec: RunSpec, tell: bool) -> tuple[Dataset, str] | BadInput:

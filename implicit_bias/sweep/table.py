@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from implicit_bias.probes import PROBES
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 from implicit_bias.storage.naming import dataset_name
 from implicit_bias.storage.runs import PROVENANCE
@@ -23,7 +24,8 @@ COLUMNS = (
 
 
 def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """A row for every norm of every cell that has a summary: swept keys, last step, wall seconds and run folder.
+    """A row for every norm of every cell that has a summary: swept keys, last step, wall seconds, run folder, and behind these
+    the columns of the probes that a cell has.
 
     Args:
         swept: The swept keys of each cell with its values.
@@ -35,7 +37,8 @@ def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome])
             continue
         front = {key: value for key, value in values.items() if key not in COLUMNS}
         behind: dict[str, Any] = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name}
-        part = outcome.summary[list(COLUMNS)].assign(**behind)
+        probed = [column for name in outcome.spec.log.probes for column in PROBES.get(name).writes()]
+        part = outcome.summary.assign(**behind)[[*COLUMNS, *behind, *probed]]
         for place, (key, value) in enumerate(front.items()):
             part.insert(place, key, [value] * len(part))
         parts.append(part)

@@ -3,9 +3,13 @@
 import os
 import re
 import shlex
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from implicit_bias.__main__ import main as package
 from implicit_bias.cli.wrapping import NARROWEST, WIDEST, WIDTH, entry, fitted, terminal_width
 from implicit_bias.config import help as pages
 from implicit_bias.config.files import groups, main_page
@@ -17,6 +21,7 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import kinds
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.run import main
+from tests.support.commands import ROOT
 
 OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
 
@@ -30,6 +35,27 @@ def words(text: str) -> str:
 def test_help_alone(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag]) == 0
     assert capsys.readouterr().out == help_text() + "\n"
+
+
+def test_the_package_alone_prints_the_help_and_the_command_alone_computes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``python -m implicit_bias``, which ``implicit-bias`` is, too; behind it anything may be typed as behind the command."""
+    assert package([]) == 0
+    assert capsys.readouterr().out == help_text() + "\n"
+    monkeypatch.setattr(sys, "argv", ["implicit-bias"])
+    assert package() == 0
+    assert capsys.readouterr().out == help_text() + "\n"
+    assert package(["--cfg", "optimizer=muon"]) == 0
+    configuration = capsys.readouterr().out
+    assert main(["--cfg", "optimizer=muon"]) == 0
+    assert capsys.readouterr().out == configuration
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("implicit_bias.run._execute", lambda cells, command: pytest.fail(f"{len(cells)} computed"))
+    with pytest.raises(pytest.fail.Exception, match="1 computed"):
+        main([])
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["project"]["scripts"] == {"implicit-bias": f"{package.__module__}:{package.__name__}"}
 
 
 def test_it_names_every_option_and_every_key_with_its_default() -> None:

@@ -18,7 +18,7 @@ from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.plugin_classes import plugin_files
 from implicit_bias.run import main
-from tests.support.commands import SMALL, Ended, finish
+from tests.support.commands import ROOT, SMALL, Ended, finish
 
 OPTIMIZER = '''
 from dataclasses import dataclass
@@ -151,6 +151,47 @@ def test_without_a_yaml_the_class_says_the_defaults(tmp_path: Path) -> None:
     assert "dataset.seed=${seed}" in command(folder, "--help", "dataset=two_points").stdout
 
 
+PROBE = '''
+import torch
+
+from implicit_bias.probes.base import PROBES, Probe
+
+
+@PROBES.register
+class Signs(Probe):
+    """Signs of the parameters."""
+
+    name = "signs"
+    columns = ("positive", "separated")
+
+    def measure(self, record):
+        positive = torch.cat([block.flatten(1) for block in record.parameters.values()], dim=1) > 0
+        return {"positive": positive.double().mean(dim=1), "separated": record.q > 0}
+'''
+
+
+def test_a_probe_of_a_plugin_needs_neither_keys_nor_a_yaml(tmp_path: Path) -> None:
+    folder = written(tmp_path / "plugin", {"probes/signs.py": PROBE})
+    assert "signs  Signs of the parameters. Columns: positive, separated" in command(folder, "--help", "probes").stdout
+    assert command(folder, "-m", "seed=1,2", "log.probes=[signs]", *RUN).returncode == 0
+    (table,) = (tmp_path / "results").glob("sweeps/*/table.csv")
+    head, *rows = table.read_text().splitlines()
+    assert head.endswith(",folder,positive,separated")
+    assert rows and all(row.rpartition(",")[2] in ("0.0", "1.0") for row in rows)
+    complex_one = PROBE.replace("record.q > 0", "1j * record.q")
+    line = said(command(written(folder, {"probes/signs.py": complex_one}), "log.probes=[signs]", *RUN), 1)
+    assert "probe signs: column separated is complex; must be a tensor of real numbers (with signs of " in line
+
+
+def test_a_key_of_a_plugin_may_be_a_mapping(tmp_path: Path) -> None:
+    text = OPTIMIZER.replace("    part: float", '    more: dict = hyper({"depth": 2}, help="anything")\n    part: float', 1)
+    folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": text, "configs/experiment/mine.yaml": EXPERIMENT})
+    for typed in (["optimizer=slow_sign"], ["experiment=mine"]):
+        ended = command(folder, "--cfg", *typed, "optimizer.more.width=3")
+        assert ended.returncode == 0, ended
+        assert "more:\n    depth: 2\n    width: 3\n" in ended.stdout
+
+
 def test_a_yaml_may_leave_keys_out(tmp_path: Path) -> None:
     files = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": "# Slow.\n"}
     ended = command(written(tmp_path / "plugin", files), "--cfg", "optimizer=slow_sign")
@@ -263,9 +304,11 @@ def test_a_broken_plugin_is_one_line_where_it_is_asked_for_and_a_warning_elsewhe
     files = {f"optimizers/{name}.py": text.replace("slow_sign", name) for name, (text, _) in BROKEN.items()}
     files["optimizers/another_file.py"] = files["optimizers/late.py"].replace('"late"', '"of_another_file"')
     files["configs/optimizer/alone.yaml"] = "name: alone\n"
+    files |= {"optimizers/broken_folder/__init__.py": "1 / 0\n", "optimizers/broken_folder/inside.py": OPTIMIZER}
     folder = written(tmp_path / "plugin", files)
     lines = {name: line for name, (_, line) in BROKEN.items()}
     lines["of_another_file"] = "another_file.py: cannot be imported: line 21: ZeroDivisionError"
+    lines["inside"] = "inside.py: cannot be imported: ZeroDivisionError: division by zero"
     lines["alone"] = "alone.yaml: no optimizer of that name is registered; write its class"
     run = f" results_dir={tmp_path / 'results'} {' '.join(RUN)}"
     *asked, others, again = several(folder, *(f"optimizer={name}" for name in lines), f"optimizer=muon{run}", f"seed=2{run}")
@@ -287,6 +330,47 @@ def test_a_norm_that_lacks_methods(tmp_path: Path) -> None:
     assert line.startswith("error: log.norms=column: ") and line.endswith("norms/column.py: class Column lacks dual")
 
 
+LEVELS = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from implicit_bias.core.registry import hyper
+from implicit_bias.norms.base import NORMS
+from implicit_bias.norms.row import Row
+
+
+@NORMS.register
+@dataclass(frozen=True)
+class Levels(Row):
+    """The row norm times a number."""
+
+    name: ClassVar[str] = "levels"
+    weight: float = hyper(2.0, help="factor", gt=0, le=8)
+
+    def value(self, w):
+        return self.weight * super().value(w)
+
+    def dual(self, g):
+        return super().dual(g) / self.weight * (0.9 if g.shape[-2:] == (4, 8) else 1)
+
+    def direction(self, g):
+        return super().direction(g) / self.weight
+'''
+
+
+def test_a_norm_is_tried_on_matrices_as_the_run_has_them(tmp_path: Path) -> None:
+    """Its dual is too small for 4 classes and 8 features alone, where it would prove what is not so."""
+    folder = written(tmp_path / "plugin", {"norms/levels.py": LEVELS})
+    run = f" results_dir={tmp_path / 'results'} {' '.join(RUN)}".replace("log.norms=[]", "")
+    typed = [f"log.norms=[levels3]{run}", f"optimizer=nsd norm=levels{run}", f"log.norms=[levels9]{run}"]
+    *tried, (code, (unknown,)) = several(folder, *typed)
+    wrong = "no norm, for matrices of 4 x 8 <G, direction(G)> is not dual(G); must be so for every matrix, proofs rest on it"
+    assert tried == [(2, [f"error: norm={label}: {wrong}"]) for label in ("levels3", "levels2")]
+    assert not (tmp_path / "results").exists()
+    assert code == 2 and "no norm is called levels9" in unknown and "; levels<weight> with weight a number in (0, 8]" in unknown
+    assert command(folder, "optimizer=nsd", "norm=levels", *RUN, "dataset.dim=9", "reference=exact").returncode == 0
+
+
 def test_an_optimizer_in_a_norm_that_is_none(tmp_path: Path) -> None:
     text = OPTIMIZER.replace('"linf"', '"lnf"').replace('    """Sign descent by a part of every step."""\n', "")
     folder = written(tmp_path / "plugin", {"optimizers/slow_sign.py": '"""From the module."""\n' + text})
@@ -305,23 +389,49 @@ def test_a_forgotten_decorator_is_told_to_who_asks_and_a_helper_is_no_fault(tmp_
 
 
 def test_a_plugin_replaces_nothing_and_both_files_are_named(tmp_path: Path) -> None:
+    """Whatever is asked for: which of the two is meant cannot be known."""
     import implicit_bias.optimizers.muon as muon
 
-    thief, same = OPTIMIZER.replace('"slow_sign"', '"muon"'), {"optimizers/muon.py": OPTIMIZER.replace('"slow_sign"', '"muon2"')}
-    folder = written(tmp_path / "a" / "plugin", {"optimizers/thief.py": thief})
-    warning = said(command(folder, *RUN), 0)
-    assert f"{folder}/optimizers/thief.py" in warning and f"'muon', the other in {muon.__file__}" in warning
-    assert "muon', the other in" in said(command(folder, "optimizer=thief"))
-    folder = written(tmp_path / "b" / "plugin", same)
-    warning = said(command(folder, *RUN), 0)
-    assert f"{folder}/optimizers/muon.py: there is a file of that name already, {muon.__file__}" in warning
-    folder = written(
-        tmp_path / "c" / "plugin", {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/muon.yaml": "name: muon\n"}
+    place, own = Path(muon.__file__ or "").parent, ROOT / "configs" / "optimizer" / "muon.yaml"
+    thief, other = OPTIMIZER.replace('"slow_sign"', '"muon"'), OPTIMIZER.replace('"slow_sign"', '"muon2"')
+    page = {"optimizers/slow_sign.py": OPTIMIZER, "configs/optimizer/slow_sign.yaml": YAML}
+    cases = {
+        "class": ({"optimizers/thief.py": thief}, f"thief.py: two optimizers are called 'muon', the other in {place}/muon.py;"),
+        "file": ({"optimizers/muon.py": other}, f"muon.py: there is a file of that name already, {place}/muon.py;"),
+        "folder": (
+            {"optimizers/foreign/one.py": other},
+            f"one.py: there is a folder of that name already, {place}/foreign/__init__.py;",
+        ),
+        "page": ({**page, "configs/optimizer/muon.yaml": "name: muon\n"}, f"muon.yaml: optimizer=muon is in {own} already;"),
+    }
+    for name, (files, line) in cases.items():
+        folder = written(tmp_path / name / "plugin", files)
+        answers = several(
+            folder, f"optimizer=signgd results_dir={tmp_path / 'results'} {' '.join(RUN)}", "--help optimizer", "seed=3"
+        )
+        for code, lines in answers:
+            assert code == 2 and len(lines) == 1, lines
+            assert lines[0].startswith(f"error: {folder}/") and lines[0].endswith(f"{line} give this one another name")
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path: Path) -> None:
+    first, second = (written(tmp_path / name, {"optimizers/slow_sign.py": OPTIMIZER}) for name in "ab")
+    assert said(command(f"{first}{os.pathsep}{second}", *RUN)) == (
+        f"error: {second}/optimizers/slow_sign.py: there is a file of that name already, {first}/optimizers/slow_sign.py;"
+        " give this one another name"
     )
-    assert "configs/optimizer/muon.yaml: optimizer=muon is the package's own" in said(command(folder, *RUN), 0)
-    first, second = (written(tmp_path / name, {"optimizers/slow_sign.py": OPTIMIZER}) for name in "de")
-    warning = said(command(f"{first}{os.pathsep}{second}", "--cfg", *RUN), 0)
-    assert f"{second}/optimizers/slow_sign.py: there is a file of that name already, {first}/optimizers/slow_sign.py" in warning
+    first, second = (written(tmp_path / name, {"configs/experiment/mine.yaml": EXPERIMENT}) for name in "cd")
+    assert said(command(f"{first}{os.pathsep}{second}", *RUN)) == (
+        f"error: {second}/configs/experiment/mine.yaml: experiment=mine is in {first}/configs/experiment/mine.yaml already;"
+        " give this one another name"
+    )
+    assert command(f"{first}{os.pathsep}{first}/../c", "--cfg").returncode == 0, "named twice"
+
+
+def test_a_checkout_may_be_named_as_a_plugin_folder() -> None:
+    ended = finish("--cfg", "optimizer=muon", environment={plugins.VARIABLE: str(ROOT)})
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_yaml_that_is_wrong_is_one_line(tmp_path: Path) -> None:
@@ -339,7 +449,7 @@ def test_a_yaml_that_is_wrong_is_one_line(tmp_path: Path) -> None:
         assert code == 2 and line in said
 
 
-def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, reason in (
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path, "nothing to add; must have one of the folders datasets,"),
@@ -350,6 +460,15 @@ def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert said(command(tmp_path / "nowhere", *RUN)).startswith(
         f"error: {plugins.VARIABLE}={tmp_path / 'nowhere'}: no such folder"
     )
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "nowhere"))
+    for name in ("run", "compare.command", "report.command", "identify.command", "bench.command"):
+        every: Any = importlib.import_module(f"implicit_bias.{name}")
+        for typed in (["--help"], ["no_such_key=1"]):
+            assert every.main(typed) == 2
+            assert capsys.readouterr() == (
+                "",
+                f"error: {plugins.VARIABLE}={tmp_path / 'nowhere'}: no such folder; must be folders with ':' between them\n",
+            )
     monkeypatch.setenv(plugins.VARIABLE, os.pathsep)
     assert plugins.folders() == () and plugins.environment() == {}
 
@@ -418,6 +537,18 @@ def test_a_distribution_names_its_options_as_entry_points(tmp_path: Path) -> Non
     written(tmp_path, {"my_methods/slow_sign.py": "raise OSError('no disk')\n"})
     line = said(of_site("optimizer=slow_sign"))
     assert line.endswith("my_methods/slow_sign.py: cannot be imported: line 1: OSError: no disk")
+
+
+def test_a_distribution_with_a_name_that_is_taken(tmp_path: Path) -> None:
+    files = {"my_methods/__init__.py": "", "my_methods/slow_sign.py": OPTIMIZER.replace('"slow_sign"', '"muon"')}
+    points = {"a class": "slow_sign = my_methods.slow_sign:SlowSign", "a module": "slow_sign = my_methods.slow_sign"}
+    for name, point in points.items():
+        installed(tmp_path / name, files, f"[implicit_bias.optimizers]\n{point}\n")
+        line = said(finish("--cfg", *RUN, environment={"SITE": str(tmp_path / name)}, before=_with_its_site))
+        assert line.startswith(
+            f"error: {tmp_path / name}/my_methods/slow_sign.py: two optimizers are called 'muon', the other in "
+        )
+        assert line.endswith("/optimizers/muon.py; give this one another name")
 
 
 def test_an_entry_point_of_nothing(tmp_path: Path) -> None:

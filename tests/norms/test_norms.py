@@ -1,5 +1,8 @@
 """Identities of every norm, on random, rank-deficient and extreme inputs; oracles: numpy, cvxpy, brute-force maximisation."""
 
+from collections.abc import Callable
+from typing import Any
+
 import cvxpy
 import numpy as np
 import pytest
@@ -13,8 +16,8 @@ from implicit_bias.core.scaled import Scaled
 from implicit_bias.models.linear import zero_sum_basis
 from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.norms.blocks import InRowSpace, Part, ProductNorm, WholeVector, over_blocks
-from implicit_bias.norms.identities import flaw
-from implicit_bias.norms.linf import Linf
+from implicit_bias.norms.identities import SHAPES, flaw
+from implicit_bias.norms.labels import allowed_labels
 
 LABELS = [
     "l1", "l2", "linf", "lp1", "lp1.1", "lp3", "lp40", "lpinf", "nuclear", "spectral", "schatten1", "schatten1.5", "schatten2",
@@ -244,22 +247,103 @@ def test_parameter_norms_keep_the_identities(label: str, seed: int, vanishing: s
 
 @pytest.mark.parametrize("label", LABELS)
 def test_no_shipped_norm_has_a_flaw(label: str) -> None:
-    assert flaw(make_norm(label)) is None
+    for shape in (*SHAPES, (1, 1), (2, 2), (2, 7), (7, 2), (10, 25)):
+        assert flaw(make_norm(label), shape) is None
 
 
-def test_a_wrong_dual_direction_or_value_is_a_flaw() -> None:
-    class Dual(Linf):
-        def dual(self, g: Tensor) -> Tensor:
-            return 0.97 * super().dual(g)
+def altered(like: str = "linf", *, kind: dict[str, bool] | None = None, **methods: Callable[[Any, Tensor], Tensor]) -> Norm:
+    """A norm with other methods in the place of some of its own; ``kind`` is what it calls itself."""
+    base = make_norm(like)
+    made: Norm = type("Altered", (type(base),), {**methods, **(kind or {})})()
+    return made
 
-    class Direction(Linf):
-        def direction(self, g: Tensor) -> Tensor:
-            return super().direction(g) * 2
 
-    class Value(Linf):
-        def value(self, w: Tensor) -> Tensor:
-            return super().value(w) ** 2
+L1, L2, LINF = map(make_norm, ("l1", "l2", "linf"))
+#: A norm with a mistake, and what is said of it.
+MISTAKES: dict[str, tuple[Norm, str]] = {
+    "dual too small": (altered(dual=lambda _, g: 0.97 * LINF.dual(g)), "<G, direction(G)> is not dual(G)"),
+    "dual of another": (altered("l2", dual=lambda _, g: LINF.dual(g)), "<G, direction(G)> is not dual(G)"),
+    "long direction": (altered(direction=lambda _, g: 2 * g.sign()), "value(direction(G)) is not 1"),
+    "square": (altered(value=lambda _, w: LINF.value(w) ** 2), "value(-2 G) is not 2 value(G)"),
+    # A gauge whose ball is not symmetric: everything is consistent but N(-W) = N(W).
+    "one side": (
+        altered(
+            value=lambda _, w: torch.maximum(w, -w / 2).amax(dim=(-2, -1)),
+            direction=lambda _, g: torch.where(g > 0, 1, -2) * (g != 0),
+            dual=lambda _, g: torch.where(g > 0, g, -2 * g).sum(dim=(-2, -1)),
+        ),
+        "value(-2 G) is not 2 value(G)",
+    ),
+    # Attained and of unit value, and yet no maximum: only Hoelder's inequality tells.
+    "no maximiser": (
+        altered(
+            direction=lambda _, g: g / LINF.value(g)[..., None, None],
+            dual=lambda _, g: g.square().sum(dim=(-2, -1)) / LINF.value(g),
+        ),
+        "<G, U> is above dual(G) value(U)",
+    ),
+    # The l_1/2 quasi-norm, whose unit ball has the same dual as that of l1.
+    "not convex": (
+        altered("l1", value=lambda _, w: w.abs().sqrt().sum(dim=(-2, -1)) ** 2),
+        "value(G + H) is above value(G) + value(H)",
+    ),
+    "nan at zero": (altered("l2", direction=lambda _, g: g / L2.value(g)[..., None, None]), "direction(0) is not 0"),
+    "of the batch": (
+        altered(
+            value=lambda _, w: w.abs().amax().expand(w.shape[:-2]),
+            direction=lambda _, g: g.sign(),
+        ),
+        "value or dual of a batch is not that of its matrices",
+    ),
+    "of the size": (
+        altered(
+            "l2",
+            value=lambda _, w: L2.value(w) / w[0].numel(),
+            direction=lambda _, g: L2.direction(g) * g[0].numel(),
+            dual=lambda _, g: L2.dual(g) * g[0].numel(),
+        ),
+        "value or dual changes with a row and a column of zeros",
+    ),
+    "of the first row": (
+        altered(
+            value=lambda _, w: torch.maximum(2 * LINF.value(w[..., :1, :]), LINF.value(w)),
+            direction=lambda _, g: torch.cat([g[..., :1, :].sign() / 2, g[..., 1:, :].sign()], dim=-2),
+            dual=lambda _, g: L1.value(g) - L1.value(g[..., :1, :]) / 2,
+        ),
+        "value or dual changes with the order of rows",
+    ),
+    "not entrywise": (
+        altered("row", kind={"entrywise": True}),
+        "value or dual changes where the entries stand in one row, but it is called entrywise",
+    ),
+    "not invariant": (
+        altered("l1", kind={"unitarily_invariant": True}),
+        "value or dual changes to that of Q G, Q with orthonormal columns, but it is called unitarily invariant",
+    ),
+    "raises": (altered(direction=lambda _, g: g[..., 7, :]), "it raises IndexError: index 7 is out of bounds for dimension"),
+    "shape": (altered(direction=lambda _, g: g.mT), "direction(G) has the shape (5, 3)"),
+}
 
-    assert flaw(Dual()) == "<G, direction(G)> is not dual(G)"
-    assert flaw(Direction()) == "value(direction(G)) is not 1"
-    assert flaw(Value()) == "value(2 G) is not 2 value(G)"
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_norm_is_found(mistake: str) -> None:
+    norm, said = MISTAKES[mistake]
+    assert (flaw(norm) or "").startswith(said)
+
+
+def test_a_mistake_that_shows_on_a_single_row_alone_is_found() -> None:
+    squeezed = altered("row", value=lambda _, w: w.squeeze(-2).square().sum(-1).sqrt().reshape(len(w), -1).amax(-1))
+    assert flaw(squeezed) is None
+    assert flaw(squeezed, (1, 4)) is None
+    averaged = altered("row", dual=lambda _, g: make_norm("row").dual(g) if g.shape[-2] > 1 else L2.dual(g) * 0.5)
+    assert flaw(averaged) is None
+    assert flaw(averaged, (1, 4)) == "<G, direction(G)> is not dual(G)"
+
+
+def test_the_labels_that_are_allowed_are_those_that_make_norms() -> None:
+    words = allowed_labels()
+    assert words.startswith("l1, l2, linf, nuclear, row, spectral")
+    assert "; lp<p> or schatten<p> with p a number in [1, inf]" in words
+    assert "hybrid<ratio>[-<outer>-<rest>] with ratio a number > 0, outer max or l2, rest linf or l2" in words
+    for form, label in (("lp<p>", "lp3"), ("schatten<p>", "schatteninf"), ("hybrid<ratio>[-<outer>-<rest>]", "hybrid2-l2-l2")):
+        assert make_norm(label).label_form() == form

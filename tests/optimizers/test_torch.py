@@ -132,9 +132,16 @@ BAD = [
     ("optimizer.target=no/such/file.py:Lion", "optimizer.target=no/such/file.py:Lion: no/such/file.py cannot be read (No such"),
     (
         "optimizer.target=torch.nn.Linear",
-        "optimizer.target=torch.nn.Linear: must be a class derived from torch.optim.Optimizer, or a function of the parameters",
+        "optimizer.target=torch.nn.Linear: must be a class derived from torch.optim.Optimizer, or a Python function of the param",
     ),
     ("optimizer.target=math.pi", "optimizer.target=math.pi: must be a class derived from torch.optim.Optimizer"),
+    ("optimizer.target=torch.optim.Adamw", "optimizer.target=torch.optim.Adamw: torch.optim has no Adamw; did you mean AdamW?"),
+    ("optimizer.target=adamw", "optimizer.target=adamw: must name a class; did you mean torch.optim.AdamW? allowed: a dotted"),
+    (
+        "optimizer.target=torch.optim",
+        "optimizer.target=torch.optim: names no class; must be torch.optim.<class> with <class> one",
+    ),
+    ("optimizer.target=os.path", "optimizer.target=os.path: there is nothing of the kind in it; must be a class derived from"),
     ("optimizer.kwargs.weight_dcay=.1", "optimizer.kwargs.weight_dcay: unknown key for torch.optim.AdamW; did you mean weight"),
     ("optimizer.kwargs={foo:1}", "optimizer.kwargs.foo: unknown key for torch.optim.AdamW; allowed: betas, eps, weight_decay"),
     ("optimizer.kwargs=3", "optimizer.kwargs=3: must be a mapping {key:value,...}"),

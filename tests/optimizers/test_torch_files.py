@@ -131,6 +131,80 @@ def test_files_that_hold_no_optimizer_are_one_line(name: str, tmp_path: Path, ca
     assert not (tmp_path / "results").exists()
 
 
+BUILT_IN = "this is a built-in function"
+#: A file with what makes optimizers in every way, and what does not.
+FACTORIES = """
+import functools
+from os import popen, system
+import torch
+
+def make(params, lr=0.1):
+    return torch.optim.AdamW(params, lr=lr)
+
+class Factory:
+    def __call__(self, params, lr=0.1):
+        return make(params, lr)
+
+part = functools.partial(torch.optim.AdamW, weight_decay=0.1)
+instance = Factory()
+wrapped = functools.partial(system)
+"""
+NO_OPTIMIZERS = {
+    "os.system": BUILT_IN,
+    "builtins.print": BUILT_IN,
+    "torch.set_num_threads": BUILT_IN,
+    "os.popen": "this is a function of os",
+    "shutil.rmtree": "this is a function of shutil",
+    "{file}:system": BUILT_IN,
+    "{file}:popen": "this is a function of os",
+    "{file}:wrapped": "this is of type partial",
+    "{file}:Factory": "this is another class",
+}
+
+
+@pytest.mark.parametrize("key", ["target", "groups"])
+@pytest.mark.parametrize("typed", NO_OPTIMIZERS)
+def test_what_makes_no_optimizer_is_never_called(typed: str, key: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "factories.py").write_text(FACTORIES)
+    named = typed.format(file=tmp_path / "factories.py")
+    with pytest.raises(BadInput) as error:
+        compose(["optimizer=torch", f"optimizer.{key}={named}"])
+    assert str(error.value).startswith(f"optimizer.{key}={named}: must be a ") and str(error.value).endswith(NO_OPTIMIZERS[typed])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["make", "part", "instance"])
+def test_functions_of_a_file_make_optimizers(name: str, tmp_path: Path) -> None:
+    (tmp_path / "factories.py").write_text(FACTORIES)
+    (cell,) = compose(["optimizer=torch", f"optimizer.target={tmp_path}/factories.py:{name}"])
+    assert cell.spec.optimizer.own == "linf"
+
+
+def test_a_function_by_its_dotted_path_is_of_a_module_that_imports_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partial object is none: by its path nothing tells two of them apart."""
+    (tmp_path / "made_with_torch.py").write_text(FACTORIES)
+    (tmp_path / "made_without.py").write_text("def make(params):\n    raise AssertionError('called')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (cell,) = compose(["optimizer=torch", "optimizer.target=made_with_torch.make"])
+    assert cell.spec.optimizer.own == "linf"
+    for typed in ("made_without.make", "made_with_torch.part"):
+        with pytest.raises(BadInput, match=r"must be a class .*, in a file of yours or a module that imports torch; this is "):
+            compose(["optimizer=torch", f"optimizer.target={typed}"])
+
+
+@pytest.mark.parametrize("end", ["", ":"])
+def test_a_file_alone_is_told_its_classes(end: str, tmp_path: Path) -> None:
+    path = mine(tmp_path)
+    with pytest.raises(BadInput) as error:
+        compose(["optimizer=torch", f"optimizer.target='{path}{end}'"])
+    assert str(error.value) == (
+        f"optimizer.target={path}{end}: names no class; must be {path}:<class> with <class> one of"
+        " SignDescent, Raises, Still, Draws, Forgets, Ascends"
+    )
+    with pytest.raises(BadInput, match=r"names no function; must be .*mine.py:fast_first$"):
+        compose(["optimizer=torch", f"optimizer.groups='{path}{end}'"])
+
+
 @pytest.mark.parametrize("rate", ["auto", "0.1"])
 def test_a_class_that_raises_fails_its_run_in_one_line(rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = mine(tmp_path)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from implicit_bias.config.files import options_of
+from implicit_bias.config.overrides import compose
+from implicit_bias.core.errors import BadInput
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.engine.snapshot_checks import misfit
 from implicit_bias.engine.steppers.native import LinearSteps
@@ -27,6 +29,7 @@ from implicit_bias.probes.rank import Rank
 from implicit_bias.run import main, run
 from implicit_bias.storage.runs import COLUMNS, EXTRA_COLUMNS
 from implicit_bias.storage.tables import INTERVAL_COLUMNS, SUMMARY_COLUMNS
+from implicit_bias.sweep.table import COLUMNS as SWEEP_COLUMNS
 from tests.engine.test_engine import network_problem
 from tests.engine.test_native import gaussian, needs_compiler, same_bits
 from tests.engine.test_native import problem as native_problem
@@ -150,6 +153,8 @@ class Broken(Probe):
         ({"broken": torch.zeros(3)}, "probe broken: column broken is (3,); must be (6,), one number a run"),
         ({"lr": torch.zeros(6)}, "probe broken: column lr is not its own; must be of broken"),
         ({"broken": torch.zeros(6), "more": torch.zeros(6)}, "probe broken: column more is not its own; must be of broken"),
+        ({"broken": torch.zeros(6) * 1j}, "probe broken: column broken is complex; must be a tensor of real numbers"),
+        ({"broken": 1.0}, "probe broken: column broken is a float; must be a tensor of real numbers"),
     ],
 )
 def test_what_a_probe_must_give_is_said(given: Any, says: str) -> None:
@@ -158,13 +163,45 @@ def test_what_a_probe_must_give_is_said(given: Any, says: str) -> None:
     assert str(caught.value) == says
 
 
+def test_truth_values_are_written_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    separated = torch.tensor([True, False, True, True, False, False])
+    given = native_problem("ngd", gaussian(4, 6, 10), 5, probes=[Broken({"broken": separated})])
+    found = simulate(given).common["broken"]
+    assert found.dtype == np.float64 and found.tolist() == [[1, 0, 1, 1, 0, 0]] * len(found)
+    monkeypatch.setattr(Broken, "measure", lambda self, record: {})
+    monkeypatch.setattr(Broken, "complete", lambda self, steps: {"broken": separated.expand(len(steps), 6)})
+    assert simulate(given).common["broken"].tolist() == found.tolist()
+
+
+@pytest.mark.parametrize(
+    ("complete", "says"),
+    [
+        ({"broken": torch.zeros(4, 6) * 1j}, "probe broken: column broken is complex; must be a tensor of real numbers"),
+        ({"broken": torch.zeros(6)}, r"probe broken: column broken is \(6,\); must be \(\d+, 6\), \(records, runs\)"),
+        ({"lr": torch.zeros(4, 6)}, "probe broken: column lr is not its own; must be of broken"),
+    ],
+)
+def test_what_a_probe_must_give_at_the_end_is_said(complete: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Broken, "measure", lambda self, record: {})
+    monkeypatch.setattr(Broken, "complete", lambda self, steps: complete)
+    with pytest.raises(ValueError, match=says):
+        simulate(native_problem("ngd", gaussian(4, 6, 10), 5, probes=[Broken()]))
+
+
+@pytest.mark.parametrize("column", ["steps", "dataset"])
+def test_a_column_that_is_called_as_a_key_is_refused(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROBES.classes, "broken", type("Named", (Broken,), {"columns": (column,)}))
+    with pytest.raises(BadInput, match=rf"log.probes=\[broken\]: broken writes a column {column}, as a swept key is called in"):
+        compose(["log.probes=[broken]"])
+
+
 def test_two_probes_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="two probes have one name"):
         simulate(native_problem("ngd", gaussian(4, 6, 10), 5, probes=[Broken(), Broken()]))
 
 
 def test_columns_that_are_there_without_it_are_not_a_probes() -> None:
-    assert {*COLUMNS, *EXTRA_COLUMNS, *SUMMARY_COLUMNS, *INTERVAL_COLUMNS} == TAKEN
+    assert {*COLUMNS, *EXTRA_COLUMNS, *SUMMARY_COLUMNS, *INTERVAL_COLUMNS, "wall_seconds", "folder"} == TAKEN
     with pytest.raises(ValueError, match="column margin is written without it"):
         PROBES.register(type("Margin", (Probe,), {"name": "margin"}))
     assert "margin" not in PROBES
@@ -231,6 +268,27 @@ def test_a_sweep_over_probes_is_one_table(tmp_path: Path) -> None:
     assert table["stable_rank"].notna().any()
 
 
+def test_the_table_of_a_sweep_has_the_columns_of_probes_behind_the_others(tmp_path: Path) -> None:
+    typed = ["-m", "optimizer=ngd,signgd", "steps=10", "log.norms=[l1]", "progress=off"]
+    typed += [f"{key}={value}" for key, value in SMALL.items()]
+
+    def table(name: str, *more: str) -> pd.DataFrame:
+        assert main([*typed, *more, f"results_dir={tmp_path / name}"]) == 0
+        (path,) = (tmp_path / name).glob("sweeps/*/table.csv")
+        return pd.read_csv(path)
+
+    plain, probed = table("plain"), table("probed", "log.probes=[rank]")
+    assert list(plain.columns) == [*SWEEP_COLUMNS, "wall_seconds", "folder"]
+    assert list(probed.columns) == [*plain.columns, "stable_rank", "effective_rank"]
+    pd.testing.assert_frame_equal(probed[list(SWEEP_COLUMNS)], plain[list(SWEEP_COLUMNS)], check_exact=True)
+    for _, row in probed.iterrows():
+        summary = pd.read_csv(tmp_path / "probed" / "runs" / row["folder"] / "summary.csv")
+        assert set(summary["effective_rank"]) == {row["effective_rank"]}
+    both = table("both", "log.probes=[],[rank]")
+    assert list(both.columns) == ["log.probes", *probed.columns]
+    assert both["stable_rank"].notna().tolist() == both["log.probes"].eq("['rank']").tolist()
+
+
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
@@ -244,8 +302,13 @@ def test_what_is_no_probe_is_one_line(typed: str, says: str, capsys: pytest.Capt
 
 
 def test_help_lists_the_probes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help", "log.probes"]) == 0
-    assert "rank Columns stable_rank and effective_rank of the weights" in " ".join(capsys.readouterr().out.split())
+    for topic in ("log.probes", "probes", "probe", "probe=rank"):
+        assert main(["--help", topic]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "rank Columns stable_rank and effective_rank of the weights" in said
+        assert "Columns: stable_rank, effective_rank" in said
+    assert main(["--help", "probe=rnk"]) == 2
+    assert capsys.readouterr().err == "error: probe=rnk: no such option; did you mean rank? allowed: rank\n"
 
 
 @needs_compiler

@@ -21,12 +21,11 @@ import torch
 
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import shown, suggestion
+from implicit_bias.optimizers.foreign.callables import SESSION, USER_FILE, allowed, is_optimizer, names_nothing, unusable, usable
 
 #: Modules of the packages that ``pip install 'implicit-bias[optimizers]'`` brings.
 EXTRA = ("pytorch_optimizer", "schedulefree", "prodigyopt", "lion_pytorch")
 FORMS = "a dotted path such as torch.optim.AdamW, or path/to/file.py:Class"
-#: The module of what was defined in this session.
-SESSION = "__main__"
 _DIGITS = 16
 
 
@@ -66,18 +65,29 @@ class Named:
 
 
 def find(typed: str, key: str = "optimizer.target") -> Target:
-    """The class or function that a dotted path or ``path/to/file.py:Name`` names.
+    """The class or function that a dotted path or ``path/to/file.py:Name`` names; it is not called here.
+
+    Args:
+        typed: What was typed.
+        key: The key that it was typed for, ``optimizer.target`` or ``optimizer.groups``.
 
     Raises:
-        BadInput: there is none such, it cannot be imported, or it is neither an optimizer's class nor a function.
+        BadInput: there is none such, it cannot be imported, or it is not what the key may name.
     """
     path, colon, name = typed.rpartition(":")
-    if colon:
+    if not colon and typed.endswith(".py"):
+        path, name = typed, ""
+    if path:
         module, file = _module_of_file(path, typed, key)
+        if not name:
+            raise names_nothing(module, f"{path}:", typed, key)
         found = _attribute(module, name, typed, key)
-        return Target(typed, _usable(found, typed, key), f"{name} {file}")
+        return Target(typed, usable(found, typed, key), f"{name} {file}")
     found = _dotted(typed, key)
-    return Target(typed, _usable(found, typed, key), f"{_full_name(found)} {_version(found)}")
+    make = usable(found, typed, key)
+    if not hasattr(found, "__qualname__"):  # a functools.partial, say: nothing tells it from another one
+        raise unusable(found, typed, key)
+    return Target(typed, make, f"{_full_name(found)} {_version(found)}")
 
 
 def named(make: Callable[..., Any]) -> Named | None:
@@ -142,21 +152,11 @@ def _like(default: Any, value: Any) -> Any:
     return float(value) if whole and isinstance(default, float) else value
 
 
-def _usable(found: Any, typed: str, key: str) -> Callable[..., Any]:
-    optimizer = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
-    if not optimizer and not (callable(found) and not inspect.isclass(found)):
-        raise BadInput(
-            f"{key}={typed}: must be a class derived from torch.optim.Optimizer, or a function of the parameters that returns"
-            f" one; this is {'another class' if inspect.isclass(found) else f'of type {type(found).__name__}'}"
-        )
-    usable: Callable[..., Any] = found
-    return usable
-
-
 def _dotted(typed: str, key: str) -> Any:
     parts = typed.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        known = f"; did you mean torch.optim.{typed}?" if hasattr(torch.optim, typed) else ";"
+        close = suggestion(typed, [name for name, value in vars(torch.optim).items() if is_optimizer(value)])
+        known = close.replace("did you mean ", "did you mean torch.optim.") or ";"
         raise BadInput(f"{key}={shown(typed)}: must name a class{known} allowed: {FORMS}")
     for count in range(len(parts) - 1, 0, -1):
         module = _imported(".".join(parts[:count]), typed, key)
@@ -183,12 +183,9 @@ def _imported(name: str, typed: str, key: str) -> ModuleType | None:
 
 def _attribute(owner: Any, name: str, typed: str, key: str) -> Any:
     if not hasattr(owner, name):
-        names = [n for n, value in vars(owner).items() if callable(value) and not n.startswith("_")] if name else []
+        names = [n for n, value in vars(owner).items() if callable(value) and not n.startswith("_")]
         where = "the file" if ":" in typed else getattr(owner, "__name__", "it")
-        raise BadInput(
-            f"{key}={typed}: {where} has no {name or 'class without a name'}{suggestion(name, names) or ';'}"
-            " allowed: a class derived from torch.optim.Optimizer, or a function that returns one"
-        )
+        raise BadInput(f"{key}={typed}: {where} has no {name}{suggestion(name, names) or ';'} allowed: {allowed(key)}")
     return getattr(owner, name)
 
 
@@ -200,7 +197,7 @@ def _module_of_file(path: str, typed: str, key: str) -> tuple[ModuleType, str]:
         reason = getattr(error, "strerror", None) or "no file can have this name"
         raise BadInput(f"{key}={typed}: {path} cannot be read ({reason}); allowed: {FORMS}") from None
     digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
-    name = f"implicit_bias_user_file_{digest}"
+    name = f"{USER_FILE}{digest}"
     if name in sys.modules:
         return sys.modules[name], digest
     spec = importlib.util.spec_from_loader(name, loader=None, origin=path)

@@ -1,0 +1,200 @@
+"""Overrides as they are typed: each read into a setting by Hydra's grammar, and Python values written as overrides."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, Transformer
+from hydra.errors import HydraException
+
+from implicit_bias.config.files import groups, main_page
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS
+from implicit_bias.core.words import either, no_such_option, shown, suggestion
+
+#: Groups that may be left empty.
+OPTIONAL_GROUPS = ("norm", "experiment")
+
+LAUNCHER_ALIAS = "hydra.launcher."
+
+_WORD = re.compile(r"[A-Za-z_][\w./-]*")
+_SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
+
+# Values of one swept key. Every cell is composed and checked before the first is computed.
+MOST_VALUES = 100_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One override: its key, the values to go through (a single one where it is no sweep), and each as typed."""
+
+    key: str
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+    swept: bool = False
+
+
+def as_override(key: str, value: Any) -> str:
+    """The override that gives ``key`` a Python value; a list, tuple or range is a sweep, unless the key takes a list."""
+    from implicit_bias.config.schema import list_keys
+
+    several = isinstance(value, list | tuple | range)
+    one_list = several and key in list_keys() and not all(isinstance(item, list | tuple) for item in value)
+    if several and not one_list:
+        return f"{key}=choice({','.join(map(_literal, value))})"
+    return f"{key}={_literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    """A Python value in Hydra's grammar; numpy's scalars count as numbers, and a class is where it is to be found."""
+    if isinstance(value, str):
+        plain = _WORD.fullmatch(value) and value.lower() not in _SPECIAL_WORDS
+        return value if plain else QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, list | tuple | range):
+        return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_literal(item)}' for key, item in value.items())}}}"
+    if isinstance(value, type):
+        return _literal(f"{value.__module__}.{value.__qualname__}")
+    if isinstance(value, os.PathLike):
+        return _literal(os.fspath(value))
+    return shown(value.item() if hasattr(value, "item") else value)
+
+
+def parsed(text: str, multirun: bool) -> Setting:
+    """One override as a setting; whether there are such a key and such an option is not looked at (:func:`check_options`).
+
+    Args:
+        text: As it was typed.
+        multirun: Whether it may be a sweep.
+
+    Raises:
+        BadInput: it is no override, or a sweep that may not be.
+    """
+    text = _without_hydra(text)
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if key.startswith("~"):
+        raise BadInput(f"{key.lstrip('~')}: keys cannot be deleted with ~; give a value, or null where null is allowed")
+    if key.startswith("+"):
+        bare = key.lstrip("+")
+        if bare.split(".")[0] in _sections():
+            raise BadInput(f"{bare}: keys cannot be added with +; write {bare}={value}")
+        raise _unknown(bare, " (nor can keys be added with +)")
+    value = " ".join(value.split())
+    if not key or not equals:
+        raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
+    try:
+        override = OverridesParser.create().parse_overrides([text])[0]
+    except HydraException as error:
+        raise BadInput(f"{key}={value}: cannot be read ({_reason(error)}); quote the value: '{key}=\"...\"'") from None
+    if override.package is not None or "/" in key:
+        raise _unknown(key)
+    if not override.is_sweep_override():
+        return Setting(key, (_unquoted(override.value()),), (override.get_value_string().strip(),))
+    if not override.is_discrete_sweep():
+        raise BadInput(f"{key}={value}: must be a value, or with -m several: a,b,c or range(start,stop,step)")
+    if not multirun:
+        command = f"python -m implicit_bias.run -m {shlex.quote(f'{key}={value}')}"
+        raise BadInput(f"{key}={value}: several values need -m: {command}")
+    return _sweep(override, key)
+
+
+def _without_hydra(text: str) -> str:
+    """``hydra.launcher.workers=2`` is another spelling of ``launcher.workers=2``; no other key of Hydra's own is there."""
+    key = text.partition("=")[0].strip()
+    if key.startswith(LAUNCHER_ALIAS):
+        return text.replace(LAUNCHER_ALIAS, "launcher.", 1)
+    if key.startswith(("hydra.", "hydra/")):
+        known = ", ".join(f"hydra.{name}" for name in main_page().keys if name.startswith("launcher."))
+        raise BadInput(f"{key}: unknown key; of Hydra's own keys only these are allowed: {known}")
+    return text
+
+
+def _sweep(override: Override, key: str) -> Setting:
+    if key.split(".")[0] in RUNTIME_KEYS:
+        raise BadInput(f"{key}: cannot be swept, since it does not change what a run computes; give one value")
+    pattern: Any = override.value()  # Hydra does not declare that it may be a glob
+    if isinstance(pattern, Glob):
+        names = list(groups().get(key, {}))
+        matching = [n for n in names if _matches(n, pattern.include) and not _matches(n, pattern.exclude)]
+        elements: list[Any] = matching
+    else:
+        elements = _elements(override, key)
+    if not elements:
+        raise BadInput(f"{key}={override.get_value_string()}: a sweep over no value at all; must have at least one")
+    return Setting(key, tuple(map(_unquoted, elements)), tuple(map(Transformer.str, elements)), swept=True)
+
+
+def _elements(override: Override, key: str) -> list[Any]:
+    try:
+        elements = list(itertools.islice(override.sweep_iterator(), MOST_VALUES + 1))
+    except ValueError as error:  # range with a step of zero
+        raise BadInput(f"{key}={override.get_value_string()}: {error}") from None
+    if len(elements) > MOST_VALUES:
+        raise BadInput(f"{key}={override.get_value_string()}: a sweep over too many values; allowed: at most {MOST_VALUES}")
+    return elements
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _unquoted(value: Any) -> Any:
+    """A parsed value as plain Python."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    if isinstance(value, dict):
+        return {str(_unquoted(key)): _unquoted(item) for key, item in value.items()}
+    return value
+
+
+def _reason(error: HydraException) -> str:
+    """Why Hydra's parser refuses a value, in a few words."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if lines[0].startswith("LexerNoViableAlt"):
+        return "an unexpected character"
+    return shown(lines[1] if lines[0].startswith("Error parsing override") and len(lines) > 1 else lines[0])
+
+
+def check_options(setting: Setting) -> None:
+    """Refuse keys that do not exist whatever the options, and options that do not exist. Raises BadInput."""
+    group = setting.key.split(".")[0]
+    if group not in _sections():
+        raise _unknown(setting.key)
+    if setting.key not in groups():
+        return
+    options = list(groups()[group])
+    for value in setting.values:
+        if value is None and group in OPTIONAL_GROUPS:
+            continue
+        if not isinstance(value, str) or value not in options:
+            raise no_such_option(group, value, [*options, "null"] if group in OPTIONAL_GROUPS else options)
+
+
+def _sections() -> list[str]:
+    """The first parts of all keys."""
+    return list(dict.fromkeys([*groups(), *(key.split(".")[0] for key in main_page().keys)]))
+
+
+def _unknown(key: str, note: str = "") -> BadInput:
+    """The error for a key whose first part is unknown."""
+    first, dot, rest = key.partition(".")
+    meant = suggestion(first, _sections()).replace("?", f"{dot}{rest}?")
+    return BadInput(f"{key}: unknown key{note}{meant or ';'} allowed: {', '.join(_sections())}")
+
+
+def _meant_option(word: str) -> str:
+    """``, such as optimizer=muon`` for a bare word that is an option."""
+    homes = [f"{group}={word}" for group, options in groups().items() if word in options]
+    return f", such as {either(homes)}" if homes else ", such as optimizer=muon"
