@@ -2,6 +2,7 @@
 
 import math
 
+import cvxpy
 import numpy as np
 import pytest
 import torch
@@ -79,6 +80,36 @@ def test_direction_of_a_parameter_set_attains_the_dual(label: str, kind: str, se
     d = whole.direction(g)
     torch.testing.assert_close(inner(g, d), whole.dual(g), rtol=1e-9, atol=0)
     torch.testing.assert_close(whole.value(d), torch.ones(2, dtype=F64), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("label", SETS)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**31), size=st.floats(0.01, 1e6))
+def test_projection_of_a_parameter_set_satisfies_its_optimality_conditions(label: str, seed: int, size: float) -> None:
+    """p projects theta onto the ball iff p is in it and <theta - p, z - p> <= 0 for all z of the ball."""
+    whole, theta = geometry(label), block_set(seed, "random", size)
+    p = whole.project(theta)
+    assert (whole.value(p) <= 1 + 1e-9).all()
+    residual = {name: block - p[name] for name, block in theta.items()}
+    worst = whole.direction(residual)
+    assert (inner(residual, {name: worst[name] - p[name] for name in p}) <= 1e-8 * size).all()
+    inside = {name: 0.5 * block / whole.value(theta)[:, None, None] for name, block in theta.items()}
+    for name, block in whole.project(inside).items():
+        torch.testing.assert_close(block, inside[name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "label", [label for label in SETS if label != "schatten1.5"]
+)  # three of which the solver gets to 4 digits
+def test_the_expression_of_a_parameter_set_is_the_same_norm(label: str) -> None:
+    """min N(V) s.t. <G, V> = 1 is 1 / N_*(G)."""
+    whole = geometry(label)
+    g = {name: block[:1] for name, block in block_set(5, "random", 1.0).items()}
+    v = {name: cvxpy.Variable(block.shape[1:]) for name, block in g.items()}
+    product = sum(cvxpy.sum(cvxpy.multiply(v[name], block[0].numpy())) for name, block in g.items())
+    problem = cvxpy.Problem(cvxpy.Minimize(whole.expression(v)), [product == 1])
+    assert problem.solve(solver="CLARABEL") == pytest.approx(1 / whole.dual(g).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("label", SETS)
