@@ -66,6 +66,7 @@ def test_a_batch_is_the_loop_over_its_members(tmp_path: Path) -> None:
     together = run(tmp_path / "a", CUT, *HYBRID, "seed=1,2,3", "log.norms=[spectral]")
     alone = [run(tmp_path / "b", CUT, *HYBRID, f"seed={seed}", "log.norms=[spectral]")[0] for seed in (1, 2, 3)]
     for one, other in zip(together, alone, strict=True):
+        assert one.trajectory is not None and other.trajectory is not None
         pd.testing.assert_frame_equal(one.trajectory, other.trajectory)
 
 
