@@ -34,11 +34,11 @@ def test_the_diagonal_the_pair_the_angle_and_the_clock_are_asked_for() -> None:
     assert all(claim.holds for claim in claims(rows()))
     assert sum(not claim.holds for claim in claims(rows(0.92))) == len(NORMS)
     (failed,) = changed(f"nsd {L2}", MAX, 0.9)
-    assert failed.startswith("a maximum and l2 are told apart: under max(5 |W1|, |W2|_inf)")
+    assert failed.startswith("a maximum and l2 are told apart: under max(5 ‖W1‖, ‖W2‖_inf)")
     assert len(changed("nsd hybrid1", "hybrid0.2", 0.97)) == 1
     assert "in the same direction" in changed(ANGLE, MAX, 1e-9)[0]
     assert changed(f"sd {MAX}", MAX, 0.935) == []
-    assert "sd in max(5 |W1|, |W2|_inf)" in changed(f"sd {MAX}", MAX, 0.92)[0]
+    assert "sd in max(5 ‖W1‖, ‖W2‖_inf)" in changed(f"sd {MAX}", MAX, 0.92)[0]
 
 
 @pytest.mark.parametrize("preset", ["smoke", "default"])

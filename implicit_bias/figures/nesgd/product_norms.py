@@ -93,7 +93,7 @@ class ProductNorms(Figure):
     """Steepest descent in a product norm maximises the margin of that product norm, a maximum and l2 apart."""
 
     name = "product_norms"
-    headline = "descent in max"
+    headline = "told apart"
     order = 50
     title = "Descent in a product norm maximises that product norm's margin"
     source = "Crawshaw et al., arXiv 2510.09827, section 3; the question of margins is this project's"
@@ -109,7 +109,7 @@ class ProductNorms(Figure):
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Margin over the certified maximum margin in seven product norms, outer(r |W1|, |W2|) with the spectral norm of W1 and
+            Margin over the certified maximum margin in seven product norms, outer(r ‖W1‖, ‖W2‖) with the spectral norm of W1 and
             the max-norm of W2 (in the last column its l2 norm), composed by a maximum or in l2, after {STEPS.at(preset):,} steps:
             mean over {SEEDS.at(preset)} seeds and, small, the standard deviation. The linear model W = [W1 | W2] has blocks
             of {BLOCKS[0]} and {BLOCKS[1]} features. Framed: the method's own norm; bold: best of the column. NSD makes steps of
@@ -245,11 +245,11 @@ def _color(norm: str | None) -> str:
 
 
 def _in_words(norm: str) -> str:
-    """``max(5 |W1|, |W2|_inf)``."""
+    """``max(5 ‖W1‖, ‖W2‖_inf)``."""
     hybrid = make_norm(norm)
     assert isinstance(hybrid, Hybrid)
     factor = "" if hybrid.ratio == 1 else f"{format_number(hybrid.ratio)} "
-    return f"{hybrid.outer}({factor}|W1|, |W2|_{hybrid.rest.removeprefix('l')})"
+    return f"{hybrid.outer}({factor}‖W1‖, ‖W2‖_{hybrid.rest.removeprefix('l')})"
 
 
 def _over_seeds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
