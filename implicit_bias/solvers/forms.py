@@ -1,12 +1,15 @@
 """The norms of the house as cones, in the form that Clarabel takes: N(B diag(t)) = z at the minimum of z.
 
-linf       -z <= t_j B_cj <= z
-l1         |t_j B_cj| <= u_cj, sum u = z
-l2         minimise ||B diag(t)||^2 / 2 (a quadratic program)
-row        (z, t B_c) in the second-order cone, for every c
-spectral   [[z I, T], [T^T, z I]] positive semidefinite, T = B diag(t)
-nuclear    [[P, T], [T^T, Q]] positive semidefinite, z = (tr P + tr Q) / 2
-a product  outer(w_b z_b) <= z for the z_b of its parts: rows for a maximum, (z, w_b z_b) in the second-order cone for l2
+With T = B diag(t), over B, z and what else a norm needs:
+
+    linf       -z <= t_j B_cj <= z
+    l1         |t_j B_cj| <= u_cj, sum u = z
+    l2         minimise ||T||^2 / 2 (a quadratic program); in a product (z, T) in the second-order cone
+    row        (z, t B_c) in the second-order cone, for every c
+    column     (z, t_j B_:j) in the second-order cone, for every j
+    spectral   [[z I, T], [T^T, z I]] positive semidefinite
+    nuclear    [[P, T], [T^T, Q]] positive semidefinite, z = (tr P + tr Q) / 2
+    a product  of parts with z_b: w_b z_b <= z for a maximum, (z, w_b z_b) in the second-order cone for l2
 """
 
 from __future__ import annotations
@@ -184,6 +187,20 @@ def _euclidean(k: int, scale: Array) -> Form:
     return Form(0, np.tile(scale, k) ** 2, np.zeros(count), sparse.csc_matrix((0, count)), np.zeros(0), [])
 
 
+def _column_norm(k: int, scale: Array) -> Form:
+    import clarabel
+
+    m = len(scale)
+    blocks = []
+    for j in range(m):
+        block = np.zeros((k + 1, k * m + 1))
+        block[0, -1] = -1.0
+        block[1 + np.arange(k), np.arange(k) * m + j] = -scale[j]
+        blocks.append(block)
+    rows = sparse.csc_matrix(np.vstack(blocks))
+    return Form(1, None, _last(k * m, 1), rows, np.zeros(m * (k + 1)), [clarabel.SecondOrderConeT(k + 1) for _ in range(m)])
+
+
 def _row_norm(k: int, scale: Array) -> Form:
     import clarabel
 
@@ -261,6 +278,7 @@ FORMS: dict[str, Built] = {
     "l1": _sum_norm,
     "l2": _euclidean,
     "row": _row_norm,
+    "column": _column_norm,
     "spectral": _spectral,
     "nuclear": _nuclear,
 }

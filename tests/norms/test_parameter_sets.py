@@ -18,7 +18,7 @@ from tests.support.networks import F64, inner
 HYBRIDS = ["hybrid", "hybrid0.5", "hybrid3", "hybrid0.5-l2-linf", "hybrid2-l2-l2", "hybrid2-max-l2"]
 
 
-SETS = [*HYBRIDS, "spectral", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row"]
+SETS = [*HYBRIDS, "spectral", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row", "column"]
 
 
 def block_set(seed: int, kind: str, size: float) -> Parameters:
@@ -61,6 +61,9 @@ def numpy_value_and_dual(label: str, g: Parameters) -> tuple[np.ndarray, np.ndar
     if label == "row":  # the largest row in l2; its dual sums the rows' lengths
         rows = {n: np.linalg.norm(b.numpy(), axis=2) for n, b in g.items()}
         return np.max([v.max(axis=1) for v in rows.values()], axis=0), np.sum([v.sum(axis=1) for v in rows.values()], axis=0)
+    if label == "column":
+        lengths = [np.linalg.norm(b.numpy(), axis=1) for b in g.values()]
+        return np.max([v.max(axis=1) for v in lengths], axis=0), np.sum([v.sum(axis=1) for v in lengths], axis=0)
     p = {"spectral": math.inf, "nuclear": 1.0, "schatten1.5": 1.5}[label]
     q = {"spectral": 1.0, "nuclear": math.inf, "schatten1.5": 3.0}[label]
     values = [np.linalg.norm(v, p, axis=1) for v in s.values()]

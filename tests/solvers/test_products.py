@@ -9,7 +9,7 @@ from implicit_bias.norms import make_norm
 from implicit_bias.norms.column_blocks import ColumnBlocks
 from implicit_bias.solvers.reference import Reference, solve_certified, solve_exact
 
-LABELS = ["hybrid1", "hybrid5-l2-linf", "hybrid0.2-max-l2", "hybrid1-l2-l2", "spectral", "nuclear", "row"]
+LABELS = ["hybrid1", "hybrid5-l2-linf", "hybrid0.2-max-l2", "hybrid1-l2-l2", "spectral", "nuclear", "row", "column"]
 K, SIZES = 3, (3, 4)
 
 
@@ -32,6 +32,7 @@ def by_cvxpy(x: NDArray[np.float64], y: NDArray[np.int64], label: str) -> float:
         inside = [cvxpy.norm(cvxpy.hstack(parts)) <= 1] if outer == "l2" else [part <= 1 for part in parts]
     else:
         own = {"spectral": cvxpy.sigma_max, "nuclear": cvxpy.normNuc, "row": lambda b: cvxpy.max(cvxpy.norm(b, 2, axis=1))}
+        own["column"] = lambda b: cvxpy.max(cvxpy.norm(b, 2, axis=0))
         inside = [own[label](block) <= 1 for block in blocks]
     margin = cvxpy.Variable()
     gaps = [(w[c] - w[other]) @ point >= margin for point, c in zip(x, y, strict=True) for other in range(K) if other != c]
