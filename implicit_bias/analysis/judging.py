@@ -209,8 +209,9 @@ def _trained(
     optimizer: Made, dataset: Dataset, references: References, measured: Mapping[str, Norm], steps: int, schedule: Schedule
 ) -> Trajectory:
     data = Data(torch.from_numpy(dataset.x)[None], torch.from_numpy(dataset.y)[None], dataset.num_classes)
+    model = MODELS.get("linear")()
     problem = Problem(
-        model=MODELS.get("linear")(),
+        model=model,
         loss=LOSSES.get("cross_entropy")(),
         optimizer=optimizer,
         schedule=schedule,
@@ -219,7 +220,7 @@ def _trained(
         steps=steps,
         measured=measured,
         weights="all",
-        optima=optima([references], {label: [label] for label in measured}, BLOCK),
+        optima=optima([references], {label: [label] for label in measured}, model),
         certificate_iterations=min(CERTIFICATE_STEPS, steps // CERTIFICATE_SHARE),
         compile="off",
     )

@@ -136,6 +136,9 @@ class Reader:
         linear = bool(MODELS.get(config["model"]["name"]).linear)
         if config["model"].get("perturbation") is not None:
             raise BadInput(f"{path}: model.perturbation={config['model']['perturbation']}: must be null, for plain margins")
+        if config["model"].get("blocks") is not None:
+            sizes = ",".join(map(str, config["model"]["blocks"]))
+            raise BadInput(f"{path}: model.blocks=[{sizes}]: must be null, l_p and Schatten norms are of one matrix")
         if not (path / FINAL).is_file():
             raise BadInput(f"{path}: it has no {FINAL}; must be computed with log.weights=last or all")
         arrays = read_arrays(path / FINAL, str(path))

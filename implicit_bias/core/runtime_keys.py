@@ -8,5 +8,6 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("start_scale", 1.0),
     ("norm.outer", "max"),
     ("norm.rest", "linf"),
+    ("model.blocks", None),
     ("log.probes", []),
 )

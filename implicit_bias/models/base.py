@@ -215,6 +215,39 @@ class Model(Option, ABC):
         """
         return {}
 
+    def matrix_norm(self, norm: Norm) -> Norm:
+        """Of a linear model: the norm of W (k, d) that a norm is on its parameter set.
+
+        Args:
+            norm: The norm of one block, or of the entries.
+
+        Returns:
+            The norm itself, unless W has several blocks.
+        """
+        return norm
+
+    def in_blocks(self, w: Tensor) -> Parameters:
+        """Of a linear model: the parameter set that a matrix is.
+
+        Args:
+            w: W (R, k, d).
+
+        Returns:
+            Its blocks.
+        """
+        return {"weight": w}
+
+    def as_matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Of a linear model: the matrix that a parameter set is.
+
+        Args:
+            parameters: Its blocks, (R, k, columns) each.
+
+        Returns:
+            W (R, k, d).
+        """
+        return next(iter(parameters.values()))
+
     @abstractmethod
     def unit_step(self, data: Data, norm: Norm, initial: Parameters | None = None) -> Tensor:
         """B, per run (R or 1,), the unit of learning rates: max_i,c N_*(grad m_ic), by how much a step of size one can change a

@@ -1,4 +1,4 @@
-"""The linear multiclass model f(x; W) = W x, with closed-form gradients.
+"""The linear multiclass model f(x; W) = W x, with closed-form gradients. W is one block, or several of columns.
 
 Entry (c, j) of a gradient is a sum over the samples, sum_i P_ic x_ij. Where it is no larger than 8 eps (:data:`CANCELLED`) times
 sum_i |P_ic x_ij|, it is exactly zero: that is all that double precision knows of it, and a sign, or a power of its size, would
@@ -16,15 +16,19 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.core.data import Data, Parameters
+from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled, rescaled
 from implicit_bias.losses import FLOOR, Loss, LossTerms
 from implicit_bias.models.base import MODELS, Model, Objective
+from implicit_bias.models.column_blocks import BlocksObjective
 from implicit_bias.models.gradient import Gradient, Quick
 from implicit_bias.norms import Norm
+from implicit_bias.norms.column_blocks import ColumnBlocks, block_names, cut_columns, joined_columns
 
 WEIGHT = "weight"
 # Coefficients are floored at e^-600 = 1e-261 (float32: 2e-35) of the largest: a row, or an entry, this much above the
@@ -43,36 +47,79 @@ CHUNK = 2**22
 @MODELS.register
 @dataclass(frozen=True)
 class Linear(Model):
-    """Linear multiclass model f(x) = W x, W of shape (classes, dim), no bias; degree 1."""
+    """Linear multiclass model f(x) = W x, W of shape (classes, dim), no bias; degree 1.
+
+    With ``blocks`` W = [W_1 | W_2 | ...] is cut into blocks of so many columns, weight1, weight2, ..., the parameter set that
+    norms and optimizers see. Matrix norms are then the maximum over blocks, as in networks, and hybrid norms take the first
+    block as their matrix, all others as their rest.
+    """
 
     name: ClassVar[str] = "linear"
     linear: ClassVar[bool] = True
 
     init: str = hyper("zero", help="initial W: zero, or Gaussian entries from the run's seed", choices=("zero", "gaussian"))
     init_scale: float = hyper(0.01, help="standard deviation of a Gaussian initial W", gt=0)
+    blocks: list[int] | None = hyper(
+        None, help="columns of each block of W, such as [12,13], which add up to the features; null for one block"
+    )
+
+    def __post_init__(self) -> None:
+        if self.blocks is not None and (not self.blocks or min(self.blocks) < 1):
+            raise BadInput(f"model.blocks={self._sizes_in_words}: must be null or a list [a,b,...] of integers >= 1")
+
+    @property
+    def _sizes_in_words(self) -> str:
+        return f"[{','.join(map(str, self.blocks or ()))}]"
 
     def degree(self) -> int:
         return 1
 
+    def check(self, x: NDArray[np.float64], num_classes: int) -> None:
+        if self.blocks is not None and sum(self.blocks) != x.shape[1]:
+            raise BadInput(
+                f"model.blocks={self._sizes_in_words}: columns of {sum(self.blocks)} features;"
+                f" must add up to the {x.shape[1]} of the data"
+            )
+
     def initial(self, data: Data, seeds: Sequence[int]) -> Parameters:
         shape = (data.num_classes, data.x.shape[-1])
         if self.init == "zero":
-            return {WEIGHT: data.x.new_zeros((len(seeds), *shape))}
+            return self.in_blocks(data.x.new_zeros((len(seeds), *shape)))
         draws = [np.random.RandomState(seed).randn(*shape) for seed in seeds]
         scale = torch.as_tensor(self.init_scale, dtype=data.x.dtype, device=data.x.device)
-        return {WEIGHT: scale * torch.as_tensor(np.stack(draws), dtype=data.x.dtype, device=data.x.device)}
+        return self.in_blocks(scale * torch.as_tensor(np.stack(draws), dtype=data.x.dtype, device=data.x.device))
 
     def objective(self, data: Data, loss: Loss, frozen: Mapping[str, Tensor] | None = None) -> Objective:
-        return LinearObjective(data, loss)
+        whole = LinearObjective(data, loss)
+        return whole if self.blocks is None else BlocksObjective(whole, WEIGHT, self.blocks)
 
     def row_bases(self, data: Data) -> dict[str, Tensor]:
-        return {WEIGHT: zero_sum_basis(data.num_classes).to(data.x)}
+        return dict.fromkeys(self.block_names, zero_sum_basis(data.num_classes).to(data.x))
+
+    @property
+    def block_names(self) -> list[str]:
+        """The blocks, in the order of the columns."""
+        return [WEIGHT] if self.blocks is None else block_names(self.blocks)
+
+    def hidden_matrices(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name == self.block_names[0]]
+
+    def in_blocks(self, w: Tensor) -> Parameters:
+        if self.blocks is None:
+            return {WEIGHT: w}
+        return {name: block.contiguous() for name, block in cut_columns(w, self.blocks).items()}
+
+    def as_matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return parameters[WEIGHT] if self.blocks is None else joined_columns(parameters)
+
+    def matrix_norm(self, norm: Norm) -> Norm:
+        return norm if self.blocks is None or norm.entrywise else ColumnBlocks(norm, tuple(self.blocks))
 
     def unit_step(self, data: Data, norm: Norm, initial: Parameters | None = None) -> Tensor:
         # grad m_ic = (e_y - e_c) x_i^T; every norm here is blind to zero rows and to row order, so the rows x_i and -x_i
         # are enough.
         pairs = torch.stack([data.x, -data.x], dim=-2)
-        return norm.dual(pairs).amax(dim=-1)
+        return self.matrix_norm(norm).dual(pairs).amax(dim=-1)
 
 
 def zero_sum_basis(k: int) -> Tensor:

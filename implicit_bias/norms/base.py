@@ -16,6 +16,8 @@ from implicit_bias.core.scaled import Scaled
 
 if TYPE_CHECKING:
     import cvxpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 NORMS = Registry("implicit_bias.norms", "norm")
 
@@ -129,6 +131,33 @@ class Norm(Option, ABC):
         Returns:
             N(variable), a convex expression without dimension.
         """
+
+    def clipped(self, w: Tensor) -> tuple[Tensor, float]:
+        """Numbers s >= 0, orthogonal coordinates of w, and a factor with N(w) = factor max s, where the projection onto a ball
+        cuts s off at one level and leaves the rest of w as it is: the sizes of entries for linf, singular values for the
+        spectral norm, the norm itself for l2.
+
+        Args:
+            w: Matrices (..., p, q).
+
+        Returns:
+            The numbers, (..., m), and the factor.
+
+        Raises:
+            NotImplementedError: projections onto the norm's ball are none of this kind.
+        """
+        raise NotImplementedError(f"norm {self.name}: a projection onto its ball clips no numbers at one level")
+
+    def of_columns(self, kept: NDArray[np.bool_]) -> Norm:
+        """The norm of matrices that are zero outside of these columns, as a norm of the columns that are kept.
+
+        Args:
+            kept: Mask of the columns (q,), at least one of them kept.
+
+        Returns:
+            The norm of matrices (..., p, number kept): this one, unless columns have places in it.
+        """
+        return self
 
     def at(self, runs: Tensor) -> Self:
         """The norm of some runs of a batch, ``runs`` an index or mask of the leading axis: parameters of one value a run are

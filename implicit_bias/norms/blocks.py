@@ -2,7 +2,8 @@
 
 Entrywise norms act on the whole parameter vector. Matrix norms act on each block, and the set's norm is their maximum (its dual
 is the sum of the blocks' duals). Product norms compose parts with weights, by a maximum or in l2 (Bernstein and Newhouse, arXiv
-2409.20325, Proposition 7; Crawshaw et al., arXiv 2510.09827, section 3).
+2409.20325, Proposition 7; Crawshaw et al., arXiv 2510.09827, section 3). Where a function says (R, p, q), any leading axes in
+the place of R will do.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.norms.base import Norm
+from implicit_bias.norms.base import Norm, flat
 from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.norms.l2 import L2
 from implicit_bias.norms.linf import Linf
-from implicit_bias.norms.vectors import lp_value
+from implicit_bias.norms.vectors import levels_of_projection, lp_value
 
 if TYPE_CHECKING:
     import cvxpy
 
 Blocks = Mapping[str, Tensor]
 ScaledBlocks = Mapping[str, Scaled]
+T = TypeVar("T")
 
 
 class ParameterNorm(ABC):
@@ -65,6 +67,42 @@ class ParameterNorm(ABC):
 
         Returns:
             The maximiser u, blocks of the same shapes.
+        """
+
+    @abstractmethod
+    def project(self, blocks: Blocks) -> dict[str, Tensor]:
+        """The Euclidean projection onto the unit ball N <= 1.
+
+        Args:
+            blocks: The parameter set theta, one tensor (R, p, q) a block.
+
+        Returns:
+            The nearest point of the ball, blocks of the same shapes.
+        """
+
+    def clipped(self, blocks: Blocks) -> tuple[Tensor, float]:
+        """As :meth:`implicit_bias.norms.Norm.clipped`, of a parameter set: numbers (R, m), and their factor.
+
+        Args:
+            blocks: The parameter set theta, one tensor (R, p, q) a block.
+
+        Returns:
+            The numbers, (R, m), and the factor.
+
+        Raises:
+            NotImplementedError: projections onto the norm's ball are none of this kind.
+        """
+        raise NotImplementedError(f"norm {self.label}: a projection onto its ball clips no numbers at one level")
+
+    @abstractmethod
+    def expression(self, variables: Mapping[str, cvxpy.Expression]) -> cvxpy.Expression:
+        """N as a convex cvxpy expression.
+
+        Args:
+            variables: A cvxpy variable or affine expression (p, q) a block.
+
+        Returns:
+            N(variables), a convex expression without dimension.
         """
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
@@ -113,6 +151,20 @@ class WholeVector(ParameterNorm):
     def direction(self, blocks: Blocks) -> dict[str, Tensor]:
         return _parted(self.norm.direction(_joined(blocks)), blocks)
 
+    def project(self, blocks: Blocks) -> dict[str, Tensor]:
+        return _parted(self.norm.project(_joined(blocks)), blocks)
+
+    def clipped(self, blocks: Blocks) -> tuple[Tensor, float]:
+        return self.norm.clipped(_joined(blocks))
+
+    def expression(self, variables: Mapping[str, cvxpy.Expression]) -> cvxpy.Expression:
+        import cvxpy
+
+        if len(variables) == 1:
+            return self.norm.expression(next(iter(variables.values())))
+        entries = cvxpy.hstack([cvxpy.vec(variable, order="F") for variable in variables.values()])
+        return self.norm.expression(cvxpy.reshape(entries, (1, entries.size), order="F"))
+
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         mantissas = {name: b.mantissa for name, b in blocks.items()}
         if len(blocks) == 1:
@@ -130,7 +182,7 @@ class Part:
     norm: ParameterNorm
     weight: float = 1.0
 
-    def of(self, blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def of(self, blocks: Mapping[str, T]) -> dict[str, T]:
         """Those of the blocks that are in the group."""
         return {name: blocks[name] for name in self.blocks}
 
@@ -151,22 +203,43 @@ class ProductNorm(ParameterNorm):
 
     def value(self, blocks: Blocks) -> Tensor:
         values = torch.stack([part.weight * part.norm.value(part.of(blocks)) for part in self.parts])
-        return values.amax(dim=0) if self.outer == "max" else lp_value(values.mT, 2)
+        return values.amax(dim=0) if self.outer == "max" else lp_value(values.movedim(0, -1), 2)
 
     def dual(self, blocks: Blocks) -> Tensor:
         duals = self._duals(blocks)
-        return duals.sum(dim=0) if self.outer == "max" else lp_value(duals.mT, 2)
+        return duals.sum(dim=0) if self.outer == "max" else lp_value(duals.movedim(0, -1), 2)
 
     def direction(self, blocks: Blocks) -> dict[str, Tensor]:
         if self.outer == "max":
             return _merged(_times(part.norm.direction(part.of(blocks)), 1 / part.weight) for part in self.parts)
         duals = self._duals(blocks)
-        total = lp_value(duals.mT, 2)
+        total = lp_value(duals.movedim(0, -1), 2)
         shares = duals / torch.where(total == 0, torch.ones_like(total), total)
         return _merged(
-            _times(part.norm.direction(part.of(blocks)), (share / part.weight)[:, None, None])
+            _times(part.norm.direction(part.of(blocks)), (share / part.weight)[..., None, None])
             for part, share in zip(self.parts, shares, strict=True)
         )
+
+    def project(self, blocks: Blocks) -> dict[str, Tensor]:
+        if self.outer == "max":
+            return _merged(
+                _times(part.norm.project(_times(part.of(blocks), part.weight)), 1 / part.weight) for part in self.parts
+            )
+        clipped = [part.norm.clipped(part.of(blocks)) for part in self.parts]
+        weights = [part.weight * factor for part, (_, factor) in zip(self.parts, clipped, strict=True)]
+        levels = levels_of_projection([numbers for numbers, _ in clipped], weights)
+        radii = [factor * level for (_, factor), level in zip(clipped, levels, strict=True)]
+        inside = self.value(blocks) <= 1
+        found = _merged(_projected(part, blocks, radius) for part, radius in zip(self.parts, radii, strict=True))
+        return {name: torch.where(inside[..., None, None], block, found[name]) for name, block in blocks.items()}
+
+    def expression(self, variables: Mapping[str, cvxpy.Expression]) -> cvxpy.Expression:
+        import cvxpy
+
+        parts = [part.weight * part.norm.expression(part.of(variables)) for part in self.parts]
+        if len(parts) == 1:
+            return parts[0]
+        return cvxpy.maximum(*parts) if self.outer == "max" else cvxpy.norm2(cvxpy.hstack(parts))
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         if self.outer == "l2":
@@ -200,6 +273,15 @@ class SingleBlock(ParameterNorm):
 
     def direction(self, blocks: Blocks) -> dict[str, Tensor]:
         return {self.block: self.norm.direction(blocks[self.block])}
+
+    def project(self, blocks: Blocks) -> dict[str, Tensor]:
+        return {self.block: self.norm.project(blocks[self.block])}
+
+    def clipped(self, blocks: Blocks) -> tuple[Tensor, float]:
+        return self.norm.clipped(blocks[self.block])
+
+    def expression(self, variables: Mapping[str, cvxpy.Expression]) -> cvxpy.Expression:
+        return self.norm.expression(variables[self.block])
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         return {self.block: self.norm.scaled_direction(blocks[self.block])}
@@ -243,6 +325,9 @@ class InRowSpace(Norm):
     def project(self, w: Tensor) -> Tensor:
         return self.norm.project(w)
 
+    def clipped(self, w: Tensor) -> tuple[Tensor, float]:
+        return self.norm.clipped(w)
+
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         return self.norm.expression(variable)
 
@@ -284,14 +369,21 @@ def over_blocks(
 def _joined(blocks: Blocks) -> Tensor:
     if len(blocks) == 1:
         return next(iter(blocks.values()))
-    return torch.cat([b.flatten(start_dim=1) for b in blocks.values()], dim=1).unsqueeze(1)
+    return torch.cat([flat(b) for b in blocks.values()], dim=-1).unsqueeze(-2)
 
 
 def _parted(vector: Tensor, like: Blocks) -> dict[str, Tensor]:
     if len(like) == 1:
         return dict.fromkeys(like, vector)
-    pieces = vector.squeeze(1).split([b[0].numel() for b in like.values()], dim=1)
+    pieces = vector.squeeze(-2).split([b.shape[-2] * b.shape[-1] for b in like.values()], dim=-1)
     return {name: piece.reshape(b.shape) for (name, b), piece in zip(like.items(), pieces, strict=True)}
+
+
+def _projected(part: Part, blocks: Blocks, radius: Tensor) -> dict[str, Tensor]:
+    """The projection of a part's blocks onto its ball of this radius (R,)."""
+    size = torch.where(radius == 0, torch.ones_like(radius), radius)[..., None, None]
+    unit = part.norm.project({name: block / size for name, block in part.of(blocks).items()})
+    return _times(unit, radius[..., None, None])
 
 
 def _times(blocks: Blocks, factor: Tensor | float) -> dict[str, Tensor]:

@@ -73,5 +73,9 @@ class Hybrid(Norm):
     def project(self, w: Tensor) -> Tensor:
         return Spectral().project(self.ratio * w) / self.ratio
 
+    def clipped(self, w: Tensor) -> tuple[Tensor, float]:
+        numbers, factor = Spectral().clipped(w)
+        return numbers, self.ratio * factor
+
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         return self.ratio * Spectral().expression(variable)

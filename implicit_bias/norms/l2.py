@@ -47,6 +47,9 @@ class L2(Norm):
     def project(self, w: Tensor) -> Tensor:
         return project_lp(flat(w), 2).reshape(w.shape)
 
+    def clipped(self, w: Tensor) -> tuple[Tensor, float]:
+        return self.value(w).unsqueeze(-1), 1.0
+
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         import cvxpy
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.norms.base import NORMS, Norm
+from implicit_bias.norms.base import NORMS, Norm, flat
 
 if TYPE_CHECKING:
     import cvxpy
@@ -44,6 +44,9 @@ class Linf(Norm):
 
     def project(self, w: Tensor) -> Tensor:
         return w.clamp(-1, 1)
+
+    def clipped(self, w: Tensor) -> tuple[Tensor, float]:
+        return flat(w).abs(), 1.0
 
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         import cvxpy

@@ -50,6 +50,9 @@ class Row(Norm):
     def project(self, w: Tensor) -> Tensor:
         return project_lp(w, 2)
 
+    def clipped(self, w: Tensor) -> tuple[Tensor, float]:
+        return lp_value(w, 2), 1.0
+
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         import cvxpy
 

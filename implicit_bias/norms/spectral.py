@@ -44,6 +44,9 @@ class Spectral(Norm):
         nearest: Tensor = (u * s.clamp(max=1).unsqueeze(-2)) @ vh
         return nearest
 
+    def clipped(self, w: Tensor) -> tuple[Tensor, float]:
+        return singular_values(w), 1.0
+
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         import cvxpy
 

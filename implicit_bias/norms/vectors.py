@@ -5,12 +5,15 @@ leading axis.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 # Newton steps of a projection at most, and how near log u has to be to its place at this c, on average, before c moves.
 LP_NEWTON_STEPS, NEAR = 200, 0.1
+# Newton steps of a projection onto a product in l2 at most; some ten are enough from any distance.
+LEVELS_NEWTON_STEPS = 100
 Exponent = float | Tensor
 
 
@@ -184,3 +187,39 @@ def _project_lp_positive(a: Tensor, exponent: Exponent) -> Tensor:
         if not bool(going.any()):
             break
     return torch.where(inside | (a == 0), torch.zeros_like(a), z.exp())
+
+
+def levels_of_projection(numbers: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
+    """The levels t_b at which a Euclidean projection onto sum_b (w_b max_i s_bi)^2 <= 1 cuts off the numbers s_bi >= 0.
+
+    By the KKT conditions sum_i (s_bi - t_b)_+ = c w_b^2 t_b, one c >= 0 for all b. The left side is the largest of S_j - j t_b,
+    S_j the sum of the j largest, so that 1 / t_b = min_j (j + c w_b^2) / S_j is concave in c, and with it
+    1 / sqrt(sum_b (w_b t_b)^2): Newton's method for its root 1 rises from c = 0 without a bracket.
+
+    Args:
+        numbers: s_b, (..., m_b) each.
+        weights: w_b > 0.
+
+    Returns:
+        t_b, (...) each; the largest numbers themselves inside of the ball.
+    """
+    sums = [s.sort(dim=-1, descending=True).values.cumsum(dim=-1) for s in numbers]
+    counts = [torch.arange(1, s.shape[-1] + 1, device=s.device, dtype=s.dtype) for s in sums]
+    c = torch.zeros_like(sums[0][..., 0])
+    for _ in range(LEVELS_NEWTON_STEPS):
+        levels, slopes = zip(*(_level(s, j, w, c) for s, j, w in zip(sums, counts, weights, strict=True)), strict=True)
+        total = lp_value(torch.stack([w * t for w, t in zip(weights, levels, strict=True)], dim=-1), 2)
+        going = total > 1 + 4 * torch.finfo(c.dtype).eps
+        if not bool(going.any()):
+            break
+        # The derivative of 1 / total is sum_b w_b^2 t_b^3 (1 / t_b)' / total^3; in units in which nothing overflows.
+        shares = torch.stack([(w * t / total) ** 2 * t * slope for w, t, slope in zip(weights, levels, slopes, strict=True)])
+        c = torch.where(going, c + (total - 1) / shares.sum(dim=0), c)
+    return list(levels)
+
+
+def _level(sums: Tensor, counts: Tensor, weight: float, c: Tensor) -> tuple[Tensor, Tensor]:
+    """t = max_j S_j / (j + c w^2), and the derivative of 1 / t by c (0 where t is)."""
+    level, index = (sums / (counts + c.unsqueeze(-1) * weight**2)).max(dim=-1)
+    reached = sums.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    return level, torch.where(reached > 0, weight**2 / reached, torch.zeros_like(reached))

@@ -85,6 +85,7 @@ NORM_LOOKS = {
     "nuclear": Look("nuclear", "#CC79A7", "^"),
     "l1": Look(r"$\ell_1$", "#D55E00", "v"),
     "row": Look("row", "#8C510A", "P"),
+    "column": Look("column", "#7A7A00", "X"),
     "hybrid0.1": Look("hybrid", "#7B3294", "*"),
 }
 

@@ -6,22 +6,15 @@ on features f in the coordinates of :mod:`implicit_bias.solvers.coordinates`. Th
 are the dual weights, and the multipliers of the norm's cone say which matrix their combination has to be
 (:func:`ConicSolution.target`).
 
-The norms of the house are written straight into Clarabel's form; any other by its cvxpy expression, whose import and compilation
-take a second. Nothing that comes back is believed: bounds are recomputed by whoever calls.
-
-    linf       -z <= t_j B_cj <= z
-    l1         |t_j B_cj| <= u_cj, sum u = z
-    l2         minimise ||B diag(t)||^2 / 2 (a quadratic program)
-    row        (z, t B_c) in the second-order cone, for every c
-    spectral   [[z I, T], [T^T, z I]] positive semidefinite, T = B diag(t)
-    nuclear    [[P, T], [T^T, Q]] positive semidefinite, z = (tr P + tr Q) / 2
+The norms of the house are written straight into Clarabel's form (:mod:`implicit_bias.solvers.forms`); any other by its cvxpy
+expression, whose import and compilation take a second. Nothing that comes back is believed: bounds are recomputed by whoever
+calls.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,6 +24,7 @@ from scipy import sparse
 
 from implicit_bias.norms import Norm
 from implicit_bias.solvers.enclosure import Labels
+from implicit_bias.solvers.forms import Form, form_of, nonnegative
 
 Array = NDArray[np.float64]
 Sparse: TypeAlias = Any  # scipy's sparse matrices have no types
@@ -63,18 +57,6 @@ class ConicSolution:
     out_of_time: bool = False
 
 
-@dataclass(frozen=True)
-class _Form:
-    """min x^T P x / 2 + q^T x s.t. b - A x in cones: the part of the norm, over variables (B, extra)."""
-
-    extra: int
-    quadratic: Array | None  # diagonal of P on B
-    linear: Array  # q over B and extra
-    rows: Sparse
-    right: Array
-    cones: list[object]
-
-
 def solve_conic(
     f: Array, y: Labels, num_classes: int, norm: Norm, scale: Array, seconds: float, large: bool = False
 ) -> ConicSolution | None:
@@ -92,7 +74,7 @@ def solve_conic(
     Returns:
         The solver's answer; nothing about it is proven.
     """
-    built = FORMS.get(norm.name) if not getattr(norm, "p", None) else None
+    built = form_of(norm)
     if built is None:
         return _by_expression(f, y, num_classes, norm, scale, seconds)
     k = num_classes
@@ -126,7 +108,7 @@ def separability(f: Array, y: Labels, num_classes: int, seconds: float, large: b
     box = sparse.hstack([sparse.vstack([sparse.eye(count), -sparse.eye(count)]), sparse.csc_matrix((2 * count, 1))])
     linear = np.zeros(count + 1)
     linear[-1] = -1.0
-    form = _Form(1, None, linear, sparse.csc_matrix(box), np.ones(2 * count), [_nonnegative(2 * count)])
+    form = Form(1, None, linear, sparse.csc_matrix(box), np.ones(2 * count), [nonnegative(2 * count)])
     found = _solve_form(unit, _all_classes(y, num_classes), form, seconds, tau=True, large=large)
     return None if found is None else _expanded(found, None, len(f), y, num_classes)
 
@@ -140,7 +122,7 @@ class _Found:
     out_of_time: bool
 
 
-def _solve_form(f: Array, classes: Array, form: _Form, seconds: float, tau: bool = False, large: bool = False) -> _Found | None:
+def _solve_form(f: Array, classes: Array, form: Form, seconds: float, tau: bool = False, large: bool = False) -> _Found | None:
     """Clarabel, or for a large linear program HiGHS, on the gaps and a norm's form.
 
     Args:
@@ -259,114 +241,6 @@ def _expanded(found: _Found, basis: Array | None, n: int, y: Labels, k: int) -> 
     if basis is not None:
         b, target = basis @ b, basis @ target
     return ConicSolution(b, weights, target, found.value, found.out_of_time)
-
-
-def _nonnegative(count: int) -> object:
-    import clarabel
-
-    return clarabel.NonnegativeConeT(count)
-
-
-def _max_norm(k: int, scale: Array) -> _Form:
-    count = k * len(scale)
-    t = sparse.diags(np.tile(scale, k))
-    bound = -np.ones((count, 1))
-    rows = sparse.vstack([sparse.hstack([t, bound]), sparse.hstack([-t, bound])])
-    return _Form(1, None, _last(count, 1), sparse.csc_matrix(rows), np.zeros(2 * count), [_nonnegative(2 * count)])
-
-
-def _sum_norm(k: int, scale: Array) -> _Form:
-    count = k * len(scale)
-    t, eye = sparse.diags(np.tile(scale, k)), sparse.eye(count)
-    rows = sparse.vstack([sparse.hstack([t, -eye]), sparse.hstack([-t, -eye])])
-    linear = np.concatenate([np.zeros(count), np.ones(count)])
-    return _Form(count, None, linear, sparse.csc_matrix(rows), np.zeros(2 * count), [_nonnegative(2 * count)])
-
-
-def _euclidean(k: int, scale: Array) -> _Form:
-    count = k * len(scale)
-    return _Form(0, np.tile(scale, k) ** 2, np.zeros(count), sparse.csc_matrix((0, count)), np.zeros(0), [])
-
-
-def _row_norm(k: int, scale: Array) -> _Form:
-    import clarabel
-
-    m = len(scale)
-    count = k * m
-    blocks = []
-    for c in range(k):
-        block = np.zeros((m + 1, count + 1))
-        block[0, -1] = -1.0
-        block[1 + np.arange(m), c * m + np.arange(m)] = -scale
-        blocks.append(block)
-    rows = sparse.csc_matrix(np.vstack(blocks))
-    return _Form(1, None, _last(count, 1), rows, np.zeros(k * (m + 1)), [clarabel.SecondOrderConeT(m + 1) for _ in range(k)])
-
-
-def _triangle(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
-    """Rows, columns and factors (1 or sqrt 2) of the entries of a symmetric matrix in the solver's order: upper triangle, by
-    columns."""
-    columns, rows = np.tril_indices(side)
-    return rows, columns, np.where(rows == columns, 1.0, math.sqrt(2.0))
-
-
-def _semidefinite(k: int, scale: Array, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
-    """-svec of [[., T], [T^T, .]] over (B, further variables): T = B diag(scale) off the diagonal blocks, ``diagonal``,
-    (entries, further variables), in them."""
-    m = len(scale)
-    rows, columns, factors = _triangle(k + m)
-    cross = (rows < k) & (columns >= k)
-    places = np.flatnonzero(cross)
-    variable = rows[cross] * m + (columns[cross] - k)
-    values = factors[cross] * scale[columns[cross] - k]
-    off = sparse.csc_matrix((values, (places, variable)), shape=(len(rows), k * m))
-    inside = diagonal(rows, columns) * factors[:, None]
-    return sparse.csc_matrix(-sparse.hstack([off, sparse.csc_matrix(inside)]))
-
-
-def _spectral(k: int, scale: Array) -> _Form:
-    import clarabel
-
-    def diagonal(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Array:
-        on_diagonal: Array = (rows == columns).astype(float)[:, None]
-        return on_diagonal
-
-    matrix = _semidefinite(k, scale, diagonal)
-    count = k * len(scale)
-    return _Form(1, None, _last(count, 1), matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + len(scale))])
-
-
-def _nuclear(k: int, scale: Array) -> _Form:
-    import clarabel
-
-    m = len(scale)
-    rows, columns, _ = _triangle(k + m)
-    inner = np.flatnonzero(~((rows < k) & (columns >= k)))
-
-    def diagonal(_rows: NDArray[np.intp], _columns: NDArray[np.intp]) -> Array:
-        found = np.zeros((len(rows), len(inner)))
-        found[inner, np.arange(len(inner))] = 1.0
-        return found
-
-    matrix = _semidefinite(k, scale, diagonal)
-    linear = np.concatenate([np.zeros(k * m), 0.5 * (rows[inner] == columns[inner])])
-    return _Form(len(inner), None, linear, matrix, np.zeros(matrix.shape[0]), [clarabel.PSDTriangleConeT(k + m)])
-
-
-def _last(count: int, extra: int) -> Array:
-    linear = np.zeros(count + extra)
-    linear[-1] = 1.0
-    return linear
-
-
-FORMS: dict[str, Callable[[int, Array], _Form]] = {
-    "linf": _max_norm,
-    "l1": _sum_norm,
-    "l2": _euclidean,
-    "row": _row_norm,
-    "spectral": _spectral,
-    "nuclear": _nuclear,
-}
 
 
 def _by_expression(f: Array, y: Labels, k: int, norm: Norm, scale: Array, seconds: float) -> ConicSolution | None:

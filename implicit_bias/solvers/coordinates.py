@@ -64,6 +64,14 @@ class Coordinates:
         scale = 1 / power_of_two(np.abs(x).max(axis=0))
         return Coordinates(x * scale, scale, None, np.arange(x.shape[1]), x.shape[1])
 
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Which columns of W (d,) may be other than zero; all where there is a basis."""
+        mask = np.full(self.dim, self.basis is not None)
+        if self.basis is None:
+            mask[self.places] = True
+        return mask
+
     def matrix(self, b: Array) -> Array:
         """W (k, d) of a B (k, m).
 

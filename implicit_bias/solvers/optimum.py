@@ -139,7 +139,7 @@ def solve_cone(
         if left <= 0:
             return replace(best, late=True)
         coordinates, scale = _rescaled(full, best.lower)
-        found = solve_conic(coordinates.features, y, num_classes, norm, scale, left, large)
+        found = solve_conic(coordinates.features, y, num_classes, norm.of_columns(coordinates.kept), scale, left, large)
         if found is None:
             break
         best = _taken(x, y, norm, coordinates, scale, found, best, tol, deadline)

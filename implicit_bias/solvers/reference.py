@@ -31,8 +31,8 @@ from torch import Tensor
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.norms.identities import check_added
-from implicit_bias.solvers.conic import FORMS
 from implicit_bias.solvers.enclosure import lower_bound, relative_gap, upper_bound
+from implicit_bias.solvers.forms import form_of, semidefinite_side
 from implicit_bias.solvers.game import Game
 from implicit_bias.solvers.optimum import LINEAR_PROGRAMS, Bounds, nothing, solve_cone
 from implicit_bias.solvers.primal_dual import solve
@@ -297,7 +297,7 @@ def _solved(data: _Data, tol: float, max_iterations: int, began: float, timeout:
 
     solvers, best = [method], nothing(data.x, data.y, data.num_classes, norm)
     # A program made from an expression takes seconds: it starts from a margin that a linear program finds.
-    if method == "primal-dual" or norm.name in FORMS:
+    if method == "primal-dual" or form_of(norm) is not None:
         best = solved(best)
     if best.lower <= 0:
         best = solved(data.separated(best, norm, max(deadline - time.perf_counter(), LEAST_SECONDS)))
@@ -319,12 +319,13 @@ def _solved_together(
     starts: Sequence[Reference] | None = None,
 ) -> list[Reference | NotSeparable]:
     """The primal-dual method on all datasets at once; from zero and equal weights, or from ``starts``."""
-    norm, k = _batched([data.solved_norm for data in sets]), sets[0].num_classes
+    k = sets[0].num_classes
     exponents = [_exponent(one) for one in points]
     stacked = torch.from_numpy(np.stack([np.ldexp(one, -e) for one, e in zip(points, exponents, strict=True)]))
     used = (stacked != 0).any(dim=1).any(dim=0)
     if not bool(used.any()):
         used[0] = True
+    norm = _batched([data.standing_norm for data in sets]).of_columns(used.numpy())
     game = Game.of(stacked[:, :, used], torch.from_numpy(np.stack(labels)), k)
     deadline = time.perf_counter() + timeout * len(sets)
     separator = weights = None
@@ -368,7 +369,7 @@ class _Data:
     y: Labels
     num_classes: int
     norm: Norm
-    used: NDArray[np.bool_]  # (d,), which features these are
+    used: NDArray[np.bool_]  # (d,), which features these are; the norm is of all
     exponent: int  # the data are x 2^exponent
 
     @staticmethod
@@ -384,10 +385,15 @@ class _Data:
         return _Data(kept, np.asarray(y, dtype=np.int64), num_classes, norm, used, exponent)
 
     @property
-    def solved_norm(self) -> Norm:
-        """The norm whose problem is solved: for two classes the l2 norm stands for every Schatten norm."""
+    def standing_norm(self) -> Norm:
+        """The norm whose problem is solved, on all features: for two classes the l2 norm stands for every Schatten norm."""
         same = self.num_classes == 2 and self.norm.unitarily_invariant
         return make_norm("l2") if same else self.norm
+
+    @property
+    def solved_norm(self) -> Norm:
+        """That norm on the features that are used."""
+        return self.standing_norm.of_columns(self.used)
 
     @property
     def size(self) -> int:
@@ -413,10 +419,9 @@ class _Data:
         """``clarabel``, ``highs`` or ``primal-dual``. ``expressions``: whether norms without a form of their own may go to
         cvxpy."""
         norm = self.solved_norm
-        semidefinite = norm.unitarily_invariant and norm.name != "l2"
-        side = self.num_classes + min(self.x.shape)
-        has_form = norm.name in FORMS or expressions
-        if self.size <= CONIC_SIZE and has_form and not (semidefinite and side > CONIC_SIDE):
+        side = semidefinite_side(norm, self.num_classes, min(self.x.shape))
+        has_form = form_of(norm) is not None or expressions
+        if self.size <= CONIC_SIZE and has_form and side <= CONIC_SIDE:
             return "clarabel"
         return "highs" if self.size <= LARGE_SIZE and norm.name in LINEAR_PROGRAMS else "primal-dual"
 
@@ -444,13 +449,14 @@ class _Data:
     def reference(self, best: Bounds, solver: str, seconds: float) -> Reference:
         """The bounds as a :class:`Reference` in the norm asked for, the dropped features and the scale put back."""
         w = best.separator
-        if self.solved_norm is not self.norm:
+        norm = self.norm.of_columns(self.used)
+        if self.standing_norm is not self.norm:
             w = w - w.mean(axis=0)  # the part that gaps see, which no Schatten norm gains from leaving
         exponent = _exponent(w)
         w = np.ldexp(w, -exponent)
-        w = w / float(self.norm.value(torch.from_numpy(w)))
+        w = w / float(norm.value(torch.from_numpy(w)))
         weights = best.weights / best.weights.sum()
-        lower, upper = lower_bound(self.x, self.y, w, self.norm), upper_bound(self.x, self.y, weights, self.norm)
+        lower, upper = lower_bound(self.x, self.y, w, norm), upper_bound(self.x, self.y, weights, norm)
         embedded = np.zeros((self.num_classes, len(self.used)))
         embedded[:, self.used] = w
         # At a vertex the bounds meet to round-off, on either side.

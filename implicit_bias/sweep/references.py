@@ -45,7 +45,8 @@ def solve_all(
     bounds of both are kept.
 
     Args:
-        wanted: Datasets, which may repeat (by identity), each with the norms by label.
+        wanted: Datasets, which may repeat (by identity), each with the norms of a matrix (k, d) by the label that is used for
+            them; references are solved and kept by the norm's own label, which says all.
         method: ``exact`` (any norm by a conic solver where it is small) or ``certified`` (cvxpy is never imported).
         cache: Looked into first; what is solved is put there.
         notify: Told in words what is being solved.
@@ -60,7 +61,8 @@ def solve_all(
     known_norms: dict[str, Norm] = {}
     seen: set[tuple[int, str]] = set()
     for dataset, norms in wanted:
-        for label, norm in norms.items():
+        for norm in norms.values():
+            label = norm.label
             key = (id(dataset), label)
             if key in solved or key in seen:
                 continue
@@ -88,7 +90,7 @@ def solve_all(
             if isinstance(answer, Reference):
                 cache.put(dataset.x, dataset.y, norm, method, answer)
             done += 1
-    return [_of(dataset, list(norms), solved) for dataset, norms in wanted]
+    return [_of(dataset, norms, solved) for dataset, norms in wanted]
 
 
 def _better(a: Reference, b: Reference) -> Reference:
@@ -127,13 +129,15 @@ def _solved(dataset: Dataset, norm: Norm, expressions: bool, timeout: float) -> 
         return error
 
 
-def optima(references: Sequence[Mapping[str, Reference]], labels: Mapping[str, Sequence[str]], block: str) -> dict[str, Optimum]:
+def optima(
+    references: Sequence[Mapping[str, Reference]], labels: Mapping[str, Sequence[str]], model: Model
+) -> dict[str, Optimum]:
     """Stack the references of a batch.
 
     Args:
         references: One mapping a run.
         labels: For each label of the batch, the label that it stands for in each run.
-        block: The name of the parameter block.
+        model: The linear model, which says what blocks a separator has.
     """
     stacked = {}
     for name, of_run in labels.items():
@@ -143,7 +147,7 @@ def optima(references: Sequence[Mapping[str, Reference]], labels: Mapping[str, S
             margins = [np.nan if r is None or not r.proven else r.lower for r in found]
             uppers = torch.tensor([np.inf if r is None else r.upper for r in found], dtype=torch.float64)
             separators = [np.full(shape, np.nan) if r is None or not r.proven else r.separator for r in found]
-            separator = {block: torch.from_numpy(np.stack(separators))}
+            separator = model.in_blocks(torch.from_numpy(np.stack(separators)))
             stacked[name] = Optimum(torch.tensor(margins, dtype=torch.float64), separator, uppers)
     return stacked
 
@@ -168,11 +172,11 @@ def intervals_of(
 
 
 def _of(
-    dataset: Dataset, labels: Sequence[str], solved: Mapping[tuple[int, str], Reference | NotSeparable]
+    dataset: Dataset, norms: Mapping[str, Norm], solved: Mapping[tuple[int, str], Reference | NotSeparable]
 ) -> References | NotSeparable:
     found: References = {}
-    for label in labels:
-        answer = solved[id(dataset), label]
+    for label, norm in norms.items():
+        answer = solved[id(dataset), norm.label]
         if isinstance(answer, NotSeparable):
             return answer
         found[label] = answer

@@ -141,7 +141,7 @@ def test_an_optimizer_that_needs_parameters_and_loss_is_added_by_two_files(follo
 @recipes
 @pytest.mark.slow
 def test_a_norm_is_added_by_two_files(followed: Followed) -> None:
-    own = summary_of(followed("A norm")).loc["column"]
+    own = summary_of(followed("A norm")).loc["row_sum"]
     assert bool(own["own"])
     assert 0.8 < float(str(own["ratio"])) <= 1
 

@@ -51,10 +51,10 @@ from implicit_bias.norms.row import Row
 
 @NORMS.register
 @dataclass(frozen=True)
-class Column(Norm):
-    """Column norm."""
+class Pillar(Norm):
+    """Pillar norm."""
 
-    name: ClassVar[str] = "column"
+    name: ClassVar[str] = "pillar"
 
     def value(self, w):
         return Row().value(w.mT)
@@ -141,11 +141,11 @@ def test_an_optimizer_in_a_folder_is_an_option_like_any_other(layout: str, tmp_p
 
 
 def test_without_a_yaml_the_class_says_the_defaults(tmp_path: Path) -> None:
-    files = {"optimizers/slow_sign.py": OPTIMIZER, "norms/column.py": NORM, "datasets/two_points.py": DATASET}
+    files = {"optimizers/slow_sign.py": OPTIMIZER, "norms/pillar.py": NORM, "datasets/two_points.py": DATASET}
     folder = written(tmp_path / "plugin", files)
-    ended = command(folder, "--cfg", "optimizer=slow_sign", "dataset=two_points", "seed=7", "log.norms=[column]")
+    ended = command(folder, "--cfg", "optimizer=slow_sign", "dataset=two_points", "seed=7", "log.norms=[pillar]")
     assert ended.returncode == 0, ended
-    for line in ("name: slow_sign", "part: 0.5", "name: two_points", "seed: 7", "- column"):
+    for line in ("name: slow_sign", "part: 0.5", "name: two_points", "seed: 7", "- pillar"):
         assert line in ended.stdout
     assert "Sign descent by a part of every step." in command(folder, "--help", "optimizer").stdout
     assert "dataset.seed=${seed}" in command(folder, "--help", "dataset=two_points").stdout
@@ -237,12 +237,12 @@ def test_what_a_class_depends_on_is_not_what_happens_to_be_imported(tmp_path: Pa
 
 
 def test_a_norm_that_is_only_measured_counts(tmp_path: Path) -> None:
-    folder = written(tmp_path / "plugin", {"norms/column.py": NORM})
+    folder = written(tmp_path / "plugin", {"norms/pillar.py": NORM})
     arguments = [part for part in RUN if not part.startswith("log.norms")]
     names = set()
     for comment in ("", "# edited\n"):
-        written(folder, {"norms/column.py": NORM + comment})
-        assert command(folder, "log.norms=[column]", *arguments).returncode == 0
+        written(folder, {"norms/pillar.py": NORM + comment})
+        assert command(folder, "log.norms=[pillar]", *arguments).returncode == 0
         names = {path.name for path in (tmp_path / "results" / "runs").iterdir()}
     assert len(names) == 2
 
@@ -326,10 +326,10 @@ def test_a_broken_plugin_is_one_line_where_it_is_asked_for_and_a_warning_elsewhe
 
 def test_a_norm_that_lacks_methods(tmp_path: Path) -> None:
     lacking = NORM.replace("    def dual", "    def daul")
-    folder = written(tmp_path / "plugin", {"norms/column.py": lacking})
-    assert said(command(folder, "optimizer=nsd", "norm=column")).endswith("norms/column.py: class Column lacks dual")
-    line = said(command(folder, "log.norms=[column]"))
-    assert line.startswith("error: log.norms=column: ") and line.endswith("norms/column.py: class Column lacks dual")
+    folder = written(tmp_path / "plugin", {"norms/pillar.py": lacking})
+    assert said(command(folder, "optimizer=nsd", "norm=pillar")).endswith("norms/pillar.py: class Pillar lacks dual")
+    line = said(command(folder, "log.norms=[pillar]"))
+    assert line.startswith("error: log.norms=pillar: ") and line.endswith("norms/pillar.py: class Pillar lacks dual")
 
 
 LEVELS = '''
@@ -505,7 +505,7 @@ def installed(site: Path, files: Mapping[str, str], points: str) -> None:
 
 
 POINTS = (
-    "[implicit_bias.optimizers]\nslow_sign = my_methods.slow_sign:SlowSign\n\n[implicit_bias.norms]\ncolumn = my_methods.column\n"
+    "[implicit_bias.optimizers]\nslow_sign = my_methods.slow_sign:SlowSign\n\n[implicit_bias.norms]\npillar = my_methods.pillar\n"
 )
 
 
@@ -517,7 +517,7 @@ def test_a_distribution_names_its_options_as_entry_points(tmp_path: Path) -> Non
     files = {
         "my_methods/__init__.py": "",
         "my_methods/slow_sign.py": OPTIMIZER,
-        "my_methods/column.py": NORM,
+        "my_methods/pillar.py": NORM,
         "my_methods/configs/optimizer/slow_sign.yaml": YAML,
         "my_methods/configs/experiment/mine.yaml": EXPERIMENT,
     }
@@ -526,12 +526,12 @@ def test_a_distribution_names_its_options_as_entry_points(tmp_path: Path) -> Non
     def of_site(*arguments: str) -> Ended:
         return finish(*arguments, f"results_dir={tmp_path}", environment={"SITE": str(tmp_path)}, before=_with_its_site)
 
-    ended = of_site("optimizer=slow_sign", "log.norms=[column]", *(part for part in RUN if not part.startswith("log.norms")))
+    ended = of_site("optimizer=slow_sign", "log.norms=[pillar]", *(part for part in RUN if not part.startswith("log.norms")))
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     (story,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/provenance.json"))
     assert {name: used["file"] for name, used in story["plugins"].items()} == {
         "slow_sign": str(tmp_path / "my_methods" / "slow_sign.py"),
-        "column": str(tmp_path / "my_methods" / "column.py"),
+        "pillar": str(tmp_path / "my_methods" / "pillar.py"),
     }
     ended = of_site("--cfg", "optimizer=slow_sign")
     assert "part: 0.25" in ended.stdout

@@ -16,6 +16,7 @@ from implicit_bias.models import MODELS, Data, Gradient, Objective, Parameters
 K, D, N, RUNS = 3, 9, 8, 2
 MODELS_HERE: dict[str, tuple[str, dict[str, Any], int]] = {
     "linear": ("linear", {"init": "gaussian", "init_scale": 1.0}, K),
+    "linear in blocks": ("linear", {"init": "gaussian", "init_scale": 1.0, "blocks": [4, 1, 4]}, K),
     "mlp": ("mlp", {"width": 5, "init_scale": 1.0}, K),
     "one output": ("mlp", {"width": 5, "init_scale": 1.0}, 2),
     "diagonal": ("diagonal", {"init_scale": 1.0}, 2),

@@ -16,15 +16,16 @@ TINY: dict[str, tuple[Any, int, int]] = {
     "cnn": (cnn(channels=[2], kernel=2), 16, 3),
     "diagonal": (diagonal(depth=3), 4, 2),
     "linear": (MODELS.get("linear")(), 4, 3),
+    "linear in blocks": (MODELS.get("linear")(blocks=[1, 3]), 4, 3),
 }
 
 
 def tiny(name: str, seed: int = 0) -> tuple[Objective, Parameters]:
     model, dim, k = TINY[name]
     rng = np.random.RandomState(seed)
-    if name == "linear":
+    if name.startswith("linear"):
         data = Data(torch.tensor(rng.randn(2, 6, dim)), torch.tensor(rng.randint(0, k, (2, 6))), k)
-        return objective(model, data), {"weight": torch.tensor(rng.randn(2, k, dim))}
+        return objective(model, data), model.in_blocks(torch.tensor(rng.randn(2, k, dim)))
     blocks = random_blocks(model, dim, model.outputs(k), seed, runs=2)
     return objective(model, taught(model, blocks, 6, dim, k, seed)), blocks
 

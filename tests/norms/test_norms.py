@@ -134,6 +134,7 @@ NUMPY_ORACLES = {
     "spectral": lambda w: np.linalg.norm(w, 2),
     "schatten1.5": lambda w: np.linalg.norm(np.linalg.svd(w, compute_uv=False), 1.5),
     "row": lambda w: np.linalg.norm(w, axis=1).max(),
+    "column": lambda w: np.linalg.norm(w, axis=0).max(),
 }
 
 

@@ -29,6 +29,7 @@ PROBLEMS = {
     "in C, adam": ["-m", "optimizer.eps=0.0,0.1", "optimizer=adam", "compile=on"],
     "in C, no buffers": ["optimizer=ngd", "compile=on", "log.weights=all"],
     "plain": ["-m", "seed=1,2", "optimizer=muon", "compile=off"],
+    "a matrix in blocks": ["-m", "seed=1,2", "optimizer=muon_adam", "model.blocks=[2,2,1]"],
     "a scale an entry": ["dataset=digits", "dataset.samples=60", "optimizer=adam", "compile=off", "dataset.test_samples=20"],
     "stopping": ["-m", "seed=1,2", "optimizer=nsd", "norm=lp", "log.levels=3", "stop_log10_loss=-30"],
     "backing off": ["optimizer=momentum_gd", "schedule=lyu_li"],

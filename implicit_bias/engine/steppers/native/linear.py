@@ -32,6 +32,7 @@ from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.losses.exponential import Exponential
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Data, Gradient, Parameters
+from implicit_bias.models.column_blocks import BlocksObjective
 from implicit_bias.models.linear import CANCELLED, LinearObjective, zero_sum_basis
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
@@ -184,6 +185,8 @@ def refusal(setup: Setup) -> str | None:
         return "compile=off"
     if problem.watches_loss:
         return "the loss of every step is asked for (log.levels, stop_log10_loss)"
+    if type(objective) is BlocksObjective:
+        return "model.blocks: a matrix in blocks has no steps in C"
     if type(objective) is not LinearObjective or type(objective.loss) not in LOSSES:
         return f"model={problem.model.name} with loss={problem.loss.name} has no steps in C"
     x = objective.data.x
