@@ -234,7 +234,10 @@ def test_a_sweep_over_probes_is_one_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("log.probes=[rnk]", "error: log.probes=[rnk]: no probe is called 'rnk'; did you mean rank? allowed: rank"),
+        (
+            "log.probes=[rnk]",
+            "error: log.probes=[rnk]: no probe is called 'rnk'; did you mean rank? allowed: natural_gradient, rank",
+        ),
         ("log.probes=rank", "error: log.probes=rank: must be a list [a,b,...] of texts"),
     ],
 )
