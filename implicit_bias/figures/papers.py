@@ -58,6 +58,7 @@ PAPERS = {
             "2410.22069",
         ),
         Paper("not_optimal", "On Margin Maximization in Linear and ReLU Networks", "Vardi, Shamir and Srebro", "2110.02732"),
+        Paper("natural", "Is All Learning (Natural) Gradient Descent?", "Shoji, Suzuki and Kozachkov", "2409.16422"),
         OWN,
     )
 }
