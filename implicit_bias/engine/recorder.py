@@ -19,7 +19,7 @@ from implicit_bias.measures.held_out import HeldOutAccuracy
 from implicit_bias.measures.kkt import KktRatios
 from implicit_bias.measures.later_cosine import LaterCosine
 from implicit_bias.measures.margins import accuracy_and_margin, measure
-from implicit_bias.measures.probe import Columns, Probe, Record
+from implicit_bias.measures.probe import Columns, Probe, Record, Update
 from implicit_bias.measures.soft_margin import SoftMargin
 from implicit_bias.models import Data, Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm, over_blocks
@@ -73,8 +73,8 @@ class Recorder:
         soft, later = SoftMargin(problem.loss, problem.data.x.shape[1]), LaterCosine(problem.steps, self._times.fixed, like)
         return [*test, *kkt, soft, later]
 
-    def record(self, t: int, stepper: Stepper, runs: np.ndarray) -> None:
-        """Record these runs after step ``t``. Raises Diverged."""
+    def record(self, t: int, stepper: Stepper, runs: np.ndarray, update: Update | None = None) -> None:
+        """Record these runs after step ``t``, which ``update`` has made. Raises Diverged."""
         problem, parameters, gradient = self._problem, stepper.parameters, stepper.gradient
         self.check_finite(t, parameters, gradient, runs)
         objective, measured = self._setup.objective, gradient
@@ -83,7 +83,7 @@ class Recorder:
             measured = objective.gradient(parameters)
         share, q = accuracy_and_margin(objective.negative_gaps(parameters))
         mine = torch.from_numpy(runs).to(q.device)
-        record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q)
+        record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q, update)
         lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)
         row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share, **problem.optimizer.columns(stepper.state)}
         for probe in self.probes.values():

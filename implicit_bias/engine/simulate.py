@@ -20,6 +20,7 @@ from implicit_bias.engine.snapshot import Snapshot, gradient_from, gradient_part
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.trajectory import Trajectory
+from implicit_bias.engine.updates import reached_by, update_from
 from implicit_bias.measures.probe import Probe
 
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
@@ -76,6 +77,9 @@ class _Simulation:
         self.stepper = self.choice.stepper
         #: Probes that have to be handed every gradient they want: what makes the steps does not do that itself.
         self.unserved: list[Probe] = []
+        #: Whether records need the update that led to them, and where the last one was made from.
+        self.looks_back = any(probe.looks_back for probe in self.recorder.probes.values())
+        self.before: Reached | None = None
 
     def run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
         """All steps, or those after the snapshot."""
@@ -114,6 +118,7 @@ class _Simulation:
         steps, due = self.problem.steps, time.monotonic()
         while t < steps and self.times.going.any():
             last = self._next_stop(t)
+            self.before = reached_by(self.stepper) if self.looks_back and last == t + 1 else None
             self.stepper.advance(t, last)
             t = last
             self._observe(t)
@@ -128,6 +133,8 @@ class _Simulation:
         if self.stepper.most_steps == 1:
             return t + 1
         last = min(t + self.stepper.most_steps, self.times.next_after(t))
+        if self.looks_back and last > t + 1:
+            last = min(last, self.times.next_after(t) - 1)
         wanted = (s for s in range(t + 1, last) if any(probe.wants(s) for probe in self.unserved))
         return next(wanted, last) if self.unserved else last
 
@@ -139,7 +146,9 @@ class _Simulation:
             if probe.wants(t):
                 probe.collect(t, self.stepper.gradient)
         if runs is not None:
-            self.recorder.record(t, self.stepper, runs)
+            parameters, before = self.stepper.parameters, self.before
+            update = None if before is None else update_from(self.setup, before, parameters, t)
+            self.recorder.record(t, self.stepper, runs, update)
 
     def _log_loss(self) -> Tensor:
         return self.stepper.gradient.log_loss

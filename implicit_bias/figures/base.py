@@ -7,12 +7,14 @@ again, and its claims judged again, without a run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.analysis.runs import Run, numbers
@@ -155,3 +157,15 @@ class Figure(ABC):
 def one_line(text: str) -> str:
     """A text with its line breaks taken out."""
     return " ".join(text.split())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch's operations on one thread, for measurements of many small ones: threads would wait for each other, longest where
+    other programs compute."""
+    given = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(given)

@@ -64,6 +64,9 @@ PAPERS = {
             "2510.09827",
         ),
         Paper("not_optimal", "On Margin Maximization in Linear and ReLU Networks", "Vardi, Shamir and Srebro", "2110.02732"),
+        Paper("natural", "Is All Learning (Natural) Gradient Descent?", "Shoji, Suzuki and Kozachkov", "2409.16422"),
+        Paper("acceleration", "Faster Acceleration for Steepest Descent", "Bai and Bullins", "2409.19200"),
+        Paper("anthology", "Old Optimizer, New Norm: An Anthology", "Bernstein and Newhouse", "2409.20325"),
         OWN,
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -18,6 +18,27 @@ Columns = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Update:
+    """The update that led to a record.
+
+    Attributes:
+        gradient: Loss and gradient where it was made from, theta_{t-1}.
+        make: Gives :attr:`descent`.
+    """
+
+    gradient: Gradient
+    make: Callable[[], Parameters]
+
+    @cached_property
+    def descent(self) -> Parameters:
+        """theta_{t-1} - theta_t, one tensor (R, p, q) a block, times a positive number of each run's own; computed when it is
+        first asked for. It is what the optimizer's rule gives there, without the rounding of the parameters, however short it is;
+        where a schedule took the step back, the step that was tried. Of an optimizer with a state of its own kind (torch's) it
+        is the difference of the parameters."""
+        return self.make()
+
+
+@dataclass(frozen=True)
 class Record:
     """Where a batch is when it is recorded, in double precision where the model is linear (proofs need it).
 
@@ -29,6 +50,7 @@ class Record:
         objective: The model with its loss and data.
         degree: L, the model's degree of homogeneity.
         q: The smallest gap, (R,).
+        update: The update from theta_{t-1}; None at step 0, and where no probe looks back.
     """
 
     t: int
@@ -38,6 +60,7 @@ class Record:
     objective: Objective
     degree: float
     q: Tensor
+    update: Update | None = None
 
     @cached_property
     def c(self) -> Parameters:
@@ -63,6 +86,8 @@ class Probe:
     #: An average that :meth:`collect` takes ``gradient.per_weight()`` into, at the steps that the average wants, and does nothing
     #: else: what makes many steps in a call may then do that itself (``Stepper.serve`` of the engine).
     averaged: StepAverage | None = None
+    #: Whether it needs ``record.update``: many steps in a call then end one before every record, too.
+    looks_back: ClassVar[bool] = False
 
     @classmethod
     def writes(cls) -> tuple[str, ...]:

@@ -70,6 +70,8 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
             "kkt_ratio": 0.8 * ratio,
             "later_cosine": 1 - 0.5 / (1 + steps),
         }
+        if "natural_gradient" in spec.log.probes:
+            frame |= {"cos_psi": 1 / (1 + steps), "metric_condition": 1.0 + steps}
         frames.append(
             pd.DataFrame({**frame, "relative_gap": np.abs(1 - ratio), "correlation": limit - 0.3 * (1 + steps) ** -0.5})
         )

@@ -292,7 +292,10 @@ def test_the_table_of_a_sweep_has_the_columns_of_probes_behind_the_others(tmp_pa
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("log.probes=[rnk]", "error: log.probes=[rnk]: no probe is called 'rnk'; did you mean rank? allowed: rank"),
+        (
+            "log.probes=[rnk]",
+            "error: log.probes=[rnk]: no probe is called 'rnk'; did you mean rank? allowed: natural_gradient, rank",
+        ),
         ("log.probes=rank", "error: log.probes=rank: must be a list [a,b,...] of texts"),
     ],
 )

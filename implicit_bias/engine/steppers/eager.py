@@ -146,11 +146,37 @@ def arrived(step: Step, parameters: Mapping[str, Tensor], log_lr: Tensor) -> Par
             raise ValueError("a step of a size has a direction, one tensor a block")
         return kept
     _check_blocks("a step's direction has", step.direction, parameters)
-    log_size = torch.zeros_like(log_lr) if step.whole else log_lr
-    if step.log_size is not None:
-        log_size = _column(step.log_size) if step.whole else _column(log_lr) + _column(step.log_size)
-    size = _column(log_size).exp().to(next(iter(parameters.values())).device)
+    size = _column(_log_length(step, log_lr)).exp().to(next(iter(parameters.values())).device)
     return {name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in kept.items()}
+
+
+def descent(step: Step, parameters: Mapping[str, Tensor], log_lr: Tensor) -> Parameters:
+    """theta - theta', where theta' is what :func:`arrived` gives, times a positive number of each run's own.
+
+    It is exact where a step is shorter than the rounding of theta, and where eta * exp(log_size) is below every double. Arguments
+    and errors are those of :func:`arrived`.
+    """
+    if step.to is not None:
+        to = _named(step, parameters)
+        return {name: block - to[name] for name, block in parameters.items()}
+    if not step.direction:
+        kept = arrived(step, parameters, log_lr)
+        return {name: block - kept[name] for name, block in parameters.items()}
+    _check_blocks("a step's direction has", step.direction, parameters)
+    log_length = _column(_log_length(step, log_lr)).to(next(iter(parameters.values())).device)
+    if step.keep is None:
+        # A length of 0 is the one that no other unit makes up for.
+        return {name: torch.where(log_length == -torch.inf, 0, block) for name, block in step.direction.items()}
+    lost = 1 - _column(step.keep)
+    return {name: lost * block + log_length.exp() * step.direction[name] for name, block in parameters.items()}
+
+
+def _log_length(step: Step, log_lr: Tensor) -> Tensor:
+    """log of what a step's direction is multiplied by: (R, 1, 1), (R,) or of no dimension."""
+    if step.log_size is None:
+        return torch.zeros_like(log_lr) if step.whole else log_lr
+    log_size: Tensor = _column(step.log_size)
+    return log_size if step.whole else _column(log_lr) + log_size
 
 
 def _column(number: Any) -> Any:

@@ -1,0 +1,38 @@
+"""The update that led to a record, for probes that look back."""
+
+from __future__ import annotations
+
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepper
+from implicit_bias.engine.steppers.eager import descent
+from implicit_bias.measures.probe import Update
+from implicit_bias.models import Parameters
+from implicit_bias.optimizers import Here
+
+
+def reached_by(stepper: Stepper) -> Reached:
+    """Where a batch is, its gradient evaluated."""
+    return Reached(stepper.parameters, stepper.state, stepper.gradient, stepper.schedule_state)
+
+
+def update_from(setup: Setup, before: Reached, after: Parameters, t: int) -> Update:
+    """The t-th update.
+
+    Args:
+        setup: The batch.
+        before: Where it was made from, its gradient evaluated. The rule is asked again there, which changes no state; an
+            optimizer with a state that changes in place is not asked.
+        after: The parameters that it led to.
+        t: From 1.
+    """
+    gradient, optimizer = before.gradient, setup.problem.optimizer
+    assert gradient is not None
+
+    def make() -> Parameters:
+        if optimizer.foreign_state:
+            return {name: block - after[name] for name, block in before.parameters.items()}
+        log_lr = setup.log_lr(gradient, t, before.schedule)
+        here = Here(before.parameters, setup.objective.gradient, log_lr, gradient)
+        _, step = optimizer.step_from(before.state, here, t, setup.geometry)
+        return descent(step, before.parameters, log_lr)
+
+    return Update(gradient, make)

@@ -1,0 +1,1 @@
+"""Figures of Bai and Bullins, arXiv 2409.19200."""

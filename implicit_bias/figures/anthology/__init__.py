@@ -1,0 +1,1 @@
+"""Figures of Bernstein and Newhouse, arXiv 2409.20325."""

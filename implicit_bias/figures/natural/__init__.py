@@ -1,0 +1,1 @@
+"""Figures of Shoji, Suzuki and Kozachkov, arXiv 2409.16422."""
