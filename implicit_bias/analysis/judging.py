@@ -227,7 +227,7 @@ def _trained(
         return simulate(problem)
     except Diverged as error:
         raise RunFailed(
-            f"{optimizer.called}: by step {error.step} the parameters are no longer finite numbers; choose a smaller rate"
+            f"{optimizer.called}: by step {error.step} the {error.sign}; choose a smaller rate"
         ) from None
 
 

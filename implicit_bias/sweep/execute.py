@@ -136,7 +136,8 @@ def _compute(
             trajectory = _simulated(problem, checkpoint, description, progress, done, total)
     except Diverged as error:
         checkpoint.remove()
-        lost = {run: Outcome(cells[run].spec, None, "failed", str(error), "internal") for run in error.runs}
+        told = partial(Outcome, directory=None, status="failed", error=str(error), error_kind="diverged", diverged_at=error.step)
+        lost = {run: told(cells[run].spec) for run in error.runs}
         kept = [run for run in range(len(cells)) if run not in lost]
         rest = _compute([cells[r] for r in kept], [references[r] for r in kept], command, progress, done, total) if kept else []
         outcomes = {**lost, **dict(zip(kept, rest, strict=True))}

@@ -20,10 +20,13 @@ COLUMNS = (
     "optimizer", "seed", "norm", "own", "step", "log_loss", "accuracy", "margin", "max_margin", "ratio", "upper_bound",
     "alignment", "kkt_ratio",
 )  # fmt: skip
+#: The last column: why there is no run folder.
+ERROR = "error"
 
 
 def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """A row for every norm of every cell that has a summary: swept keys, last step, wall seconds and run folder.
+    """A row for every norm of every cell that has a summary: swept keys, last step, wall seconds and run folder. A cell whose run
+    diverged has one row, with the step at which it did, and what is to be said of it in the last column.
 
     Args:
         swept: The swept keys of each cell with its values.
@@ -31,15 +34,24 @@ def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome])
     """
     parts = []
     for values, outcome in zip(swept, outcomes, strict=True):
-        if outcome.summary is None or outcome.directory is None:
+        if outcome.diverged_at is not None:
+            part = _diverged(outcome)
+        elif outcome.summary is not None and outcome.directory is not None:
+            behind = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name, ERROR: None}
+            part = outcome.summary[list(COLUMNS)].assign(**behind)
+        else:
             continue
         front = {key: value for key, value in values.items() if key not in COLUMNS}
-        behind: dict[str, Any] = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name}
-        part = outcome.summary[list(COLUMNS)].assign(**behind)
         for place, (key, value) in enumerate(front.items()):
             part.insert(place, key, [value] * len(part))
         parts.append(part)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "wall_seconds", "folder", ERROR])
+
+
+def _diverged(outcome: Outcome) -> pd.DataFrame:
+    spec = outcome.spec
+    known = {"optimizer": spec.optimizer.name, "seed": spec.seed, "own": False, "step": outcome.diverged_at, ERROR: outcome.error}
+    return pd.DataFrame([known], columns=[*COLUMNS, "wall_seconds", "folder", ERROR])
 
 
 def write_sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
