@@ -9,8 +9,8 @@ from torch import Tensor
 from implicit_bias.engine.trajectory import Diverged
 from implicit_bias.models import Gradient, Parameters
 
-#: A parameter beyond this, and beyond as many times the largest of the start, is no longer trained: its square is about as large as
-#: doubles are. Steps of fixed length never come here, whatever the learning rate, nor does growth by a hundredth a step within
+#: A parameter beyond this, and beyond as many times the largest of the start, is no longer trained: its square is nearly as large
+#: as doubles are. Steps of fixed length never come here, whatever the learning rate, nor does growth by a hundredth a step within
 #: 20,000 of them; what does come is a step that grows with the loss that it raises.
 LARGEST = 1e100
 

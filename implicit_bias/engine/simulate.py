@@ -52,8 +52,8 @@ def simulate(
             of an undisturbed batch to the last bit.
 
     Raises:
-        Diverged: some runs have, see :class:`implicit_bias.engine.divergence.Divergence`. It is looked for after every call of the
-            stepper, which for plain steps is every step, and at every record.
+        Diverged: some runs have, see :class:`implicit_bias.engine.divergence.Divergence`. It is looked for after every call of
+            the stepper, which for plain steps is every step, and at every record.
         OverflowError: scores or gradients are beyond every double.
         ValueError: the schedule takes steps back, and the optimizer's state cannot be.
     """

@@ -28,10 +28,10 @@ Pull = Callable[[Tensor], Parameters]
 def sum_in_bands(log_weights: Tensor, log_unit: float, pull: Pull) -> dict[str, Scaled]:
     """sum_ic exp(log_weights_ic + log_unit) J_ic, one scale an entry.
 
-    Bands are taken from the heaviest on. A range of them is left out where it changes no bit: no entry that its samples feed is so
-    small that they would count. What feeds an entry is found by one product with weights of moderate size, and ranges that
-    count are halved. The number of products is thus about that of bands that count times the logarithm of all, however far apart
-    the weights are: where gaps are of size 1e9 each sample is a band of its own.
+    Bands are taken from the heaviest on. A range of them is left out where it changes no bit: no entry that its samples feed
+    is so small that they would count. What feeds an entry is found by one product with weights of moderate size, and ranges
+    that count are halved. The number of products is thus about that of bands that count times the logarithm of all, however
+    far apart the weights are: where gaps are of size 1e9 each sample is a band of its own.
 
     Args:
         log_weights: (R, pairs, n); -inf does not count.

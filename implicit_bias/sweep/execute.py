@@ -131,6 +131,9 @@ def _compute(
     if obstacle is not None:
         note(f"{description}: no checkpoints, {obstacle}; a computation that is killed starts over")
     problem = replace(build_problem(cells, references), tell=lambda line: warn(f"{description}: {line}"))
+    caution = problem.optimizer.caution(problem.initial)
+    if caution is not None:
+        warn(caution)
     try:
         with _threads(_elements(problem)):
             trajectory = _simulated(problem, checkpoint, description, progress, done, total)

@@ -37,7 +37,11 @@ def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome])
         if outcome.diverged_at is not None:
             part = _diverged(outcome)
         elif outcome.summary is not None and outcome.directory is not None:
-            behind = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name, ERROR: None}
+            behind: dict[str, Any] = {
+                "wall_seconds": _wall_seconds(outcome.directory),
+                "folder": outcome.directory.name,
+                ERROR: None,
+            }
             part = outcome.summary[list(COLUMNS)].assign(**behind)
         else:
             continue

@@ -41,10 +41,10 @@ def problem(spread: float, fed: float, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def all_bands(log_weights: Tensor, jacobian: Tensor) -> dict[str, Scaled]:
     """The same with a product for every band."""
-    given = bands._Bands.of(log_weights, -1.0)  # noqa: SLF001
+    given = bands._Bands.of(log_weights, -1.0)
     total: dict[str, Scaled] = {}
     for j in range(given.count):
-        total = dict(bands._added(given, j, total, Sums(jacobian)))  # noqa: SLF001
+        total = dict(bands._added(given, j, total, Sums(jacobian)))
     return total
 
 

@@ -156,6 +156,8 @@ def test_runs_that_diverge_are_stopped_and_named_and_the_others_are_as_without_t
     assert table.loc[table["schedule.lr"] < 1, "error"].isna().all()
     alone = execute(specs(tmp_path / "alone", *sweep, "schedule.lr=0.1,0.2"), command="test")
     for among, without in zip((outcomes[0], outcomes[3]), alone, strict=True):
+        assert among.trajectory is not None
+        assert without.trajectory is not None
         pd.testing.assert_frame_equal(among.trajectory, without.trajectory, check_exact=True)
 
 

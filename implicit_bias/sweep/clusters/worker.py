@@ -1,8 +1,8 @@
 """A process that computes batches for another one: ``python -m implicit_bias.sweep.clusters.worker``.
 
 Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio), ``status`` and
-``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind, step) for each of its cells; ``end``. The process
-ends when stdin does. If that happens in the middle of a task its parent is gone: it writes a checkpoint, and stops.
+``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind, step) for each of its cells; ``end``. The
+process ends when stdin does. If that happens in the middle of a task its parent is gone: it writes a checkpoint, and stops.
 """
 
 from __future__ import annotations
