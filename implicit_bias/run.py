@@ -229,7 +229,8 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
     if multirun:
         done = sum(outcome.status == "done" for outcome in outcomes)
         failed = len(outcomes) - done - skipped
-        counts = f"{done} computed, {skipped} finished before, {failed} failed"
+        diverged = sum(outcome.diverged_at is not None for outcome in outcomes)
+        counts = f"{done} computed, {skipped} finished before, {failed} failed{f', {diverged} of them diverged' * (diverged > 0)}"
         from implicit_bias.sweep.table import write_sweep_table
 
         table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].spec.results_dir)

@@ -227,9 +227,7 @@ def _trained(
     try:
         return simulate(problem)
     except Diverged as error:
-        raise RunFailed(
-            f"{optimizer.called}: by step {error.step} the parameters are no longer finite numbers; choose a smaller rate"
-        ) from None
+        raise RunFailed(f"{optimizer.called}: by step {error.step} the {error.sign}; choose a smaller rate") from None
 
 
 def _verdicts(run: Weights, found: Trajectory, families: Sequence[str], cache: Cache, timeout: float) -> pd.DataFrame:

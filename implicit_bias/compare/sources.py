@@ -56,7 +56,7 @@ def _folders_of_sweep(path: Path) -> list[Path]:
     from implicit_bias.storage.files import read_table
 
     try:
-        names = list(dict.fromkeys(read_table(path / "table.csv")["folder"]))
+        names = list(dict.fromkeys(read_table(path / "table.csv")["folder"].dropna()))
     except (ValueError, KeyError) as error:
         raise BadInput(f"{path / 'table.csv'}: no table of a sweep ({error}); must have a column folder") from None
     return [path.parent.parent / "runs" / str(name) for name in names]

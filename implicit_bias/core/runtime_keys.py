@@ -1,5 +1,8 @@
 """The keys that say how a run is computed and kept, and not what it computes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 #: They are no part of a run's hash, and cannot be swept.
 RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
@@ -11,3 +14,25 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("model.blocks", None),
     ("log.probes", []),
 )
+#: The same of keys that other options of a group have as well: group, option, key, value.
+UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
+    ("optimizer", "shampoo", "accumulation", "none"),
+    ("optimizer", "shampoo", "beta2", 0.95),
+    ("optimizer", "shampoo", "eps", 0.0),
+    ("optimizer", "shampoo", "exponent", 0.25),
+)
+
+
+def used(group: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a section that are part of what a run is: not those that change nothing at their value.
+
+    Args:
+        group: The section's name.
+        keys: Its keys; ``name`` is that of the option.
+    """
+    option = str(keys.get("name"))
+    return {
+        key: value
+        for key, value in keys.items()
+        if (f"{group}.{key}", value) not in UNUSED and (group, option, key, value) not in UNUSED_BY
+    }

@@ -13,7 +13,7 @@ from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.snapshot import Snapshot, arrays, stacked, unstacked
 from implicit_bias.engine.steppers.base import Setup, Stepper
 from implicit_bias.engine.tighten import tighten
-from implicit_bias.engine.trajectory import Diverged, Trajectory
+from implicit_bias.engine.trajectory import Trajectory
 from implicit_bias.measures.certificate import Certificate, rounding_of
 from implicit_bias.measures.held_out import HeldOutAccuracy
 from implicit_bias.measures.kkt import KktRatios
@@ -21,7 +21,7 @@ from implicit_bias.measures.later_cosine import LaterCosine
 from implicit_bias.measures.margins import accuracy_and_margin, measure
 from implicit_bias.measures.probe import Columns, Probe, Record, Update
 from implicit_bias.measures.soft_margin import SoftMargin
-from implicit_bias.models import Data, Gradient, Objective, Parameters
+from implicit_bias.models import Data, Objective, Parameters
 from implicit_bias.norms import ParameterNorm, over_blocks
 
 
@@ -74,9 +74,8 @@ class Recorder:
         return [*test, *kkt, soft, later]
 
     def record(self, t: int, stepper: Stepper, runs: np.ndarray, update: Update | None = None) -> None:
-        """Record these runs after step ``t``, which ``update`` has made. Raises Diverged."""
+        """Record these runs after step ``t``, which ``update`` has made."""
         problem, parameters, gradient = self._problem, stepper.parameters, stepper.gradient
-        self.check_finite(t, parameters, gradient, runs)
         objective, measured = self._setup.objective, gradient
         if self._precise is not None:
             objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
@@ -124,14 +123,6 @@ class Recorder:
                 shape = tuple(given[column].shape) if column in given else "not there"
                 if shape != wanted:
                     raise ValueError(f"probe {name}: column {column} is {shape}; must be {wanted}, one number a run")
-
-    def check_finite(self, t: int, parameters: Parameters, gradient: Gradient, runs: np.ndarray | None = None) -> None:
-        """Raises Diverged where parameters or loss of a run that counts are not finite."""
-        finite = torch.stack([block.isfinite().all(dim=(-2, -1)) for block in parameters.values()]).all(dim=0)
-        going = self._times.going if runs is None else runs | self._times.going
-        bad = ~(finite & gradient.log_loss.isfinite()) & torch.from_numpy(going).to(finite.device)
-        if bool(bad.any()):
-            raise Diverged(bad.nonzero().flatten().tolist(), t)
 
     def _keep_parameters(self, t: int, parameters: Parameters, runs: np.ndarray) -> None:
         last = t == self._problem.steps or bool((runs & ~self._times.going).any())

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.engine.divergence import Divergence
 from implicit_bias.engine.problem import Problem
 from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.recorder import Recorder
@@ -51,7 +53,8 @@ def simulate(
             of an undisturbed batch to the last bit.
 
     Raises:
-        Diverged: some run's parameters are no longer finite at a recorded step.
+        Diverged: some runs have, see :class:`implicit_bias.engine.divergence.Divergence`. It is looked for after every call of
+            the stepper, which for plain steps is every step, and at every record.
         OverflowError: scores or gradients are beyond every double.
         ValueError: the schedule takes steps back, and the optimizer's state cannot be.
     """
@@ -89,7 +92,8 @@ class _Simulation:
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             # A decomposition met numbers that are not finite: of the parameters, or of what is made of them.
             parameters = self.stepper.parameters
-            self.recorder.check_finite(self.problem.steps, parameters, self.setup.objective.gradient(parameters))
+            there = self.setup.objective.gradient(parameters)
+            Divergence(self.problem.initial, exact=False).check(self.problem.steps, parameters, there, self.times.going)
             raise OverflowError(
                 "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
             ) from None
@@ -106,6 +110,7 @@ class _Simulation:
         self.stepper = self.choice.stepper
         self.stepper.load(start)
         self.unserved = [probe for probe in self.recorder.probes.values() if not self._served(probe)]
+        self.divergence = Divergence(self.problem.initial, exact=self.stepper.most_steps == 1)
         return t
 
     def _served(self, probe: Probe) -> bool:
@@ -121,6 +126,8 @@ class _Simulation:
             self.before = reached_by(self.stepper) if self.looks_back and last == t + 1 else None
             self.stepper.advance(t, last)
             t = last
+            if self.divergence.suspected(self.stepper.parameters, self.stepper.gradient):
+                self._check(t, self.times.going)
             self._observe(t)
             if watch is not None and (t == steps or time.monotonic() >= due):
                 due = time.monotonic() + WATCH_SECONDS
@@ -146,9 +153,14 @@ class _Simulation:
             if probe.wants(t):
                 probe.collect(t, self.stepper.gradient)
         if runs is not None:
+            self._check(t, runs | self.times.going)
             parameters, before = self.stepper.parameters, self.before
             update = None if before is None else update_from(self.setup, before, parameters, t)
             self.recorder.record(t, self.stepper, runs, update)
+
+    def _check(self, t: int, runs: np.ndarray) -> None:
+        """Raises Diverged where one of these runs has."""
+        self.divergence.check(t, self.stepper.parameters, self.stepper.gradient, runs)
 
     def _log_loss(self) -> Tensor:
         return self.stepper.gradient.log_loss

@@ -50,16 +50,18 @@ class Trajectory:
 
 
 class Diverged(ArithmeticError):
-    """Some runs of a batch have parameters that are no longer finite numbers.
+    """Some runs of a batch have diverged: see :class:`implicit_bias.engine.divergence.Divergence`.
 
     Attributes:
         runs: Their places in the batch.
-        step: The recorded step at which it was noticed.
+        step: The step at which it was noticed.
+        sign: By what, in words.
     """
 
-    def __init__(self, runs: Sequence[int], step: int) -> None:
+    def __init__(self, runs: Sequence[int], step: int, exact: bool = False, limit: float | None = None) -> None:
+        self.sign = "parameters are no longer finite numbers" if limit is None else f"parameters exceed {limit:g}"
         told = (
-            f"diverged by step {step}: the parameters are no longer finite numbers; choose a smaller schedule.lr"
+            f"diverged {'at' if exact else 'by'} step {step}: the {self.sign}; choose a smaller schedule.lr"
             if step
             else "loss or gradient at the initial point are no finite numbers; rescale the data or the start, or look at the loss"
         )

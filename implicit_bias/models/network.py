@@ -23,8 +23,9 @@ from torch import Tensor
 from implicit_bias.core.data import Data, Parameters
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
-from implicit_bias.core.scaled import Scaled, combine
+from implicit_bias.core.scaled import Scaled
 from implicit_bias.losses import FLOOR, LOSSES, Loss, LossTerms
+from implicit_bias.models.bands import sum_in_bands
 from implicit_bias.models.base import Model, Objective
 from implicit_bias.models.gradient import Gradient
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
@@ -32,8 +33,6 @@ from implicit_bias.norms import Norm, ParameterNorm, over_blocks
 # A gradient entry below this fraction of its run's largest weight may owe its value to the floor of the weights: e^-600, or
 # 1e-261 (float32: e^-80). It is then summed again, band of weights by band.
 UNDERFLOW = {torch.float64: 1e-230, torch.float32: 1e-28}
-# Weights of one band differ by at most e^BAND.
-BAND = {torch.float64: 450.0, torch.float32: 50.0}
 #: Margins are q / N^L: with N = 10 this is the last power of two whose N^L is a double.
 LARGEST_DEGREE = 256
 # Ascent steps that look for a large gap in the unit of learning rates.
@@ -391,29 +390,7 @@ class NetworkObjective(Objective):
 
     def _deep(self, f: Tensor, leaves: Mapping[str, Tensor], log_weights: Tensor) -> dict[str, Scaled]:
         """One scale an entry: the sum over bands of weights, each within the range of a double."""
-        width = BAND[f.dtype]
-        top = log_weights.amax(dim=(-2, -1), keepdim=True)
-        depth = ((top - log_weights) / width).floor()
-        rank = _dense_rank(depth)
-        total: dict[str, Scaled] = {}
-        # The j-th band of one run need not be that of another: runs share a pass, however different their depths are.
-        for j in range(int(rank[depth.isfinite()].amax()) + 1):
-            inside = (rank == j) & depth.isfinite()
-            band = torch.where(inside, depth, math.inf).amin(dim=(-2, -1), keepdim=True)
-            unit = top - torch.where(band.isfinite(), band, torch.zeros_like(band)) * width
-            weights = torch.where(inside, (log_weights - unit).exp(), torch.zeros_like(log_weights))
-            parts = self._vector_jacobian(f, leaves, weights, keep=True)
-            for name, part in parts.items():
-                scaled = Scaled(part, torch.where(part == 0, -math.inf, unit - self.log_n))
-                total[name] = combine(total[name], scaled, 1.0, 1.0) if name in total else scaled
-        return total
-
-
-def _dense_rank(values: Tensor) -> Tensor:
-    """0 for the smallest values of each run (R, pairs, n), 1 for the next larger ones, and so on."""
-    ordered, places = values.flatten(start_dim=1).sort(dim=-1)
-    rises = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0)).long().cumsum(dim=-1)
-    return torch.empty_like(places).scatter_(1, places, rises).reshape(values.shape)
+        return sum_in_bands(log_weights, -self.log_n, lambda weights: self._vector_jacobian(f, leaves, weights, keep=True))
 
 
 def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biases: Sequence[str], describe: Any) -> float | str:

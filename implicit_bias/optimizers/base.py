@@ -164,6 +164,12 @@ class Optimizer(Option):
         return 1.0
 
     @property
+    def rate(self) -> float | None:
+        """What ``schedule.lr=auto`` stands for where a rate is no length, such as a share of the parameters; None where it is, in
+        units of the data."""
+        return None
+
+    @property
     def scales_with_gradient(self) -> bool:
         """Whether a step has norm eta ``unit`` N_*(gradient), and not eta ``unit``."""
         return not self.normalised
@@ -256,6 +262,14 @@ class Optimizer(Option):
     def columns(self, state: Any) -> Mapping[str, Tensor]:
         """What a record shows of the state, (R,) a column; ``lr`` is put in the place of the schedule's."""
         return {}
+
+    def caution(self, initial: Mapping[str, Tensor]) -> str | None:
+        """What a user should know of a start that the method does not do well from, in a line; None where there is nothing.
+
+        Args:
+            initial: The trained blocks, (R, p, q) each.
+        """
+        return None
 
     def facts(self, state: Any) -> list[dict[str, Any]]:
         """What is to be known of each run at its end, for its provenance; empty where there is nothing."""

@@ -132,12 +132,16 @@ def _compute(
     if obstacle is not None:
         note(f"{description}: no checkpoints, {obstacle}; a computation that is killed starts over")
     problem = replace(build_problem(cells, references), tell=lambda line: warn(f"{description}: {line}"))
+    caution = problem.optimizer.caution(problem.initial)
+    if caution is not None:
+        warn(caution)
     try:
         with _threads(_elements(problem)):
             trajectory = _simulated(problem, checkpoint, description, progress, done, total)
     except Diverged as error:
         checkpoint.remove()
-        lost = {run: Outcome(cells[run].spec, None, "failed", str(error), "internal") for run in error.runs}
+        told = partial(Outcome, directory=None, status="failed", error=str(error), error_kind="diverged", diverged_at=error.step)
+        lost = {run: told(cells[run].spec) for run in error.runs}
         kept = [run for run in range(len(cells)) if run not in lost]
         rest = _compute([cells[r] for r in kept], [references[r] for r in kept], command, progress, done, total) if kept else []
         outcomes = {**lost, **dict(zip(kept, rest, strict=True))}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from implicit_bias.config.spec import RunSpec
 
-Kind = Literal["bad_input", "no_data", "not_separable", "io", "gone", "internal"]
+Kind = Literal["bad_input", "no_data", "not_separable", "io", "gone", "diverged", "internal"]
 
 
 class Progress(Protocol):
@@ -47,6 +47,7 @@ class Outcome:
         error: One line, where it failed.
         error_kind: The kind of error, which decides the exit code.
         trajectory, summary: Its tables, unless it failed.
+        diverged_at: The step at which it was found to have diverged.
     """
 
     spec: RunSpec
@@ -56,3 +57,4 @@ class Outcome:
     error_kind: Kind | None = None
     trajectory: pd.DataFrame | None = None
     summary: pd.DataFrame | None = None
+    diverged_at: int | None = None

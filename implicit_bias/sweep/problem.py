@@ -106,6 +106,8 @@ def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optim
 
 def _automatic(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters) -> Tensor:
     """eta0 of ``schedule.lr=auto``, (R,) or (1,)."""
+    if optimizer.rate is not None:
+        return data.x.new_full((1,), optimizer.rate)
     unit = model.unit_step(data, norm, initial)
     size: Tensor | float = optimizer.unit
     normalised = not optimizer.scales_with_gradient or optimizer.of_log_loss

@@ -21,11 +21,14 @@ COLUMNS = (
     "optimizer", "seed", "norm", "own", "step", "log_loss", "accuracy", "margin", "max_margin", "ratio", "upper_bound",
     "alignment", "kkt_ratio",
 )  # fmt: skip
+#: The last column, in a sweep in which runs diverged: why there is no run folder.
+ERROR = "error"
 
 
 def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """A row for every norm of every cell that has a summary: swept keys, last step, wall seconds, run folder, and behind these
-    the columns of the probes that a cell has.
+    the columns of the probes that a cell has. A cell whose run diverged has one row, with the step at which it did, and why in a
+    last column.
 
     Args:
         swept: The swept keys of each cell with its values.
@@ -33,16 +36,28 @@ def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome])
     """
     parts = []
     for values, outcome in zip(swept, outcomes, strict=True):
-        if outcome.summary is None or outcome.directory is None:
+        if outcome.diverged_at is not None:
+            part = _diverged(outcome)
+        elif outcome.summary is not None and outcome.directory is not None:
+            behind: dict[str, Any] = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name}
+            probed = [column for name in outcome.spec.log.probes for column in PROBES.get(name).writes()]
+            part = outcome.summary.assign(**behind)[[*COLUMNS, *behind, *probed]]
+        else:
             continue
         front = {key: value for key, value in values.items() if key not in COLUMNS}
-        behind: dict[str, Any] = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name}
-        probed = [column for name in outcome.spec.log.probes for column in PROBES.get(name).writes()]
-        part = outcome.summary.assign(**behind)[[*COLUMNS, *behind, *probed]]
         for place, (key, value) in enumerate(front.items()):
             part.insert(place, key, [value] * len(part))
         parts.append(part)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    if not parts:
+        return pd.DataFrame(columns=[*COLUMNS, "wall_seconds", "folder"])
+    table = pd.concat(parts, ignore_index=True)
+    return table[[*(name for name in table.columns if name != ERROR), ERROR]] if ERROR in table else table
+
+
+def _diverged(outcome: Outcome) -> pd.DataFrame:
+    spec = outcome.spec
+    known = {"optimizer": spec.optimizer.name, "seed": spec.seed, "own": False, "step": outcome.diverged_at, ERROR: outcome.error}
+    return pd.DataFrame([known], columns=[*COLUMNS, "wall_seconds", "folder", ERROR])
 
 
 def write_sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:

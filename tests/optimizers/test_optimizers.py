@@ -193,27 +193,32 @@ def test_directions_equal_mpmath_down_to_a_log_loss_of_minus_ten_thousand(name: 
 
 @pytest.mark.parametrize("name", OURS)
 def test_directions_do_not_depend_on_the_gradients_scale(name: str) -> None:
-    """g and e^-5000 g give the same normalised steps; a plain g^2 or ||g|| would be 0."""
+    """g and e^-5000 g give the same normalised steps; a plain g^2 or ||g|| would be 0. SOAP's basis turns with the last digit of
+    the logarithms of its Gram matrices, which at e^-10000 is 2e-12: there e^-1000 has to do.
+    """
     optimizer = OPTIMIZERS.get(name)()
     generator = torch.Generator().manual_seed(0)
     geometry = optimizer.geometry(["weight"], make_norm("l2"))
     paths = []
-    mantissas = [torch.randn(2, K, D, generator=generator, dtype=torch.float64) for _ in range(5)]
-    for shift in (0.0, -5000.0):
+    at, *mantissas = [torch.randn(2, K, D, generator=generator, dtype=torch.float64) for _ in range(6)]
+    for shift in (0.0, -1000.0 if name == "soap" else -5000.0):
         gradients = [{"weight": Scaled(m, torch.full_like(m[..., :1], shift))} for m in mantissas]
         state, steps = optimizer.init(gradients[0]), []
         for t, g in enumerate(gradients, 1):
-            state, step = step_with(optimizer, state, g, t, geometry)
+            state, step = step_with(optimizer, state, g, t, geometry, {"weight": at})
             if step.log_size is not None:
-                assert not optimizer.normalised
-                steps.append(step.log_size - shift)
+                steps.append(step.log_size if optimizer.normalised else step.log_size - shift)
             steps.append(step.direction["weight"])
         paths.append(steps)
     for a, b in zip(*paths, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(set(OURS) - {"adam", "muon_ns", "gd", "sd", "momentum_gd"}))
+#: Whose steps are not of length eta, or not in a norm of their own.
+OTHERWISE_LONG = {"adam", "muon_ns", "gd", "sd", "momentum_gd", "fromage", "lars", "prodigy", "soap"}
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - OTHERWISE_LONG))
 def test_normalised_steps_have_norm_one_in_the_own_norm(name: str) -> None:
     """In a hybrid's norm, r: matrices move by the rate itself."""
     optimizer = OPTIMIZERS.get(name)()
@@ -237,12 +242,19 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
         "ema": False,
         "matrices": [],
         "ratio": 0.5,
+        "accumulation": "sum",
+        "exponent": 0.5,
+        "d0": 1e-2,
     }
     # Which of a hybrid's two methods reads it; in a linear model all is Muon's unless `matrices` says otherwise.
     of_the_rest = {"ratio", "beta1", "beta2", "eps", "bias_correction"}
     optimizer = OPTIMIZERS.get(name)()
     for key in hyper_fields(type(optimizer)):
         base = replace(optimizer, matrices=[]) if hasattr(optimizer, "matrices") and key in of_the_rest else optimizer
+        if hasattr(optimizer, "accumulation") and key == "beta2":
+            base = replace(optimizer, accumulation="average")
+        if hasattr(optimizer, "d0") and key != "d0":
+            base = replace(optimizer, d0=0.1)
         other = replace(base, **{key: changed[key]})
         difference = run(other, mixture(), 12, 0.3)[-1] - run(base, mixture(), 12, 0.3)[-1]
         assert difference.abs().max() > 1e-6, key

@@ -1,5 +1,6 @@
 """Cells to run folders: what is batched, what is skipped, what fails alone; and the learning-rate rule."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from implicit_bias.schedules import AUTO_GAP_CHANGE, AUTO_GAP_CHANGE_SATURATING,
 from implicit_bias.storage.runs import read_run
 from implicit_bias.sweep import Outcome, execute
 from implicit_bias.sweep.plan import Cell, batch_size, batches, group_key
+from implicit_bias.sweep.table import sweep_table
 
 SMALL = [
     "dataset.num_classes=4",
@@ -27,6 +29,8 @@ SMALL = [
     "steps=60",
     "reference=none",
 ]
+
+NETWORK = ["model=mlp", "model.width=6", "model.depth=3", "model.init_scale=1"]
 
 
 def specs(tmp_path: Path, *overrides: str) -> list[RunSpec]:
@@ -134,6 +138,27 @@ def test_divergence_is_said_and_writes_nothing(tmp_path: Path) -> None:
     assert outcome.error is not None
     assert "schedule.lr" in outcome.error
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_runs_that_diverge_are_stopped_and_named_and_the_others_are_as_without_them(tmp_path: Path) -> None:
+    sweep = [*NETWORK, "optimizer=gd", "schedule=constant", "steps=40", "reference=none", "log.kkt_iters=0"]
+    cells = specs(tmp_path / "all", *sweep, "schedule.lr=0.1,30,300,0.2")
+    outcomes = execute(cells, command="test")
+    assert [o.status for o in outcomes] == ["done", "failed", "failed", "done"]
+    table = sweep_table([{"schedule.lr": cell.schedule.lr} for cell in cells], outcomes)
+    for lr, outcome in zip((30, 300), outcomes[1:3], strict=True):
+        assert outcome.error_kind == "diverged"
+        assert outcome.error is not None
+        assert re.fullmatch(r"diverged at step \d+: the parameters .*; choose a smaller schedule\.lr", outcome.error)
+        (row,) = table[table["schedule.lr"] == lr].to_dict("records")
+        assert (row["step"], row["error"]) == (outcome.diverged_at, outcome.error)
+        assert 0 < row["step"] < 40
+    assert table.loc[table["schedule.lr"] < 1, "error"].isna().all()
+    alone = execute(specs(tmp_path / "alone", *sweep, "schedule.lr=0.1,0.2"), command="test")
+    for among, without in zip((outcomes[0], outcomes[3]), alone, strict=True):
+        assert among.trajectory is not None
+        assert without.trajectory is not None
+        pd.testing.assert_frame_equal(among.trajectory, without.trajectory, check_exact=True)
 
 
 def test_final_weights_reproduce_the_summary(tmp_path: Path) -> None:

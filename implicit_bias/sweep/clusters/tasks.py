@@ -97,7 +97,8 @@ class Ledger:
         """Record what a worker reports of one cell; its tables are read from its run folder."""
         cell = task.cells[event["place"]]
         if event["status"] == "failed":
-            self.settle(cell.index, Outcome(cell.spec, None, "failed", event["error"], event["kind"]))
+            told, step = event["error"], event.get("step")
+            self.settle(cell.index, Outcome(cell.spec, None, "failed", told, event["kind"], diverged_at=step))
             return
         try:
             trajectory, summary = read_run(cell.directory)

@@ -1,8 +1,8 @@
 """A process that computes batches for another one: ``python -m implicit_bias.sweep.clusters.worker``.
 
 Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio), ``status`` and
-``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind) for each of its cells; ``end``. The process
-ends when stdin does. If that happens in the middle of a task its parent is gone: it writes a checkpoint, and stops.
+``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind, step) for each of its cells; ``end``. The
+process ends when stdin does. If that happens in the middle of a task its parent is gone: it writes a checkpoint, and stops.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def perform(task: Mapping[str, Any], emit: Callable[[Event], None], every: float
         reporter, sharing = Reporter(emit, every), task["sharing"]
         outcomes = execute(remaining(task), command=task["command"], progress=reporter, sharing=sharing, part=True)
     for place, outcome in enumerate(outcomes):
-        emit({"event": "cell", "place": place, "status": outcome.status, "error": outcome.error, "kind": outcome.error_kind})
+        told = {"status": outcome.status, "error": outcome.error, "kind": outcome.error_kind, "step": outcome.diverged_at}
+        emit({"event": "cell", "place": place, **told})
 
 
 def main() -> int:

@@ -138,7 +138,7 @@ def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
     if kind is None:
         return None
     if exact in NORMALISED_DESCENT:
-        return Rule(kind)
+        return Rule(kind) if not isinstance(optimizer, Shampoo) or optimizer.spectral else None
     if exact in WITH_MOMENTUM:
         return _with_momentum(kind, optimizer)
     if kind != NORMALISED:

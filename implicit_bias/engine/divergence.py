@@ -1,0 +1,64 @@
+"""When a run has diverged: after every step by two numbers, and at a record in full."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from implicit_bias.engine.trajectory import Diverged
+from implicit_bias.models import Gradient, Parameters
+
+#: A parameter beyond this, and beyond as many times the largest of the start, is no longer trained: its square is nearly as large
+#: as doubles are. Steps of fixed length never come here, whatever the learning rate, nor does growth by a hundredth a step within
+#: 20,000 of them; what does come is a step that grows with the loss that it raises.
+LARGEST = 1e100
+
+
+class Divergence:
+    """Tells which runs of a batch have diverged: parameters or loss are no finite numbers, or a parameter exceeds ``LARGEST``.
+
+    A loss that grows is no sign of it. It is exact at any size, and normalised steps come back from any: their path depends on
+    the learning rate by its unit alone, where the model is homogeneous.
+
+    Args:
+        initial: Where the batch starts, one tensor (R, p, q) a block.
+        exact: Whether it is asked after every step, so that a run diverges at the step that it is found at.
+    """
+
+    def __init__(self, initial: Parameters, exact: bool) -> None:
+        self._limit = LARGEST * _largest(initial).clamp(min=1.0)
+        self._exact = exact
+
+    def suspected(self, parameters: Parameters, gradient: Gradient) -> bool:
+        """Whether it is worth a closer look. Costs one number a block, and one of the weights that the gradient is made of."""
+        size = max(float(torch.linalg.vector_norm(block, torch.inf)) for block in parameters.values())
+        return not (size <= LARGEST and torch.linalg.vector_norm(gradient.total, torch.inf) < torch.inf)
+
+    def check(self, t: int, parameters: Parameters, gradient: Gradient, counted: np.ndarray) -> None:
+        """Raises Diverged.
+
+        Args:
+            t: The step.
+            parameters: One tensor (R, p, q) a block.
+            gradient: There.
+            counted: Which runs count, (R,): one that has stopped may go where it likes.
+        """
+        size = _largest(parameters)
+        finite = size.isfinite() & gradient.log_loss.isfinite()
+        mine = torch.from_numpy(counted).to(finite.device)
+        lost = mine & ~finite
+        if bool(lost.any()):
+            raise Diverged(_places(lost), t, self._exact)
+        beyond = mine & ~(size.double() <= self._limit.double())
+        if bool(beyond.any()):
+            raise Diverged(_places(beyond), t, self._exact, LARGEST)
+
+
+def _largest(parameters: Parameters) -> Tensor:
+    """The largest absolute entry of each run, (R,); nan where one is."""
+    return torch.stack([block.abs().amax(dim=(-2, -1)) for block in parameters.values()]).amax(dim=0)
+
+
+def _places(runs: Tensor) -> list[int]:
+    return [int(place) for place in runs.nonzero().flatten()]
