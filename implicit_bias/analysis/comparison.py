@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from implicit_bias.core.errors import BadInput
-from implicit_bias.core.runtime_keys import RUNTIME_KEYS, UNUSED
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS, UNUSED, used
 from implicit_bias.core.words import short_keys, shown
 from implicit_bias.storage.runs import DATA
 
@@ -216,7 +216,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Hashable]:
     for key, value in config.items():
         if key in _NOT_COMPARED:
             continue
-        items = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+        items = {f"{key}.{k}": v for k, v in used(key, value).items()} if isinstance(value, Mapping) else {key: value}
         flat.update({k: v for k, v in items.items() if k not in _NOT_COMPARED and v is not None and (k, v) not in UNUSED})
     return flat
 

@@ -21,7 +21,7 @@ import torch
 from implicit_bias.config.run_settings import LauncherSettings, LogSettings, RunSettings
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import Registry
-from implicit_bias.core.runtime_keys import RUNTIME_KEYS, UNUSED
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS, UNUSED, used
 from implicit_bias.datasets import DATASETS, DatasetSource
 from implicit_bias.losses import LOSSES, Loss
 from implicit_bias.models import MODELS, Model
@@ -274,7 +274,7 @@ def config_hash(
     kept = {key: value for key, value in config.items() if key not in RUNTIME_KEYS and (key, value) not in UNUSED}
     for group, keys in kept.items():
         if isinstance(keys, Mapping):
-            kept[group] = {key: value for key, value in keys.items() if (f"{group}.{key}", value) not in UNUSED}
+            kept[group] = used(group, keys)
     if start_fingerprint:
         kept["start"] = start_fingerprint
     if optimizer_identity:

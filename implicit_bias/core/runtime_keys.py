@@ -1,5 +1,8 @@
 """The keys that say how a run is computed and kept, and not what it computes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 #: They are no part of a run's hash, and cannot be swept.
 RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
@@ -9,4 +12,27 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("norm.outer", "max"),
     ("norm.rest", "linf"),
     ("log.probes", []),
+    ("optimizer.clip", None),
+    ("optimizer.truncate", False),
+    ("optimizer.lower", 0.0),
+    ("optimizer.stale", False),
+    ("optimizer.first", "zero"),
+    ("optimizer.published", False),
 )
+#: The same of keys that other options of a group have as well: group, option, key, value.
+UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (("optimizer", "sd", "beta", 0.0),)
+
+
+def used(group: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a section that are part of what a run is: not those that change nothing at their value.
+
+    Args:
+        group: The section's name.
+        keys: Its keys; ``name`` is that of the option.
+    """
+    option = str(keys.get("name"))
+    return {
+        key: value
+        for key, value in keys.items()
+        if (f"{group}.{key}", value) not in UNUSED and (group, option, key, value) not in UNUSED_BY
+    }
