@@ -33,7 +33,7 @@ def figures_table(claims: pd.DataFrame, minutes: dict[str, float]) -> str:
         paper = "" if pd.isna(first["paper"]) else first["paper"]
         rows.append(
             f"| [{name}](results/figures/{name}.png) | `python -m implicit_bias.report only={name}` | {minutes[str(name)]:.1f} "
-            f"| {first['claim']}: {paper} | {first['measured']} | {holding} of {len(tested)} |"
+            f"| {first['claim']}{': ' * bool(paper)}{paper} | {first['measured']} | {holding} of {len(tested)} |"
         )
     return "\n".join(rows)
 

@@ -57,6 +57,12 @@ PAPERS = {
             "Tsilivis, Gronich, Kempe and Vardi",
             "2410.22069",
         ),
+        Paper(
+            "nesgd",
+            "An Exploration of Non-Euclidean Gradient Descent: Muon and its Many Variants",
+            "Crawshaw, Modi, Liu and Gower",
+            "2510.09827",
+        ),
         Paper("not_optimal", "On Margin Maximization in Linear and ReLU Networks", "Vardi, Shamir and Srebro", "2110.02732"),
         OWN,
     )

@@ -1,0 +1,1 @@
+"""Figures of Crawshaw et al., arXiv 2510.09827."""
