@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a run or cell failed, 2 bad input (nothing was computed), 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shlex
 import sys
@@ -262,7 +263,9 @@ def _remarks(spec: RunSpec, outcome: Outcome) -> list[str]:
 
 def _takes_constant_steps(spec: RunSpec) -> bool:
     """Whether a run is steepest descent with a constant step, eta N_*(gradient), on a linear model."""
-    return spec.model.linear and not spec.optimizer.normalised and spec.schedule.constant
+    finite = spec.schedule.lr != math.inf  # else steps have the length that the loss asks for
+    shrinks = not spec.optimizer.normalised and spec.optimizer.shrinks_with_gradient
+    return spec.model.linear and shrinks and spec.schedule.constant and finite
 
 
 def _rounding(spec: RunSpec, outcome: Outcome) -> list[str]:

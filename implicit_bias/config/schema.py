@@ -300,7 +300,7 @@ def _schedule_of(schedule: Config | None, linear: bool, optimizer: Optimizer) ->
     """The schedule with ``power=auto`` resolved."""
     if schedule is None or schedule.get("power") != "auto":
         return schedule
-    shrinks = optimizer.scales_with_gradient and not optimizer.of_log_loss
+    shrinks = optimizer.shrinks_with_gradient
     return {**schedule, "power": auto_power(linear, not shrinks, round(optimizer.decay, DECAY_DIGITS))}
 
 

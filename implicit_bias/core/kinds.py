@@ -101,10 +101,10 @@ def _bounded(spec: HyperSpec) -> bool:
 
 
 def _range(spec: HyperSpec) -> str:
-    """`` in [0, 1)`` or `` >= 1``."""
+    """`` in [0, 1)`` or `` >= 1``; `` > 0`` may include inf."""
     low = spec.ge if spec.ge is not None else spec.gt
     high = spec.le if spec.le is not None else spec.lt
-    if low is not None and (high is not None or spec.allow_inf):
+    if low is not None and (high is not None or (spec.allow_inf and spec.ge is not None)):
         closed = spec.le is not None or (high is None and spec.allow_inf)
         upper = "inf" if high is None else f"{high}"
         return f" in {'[' if spec.ge is not None else '('}{low}, {upper}{']' if closed else ')'}"

@@ -13,9 +13,16 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("norm.rest", "linf"),
     ("model.blocks", None),
     ("log.probes", []),
+    ("optimizer.clip", None),
+    ("optimizer.truncate", False),
+    ("optimizer.lower", 0.0),
+    ("optimizer.stale", False),
+    ("optimizer.first", "zero"),
+    ("optimizer.published", False),
 )
 #: The same of keys that other options of a group have as well: group, option, key, value.
 UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
+    ("optimizer", "sd", "beta", 0.0),
     ("optimizer", "shampoo", "accumulation", "none"),
     ("optimizer", "shampoo", "beta2", 0.95),
     ("optimizer", "shampoo", "eps", 0.0),

@@ -104,6 +104,17 @@ def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
     return rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
 
 
+def log_inner(a: Scaled, b: Tensor) -> Tensor:
+    """log <a, b> of an inner product that is known not to be negative, (R, 1, 1); -inf where it is zero.
+
+    Args:
+        a: (R, p, q), at any scale.
+        b: A plain tensor of that shape.
+    """
+    unit = a.top()
+    return (a.relative_to(unit) * b).sum(dim=(-2, -1), keepdim=True).clamp(min=0).log() + unit
+
+
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
     """sqrt(a^2 + b^2) from correctly rounded operations alone; torch.hypot rounds by a number's place in its tensor."""
     a, b = a.abs(), b.abs()

@@ -39,14 +39,24 @@ class Adam(Optimizer):
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         first = {name: average(state[FIRST][name], g, self.beta1) for name, g in gradient.items()}
         root = {name: root_mean_square(state[SECOND_ROOT][name], g, self.beta2) for name, g in gradient.items()}
-        direction = {name: self._ratio(first[name], root[name], t) for name in gradient}
+        corrections = (1 - self.beta1**t, (1 - self.beta2**t) ** 0.5) if self.bias_correction else (1.0, 1.0)
+        direction = {name: over_root(first[name], root[name], self.eps, *corrections) for name in gradient}
         return {FIRST: first, SECOND_ROOT: root}, Step(direction)
 
-    def _ratio(self, m: Scaled, r: Scaled, t: int) -> Tensor:
-        correct_m, correct_r = (1 - self.beta1**t, (1 - self.beta2**t) ** 0.5) if self.bias_correction else (1.0, 1.0)
-        log_eps = torch.as_tensor(self.eps, dtype=m.mantissa.dtype, device=m.mantissa.device).log()
-        # Both in units of r's scale, where eps becomes eps e^-scale: late in training it dominates, as it does in exact
-        # arithmetic.
-        denominator = r.mantissa / correct_r + torch.exp(log_eps - r.log_scale)
-        ratio = m.mantissa * torch.exp(m.log_scale - r.log_scale) / (correct_m * denominator)
-        return torch.where(m.mantissa == 0, torch.zeros_like(ratio), ratio)
+
+def over_root(m: Scaled, r: Scaled, eps: Number, correct_m: Number = 1.0, correct_r: Number = 1.0) -> Tensor:
+    """(m / correct_m) / (r / correct_r + eps), entry by entry, with 0/0 := 0; (R, p, q).
+
+    Args:
+        m: What is divided, such as an average of gradients.
+        r: The root of an average of squares, at a scale of its own.
+        eps: In the true unit of both.
+        correct_m: What the weights of the average m sum to.
+        correct_r: The root of what the weights of the average of squares sum to.
+    """
+    log_eps = torch.as_tensor(eps, dtype=m.mantissa.dtype, device=m.mantissa.device).log()
+    # Both in units of r's scale, where eps becomes eps e^-scale: late in training it dominates, as it does in exact
+    # arithmetic.
+    denominator = r.mantissa / correct_r + torch.exp(log_eps - r.log_scale)
+    ratio = m.mantissa * torch.exp(m.log_scale - r.log_scale) / (correct_m * denominator)
+    return torch.where(m.mantissa == 0, torch.zeros_like(ratio), ratio)

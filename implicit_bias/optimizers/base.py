@@ -9,6 +9,7 @@ subtracted, theta_t = theta_{t-1} - eta_t step_t; t counts from 1. Hyper-paramet
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from implicit_bias.core.errors import BadInput
 from implicit_bias.core.options import Option
-from implicit_bias.core.registry import Registry
+from implicit_bias.core.registry import Registry, hyper_fields
 from implicit_bias.core.scaled import Scaled
+from implicit_bias.core.words import either
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
 from implicit_bias.schedules.base import Evaluation, Schedule
 
@@ -180,6 +183,11 @@ class Optimizer(Option):
         return False
 
     @property
+    def shrinks_with_gradient(self) -> bool:
+        """Whether all of a step does, so that on a linear model a rate may be constant, or divided by the loss."""
+        return self.scales_with_gradient and not self.of_log_loss
+
+    @property
     def decay(self) -> float:
         """a where its steps shrink like t^-a by themselves, at a gradient that does not change."""
         return 0.0
@@ -201,6 +209,12 @@ class Optimizer(Option):
 
     def check_rate(self, schedule: Schedule) -> None:
         """Refuse a learning rate that does not go with its keys. Raises BadInput: one line that begins with the key."""
+        if schedule.lr == math.inf:
+            truncated = [name for name in OPTIMIZERS if "truncate" in hyper_fields(OPTIMIZERS.get(name))]
+            raise BadInput(
+                f"schedule.lr=inf: must be 'auto' or a number > 0; inf is for optimizer.truncate=true of"
+                f" optimizer={either(truncated)}, whose steps have a length of their own"
+            )
 
     def check_elsewhere(self) -> None:
         """Refuse to be made in processes that do not know its class. Raises BadInput: one line that begins with the key."""
@@ -294,7 +308,7 @@ class Optimizer(Option):
                 return f"is for classes that bring a learning rate; optimizer={self.name} has none"
             if other.backs_off and self.foreign_state:
                 return f"takes steps back, which the state of optimizer={self.name} cannot"
-            if other.per_loss and self.normalised:
+            if other.per_loss and (self.normalised or not self.shrinks_with_gradient):
                 return f"steps of optimizer={self.name} do not shrink with the loss"
         return None
 

@@ -41,6 +41,10 @@ class WithMomentum(Optimizer):
     beta: Number = hyper(0.9, help="momentum, weight of the past in the moving average", ge=0, lt=1)
     nesterov: bool = hyper(False, help="use beta * average + (1 - beta) * gradient instead of the average")
 
+    def weight_of_past(self, average_so_far: Blocks) -> Number:
+        """The weight of the average so far in the next one: beta."""
+        return self.beta
+
     def averaged(self, state: State, gradient: Blocks) -> tuple[State, dict[str, Scaled]]:
         """The new buffer, and the average that the step is taken from.
 
@@ -51,7 +55,8 @@ class WithMomentum(Optimizer):
         Returns:
             The state with m_t, and m_t or the look-ahead, scaled tensors (R, p, q).
         """
-        momentum = {name: average(state[MOMENTUM][name], g, self.beta) for name, g in gradient.items()}
+        past = self.weight_of_past(state[MOMENTUM])
+        momentum = {name: average(state[MOMENTUM][name], g, past) for name, g in gradient.items()}
         if not self.nesterov:
             return {MOMENTUM: momentum}, momentum
         return {MOMENTUM: momentum}, {name: combine(momentum[name], g, self.beta, 1 - self.beta) for name, g in gradient.items()}

@@ -1,4 +1,4 @@
-"""What Muon-Signum and Muon-Adam share: which block is whose, and the norm that follows."""
+"""What methods with Muon on some blocks share: which block is whose, and the norm that follows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
-from implicit_bias.norms import Norm, ParameterNorm, format_number
-from implicit_bias.optimizers.base import Optimizer
+from implicit_bias.norms import Norm, ParameterNorm, ProductNorm, format_number
+from implicit_bias.optimizers.base import Blocks, Optimizer
 from implicit_bias.optimizers.descent import WithMomentum
+
+MATRICES_HELP = "Muon's blocks, such as [layer1,layer2]; null for the matrices of hidden layers"
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,7 @@ class MuonHybrid(WithMomentum):
     own_norm: ClassVar[str | None] = "hybrid"
 
     ratio: float = hyper(0.1, help="rate of the rest over Muon's, the r of the hybrid norm", gt=0, batch=False)
-    matrices: list[str] | None = hyper(
-        None, help="Muon's blocks, such as [layer1,layer2]; null for the matrices of hidden layers"
-    )
+    matrices: list[str] | None = hyper(None, help=MATRICES_HELP)
 
     @property
     def own(self) -> str:
@@ -55,7 +55,18 @@ class MuonHybrid(WithMomentum):
         Raises:
             BadInput: ``matrices`` names a block that there is not.
         """
-        for name in self.matrices or ():
-            if name not in names:
-                raise BadInput(f"optimizer.matrices={list(self.matrices or ())}: no block {name}; allowed: {', '.join(names)}")
-        return Optimizer.geometry(self, names, norm, row_bases, self.matrices if self.matrices is not None else hidden)
+        return Optimizer.geometry(self, names, norm, row_bases, matrices_among(names, self.matrices, hidden))
+
+
+def matrices_among(names: Sequence[str], asked: Sequence[str] | None, hidden: Sequence[str] | None) -> Sequence[str] | None:
+    """The blocks that are Muon's: those asked for, else the matrices of hidden layers. Raises BadInput: a block is unknown."""
+    for name in asked or ():
+        if name not in names:
+            raise BadInput(f"optimizer.matrices={list(asked or ())}: no block {name}; allowed: {', '.join(names)}")
+    return hidden if asked is None else asked
+
+
+def matrices_and_rest(norm: ParameterNorm, gradient: Blocks) -> tuple[Blocks, Blocks]:
+    """Muon's blocks, and the rest: in a hybrid of several parts that in which more than matrices may be, which comes last."""
+    rest = norm.rest if isinstance(norm, ProductNorm) else ()
+    return {n: g for n, g in gradient.items() if n not in rest}, {n: g for n, g in gradient.items() if n in rest}

@@ -82,6 +82,7 @@ class Torch(Foreign):
         return {**keys, "kwargs": kwargs, "own": _own_label(keys["own"])}
 
     def check_rate(self, schedule: Schedule) -> None:
+        super().check_rate(schedule)
         lr, as_given = schedule.lr, schedule.as_given
         if "lr" in self.kwargs and not as_given:
             raise BadInput(

@@ -112,6 +112,11 @@ OPTIMIZER_LOOKS = {
     "nsd": Look("NSD", "#000000", "p"),
     "nmd": Look("NMD", "#4D4D4D", "p", DASHED),
     "sd": Look("SD", "#999999", "p", DOTTED),
+    "lion": Look("Lion", "#2E86AB", "s", DOTTED),
+    "mvn_grad": Look("MVN-Grad", "#B8860B", "X", DASHED),
+    "scion": Look("Scion", "#4CAF7A", "D", DASHDOT),
+    "muon_max": Look("MuonMax", "#0E6B6B", "d"),
+    "polar_grad": Look("PolarGrad", "#7FBF9F", "d", DASHED),
     "torch": Look("torch class", "#7A7A7A", "*"),
 }
 

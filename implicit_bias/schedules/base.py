@@ -18,7 +18,7 @@ from implicit_bias.core.scaled import Scaled
 
 SCHEDULES = Registry("implicit_bias.schedules", "schedule")
 
-LR_HELP = "eta0: a number > 0, or auto, in units of the data and model (see docs/files.md)"
+LR_HELP = "eta0: a number > 0 (inf with optimizer.truncate=true), or auto, in units of the data and model (see docs/files.md)"
 
 #: What a schedule remembers from step to step: tensors of one number a run, (R,), by name.
 ScheduleState = Mapping[str, Tensor]
@@ -53,7 +53,7 @@ class Schedule(Option, ABC):
     #: True when no rate is written: the optimizer keeps the one that it brings.
     as_given: ClassVar[bool] = False
 
-    lr: Any = hyper("auto", help=LR_HELP, gt=0)
+    lr: Any = hyper("auto", help=LR_HELP, gt=0, allow_inf=True)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

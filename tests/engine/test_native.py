@@ -53,6 +53,8 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "ngd": ("ngd", {}),
     "nmgd": ("nmgd", {"beta": PER_RUN}),
     "gd": ("gd", {}),
+    "sd": ("sd", {}),
+    "sd, momentum": ("sd", {"beta": 0.8}),
     "momentum_gd": ("momentum_gd", {"beta": PER_RUN}),
     "heavy ball": ("momentum_gd", {"ema": False, "nesterov": True, "beta": 0.8}),
     "spectral_gd": ("spectral_gd", {}),
@@ -83,7 +85,7 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
     numbers = {key: value[:runs] if isinstance(value, torch.Tensor) else value for key, value in numbers.items()}
     optimizer, model = OPTIMIZERS.get(name)(**numbers), MODELS.get("linear")(init="gaussian", init_scale=0.5)
     # Gradient descent on an exponential loss diverges at rates that others bear.
-    rate = 0.001 if loss == "exponential" and name.endswith("gd") else 0.1
+    rate = 0.001 if loss == "exponential" and name.endswith(("gd", "sd")) else 0.1
     lr = rate * torch.linspace(0.2, 2, RUNS, dtype=torch.float64)[:runs]
     return Problem(
         model=model,

@@ -103,7 +103,9 @@ def test_an_entry_is_zero_below_the_rule_and_not_above(part: float, zero: bool) 
         assert bool((w[:, 0] == 0).all()) == zero
 
 
-NUMBERS = {"beta": (0.9, 0.1), "beta1": (0.9, 0.1), "beta2": (0.9, 0.1), "eps": (1e-50, 0.3)}
+NUMBERS = {"beta": (0.9, 0.1), "beta1": (0.9, 0.1), "beta2": (0.9, 0.1), "eps": (1e-50, 0.3), "lower": (1e-50, 0.3)}
+#: What else a key needs to be allowed.
+NEEDS: dict[str, dict[str, Any]] = {"lower": {"truncate": True}}
 
 
 def keys() -> list[tuple[str, str]]:
@@ -135,7 +137,7 @@ def test_no_number_of_an_optimizer_passes_through_single_precision(name: str, ke
     number = NUMBERS[key][index]
     rule = name if name in RULES else "row, momentum" if name == "nmd" else "signgd"
     given = replace(problem(rule, gaussian(4, 6, 10), 5), norm=make_norm("row") if name == "nmd" else None)
-    given = replace(given, optimizer=OPTIMIZERS.get(name)(**{key: number}))
+    given = replace(given, optimizer=OPTIMIZERS.get(name)(**{key: number}, **NEEDS.get(key, {})))
     numbers = torch.full((RUNS, 1, 1), number, dtype=torch.float64)
     numbers[1:] *= 0.5
     swept = replace(given, optimizer=replace(given.optimizer, **{key: numbers}))

@@ -22,6 +22,12 @@ from tests.support.optimizer_steps import step_with
 K, D, N = 4, 6, 20
 #: Those that are written here; tests/test_torch.py is of classes that are written elsewhere.
 OURS = [name for name in OPTIMIZERS if not OPTIMIZERS.get(name).foreign_state]
+#: Those whose steps have a length of eta times their unit in the own norm.
+#: Whose steps are not of length eta, or not in a norm of their own.
+OTHERWISE_LONG = {
+    "adam", "fromage", "gd", "lars", "momentum_gd", "muon_max", "muon_ns", "mvn_grad", "polar_grad", "prodigy", "sd", "soap",
+}  # fmt: skip
+NORMALISED = sorted(set(OURS) - OTHERWISE_LONG)
 
 
 def mixture(seed: int = 0, runs: int = 1) -> Data:
@@ -214,11 +220,7 @@ def test_directions_do_not_depend_on_the_gradients_scale(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-#: Whose steps are not of length eta, or not in a norm of their own.
-OTHERWISE_LONG = {"adam", "muon_ns", "gd", "sd", "momentum_gd", "fromage", "lars", "prodigy", "soap"}
-
-
-@pytest.mark.parametrize("name", sorted(set(OURS) - OTHERWISE_LONG))
+@pytest.mark.parametrize("name", NORMALISED)
 def test_normalised_steps_have_norm_one_in_the_own_norm(name: str) -> None:
     """In a hybrid's norm, r: matrices move by the rate itself."""
     optimizer = OPTIMIZERS.get(name)()
@@ -245,9 +247,19 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
         "accumulation": "sum",
         "exponent": 0.5,
         "d0": 1e-2,
+        "scale": 2.0,
+        "clip": 0.1,
+        "truncate": True,
+        "lower": 0.05,
+        "stale": True,
+        "first": "gradient",
+        "published": True,
     }
+    # What else a key needs to have an effect: steps that are long enough to be truncated, an average.
+    needs: dict[str, dict[str, Any]] = {"lower": {"truncate": True}, "stale": {"truncate": True}, "first": {"beta": 0.7}}
+    long_steps = {"truncate", "lower", "stale"}
     # Which of a hybrid's two methods reads it; in a linear model all is Muon's unless `matrices` says otherwise.
-    of_the_rest = {"ratio", "beta1", "beta2", "eps", "bias_correction"}
+    of_the_rest = {"ratio", "beta1", "beta2", "eps", "bias_correction"} - ({"ratio"} if name == "scion" else set())
     optimizer = OPTIMIZERS.get(name)()
     for key in hyper_fields(type(optimizer)):
         base = replace(optimizer, matrices=[]) if hasattr(optimizer, "matrices") and key in of_the_rest else optimizer
@@ -255,8 +267,9 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
             base = replace(optimizer, accumulation="average")
         if hasattr(optimizer, "d0") and key != "d0":
             base = replace(optimizer, d0=0.1)
+        base, lr = replace(base, **needs.get(key, {})), 300.0 if key in long_steps else 0.3
         other = replace(base, **{key: changed[key]})
-        difference = run(other, mixture(), 12, 0.3)[-1] - run(base, mixture(), 12, 0.3)[-1]
+        difference = run(other, mixture(), 12, lr)[-1] - run(base, mixture(), 12, lr)[-1]
         assert difference.abs().max() > 1e-6, key
 
 

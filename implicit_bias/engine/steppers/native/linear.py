@@ -91,7 +91,6 @@ DEFINITIONS: Definitions = (
 # The optimizers whose rule linear.c has, by what they do with the direction of steepest descent, where that is covered.
 NORMALISED_DESCENT = frozenset({NSD, SignGD, NGD, SpectralGD, NucGD, CoordinateDescent, RowGD, Shampoo})
 WITH_MOMENTUM = frozenset({NMD, Signum, NMGD, Muon})
-UNNORMALISED = frozenset({SD, GD})
 SCHEDULES = frozenset({Power, Constant})
 
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
@@ -143,8 +142,10 @@ def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
         return _with_momentum(kind, optimizer)
     if kind != NORMALISED:
         return None
-    if exact in UNNORMALISED:
+    if exact is GD:
         return Rule(GRADIENT)
+    if exact is SD:
+        return _descent(optimizer)
     return _heavy_ball(optimizer) if exact is MomentumGD else None
 
 
@@ -156,6 +157,12 @@ def _adam(optimizer: Any) -> Rule:
 def _with_momentum(kind: int, optimizer: Any) -> Rule:
     momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
     return Rule(kind, momentum, optimizer.beta, 1 - optimizer.beta, iterations=getattr(optimizer, "ns_steps", 0))
+
+
+def _descent(optimizer: Any) -> Rule | None:
+    if not optimizer.plain:
+        return None
+    return Rule(GRADIENT, AVERAGE, optimizer.beta, 1 - optimizer.beta) if optimizer.beta else Rule(GRADIENT)
 
 
 def _heavy_ball(optimizer: Any) -> Rule:
