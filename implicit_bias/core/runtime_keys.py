@@ -9,4 +9,5 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("norm.outer", "max"),
     ("norm.rest", "linf"),
     ("log.probes", []),
+    ("optimizer.weight_decay", 0.0),
 )

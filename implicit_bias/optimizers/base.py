@@ -194,7 +194,11 @@ class Optimizer(Option):
         return dict(keys)
 
     def check_rate(self, schedule: Schedule) -> None:
-        """Refuse a learning rate that does not go with its keys. Raises BadInput: one line that begins with the key."""
+        """Refuse a learning rate that does not go with its keys; asked again once the data have made ``lr=auto`` a number.
+
+        Raises:
+            BadInput: one line that begins with the key.
+        """
 
     def check_elsewhere(self) -> None:
         """Refuse to be made in processes that do not know its class. Raises BadInput: one line that begins with the key."""
@@ -251,7 +255,19 @@ class Optimizer(Option):
             t: From 1.
             norm: What :meth:`geometry` gave.
         """
-        return self.update(state, here.gradient, t, norm)
+        state, step = self.update(state, here.gradient, t, norm)
+        return state, self.decayed(step, here.scheduled)
+
+    def decayed(self, step: Step, log_lr: Tensor) -> Step:
+        """The step with what is done to theta beside it, such as weight decay; by default nothing is.
+
+        :meth:`step_from` gives steps that have been through here; one that is written anew has to do so, too.
+
+        Args:
+            step: As :meth:`update` gives it.
+            log_lr: log eta_t, of no dimension or (R,).
+        """
+        return step
 
     def columns(self, state: Any) -> Mapping[str, Tensor]:
         """What a record shows of the state, (R,) a column; ``lr`` is put in the place of the schedule's."""

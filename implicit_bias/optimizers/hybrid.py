@@ -13,10 +13,11 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.norms import Norm, ParameterNorm, format_number
 from implicit_bias.optimizers.base import Optimizer
 from implicit_bias.optimizers.descent import WithMomentum
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 
 @dataclass(frozen=True)
-class MuonHybrid(WithMomentum):
+class MuonHybrid(WithWeightDecay, WithMomentum):
     """Muon with rate eta_t on some blocks, another method with rate ``ratio`` eta_t on the rest."""
 
     own_norm: ClassVar[str | None] = "hybrid"

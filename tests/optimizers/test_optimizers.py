@@ -237,6 +237,7 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
         "ema": False,
         "matrices": [],
         "ratio": 0.5,
+        "weight_decay": 0.1,
     }
     # Which of a hybrid's two methods reads it; in a linear model all is Muon's unless `matrices` says otherwise.
     of_the_rest = {"ratio", "beta1", "beta2", "eps", "bias_correction"}
