@@ -174,6 +174,14 @@ class Optimizer(Option):
         return False
 
     @property
+    def radius(self) -> Number | None:
+        """B of the ball N(theta) <= B of its own norm in which weight decay looks for the least loss, inf for runs without decay.
+
+        None where no run has one, or the optimizer no norm.
+        """
+        return None
+
+    @property
     def decay(self) -> float:
         """a where its steps shrink like t^-a by themselves, at a gradient that does not change."""
         return 0.0

@@ -37,6 +37,11 @@ class WithWeightDecay(Optimizer):
         """Whether any run has a decay other than zero."""
         return isinstance(self.weight_decay, Tensor) or self.weight_decay != 0
 
+    @property
+    def radius(self) -> Number | None:
+        """1 / weight_decay, where it has a norm of its own or the user names one."""
+        return 1 / self.weight_decay if self.decays and (self.own is not None or self.reads_norm()) else None
+
     def decayed(self, step: Step, log_lr: Tensor) -> Step:
         if not self.decays:
             return step

@@ -122,7 +122,7 @@ def test_who_has_it() -> None:
 @pytest.mark.parametrize("name", DECAYED)
 def test_a_step_is_that_without_decay_and_keeps_less_of_the_weights(name: str) -> None:
     """Also of an optimizer that writes step_from anew; with a rate and a decay of each run's own, and at any depth."""
-    plain = OPTIMIZERS.get(name)()
+    plain: Any = OPTIMIZERS.get(name)()
     geometry = plain.geometry(["weight"], make_norm("row"))
     generator = torch.Generator().manual_seed(0)
     g = {
@@ -147,7 +147,7 @@ def test_runs_are_the_same_alone_and_after_a_kill_and_none_is_that_without_the_k
     again = last(simulate(given, resume=snapshots[17]))
     assert torch.equal(last(whole)["weight"], again["weight"])
     for run in range(3):
-        alone = replace(given.at(torch.tensor([run])), optimizer=replace(given.optimizer, weight_decay=float(decay[run])))
+        alone = replace(given.at(torch.tensor([run])), optimizer=OPTIMIZERS.get(name)(weight_decay=float(decay[run])))
         assert torch.equal(last(simulate(replace(alone, measured=given.measured)))["weight"][0], last(whole)["weight"][run])
 
 
