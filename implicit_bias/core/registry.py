@@ -80,7 +80,9 @@ def hyper_fields(cls: type) -> Mapping[str, dataclasses.Field[Any]]:
 
 @cache
 def _declared(cls: Any) -> Mapping[str, dataclasses.Field[Any]]:
-    return MappingProxyType({f.name: f for f in dataclasses.fields(cls) if "hyper" in f.metadata})
+    # As the class takes them: those for keywords only come last, whichever base they are from.
+    taken = sorted(dataclasses.fields(cls), key=lambda f: f.kw_only is True)
+    return MappingProxyType({f.name: f for f in taken if "hyper" in f.metadata})
 
 
 def hyper_values(option: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("optimizer.stale", False),
     ("optimizer.first", "zero"),
     ("optimizer.published", False),
+    ("optimizer.weight_decay", 0.0),
 )
 #: The same of keys that other options of a group have as well: group, option, key, value.
 UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (

@@ -15,6 +15,7 @@ from implicit_bias.engine.steppers.base import Setup, Stepper
 from implicit_bias.engine.tighten import tighten
 from implicit_bias.engine.trajectory import Trajectory
 from implicit_bias.measures.certificate import Certificate, rounding_of
+from implicit_bias.measures.frank_wolfe import FrankWolfeGap
 from implicit_bias.measures.held_out import HeldOutAccuracy
 from implicit_bias.measures.kkt import KktRatios
 from implicit_bias.measures.later_cosine import LaterCosine
@@ -63,15 +64,18 @@ class Recorder:
 
     def _usual_probes(self) -> list[Probe]:
         """What every batch of its kind has columns of."""
-        problem, objective = self._problem, self._setup.objective
-        test: list[Probe] = [] if problem.test is None else [HeldOutAccuracy(objective, problem.test)]
+        setup, problem, objective = self._setup, self._problem, self._setup.objective
+        any_model: list[Probe] = [] if problem.test is None else [HeldOutAccuracy(objective, problem.test)]
+        if problem.optimizer.radius is not None:
+            own = self._norms.get(setup.geometry.label, setup.geometry)
+            any_model.append(FrankWolfeGap(own, problem.optimizer.radius))
         if problem.model.linear:
             rounding = rounding_of(problem.model, self._data, problem.measured)
-            return [*test, Certificate(rounding, every_step=self._precise is None)]
+            return [*any_model, Certificate(rounding, every_step=self._precise is None)]
         like = next(iter(problem.initial.values())).new_zeros(problem.runs)
         kkt = [KktRatios(objective, problem.model.degree(), problem.kkt_products)] if problem.model.homogeneous else []
         soft, later = SoftMargin(problem.loss, problem.data.x.shape[1]), LaterCosine(problem.steps, self._times.fixed, like)
-        return [*test, *kkt, soft, later]
+        return [*any_model, *kkt, soft, later]
 
     def record(self, t: int, stepper: Stepper, runs: np.ndarray, update: Update | None = None) -> None:
         """Record these runs after step ``t``, which ``update`` has made."""

@@ -51,6 +51,8 @@ class Loss(Option, ABC):
     """A loss of the gaps, from negative gaps ``u`` (R, pairs, n) that are -inf at the pairs that do not count."""
 
     name: ClassVar[str]
+    #: Whether log L is a convex function of the gaps, as of a sum of exponentials.
+    log_convex: ClassVar[bool] = False
 
     @abstractmethod
     def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:

@@ -19,6 +19,7 @@ class Exponential(Loss):
     """
 
     name: ClassVar[str] = "exponential"
+    log_convex: ClassVar[bool] = True
 
     def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
         return exponential_terms(softmax_in_place(u, offset))

@@ -9,14 +9,15 @@ from torch import Tensor
 from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled, average, root_mean_square
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, Optimizer, State, Step
+from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, State, Step
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 FIRST, SECOND_ROOT = "first_moment", "second_moment_root"
 
 
 @OPTIMIZERS.register
 @dataclass(frozen=True)
-class Adam(Optimizer):
+class Adam(WithWeightDecay):
     """Adam; with eps = 0 it maximises the max-norm margin, with eps > 0 it hands over to l2 late.
 
     m_t = beta1 m_{t-1} + (1 - beta1) g_t, v_t = beta2 v_{t-1} + (1 - beta2) g_t^2, step = m^ / (sqrt(v^) + eps), 0/0 := 0,

@@ -188,6 +188,14 @@ class Optimizer(Option):
         return self.scales_with_gradient and not self.of_log_loss
 
     @property
+    def radius(self) -> Number | None:
+        """B of the ball N(theta) <= B of its own norm in which weight decay looks for the least loss, inf for runs without decay.
+
+        None where no run has one, or the optimizer no norm.
+        """
+        return None
+
+    @property
     def decay(self) -> float:
         """a where its steps shrink like t^-a by themselves, at a gradient that does not change."""
         return 0.0
@@ -207,9 +215,18 @@ class Optimizer(Option):
         """Its keys in their one spelling, where types and ranges do not say all. Raises BadInput."""
         return dict(keys)
 
+    @property
+    def takes_any_rate(self) -> bool:
+        """Whether a step ends by itself, so that the rate may be infinite."""
+        return False
+
     def check_rate(self, schedule: Schedule) -> None:
-        """Refuse a learning rate that does not go with its keys. Raises BadInput: one line that begins with the key."""
-        if schedule.lr == math.inf:
+        """Refuse a learning rate that does not go with its keys; asked again once the data have made ``lr=auto`` a number.
+
+        Raises:
+            BadInput: one line that begins with the key.
+        """
+        if schedule.lr == math.inf and not self.takes_any_rate:
             truncated = [name for name in OPTIMIZERS if "truncate" in hyper_fields(OPTIMIZERS.get(name))]
             raise BadInput(
                 f"schedule.lr=inf: must be 'auto' or a number > 0; inf is for optimizer.truncate=true of"
@@ -271,7 +288,19 @@ class Optimizer(Option):
             t: From 1.
             norm: What :meth:`geometry` gave.
         """
-        return self.update(state, here.gradient, t, norm)
+        state, step = self.update(state, here.gradient, t, norm)
+        return state, self.decayed(step, here.scheduled)
+
+    def decayed(self, step: Step, log_lr: Tensor) -> Step:
+        """The step with what is done to theta beside it, such as weight decay; by default nothing is.
+
+        :meth:`step_from` gives steps that have been through here; one that is written anew has to do so, too.
+
+        Args:
+            step: As :meth:`update` gives it.
+            log_lr: log eta_t, of no dimension or (R,).
+        """
+        return step
 
     def columns(self, state: Any) -> Mapping[str, Tensor]:
         """What a record shows of the state, (R,) a column; ``lr`` is put in the place of the schedule's."""

@@ -9,12 +9,13 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled, average, combine
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import Blocks, Number, Optimizer, State, Step, steepest
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 MOMENTUM = "momentum"
 
 
 @dataclass(frozen=True)
-class NormalisedDescent(Optimizer):
+class NormalisedDescent(WithWeightDecay):
     """theta -= eta_t direction(g_t)."""
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
@@ -22,7 +23,7 @@ class NormalisedDescent(Optimizer):
 
 
 @dataclass(frozen=True)
-class SteepestDescent(Optimizer):
+class SteepestDescent(WithWeightDecay):
     """theta -= eta_t N_*(g_t) direction(g_t)."""
 
     normalised: ClassVar[bool] = False
@@ -63,7 +64,7 @@ class WithMomentum(Optimizer):
 
 
 @dataclass(frozen=True)
-class NormalisedMomentumDescent(WithMomentum):
+class NormalisedMomentumDescent(WithWeightDecay, WithMomentum):
     """theta -= eta_t direction(m_t)."""
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:

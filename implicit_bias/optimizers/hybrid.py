@@ -13,12 +13,13 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.norms import Norm, ParameterNorm, ProductNorm, format_number
 from implicit_bias.optimizers.base import Blocks, Optimizer
 from implicit_bias.optimizers.descent import WithMomentum
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 MATRICES_HELP = "Muon's blocks, such as [layer1,layer2]; null for the matrices of hidden layers"
 
 
 @dataclass(frozen=True)
-class MuonHybrid(WithMomentum):
+class MuonHybrid(WithWeightDecay, WithMomentum):
     """Muon with rate eta_t on some blocks, another method with rate ``ratio`` eta_t on the rest."""
 
     own_norm: ClassVar[str | None] = "hybrid"

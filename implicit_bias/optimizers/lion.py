@@ -6,13 +6,14 @@ from typing import ClassVar
 from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import average
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, Optimizer, State, Step
+from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, State, Step
 from implicit_bias.optimizers.descent import MOMENTUM
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 
 @OPTIMIZERS.register
 @dataclass(frozen=True)
-class Lion(Optimizer):
+class Lion(WithWeightDecay):
     """Lion, signs of an average of another memory than the buffer's; maximises the max-norm margin where that is short.
 
     theta -= eta_t sign(beta1 m_{t-1} + (1 - beta1) g_t), m_t = beta2 m_{t-1} + (1 - beta2) g_t (Chen et al., arXiv 2302.06675,

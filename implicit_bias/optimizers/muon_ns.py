@@ -10,6 +10,7 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, State, Step
 from implicit_bias.optimizers.descent import WithMomentum
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 # Jordan's quintic: maximal slope at 0, so that it lifts small singular values fast; it does not converge to 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -17,7 +18,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 @OPTIMIZERS.register
 @dataclass(frozen=True)
-class MuonNS(WithMomentum):
+class MuonNS(WithWeightDecay, WithMomentum):
     """Muon as practised: five Newton-Schulz steps instead of the polar factor; singular values land in about 0.7 to 1.2.
 
     X_0 = m / ||m||_F, then X <- a X + b (X X^T) X + c (X X^T)^2 X with (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al.,

@@ -30,7 +30,6 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled, combine, log_inner
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import Blocks, Here, Number, Optimizer, State, Step
-from implicit_bias.schedules.base import Schedule
 
 EXCESS, DUALS, ALL = "excess", "duals", "all"
 
@@ -72,9 +71,9 @@ class Truncated(Optimizer):
         """Whether averages begin with the first gradient; else with zero."""
         return False
 
-    def check_rate(self, schedule: Schedule) -> None:
-        if not self.truncate:
-            super().check_rate(schedule)
+    @property
+    def takes_any_rate(self) -> bool:
+        return self.truncate
 
     @property
     def needs_gradient_only(self) -> bool:
@@ -100,13 +99,14 @@ class Truncated(Optimizer):
 
     def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
         if not self.truncate:
-            return self.update(state, here.gradient, t, norm)
+            return super().step_from(state, here, t, norm)
         past = self.weight_of_past(self.averages_so_far(state))
         excess = combine(state[EXCESS][ALL], self._above(here.log_loss), past, 1 - past)
         buffers, move = self.move(state, here.gradient, t, norm)
         left, log_tau = _truncated(excess, here.log_lr.reshape(-1, 1, 1), move)
         log_size = log_tau if move.step.log_size is None else log_tau + move.step.log_size
-        return {**buffers, EXCESS: {ALL: left}}, Step(move.step.direction, log_size, whole=True)
+        truncated = Step(move.step.direction, log_size, whole=True)
+        return {**buffers, EXCESS: {ALL: left}}, self.decayed(truncated, here.scheduled)
 
     def _above(self, log_loss: Tensor) -> Scaled:
         """L - lower, (R, 1, 1)."""

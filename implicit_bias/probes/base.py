@@ -14,7 +14,8 @@ TAKEN = frozenset(
     (
         *("seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"),
         *("correlation", "alignment", "kkt_ratio", "param_norm", "soft_margin", "later_cosine", "test_accuracy", "evaluations"),
-        *("optimizer", "own", "ratio", "optimum_lower", "optimum_upper", "wall_seconds", "folder"),
+        "fw_gap",
+        *("optimizer", "own", "ratio", "optimum_lower", "optimum_upper", "gap_constant", "wall_seconds", "folder"),
     )
 )
 

@@ -81,9 +81,9 @@ def solve_conic(
     if norm.unitarily_invariant and not large and len(f) * (k - 1) ** 2 * f.shape[1] <= MOST_REDUCED:
         # Fewer unknowns, but every pair has all of them: better conditioned, and slower once there are many pairs.
         basis = zero_sum(k)
-        found = _solve_form(f, _all_classes(y, k) @ basis, built(k - 1, scale), seconds)
+        found = _solve_form(f, all_classes(y, k) @ basis, built(k - 1, scale), seconds)
         return None if found is None else _expanded(found, basis, len(f), y, k)
-    found = _solve_form(f, _all_classes(y, k), built(k, scale), seconds, large=large)
+    found = _solve_form(f, all_classes(y, k), built(k, scale), seconds, large=large)
     return None if found is None else _expanded(found, None, len(f), y, k)
 
 
@@ -109,7 +109,7 @@ def separability(f: Array, y: Labels, num_classes: int, seconds: float, large: b
     linear = np.zeros(count + 1)
     linear[-1] = -1.0
     form = Form(1, None, linear, sparse.csc_matrix(box), np.ones(2 * count), [nonnegative(2 * count)])
-    found = _solve_form(unit, _all_classes(y, num_classes), form, seconds, tau=True, large=large)
+    found = _solve_form(unit, all_classes(y, num_classes), form, seconds, tau=True, large=large)
     return None if found is None else _expanded(found, None, len(f), y, num_classes)
 
 
@@ -136,9 +136,9 @@ def _solve_form(f: Array, classes: Array, form: Form, seconds: float, tau: bool 
     m = f.shape[1]
     rows = classes.shape[1]
     count = rows * m
-    gap_block = sparse.hstack([-_gap_rows(f, classes), sparse.csc_matrix((len(classes), form.extra))])
+    gap_block = sparse.hstack([-gap_rows(f, classes), sparse.csc_matrix((len(classes), form.extra))])
     if tau:
-        gap_block = sparse.hstack([-_gap_rows(f, classes), np.ones((len(classes), 1))])
+        gap_block = sparse.hstack([-gap_rows(f, classes), np.ones((len(classes), 1))])
     right = np.zeros(len(classes)) if tau else -np.ones(len(classes))
     a = sparse.csc_matrix(sparse.vstack([gap_block, form.rows]))
     b = np.concatenate([right, form.right])
@@ -169,7 +169,7 @@ def _clarabel(
     import clarabel
 
     p = sparse.csc_matrix(sparse.diags(diagonal))
-    solver = clarabel.DefaultSolver(p, linear, a, b, [clarabel.NonnegativeConeT(pairs), *cones], _settings(seconds))
+    solver = clarabel.DefaultSolver(p, linear, a, b, [clarabel.NonnegativeConeT(pairs), *cones], settings(seconds))
     solution = solver.solve()
     x, z = np.asarray(solution.x), np.asarray(solution.z)
     if not (np.isfinite(x).all() and np.isfinite(z).all()) or "Infeasible" in str(solution.status):
@@ -189,7 +189,7 @@ def _highs(linear: Array, a: Sparse, b: Array, seconds: float) -> tuple[Array, A
     return np.asarray(found.x), -np.asarray(found.ineqlin.marginals), found.status == 1
 
 
-def _gap_rows(f: Array, classes: Array) -> Sparse:
+def gap_rows(f: Array, classes: Array) -> Sparse:
     """<B, class part x f_i> of every pair, (pairs, rows m)."""
     samples = np.repeat(np.arange(len(f)), len(classes) // len(f))
     pairs, rows = np.nonzero(classes)
@@ -200,19 +200,19 @@ def _gap_rows(f: Array, classes: Array) -> Sparse:
     return sparse.csc_matrix((values.ravel(), places), shape=(len(classes), classes.shape[1] * m))
 
 
-def _settings(seconds: float) -> object:
+def settings(seconds: float) -> object:
     import clarabel
 
-    settings = clarabel.DefaultSettings()
-    settings.verbose = False
-    settings.max_iter = MOST_ITERATIONS
-    settings.time_limit = max(seconds, 1e-3)
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = TOLERANCE
-    settings.max_threads = 1
-    return settings
+    chosen = clarabel.DefaultSettings()
+    chosen.verbose = False
+    chosen.max_iter = MOST_ITERATIONS
+    chosen.time_limit = max(seconds, 1e-3)
+    chosen.tol_gap_abs = chosen.tol_gap_rel = chosen.tol_feas = TOLERANCE
+    chosen.max_threads = 1
+    return chosen
 
 
-def _all_classes(y: Labels, k: int) -> Array:
+def all_classes(y: Labels, k: int) -> Array:
     """e_y - e_c for all c != y of every sample in turn, (n (k - 1), k)."""
     eye = np.eye(k)
     differences = eye[y][:, None, :] - eye[None, :, :]

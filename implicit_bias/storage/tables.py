@@ -16,6 +16,10 @@ from implicit_bias.storage.runs import COLUMNS, EXTRA_COLUMNS
 
 #: Behind the others of ``summary.csv``.
 INTERVAL_COLUMNS = ["optimum_lower", "optimum_upper"]
+#: Behind these, in every summary.
+CONSTANT_COLUMN = "gap_constant"
+#: Of those of EXTRA_COLUMNS that a batch has for the sake of some of its runs: the others, where they are empty, go without.
+OF_SOME_RUNS = ("fw_gap",)
 SUMMARY_COLUMNS = ["optimizer", "own", *COLUMNS, "ratio"]
 
 
@@ -25,11 +29,13 @@ class ProofViolated(RuntimeError):
 
 @dataclass(frozen=True)
 class Interval:
-    """The interval that an optimum is proven to lie in, and what the evaluation of a margin may be off by."""
+    """The interval that an optimum is proven to lie in, what the evaluation of a margin may be off by, and the optimum's
+    :func:`~implicit_bias.measures.decay_laws.gap_constant`."""
 
     lower: float
     upper: float
     rounding: float = 0.0
+    constant: float = np.nan
 
     @property
     def proven(self) -> bool:
@@ -88,7 +94,8 @@ def trajectory_table(
             values.update(max_margin=np.full_like(margins, optimum), relative_gap=np.abs(optimum - margins) / optimum)
         frames.append(pd.DataFrame({"seed": seed, "step": steps, "norm": named, **values}))
     table = pd.concat(frames, ignore_index=True).sort_values("step", kind="stable", ignore_index=True)
-    return table[[*COLUMNS, *(key for key in EXTRA_COLUMNS if key in table), *trajectory.probed]]
+    extra = [key for key in EXTRA_COLUMNS if key in table and not (key in OF_SOME_RUNS and table[key].isna().all())]
+    return table[[*COLUMNS, *extra, *trajectory.probed]]
 
 
 def summary_table(
@@ -97,7 +104,7 @@ def summary_table(
     """The last step of every (seed, norm), with `ratio` = margin / max_margin and `own` marking the optimizer's norm.
 
     Behind them the interval that the optimum is proven to lie in, `optimum_lower` and `optimum_upper`, where there are
-    references, and the columns of probes.
+    references; `gap_constant`, empty where no optimum is proven; and the columns of probes.
     """
     last = trajectory[trajectory["step"] == trajectory["step"].max()]
     extra: dict[str, Any] = {"optimizer": optimizer, "own": last["norm"] == own, "ratio": last["margin"] / last["max_margin"]}
@@ -108,6 +115,9 @@ def summary_table(
         for place, key in enumerate(INTERVAL_COLUMNS):
             extra[key] = [ends.get(label, unknown)[place] for label in last["norm"]]
         behind += INTERVAL_COLUMNS
+    constants = {label: interval.constant for label, interval in (intervals or {}).items() if interval.proven}
+    extra[CONSTANT_COLUMN] = [constants.get(label, np.nan) for label in last["norm"]]
+    behind.append(CONSTANT_COLUMN)
     behind += [key for key in last if key not in {*COLUMNS, *EXTRA_COLUMNS}]
     table: pd.DataFrame = last.assign(**extra)[[*SUMMARY_COLUMNS, *behind]].reset_index(drop=True)
     return table

@@ -95,11 +95,13 @@ def _moved(optimum: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def _schedule(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, optimizer: Optimizer, initial: Parameters) -> Schedule:
-    """The batch's schedule; ``schedule.lr=auto`` is made a number in units of the data."""
+    """The batch's schedule, ``schedule.lr=auto`` a number in units of the data. Raises BadInput: an optimizer refuses it."""
     schedules = [cell.spec.schedule for cell in cells]
     if any(schedule.lr == "auto" for schedule in schedules):
         automatic = _automatic(cells, model, data, norm, optimizer, initial).expand(len(cells)).tolist()
         given = [auto if own.lr == "auto" else own.lr for own, auto in zip(schedules, automatic, strict=True)]
+        for cell, own, lr in zip(cells, schedules, given, strict=True):
+            cell.spec.optimizer.check_rate(replace(own, lr=lr))
         return _batched(schedules, data.x.dtype, data.x.device, (-1,), lr=given)
     return _batched(schedules, data.x.dtype, data.x.device, (-1,))
 

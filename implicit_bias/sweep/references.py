@@ -11,6 +11,7 @@ import torch
 
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.datasets import Dataset
+from implicit_bias.measures.decay_laws import gap_constant
 from implicit_bias.measures.margins import Optimum
 from implicit_bias.models import Data, Model
 from implicit_bias.norms import Norm
@@ -167,7 +168,7 @@ def intervals_of(
     found = {}
     for label, reference in references.items():
         rounding = eps * (terms * float(model.unit_step(data, norms[label])) + terms * reference.upper)
-        found[label] = Interval(reference.lower, reference.upper, rounding)
+        found[label] = Interval(reference.lower, reference.upper, rounding, gap_constant(reference.weights))
     return found
 
 

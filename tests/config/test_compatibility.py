@@ -13,6 +13,7 @@ from implicit_bias.core.options import Option
 from implicit_bias.losses import LOSSES, Loss
 from implicit_bias.models import Model
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
+from implicit_bias.optimizers.descent import NormalisedDescent
 from implicit_bias.schedules import LossBased, LyuLi, Power
 
 
@@ -26,7 +27,7 @@ class Elsewhere(Optimizer):
 
 
 @dataclass(frozen=True)
-class ForNetworks(Optimizer):
+class ForNetworks(NormalisedDescent):
     """An optimizer for networks and cross entropy."""
 
     name: ClassVar[str] = "for_networks"

@@ -67,6 +67,11 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "row, momentum": ("nmd", {"beta": PER_RUN}),
     "adam": ("adam", {"beta1": PER_RUN, "beta2": PER_RUN.flip(0)}),
     "adam, eps": ("adam", {"eps": 1e-3 * PER_RUN, "bias_correction": False}),
+    # Some runs without, beside others.
+    "signum, decay": ("signum", {"beta": PER_RUN, "weight_decay": (PER_RUN - 0.5).clamp(min=0)}),
+    "gd, decay": ("gd", {"weight_decay": PER_RUN}),
+    "muon, decay": ("muon", {"weight_decay": 0.3}),
+    "adam, decay": ("adam", {"weight_decay": PER_RUN}),
 }
 
 
@@ -220,7 +225,7 @@ def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:
 @needs_compiler
 @pytest.mark.numeric
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("rule", ["signgd", "muon", "adam, eps"])
+@pytest.mark.parametrize("rule", ["signgd", "muon", "adam, eps", "signum, decay"])
 def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool) -> None:
     """Also where the others have other momenta, which plain steps only match to round-off."""
     data = gaussian(5, 7, 16, shared=shared)

@@ -254,6 +254,7 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
         "stale": True,
         "first": "gradient",
         "published": True,
+        "weight_decay": 0.1,
     }
     # What else a key needs to have an effect: steps that are long enough to be truncated, an average.
     needs: dict[str, dict[str, Any]] = {"lower": {"truncate": True}, "stale": {"truncate": True}, "first": {"beta": 0.7}}

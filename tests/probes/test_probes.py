@@ -28,7 +28,7 @@ from implicit_bias.probes.base import TAKEN
 from implicit_bias.probes.rank import Rank
 from implicit_bias.run import main, run
 from implicit_bias.storage.runs import COLUMNS, EXTRA_COLUMNS
-from implicit_bias.storage.tables import INTERVAL_COLUMNS, SUMMARY_COLUMNS
+from implicit_bias.storage.tables import CONSTANT_COLUMN, INTERVAL_COLUMNS, SUMMARY_COLUMNS
 from implicit_bias.sweep.table import COLUMNS as SWEEP_COLUMNS
 from tests.engine.test_engine import network_problem
 from tests.engine.test_native import gaussian, needs_compiler, same_bits
@@ -201,7 +201,7 @@ def test_two_probes_of_one_name_are_refused() -> None:
 
 
 def test_columns_that_are_there_without_it_are_not_a_probes() -> None:
-    assert {*COLUMNS, *EXTRA_COLUMNS, *SUMMARY_COLUMNS, *INTERVAL_COLUMNS, "wall_seconds", "folder"} == TAKEN
+    assert {*COLUMNS, *EXTRA_COLUMNS, *SUMMARY_COLUMNS, *INTERVAL_COLUMNS, CONSTANT_COLUMN, "wall_seconds", "folder"} == TAKEN
     with pytest.raises(ValueError, match="column margin is written without it"):
         PROBES.register(type("Margin", (Probe,), {"name": "margin"}))
     assert "margin" not in PROBES

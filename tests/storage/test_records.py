@@ -57,6 +57,7 @@ CHANGES = [
     "optimizer=adam optimizer.eps=1e-8",
     "optimizer=adam optimizer.bias_correction=false",
     "optimizer.beta=0.5",
+    "optimizer.weight_decay=0.5",
     "optimizer.nesterov=true",
     "optimizer=momentum_gd",
     "optimizer=momentum_gd optimizer.ema=false",

@@ -91,7 +91,7 @@ def tensor_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Object
         state: State, gradient: Blocks, parameters: Mapping[str, Tensor], t: Any, log_lr: Tensor
     ) -> tuple[State, Parameters, Quick | None]:
         new_state, step = optimizer.update(state, gradient, t, geometry)
-        moved = arrived(step, parameters, log_lr)
+        moved = arrived(optimizer.decayed(step, log_lr), parameters, log_lr)
         return new_state, moved, objective.quick(moved)
 
     return advance

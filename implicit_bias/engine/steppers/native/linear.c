@@ -53,7 +53,7 @@ typedef struct {
     vec *w;                     /* (k, d) */
     vec *m, *m_log, *r, *r_log; /* average of gradients, root of that of squares: (k, d), (k) */
     vec *certificate;           /* (k, d): average of the certificate's matrices */
-    const vec *beta, *gain, *beta2, *log_eps; /* one each; m <- beta m + gain g */
+    const vec *beta, *gain, *beta2, *log_eps, *decay; /* one each; m <- beta m + gain g */
     vec *work;                  /* work_size() vectors */
 } Group;
 
@@ -530,6 +530,13 @@ static vec debias(vec beta, double t)
     return b;
 }
 
+/* Decoupled weight decay: w <- (1 - eta decay) w. */
+static void shrink(const Group *p, vec eta)
+{
+    vec keep = 1 - eta * *p->decay;
+    for (int64_t e = 0; e < p->k * p->d; e++) p->w[e] *= keep;
+}
+
 static void adam_step(const Group *p, vec eta, int64_t t)
 {
     vec correct_m = all(1), correct_r = all(1);
@@ -645,6 +652,7 @@ void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const
         gradient(p, &v);
         if (share[s] != 0) collect(p, &v, share[s]);
         if (p->momentum != NO_MOMENTUM) average_gradients(p, &v);
+        if (any(*p->decay != 0)) shrink(p, eta[s]);
         if (p->rule == ADAM) {
             average_squares(p, &v);
             adam_step(p, eta[s], first + s + 1);

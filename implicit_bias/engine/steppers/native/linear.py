@@ -3,8 +3,8 @@
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64
 data on a CPU, the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1,
 the row norm and, in the row space, the spectral and the nuclear norm, with and without momentum, unnormalised in l2, Muon by
-Newton-Schulz, and Adam. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are shared
-out over calls.
+Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the
+number of threads, nor on how its steps are shared out over calls.
 
 What is covered is a table of classes, compared by exact type: a subclass of any of them may override anything, and is left to
 plain steps.
@@ -16,7 +16,7 @@ import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,6 +62,7 @@ from implicit_bias.optimizers.shampoo import Shampoo
 from implicit_bias.optimizers.signgd import SignGD
 from implicit_bias.optimizers.signum import Signum
 from implicit_bias.optimizers.spectral_gd import SpectralGD
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule, ScheduleState
 
 SOURCE = Path(__file__).with_name("linear.c")
@@ -113,6 +114,7 @@ class Rule:
     eps: Any = 0.0
     bias_correction: bool = False
     iterations: int = 0
+    decay: Any = 0.0
 
 
 class _Group(ctypes.Structure):
@@ -123,12 +125,19 @@ class _Group(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in ("smallest_row", "doubtful", "x", "y", "w", "m", "m_log", "r", "r_log", "certificate")
         ),
-        *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "work")),
+        *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "decay", "work")),
     ]
 
 
 def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
     """The rule of an optimizer's step; None where linear.c has none."""
+    rule = _rule_without_decay(optimizer, geometry)
+    if rule is None or not isinstance(optimizer, WithWeightDecay):
+        return rule
+    return replace(rule, decay=optimizer.weight_decay)
+
+
+def _rule_without_decay(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
     exact, kind = type(optimizer), _kind(geometry)
     if exact is Adam:
         return _adam(optimizer)
@@ -292,6 +301,7 @@ class LinearSteps:
             "gain": self._per_run(rule.gain),
             "beta2": self._per_run(rule.beta2),
             "log_eps": self._per_run([_log(eps) for eps in _numbers(rule.eps).tolist()]),
+            "decay": self._per_run(rule.decay),
             "smallest_row": self._per_run(objective.smallest_row),
         }
         self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
