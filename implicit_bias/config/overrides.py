@@ -1,8 +1,8 @@
 """From the overrides on a command line to resolved, checked configurations, one for each cell of a sweep.
 
 Hydra composes the YAML files and parses the overrides; its application wrapper is not used, since it reports errors in several
-lines with exit code 1, accepts new keys by ``+key`` and takes 146 ms a cell. Here every combination of group options is
-composed once, and the other keys are set cell by cell.
+lines with exit code 1, accepts new keys by ``+key`` and takes 146 ms a cell. Here options make a configuration once
+(:mod:`implicit_bias.config.composition`), and the other keys are set cell by cell.
 """
 
 from __future__ import annotations
@@ -13,17 +13,11 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, Transformer
 from hydra.errors import HydraException
@@ -31,7 +25,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from implicit_bias.cli.messages import warn
-from implicit_bias.config.files import config_directory, groups, main_page, plugins_of
+from implicit_bias.config.composition import Config, as_mapping, composition
+from implicit_bias.config.files import groups, main_page
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.runtime_keys import RUNTIME_KEYS
@@ -43,8 +38,6 @@ if TYPE_CHECKING:
     from implicit_bias.optimizers import Optimizer
 
 __all__ = ["Cell", "as_override", "cannot_differ", "compose", "compose_methods"]
-
-Config = dict[str, Any]
 
 #: Groups that may be left empty.
 OPTIONAL_GROUPS = ("norm", "experiment")
@@ -158,7 +151,7 @@ def _plans(overrides: Sequence[str], multirun: bool) -> list[tuple[list[Setting]
     settings = list({setting.key: setting for setting in (_parsed(text, multirun) for text in overrides)}.values())
     for setting in settings:
         _check_options(setting)
-    return [(chosen, _resolved(_base(chosen), chosen)) for chosen in _combinations(settings)]
+    return [(chosen, _resolved(composition(_named(chosen)), chosen)) for chosen in _combinations(settings)]
 
 
 def _literal(value: Any) -> str:
@@ -192,7 +185,7 @@ def _parsed(text: str, multirun: bool) -> Setting:
     if not key or not equals:
         raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
     try:
-        override = OverridesParser.create().parse_overrides([text])[0]
+        override = _parser().parse_overrides([text])[0]
     except HydraException as error:
         raise BadInput(f"{key}={value}: cannot be read ({_reason(error)}); quote the value: '{key}=\"...\"'") from None
     if override.package is not None or "/" in key:
@@ -205,6 +198,12 @@ def _parsed(text: str, multirun: bool) -> Setting:
         command = f"python -m implicit_bias.run -m {shlex.quote(f'{key}={value}')}"
         raise BadInput(f"{key}={value}: several values need -m: {command}")
     return _sweep(override, key)
+
+
+@cache
+def _parser() -> OverridesParser:
+    """Hydra's parser, which keeps nothing of what it has parsed; making one takes as long as parsing does."""
+    return OverridesParser.create()
 
 
 def _without_hydra(text: str) -> str:
@@ -305,88 +304,9 @@ def _combinations(settings: Sequence[Setting]) -> Iterator[list[Setting]]:
     return map(list, itertools.product(*choices))
 
 
-def _base(chosen: Sequence[Setting]) -> Config:
-    """The configuration under the options that ``chosen`` names, interpolations unresolved. Shared: not to be changed.
-
-    Hydra takes 0.1 s a composition, too long for every combination of a sweep. Without an experiment, groups know nothing of each
-    other: the defaults are composed once, and each option's file takes the place of its group.
-    """
-    options = {s.key: s.values[0] for s in chosen if s.key in groups()}
-    named = {group: option for group, option in options.items() if option is not None}
-    files = {group: option_file(group, option) for group, option in named.items()}
-    if any(group == "experiment" or "defaults" in file for group, file in files.items()):
-        base = composed(tuple(f"{group}={option}" for group, option in named.items()))
-    else:
-        base = {**composed(()), **files}
-    # Hydra has no override that empties a group.
-    return {**base, **{group: None for group in options if group not in named and group != "experiment"}}
-
-
-@cache
-def composed(choices: tuple[str, ...]) -> Config:
-    """What Hydra makes of the YAML files under a choice of options."""
-    try:
-        with _plugins_stored(), initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
-            return _mapping(OmegaConf.to_container(hydra_compose("config", overrides=list(choices))))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(f"{' '.join(choices) or 'config.yaml'}: {shown(str(error).splitlines()[0])}") from None
-
-
-@cache
-def option_file(group: str, option: str) -> Config:
-    """The file of one option; of a plugin's option, completed by the defaults of its class.
-
-    Raises:
-        BadInput: a plugin's file that is no YAML, no mapping, or of another option.
-    """
-    added = plugins_of(group).get(option)
-    if added is None:
-        return _mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{option}.yaml")))
-    written = {} if added.file is None else _plugin_file(added.file)
-    if group == "experiment":
-        return written
-    if written.get("name", option) != option:
-        raise BadInput(f"{group}={option}: {added.file}: name: {shown(written['name'])}; must be {option}, as the file is called")
-    return {"name": option, **added.defaults, **written}
-
-
-def _plugin_file(path: Path) -> Config:
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-        return _mapping(loaded or {})
-    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{path}: cannot be read: {shown(str(error))}") from None
-
-
-@contextmanager
-def _plugins_stored() -> Iterator[None]:
-    """While active Hydra finds the options of plugins, which have no file in its folder."""
-    added = [(group, option) for group in groups() for option in plugins_of(group)]
-    if not added:
-        yield
-        return
-    store = ConfigStore.instance()
-    before = {group: store.repo.get(group) for group, _ in added}
-    for group in before:
-        store.repo[group] = dict(before[group] or {})
-    try:
-        for group, option in added:
-            with suppress(BadInput):  # a broken file is reported where its option is chosen
-                package = "_global_" if group == "experiment" else None
-                store.store(group=group, name=option, node=option_file(group, option), package=package)
-        yield
-    finally:
-        for group, entries in before.items():
-            if entries is None:
-                del store.repo[group]
-            else:
-                store.repo[group] = entries
-
-
-def _mapping(container: Any) -> Config:
-    if not isinstance(container, dict):
-        raise TypeError("a configuration must be a mapping")
-    return {str(key): value for key, value in container.items()}
+def _named(chosen: Sequence[Setting]) -> dict[str, str | None]:
+    """The option of every group that is chosen by name."""
+    return {s.key: s.values[0] for s in chosen if s.key in groups()}
 
 
 def _resolved(base: Config, chosen: Sequence[Setting]) -> Config:
@@ -402,7 +322,7 @@ def _resolved(base: Config, chosen: Sequence[Setting]) -> Config:
     else:
         return resolved
     try:
-        return _mapping(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
+        return as_mapping(OmegaConf.to_container(OmegaConf.create(config), resolve=True))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "interpolation"
         raise BadInput(f"{key}: {shown(str(error).splitlines()[0])}") from None

@@ -13,7 +13,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from implicit_bias.config import files, overrides, schema
+from implicit_bias.config import composition, files, overrides, schema
 from implicit_bias.config.files import config_directory, groups, main_page
 from implicit_bias.config.overrides import as_override, cannot_differ, compose
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
@@ -26,8 +26,8 @@ OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option 
 PRIMARY = yaml.safe_load((config_directory() / "config.yaml").read_text())
 
 
-def config_of(*overrides: str) -> dict[str, Any]:
-    (cell,) = compose(overrides)
+def config_of(*typed: str) -> dict[str, Any]:
+    (cell,) = compose(typed)
     return cell.spec.canonical
 
 
@@ -237,15 +237,26 @@ def test_the_automatic_power(optimizer: str) -> None:
     assert power("model=mlp") == 0.8
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_an_option_alone_is_what_hydra_composes(group: str, option: str) -> None:
-    reader = "torch" if option == "as_given" else "gd"
-    fitting = {"norm": ["optimizer=nsd"], "schedule": [f"optimizer={reader}"]}.get(group, [])
-    config = config_of(f"{group}={option}", *fitting)
+def turned(turn: int) -> list[str]:
+    """An option of every group; in as many turns as a group has options all of them come by."""
+    return [f"{group}={list(registry)[turn % len(list(registry))]}" for group, registry in REGISTRIES.items()]
+
+
+def is_what_hydra_composes(typed: list[str]) -> bool:
+    ((_, ours),) = overrides._plans(typed, multirun=False)
     with hydra.initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
-        theirs = OmegaConf.to_container(hydra.compose("config", overrides=[f"{group}={option}", *fitting]), resolve=True)
-    assert isinstance(theirs, dict)
-    assert config == checked({str(key): value for key, value in theirs.items()})
+        return bool(ours == OmegaConf.to_container(hydra.compose("config", overrides=typed), resolve=True))
+
+
+@pytest.mark.parametrize("turn", range(max(len(list(registry)) for registry in REGISTRIES.values())))
+def test_options_make_what_hydra_composes(turn: int) -> None:
+    assert is_what_hydra_composes(turned(turn))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("turn", "experiment"), list(enumerate(sorted(groups()["experiment"]))))
+def test_options_under_an_experiment_make_what_hydra_composes(turn: int, experiment: str) -> None:
+    assert is_what_hydra_composes([f"experiment={experiment}", *turned(turn)])
 
 
 def test_composition_leaves_no_hydra_state_behind() -> None:
@@ -417,8 +428,8 @@ def own_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
     copied = tmp_path / "configs"
     shutil.copytree(config_directory(), copied)
-    cached = (files.groups, files.main_page, overrides.composed, overrides.option_file)
-    for module in (files, overrides):
+    cached = (files.groups, files.main_page, composition.composed, composition.option_file, composition.under_experiment)
+    for module in (files, composition):
         monkeypatch.setattr(module, "config_directory", lambda: copied)
     for function in cached:
         function.cache_clear()

@@ -59,7 +59,7 @@ def test_a_file_enters_by_its_content(tmp_path: Path) -> None:
 
 def test_the_version_of_a_package_enters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     implicit_bias.run([*SMALL, f"results_dir={tmp_path}"])
-    monkeypatch.setattr("implicit_bias.optimizers.foreign.target.metadata.version", lambda name: "99.0")
+    monkeypatch.setattr("implicit_bias.optimizers.foreign.target._installed", lambda name: "99.0")
     implicit_bias.run([*SMALL, f"results_dir={tmp_path}"])
     assert len(folders(tmp_path)) == 2
 

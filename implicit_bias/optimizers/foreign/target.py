@@ -237,7 +237,7 @@ def _version(found: Any) -> str:
     module = str(getattr(found, "__module__", ""))
     package = module.partition(".")[0]
     for distribution in _distributions().get(package, []):
-        return f"{distribution} {metadata.version(distribution).partition('+')[0]}"
+        return f"{distribution} {_installed(distribution)}"
     try:
         source = _source_here(found) if package == SESSION else inspect.getsource(sys.modules[module])
     except (OSError, TypeError, KeyError):
@@ -248,6 +248,12 @@ def _version(found: Any) -> str:
             ) from None
         return "without source"
     return hashlib.sha256(source.encode()).hexdigest()[:_DIGITS]
+
+
+@cache
+def _installed(distribution: str) -> str:
+    """The version of a distribution, without what tells its builds apart; kept, since reading it takes milliseconds."""
+    return metadata.version(distribution).partition("+")[0]
 
 
 def _source_here(found: Any) -> str:

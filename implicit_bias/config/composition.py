@@ -1,0 +1,134 @@
+"""The configuration that the YAML files make under a choice of options, before any key is set.
+
+Hydra takes 0.1 s for it, too long for every combination of options in a report. A group is the file of its option, with
+what the experiment sets there over it: only the defaults, and every experiment alone, are left to Hydra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from implicit_bias.config.files import config_directory, groups, plugins_of
+from implicit_bias.core.errors import BadInput
+from implicit_bias.core.words import shown
+
+__all__ = ["Config", "as_mapping", "composed", "composition", "option_file", "under_experiment"]
+
+Config = dict[str, Any]
+
+
+def composition(options: Mapping[str, str | None]) -> Config:
+    """The configuration under ``options``, group by group; interpolations are unresolved. Shared: not to be changed.
+
+    Raises:
+        BadInput: the files cannot be composed.
+    """
+    named = {group: option for group, option in options.items() if option is not None}
+    experiment = named.get("experiment")
+    files = {group: option_file(group, option) for group, option in named.items() if group != "experiment"}
+    if any("defaults" in file for file in files.values()) or not _only_overrides(experiment):
+        base = composed(tuple(f"{group}={option}" for group, option in named.items()))
+    else:
+        alone = composed(() if experiment is None else (f"experiment={experiment}",))
+        base = {**alone, **{group: under_experiment(experiment, group, named[group]) for group in files}}
+    # Hydra has no override that empties a group.
+    return {**base, **{group: None for group in options if group not in named and group != "experiment"}}
+
+
+def _only_overrides(experiment: str | None) -> bool:
+    """Whether an experiment's file says all of it: its defaults, if it has any, choose options of groups."""
+    defaults = [] if experiment is None else option_file("experiment", experiment).get("defaults", [])
+    return all(isinstance(entry, dict) and all(str(key).startswith("override ") for key in entry) for entry in defaults)
+
+
+@cache
+def under_experiment(experiment: str | None, group: str, option: str) -> Any:
+    """The file of an option with what an experiment sets in its group, merged as Hydra does."""
+    file = option_file(group, option)
+    body = {} if experiment is None else option_file("experiment", experiment)
+    if group not in body:
+        return file
+    try:
+        merged = OmegaConf.merge({group: file}, {group: body[group]})
+    except OmegaConfBaseException as error:
+        raise BadInput(f"{group}={option} experiment={experiment}: {shown(str(error).splitlines()[0])}") from None
+    return as_mapping(OmegaConf.to_container(merged))[group]
+
+
+@cache
+def composed(choices: tuple[str, ...]) -> Config:
+    """What Hydra makes of the YAML files under a choice of options."""
+    try:
+        with _plugins_stored(), initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
+            return as_mapping(OmegaConf.to_container(hydra_compose("config", overrides=list(choices))))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(f"{' '.join(choices) or 'config.yaml'}: {shown(str(error).splitlines()[0])}") from None
+
+
+@cache
+def option_file(group: str, option: str) -> Config:
+    """The file of one option; of a plugin's option, completed by the defaults of its class.
+
+    Raises:
+        BadInput: a plugin's file that is no YAML, no mapping, or of another option.
+    """
+    added = plugins_of(group).get(option)
+    if added is None:
+        return as_mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{option}.yaml")))
+    written = {} if added.file is None else _plugin_file(added.file)
+    if group == "experiment":
+        return written
+    if written.get("name", option) != option:
+        raise BadInput(f"{group}={option}: {added.file}: name: {shown(written['name'])}; must be {option}, as the file is called")
+    return {"name": option, **added.defaults, **written}
+
+
+def _plugin_file(path: Path) -> Config:
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+        return as_mapping(loaded or {})
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: cannot be read: {shown(str(error))}") from None
+
+
+@contextmanager
+def _plugins_stored() -> Iterator[None]:
+    """While active Hydra finds the options of plugins, which have no file in its folder."""
+    added = [(group, option) for group in groups() for option in plugins_of(group)]
+    if not added:
+        yield
+        return
+    store = ConfigStore.instance()
+    before = {group: store.repo.get(group) for group, _ in added}
+    for group in before:
+        store.repo[group] = dict(before[group] or {})
+    try:
+        for group, option in added:
+            with suppress(BadInput):  # a broken file is reported where its option is chosen
+                package = "_global_" if group == "experiment" else None
+                store.store(group=group, name=option, node=option_file(group, option), package=package)
+        yield
+    finally:
+        for group, entries in before.items():
+            if entries is None:
+                del store.repo[group]
+            else:
+                store.repo[group] = entries
+
+
+def as_mapping(container: Any) -> Config:
+    if not isinstance(container, dict):
+        raise TypeError("a configuration must be a mapping")
+    return {str(key): value for key, value in container.items()}
