@@ -135,7 +135,8 @@ def entry_points() -> tuple[EntryPoint, ...]:
     """The entry points of installed distributions, of every kind."""
     from importlib import metadata  # takes longer than all else here
 
-    return tuple(point for folder in KINDS.values() for point in metadata.entry_points(group=f"{PACKAGE}.{folder}"))
+    installed = metadata.entry_points()  # reads the files of every distribution
+    return tuple(point for folder in KINDS.values() for point in installed.select(group=f"{PACKAGE}.{folder}"))
 
 
 def class_files(folder: str) -> Iterator[tuple[Path, str]]:

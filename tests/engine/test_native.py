@@ -26,7 +26,7 @@ from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.steppers.native import LinearSteps, refusal
 from implicit_bias.engine.steppers.native.compiling import FLAGS, compilers, foreign_hand, library, processor_flags
-from implicit_bias.engine.steppers.native.linear import DEFINITIONS, SOURCE, SYMBOLS
+from implicit_bias.engine.steppers.native.linear import DEFINITIONS, SOURCE
 from implicit_bias.engine.steppers.torch_compile import REPAID_STEPS
 from implicit_bias.losses import FLOOR, LOSSES
 from implicit_bias.losses.pair_logistic import PairLogistic
@@ -132,20 +132,21 @@ COLUMNS = ("margin", "upper_bound", "alignment", "param_norm")
 
 
 def apart(a: Trajectory, b: Trajectory) -> np.ndarray:
-    """The largest relative difference of each run's columns, beyond 1e-12."""
-    pairs = [(columns[key], b.by_norm[label][key]) for label, columns in a.by_norm.items() for key in COLUMNS]
+    """The largest relative difference of each run's columns, beyond 1e-12; ``a`` may have the runs of ``b`` several times."""
+    times = (1, a.recorded.shape[1] // b.recorded.shape[1])
+    pairs = [(columns[key], np.tile(b.by_norm[label][key], times)) for label, columns in a.by_norm.items() for key in COLUMNS]
     largest: np.ndarray = np.max([(np.abs(x - y) - 1e-12).clip(0) / np.abs(y) for x, y in pairs], axis=(0, 1))
     return largest
 
 
 def amplified(given: Problem, plain: Trajectory) -> np.ndarray:
-    """What a change of W0 by 1e-16 becomes in the columns of each run."""
-    found = []
-    for seed in range(4):
-        noise = torch.randn(given.initial["weight"].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        moved = {"weight": given.initial["weight"] + 1e-16 * noise}
-        found.append(apart(simulate(replace(given, initial=moved, compile="off")), plain))
-    largest: np.ndarray = np.max(found, axis=0)
+    """What a change of W0 by 1e-16 becomes in the columns of each run, of four such changes the worst."""
+    shape, seeds = given.initial["weight"].shape, range(4)
+    noise = [torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    many = given.at(torch.arange(RUNS).repeat(len(seeds)))
+    start = {"weight": many.initial["weight"] + 1e-16 * torch.cat(noise)}
+    moved = simulate(replace(many, initial=start, measured=given.measured, compile="off"))
+    largest: np.ndarray = apart(moved, plain).reshape(len(seeds), RUNS).max(axis=0)
     return largest
 
 
@@ -326,18 +327,29 @@ def fresh_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     library.cache_clear()
 
 
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source that is compiled in no time."""
+    source = tmp_path_factory.mktemp("source") / "tiny.c"
+    source.write_text("long one(void) { return 1; }\n")
+    return source
+
+
+TINY = ("one",)
+
+
 @needs_compiler
-def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
+def test_a_library_is_compiled_once_and_again_where_it_is_damaged(fresh_library: Path, tiny: Path) -> None:
+    assert library(tiny, TINY) is not None
     (kept,) = fresh_library.iterdir()
     made = kept.stat().st_mtime_ns
     library.cache_clear()
-    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
+    assert library(tiny, TINY) is not None
     assert kept.stat().st_mtime_ns == made
     kept.unlink()  # not overwritten in place: it is still mapped
     kept.write_bytes(b"\x7fELF and then nothing")
     library.cache_clear()
-    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
+    assert library(tiny, TINY) is not None
     assert kept.read_bytes()[:30] != b"\x7fELF and then nothing"
 
 
@@ -357,14 +369,6 @@ def opened(mode: int) -> Callable[[Path], None]:
 def linked(path: Path) -> None:
     path.rename(path.with_name("elsewhere"))
     path.symlink_to(path.with_name("elsewhere"))
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source that is compiled in no time."""
-    source = tmp_path_factory.mktemp("source") / "tiny.c"
-    source.write_text("long one(void) { return 1; }\n")
-    return source
 
 
 FOREIGN_FOLDERS = {"of another user": given_away, "open to all": opened(0o007), "open to the group": opened(0o020)}
@@ -421,10 +425,10 @@ def test_what_is_made_here_is_this_users_alone_whatever_the_umask(fresh_library:
 
 
 @needs_compiler
-def test_a_folder_that_cannot_be_written_is_no_obstacle(fresh_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_no_obstacle(fresh_library: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_library.parent.joinpath("file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh_library.parent / "file"))
-    assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
+    assert library(tiny, TINY) is not None
 
 
 @pytest.mark.parametrize("command", ["#!/bin/sh\nexit 1\n", None])
@@ -446,19 +450,19 @@ def test_without_a_working_compiler_steps_are_plain(
 
 @needs_compiler
 def test_a_compiler_that_fails_leaves_it_to_the_next(
-    fresh_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_library: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, script in (("fails", "exit 1"), ("empty", "exit 0")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("CC", str(tmp_path / name))
         library.cache_clear()
-        assert library(SOURCE, SYMBOLS, DEFINITIONS) is not None
+        assert library(tiny, TINY) is not None
 
 
 @needs_compiler
-def test_a_library_without_the_functions_is_none(fresh_library: Path) -> None:
-    assert library(SOURCE, ("no_such_function",), DEFINITIONS) is None
+def test_a_library_without_the_functions_is_none(fresh_library: Path, tiny: Path) -> None:
+    assert library(tiny, ("no_such_function",)) is None
 
 
 def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:

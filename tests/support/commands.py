@@ -38,15 +38,7 @@ WORKER = "implicit_bias.sweep.clusters.worker"
 TABLES = ("trajectory.csv", "summary.csv")
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(
-    [
-        "pytest",
-        "tests.support.commands",
-        "implicit_bias.config.schema",
-        "implicit_bias.cli.tables",
-        "implicit_bias.sweep.clusters.launch",
-    ]
-)
+_server.set_forkserver_preload(["tests.support.preloaded"])
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ SYMMETRIES = (
 def own_norm(table: pd.DataFrame, method: str) -> str | None:
     """The column of the norm that a class's steps at a constant gradient are steepest descent in; None where it has none."""
     rows = aligned(table, method)
+    if rows.empty:
+        return None
     for norm, (family, u) in NORMS.items():
         if ((rows["norm"] == family) & ((rows["found"] - u).abs() <= SAME_P)).any():
             return norm
@@ -144,7 +146,8 @@ def own_ratios(table: pd.DataFrame, feed: str) -> pd.Series:
     """The ratio in its own norm, by class, of those whose own norm is one of the columns: mean over seeds."""
     rows = table[(table["part"] == "ratio") & (table["gradient"] == feed)]
     means = rows.groupby(["method", "norm"])["ratio"].mean()
-    owns = {str(method): own_norm(table, str(method)) for method in rows["method"].unique()}
+    static = table[table["part"] == "static"]
+    owns = {str(method): own_norm(static, str(method)) for method in rows["method"].unique()}
     return pd.Series({method: means[method, norm] for method, norm in owns.items() if norm}, dtype=float)
 
 
