@@ -31,6 +31,13 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([means[c] + 0.2 * rng.randn(8, 6) for c in range(3)]), np.repeat(["ash", "elm", "oak"], 8)
 
 
+@pytest.fixture(scope="module")
+def optima(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of results where optima are kept: those of the blobs take seconds."""
+    return str(tmp_path_factory.mktemp("optima"))
+
+
+@pytest.mark.slow
 def test_it_says_what_was_reached_of_which_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     found = judge(lambda p: torch.optim.AdamW(p, lr=1e-2), data=blobs(), steps=300)
@@ -47,8 +54,9 @@ def test_it_says_what_was_reached_of_which_optimum(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir()), "nothing is written"
 
 
+@pytest.mark.slow
 def test_it_is_the_run_of_the_command(tmp_path: Path) -> None:
-    found = judge(torch.optim.Adam, "gaussian_mixture", steps=60, lr=0.05, seed=3, family=())
+    found = judge(torch.optim.Adam, "gaussian_mixture", steps=60, lr=0.05, seed=3, family=(), results_dir=str(tmp_path))
     typed = [
         "optimizer=torch",
         "optimizer.target=torch.optim.Adam",
@@ -87,12 +95,12 @@ def test_a_class_of_a_notebook_and_a_rate_of_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_nearest_exponent_is_named_and_what_no_exponent_fits_is_said_to_be_of_none() -> None:
+def test_the_nearest_exponent_is_named_and_what_no_exponent_fits_is_said_to_be_of_none(optima: str) -> None:
     space: dict[str, Any] = {}
     exec(MINE, space)
-    signs = judge(space["SignDescent"], blobs(), steps=np.int64(6000), lr=np.float32(0.1), norms="linf")
+    signs = judge(space["SignDescent"], blobs(), steps=np.int64(6000), lr=np.float32(0.1), norms="linf", results_dir=optima)
     assert re.search(r"; nearest exponent: lp p = inf in \[\S+, inf\] \(maximises\)$", signs.sentence)
-    slow = judge(lambda p: torch.optim.SGD(p, lr=1e-3), blobs(), steps=300, norms="l2")
+    slow = judge(lambda p: torch.optim.SGD(p, lr=1e-3), blobs(), steps=300, norms="l2", results_dir=optima)
     assert re.search(r"; nearest exponent: none of these \(largest kappa 0\.\d{3}\)$", slow.sentence)
     assert slow.verdicts["p"].isna().all()
     x, y = blobs()
@@ -121,11 +129,11 @@ def test_what_is_not_separated_is_no_error() -> None:
 
 
 @pytest.mark.slow
-def test_it_names_the_nearest_exponent(tmp_path: Path) -> None:
+def test_it_names_the_nearest_exponent(optima: str) -> None:
     space: dict[str, Any] = {"__name__": "__main__"}
     exec(MINE, space)
     x, y = blobs()
-    asked: dict[str, Any] = {"norms": "l2", "family": "lp", "results_dir": str(tmp_path)}
+    asked: dict[str, Any] = {"norms": "l2", "family": "lp", "results_dir": optima}
     found = judge(space["SignDescent"], (x, y), steps=2000, lr=0.1, **asked)
     (row,) = found.verdicts.to_dict("records")
     assert (row["run"], row["family"], row["p"], row["verdict"]) == ("SignDescent", "lp", np.inf, "nearest so far")
@@ -152,8 +160,9 @@ def test_symmetries_rule_families_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [run.ruled_out for run in given] == [("schatten",), ("lp", "schatten"), ()]
 
 
-def test_one_without_a_norm_of_its_own_says_so() -> None:
-    found = judge(torch.optim.Adafactor, blobs(), steps=600, lr=0.5)
+@pytest.mark.slow
+def test_one_without_a_norm_of_its_own_says_so(optima: str) -> None:
+    found = judge(torch.optim.Adafactor, blobs(), steps=600, lr=0.5, results_dir=optima)
     assert "no norm of its own is known; the best ratio is " in found.sentence
     assert not found.summary["own"].any()
     assert found.notes[0].startswith("no norm of its own was found (nearest: lp2")

@@ -61,6 +61,7 @@ def test_the_own_norm_of_our_methods_is_found(name: str) -> None:
     assert found.constant.alignment == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "p"), [("lp", 1.25), ("lp", 3.0), ("lp", 3.3), ("schatten", 1.5), ("schatten", 2.7), ("lp", 8.0)]
 )

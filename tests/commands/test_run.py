@@ -347,6 +347,7 @@ def test_three_ways_to_say_the_same(fake: Any) -> None:
         pd.testing.assert_frame_equal(summary, results[0][1])
 
 
+@pytest.mark.slow
 def test_run_is_a_function_and_a_module_whichever_is_imported_first() -> None:
     script = (
         "from implicit_bias import run\n"

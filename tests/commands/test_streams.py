@@ -135,6 +135,7 @@ def test_a_file_does_not_take_the_number_of_a_closed_output(tmp_path: Path) -> N
     assert main([*SMALL, f"results_dir={tmp_path}"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", ["> /dev/full", ">&-", "2>&1 | true", "> /dev/full 2>&1", ">&- 2>&-"])
 def test_python_has_nothing_to_add_at_its_end(redirection: str) -> None:
     """It flushes its streams once more, complains of what fails, and then ends with 120."""

@@ -157,6 +157,7 @@ def test_a_yaml_may_leave_keys_out(tmp_path: Path) -> None:
     assert "part: 0.5" in ended.stdout
 
 
+@pytest.mark.slow
 def test_an_edited_class_is_another_run_and_the_packages_own_keep_their_hashes(tmp_path: Path) -> None:
     helper = "def half():\n    return 0.5\n"
     using = OPTIMIZER.replace("from typing", "from implicit_bias.norms.parts import half\nfrom typing", 1)
@@ -205,6 +206,7 @@ def test_a_norm_that_is_only_measured_counts(tmp_path: Path) -> None:
     assert len(names) == 2
 
 
+@pytest.mark.slow
 def test_workers_see_the_plugins_of_a_folder_that_is_named_from_here(tmp_path: Path) -> None:
     written(tmp_path / "plugin", {"optimizers/slow_sign.py": OPTIMIZER})
     sweep = ("-m", "optimizer=slow_sign", "seed=1,2", "launcher.cluster=local", "launcher.workers=1", *RUN)

@@ -25,6 +25,7 @@ from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES, auto_lr
 from implicit_bias.solvers.reference import improve_weights, solve_certified
 from implicit_bias.sweep.problem import CERTIFICATE_ITERATIONS
+from tests.support.quick import quick_of
 
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")
 
@@ -332,7 +333,7 @@ def assert_same_bits(a: Trajectory, b: Trajectory) -> None:
             assert torch.equal(block, b.parameters[step][name])
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("optimizer", quick_of(sorted(OPTIMIZERS), "signgd", "muon", "adam"))
 def test_a_batch_that_goes_on_from_a_snapshot_is_the_undisturbed_one_to_the_last_bit(optimizer: str) -> None:
     lr = torch.linspace(0.05, 0.4, 3, dtype=torch.float64)
     batch = problem(optimizer, mixtures(list(range(3))), 3, 70, lr, certificate_iterations=3, weights="all", points=15)
@@ -360,6 +361,7 @@ def network_problem(schedule: str, optimizer: str = "gd", **more: Any) -> Proble
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "weights"), [("constant", "all"), ("lyu_li", "last")])
 def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weights: Any) -> None:
     """With KKT ratios, levels of loss, runs that stop early, a test set and cosines with later iterates."""
@@ -377,7 +379,7 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
     assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
 
 
-@pytest.mark.parametrize("optimizer", ["muon_adam", "signum"])
+@pytest.mark.parametrize("optimizer", quick_of(["muon_adam", "signum"], "muon_adam"))
 def test_a_network_with_momentum_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str) -> None:
     (snapshot,), undisturbed = snapshots_at((50,), network_problem("constant", optimizer))
     assert_same_bits(simulate(network_problem("constant", optimizer), resume=snapshot), undisturbed)

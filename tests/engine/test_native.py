@@ -39,6 +39,7 @@ from implicit_bias.optimizers.muon_adam import MuonAdam
 from implicit_bias.optimizers.muon_ns import COEFFICIENTS
 from implicit_bias.schedules import SCHEDULES, LossBased
 from implicit_bias.sweep.plan import Cell, batches
+from tests.support.quick import quick_of
 
 needs_compiler = pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
 
@@ -152,7 +153,7 @@ def amplified(given: Problem, plain: Trajectory) -> np.ndarray:
 
 @needs_compiler
 @pytest.mark.numeric
-@pytest.mark.parametrize("optimizer", WHOLE_RUNS)
+@pytest.mark.parametrize("optimizer", quick_of(WHOLE_RUNS, "signgd", "muon", "nmgd"))
 def test_whole_runs_agree(optimizer: str) -> None:
     """To 1e-9 over 300 steps; Adam and Muon, which amplify round-off, over 100. Certificates too.
 
@@ -255,7 +256,7 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
 
 
 @needs_compiler
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam", "gd"))
 def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = problem(rule, gaussian(4, 6, 10), 130)
     usual = simulate(given)

@@ -32,6 +32,7 @@ def test_one_step_of_a_batch_is_the_step_alone(optimizer: str) -> None:
             torch.testing.assert_close(together[name][r], block[0], rtol=1e-11, atol=1e-11 * block.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["signgd", "ngd", "nmgd", "spectral_gd", "adam", "muon_signum"])
 def test_a_hundred_steps_of_a_batch_are_the_steps_alone(optimizer: str) -> None:
     """All columns, with loss levels and runs that stop early."""

@@ -28,6 +28,7 @@ from implicit_bias.optimizers.base import Here, Step
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.schedules import Power
 from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
+from tests.support.quick import quick_of
 
 NAMES = sorted({name for name, _ in RULES.values()})
 
@@ -74,6 +75,7 @@ def assert_plain(changed: Problem, base: Problem) -> None:
     assert not same_bits(simulate(replace(base, compile="off")), off)
 
 
+@pytest.mark.slow
 @needs_compiler
 @settings(max_examples=30, deadline=None)
 @given(name=st.sampled_from(NAMES), hook=st.data(), weight=st.floats(0.125, 4), seed=st.integers(0, 99))
@@ -203,6 +205,9 @@ def test_the_check_leaves_no_trace(rule: str, monkeypatch: pytest.MonkeyPatch) -
     assert checked.stepping == unchecked.stepping == "c"
 
 
+HARD = ("signs", "copies", "a line", "nearly a line", "a line to round-off", "scales", "bias", "tiny")
+
+
 def hard(kind: str, k: int, d: int, n: int) -> Data:
     """Data on which some directions of steepest descent are not known to a double, or only just."""
     generator = torch.Generator().manual_seed(7)
@@ -222,7 +227,7 @@ def hard(kind: str, k: int, d: int, n: int) -> Data:
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["signs", "copies", "a line", "nearly a line", "a line to round-off", "scales", "bias", "tiny"])
+@pytest.mark.parametrize("kind", quick_of(HARD, "nearly a line", "scales"))
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the point zero, from one of order one over the data's size, and from one where losses are e^-300."""

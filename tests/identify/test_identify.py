@@ -46,6 +46,7 @@ def folders(results: Path, pattern: str) -> list[str]:
     return sorted(str(path) for path in (results / "runs").glob(pattern))
 
 
+@pytest.mark.slow
 def test_the_command_finds_writes_and_prints(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = [*folders(results, "*nsd*"), *folders(results, "*signgd*")]
     assert command.main([*named, f"results_dir={results}", f"out={tmp_path}", "progress=off"]) == 0
@@ -153,6 +154,7 @@ def test_networks_have_kkt_ratios_and_what_is_not_separated_no_exponent(results:
     assert found[["p", "p_low", "p_high", "kappa", "trend"]].isna().all(axis=None)
 
 
+@pytest.mark.slow
 def test_a_networks_last_record_agrees_with_what_the_run_logged(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"results_dir": tmp_path, "progress": "off", **OPTIONS, "log.norms": ["lp4", "schatten4"]}
     keys |= {"optimizer": "nsd", "norm": "lp", "norm.p": 4, "model": "mlp", "model.width": 8, "steps": 200}

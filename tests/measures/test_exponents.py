@@ -164,6 +164,7 @@ def test_neighbourhoods_stay_inside() -> None:
     assert neighbourhood(1.0) == [0.975, 1.0]
 
 
+@pytest.mark.slow
 def test_margins_grow_as_norms_shrink_and_the_families_meet_at_two(optima: dict[str, ExponentOptima]) -> None:
     for family in optima.values():
         for known in family.known:
@@ -173,6 +174,7 @@ def test_margins_grow_as_norms_shrink_and_the_families_meet_at_two(optima: dict[
     assert optima["lp"].known[0][0.5].lower == optima["schatten"].known[0][0.5].lower
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lp", "schatten"])
 def test_an_optimum_is_found_again_at_its_own_exponent(optima: dict[str, ExponentOptima], family: str) -> None:
     data = optima[family].datasets[0]
@@ -191,6 +193,7 @@ def test_an_optimum_is_found_again_at_its_own_exponent(optima: dict[str, Exponen
     assert curves["resolution"].max() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_many_exponents_at_once_are_each_of_them_alone(optima: dict[str, ExponentOptima]) -> None:
     data = optima["lp"].datasets[0]
     start = optima["lp"].known[0][0.5]

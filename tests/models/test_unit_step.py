@@ -36,6 +36,7 @@ def small_problems(k: int, runs: int) -> Data:
     return Data(torch.tensor(x), torch.tensor(y), k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "activation", "label"), [(2, "squared_relu", "l2"), (3, "relu", "linf"), (3, "relu", "hybrid0.1")]
 )

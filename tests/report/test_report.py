@@ -32,6 +32,7 @@ from implicit_bias.report.page.markdown import markdown
 from implicit_bias.report.page.text import plain
 from implicit_bias.storage.files import csv_bytes, read_table
 from tests.support.browser import CHROMIUM, Browser, browser
+from tests.support.quick import quick_of
 
 # On one worker: the page is written once, and opened once.
 pytestmark = pytest.mark.xdist_group("page")
@@ -108,6 +109,7 @@ def page(folder: Path) -> Page:
     return parser
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_needs_nothing_beside_it(page: Page, folder: Path) -> None:
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
@@ -120,12 +122,13 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(page: Page, folder: Path)
     assert len(embedded) > len(figures()) and all(target.startswith("data:") for target in embedded)
 
 
-@pytest.mark.parametrize("written", ["committed", "odd"])
-def test_the_page_is_small(written: str, folder: Path) -> None:
-    path = (RESULTS if written == "committed" else folder) / "report.html"
+@pytest.mark.parametrize("written", quick_of(["committed", "odd"], "committed"))
+def test_the_page_is_small(written: str, request: pytest.FixtureRequest) -> None:
+    path = (RESULTS if written == "committed" else request.getfixturevalue("folder")) / "report.html"
     assert 500_000 < path.stat().st_size < 2_000_000
 
 
+@pytest.mark.slow
 def test_every_claim_and_finding_is_in_both_forms(page: Page, folder: Path, claims: list[Claim]) -> None:
     text = (folder / "REPORT.md").read_text(encoding="utf-8")
     rows = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in text.splitlines() if line.startswith("| ")]
@@ -320,6 +323,7 @@ def test_without_programs_the_pictures_are_still_there(opened: Browser, folder: 
         opened.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
+@pytest.mark.slow
 def test_curves_in_the_page_are_those_of_the_tables(folder: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
     packed = dict(re.findall(r'id="curves-(\w+)">([^<]*)</script>', text))

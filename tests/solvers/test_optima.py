@@ -100,6 +100,7 @@ def test_wine_takes_seconds_in_all_norms() -> None:
     assert time.process_time() - began < 10  # about half a second; it once took minutes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["linf", "l2", "spectral", "nuclear", "schatten1.5"])
 def test_breast_cancer_in_its_own_units(label: str) -> None:
     x, y = load_breast_cancer(return_X_y=True)
@@ -530,6 +531,7 @@ def test_time_that_runs_out_leaves_a_proven_interval(monkeypatch: pytest.MonkeyP
     assert found.lower <= solve_exact(x, y, 5, make_norm("spectral")).lower <= found.upper
 
 
+@pytest.mark.slow
 def test_no_cvxpy_for_the_norms_of_the_house() -> None:
     code = (
         "import sys, numpy as np; from implicit_bias.solvers.reference import solve_exact;"

@@ -19,6 +19,7 @@ from implicit_bias.run import main
 from implicit_bias.storage import checkpoints
 from implicit_bias.storage.checkpoints import Checkpoint
 from tests.support.commands import checkpoint_files, tables
+from tests.support.quick import quick_of
 
 module = import_module("implicit_bias.sweep.execute")
 SMALL = ["dataset.num_classes=3", "dataset.dim=5", "dataset.samples_per_class=3", "dataset.noise=0.3", "log.norms=[linf,l2]"]
@@ -37,6 +38,7 @@ PROBLEMS = {
     "frozen": ["model=mlp", "model.width=4", "optimizer=adam", "model.frozen=[layer2]", "log.kkt_iters=0"],
     "not homogeneous": ["model=mlp", "model.width=4", "model.bias=all", "model.allow_inhomogeneous=true", "optimizer=gd"],
 }
+QUICK = ("in C, momentum", "plain", "stopping", "a network")
 DATASET_KEYS = ("dataset.num_classes", "dataset.dim", "dataset.samples_per_class", "dataset.noise")
 
 
@@ -92,7 +94,7 @@ def rewritten(path: Path, snapshot: Any, step: int | None = None) -> None:
         path.write_bytes(batch._content(header["step"] if step is None else step, snapshot, 0.0))
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("kind", quick_of(PROBLEMS, *QUICK))
 def test_what_the_engine_keeps_fits_and_is_gone_on_from(
     tmp_path: Path, killed: Callable[..., Problem], capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
@@ -140,7 +142,7 @@ def constant(value: Any) -> Callable[[Any], Any]:
     return lambda _: value
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("kind", quick_of(PROBLEMS, *QUICK))
 def test_a_part_that_is_left_out_or_of_another_shape_or_type_is_noticed(
     tmp_path: Path, killed: Callable[..., Problem], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -196,6 +196,7 @@ def test_auto_lr_is_in_units_of_the_data(label: str) -> None:
     assert rule(7.0, normalised=False) == pytest.approx(rule(1.0, normalised=False) / 49, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["gd", "momentum_gd", "sd"])
 def test_unnormalised_methods_come_near_their_margin_by_default(tmp_path: Path, optimizer: str) -> None:
     """A ratio to the proven upper bound is at most the one to the optimum."""
