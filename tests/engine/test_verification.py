@@ -234,7 +234,12 @@ def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str, monkeypatc
     said: list[str] = []
     found: list[str | None] = []
     disagreement = verification.disagreement
-    monkeypatch.setattr(verification, "disagreement", lambda *given: found.append(disagreement(*given)) or found[-1])
+
+    def noted(*given: Any) -> str | None:
+        found.append(disagreement(*given))
+        return found[-1]
+
+    monkeypatch.setattr(verification, "disagreement", noted)
     monkeypatch.setattr(LinearSteps, "check_on", None)  # every run
     for k, d, n in ((2, 3, 4), (5, 6, 20), (3, 4, 3)):
         data = hard(kind, k, d, n)

@@ -15,7 +15,7 @@ from implicit_bias.config.files import groups
 from implicit_bias.config.overrides import compose
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput
-from implicit_bias.datasets import Dataset
+from implicit_bias.datasets.base import DatasetSource
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.figures.base import PRESETS, PerPreset, Preset
 from implicit_bias.figures.claims import claims_table
@@ -76,17 +76,21 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
     kept = folder / "runs" / f"run{len(list(folder.glob('runs/*')))}"
     kept.mkdir(parents=True)
     if spec.model.linear:
-        np.savez(kept / "final.npz", weight=perceptron(spec.dataset.load()))
+        np.savez(kept / "final.npz", weight=perceptron(spec.dataset))
     return Run(spec, pd.concat(frames, ignore_index=True), kept)
 
 
-def perceptron(data: Dataset, rounds: int = 300) -> np.ndarray:
+@cache
+def perceptron(source: DatasetSource, rounds: int = 300) -> np.ndarray:
+    data = source.load()
     w, rows = np.zeros((data.num_classes, data.x.shape[1])), np.arange(len(data.y))
     for _ in range(rounds):
         scores = data.x @ w.T
         scores[rows, data.y] -= 0.1
         guess = scores.argmax(axis=1)
         wrong = guess != data.y
+        if not wrong.any():
+            break
         np.add.at(w, data.y[wrong], data.x[wrong])
         np.add.at(w, guess[wrong], -data.x[wrong])
     return w

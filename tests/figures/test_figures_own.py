@@ -10,7 +10,7 @@ from implicit_bias.config.overrides import compose
 from implicit_bias.figures.own import torch_classes
 from implicit_bias.figures.own.atlas import Atlas
 from implicit_bias.figures.own.atlas_drawn import exponent_text
-from implicit_bias.figures.own.atlas_judged import nearest, own_norm
+from implicit_bias.figures.own.atlas_judged import nearest, own_norms
 from implicit_bias.figures.own.fingerprints import CLASSES, Fingerprints
 from implicit_bias.figures.own.fingerprints_drawn import exponent_color
 from implicit_bias.figures.own.fingerprints_judged import growth, kappa_at
@@ -95,7 +95,7 @@ def test_the_nearest_exponent_is_of_the_family_with_the_higher_peak() -> None:
 def test_an_own_norm_needs_an_alignment_that_leaves_no_doubt() -> None:
     table = pd.DataFrame({"part": "static", "method": ["a", "b", "c"], "norm": "lp", "found": [0.0, 0.0, 0.25]})
     table["alignment"] = [0.999, 0.98, 1.0]
-    assert [own_norm(table, name) for name in "abc"] == ["linf", None, None]
+    assert own_norms(table) == {"a": "linf"}
 
 
 def test_exponents_are_told_and_coloured_by_their_norms() -> None:

@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
-from implicit_bias.figures.own.atlas_judged import NORMS, SAME_P, aligned, nearest, own_norm
+from implicit_bias.figures.own.atlas_judged import NORMS, SAME_P, aligned, nearest, own_norms
 from implicit_bias.figures.own.torch_classes import OF_LOG, OF_TORCH, TRUE, TorchClass
 from implicit_bias.measures.exponents import AT, NEAR
 from implicit_bias.plotting.style import GREY, norm_look, panels
@@ -71,11 +71,12 @@ def _matrix(axis: Axes, rows: pd.DataFrame, table: pd.DataFrame, shown: Sequence
     ratios = rows[rows["part"] == "ratio"].pivot_table(index="method", columns="norm", values="ratio", dropna=False)
     means = ratios.reindex(index=[one.label for one in shown], columns=list(NORMS)).to_numpy(float)
     axis.imshow(np.clip(means, LEAST, None), cmap=COLORS, vmin=LEAST, vmax=1, aspect="auto")
+    owns = own_norms(table)
     for i, one in enumerate(shown):
         for j, norm in enumerate(NORMS):
             color = "white" if means[i, j] > DARK else INK
             axis.text(j, i, _number(means[i, j]), ha="center", va="center", size=7, color=color)
-            if own_norm(table, one.label) == norm:
+            if owns.get(one.label) == norm:
                 axis.add_patch(Rectangle((j - 0.46, i - 0.43), 0.92, 0.86, fill=False, ec=FRAME, lw=1.3))
         _found(axis, rows, one.label, i)
     axis.set_xlim(-0.5, len(NORMS) + 0.9)

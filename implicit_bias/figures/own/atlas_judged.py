@@ -48,15 +48,14 @@ SYMMETRIES = (
 )
 
 
-def own_norm(table: pd.DataFrame, method: str) -> str | None:
-    """The column of the norm that a class's steps at a constant gradient are steepest descent in; None where it has none."""
-    rows = aligned(table, method)
-    if rows.empty:
-        return None
-    for norm, (family, u) in NORMS.items():
-        if ((rows["norm"] == family) & ((rows["found"] - u).abs() <= SAME_P)).any():
-            return norm
-    return None
+def own_norms(table: pd.DataFrame) -> dict[str, str]:
+    """The column of the norm that a class's steps at a constant gradient are steepest descent in, by class that has one."""
+    rows = table[(table["part"] == "static") & (table["alignment"] >= OWN)]
+    found: dict[str, str] = {}
+    for norm, (family, u) in reversed(NORMS.items()):  # of several the first
+        here = (rows["norm"] == family) & ((rows["found"] - u).abs() <= SAME_P)
+        found |= dict.fromkeys(rows["method"][here], norm)
+    return found
 
 
 def aligned(table: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -146,9 +145,8 @@ def own_ratios(table: pd.DataFrame, feed: str) -> pd.Series:
     """The ratio in its own norm, by class, of those whose own norm is one of the columns: mean over seeds."""
     rows = table[(table["part"] == "ratio") & (table["gradient"] == feed)]
     means = rows.groupby(["method", "norm"])["ratio"].mean()
-    static = table[table["part"] == "static"]
-    owns = {str(method): own_norm(static, str(method)) for method in rows["method"].unique()}
-    return pd.Series({method: means[method, norm] for method, norm in owns.items() if norm}, dtype=float)
+    owns = own_norms(table)
+    return pd.Series({method: means[method, owns[method]] for method in rows["method"].unique() if method in owns}, dtype=float)
 
 
 def _as_shipped(figure: Figure, table: pd.DataFrame, preset: Preset) -> Claim:
