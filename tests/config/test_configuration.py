@@ -456,14 +456,25 @@ def test_an_experiment_sets_options_and_keys_and_the_command_line_wins(own_confi
         config_of("experiment=mine", "optimizer=muon")
 
 
+def test_an_experiment_on_top_of_another_sets_what_both_do(own_configs: Path) -> None:
+    (own_configs / "experiment" / "below.yaml").write_text("# @package _global_\nsteps: 50\noptimizer:\n  beta: 0.5\n")
+    (own_configs / "experiment" / "above.yaml").write_text("# @package _global_\ndefaults:\n  - below\n\nseed: 3\n")
+    config = config_of("experiment=above", "optimizer=signum")
+    assert (config["steps"], config["seed"]) == (50, 3)
+    assert (config["optimizer"]["name"], config["optimizer"]["beta"]) == ("signum", 0.5)
+
+
 def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
     (own_configs / "experiment" / "bad.yaml").write_text("# @package _global_\ndefaults:\n  - override /optimizer: nothing\n")
     (own_configs / "experiment" / "unknown.yaml").write_text("# @package _global_\nstep: 5\n")
+    (own_configs / "experiment" / "listed.yaml").write_text("# @package _global_\nnorm: [1]\n")
     with pytest.raises(BadInput, match=r"experiment=bad: .*optimizer/nothing") as raised:
         compose(["experiment=bad"])
     assert "\n" not in str(raised.value)
     with pytest.raises(BadInput, match="step: unknown key; allowed: "):
         compose(["experiment=unknown"])
+    with pytest.raises(BadInput, match=r"^norm=lp experiment=listed: [^\n]*merge[^\n]*$"):
+        compose(["experiment=listed", "optimizer=nsd", "norm=lp"])
 
 
 def test_settings_are_frozen() -> None:
