@@ -55,7 +55,7 @@ def _only_overrides(experiment: str | None) -> bool:
 
 @cache
 def under_experiment(experiment: str | None, group: str, option: str) -> Any:
-    """The file of an option with what an experiment sets in its group, merged as Hydra does."""
+    """The file of an option with what an experiment sets in its group, merged as Hydra does. Raises BadInput: they cannot be."""
     file = option_file(group, option)
     body = {} if experiment is None else option_file("experiment", experiment)
     if group not in body:
@@ -129,6 +129,7 @@ def _plugins_stored() -> Iterator[None]:
 
 
 def as_mapping(container: Any) -> Config:
+    """What OmegaConf gives, if it is a mapping, with texts as keys. Raises TypeError: it is none."""
     if not isinstance(container, dict):
         raise TypeError("a configuration must be a mapping")
     return {str(key): value for key, value in container.items()}
