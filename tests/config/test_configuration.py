@@ -465,6 +465,15 @@ def test_an_experiment_on_top_of_another_sets_what_both_do(own_configs: Path) ->
     assert (config["optimizer"]["name"], config["optimizer"]["beta"]) == ("signum", 0.5)
 
 
+def test_an_experiment_may_leave_an_option_to_the_command_line(own_configs: Path) -> None:
+    (own_configs / "experiment" / "open.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /optimizer: ???\n\noptimizer:\n  beta: 0.5\n"
+    )
+    assert config_of("experiment=open", "optimizer=signum")["optimizer"]["beta"] == 0.5
+    with pytest.raises(BadInput, match=r"^experiment=open: [^\n]*optimizer[^\n]*$"):
+        config_of("experiment=open")
+
+
 def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
     (own_configs / "experiment" / "bad.yaml").write_text("# @package _global_\ndefaults:\n  - override /optimizer: nothing\n")
     (own_configs / "experiment" / "unknown.yaml").write_text("# @package _global_\nstep: 5\n")
