@@ -38,7 +38,7 @@ def composition(options: Mapping[str, str | None]) -> Config:
     named = {group: option for group, option in options.items() if option is not None}
     experiment = named.get("experiment")
     files = {group: option_file(group, option) for group, option in named.items() if group != "experiment"}
-    if any("defaults" in file for file in files.values()) or not _only_overrides(experiment):
+    if any("defaults" in file for file in files.values()) or not _stands_alone(experiment):
         base = composed(tuple(f"{group}={option}" for group, option in named.items()))
     else:
         alone = composed(() if experiment is None else (f"experiment={experiment}",))
@@ -47,15 +47,21 @@ def composition(options: Mapping[str, str | None]) -> Config:
     return {**base, **{group: None for group in options if group not in named and group != "experiment"}}
 
 
-def _only_overrides(experiment: str | None) -> bool:
-    """Whether an experiment's file says all of it: its defaults, if it has any, choose options of groups."""
+def _stands_alone(experiment: str | None) -> bool:
+    """Whether an experiment's file says all of it, needing no others: its defaults, if any, choose options that there are."""
     defaults = [] if experiment is None else option_file("experiment", experiment).get("defaults", [])
-    return all(isinstance(entry, dict) and all(str(key).startswith("override ") for key in entry) for entry in defaults)
+    return all(isinstance(entry, dict) and all(_is_choice(*item) for item in entry.items()) for entry in defaults)
+
+
+def _is_choice(key: Any, option: Any) -> bool:
+    """Whether an entry of a defaults list is ``override /group: option`` with an option of that group, or null."""
+    overrides, _, group = str(key).partition(" /")
+    return overrides == "override" and (option is None or option in groups().get(group, {}))
 
 
 @cache
 def under_experiment(experiment: str | None, group: str, option: str) -> Any:
-    """The file of an option with what an experiment sets in its group, merged as Hydra does."""
+    """The file of an option with what an experiment sets in its group, merged as Hydra does. Raises BadInput: they cannot be."""
     file = option_file(group, option)
     body = {} if experiment is None else option_file("experiment", experiment)
     if group not in body:
@@ -129,6 +135,7 @@ def _plugins_stored() -> Iterator[None]:
 
 
 def as_mapping(container: Any) -> Config:
+    """What OmegaConf gives, if it is a mapping, with texts as keys. Raises TypeError: it is none."""
     if not isinstance(container, dict):
         raise TypeError("a configuration must be a mapping")
     return {str(key): value for key, value in container.items()}

@@ -13,6 +13,7 @@ from implicit_bias.analysis.study import ROUNDING, study
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from tests.support.foreign_runs import mine, torch_class
+from tests.support.quick import quick_of
 
 there = importlib.util.find_spec("pytorch_optimizer") is not None
 needs_packages = pytest.mark.skipif(
@@ -53,7 +54,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", quick_of(OURS, "signgd", "muon", "adam"))
 def test_the_own_norm_of_our_methods_is_found(name: str) -> None:
     optimizer = OPTIMIZERS.get(name)()
     found = study(optimizer)

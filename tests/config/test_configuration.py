@@ -21,6 +21,7 @@ from implicit_bias.config.schema import REGISTRIES, checked, rules
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.optimizers import OPTIMIZERS
+from tests.support.quick import quick_of
 
 OPTIONS = [(group, option) for group, registry in REGISTRIES.items() for option in registry]
 PRIMARY = yaml.safe_load((config_directory() / "config.yaml").read_text())
@@ -268,7 +269,7 @@ def test_composition_leaves_no_hydra_state_behind() -> None:
     assert not GlobalHydra.instance().is_initialized()
 
 
-@pytest.mark.parametrize("experiment", sorted(groups()["experiment"]))
+@pytest.mark.parametrize("experiment", quick_of(sorted(groups()["experiment"]), "fan_fig1", "gv_fig2"))
 def test_every_experiment_composes_and_is_explained(experiment: str) -> None:
     assert compose([f"experiment={experiment}"])
     assert groups()["experiment"][experiment].help
@@ -460,14 +461,34 @@ def test_an_experiment_sets_options_and_keys_and_the_command_line_wins(own_confi
         config_of("experiment=mine", "optimizer=muon")
 
 
+def test_an_experiment_on_top_of_another_sets_what_both_do(own_configs: Path) -> None:
+    (own_configs / "experiment" / "below.yaml").write_text("# @package _global_\nsteps: 50\noptimizer:\n  beta: 0.5\n")
+    (own_configs / "experiment" / "above.yaml").write_text("# @package _global_\ndefaults:\n  - below\n\nseed: 3\n")
+    config = config_of("experiment=above", "optimizer=signum")
+    assert (config["steps"], config["seed"]) == (50, 3)
+    assert (config["optimizer"]["name"], config["optimizer"]["beta"]) == ("signum", 0.5)
+
+
+def test_an_experiment_may_leave_an_option_to_the_command_line(own_configs: Path) -> None:
+    (own_configs / "experiment" / "open.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /optimizer: ???\n\noptimizer:\n  beta: 0.5\n"
+    )
+    assert config_of("experiment=open", "optimizer=signum")["optimizer"]["beta"] == 0.5
+    with pytest.raises(BadInput, match=r"^experiment=open: [^\n]*optimizer[^\n]*$"):
+        config_of("experiment=open")
+
+
 def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
     (own_configs / "experiment" / "bad.yaml").write_text("# @package _global_\ndefaults:\n  - override /optimizer: nothing\n")
     (own_configs / "experiment" / "unknown.yaml").write_text("# @package _global_\nstep: 5\n")
+    (own_configs / "experiment" / "listed.yaml").write_text("# @package _global_\nnorm: [1]\n")
     with pytest.raises(BadInput, match=r"experiment=bad: .*optimizer/nothing") as raised:
         compose(["experiment=bad"])
     assert "\n" not in str(raised.value)
     with pytest.raises(BadInput, match="step: unknown key; allowed: "):
         compose(["experiment=unknown"])
+    with pytest.raises(BadInput, match=r"^norm=lp experiment=listed: [^\n]*merge[^\n]*$"):
+        compose(["experiment=listed", "optimizer=nsd", "norm=lp"])
 
 
 def test_settings_are_frozen() -> None:

@@ -27,6 +27,7 @@ from implicit_bias.run import main
 from implicit_bias.schedules import SCHEDULES
 from implicit_bias.storage import checkpoints
 from tests.support.foreign_runs import MINE, by_us, difference, mine, mixture, problem, torch_class, trained
+from tests.support.quick import quick_of
 
 SMALL = ["optimizer=torch", "progress=off", "reference=none", "steps=20", "device=cpu"]
 
@@ -284,7 +285,7 @@ def resumed(optimizer: Any, steps: int = 40, half: int = 17) -> tuple[Tensor, Te
 RESUMED = ["Adam", "AdamW", "SGD", "Rprop", "RMSprop", "Adagrad", "Adadelta", "RAdam", "Adamax", "ASGD", "Adafactor", "LBFGS"]
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", quick_of(RESUMED, "AdamW"))
 def test_a_class_of_torchs_goes_on_to_the_bit(name: str) -> None:
     optimizer = torch_class(f"torch.optim.{name}", kwargs={"lr": 0.1} if name in ("LBFGS", "AdamW") else {})
     assert optimizer.not_resumable is None

@@ -34,6 +34,7 @@ from implicit_bias.solvers.reference import Reference, improve_weights, solve_ce
 from implicit_bias.solvers.separability import decide
 from implicit_bias.storage.tables import Interval, ProofViolated, narrowed, trajectory_table
 from implicit_bias.sweep.references import solve_all
+from tests.support.quick import quick_of
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -298,7 +299,7 @@ def test_what_cancels_exactly_is_found_to(case: str, unit: float) -> None:
 
 
 @pytest.mark.parametrize("decade", [0, 8, 14, 20, 33, 60])
-@pytest.mark.parametrize("label", ["linf", "l1", "l2", "spectral", "nuclear"])
+@pytest.mark.parametrize("label", quick_of(["linf", "l1", "l2", "spectral", "nuclear"], "linf", "spectral"))
 def test_one_column_in_larger_and_larger_units(decade: int, label: str) -> None:
     """Weights in doubles cannot balance such a column; that weights near them do is proven all the same."""
     rng = np.random.RandomState(2)

@@ -202,7 +202,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dic
 
 
 @pytest.mark.parametrize("change", SHORT)
-@pytest.mark.parametrize("stepping", ["off", "on"])
+@pytest.mark.parametrize("stepping", quick_of(["off", "on"], "off"))
 def test_a_checkpoint_of_another_form_is_one_warning_and_the_batch_is_computed_from_the_start(
     tmp_path: Path,
     killed: Callable[..., Problem],
