@@ -122,9 +122,9 @@ BAD = [
     ("log.points=1", "log.points=1: must be an integer in [2, 100000]"),
     ("log.weights=some", "log.weights=some: must be last, all or none"),
     ("log.norms=l1", "log.norms=l1: must be a list"),
-    ("log.norms=[lq]", "log.norms=[lq]: no norm is called lq; allowed: l1, l2, linf"),
+    ("log.norms=[lq]", "log.norms=[lq]: no norm is called lq; allowed: column, l1, l2, linf"),
     ("log.norms=[l1,spectrl]", "log.norms=[l1,spectrl]: no norm is called spectrl; did you mean spectral?"),
-    ("log.norms=[lp0.5]", "log.norms=[lp0.5]: no norm is called lp0.5; allowed: l1"),
+    ("log.norms=[lp0.5]", "log.norms=[lp0.5]: no norm is called lp0.5; allowed: column, l1"),
     ("name=a/b", "name=a/b: must be null, or letters"),
     ("name=..", "name=..: must be null, or letters"),
     ("results_dir=", "results_dir=: must be the path of a folder"),
@@ -329,7 +329,7 @@ def test_a_sweep_is_the_product_in_order_with_interpolations_resolved_in_each_ce
         ("schedule.power=range(0.5,2,0.5)", "schedule.power", [0.5, 1.0, 1.5]),
         ("log.norms=[l1],[l2,linf]", "log.norms", [["l1"], ["l2", "linf"]]),
         ("optimizer=glob(muon*)", "optimizer", ["muon", "muon_adam", "muon_max", "muon_ns", "muon_signum"]),
-        ("optimizer=glob(*,exclude=[*d*,*n*,*s*,*t*])", "optimizer", None),
+        ("optimizer=glob(*,exclude=[*])", "optimizer", None),
         ("schedule.lr=.1,0.1", "schedule.lr", [0.1]),
         ("seed=sort(3,1,2)", "seed", [1, 2, 3]),
     ],
@@ -499,7 +499,7 @@ def test_settings_are_frozen() -> None:
 def test_the_last_of_a_repeated_key_counts() -> None:
     (cell,) = compose(["steps=10", "optimizer=muon", "steps=20", "optimizer=signgd"])
     assert cell.spec.canonical["steps"] == 20
-    assert cell.spec.canonical["optimizer"] == {"name": "signgd"}
+    assert cell.spec.canonical["optimizer"] == {"name": "signgd", "weight_decay": 0.0}
 
 
 def test_references_to_other_keys_are_those_of_omegaconf() -> None:

@@ -113,7 +113,7 @@ def test_adam_is_described_in_full(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Adam without a stability constant" in said
         beta2 = "optimizer.beta2=0.95 weight of the past in the average of squared gradients. Allowed: a number in [0, 1)"
         assert beta2 in words(said)
-        assert len(re.findall(r"^  optimizer\.\w+=", said, re.MULTILINE)) == 4
+        assert len(re.findall(r"^  optimizer\.\w+=", said, re.MULTILINE)) == 5
 
 
 def test_one_key_is_described_alone() -> None:

@@ -25,7 +25,7 @@ from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES
-from tests.engine.test_engine import assert_same_bits, mixtures, one, problem, snapshot_at
+from tests.engine.test_engine import assert_same_bits, mixtures, one, problem, snapshots_at
 from tests.engine.test_native import needs_compiler
 
 F64 = torch.float64
@@ -136,7 +136,7 @@ def test_it_goes_on_where_the_loss_is_below_every_double(optimizer: str, stale: 
 def test_a_batch_is_its_runs_and_a_snapshot_goes_on_to_the_bit(optimizer: str, keys: dict[str, Any]) -> None:
     first = {"published": True} if optimizer == "muon_adam" else {"beta": 0.9, "first": "gradient"}
     batch = truncated(optimizer, 40, math.inf, **keys, **first)
-    snapshot, whole = snapshot_at(17, batch)
+    (snapshot,), whole = snapshots_at((17,), batch)
     assert_same_bits(simulate(batch, resume=snapshot), whole)
     for r in range(3):
         alone = simulate(replace(batch, data=one(DATA, r), initial={"weight": START["weight"][r : r + 1]}))

@@ -311,7 +311,7 @@ def test_help_lists_the_probes(capsys: pytest.CaptureFixture[str]) -> None:
         assert "rank Columns stable_rank and effective_rank of the weights" in said
         assert "Columns: stable_rank, effective_rank" in said
     assert main(["--help", "probe=rnk"]) == 2
-    assert capsys.readouterr().err == "error: probe=rnk: no such option; did you mean rank? allowed: rank\n"
+    assert capsys.readouterr().err == "error: probe=rnk: no such option; did you mean rank? allowed: natural_gradient, rank\n"
 
 
 @needs_compiler
