@@ -27,7 +27,7 @@ DECAYS = (0.3, 0.1, 0.05, 0.02, 0.01, 0.005)
 # Of the runs that are followed step by step.
 FOLLOWED = 0.02
 READERS = (*PLAIN, "muon")
-STEPS = PerPreset(smoke=1000, default=100_000, paper=1_000_000)
+STEPS = PerPreset(smoke=1000, default=250_000, paper=1_000_000)
 SEEDS = PerPreset(smoke=2, default=5, paper=10)
 # The sum of eta_t weight_decay: of a start outside of the limit e^-TOTAL is left.
 TOTAL = 12.0
@@ -43,7 +43,7 @@ class WeightDecay(Figure):
     order = 70
     title = "Weight decay: the margin that it leaves is known before the run"
     source = "this project: the law of implicit_bias/measures/decay_laws.py"
-    minutes = PerPreset(smoke=0.1, default=0.6, paper=12.0)
+    minutes = PerPreset(smoke=0.1, default=0.6, paper=5.0)
 
     def setting(self, preset: Preset) -> str:
         return (
