@@ -109,7 +109,7 @@ def test_exponents_are_told_and_coloured_by_their_norms() -> None:
     assert len({exponent_color("lp", 1 / p) for p in (1, 1.5, 2, 3, 4, 6, 8)}) == 7
 
 
-def decayed(over: float, size: float = 1.0, read: float = 0.0) -> pd.DataFrame:
+def decayed(over: float, size: float = 0.0, read: float = 0.0) -> pd.DataFrame:
     """A table of weight decay whose gaps are the law's at small decay, and off by a factor from .02 on."""
     rows = []
     for method in (*PLAIN, *MOMENTUM, ADAMW):
@@ -132,9 +132,9 @@ def test_weight_decay_is_held_against_the_law_the_ball_and_the_solver() -> None:
     assert len(WeightDecay().claims(decayed(1.08), "default")) == 15
     # Off at .02 by more than a tenth; at .01, where max-norm steps are judged, by 6 % only.
     assert [text.split(":")[0] for text in failing(decayed(1.12))] == ["NGD", "NMGD", "Spectral-GD", "Muon"]
-    (outside,) = failing(decayed(1.08, size=1 + 1e-9))
+    (outside,) = failing(decayed(1.08, size=1e-9))
     assert outside.startswith("N(W) wd <= 1 at every record")
-    (short,) = failing(decayed(1.08, size=0.99))
+    (short,) = failing(decayed(1.08, size=-0.01))
     assert short == outside
     assert sum("read off the loss curve" in text for text in failing(decayed(1.08, read=-0.002))) == 4
     unsolved = decayed(1.08)

@@ -80,8 +80,9 @@ class WeightDecay(Figure):
         """part, method, norm, seed, weight_decay, step, gap, predicted, path, size, fw_gap, read.
 
         Parts: ``end``, the last record of every run with decay: relative gap, what the law and the solver say, the largest
-        N(W) wd of all records; ``curve``, the records of those with the decay that is followed; ``read``, runs without decay:
-        what the loss shows over the decade before a record is off the optimum by, relative.
+        N(W) wd - 1 of all records (its digits would be lost beside the 1); ``curve``, the records of those with the decay that
+        is followed; ``read``, runs without decay: what the loss shows over the decade before a record is off the optimum by,
+        relative.
         """
         found = [_read_off(run) if run.spec.value("optimizer.weight_decay") == 0 else _held(run) for run in runs]
         return pd.concat(found, ignore_index=True).reindex(columns=COLUMNS)
@@ -115,7 +116,7 @@ def _held(run: Run) -> pd.DataFrame:
         "gap": last["relative_gap"],
         "predicted": float(decay_gap(decay, _constant(run), optimum)),
         "path": 1 - _margin_of_ball(spec, decay) / optimum,
-        "size": float((rows["param_norm"] * decay).max()),
+        "size": float((rows["param_norm"] * decay - 1).max()),
         "fw_gap": last["fw_gap"],
     }
     frames = [pd.DataFrame([{**told, **end}])]

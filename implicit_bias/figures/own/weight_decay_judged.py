@@ -18,7 +18,7 @@ WORDS = {"linf": "max-norm", "l2": "l2", "spectral": "spectral"}
 JUDGED, NEARER = 0.02, 0.005
 # Max-norm steps are judged there alone: with larger decay few entries are at the bound, with smaller ones they are slow.
 OF_SIGNS = 0.01
-LAW, SIZE, READ_OFF = 0.1, 1e-12, 1e-3
+LAW, SIZE, REACHED, READ_OFF = 0.1, 1e-12, 1e-3, 1e-3
 # Off the best point of the ball, of which no law is asked: from this decay on its loss is all but the exponential.
 SOLVED, SOLVED_SIGNS, FROM = 0.01, 0.1, 0.05
 
@@ -100,11 +100,12 @@ def _in_the_ball(figure: Figure, rows: pd.DataFrame, preset: Preset) -> Claim:
     sizes = rows[rows["method"].isin((*PLAIN, *MOMENTUM))]["size"]
     return figure.claim(
         preset,
-        "N(W) wd <= 1 at every record of every run without Adam, and it ends at the bound (largest and least of all runs)",
-        measured=f"{sizes.max():.6f}, {sizes.min():.6f}",
-        paper="1",
-        tolerance=f"{SIZE:.0e} above, 0.001 below",
-        holds=sizes.max() <= 1 + SIZE and sizes.min() >= 1 - 1e-3,
+        "N(W) wd <= 1 at every record of every run without Adam, and it comes to the bound (N(W) wd - 1, largest and least of all"
+        " runs)",
+        measured=f"{sizes.max():.1e}, {sizes.min():.1e}",
+        paper="0",
+        tolerance=f"{SIZE:.0e} above, {REACHED:g} below",
+        holds=sizes.max() <= SIZE and sizes.min() >= -REACHED,
         source="Frank and Wolfe; Xie and Li, arXiv 2404.04454",
     )
 
