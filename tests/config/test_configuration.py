@@ -463,7 +463,7 @@ def test_settings_are_frozen() -> None:
 def test_the_last_of_a_repeated_key_counts() -> None:
     (cell,) = compose(["steps=10", "optimizer=muon", "steps=20", "optimizer=signgd"])
     assert cell.spec.canonical["steps"] == 20
-    assert cell.spec.canonical["optimizer"] == {"name": "signgd"}
+    assert cell.spec.canonical["optimizer"] == {"name": "signgd", "weight_decay": 0.0}
 
 
 def test_references_to_other_keys_are_those_of_omegaconf() -> None:
