@@ -39,7 +39,7 @@ from implicit_bias.storage.files import csv_bytes, read_table
 pytestmark = pytest.mark.xdist_group("figures")
 NAMES = FIGURES.names()
 FAN = {"fan_fig1", "fan_fig2", "fan_fig1_momentum", "fan_fig2_momentum"}
-EXPECTED = {*FAN, "rates", "which_margin", "exact_tail", "adam_eps", "newton_schulz"}
+EXPECTED = {*FAN, "rates", "which_margin", "exact_tail", "adam_eps", "newton_schulz", "weight_decay"}
 
 
 def made(name: str) -> Figure:
@@ -64,7 +64,9 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
             "norm": norm,
             "margin": 2 * ratio,
             "max_margin": 2.0,
+            "lr": 0.1,
             "log_loss": -0.1 * steps,
+            "fw_gap": 1.0 / (1 + steps),
             "param_norm": 1.0 + steps,
             "alignment": 0.9 * ratio,
             "kkt_ratio": 0.8 * ratio,
@@ -77,6 +79,8 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
         )
     kept = folder / "runs" / f"run{len(list(folder.glob('runs/*')))}"
     kept.mkdir(parents=True)
+    constants = pd.DataFrame({"norm": list(spec.measured), "gap_constant": 0.7})
+    constants.to_csv(kept / "summary.csv", index=False)
     if spec.model.linear:
         np.savez(kept / "final.npz", weight=perceptron(spec.dataset))
     return Run(spec, pd.concat(frames, ignore_index=True), kept)

@@ -25,6 +25,9 @@ from implicit_bias.figures.own.torch_classes import (
     OF_TORCH,
     class_of,
 )
+from implicit_bias.figures.own.weight_decay import WeightDecay
+from implicit_bias.figures.own.weight_decay_judged import ADAM as ADAMW
+from implicit_bias.figures.own.weight_decay_judged import END, MOMENTUM, PLAIN, READ
 from implicit_bias.plotting.style import norm_look
 
 
@@ -104,3 +107,37 @@ def test_exponents_are_told_and_coloured_by_their_norms() -> None:
     for family, u, label in (("lp", 0.0, "linf"), ("lp", 0.5, "l2"), ("schatten", 1.0, "nuclear"), ("schatten", 0.0, "spectral")):
         assert exponent_color(family, u) == norm_look(label).color.lower()
     assert len({exponent_color("lp", 1 / p) for p in (1, 1.5, 2, 3, 4, 6, 8)}) == 7
+
+
+def decayed(over: float, size: float = 0.0, read: float = 0.0) -> pd.DataFrame:
+    """A table of weight decay whose gaps are the law's at small decay, and off by a factor from .02 on."""
+    rows = []
+    for method in (*PLAIN, *MOMENTUM, ADAMW):
+        norm = {"ngd": "l2", "nmgd": "l2", "spectral_gd": "spectral", "muon": "spectral"}.get(method, "linf")
+        for seed in (1, 2):
+            for decay in (0.05, 0.02, 0.01, 0.005):
+                gap = decay * (1 + (over - 1) * decay / 0.02) / 3
+                told = {"method": method, "norm": norm, "seed": seed, "weight_decay": decay, "step": 100}
+                known = {"gap": gap, "predicted": decay / 3, "path": gap, "size": size, "fw_gap": 0.1}
+                rows.append({**told, **known, "part": END})
+            rows.append({"part": READ, "method": method, "norm": norm, "seed": seed, "step": 100, "gap": 0.01, "read": read})
+    return pd.DataFrame(rows)
+
+
+def test_weight_decay_is_held_against_the_law_the_ball_and_the_solver() -> None:
+    def failing(table: pd.DataFrame) -> list[str]:
+        return [claim.claim for claim in WeightDecay().claims(table, "default") if not claim.holds]
+
+    assert failing(decayed(1.08)) == []
+    assert len(WeightDecay().claims(decayed(1.08), "default")) == 15
+    # Off at .02 by more than a tenth; at .01, where max-norm steps are judged, by 6 % only.
+    assert [text.split(":")[0] for text in failing(decayed(1.12))] == ["NGD", "NMGD", "Spectral-GD", "Muon"]
+    (outside,) = failing(decayed(1.08, size=1e-9))
+    assert outside.startswith("N(W) wd <= 1 at every record")
+    (short,) = failing(decayed(1.08, size=-0.01))
+    assert short == outside
+    assert sum("read off the loss curve" in text for text in failing(decayed(1.08, read=-0.002))) == 4
+    unsolved = decayed(1.08)
+    unsolved.loc[(unsolved["method"] == "muon") & (unsolved["weight_decay"] == 0.01), "path"] *= 1.02
+    (text,) = failing(unsolved)
+    assert text.startswith("spectral, with momentum: in every seed")
