@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,42 +17,49 @@ BAND = {torch.float64: 450.0, torch.float32: 50.0}
 # What is below e^-SETTLED of an entry, times the largest sum of Jacobians, changes no bit of it: e^-37 would be half a unit in
 # the last place, the rest is for samples that cancel in that sum.
 SETTLED = 100.0
-# Up to so many bands are all taken: to find out which matter would cost as much.
+# Up to so many bands are all taken: to find out which count would cost as much.
 FEW = 2
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 #: The vector-Jacobian product sum_ic w_ic J_ic of weights (R, pairs, n), of which the sums are made.
 Pull = Callable[[Tensor], Parameters]
+#: The same of some runs (A,) and of each some samples (A, m), with weights (A, pairs, m).
+PullSome = Callable[[Tensor, Tensor, Tensor], Parameters]
 
 
-def sum_in_bands(log_weights: Tensor, log_unit: float, pull: Pull) -> dict[str, Scaled]:
+def sum_in_bands(log_weights: Tensor, log_unit: float, pull: Pull, pull_some: PullSome) -> dict[str, Scaled]:
     """sum_ic exp(log_weights_ic + log_unit) J_ic, one scale an entry.
 
-    Bands are taken from the heaviest on. A range of them is left out where it changes no bit: no entry that its samples feed
-    is so small that they would count. What feeds an entry is found by one product with weights of moderate size, and ranges
-    that count are halved. The number of products is thus about that of bands that count times the logarithm of all, however
-    far apart the weights are: where gaps are of size 1e9 each sample is a band of its own.
+    Bands are taken from the heaviest on. A range of them is left out where it changes no bit: no entry that its samples feed is
+    so small that they would count. What feeds an entry is found by a product with weights of moderate size, of those samples and
+    those runs alone that it is about, and ranges that count are halved. So there are few products of all samples, however far
+    apart the weights are: where gaps are of size 1e9 each sample is a band of its own.
 
     Args:
         log_weights: (R, pairs, n); -inf does not count.
         log_unit: Added to every logarithm.
-        pull: Vector-Jacobian products; called several times.
+        pull: Vector-Jacobian products; called once for each band that counts.
+        pull_some: Vector-Jacobian products of some samples, of which it is looked at what is not zero, and how large it is about.
 
     Returns:
         The sums, a scaled tensor (R, p, q) with a scale an entry for every block that ``pull`` gives.
     """
     bands = _Bands.of(log_weights, log_unit)
-    total: dict[str, Scaled] = {}
-    ranges = [(0, bands.count)]
+    total = dict(_added(bands, 0, {}, pull))
+    everyone = torch.ones(len(log_weights), dtype=torch.bool, device=log_weights.device)
+    ranges = [(1, bands.count, everyone)] if bands.count > 1 else []
+    if bands.count > FEW:
+        # As if all had been added: each sum carries its size in its scale.
+        total = {name: rescaled(block.mantissa, block.log_scale) for name, block in total.items()}
     while ranges:
-        first, last = ranges.pop()
-        if total and bands.count > FEW and not _count(bands, first, last, total, pull):
-            # As if they had been added: each sum carries its size in its scale.
-            total = {name: rescaled(block.mantissa, block.log_scale) for name, block in total.items()}
-        elif last - first > 1:
-            # The heaviest alone: it settles most entries, and there is nothing yet that the others could be compared with.
-            middle = (first + last) // 2 if first else 1
-            ranges += [(middle, last), (first, middle)]
+        first, last, runs = ranges.pop()
+        if bands.count > FEW:
+            runs = _count(bands, bands.inside(first, last, runs), total, pull_some)
+        if not bool(runs.any()):
+            continue
+        if last - first > 1:
+            middle = (first + last) // 2
+            ranges += [(middle, last, runs), (first, middle, runs)]
         else:
             total = dict(_added(bands, first, total, pull))
     return total
@@ -88,9 +95,10 @@ class _Bands:
         count = int(counted.amax()) + 1 if counted.numel() else 1
         return _Bands(log_weights, depth, rank, top, log_unit, count)
 
-    def inside(self, first: int, last: int) -> Tensor:
-        """Which weights are in bands ``first`` to ``last`` - 1."""
-        return (self.rank >= first) & (self.rank < last) & self.depth.isfinite()
+    def inside(self, first: int, last: int, runs: Tensor | None = None) -> Tensor:
+        """Which weights are in bands ``first`` to ``last`` - 1, of these runs, (R,); None: of all."""
+        inside = (self.rank >= first) & (self.rank < last) & self.depth.isfinite()
+        return inside if runs is None else inside & runs[:, None, None]
 
     def log_size(self, inside: Tensor) -> Tensor:
         """The logarithm of what weights of these, the largest of them a band's top, are in units of, (R, 1, 1)."""
@@ -108,13 +116,25 @@ def _added(bands: _Bands, j: int, total: dict[str, Scaled], pull: Pull) -> Itera
         yield name, combine(total[name], scaled, 1.0, 1.0) if name in total else scaled
 
 
-def _count(bands: _Bands, first: int, last: int, total: dict[str, Scaled], pull: Pull) -> bool:
-    """Whether bands ``first`` to ``last`` - 1 may change a bit of the sums."""
-    inside = bands.inside(first, last)
-    fed = pull(torch.where(inside, _generic(inside), 0.0))
+def _count(bands: _Bands, inside: Tensor, total: Mapping[str, Scaled], pull_some: PullSome) -> Tensor:
+    """In which runs the weights of these places may change a bit of the sums, (R,)."""
+    counts = torch.zeros(len(inside), dtype=torch.bool, device=inside.device)
+    used = inside.any(dim=1)
+    runs = used.any(dim=1).nonzero().flatten()
+    if not len(runs):
+        return counts
+    most = int(used.sum(dim=1).amax())
+    samples = used[runs].byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    weights = torch.where(inside[runs], _generic(inside).to(bands.log_weights), 0.0)
+    weights = weights.gather(2, samples.unsqueeze(1).expand(-1, inside.shape[1], -1))
+    fed = pull_some(runs, samples, weights)
     largest = torch.stack([block.abs().amax(dim=(-2, -1), keepdim=True) for block in fed.values()]).amax(dim=0)
-    needed = bands.log_size(inside) + bands.log_unit + largest.log().clamp(min=0.0) + SETTLED
-    return any(bool(((fed[name] != 0) & (block.log_abs() < needed)).any()) for name, block in total.items())
+    needed = bands.log_size(inside)[runs] + bands.log_unit + largest.log().clamp(min=0.0) + SETTLED
+    small = [
+        ((fed[name] != 0) & (block.log_abs()[runs] < needed)).flatten(start_dim=1).any(dim=1) for name, block in total.items()
+    ]
+    counts[runs] = torch.stack(small).any(dim=0)
+    return counts
 
 
 def _generic(like: Tensor) -> Tensor:

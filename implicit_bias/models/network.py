@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -390,7 +391,24 @@ class NetworkObjective(Objective):
 
     def _deep(self, f: Tensor, leaves: Mapping[str, Tensor], log_weights: Tensor) -> dict[str, Scaled]:
         """One scale an entry: the sum over bands of weights, each within the range of a double."""
-        return sum_in_bands(log_weights, -self.log_n, lambda weights: self._vector_jacobian(f, leaves, weights, keep=True))
+
+        def pull(weights: Tensor) -> Parameters:
+            return self._vector_jacobian(f, leaves, weights, keep=True)
+
+        return sum_in_bands(log_weights, -self.log_n, pull, partial(self._pull_some, leaves))
+
+    def _pull_some(self, parameters: Mapping[str, Tensor], runs: Tensor, samples: Tensor, weights: Tensor) -> Parameters:
+        """-sum_ic w_ic grad m_ic of some runs (A,), and of each some samples (A, m)."""
+        data, part = self.data, copy(self)
+
+        def of_runs(block: Tensor) -> Tensor:
+            return block[runs] if len(block) > 1 else block
+
+        own = (runs if len(data.x) > 1 else torch.zeros_like(runs)).unsqueeze(1)
+        part.frozen = {name: of_runs(block) for name, block in self.frozen.items()}
+        part._take(Data(data.x[own, samples], data.y[own, samples], data.num_classes))  # noqa: SLF001 - a copy of this very object
+        leaves, f = part._graph({name: of_runs(block.detach()) for name, block in parameters.items()})  # noqa: SLF001
+        return part._vector_jacobian(f, leaves, weights)  # noqa: SLF001
 
 
 def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biases: Sequence[str], describe: Any) -> float | str:
