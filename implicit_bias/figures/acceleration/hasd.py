@@ -110,7 +110,7 @@ class Hasd(Figure):
             "quadratic",
             "the theorem's bound",
             "control: smoothness grows with p",
-            "margins of HASD, p = 8 (dotted: descent in $\\ell_8$)",
+            "margins, p = 8 (dotted: not accelerated)",
         )
         for axis, letter, title in zip(axes.flat, "abcd", titles, strict=True):
             axis.set_title(f"({letter}) {title}", loc="left")
