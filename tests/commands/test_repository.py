@@ -48,6 +48,42 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
 
 
+ARXIV = re.compile(r"(?<![\d.])\d{4}\.\d{5}(?!\d)")
+
+
+def parts_of_the_papers_page() -> dict[str, list[str]]:
+    """The arXiv ids of docs/papers.md, by heading."""
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    sections = [part.split("\n", 1) for part in text.split("\n## ")[1:]]
+    return {title: list(dict.fromkeys(ARXIV.findall(body))) for title, body in sections}
+
+
+def named_in(folder: str) -> set[str]:
+    """The arXiv ids that sources and pages of a folder name as such."""
+    files = [path for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".md", ".yaml"} and path.name != "papers.md"]
+    text = " ".join(re.sub(r"\s+", " ", path.read_text(encoding="utf-8")) for path in files)
+    return set(re.findall(r"arXiv[: ]\s*(\d{4}\.\d{5})", text))
+
+
+def test_every_paper_that_is_named_is_on_the_page_of_papers_once() -> None:
+    tested, used, left = parts_of_the_papers_page().values()
+    readme = set(re.findall(r"arXiv (\d{4}\.\d{5})", (ROOT / "README.md").read_text(encoding="utf-8")))
+    named = named_in("implicit_bias") | named_in("docs") | named_in("configs") | readme
+    assert len(named) > 10
+    assert sorted(named - {*tested, *used, *left}) == []
+    assert len({*tested, *used, *left}) == len([*tested, *used, *left]), "a paper is in one place"
+
+
+def test_a_paper_that_has_a_figure_or_a_method_is_not_among_those_that_were_left_out() -> None:
+    from implicit_bias.figures.papers import PAPERS
+
+    tested, _, left = (set(ids) for ids in parts_of_the_papers_page().values())
+    assert tested == {paper.arxiv for paper in PAPERS.values() if paper.arxiv}
+    built = {paper for folder in ("optimizers", "norms", "schedules", "models") for paper in named_in(f"implicit_bias/{folder}")}
+    assert len(built) > 5
+    assert built & left == set()
+
+
 RECIPES = (
     "An optimizer",
     "An optimizer that needs more than the gradient",
