@@ -141,6 +141,11 @@ class Model(Option, ABC):
     def degree(self) -> float:
         """L with f(x; c theta) = c^L f(x; theta), c > 0; 1 for a model that is not homogeneous."""
 
+    def layer_degrees(self) -> dict[str, float]:
+        """k_l by trained block, where f is homogeneous of degree k_l in every one of them alone, the others fixed; else empty.
+        They sum to the degree."""
+        return {}
+
     def check(self, x: NDArray[np.float64], num_classes: int) -> None:
         """Refuse samples that the model cannot be put on.
 

@@ -34,7 +34,7 @@ COLUMNS = (
 #: What tells a table of a run, of whatever version, from another.
 TOLD_BY = ("seed", "step", "norm", "margin")
 #: Behind the others where a run has them: networks, data with a test set, optimizers that evaluate by themselves.
-EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy", "evaluations")
+EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy", "evaluations", "layer_margin", "layer_alignment")
 PROVENANCE = "provenance.json"
 REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
 
