@@ -231,16 +231,17 @@ class Model(Option, ABC):
         """
         return norm
 
-    def in_blocks(self, w: Tensor) -> Parameters:
+    def in_blocks(self, w: Tensor, names: Sequence[str]) -> Parameters:
         """Of a linear model: the parameter set that a matrix is.
 
         Args:
             w: W (R, k, d).
+            names: What its blocks are called.
 
         Returns:
             Its blocks.
         """
-        return {"weight": w}
+        return {names[0]: w}
 
     def as_matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Of a linear model: the matrix that a parameter set is.
