@@ -220,7 +220,7 @@ def _trained(
         steps=steps,
         measured=measured,
         weights="all",
-        optima=optima([references], {label: [label] for label in measured}, model),
+        optima=optima([references], {label: [label] for label in measured}, model, [BLOCK]),
         certificate_iterations=min(CERTIFICATE_STEPS, steps // CERTIFICATE_SHARE),
         compile="off",
     )

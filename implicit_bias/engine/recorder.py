@@ -19,6 +19,7 @@ from implicit_bias.measures.frank_wolfe import FrankWolfeGap
 from implicit_bias.measures.held_out import HeldOutAccuracy
 from implicit_bias.measures.kkt import KktRatios
 from implicit_bias.measures.later_cosine import LaterCosine
+from implicit_bias.measures.layers import LayerMargins
 from implicit_bias.measures.margins import accuracy_and_margin, measure
 from implicit_bias.measures.probe import Columns, Probe, Record, Update
 from implicit_bias.measures.soft_margin import SoftMargin
@@ -75,7 +76,7 @@ class Recorder:
         like = next(iter(problem.initial.values())).new_zeros(problem.runs)
         kkt = [KktRatios(objective, problem.model.degree(), problem.kkt_products)] if problem.model.homogeneous else []
         soft, later = SoftMargin(problem.loss, problem.data.x.shape[1]), LaterCosine(problem.steps, self._times.fixed, like)
-        return [*any_model, *kkt, soft, later]
+        return [*any_model, *kkt, soft, later, LayerMargins(problem.model.layer_degrees())]
 
     def record(self, t: int, stepper: Stepper, runs: np.ndarray, update: Update | None = None) -> None:
         """Record these runs after step ``t``, which ``update`` has made."""

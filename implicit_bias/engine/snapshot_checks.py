@@ -21,6 +21,7 @@ from implicit_bias.measures.certificate import Certificate
 from implicit_bias.measures.held_out import HeldOutAccuracy
 from implicit_bias.measures.kkt import WEIGHTS, KktRatios
 from implicit_bias.measures.later_cosine import LaterCosine
+from implicit_bias.measures.layers import LayerMargins
 from implicit_bias.measures.probe import Probe
 from implicit_bias.measures.soft_margin import SoftMargin
 from implicit_bias.optimizers import State
@@ -120,7 +121,7 @@ class _Check:
         """What probes remember: those of every batch of its kind, and the problem's own."""
         linear, own = self.problem.model.linear, {probe.name: probe for probe in self.problem.probes}
         kkt = [] if linear or not self.problem.model.homogeneous else [KktRatios.name]
-        remember = [Certificate.name] if linear else [*kkt, SoftMargin.name, LaterCosine.name]
+        remember = [Certificate.name] if linear else [*kkt, SoftMargin.name, LaterCosine.name, LayerMargins.name]
         held_out = [] if self.problem.test is None else [HeldOutAccuracy.name]
         _need(set(found) == {*remember, *held_out, *own}, "probes")
         checks: dict[str, Callable[..., None]] = {
@@ -194,7 +195,9 @@ class _Check:
         self._columns(self.snapshot["rows"], common, shape, "rows")
         _need(list(self.snapshot["norm_rows"]) == list(problem.measured), "norm_rows")
         for columns in self.snapshot["norm_rows"].values():
-            self._columns(columns, (*BY_NORM, *([] if problem.model.linear else ["soft_margin"])), shape, "norm_rows")
+            self._columns(
+                columns, (*BY_NORM, *([] if problem.model.linear else ["soft_margin", *LayerMargins.columns])), shape, "norm_rows"
+            )
 
         for probe in problem.probes:
             for column in probe.writes() if type(probe).complete is Probe.complete else ():

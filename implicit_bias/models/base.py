@@ -141,6 +141,11 @@ class Model(Option, ABC):
     def degree(self) -> float:
         """L with f(x; c theta) = c^L f(x; theta), c > 0; 1 for a model that is not homogeneous."""
 
+    def layer_degrees(self) -> dict[str, float]:
+        """k_l by trained block, where f is homogeneous of degree k_l in every one of them alone, the others fixed; else empty.
+        They sum to the degree."""
+        return {}
+
     def check(self, x: NDArray[np.float64], num_classes: int) -> None:
         """Refuse samples that the model cannot be put on.
 
@@ -226,16 +231,17 @@ class Model(Option, ABC):
         """
         return norm
 
-    def in_blocks(self, w: Tensor) -> Parameters:
+    def in_blocks(self, w: Tensor, names: Sequence[str]) -> Parameters:
         """Of a linear model: the parameter set that a matrix is.
 
         Args:
             w: W (R, k, d).
+            names: What its blocks are called.
 
         Returns:
             Its blocks.
         """
-        return {"weight": w}
+        return {names[0]: w}
 
     def as_matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Of a linear model: the matrix that a parameter set is.

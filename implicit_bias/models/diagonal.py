@@ -38,5 +38,8 @@ class Diagonal(Network):
     def _degree(self) -> float | str:
         return float(len(set(self.block_names()) - set(self.frozen_blocks())))
 
+    def layer_degrees(self) -> dict[str, float]:
+        return {name: 1.0 for name in self.block_names() if name not in self.frozen_blocks()}
+
     def _degree_keys(self) -> str:
         return f"model.depth={self.depth}"

@@ -68,6 +68,15 @@ class Layered(Network):
         biases = [("frozen" if f"bias{j}" in frozen else "trained") if self.has_bias(j) else "none" for j in layers]
         return layers_degree([*orders, 1.0], [f"layer{j}" not in frozen for j in layers], biases, self._describe)
 
+    def layer_degrees(self) -> dict[str, float]:
+        layers = range(self.layer_count(), 0, -1)
+        order = ACTIVATIONS[self.activation].order
+        if not self.homogeneous or order is None or any(map(self.has_bias, layers)):
+            return {}
+        # Each activation between a layer and the output raises the degree to its order.
+        degrees = {f"layer{j}": order(self.power) ** (self.layer_count() - j) for j in layers}
+        return {name: degrees[name] for name in self.block_names() if name not in self.frozen_blocks()}
+
     def _describe(self, part: str, j: int) -> str:
         if part == "activation":
             return f"model.activation={self.activation}: the activation after layer{j + 1}"

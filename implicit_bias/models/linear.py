@@ -84,10 +84,11 @@ class Linear(Model):
     def initial(self, data: Data, seeds: Sequence[int]) -> Parameters:
         shape = (data.num_classes, data.x.shape[-1])
         if self.init == "zero":
-            return self.in_blocks(data.x.new_zeros((len(seeds), *shape)))
+            return self.in_blocks(data.x.new_zeros((len(seeds), *shape)), self.block_names)
         draws = [np.random.RandomState(seed).randn(*shape) for seed in seeds]
         scale = torch.as_tensor(self.init_scale, dtype=data.x.dtype, device=data.x.device)
-        return self.in_blocks(scale * torch.as_tensor(np.stack(draws), dtype=data.x.dtype, device=data.x.device))
+        drawn = torch.as_tensor(np.stack(draws), dtype=data.x.dtype, device=data.x.device)
+        return self.in_blocks(scale * drawn, self.block_names)
 
     def objective(self, data: Data, loss: Loss, frozen: Mapping[str, Tensor] | None = None) -> Objective:
         whole = LinearObjective(data, loss)
@@ -104,9 +105,9 @@ class Linear(Model):
     def hidden_matrices(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name == self.block_names[0]]
 
-    def in_blocks(self, w: Tensor) -> Parameters:
+    def in_blocks(self, w: Tensor, names: Sequence[str]) -> Parameters:
         if self.blocks is None:
-            return {WEIGHT: w}
+            return super().in_blocks(w, names)
         return {name: block.contiguous() for name, block in cut_columns(w, self.blocks).items()}
 
     def as_matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:

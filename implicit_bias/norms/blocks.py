@@ -80,6 +80,17 @@ class ParameterNorm(ABC):
             The nearest point of the ball, blocks of the same shapes.
         """
 
+    @abstractmethod
+    def of_block(self, name: str) -> ParameterNorm:
+        """The norm of parameter sets that are zero outside of one block, as a norm of that block alone.
+
+        Args:
+            name: The block.
+
+        Returns:
+            A norm of sets with this block.
+        """
+
     def clipped(self, blocks: Blocks) -> tuple[Tensor, float]:
         """As :meth:`implicit_bias.norms.Norm.clipped`, of a parameter set: numbers (R, m), and their factor.
 
@@ -154,6 +165,9 @@ class WholeVector(ParameterNorm):
     def project(self, blocks: Blocks) -> dict[str, Tensor]:
         return _parted(self.norm.project(_joined(blocks)), blocks)
 
+    def of_block(self, name: str) -> ParameterNorm:
+        return SingleBlock(name, self.norm)
+
     def clipped(self, blocks: Blocks) -> tuple[Tensor, float]:
         return self.norm.clipped(_joined(blocks))
 
@@ -220,6 +234,10 @@ class ProductNorm(ParameterNorm):
             for part, share in zip(self.parts, shares, strict=True)
         )
 
+    def of_block(self, name: str) -> ParameterNorm:
+        (part,) = (part for part in self.parts if name in part.blocks)
+        return ProductNorm(self.label, (Part((name,), part.norm.of_block(name), part.weight),), self.outer)
+
     def project(self, blocks: Blocks) -> dict[str, Tensor]:
         if self.outer == "max":
             return _merged(
@@ -276,6 +294,10 @@ class SingleBlock(ParameterNorm):
 
     def project(self, blocks: Blocks) -> dict[str, Tensor]:
         return {self.block: self.norm.project(blocks[self.block])}
+
+    def of_block(self, name: str) -> ParameterNorm:
+        assert name == self.block, f"{name} is not {self.block}"
+        return self
 
     def clipped(self, blocks: Blocks) -> tuple[Tensor, float]:
         return self.norm.clipped(blocks[self.block])

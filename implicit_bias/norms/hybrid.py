@@ -27,8 +27,9 @@ class Hybrid(Norm):
     Muon with rate eta on the matrices and Adam or Signum with rate r eta on the rest are steepest descent in it (Gronich and
     Vardi, arXiv 2602.16340). Its dual is (1 / r) sum_k ||G_k||_nuclear + ||h||_1. With outer=l2 the parts are composed in l2
     instead, sqrt(sum_k (r ||W_k||_spectral)^2 + ||u||^2) with the dual sqrt(sum_k (||G_k||_nuclear / r)^2 + ||h||_*^2); with
-    rest=l2 the norm of u is its l2 norm (Crawshaw et al., arXiv 2510.09827, section 3). A single matrix, as in a linear model, is
-    a W_1 without u: r times the spectral norm. :func:`implicit_bias.norms.over_blocks` makes the norm of a parameter set.
+    rest=l2 the norm of u is its l2 norm (Crawshaw et al., arXiv 2510.09827, section 3). A single matrix, as in a linear model of
+    one block, is a W_1 without u: r times the spectral norm. :func:`implicit_bias.norms.over_blocks` makes the norm of a
+    parameter set.
 
     Labels: ``hybrid0.1`` for the maximum with the max-norm, else ``hybrid0.1-l2-linf`` (ratio, outer, rest).
     """

@@ -45,7 +45,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
     measured = {norm.label if label == working[0] else label: logged for label, logged in spec.measured.items()}
     measured[norm.label] = norm
     labels = {label: working if label == norm.label else [label] * len(cells) for label in measured}
-    found = optima(references, labels, model)
+    found = optima(references, labels, model, list(initial))
     return Problem(
         model=model,
         loss=spec.loss,

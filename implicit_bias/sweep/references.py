@@ -131,7 +131,7 @@ def _solved(dataset: Dataset, norm: Norm, expressions: bool, timeout: float) -> 
 
 
 def optima(
-    references: Sequence[Mapping[str, Reference]], labels: Mapping[str, Sequence[str]], model: Model
+    references: Sequence[Mapping[str, Reference]], labels: Mapping[str, Sequence[str]], model: Model, names: Sequence[str]
 ) -> dict[str, Optimum]:
     """Stack the references of a batch.
 
@@ -139,6 +139,7 @@ def optima(
         references: One mapping a run.
         labels: For each label of the batch, the label that it stands for in each run.
         model: The linear model, which says what blocks a separator has.
+        names: What they are called.
     """
     stacked = {}
     for name, of_run in labels.items():
@@ -148,7 +149,7 @@ def optima(
             margins = [np.nan if r is None or not r.proven else r.lower for r in found]
             uppers = torch.tensor([np.inf if r is None else r.upper for r in found], dtype=torch.float64)
             separators = [np.full(shape, np.nan) if r is None or not r.proven else r.separator for r in found]
-            separator = model.in_blocks(torch.from_numpy(np.stack(separators)))
+            separator = model.in_blocks(torch.from_numpy(np.stack(separators)), names)
             stacked[name] = Optimum(torch.tensor(margins, dtype=torch.float64), separator, uppers)
     return stacked
 

@@ -32,7 +32,9 @@ def test_the_command_trains_networks(
         "trajectory.csv", "summary.csv", "config.yaml", "final.npz", "provenance.json",
     }  # fmt: skip
     table = pd.read_csv(folder / "trajectory.csv")
-    assert tuple(table.columns) == (*COLUMNS, *(EXTRA_COLUMNS[:3] if tested else EXTRA_COLUMNS[:2]))
+    behind = ["soft_margin", "later_cosine", *(["test_accuracy"] if tested else []), "layer_margin", "layer_alignment"]
+    assert list(table.columns) == [*COLUMNS, *behind] == [*COLUMNS, *(c for c in EXTRA_COLUMNS if c in behind)]
+    assert table["layer_alignment"].dropna().between(-1, 1).all()
     assert {0, 1, 10, 20} <= set(table["step"])
     assert table[["max_margin", "relative_gap", "upper_bound", "correlation"]].isna().all(axis=None)
     assert table[["margin", "alignment", "param_norm", "log_loss", "soft_margin"]].notna().all(axis=None)

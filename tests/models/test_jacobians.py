@@ -25,7 +25,7 @@ def tiny(name: str, seed: int = 0) -> tuple[Objective, Parameters]:
     rng = np.random.RandomState(seed)
     if name.startswith("linear"):
         data = Data(torch.tensor(rng.randn(2, 6, dim)), torch.tensor(rng.randint(0, k, (2, 6))), k)
-        return objective(model, data), model.in_blocks(torch.tensor(rng.randn(2, k, dim)))
+        return objective(model, data), model.in_blocks(torch.tensor(rng.randn(2, k, dim)), model.block_names)
     blocks = random_blocks(model, dim, model.outputs(k), seed, runs=2)
     return objective(model, taught(model, blocks, 6, dim, k, seed)), blocks
 
