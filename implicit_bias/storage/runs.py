@@ -33,7 +33,8 @@ COLUMNS = (
 )  # fmt: skip
 #: What tells a table of a run, of whatever version, from another.
 TOLD_BY = ("seed", "step", "norm", "margin")
-#: Behind the others where a run has them: networks, data with a test set, optimizers that evaluate by themselves, weight decay, networks again.
+#: Behind the others where a run has them: networks, data with a test set, optimizers that evaluate by themselves, weight decay,
+#: networks again.
 EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy", "evaluations", "fw_gap", "layer_margin", "layer_alignment")
 PROVENANCE = "provenance.json"
 REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
