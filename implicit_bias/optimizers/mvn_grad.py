@@ -21,8 +21,9 @@ class MVNGrad(Optimizer):
 
     m_t = beta1 m_{t-1} + (1 - beta1) g_t, v_t = beta2 v_{t-1} + (1 - beta2) (g_t - m_t)^2, z_t = g_t / (sqrt(v^_t) + eps), u_t =
     beta1 u_{t-1} + (1 - beta1) z_t, theta -= eta_t u^_t, with v^ = v / (1 - beta2^t), u^ = u / (1 - beta1^t), 0/0 := 0
-    (arXiv 2602.10204). It has no norm of its own: an entry that hardly changes has a large step, so that steps at a gradient
-    that settles are steepest descent in none. beta1 = 0 has no deviation, and is refused.
+    (arXiv 2602.10204). It has no norm of its own: entries are divided by how much they change, and not by how large they are. At
+    a constant gradient the two are in proportion, and steps are signs; along a run they are not, and its margin is nearer to the
+    largest of l2 than of the max-norm (figure more_methods). beta1 = 0 has no deviation, and is refused.
     """
 
     name: ClassVar[str] = "mvn_grad"
