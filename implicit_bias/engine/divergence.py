@@ -13,6 +13,8 @@ from implicit_bias.models import Gradient, Parameters
 #: as doubles are. Steps of fixed length never come here, whatever the learning rate, nor does growth by a hundredth a step within
 #: 20,000 of them; what does come is a step that grows with the loss that it raises.
 LARGEST = 1e100
+#: A plain step of a linear model takes some 200 us, and a look at it 20: it is looked at every so many steps.
+LINEAR_EVERY = 10
 
 
 class Divergence:
@@ -23,12 +25,16 @@ class Divergence:
 
     Args:
         initial: Where the batch starts, one tensor (R, p, q) a block.
-        exact: Whether it is asked after every step, so that a run diverges at the step that it is found at.
+        every: After how many steps it is worth being asked; 1: a run diverges at the step that it is found at.
     """
 
-    def __init__(self, initial: Parameters, exact: bool) -> None:
+    def __init__(self, initial: Parameters, every: int) -> None:
         self._limit = LARGEST * _largest(initial).clamp(min=1.0)
-        self._exact = exact
+        self._every, self._exact = every, every == 1
+
+    def due(self, t: int) -> bool:
+        """Whether it is to be asked after this step."""
+        return t % self._every == 0
 
     def suspected(self, parameters: Parameters, gradient: Gradient) -> bool:
         """Whether it is worth a closer look. Costs one number a block, and one of the weights that the gradient is made of."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from implicit_bias.engine.divergence import Divergence
+from implicit_bias.engine.divergence import LINEAR_EVERY, Divergence
 from implicit_bias.engine.problem import Problem
 from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.recorder import Recorder
@@ -53,8 +53,8 @@ def simulate(
             of an undisturbed batch to the last bit.
 
     Raises:
-        Diverged: some runs have, see :class:`implicit_bias.engine.divergence.Divergence`. It is looked for after every call of
-            the stepper, which for plain steps is every step, and at every record.
+        Diverged: some runs have, see :class:`implicit_bias.engine.divergence.Divergence`. It is looked for at every record, and
+            between them after every step of a network, and about every ten of a linear model.
         OverflowError: scores or gradients are beyond every double.
         ValueError: the schedule takes steps back, and the optimizer's state cannot be.
     """
@@ -93,7 +93,8 @@ class _Simulation:
             # A decomposition met numbers that are not finite: of the parameters, or of what is made of them.
             parameters = self.stepper.parameters
             there = self.setup.objective.gradient(parameters)
-            Divergence(self.problem.initial, exact=False).check(self.problem.steps, parameters, there, self.times.going)
+            # At which step is not known here.
+            Divergence(self.problem.initial, LINEAR_EVERY).check(self.problem.steps, parameters, there, self.times.going)
             raise OverflowError(
                 "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
             ) from None
@@ -110,7 +111,7 @@ class _Simulation:
         self.stepper = self.choice.stepper
         self.stepper.load(start)
         self.unserved = [probe for probe in self.recorder.probes.values() if not self._served(probe)]
-        self.divergence = Divergence(self.problem.initial, exact=self.stepper.most_steps == 1)
+        self.divergence = Divergence(self.problem.initial, LINEAR_EVERY if self.problem.model.linear else 1)
         return t
 
     def _served(self, probe: Probe) -> bool:
@@ -126,7 +127,8 @@ class _Simulation:
             self.before = reached_by(self.stepper) if self.looks_back and last == t + 1 else None
             self.stepper.advance(t, last)
             t = last
-            if self.divergence.suspected(self.stepper.parameters, self.stepper.gradient):
+            looked_at = self.stepper.most_steps > 1 or self.divergence.due(t)
+            if looked_at and self.divergence.suspected(self.stepper.parameters, self.stepper.gradient):
                 self._check(t, self.times.going)
             self._observe(t)
             if watch is not None and (t == steps or time.monotonic() >= due):
