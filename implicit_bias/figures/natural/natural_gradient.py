@@ -25,7 +25,6 @@ from implicit_bias.figures.natural.metrics import (
     gaussian_rows,
     metric_rows,
 )
-from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import legend_below, log_axis, log_spaced, optimizer_look, panels
 
 RUN = "run"
@@ -91,16 +90,6 @@ class NaturalGradient(Figure):
         parts = [_trajectory(run) for run in runs]
         parts += [metric_rows(PROBLEMS.at(preset), TRIED.at(preset)), gaussian_rows(DRAWN.at(preset))]
         return pd.concat([*parts, discrete_rows(DRAWN.at(preset))], ignore_index=True)
-
-    def explorer(self, table: pd.DataFrame) -> Explorer:
-        rows = table[table["part"] == RUN]
-        looks = {method: optimizer_look(method) for method in LEAST}
-        quantities = (
-            Quantity("metric_condition", "least condition number", log=True),
-            Quantity("cos_psi", "cosine of step and gradient"),
-            Quantity("ratio", "margin / maximum, own norm"),
-        )
-        return Explorer(rows, "method", looks, (STEP,), quantities)
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         rows = table[(table["part"] == RUN) & (table["step"] > 0)]

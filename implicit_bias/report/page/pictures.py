@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from PIL import Image
 
 #: Line drawings need no more; what lies between two is a step of an edge's smoothing.
-COLOURS = 64
-#: Sharp at twice the page's 700 pixels.
-WIDEST = 1400
+COLOURS = 48
+#: Sharp at one and a half times the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
+WIDEST = 1050
 #: Two beside each other.
-HALF = 850
+HALF = 700
 
 
 @dataclass(frozen=True)
