@@ -24,7 +24,7 @@ from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
 from implicit_bias.norms.linf import Linf
-from implicit_bias.optimizers.base import Here, Step
+from implicit_bias.optimizers.base import OPTIMIZERS, Here, Step
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.schedules import Power
 from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
@@ -233,6 +233,9 @@ def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str) -> None:
         for scale in (0.0, 1.0, 300.0):
             base = problem(rule, data, 5, tell=said.append, compile="on")
             base = replace(base, schedule=replace(base.schedule, lr=rate * base.schedule.lr), measured={}, weights="none")
+            if "weight_decay" in RULES[rule][1]:  # its unit is the inverse of the step size's
+                numbers = {**RULES[rule][1], "weight_decay": RULES[rule][1]["weight_decay"] / rate}
+                base = replace(base, optimizer=OPTIMIZERS.get(RULES[rule][0])(**numbers))
             start = {"weight": scale / size * base.initial["weight"]}
             assert simulate(replace(base, initial=start, measured=base.measured)).stepping == "c" or said
     assert said == []
