@@ -17,9 +17,9 @@ HALF = 850
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG and its size in pixels."""
+    """A lossless WebP, which every browser shows and is a quarter smaller than the same PNG, and its size in pixels."""
 
-    png: bytes
+    webp: bytes
     width: int
     height: int
 
@@ -32,5 +32,5 @@ def compact(png: bytes, widest: int = WIDEST) -> Picture:
         small = small.resize((widest, round(small.height * widest / small.width)), Image.Resampling.LANCZOS)
     few = small.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    few.save(buffer, format="PNG", compress_level=9)
+    few.convert("RGB").save(buffer, format="WEBP", lossless=True, quality=100, method=4)
     return Picture(buffer.getvalue(), small.width, small.height)
