@@ -35,21 +35,25 @@ def solve_in_turn(
         The optima by label, or why there are none.
     """
     deadline = time.perf_counter() + together
-    found: dict[str, Reference | NotSeparable] = {}
+    found: References = {}
+    refused: NotSeparable | None = None
     for place, (label, norm) in enumerate(norms.items(), 1):
         left = max(0.0, deadline - time.perf_counter())
+        if left == 0 and found:  # what follows has to do with a separator of another norm
+            break
         share = left if place == len(norms) else SHARE * left
         answer = solve_all([(dataset, {label: norm})], "exact", cache, notify, min(each, share))[0]
-        found[label] = answer if isinstance(answer, NotSeparable) else answer[label]
-        if isinstance(answer, NotSeparable) and answer.proven:
+        if not isinstance(answer, NotSeparable):
+            found.update(answer)
+        elif answer.proven:
             return answer
-    solved = [one for one in found.values() if isinstance(one, Reference)]
-    if not solved:
-        return next(one for one in found.values() if isinstance(one, NotSeparable))
-    # Where time ran out before a separator was found, one of another norm is a separator all the same.
-    return {
-        label: _enclosed(solved, dataset, norms[label]) if isinstance(one, NotSeparable) else one for label, one in found.items()
-    }
+        else:
+            refused = refused or answer
+    if not found:
+        assert refused is not None
+        return refused
+    solved = list(found.values())
+    return {label: found[label] if label in found else _enclosed(solved, dataset, norm) for label, norm in norms.items()}
 
 
 def _enclosed(solved: Sequence[Reference], dataset: Dataset, norm: Norm) -> Reference:

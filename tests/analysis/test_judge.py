@@ -261,6 +261,11 @@ def test_optima_share_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found[label].lower <= exact[label].upper and exact[label].lower <= found[label].upper
         assert found[label].late and not found[label].proven
 
+    asked.clear()
+    late = in_turn.solve_in_turn(dataset, {"l2": norms["l2"], "linf": norms["linf"]}, Memory(), lambda text: None, 60.0, 1e-9)
+    assert len(asked) == 1, "nothing is tried when there is no time left, and a separator"
+    assert isinstance(late, dict) and late["linf"].lower <= exact["linf"].upper and exact["linf"].lower <= late["linf"].upper
+
     monkeypatch.setattr(in_turn, "solve_all", lambda *asked: [NotSeparable("proof: weights cancel")])
     assert isinstance(in_turn.solve_in_turn(dataset, norms, Memory(), lambda text: None, 60.0, 80.0), NotSeparable)
 
