@@ -15,6 +15,7 @@ from implicit_bias.sweep.references import Cache, References, solve_all
 
 # The part of the time that is left which one optimum may take, so that one that is not found in time leaves some to the others.
 SHARE = 0.5
+METHOD = "exact"
 
 
 def solve_in_turn(
@@ -39,10 +40,10 @@ def solve_in_turn(
     refused: NotSeparable | None = None
     for place, (label, norm) in enumerate(norms.items(), 1):
         left = max(0.0, deadline - time.perf_counter())
-        if left == 0 and found:  # what follows has to do with a separator of another norm
-            break
+        if left == 0 and found and cache.get(dataset.x, dataset.y, norm, METHOD) is None:
+            continue
         share = left if place == len(norms) else SHARE * left
-        answer = solve_all([(dataset, {label: norm})], "exact", cache, notify, min(each, share))[0]
+        answer = solve_all([(dataset, {label: norm})], METHOD, cache, notify, min(each, share))[0]
         if not isinstance(answer, NotSeparable):
             found.update(answer)
         elif answer.proven:
@@ -52,8 +53,12 @@ def solve_in_turn(
     if not found:
         assert refused is not None
         return refused
+    # Where there was no time, or it ran out before a separator was found, one of another norm is a separator all the same.
     solved = list(found.values())
-    return {label: found[label] if label in found else _enclosed(solved, dataset, norm) for label, norm in norms.items()}
+    for label in [label for label in norms if label not in found]:
+        found[label] = _enclosed(solved, dataset, norms[label])
+        cache.put(dataset.x, dataset.y, norms[label], METHOD, found[label])
+    return {label: found[label] for label in norms}
 
 
 def _enclosed(solved: Sequence[Reference], dataset: Dataset, norm: Norm) -> Reference:

@@ -31,7 +31,7 @@ from implicit_bias.analysis.sentences import sentence
 from implicit_bias.analysis.study import study
 from implicit_bias.analysis.weights import BLOCK, Weights
 from implicit_bias.cli.progress import Progress
-from implicit_bias.core.errors import NotSeparable, RunFailed
+from implicit_bias.core.errors import BadInput, NotSeparable, RunFailed
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.losses import LOSSES
@@ -215,7 +215,10 @@ class _Task:
             nothing = (math.nan,) * 5
             rows = [(run.run, run.optimizer, run.seed, family, *nothing, NOT_SEPARATED) for family in self.families]
             return Exponents(pd.DataFrame(rows, columns=list(VERDICT_COLUMNS)), run.possible)
-        tables = identified([run], self.families, self.cache, self.each, "cpu", self.progress.status, seconds)
+        try:
+            tables = identified([run], self.families, self.cache, self.each, "cpu", self.progress.status, seconds)
+        except BadInput:  # the run separates its classes: that they can be was only not found again before time ran out
+            return Exponents(possible=run.possible, left_out=self.families)
         left_out = [family for family in self.families if family not in set(tables.verdicts["family"])]
         return Exponents(tables.verdicts, run.possible, unfinished(tables.curves), left_out)
 

@@ -238,6 +238,15 @@ def test_where_time_is_short_the_sentence_says_what_is_proven() -> None:
     assert (lower <= exact).all() and (exact <= upper).all()
 
 
+def test_exponents_that_were_not_found_to_have_optima_in_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any) -> Identified:
+        raise BadInput("dataset: there is no optimum to compare with: whether they can be separated cannot be told")
+
+    monkeypatch.setattr(judging, "identified", refused)
+    found = judge(torch.optim.SGD, blobs(), steps=200, lr=1.0, norms="l2")
+    assert found.sentence.endswith("; there was no time to look for an exponent in lp and schatten") and found.verdicts.empty
+
+
 def test_optima_share_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first may take half of it, the last one all that is left; a norm without a separator of its own takes another's."""
     dataset = make_dataset({"name": "gaussian_mixture", "seed": 1}).load()
@@ -262,7 +271,10 @@ def test_optima_share_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found[label].late and not found[label].proven
 
     asked.clear()
-    late = in_turn.solve_in_turn(dataset, {"l2": norms["l2"], "linf": norms["linf"]}, Memory(), lambda text: None, 60.0, 1e-9)
+    cache = Memory()
+    late = in_turn.solve_in_turn(dataset, {"l2": norms["l2"], "linf": norms["linf"]}, cache, lambda text: None, 60.0, 1e-9)
+    kept = cache.get(dataset.x, dataset.y, norms["linf"], "exact")
+    assert kept is not None and kept.late, "what looks for exponents begins there"
     assert len(asked) == 1, "nothing is tried when there is no time left, and a separator"
     assert isinstance(late, dict) and late["linf"].lower <= exact["linf"].upper and exact["linf"].lower <= late["linf"].upper
 
