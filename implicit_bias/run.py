@@ -331,7 +331,9 @@ def _raise_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> None:
 
 def _error(outcome: Outcome) -> Exception:
     """The exception for a failed cell."""
-    kinds = {"bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError, "gone": OSError}
+    kinds: dict[str, type[Exception]] = {
+        "bad_input": BadInput, "no_data": NoData, "not_separable": NotSeparable, "io": OSError, "gone": OSError
+    }  # fmt: skip
     return kinds.get(outcome.error_kind or "", RuntimeError)(outcome.error or "failed")
 
 

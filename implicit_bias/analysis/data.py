@@ -39,22 +39,22 @@ def as_dataset(data: Any) -> Dataset:
 
 def dataset_of(x: Any, y: Any, origin: str = "dataset") -> Dataset:
     """Features (n, d) and labels (n,) of any values as a dataset. Raises BadInput."""
-    labels = _array(y, origin, "labels")
+    labels = array_of(y, origin, "labels")
     if labels.dtype == object:  # words out of a DataFrame
         missing = pd.isna(labels).ravel()
         if missing.any():
             raise BadInput(f"{origin}: the label of sample {int(missing.argmax()) + 1} is missing; must be one label a sample")
         labels = labels.astype(str)
     classes = classes_of(labels, origin)
-    features = _array(x, origin, "features")
+    features = array_of(x, origin, "features")
     if features.dtype == object:
         raise BadInput(f"{origin}: the features are not all numbers; must be real numbers")
     dataset = checked_dataset(features, classes.y, len(classes.names), origin=origin)
     return replace(dataset, names=classes.names, origin=origin)
 
 
-def _array(values: Any, origin: str, what: str) -> NDArray[Any]:
-    """Values as an array. Raises BadInput: they are of different lengths, or nothing that numpy can read."""
+def array_of(values: Any, origin: str, what: str) -> NDArray[Any]:
+    """Values, a tensor's too, as an array. Raises BadInput: they are of different lengths, or nothing that numpy can read."""
     try:
         return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -8,6 +8,8 @@ of one shape, in one batch.
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,8 +29,14 @@ TOLERANCE = 5e-5
 METHOD = "path"
 # Neighbours that an optimum may start at, and how far in 1/p from the nearest it starts.
 NEIGHBOURS, REACH = 2, 0.1
+# The part of the time that is left which optima that are solved at once may take.
+SHARE = 0.5
 # Optima that are solved at once, and numbers in the array of their data.
 MOST_RUNS, BATCH_DOUBLES = 64, 2**23
+
+
+class OutOfTime(Exception):
+    """The time for all optima is over, and some have not been begun."""
 
 
 class Memory:
@@ -56,6 +64,8 @@ class ExponentOptima:
         cache: Looked into first; what is solved is put there.
         timeout: Seconds for one optimum; past them the interval that is proven by then stands in its place.
         notify: Told in words what is being solved.
+        deadline: Of time.perf_counter(), for all of them: what is solved at once may take half of what is left, or an equal part
+            if that is more; past its time an optimum is enclosed by what is proven by then.
         known: For each dataset its optima by u = 1/p.
         late: Likewise those out of the cache that are to be tried again.
     """
@@ -65,6 +75,7 @@ class ExponentOptima:
     cache: Cache
     timeout: float
     notify: Callable[[str], None]
+    deadline: float = math.inf
     known: list[dict[float, Reference]] = field(init=False)
     late: list[dict[float, Reference]] = field(init=False)
 
@@ -76,16 +87,28 @@ class ExponentOptima:
 
         Raises:
             BadInput: the classes of a dataset cannot be separated.
+            OutOfTime: some were not begun before the deadline; the others are known.
         """
         named = NAMED[self.family]
         # All others begin at those of the named norms.
         lacking = [set(us) - set(known) if known else {*us, *named} for us, known in zip(wanted, self.known, strict=True)]
-        self._solve_named([[u for u in named if u in us] for us in lacking])
+        self._solve_named([[u for u in named if u in us] for us in lacking], sum(map(len, lacking)))
         self._read([us - set(named) for us in lacking])
-        while wave := self._wave([us - set(known) for us, known in zip(lacking, self.known, strict=True)]):
+        while wave := self._wave(self._open(lacking)):
             size = max(1, min(MOST_RUNS, BATCH_DOUBLES // self.datasets[0].x.size))
             for start in range(0, len(wave), size):
-                self._solve(wave[start : start + size])
+                if time.perf_counter() > self.deadline:
+                    raise OutOfTime
+                self._solve(wave[start : start + size], sum(map(len, self._open(lacking))))
+
+    def _open(self, lacking: Sequence[set[float]]) -> list[set[float]]:
+        """Of the exponents that are lacking, those that have not been solved since."""
+        return [us - set(known) for us, known in zip(lacking, self.known, strict=True)]
+
+    def _seconds(self, count: int, left: int) -> float:
+        """For each of ``count`` optima that are solved now, of ``left``."""
+        part = max(SHARE, count / left) if count else 1.0
+        return min(self.timeout, max(0.0, self.deadline - time.perf_counter()) * part / max(1, count))
 
     def _wave(self, lacking: Sequence[Iterable[float]]) -> list[tuple[int, float]]:
         """Datasets, by place, with exponents to solve next: those near one that is known, else the nearest."""
@@ -96,13 +119,14 @@ class ExponentOptima:
     def _distance(self, place: int, u: float) -> float:
         return round(min(abs(other - u) for other in self.known[place]), 9)
 
-    def _solve_named(self, lacking: Sequence[Sequence[float]]) -> None:
-        """The optima of named norms, by the solvers and in the cache that runs use."""
+    def _solve_named(self, lacking: Sequence[Sequence[float]], left: int) -> None:
+        """The optima of named norms, by the solvers and in the cache that runs use; of ``left`` that are to be solved."""
+        seconds = self._seconds(sum(map(len, lacking)), left)
         labels = NAMED[self.family]
         wanted = [
             (dataset, {labels[u]: make_norm(labels[u]) for u in us}) for dataset, us in zip(self.datasets, lacking, strict=True)
         ]
-        for place, found in enumerate(solve_all(wanted, "exact", self.cache, self.notify, self.timeout)):
+        for place, found in enumerate(solve_all(wanted, "exact", self.cache, self.notify, seconds)):
             if isinstance(found, NotSeparable):
                 raise _refusal(self.datasets[place], found)
             self.known[place].update({u: found[labels[u]] for u in lacking[place]})
@@ -117,8 +141,9 @@ class ExponentOptima:
                     found = self.late if cached.late and not cached.proven else self.known
                     found[place][u] = cached
 
-    def _solve(self, wave: Sequence[tuple[int, float]]) -> None:
-        """Optima of datasets by place, each at an exponent, in one batch."""
+    def _solve(self, wave: Sequence[tuple[int, float]], left: int) -> None:
+        """Optima of datasets by place, each at an exponent, in one batch; of ``left`` that are to be solved."""
+        seconds = self._seconds(len(wave), left)
         datasets = [self.datasets[place] for place, _ in wave]
         norms = [norm_at(self.family, u) for _, u in wave]
         self.notify(f"solving {len(wave)} {self.family} optima")
@@ -126,7 +151,7 @@ class ExponentOptima:
         x, y = (np.stack([getattr(dataset, name) for dataset in datasets]) for name in ("x", "y"))
         k = datasets[0].num_classes
         try:
-            solved = solve_from(starts, x, y, k, norms, tol=TOLERANCE, timeout=self.timeout)
+            solved = solve_from(starts, x, y, k, norms, tol=TOLERANCE, timeout=seconds)
         except NotSeparable as error:
             raise _refusal(datasets[0], error) from None
         for (place, u), dataset, norm, reference in zip(wave, datasets, norms, solved, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from implicit_bias.analysis.exponent_optima import ExponentOptima
+from implicit_bias.analysis.exponent_optima import ExponentOptima, OutOfTime
 from implicit_bias.analysis.weights import BLOCK, Weights
 from implicit_bias.datasets import Dataset
 from implicit_bias.measures.exponents import (
@@ -70,7 +71,12 @@ class Identified:
 
 
 def fingerprints(
-    runs: Sequence[Weights], families: Sequence[str], cache: Cache, timeout: float, notify: Callable[[str], None]
+    runs: Sequence[Weights],
+    families: Sequence[str],
+    cache: Cache,
+    timeout: float,
+    notify: Callable[[str], None],
+    together: float = math.inf,
 ) -> list[dict[str, Fingerprint]]:
     """The fingerprint of each run in each family.
 
@@ -80,6 +86,8 @@ def fingerprints(
         cache: Of references.
         timeout: Seconds for one optimum.
         notify: Told in words what is being solved.
+        together: Seconds for all optima, in equal parts for the shapes of data and the families. A family is left out where some
+            of its optima could not even be begun.
 
     Raises:
         BadInput: the classes of a dataset cannot be separated.
@@ -88,6 +96,7 @@ def fingerprints(
     for place, run in enumerate(runs):
         shapes.setdefault((*run.dataset.x.shape, run.dataset.num_classes), []).append(place)
     found: list[dict[str, Fingerprint]] = [{} for _ in runs]
+    deadline, parts = time.perf_counter() + together, len(shapes) * len(families)
     for places in shapes.values():
         unique: dict[str, Dataset] = {}
         keys = [_content(runs[place].dataset) for place in places]
@@ -95,9 +104,11 @@ def fingerprints(
             unique.setdefault(key, runs[place].dataset)
         of_run = [list(unique).index(key) for key in keys]
         for family in families:
-            optima = ExponentOptima(list(unique.values()), family, cache, timeout, notify)
+            now = time.perf_counter()
+            optima = ExponentOptima(list(unique.values()), family, cache, timeout, notify, now + max(0.0, deadline - now) / parts)
+            parts -= 1
             refined = _refined(optima, [runs[place] for place in places], of_run)
-            for place, fingerprint in zip(places, refined, strict=True):
+            for place, fingerprint in zip(places if refined else [], refined, strict=True):
                 found[place][family] = fingerprint
     return found
 
@@ -106,18 +117,27 @@ def tables(runs: Sequence[Weights], found: Sequence[dict[str, Fingerprint]]) -> 
     """The curves and the verdicts as tables."""
     curves = [_curve_rows(run, family, f) for run, of in zip(runs, found, strict=True) for family, f in of.items()]
     verdicts = [_verdict_row(run, family, of) for run, of in zip(runs, found, strict=True) for family in of]
+    nothing = pd.DataFrame(columns=list(CURVE_COLUMNS))
     return Identified(
-        pd.concat(curves, ignore_index=True)[list(CURVE_COLUMNS)].astype({"seed": "Int64", "step": "Int64"}),
+        pd.concat(curves or [nothing], ignore_index=True)[list(CURVE_COLUMNS)].astype({"seed": "Int64", "step": "Int64"}),
         pd.DataFrame(verdicts, columns=list(VERDICT_COLUMNS)).astype({"seed": "Int64"}),
     )
 
 
 def _refined(optima: ExponentOptima, runs: Sequence[Weights], of_run: Sequence[int]) -> list[Fingerprint]:
-    """The fingerprints on the grid, and then on the lattice around each run's peak at its last record."""
+    """The fingerprints on the grid, and then on the lattice around each run's peak at its last record.
+
+    There are none where there is no time for the grid.
+    """
     gaps = [run.smallest_gaps() for run in runs]
     wanted: list[set[float]] = [set(GRID) for _ in optima.datasets]
-    for _ in range(MOST_REFINEMENTS + 1):
-        optima.want(wanted)
+    for turn in range(MOST_REFINEMENTS + 1):
+        try:
+            optima.want(wanted)
+        except OutOfTime:
+            if turn == 0:
+                return []
+            break
         wanted = [set() for _ in optima.datasets]
         for run, q, place in zip(runs, gaps, of_run, strict=True):
             us = sorted(optima.known[place])

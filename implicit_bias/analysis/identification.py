@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Sequence
 
 import pandas as pd
-import torch
 
 from implicit_bias.analysis.comparison import Source, labels
 from implicit_bias.analysis.fingerprints import Fingerprint, Identified, fingerprints, tables
 from implicit_bias.analysis.kkt_fingerprints import kkt_fingerprints
 from implicit_bias.analysis.weights import Weights
-from implicit_bias.sweep.execute import THREADED_ELEMENTS
 from implicit_bias.sweep.references import Cache
+from implicit_bias.sweep.threads import threads_for
 
 
 def identified(
@@ -23,9 +22,10 @@ def identified(
     timeout: float,
     device: str,
     notify: Callable[[str], None],
+    together: float = math.inf,
 ) -> Identified:
     """The curves and verdicts of runs, in their order; arguments and errors are those of :func:`found_fingerprints`."""
-    return tables(runs, found_fingerprints(runs, families, cache, timeout, device, notify))
+    return tables(runs, found_fingerprints(runs, families, cache, timeout, device, notify, together))
 
 
 def found_fingerprints(
@@ -35,6 +35,7 @@ def found_fingerprints(
     timeout: float,
     device: str,
     notify: Callable[[str], None],
+    together: float = math.inf,
 ) -> list[dict[str, Fingerprint]]:
     """The fingerprint of each run in each family.
 
@@ -45,14 +46,17 @@ def found_fingerprints(
         timeout: Seconds for one optimum.
         device: Where networks are evaluated: auto, cpu or cuda.
         notify: Told in words what is being done.
+        together: Seconds for all optima.
 
     Raises:
         BadInput: the classes of a dataset cannot be separated, or a model is not homogeneous.
     """
     linear = [place for place, run in enumerate(runs) if run.linear]
     found: dict[int, dict[str, Fingerprint]] = {}
-    with _threads(max(run.dataset.x.shape[0] * run.dataset.num_classes for run in runs)):
-        found.update(zip(linear, fingerprints([runs[i] for i in linear], families, cache, timeout, notify), strict=True))
+    with threads_for(max(run.dataset.x.shape[0] * run.dataset.num_classes for run in runs)):
+        found.update(
+            zip(linear, fingerprints([runs[i] for i in linear], families, cache, timeout, notify, together), strict=True)
+        )
         for place, run in enumerate(runs):
             if place not in found:
                 found[place] = kkt_fingerprints(run, families, device, notify)
@@ -71,14 +75,3 @@ def labelled(table: pd.DataFrame, runs: Sequence[Weights]) -> list[str]:
     names = {(run.run, run.seed): label for run, label in zip(runs, curve_labels(runs), strict=True)}
     keys = zip(table["run"], table["seed"].astype(object).where(table["seed"].notna(), None), strict=True)
     return [names[run, seed] for run, seed in keys]
-
-
-@contextmanager
-def _threads(elements: int) -> Iterator[None]:
-    """One thread for arrays too small to be worth sharing out, the number that torch was given for larger ones."""
-    given = torch.get_num_threads()
-    torch.set_num_threads(given if elements >= THREADED_ELEMENTS else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(given)

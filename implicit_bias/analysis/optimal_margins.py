@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from implicit_bias.analysis.arguments import cache_in, norms_in
 from implicit_bias.analysis.data import dataset_of
-from implicit_bias.analysis.exponent_optima import Memory
 from implicit_bias.analysis.weights import BLOCK, Weights, stacked_weights
-from implicit_bias.core.errors import BadInput, NotSeparable
-from implicit_bias.norms import Norm, make_norm
+from implicit_bias.cli.progress import Progress
+from implicit_bias.core.errors import NotSeparable
 from implicit_bias.solvers.reference import TIMEOUT
-from implicit_bias.storage.references import ReferenceCache
 from implicit_bias.sweep.references import solve_all
 
 NORMS = ("linf", "l1", "l2", "spectral", "nuclear")
@@ -31,6 +30,8 @@ def margins(
     reference_timeout: float = TIMEOUT,
 ) -> pd.DataFrame:
     """The normalised margins q(W) / N(W) of linear weights, and the maximum of each with its proof.
+
+    What is being solved is told on standard error where it takes long.
 
     Args:
         w: W (k, d), or several, (r, k, d); row c belongs to the c-th of the sorted labels.
@@ -50,28 +51,20 @@ def margins(
     """
     dataset = dataset_of(x, y, origin="X, y")
     stack = stacked_weights(w, (dataset.num_classes, dataset.x.shape[1]), "W")
-    known = [(label, _norm(label)) for label in ([norms] if isinstance(norms, str) else norms)]
-    cache = Memory() if results_dir is None else ReferenceCache(results_dir)
-    found = solve_all([(dataset, {norm.label: norm for _, norm in known})], "exact", cache, lambda text: None, reference_timeout)[
-        0
-    ]
+    known, cache = norms_in(norms), cache_in(results_dir)
+    wanted = [(dataset, {norm.label: norm for norm in known})]
+    with Progress() as progress:
+        found = solve_all(wanted, "exact", cache, progress.status, reference_timeout)[0]
     if isinstance(found, NotSeparable):
         raise found
     given = Weights("", dataset, {BLOCK: stack})
     gaps = given.smallest_gaps()
     rows = []
     for run in range(len(stack)):
-        for _, norm in known:
+        for norm in known:
             size, reference = float(norm.value(stack[run])), found[norm.label]
             margin = float(gaps[run]) / size if size else math.nan
             best = reference.lower if reference.proven else math.nan
             rows.append((run, norm.label, margin, best, reference.lower, reference.upper, margin / best))
     table = pd.DataFrame(rows, columns=["run", *COLUMNS])
     return table if np.ndim(w) == 3 else table.drop(columns="run")
-
-
-def _norm(label: str) -> Norm:
-    try:
-        return make_norm(label)
-    except (KeyError, ValueError) as error:
-        raise BadInput(f"norms={label}: {error.args[0]}") from None

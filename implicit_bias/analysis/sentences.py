@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from implicit_bias.measures.exponents import CANNOT_TELL, FAMILIES, MAXIMISES, NONE_OF_THESE, TIED
+from implicit_bias.analysis.exponents_found import Exponents, Unfinished
+from implicit_bias.measures.exponents import CANNOT_TELL, MAXIMISES, NONE_OF_THESE, TIED
 
 # From this size on an exponent is written in short.
 LONG_NUMBER = 1e6
@@ -18,31 +19,33 @@ AT_REST = 1e-3
 def sentence(
     trajectory: pd.DataFrame,
     summary: pd.DataFrame,
-    verdicts: pd.DataFrame,
     own: str | None,
+    exponents: Exponents,
     *,
-    separable: bool,
-    possible: Sequence[str] = FAMILIES,
+    separable: bool | None,
 ) -> str:
     """What was reached, of which optimum, whether it still rises, and which exponent is nearest.
 
     Args:
         trajectory, summary: Of one run, with the columns of ``trajectory.csv`` and ``summary.csv``.
-        verdicts: A row a family, with the columns of ``verdicts.csv``; none where exponents were not looked for.
         own: The label of the norm that the optimizer steps in; None where none is known.
-        separable: Whether a linear model separates the classes.
-        possible: The families that the optimizer's symmetries allow.
+        exponents: What was found of them.
+        separable: Whether a linear model separates the classes; None where that could not be told.
     """
     row = summary.iloc[0]
     depth = row["log_loss"] / math.log(10)
     loss = f"10^{depth:.1f}" if abs(depth) < LONG_NUMBER else f"10^{depth:.3g}"
     began = f"{row['optimizer']}, {row['step']:,} steps, loss {loss}"
     share = f"accuracy {row['accuracy']:.4f}"
+    if separable is None and row["accuracy"] < 1:
+        return f"{began}: not separated ({share}), and whether a linear model can separate the classes could not be told"
+    if separable is None:
+        return f"{began}: separated ({share}), but no optimum was found to compare with"
     if not separable:
         return f"{began}: the classes cannot be separated by a linear model, so there is no maximum margin ({share})"
     if row["accuracy"] < 1 or not (summary["margin"] > 0).all():
         return f"{began}: not separated yet ({share}), so no margin is positive; more steps, or another rate"
-    exponent = nearest_exponent(verdicts, possible)
+    exponent = nearest_exponent(exponents)
     best = summary.sort_values("ratio", ascending=False).iloc[0]  # those without a ratio are the last
     if own is None:
         return f"{began}: no norm of its own is known; the best ratio is {_reached(best)}, {_trend(trajectory, best)}{exponent}"
@@ -69,31 +72,39 @@ def _trend(trajectory: pd.DataFrame, row: pd.Series) -> str:
     return "still rising" if change > AT_REST else "falling" if change < -AT_REST else "at rest"
 
 
-def nearest_exponent(verdicts: pd.DataFrame, possible: Sequence[str] = FAMILIES) -> str:
+def nearest_exponent(exponents: Exponents) -> str:
     """The nearest exponent with its interval and verdict, or why none is named, as the end of a sentence.
 
     The nearest is that of a family that ``maximises`` before others, of one that symmetry allows before one that it rules out,
     and then of the one whose kappa is largest. A second family is named beside it only where both are p = 2, which is one norm,
-    as far as can be told.
-
-    Args:
-        verdicts: A row a family, with the columns of ``verdicts.csv``.
-        possible: The families that the optimizer's symmetries allow.
+    as far as can be told. Families in which an exponent may fit, for all that is proven, are not said to have none.
 
     Returns:
-        Nothing where there are no verdicts.
+        Nothing where exponents were not looked for.
     """
-    if verdicts.empty:
-        return ""
-    rows = [row for _, row in verdicts.iterrows()]
+    possible, loose = exponents.possible, exponents.loose
+    rows = [row for _, row in exponents.verdicts.iterrows()]
     named = sorted((row for row in rows if pd.notna(row["p"])), key=lambda row: _nearness(row, possible), reverse=True)
     told = [_named(row) for row in named if row is named[0] or _one_norm(row, named[0])]
     blind = [row for row in rows if row["verdict"] == CANNOT_TELL]
     if not named:
-        misfits = [row for row in rows if row["verdict"] == NONE_OF_THESE]
-        told += [f"{NONE_OF_THESE} (largest kappa {max(row['kappa'] for row in misfits):.3f})"] if misfits else []
+        told += _none_named([row for row in rows if row["verdict"] == NONE_OF_THESE], loose)
     told += [f"{CANNOT_TELL} in {' and '.join(row['family'] for row in blind)}"] if blind else []
-    return f"; nearest exponent: {', '.join(told)}" if told else ""
+    late = f"; there was no time to look for an exponent in {' and '.join(exponents.left_out)}" if exponents.left_out else ""
+    return (f"; nearest exponent: {', '.join(told)}" if told else "") + late
+
+
+def _none_named(misfits: Sequence[pd.Series], loose: Sequence[Unfinished]) -> list[str]:
+    """What is said of families none of whose exponents is proven to fit."""
+    if not misfits:
+        return []
+    largest = max(row["kappa"] for row in misfits)
+    upper = max((one.upper for one in loose), default=largest)
+    if any(one.undecided for one in loose):
+        return [f"not found in the time given (the largest kappa lies in [{largest:.3f}, {upper:.3f}])"]
+    low, high = f"{largest:.3f}", f"{max(largest, upper):.3f}"
+    known = f"largest kappa {low}" if low == high else f"largest kappa in [{low}, {high}]"
+    return [f"{NONE_OF_THESE} ({known})"]
 
 
 def _nearness(row: pd.Series, possible: Sequence[str]) -> tuple[bool, bool, float]:

@@ -6,6 +6,7 @@ the same functions. Symmetries are facts: a method that is no function of a norm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,9 +106,9 @@ def study(optimizer: Optimizer, norm: Norm | None = None) -> Study:
         norm: That of the methods that read one (nsd, nmd, sd).
     """
     constant = _constant(optimizer, norm)
-    if constant.failed is not None or not constant.moves or constant.rateless:
+    if constant.failed is not None or not constant.moves:
         return Study(constant.failed, constant, {}, {})
-    trial = _Trial(optimizer, norm)
+    trial = _Trial(optimizer, norm, math.nan if constant.rateless else LR)
     try:
         return Study(None, constant, trial.response(), trial.symmetries())
     except RunFailed as error:
@@ -127,8 +128,8 @@ def _applied(step: Any, here: Here) -> Tensor:
 class _Trial:
     """An optimizer on one made-up trajectory, plain and transformed."""
 
-    def __init__(self, optimizer: Optimizer, norm: Norm | None) -> None:
-        self._optimizer, self._norm = optimizer, norm
+    def __init__(self, optimizer: Optimizer, norm: Norm | None, lr: float) -> None:
+        self._optimizer, self._norm, self._lr = optimizer, norm, lr
         generator = torch.Generator().manual_seed(5)
         start = torch.randn(ROWS, COLUMNS, generator=generator, dtype=torch.float64)
         self._start, self._gradients = start - start.mean(0), made_up(STEPS)
@@ -137,7 +138,7 @@ class _Trial:
     def displacement(self, transformed: Callable[[Tensor], Tensor], factor: float = 1.0) -> Tensor:
         """Where the trajectory with transformed gradients leads from the transformed start."""
         gradients = [transformed(gradient) * factor for gradient in self._gradients]
-        points = played(self._optimizer, gradients, LR, transformed(self._start), _applied, self._norm)
+        points = played(self._optimizer, gradients, self._lr, transformed(self._start), _applied, self._norm)
         return points[-1] - points[0]
 
     def response(self) -> dict[int, tuple[float, float]]:

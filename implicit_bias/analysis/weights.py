@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.analysis.data import array_of
 from implicit_bias.analysis.runs import Run
 from implicit_bias.cli.paths import MOST_LETTERS, exists
 from implicit_bias.config.spec import config_hash
@@ -221,7 +222,7 @@ def run_weights(runs: Sequence[Run]) -> list[Weights]:
 
 def stacked_weights(w: Any, shape: tuple[int, int], origin: str) -> Tensor:
     """W (k, d) or (r, k, d) as (r, k, d). Raises BadInput: another shape than the data's, or values that are not finite."""
-    array = np.asarray(w.detach().cpu() if isinstance(w, torch.Tensor) else w)
+    array = array_of(w, origin, "numbers")
     if array.dtype.kind not in "iuf" or array.ndim not in (2, 3) or array.shape[-2:] != shape or not array.size:
         several = f"(r, {shape[0]}, {shape[1]})"
         raise BadInput(f"{origin}: an array of shape {array.shape} ({array.dtype}); must be numbers, {shape} or {several}")

@@ -55,6 +55,13 @@ class Progress:
         if self._lines:
             self._lines.status(text)
 
+    def turn_to(self, text: str) -> None:
+        """Show what is done from here on; the steps that were made were of something else."""
+        cells = self._bar.tasks[0].fields["cells"]
+        self._bar.reset(self._task, total=None, description=text, ratio="", cells=cells)
+        if self._lines:
+            self._lines.turn_to(text)
+
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
         """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
         ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
@@ -90,6 +97,11 @@ class ProgressLines:
         """Set the text of the next line, and print it if a line is due."""
         self._text = text
         self._say()
+
+    def turn_to(self, text: str) -> None:
+        """Set the text of the next line, and forget the steps of what was done before."""
+        self._steps, self._total, self._first = 0, 0, None
+        self.status(text)
 
     def advance(self, steps: int, total: int) -> None:
         """``steps`` of ``total`` are made."""

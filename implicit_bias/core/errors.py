@@ -14,7 +14,15 @@ class NameTaken(BadInput):
 
 
 class NotSeparable(ValueError):
-    """The classes cannot be separated by the model, so no maximum margin exists."""
+    """The classes cannot be separated by the model, so no maximum margin exists; or nothing is proven of whether they can.
+
+    Attributes:
+        proven: Whether it is the former.
+    """
+
+    def __init__(self, message: str, proven: bool = True) -> None:
+        super().__init__(message)
+        self.proven = proven
 
 
 class RunFailed(RuntimeError):

@@ -25,6 +25,7 @@ def identify(
     out: str | PathLike[str] | None = None,
     device: str = "auto",
     reference_timeout: float = 60.0,
+    progress: str = "auto",
 ) -> pd.DataFrame:
     """Which norm's margin runs or weights maximise, as ``python -m implicit_bias.identify`` does.
 
@@ -37,6 +38,7 @@ def identify(
         out: A folder for identify.csv and verdicts.csv; None: no table is written.
         device: Where networks are evaluated: auto, cpu or cuda.
         reference_timeout: Seconds for one optimum.
+        progress: ``auto``: what is being done is told on standard error where it takes long; or ``off``.
 
     Returns:
         The verdicts, a row a run and family: run, optimizer, seed, family, p, p_low, p_high, kappa, trend, verdict.
@@ -44,16 +46,18 @@ def identify(
     Raises:
         BadInput: as the command's exit code 2.
     """
+    from implicit_bias.analysis.arguments import cache_in, check_progress, check_seconds
     from implicit_bias.analysis.data import as_dataset
-    from implicit_bias.analysis.exponent_optima import Memory
     from implicit_bias.analysis.identification import identified
     from implicit_bias.analysis.weights import Reader
+    from implicit_bias.cli.progress import Progress
     from implicit_bias.identify.command import families_of
     from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
-    from implicit_bias.storage.references import ReferenceCache
 
     if not runs:
         raise BadInput("runs: none is named; must be run folders, files of parameters or arrays")
+    check_progress(progress)
+    check_seconds(reference_timeout=reference_timeout)
     if device not in ("auto", "cpu", "cuda"):
         raise BadInput(f"device={device}: must be auto, cpu or cuda")
     reader = Reader(None if dataset is None else as_dataset(dataset))
@@ -61,8 +65,9 @@ def identify(
     if not found:
         raise BadInput("runs: none is named; must be run folders, files of parameters or arrays")
     families = families_of([family] if isinstance(family, str) else family)
-    cache = Memory() if results_dir is None else ReferenceCache(fspath(results_dir))
-    tables = identified(found, families, cache, reference_timeout, device, lambda text: None)
+    cache = cache_in(results_dir)
+    with Progress(enabled=progress != "off") as shown:
+        tables = identified(found, families, cache, reference_timeout, device, shown.status)
     if out is not None:
         atomic_write_bytes(Path(out) / "identify.csv", csv_bytes(tables.curves))
         atomic_write_bytes(Path(out) / "verdicts.csv", csv_bytes(tables.verdicts))

@@ -11,6 +11,7 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from implicit_bias.analysis.exponents_found import unfinished
 from implicit_bias.analysis.fingerprints import Identified
 from implicit_bias.analysis.weights import Weights
 from implicit_bias.measures.exponents import MAXIMISES, NOT_SEPARATED
@@ -81,6 +82,7 @@ def notes(found: Identified, runs: Sequence[Weights]) -> list[str]:
     last_only = any(len(run.steps) == 1 for run in runs)
     if last_only:
         lines.append("whether kappa grows is not known where only the last parameters are kept (compute with log.weights=all)")
+    lines += [f"{one.run}: {one.line('a larger reference_timeout')}" for one in unfinished(found.curves)]
     for run in runs:
         if (found.verdicts[found.verdicts["run"] == run.run]["verdict"] == NOT_SEPARATED).any():
             where = f" at step {run.steps[-1]}" if run.steps else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -121,6 +121,8 @@ class Torch(Foreign):
 
         def made(parameters: Named) -> torch.optim.Optimizer:
             given = [block for _, block in parameters] if split is None else split(parameters)
+            if not isinstance(given, Iterable):
+                raise TypeError(f"optimizer.groups={self.groups} gives a {type(given).__name__}, no list of param_groups")
             optimizer = make(given, **kwargs)
             if not isinstance(optimizer, torch.optim.Optimizer):
                 raise TypeError(f"gives a {type(optimizer).__name__}, no torch.optim.Optimizer")

@@ -475,7 +475,8 @@ class _Data:
         bound = f", proven to be at most {known.residue:.2g}" if math.isfinite(known.residue) else ""
         return NotSeparable(
             "whether a linear model separates the classes of this dataset cannot be told in double precision"
-            f" (best margin found {known.margin:.2g}{bound}, in units of the data): use reference=none"
+            f" (best margin found {known.margin:.2g}{bound}, in units of the data): use reference=none",
+            proven=False,
         )
 
 

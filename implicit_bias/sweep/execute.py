@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from implicit_bias.cli.messages import note, warn
 from implicit_bias.config.plugin_files import plugins_in
@@ -30,10 +28,8 @@ from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, batches, described, run_elements
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import References, intervals_of, solve_all
+from implicit_bias.sweep.threads import threads_for
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
-
-# From this many doubles in a (runs, classes, samples) array a second thread pays (torch shares out work in pieces of 32,768).
-THREADED_ELEMENTS = 2**16
 
 
 def execute(
@@ -112,7 +108,7 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
         return [{} for _ in batch]
     norms = [{label: cell.spec.model.matrix_norm(norm) for label, norm in cell.spec.measured.items()} for cell in batch]
     wanted = [(cell.dataset, of_cell) for cell, of_cell in zip(batch, norms, strict=True)]
-    with _threads(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
+    with threads_for(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
         cache = ReferenceCache(spec.results_dir)
         return solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout)
 
@@ -136,7 +132,7 @@ def _compute(
     if caution is not None:
         warn(caution)
     try:
-        with _threads(_elements(problem)):
+        with threads_for(_elements(problem)):
             trajectory = _simulated(problem, checkpoint, description, progress, done, total)
     except Diverged as error:
         checkpoint.remove()
@@ -189,19 +185,6 @@ def _elements(problem: Problem) -> int:
     runs, samples = len(next(iter(problem.initial.values()))), problem.data.x.shape[1]
     parameters = None if problem.model.linear else sum(block[0].numel() for block in problem.initial.values())
     return runs * run_elements(samples, problem.data.num_classes, parameters)
-
-
-@contextmanager
-def _threads(elements: int) -> Iterator[None]:
-    """One thread for arrays too small to be worth sharing out (a decomposition of a small matrix is slower by far on two); the
-    number that torch was given for larger ones.
-    """
-    given = torch.get_num_threads()
-    torch.set_num_threads(given if elements >= THREADED_ELEMENTS else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(given)
 
 
 def _finished(

@@ -15,11 +15,14 @@ import torch
 
 import implicit_bias
 from implicit_bias import judge
-from implicit_bias.analysis import judging
+from implicit_bias.analysis import in_turn, judging
+from implicit_bias.analysis.exponent_optima import Memory
 from implicit_bias.analysis.fingerprints import VERDICT_COLUMNS, Identified
 from implicit_bias.analysis.weights import Weights
-from implicit_bias.core.errors import BadInput, RunFailed
+from implicit_bias.core.errors import BadInput, NotSeparable, RunFailed
 from implicit_bias.datasets import make_dataset
+from implicit_bias.norms import make_norm
+from implicit_bias.sweep.references import solve_all
 from tests.support.foreign_runs import MINE, mine
 
 COLUMNS = ["seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"]
@@ -98,9 +101,9 @@ def test_a_class_of_a_notebook_and_a_rate_of_ours(tmp_path: Path) -> None:
 def test_the_nearest_exponent_is_named_and_what_no_exponent_fits_is_said_to_be_of_none(optima: str) -> None:
     space: dict[str, Any] = {}
     exec(MINE, space)
-    signs = judge(space["SignDescent"], blobs(), steps=np.int64(6000), lr=np.float32(0.1), norms="linf", results_dir=optima)
+    signs = judge(space["SignDescent"], blobs(), steps=np.int64(6000), lr=np.float32(0.1), norms="linf", results_dir=optima, optima_timeout=900)
     assert re.search(r"; nearest exponent: lp p = inf in \[\S+, inf\] \(maximises\)$", signs.sentence)
-    slow = judge(lambda p: torch.optim.SGD(p, lr=1e-3), blobs(), steps=300, norms="l2", results_dir=optima)
+    slow = judge(lambda p: torch.optim.SGD(p, lr=1e-3), blobs(), steps=300, norms="l2", results_dir=optima, optima_timeout=900)
     assert re.search(r"; nearest exponent: none of these \(largest kappa 0\.\d{3}\)$", slow.sentence)
     assert slow.verdicts["p"].isna().all()
     x, y = blobs()
@@ -133,7 +136,7 @@ def test_it_names_the_nearest_exponent(optima: str) -> None:
     space: dict[str, Any] = {"__name__": "__main__"}
     exec(MINE, space)
     x, y = blobs()
-    asked: dict[str, Any] = {"norms": "l2", "family": "lp", "results_dir": optima}
+    asked: dict[str, Any] = {"norms": "l2", "family": "lp", "results_dir": optima, "optima_timeout": 900}
     found = judge(space["SignDescent"], (x, y), steps=2000, lr=0.1, **asked)
     (row,) = found.verdicts.to_dict("records")
     assert (row["run"], row["family"], row["p"], row["verdict"]) == ("SignDescent", "lp", np.inf, "nearest so far")
@@ -205,6 +208,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": "a"}, "seed=a: must be an integer >= 0, at most "),
     ({"seed": -1}, "seed=-1: must be an integer >= 0"),
     ({"reference_timeout": 0}, "reference_timeout=0: must be a number > 0"),
+    ({"optima_timeout": -1}, "optima_timeout=-1: must be a number > 0"),
+    ({"progress": "on"}, "progress=on: must be auto or off"),
     ({"results_dir": 3}, "results_dir=3: must be None or the path of a folder"),
     ({"data": ([[1.0], [1.0, 2.0]], [0, 1])}, "dataset: the features cannot be read as an array (setting an array element"),
     ({"data": (np.eye(2), ["ash", None])}, "dataset: the label of sample 2 is missing; must be one label a sample"),
@@ -227,3 +232,79 @@ def test_an_optimizer_that_fails_is_one_line(tmp_path: Path) -> None:
         judge(module.Raises, blobs(), steps=5)
     with pytest.raises(RunFailed, match=r"^SGD: by step \d+ the parameters are no longer finite numbers; choose a smaller rate"):
         judge(lambda p: torch.optim.SGD(p, lr=1e308, maximize=True), blobs(), steps=50, norms=["l2"])
+
+
+def test_where_time_is_short_the_sentence_says_what_is_proven() -> None:
+    """Intervals stand in the place of optima, and it is said that exponents were not looked for."""
+    found = judge(torch.optim.SGD, blobs(), steps=200, lr=1.0, norms=["l2", "linf"], optima_timeout=1e-6)
+    assert found.summary["ratio"].isna().all() and found.verdicts.empty
+    assert re.search(r"it reached a margin of 0\.\d+, the l2 optimum being in \[0\.\d+, 0\.\d+\]", found.sentence)
+    assert found.sentence.endswith("; there was no time to look for an exponent in lp and schatten")
+    left_out = "exponents of lp and schatten were left out, for want of time (optima_timeout=1e-05 allows more)"
+    assert found.notes[-1] == left_out
+    lower, upper = found.summary["optimum_lower"], found.summary["optimum_upper"]
+    exact = judge(torch.optim.SGD, blobs(), steps=1, lr=1.0, norms=["l2", "linf"], family=()).summary["max_margin"]
+    assert (lower <= exact).all() and (exact <= upper).all()
+
+
+def test_exponents_that_were_not_found_to_have_optima_in_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any) -> Identified:
+        raise BadInput("dataset: there is no optimum to compare with: whether they can be separated cannot be told")
+
+    monkeypatch.setattr(judging, "identified", refused)
+    found = judge(torch.optim.SGD, blobs(), steps=200, lr=1.0, norms="l2")
+    assert found.sentence.endswith("; there was no time to look for an exponent in lp and schatten") and found.verdicts.empty
+
+
+def test_optima_share_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first may take half of it, the last one all that is left; a norm without a separator of its own takes another's."""
+    dataset = make_dataset({"name": "gaussian_mixture", "seed": 1}).load()
+    norms = {label: make_norm(label) for label in ("linf", "l2", "spectral")}
+    asked: list[float] = []
+
+    def solved(wanted: Any, method: str, cache: Any, notify: Any, timeout: float) -> list[Any]:
+        asked.append(timeout)
+        ((_, norm),) = wanted[0][1].items()
+        if norm.label in ("linf", "spectral"):
+            return [NotSeparable("whether they can be separated cannot be told", proven=False)]
+        return solve_all(wanted, method, cache, notify, 60.0)
+
+    monkeypatch.setattr(in_turn, "solve_all", solved)
+    found = in_turn.solve_in_turn(dataset, norms, Memory(), lambda text: None, 60.0, 80.0)
+    assert asked[0] == pytest.approx(40, rel=1e-3) and asked[1] <= asked[0] and asked[2] <= 60
+    assert isinstance(found, dict) and list(found) == ["linf", "l2", "spectral"]
+    exact = solve_all([(dataset, norms)], "exact", Memory(), lambda text: None)[0]
+    assert isinstance(exact, dict)
+    for label in ("linf", "spectral"):
+        assert found[label].lower <= exact[label].upper and exact[label].lower <= found[label].upper
+        assert found[label].late and not found[label].proven
+
+    asked.clear()
+    cache = Memory()
+    late = in_turn.solve_in_turn(dataset, {"l2": norms["l2"], "linf": norms["linf"]}, cache, lambda text: None, 60.0, 1e-9)
+    kept = cache.get(dataset.x, dataset.y, norms["linf"], "exact")
+    assert kept is not None and kept.late, "what looks for exponents begins there"
+    assert len(asked) == 1, "nothing is tried when there is no time left, and a separator"
+    assert isinstance(late, dict) and late["linf"].lower <= exact["linf"].upper and exact["linf"].lower <= late["linf"].upper
+
+    monkeypatch.setattr(in_turn, "solve_all", lambda *asked: [NotSeparable("proof: weights cancel")])
+    assert isinstance(in_turn.solve_in_turn(dataset, norms, Memory(), lambda text: None, 60.0, 80.0), NotSeparable)
+
+
+def test_what_an_optimizer_does_to_its_parameters_is_said() -> None:
+    class Cuts(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data = p.data[:2]
+
+    with pytest.raises(
+        RunFailed, match=r"^Cuts: ValueError in step 1: weight has become \(\(2, 6\), 'float64'\); must stay \(\(3, 6"
+    ):
+        judge(Cuts, blobs(), steps=5, lr=1.0, family=())
+
+    class Rests(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            return None
+
+    assert judge(Rests, blobs(), steps=5, lr=1.0, family=()).notes == ("it does not move at a constant gradient",)

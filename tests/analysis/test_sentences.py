@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import pytest
 
+from implicit_bias.analysis.exponents_found import Exponents, Unfinished
 from implicit_bias.analysis.fingerprints import VERDICT_COLUMNS
 from implicit_bias.analysis.sentences import nearest_exponent
 from implicit_bias.measures.exponents import CANNOT_TELL, MAXIMISES, NEAREST, NONE_OF_THESE
@@ -58,8 +59,31 @@ SCHATTEN3: Row = ("schatten", 2.6, 1.74, 4.09, 0.9706, NEAREST)
     ],
 )
 def test_the_nearest_exponent(rows: list[Row], possible: list[str], says: str) -> None:
-    assert nearest_exponent(verdicts(*rows), possible) == f"; nearest exponent: {says}"
+    assert nearest_exponent(Exponents(verdicts(*rows), possible)) == f"; nearest exponent: {says}"
 
 
 def test_nothing_is_said_where_exponents_were_not_looked_for() -> None:
-    assert nearest_exponent(verdicts()) == ""
+    assert nearest_exponent(Exponents()) == ""
+
+
+@pytest.mark.parametrize(
+    ("upper", "says"),
+    [
+        (0.893, "none of these (largest kappa in [0.880, 0.893])"),
+        (0.94, "not found in the time given (the largest kappa lies in [0.880, 0.940])"),
+    ],
+)
+def test_where_optima_ran_out_of_time_no_more_is_said_than_is_proven(upper: float, says: str) -> None:
+    rows = verdicts(("lp", *NO, 0.88, NONE_OF_THESE), ("schatten", *NO, 0.84, NONE_OF_THESE))
+    found = Exponents(rows, loose=[Unfinished("x", "lp", 6, 17, 0.88, upper)])
+    assert nearest_exponent(found) == f"; nearest exponent: {says}"
+    (note,) = found.notes("optima_timeout=600")
+    assert note.startswith("6 of 17 lp optima ran out of time: ") and note.endswith("(optima_timeout=600 allows more)")
+
+
+def test_families_that_there_was_no_time_for_are_named() -> None:
+    found = Exponents(verdicts(LP3), left_out=["schatten"])
+    assert nearest_exponent(found).endswith("(maximises); there was no time to look for an exponent in schatten")
+    assert found.notes("optima_timeout=600") == [
+        "exponents of schatten were left out, for want of time (optima_timeout=600 allows more)"
+    ]

@@ -128,6 +128,15 @@ def test_it_is_said_in_words(tmp_path: Path) -> None:
     ]
 
 
+def test_a_class_without_a_learning_rate_is_studied_at_its_own(tmp_path: Path) -> None:
+    optimizer = torch_class(mine(tmp_path), "Rateless")
+    found = study(optimizer)
+    assert found.constant.rateless and found.own == "linf" and found.ruled_out == ("schatten",)
+    assert found.lines() == study(torch_class(mine(tmp_path), "SignDescent")).lines()
+    assert found.constant.no_natural_rate == "it has no learning rate"
+    assert optimizer.halving_scale is None and optimizer.not_resumable is None
+
+
 @pytest.mark.parametrize(
     ("name", "line"), [("Still", "it does not move at a constant gradient"), ("Raises", "ValueError in step 1: no step today")]
 )

@@ -507,6 +507,10 @@ def test_progress_on_a_terminal_shows_rate_and_own_ratio(monkeypatch: pytest.Mon
     assert "muon, 3 runs" in written
     assert "ratio 0.9876" in written
     assert "steps/s" in written
+    with Progress() as progress:
+        progress.advance(10, 10, 0.5)
+        progress.turn_to("looking for exponents")
+    assert re.search(r"looking for exponents .* 0%", stream.getvalue())
 
 
 def test_progress_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -655,6 +659,15 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.Captu
     now = 1200.0
     lines.advance(1500, 2500)
     assert capsys.readouterr().err == "20 min: muon, 3 runs, 1 of 4 cells, 60% of the steps, about 20 min left\n"
+
+
+def test_progress_turns_to_what_has_no_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    lines = ProgressLines(clock=lambda: now)
+    lines.advance(100, 100)
+    now = 20.0
+    lines.turn_to("looking for exponents")
+    assert capsys.readouterr().err == "20 s: looking for exponents\n"
 
 
 def test_a_quick_run_without_a_terminal_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,9 @@ def executed(notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> li
     client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(place)}})
     client.execute()
     assert not list(place.iterdir()), "nothing is written"
-    return ["\n".join(map(_text, cell.outputs)) for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    # What is being done is told on stderr, where it takes longer than a few seconds.
+    return ["\n".join(_text(output) for output in outputs if output.get("name") != "stderr") for outputs in cells]
 
 
 def _text(output: Any) -> str:

@@ -1,6 +1,7 @@
 """``identify``: what can be named, what is written, printed and returned, and what is refused."""
 
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -202,6 +203,10 @@ def test_margins_stand_beside_certified_maxima() -> None:
         margins(w[:, 1:], data.x, data.y)
     with pytest.raises(BadInput, match=r"^norms=lq: "):
         margins(w, data.x, data.y, norms=["lq"])
+    with pytest.raises(BadInput, match=r"^W: the numbers cannot be read as an array \("):
+        margins([[1.0], [1.0, 2.0]], data.x, data.y)
+    with pytest.raises(BadInput, match=r"^results_dir=.*: is a file; must be None or the path of a folder$"):
+        margins(w, data.x, data.y, results_dir=__file__)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +261,32 @@ def test_bad_input_is_one_line(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"reference_timeout": "a"}, "reference_timeout=a: must be a number > 0"),
+        ({"progress": "on"}, "progress=on: must be auto or off"),
+        ({"device": "tpu"}, "device=tpu: must be auto, cpu or cuda"),
+        ({"family": "lq"}, "family=lq: no such family; must be lp, schatten or lp,schatten"),
+        ({"results_dir": __file__}, f"results_dir={__file__}: is a file; must be None or the path of a folder"),
+    ],
+)
+def test_arguments_from_python_are_checked(keys: dict[str, Any], line: str) -> None:
+    with pytest.raises(BadInput, match=f"^{re.escape(line)}$"):
+        identify(np.eye(2), dataset=([[1.0, 0], [0, 1.0]], [0, 1]), **{"results_dir": None, **keys})
+
+
+def test_optima_that_ran_out_of_time_are_told_of(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """kappa is then known less closely: neither below what is proven nor above 1."""
+    words = [folders(results, "*nsd*seed1*")[0], "family=lp", f"results_dir={tmp_path}", "reference_timeout=1e-9"]
+    assert command.main(words) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(
+        r"nsd\S* \d+ of 1\d lp optima ran out of time: the largest kappa lies in \[0\.\d+, [01]\.\d+\]", told.replace(":", "", 1)
+    )
+    assert "(a larger reference_timeout allows more)" in told
 
 
 def test_damaged_folders_and_changed_data_are_refused(results: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from implicit_bias.core.errors import RunFailed
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
 from implicit_bias.optimizers.base import Blocks, Here, Optimizer, Step
 from implicit_bias.optimizers.foreign.instance import SEED, Instances, Make
-from implicit_bias.optimizers.foreign.probe import ConstantSteps, constant_steps, halving_scale, unable_to_resume
+from implicit_bias.optimizers.foreign.probe import TRIED_LR, ConstantSteps, constant_steps, halving_scale, unable_to_resume
 from implicit_bias.schedules import Schedule
 
 FEEDS = ("loss", "log_loss")
@@ -105,7 +105,8 @@ class Foreign(Optimizer, ABC):
 
     @cached_property
     def not_resumable(self) -> str | None:
-        return unable_to_resume(Trial(self, self.constant.closure))
+        lr = math.nan if self.constant.rateless else TRIED_LR
+        return unable_to_resume(Trial(self, self.constant.closure), lr=lr)
 
     def geometry(
         self,
@@ -143,6 +144,8 @@ class Foreign(Optimizer, ABC):
 
     def remarks(self, log_loss: float, facts: Mapping[str, Any]) -> list[str]:
         known, lines = self.constant, []
+        if known.failed is None and not known.moves:
+            lines.append("it does not move at a constant gradient")
         if self.own is None and known.curve:
             lines.append(f"no norm of its own was found (nearest: {known.nearest}, alignment {known.alignment:.2f})")
         if self.of_log_loss:

@@ -208,7 +208,9 @@ class Instances:
             self.stacked = self.stackable and here.scheduled.dim() == 0
             self._begin(here.parameters, t)
         if not self._keeps_rate and not all(instance.has_rate for instance in self.instances):
-            raise NoRate(f"{self.label}: its param_groups have no learning rate lr to write; needs schedule=as_given")
+            raise NoRate(
+                f"{self.label}: its param_groups have no learning rate lr to write; needs schedule=as_given, or of judge lr=None"
+            )
         point = here.at(self._together(Instance.trained)) if self.instances[0].averages else here
         try:
             if self.closure:
@@ -216,6 +218,7 @@ class Instances:
             else:
                 self._by_gradient(point, rates, t)
             moved = self._together(Instance.shown)
+            self._check_shapes(moved)
         except (MemoryError, torch.OutOfMemoryError, RunFailed):
             raise
         except Exception as error:
@@ -300,6 +303,14 @@ class Instances:
     def _together(self, part: Callable[[Instance], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         each = [part(instance) for instance in self.instances]
         return dict(each[0]) if self.stacked else {name: torch.stack([blocks[name] for blocks in each]) for name in self._like}
+
+    def _check_shapes(self, moved: Mapping[str, Tensor]) -> None:
+        """Raises ValueError where a step has put something else in the place of parameters."""
+        for name, block in moved.items():
+            like = self._like[name]
+            if (block.shape, block.dtype) != (like.shape, like.dtype):
+                became, was = ((tuple(one.shape[1:]), str(one.dtype).removeprefix("torch.")) for one in (block, like))
+                raise ValueError(f"{name} has become {became}; must stay {was}")
 
     def _look(self, gradient: Mapping[str, Scaled], plain: Mapping[str, Tensor], t: int) -> None:
         """Note the runs whose gradients have lost an entry."""

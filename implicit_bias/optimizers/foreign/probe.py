@@ -279,7 +279,7 @@ def constant_steps(
     size = float(step.norm())
     if not math.isfinite(size) or size == 0:
         return ConstantSteps(closure=closure, failed=None if size == 0 else "its steps are no finite numbers")
-    degree = math.log(size / max(float(late_step(smaller, LR)[0].norm()), 1e-300)) / math.log(2.0**7)
+    degree = _degree(size, smaller, LR)
     moved = points[STEPS] - points[0]
     known = ConstantSteps(
         closure=closure,
@@ -287,10 +287,7 @@ def constant_steps(
         linear=float((twice[STEPS] - twice[0] - 2 * moved).norm() / (2 * moved.norm())),
         growth=growth,
         degree=degree,
-        curve={label: alignment(make_norm(label), gradient, step) for label in (*NAMED, "row")},
-        exponents={family: best_exponent(family, gradient, step) for family in FAMILIES},
-        step=step,
-        gradient=gradient,
+        **_alignments(gradient, step),
     )
     practical = PRACTICAL / float(make_norm(known.working).value(step[None])[0])
     try:
@@ -302,12 +299,34 @@ def constant_steps(
 
 
 def _without_rate(optimizer: Optimizer, gradient: Tensor, closure: bool, apply: Apply) -> ConstantSteps:
-    """What is known of an optimizer that has no learning rate: whether it steps at all."""
+    """What is known of an optimizer that has no learning rate: all but what another rate would do."""
+    zero = torch.zeros_like(gradient)
     try:
-        points = played(optimizer, [gradient], math.nan, torch.zeros_like(gradient), apply)
+        points, smaller = (played(optimizer, [gradient * f] * STEPS, math.nan, zero, apply) for f in (1.0, 2.0**-7))
     except RunFailed as error:
         return ConstantSteps(failed=str(error), closure=closure, rateless=True)
-    return ConstantSteps(closure=closure, rateless=True, moves=not torch.equal(points[0], points[1]))
+    step, growth = late_step(points, 1.0)
+    size = float(step.norm())
+    if not math.isfinite(size) or size == 0:
+        failed = None if size == 0 else "its steps are no finite numbers"
+        return ConstantSteps(closure=closure, failed=failed, rateless=True)
+    degree = _degree(size, smaller, 1.0)
+    return ConstantSteps(closure=closure, moves=True, rateless=True, growth=growth, degree=degree, **_alignments(gradient, step))
+
+
+def _degree(size: float, smaller: Sequence[Tensor], lr: float) -> float:
+    """d in size of steps ~ gradient^d, from the size of a late step and the points that gradients times 2^-7 lead to."""
+    return math.log(size / max(float(late_step(smaller, lr)[0].norm()), 1e-300)) / math.log(2.0**7)
+
+
+def _alignments(gradient: Tensor, step: Tensor) -> dict[str, Any]:
+    """What a late step shows of its norm, as fields of ConstantSteps."""
+    return {
+        "curve": {label: alignment(make_norm(label), gradient, step) for label in (*NAMED, "row")},
+        "exponents": {family: best_exponent(family, gradient, step) for family in FAMILIES},
+        "step": step,
+        "gradient": gradient,
+    }
 
 
 def halving_scale(optimizer: Optimizer, known: ConstantSteps, apply: Apply = reached) -> float | None:
@@ -316,10 +335,11 @@ def halving_scale(optimizer: Optimizer, known: ConstantSteps, apply: Apply = rea
     if not known.moves or not known.normalised or known.gradient is None or known.step is None:
         return None
     gradient, zero, size = known.gradient, torch.zeros_like(known.gradient), float(known.step.norm())
+    lr, unit = (math.nan, 1.0) if known.rateless else (LR, LR)
 
     def halved(exponent: int) -> bool:
-        points = played(optimizer, [gradient * 2.0**-exponent] * STEPS, LR, zero, apply)
-        return float(late_step(points, LR)[0].norm()) < size / 2
+        points = played(optimizer, [gradient * 2.0**-exponent] * STEPS, lr, zero, apply)
+        return float(late_step(points, unit)[0].norm()) < size / 2
 
     low, high = 0, LAST_HALVING
     if not halved(high):
@@ -330,15 +350,18 @@ def halving_scale(optimizer: Optimizer, known: ConstantSteps, apply: Apply = rea
     return 2.0**-high
 
 
-def unable_to_resume(optimizer: Optimizer, steps: int = 30) -> str | None:
-    """Why a run cannot go on from a snapshot, in words; None where it goes on to the last bit, as far as a try shows."""
+def unable_to_resume(optimizer: Optimizer, steps: int = 30, lr: float = TRIED_LR) -> str | None:
+    """Why a run cannot go on from a snapshot, in words; None where it goes on to the last bit, as far as a try shows.
+
+    With ``lr`` nan steps are of the rate that the optimizer has.
+    """
     gradients, start = made_up(steps, seed=1), torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
     try:
-        whole = played(optimizer, gradients, TRIED_LR, start)[-1]
+        whole = played(optimizer, gradients, lr, start)[-1]
     except RunFailed:
         return None  # the run itself will say so
     try:
-        resumed = _played_in_two(optimizer, gradients, start)
+        resumed = _played_in_two(optimizer, gradients, lr, start)
     except pickle.UnpicklingError as error:
         return f"its state holds {_foreign_class(error)}, which a file cannot hold safely"
     except Exception as error:  # noqa: BLE001 - pickling and loading are the optimizer's own code
@@ -352,14 +375,14 @@ def _foreign_class(error: pickle.UnpicklingError) -> str:
     return found[1] if found else "an object of a class of its own"
 
 
-def _played_in_two(optimizer: Optimizer, gradients: Sequence[Tensor], start: Tensor) -> Tensor:
+def _played_in_two(optimizer: Optimizer, gradients: Sequence[Tensor], lr: float, start: Tensor) -> Tensor:
     """Where the steps lead if the state goes through a file half way."""
     point, half = start, len(gradients) // 2
     state: Any = None
     with torch.no_grad():
         geometry = optimizer.geometry([BLOCK], None)
         for t, gradient in enumerate(gradients, 1):
-            here = _here(gradient, point, TRIED_LR)
+            here = _here(gradient, point, lr)
             if t == half + 1:
                 assert isinstance(state, Instances)
                 fresh: Any = optimizer.init(here.gradient)

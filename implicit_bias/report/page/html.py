@@ -63,7 +63,7 @@ def packed(curves: Mapping[str, Any]) -> str:
 
 
 def _data_url(picture: Picture) -> str:
-    return "data:image/png;base64," + b64encode(picture.png).decode("ascii")
+    return "data:image/webp;base64," + b64encode(picture.webp).decode("ascii")
 
 
 def _minutes(figure: FigurePart) -> str:
