@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from implicit_bias.measures.splines import cubic_spline
 from implicit_bias.norms import Norm, make_norm
 
 Array = NDArray[np.float64]
@@ -146,10 +145,12 @@ class Curve:
 
         Between the points where it is certified, kappa is interpolated (a cubic spline of its logarithm).
         """
+        from scipy.interpolate import CubicSpline
+
         best = float(self.lower.max())
         threshold = math.log(max(best - SHARE * (1 - best), np.finfo(float).tiny))
         mesh = np.union1d(np.linspace(0, 1, 401), self.u)
-        above = cubic_spline(self.u, np.log(self.upper), mesh) - threshold
+        above = CubicSpline(self.u, np.log(self.upper))(mesh) - threshold
         peak = self.peak()[0]
         start = int(np.abs(mesh - self.u[self.lower.argmax()]).argmin())
         ends = [_crossing(mesh, above, start, step) for step in (-1, 1)]
