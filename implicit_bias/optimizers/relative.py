@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
-from implicit_bias.norms import ParameterNorm, make_norm
+from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.l2 import L2
 from implicit_bias.optimizers.base import Here, Optimizer, Step
 
-FROBENIUS = make_norm("l2")
+FROBENIUS = L2()
 
 
 @dataclass(frozen=True)

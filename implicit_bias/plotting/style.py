@@ -116,6 +116,10 @@ OPTIMIZER_LOOKS = {
     "mvn_grad": Look("MVN-Grad", "#B8860B", "X", DASHED),
     "scion": Look("Scion", "#4CAF7A", "D", DASHDOT),
     "muon_max": Look("MuonMax", "#0E6B6B", "d"),
+    "fromage": Look("Fromage", "#B5651D", "P", DASHED),
+    "lars": Look("LARS", "#6B4226", "P", DOTTED),
+    "soap": Look("SOAP", "#6A4C93", "d", DASHED),
+    "prodigy": Look("Prodigy", "#9D8DC7", "X", DOTTED),
     "polar_grad": Look("PolarGrad", "#7FBF9F", "d", DASHED),
     "torch": Look("torch class", "#7A7A7A", "*"),
 }

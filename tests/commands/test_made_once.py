@@ -55,8 +55,9 @@ LOGGED = {"linf": 1, "l1": 1, "l2": 1, "spectral": 1, "nuclear": 1}
     ("overrides", "expected"),
     [
         (["optimizer=muon", "schedule.lr=0.1"], {**OBJECTS, **LOGGED}),
-        # The number that auto stands for is known when the data are, and makes another schedule.
-        (["optimizer=muon"], {**OBJECTS, **LOGGED, "schedule": 2}),
+        # The number that auto stands for is known when the data are: with it a schedule is made for the optimizer
+        # to refuse, and one of the batch.
+        (["optimizer=muon"], {**OBJECTS, **LOGGED, "schedule": 3}),
         (["optimizer=nsd", "norm=lp", "schedule.lr=0.1", "log.norms=[lp3,l2]"], {**OBJECTS, "lp3": 1, "l2": 1}),
         (["optimizer=muon_signum", "schedule.lr=0.1", "log.norms=[l2]"], {**OBJECTS, "hybrid0.1": 1, "l2": 1}),
         (["model=mlp", "model.width=4", "schedule.lr=0.1", "log.norms=[l2]"], {**OBJECTS, "spectral": 1, "l2": 1}),

@@ -172,7 +172,7 @@ class Signs(Probe):
 
 def test_a_probe_of_a_plugin_needs_neither_keys_nor_a_yaml(tmp_path: Path) -> None:
     folder = written(tmp_path / "plugin", {"probes/signs.py": PROBE})
-    assert "signs  Signs of the parameters. Columns: positive, separated" in command(folder, "--help", "probes").stdout
+    assert re.search("signs +Signs of the parameters. Columns: positive, separated", command(folder, "--help", "probes").stdout)
     assert command(folder, "-m", "seed=1,2", "log.probes=[signs]", *RUN).returncode == 0
     (table,) = (tmp_path / "results").glob("sweeps/*/table.csv")
     head, *rows = table.read_text().splitlines()

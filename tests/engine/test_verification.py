@@ -24,7 +24,7 @@ from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
 from implicit_bias.norms.linf import Linf
-from implicit_bias.optimizers.base import OPTIMIZERS, Here, Step
+from implicit_bias.optimizers.base import Here, Step
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.schedules import Power
 from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
@@ -247,8 +247,8 @@ def test_no_shipped_rule_is_doubted_on_any_data(rule: str, kind: str, monkeypatc
         rate = 1 / size**2 if RULES[rule][0] in ("gd", "momentum_gd") else 1 / size
         base = problem(rule, data, 5, tell=said.append, compile="on").at(torch.arange(3 * RUNS) % RUNS)
         if "weight_decay" in RULES[rule][1]:  # its unit is the inverse of the step size's
-            numbers = {**RULES[rule][1], "weight_decay": RULES[rule][1]["weight_decay"] / rate}
-            base = replace(base, optimizer=OPTIMIZERS.get(RULES[rule][0])(**numbers))
+            decays: Any = base.optimizer
+            base = replace(base, optimizer=replace(decays, weight_decay=decays.weight_decay / rate))
         scales = torch.tensor([0.0, 1.0, 300.0], dtype=torch.float64).repeat_interleave(RUNS).view(-1, 1, 1)
         start = {"weight": scales / size * base.initial["weight"]}
         schedule = replace(base.schedule, lr=rate * base.schedule.lr)

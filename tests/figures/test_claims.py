@@ -1,5 +1,6 @@
 """The committed claims are what the committed tables say, and every one of them can turn."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,9 +19,23 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 NAMES = FIGURES.names()
 #: What tells rows apart; the other columns are what was measured.
 KEYS = {"seed", "norm", "own", "level", "part", "network", "variant", "example", "run", "method", "optimizer", "gradient"}
-KEYS |= {"eps", "power", "alpha", "step", "x"}
+KEYS |= {"eps", "power", "alpha", "weight_decay", "step", "x"}
 #: What a perturbation may single out, the finer first.
-GROUPS = ("norm", "part", "network", "variant", "method", "optimizer", "gradient", "example", "power", "alpha", "eps", "seed")
+GROUPS = (
+    "norm",
+    "part",
+    "network",
+    "variant",
+    "method",
+    "optimizer",
+    "gradient",
+    "example",
+    "power",
+    "alpha",
+    "eps",
+    "weight_decay",
+    "seed",
+)
 FACTORS = (0.0, 1.06, 1.4, 0.5, -1.0, 100.0, 0.97, -10.0, np.nan)
 
 
@@ -53,7 +68,8 @@ def test_a_claim_says_where_it_was_measured_or_why_it_was_not(name: str) -> None
         if claim.holds is None:
             assert claim.reason and not claim.measured, claim.claim
         else:
-            assert claim.measured and "seed" in claim.setting and "step" in claim.setting, claim.claim
+            of_runs = "seed" in claim.setting and "step" in claim.setting
+            assert claim.measured and (of_runs or re.search(r"random|Gaussian|iterations|draws", claim.setting)), claim.claim
             assert bool(claim.reason) == (not claim.holds), claim.claim
             assert "nan" not in claim.measured, claim.claim
     assert len({claim.claim for claim in judged(name)}) == len(judged(name))
@@ -171,7 +187,11 @@ def test_every_claim_turns_when_what_it_was_measured_on_does(name: str) -> None:
 
 
 def changed(figure: Figure, table: pd.DataFrame, column: str, before: dict[str, Claim]) -> set[str]:
-    """The claims that say something else when a column is scaled unevenly."""
+    """The claims that say something else when a column is scaled unevenly, or its values are given to other rows."""
     uneven = table[column] * np.linspace(0.3, 2, len(table))
-    after = {claim.claim: claim for claim in judged_again(figure, table.assign(**{column: uneven}))}
-    return {text for text, claim in before.items() if after.get(text) != claim}
+    others = np.random.default_rng(2).permutation(table[column].to_numpy())
+    found: set[str] = set()
+    for values in (uneven, others):
+        after = {claim.claim: claim for claim in judged_again(figure, table.assign(**{column: values}))}
+        found |= {text for text, claim in before.items() if after.get(text) != claim}
+    return found

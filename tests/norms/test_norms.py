@@ -343,7 +343,7 @@ def test_a_mistake_that_shows_on_a_single_row_alone_is_found() -> None:
 
 def test_the_labels_that_are_allowed_are_those_that_make_norms() -> None:
     words = allowed_labels()
-    assert words.startswith("l1, l2, linf, nuclear, row, spectral")
+    assert words.startswith("column, l1, l2, linf, nuclear, row, spectral")
     assert "; lp<p> or schatten<p> with p a number in [1, inf]" in words
     assert "hybrid<ratio>[-<outer>-<rest>] with ratio a number > 0, outer max or l2, rest linf or l2" in words
     for form, label in (("lp<p>", "lp3"), ("schatten<p>", "schatteninf"), ("hybrid<ratio>[-<outer>-<rest>]", "hybrid2-l2-l2")):
