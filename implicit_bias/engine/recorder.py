@@ -25,6 +25,7 @@ from implicit_bias.measures.probe import Columns, Probe, Record, Update
 from implicit_bias.measures.soft_margin import SoftMargin
 from implicit_bias.models import Data, Objective, Parameters
 from implicit_bias.norms import ParameterNorm, over_blocks
+from implicit_bias.optimizers import Optimizer
 
 
 class Recorder:
@@ -41,6 +42,8 @@ class Recorder:
         rounded = self._problem.model.linear and self._problem.data.x.dtype != torch.float64
         self._data = _in_double(self._problem.data) if rounded else self._problem.data
         self._precise: Objective | None = self._problem.model.objective(self._data, self._problem.loss) if rounded else None
+        # Steps in C hold the state in another order: bringing it out costs as much as what a record measures.
+        self._shows_state = type(self._problem.optimizer).columns is not Optimizer.columns
         self._norms = self._parameter_norms()
         self._own = tuple(probe.name for probe in self._problem.probes)
         self.probes = _by_name([*self._usual_probes(), *map(deepcopy, self._problem.probes)])
@@ -89,7 +92,9 @@ class Recorder:
         mine = torch.from_numpy(runs).to(q.device)
         record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q, update)
         lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)
-        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share, **problem.optimizer.columns(stepper.state)}
+        row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
+        if self._shows_state:
+            row |= problem.optimizer.columns(stepper.state)
         for probe in self.probes.values():
             self._add(probe, probe.measure(record), row)
         self.trajectory.steps.append(t)
