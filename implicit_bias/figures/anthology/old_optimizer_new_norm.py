@@ -283,7 +283,7 @@ class OldOptimizerNewNorm(Figure):
                 tolerance="within 5%",
                 holds=apart <= 0.05,
                 source=source,
-                setting=f"{SEEDS.at(preset)} random quadratics in {DIM} dimensions, eigenvalues .1 to 10, {QUADRATIC_STEPS} steps",
+                setting=f"{SEEDS.at(preset)} random quadratics, {DIM} dimensions, eigenvalues .1 to 10, {QUADRATIC_STEPS} steps",
             ),
         ]
 

@@ -44,9 +44,15 @@ NORMS = {
 COLORS = {"max": "#D55E00", "l2": "#D6009A"}
 #: Method and norm of the measurement that is no run: 1 - cosine of the steps of nsd and sd from one gradient.
 ANGLE = "angle"
+#: Norms that are the norm of one part alone, but for a factor, and how that part is called in the table.
+PARTS = {"hybrid1000": "W1", "hybrid0.001": "W2"}
+#: Rows of the table with how much a part has grown from the record next to EARLY to the last one.
+GROWTH, EARLY = "growth", 300
+FIXED, GROWN = 0.05, 5.0
 #: Draws of that measurement for each norm.
 DRAWS = 20
 LOWEST_SHOWN = 0.2
+_OWN_FINDING = "found here; the method is that of Crawshaw et al., arXiv 2510.09827, section 3"
 REACHED = 0.93
 
 
@@ -82,7 +88,11 @@ CLOCK = ("schedule=loss_based", "schedule.lr=0.003")
 METHODS = {
     **{f"nsd {label}": _descent("nsd", label, "NSD {}") for label in NORMS},
     **{f"sd {label}": _descent("sd", label, "SD {}, 1/loss", *CLOCK) for label in (MAX, L2)},
+    "scion": Method("Scion, $r=5$", ("norm=null", "optimizer=scion", "optimizer.ratio=5"), MAX),
+    "muon_max": Method("MuonMax", ("norm=null", "optimizer=muon_max", "optimizer.scale=1", "schedule.lr=0.1")),
 }
+#: MuonMax, and descent in a norm that differs from its own by the rest's, which is fixed.
+ADAPTIVE, WITH_FIXED_REST = "muon_max", ("nsd hybrid1-l2-linf", "nsd hybrid1-l2-l2")
 #: By how much each of the pair has to be ahead of the other in its own norm.
 AHEAD = {MAX: 0.1, L2: 0.02}
 SAME_DIRECTION, BEHIND = 1e-12, 0.03
@@ -114,6 +124,8 @@ class ProductNorms(Figure):
             mean over {SEEDS.at(preset)} seeds and, small, the standard deviation. The linear model W = [W1 | W2] has blocks
             of {BLOCKS[0]} and {BLOCKS[1]} features. Framed: the method's own norm; bold: best of the column. NSD makes steps of
             length eta_t in its norm (schedule.lr=auto, power .5), SD of length .003 N_*(grad L) / L (schedule=loss_based).
+            Scion (momentum .95) descends in the maximum, MuonMax as published (scale 1, lr .1 t^-1/2) in none of them: the
+            part of its norm that W2 has is scaled by the root of the average of squared gradients.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
@@ -123,11 +135,14 @@ class ProductNorms(Figure):
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """method, norm, seed, margin, max_margin, ratio after the last step; and as method `angle` in `ratio` 1 - cosine of
-        the steps that nsd and sd take in a norm from one gradient."""
+        the steps that nsd and sd take in a norm from one gradient. `part` is empty there, and `growth` where the row says in
+        `ratio` how many times as large a part, W1 or W2 in place of the norm, is at the end as at step 300, or the record next
+        to it."""
         table = pd.concat([last_rows(run.trajectory).assign(method=run.spec.method) for run in runs], ignore_index=True)
         table = table[table["norm"].isin(list(NORMS))].assign(ratio=table["margin"] / table["max_margin"])
         columns = ["method", "norm", "seed", "margin", "max_margin", "ratio"]
-        return pd.concat([table[columns], _angles()], ignore_index=True)
+        grown = pd.concat([_growth(run) for run in runs], ignore_index=True)
+        return pd.concat([table[columns], _angles(), grown], ignore_index=True)
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         mean, spread = _over_seeds(table)
@@ -167,7 +182,8 @@ class ProductNorms(Figure):
         mean, spread = _over_seeds(table)
         judged = [self._best_claim(mean[norm], spread[norm], norm, preset) for norm in NORMS]
         judged += [self._ahead_claim(mean, spread, norm, preset) for norm in AHEAD]
-        return [*judged, self._direction_claim(table, preset), *(self._clock_claim(mean, spread, n, preset) for n in AHEAD)]
+        judged += [self._direction_claim(table, preset), *(self._clock_claim(mean, spread, n, preset) for n in AHEAD)]
+        return [*judged, self._frozen_claim(table, mean, preset), self._not_frozen_claim(table, preset)]
 
     def _best_claim(self, column: pd.Series, spread: pd.Series, norm: str, preset: Preset) -> Claim:
         own, others = f"nsd {norm}", column[[name for name, method in METHODS.items() if method.own != norm]]
@@ -214,6 +230,31 @@ class ProductNorms(Figure):
             holds=mean[norm][f"sd {norm}"] >= mean[norm][f"nsd {norm}"] - BEHIND,
         )
 
+    def _frozen_claim(self, table: pd.DataFrame, mean: pd.DataFrame, preset: Preset) -> Claim:
+        first, second = (_grown(table, ADAPTIVE, part) for part in ("W1", "W2"))
+        best = mean.loc[ADAPTIVE]
+        return self.claim(
+            preset,
+            f"MuonMax freezes its matrix while the rest goes on, and reaches no product norm's margin: from step {EARLY} on ‖W1‖"
+            " grows by, max|W2| times (furthest seed of each); best mean ratio",
+            measured=f"{first.max() - 1:.1%}, {second.min():.1f}; {best.max():.3f} under {_in_words(str(best.idxmax()))}",
+            tolerance=f"< {FIXED:.0%}, > {GROWN:g}; < 0.9",
+            holds=bool(first.max() - 1 < FIXED and second.min() > GROWN and best.max() < 0.9),
+            source=_OWN_FINDING,
+        )
+
+    def _not_frozen_claim(self, table: pd.DataFrame, preset: Preset) -> Claim:
+        grown = [_grown(table, method, "W1").min() for method in WITH_FIXED_REST]
+        return self.claim(
+            preset,
+            f"with a fixed norm on the rest, max-norm or l2, the matrix does not freeze: ‖W1‖ from step {EARLY} on grows (least"
+            " of all seeds)",
+            measured=" / ".join(f"{value:.1f} times" for value in grown),
+            tolerance="> 2 times",
+            holds=min(grown) > 2,
+            source=_OWN_FINDING,
+        )
+
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
         if preset == "smoke":
             return []
@@ -230,8 +271,34 @@ class ProductNorms(Figure):
                     normalised or proportional to the gradient changes the time that it takes, and nothing else.
                 """),
                 "; ".join(under),
-            )
+            ),
+            Finding(
+                "MuonMax as published maximises no product norm's margin: its matrices freeze",
+                one_line("""
+                    The norm on the parameters that are no matrices is scaled by the root of the average of their squared
+                    gradients: the square of the dual norm adds a term of second order to one of first order. As the loss falls,
+                    steps of the matrices, proportional to their nuclear norm, vanish beside those of the rest, which keep
+                    their length. With the max-norm or l2 in that place both go on.
+                """),
+                f"from step {EARLY} to the end ‖W1‖ of MuonMax grows {_grown(table, ADAPTIVE, 'W1').mean():.3f} times and max|W2|"
+                f" {_grown(table, ADAPTIVE, 'W2').mean():.1f} times; with the max-norm on the rest ‖W1‖ grows"
+                f" {_grown(table, WITH_FIXED_REST[0], 'W1').mean():.1f} times",
+            ),
         ]
+
+
+def _growth(run: Run) -> pd.DataFrame:
+    """How many times as large as at an early record each part is at the end."""
+    sizes = run.trajectory.pivot(index="step", columns="norm", values="param_norm")
+    early = int(sizes.index[np.abs(sizes.index.to_numpy() - EARLY).argmin()])
+    seed = int(run.trajectory["seed"].iloc[0])
+    rows = [(run.spec.method, part, seed, sizes[label].iloc[-1] / sizes[label][early]) for label, part in PARTS.items()]
+    return pd.DataFrame(rows, columns=["method", "norm", "seed", "ratio"]).assign(part=GROWTH)
+
+
+def _grown(table: pd.DataFrame, method: str, part: str) -> pd.Series:
+    """That number of every seed."""
+    return table[(table["part"] == GROWTH) & (table["method"] == method) & (table["norm"] == part)]["ratio"]
 
 
 def _write_cell(axis: Axes, i: int, j: int, mean: float, spread: float, best: bool) -> None:
@@ -254,7 +321,7 @@ def _in_words(norm: str) -> str:
 
 def _over_seeds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean and standard deviation of the ratio, methods by norms."""
-    cells = table[table["method"] != ANGLE].groupby(["method", "norm"])["ratio"]
+    cells = table[(table["method"] != ANGLE) & table["part"].isna()].groupby(["method", "norm"])["ratio"]
     mean, spread = cells.mean().unstack(), cells.std().fillna(0).unstack()
     return mean.reindex(index=list(METHODS), columns=list(NORMS)), spread.reindex(index=list(METHODS), columns=list(NORMS))
 
