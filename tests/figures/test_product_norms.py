@@ -7,15 +7,20 @@ import pytest
 
 from implicit_bias.config.overrides import compose
 from implicit_bias.figures.claims import Claim
-from implicit_bias.figures.nesgd.product_norms import ANGLE, L2, MAX, METHODS, NORMS, ProductNorms
+from implicit_bias.figures.nesgd.product_norms import ADAPTIVE, ANGLE, GROWTH, L2, MAX, METHODS, NORMS, ProductNorms
 
-COLUMNS = ["method", "norm", "seed", "ratio"]
+COLUMNS = ["method", "norm", "seed", "ratio", "part"]
 
 
 @cache
 def rows(own: float = 0.96, other: float = 0.6) -> pd.DataFrame:
-    cells = [(name, norm, s, own if m.own == norm else other) for name, m in METHODS.items() for norm in NORMS for s in (1, 2)]
-    return pd.DataFrame([*cells, *((ANGLE, norm, None, 1e-16) for norm in NORMS)], columns=COLUMNS)
+    cells = [
+        (name, norm, s, own if m.own == norm else other, None) for name, m in METHODS.items() for norm in NORMS for s in (1, 2)
+    ]
+    angles = [(ANGLE, norm, None, 1e-16, None) for norm in NORMS]
+    grown = [(name, "W1", s, 1.01 if name == ADAPTIVE else 4.0, GROWTH) for name in METHODS for s in (1, 2)]
+    grown += [(name, "W2", s, 6.0, GROWTH) for name in METHODS for s in (1, 2)]
+    return pd.DataFrame([*cells, *angles, *grown], columns=COLUMNS)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -29,8 +34,8 @@ def changed(method: str, norm: str, ratio: float) -> list[str]:
     return [claim.claim for claim in claims(table) if not claim.holds]
 
 
-def test_the_diagonal_the_pair_the_angle_and_the_clock_are_asked_for() -> None:
-    assert len(claims(rows())) == len(NORMS) + 5
+def test_the_diagonal_the_pair_the_angle_the_clock_and_what_freezes_are_asked_for() -> None:
+    assert len(claims(rows())) == len(NORMS) + 7
     assert all(claim.holds for claim in claims(rows()))
     assert sum(not claim.holds for claim in claims(rows(0.92))) == len(NORMS)
     (failed,) = changed(f"nsd {L2}", MAX, 0.9)
@@ -39,6 +44,12 @@ def test_the_diagonal_the_pair_the_angle_and_the_clock_are_asked_for() -> None:
     assert "in the same direction" in changed(ANGLE, MAX, 1e-9)[0]
     assert changed(f"sd {MAX}", MAX, 0.935) == []
     assert "sd in max(5 ‖W1‖, ‖W2‖_inf)" in changed(f"sd {MAX}", MAX, 0.92)[0]
+    for part, ratio in (("W1", 1.1), ("W2", 4.0)):
+        (failed,) = changed(ADAPTIVE, part, ratio)
+        assert failed.startswith("MuonMax freezes its matrix")
+    assert changed(ADAPTIVE, L2, 0.91)[0].startswith("MuonMax freezes its matrix")
+    (failed,) = changed("nsd hybrid1-l2-l2", "W1", 1.1)
+    assert "the matrix does not freeze" in failed
 
 
 @pytest.mark.parametrize("preset", ["smoke", "default"])
