@@ -63,6 +63,13 @@ class Truncated(Optimizer):
             if not self.truncate and not isinstance(value, Tensor) and value:
                 shown = "true" if value is True else f"{value:g}"
                 raise BadInput(f"optimizer.{key}={shown}: is for optimizer.truncate=true only")
+        decay = getattr(self, "weight_decay", 0.0)
+        if self.truncate and (isinstance(decay, Tensor) or decay):
+            # The model would have to be followed to the point that decay leads to, which its buffer does not know.
+            told = "" if isinstance(decay, Tensor) else f"={decay:g}"
+            raise BadInput(
+                f"optimizer.weight_decay{told}: must be 0 with optimizer.truncate=true, whose model ends a step itself"
+            )
         if self.truncate and getattr(self, "nesterov", False):
             raise BadInput("optimizer.nesterov=true: must be false with optimizer.truncate=true, whose model has one average")
 
@@ -105,8 +112,7 @@ class Truncated(Optimizer):
         buffers, move = self.move(state, here.gradient, t, norm)
         left, log_tau = _truncated(excess, here.log_lr.reshape(-1, 1, 1), move)
         log_size = log_tau if move.step.log_size is None else log_tau + move.step.log_size
-        truncated = Step(move.step.direction, log_size, whole=True)
-        return {**buffers, EXCESS: {ALL: left}}, self.decayed(truncated, here.scheduled)
+        return {**buffers, EXCESS: {ALL: left}}, Step(move.step.direction, log_size, whole=True)
 
     def _above(self, log_loss: Tensor) -> Scaled:
         """L - lower, (R, 1, 1)."""

@@ -209,6 +209,7 @@ def test_an_infinite_rate_is_for_truncated_steps_alone(optimizer: str) -> None:
         ("sd", {"stale": True}, "optimizer.stale=true: is for optimizer.truncate=true only"),
         ("scion", {"lower": 0.1}, "optimizer.lower=0.1: is for optimizer.truncate=true only"),
         ("scion", {"truncate": True, "nesterov": True}, "optimizer.nesterov=true: must be false with optimizer.truncate=true"),
+        ("sd", {"truncate": True, "weight_decay": 0.1}, "optimizer.weight_decay=0.1: must be 0 with optimizer.truncate=true"),
         ("sd", {"truncate": True, "clip": 2.0}, "optimizer.clip=2: must be null with optimizer.truncate=true"),
         ("sd", {"first": "gradient"}, "optimizer.first=gradient: is for optimizer.beta > 0"),
         ("muon_adam", {"truncate": True, "beta1": 0.8}, "optimizer.beta1=0.8: must be optimizer.beta=0.9 with"),
