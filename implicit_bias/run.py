@@ -24,7 +24,7 @@ from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, T
 from implicit_bias.cli.messages import show_warning
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData, NotSeparable
-from implicit_bias.core.plugins import untold
+from implicit_bias.core.plugins import folders, untold
 from implicit_bias.runtime.processors import limit_threads, prepare_process
 from implicit_bias.runtime.termination import Terminated, terminable
 
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_process()
     try:
         with terminable():
+            folders()  # one that is missing is refused whatever is asked
             return _answer(_request(sys.argv[1:] if argv is None else argv))
     except (BadInput, NotSeparable) as error:
         return _complain(error, BAD_INPUT)

@@ -200,7 +200,7 @@ def test_a_file_alone_is_told_its_classes(end: str, tmp_path: Path) -> None:
         compose(["optimizer=torch", f"optimizer.target='{path}{end}'"])
     assert str(error.value) == (
         f"optimizer.target={path}{end}: names no class; must be {path}:<class> with <class> one of"
-        " SignDescent, Raises, Still, Draws, Forgets, Ascends"
+        " SignDescent, Raises, Still, Rateless, Draws, Forgets, Ascends"
     )
     with pytest.raises(BadInput, match=r"names no function; must be .*mine.py:fast_first$"):
         compose(["optimizer=torch", f"optimizer.groups='{path}{end}'"])
