@@ -74,6 +74,7 @@ def test_it_is_the_run_of_the_command(tmp_path: Path) -> None:
     assert found.summary["own"].tolist() == summary["own"].tolist()
 
 
+@pytest.mark.slow
 def test_data_may_be_arrays_frames_tensors_names_and_datasets() -> None:
     x, y = blobs()
     first = judge(torch.optim.SGD, (x, y), steps=20, family=()).summary["margin"]

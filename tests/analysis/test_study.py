@@ -77,6 +77,7 @@ def test_the_exponent_of_steepest_descent_is_found(family: str, p: float) -> Non
         assert family not in found.ruled_out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCH)
 def test_what_classes_of_torch_are(name: str) -> None:
     own, ruled_out = TORCH[name]
@@ -85,6 +86,7 @@ def test_what_classes_of_torch_are(name: str) -> None:
     assert found.constant.alignment >= 0.9999 if own else found.constant.alignment < 0.98
 
 
+@pytest.mark.slow
 @needs_packages
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_classes_of_others_are(name: str) -> None:

@@ -476,6 +476,7 @@ def test_gradients_and_jacobian_products_are_measured_too(tmp_path: Path) -> Non
     assert one > 8 * 40 * 9
 
 
+@pytest.mark.slow
 def test_batches_are_cut_to_the_memory_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = cells(tmp_path, "seed=range(20)", "steps=60")
     known = [Cell(i, spec, spec.dataset.load(), tmp_path / str(i)) for i, spec in enumerate(specs)]
@@ -516,6 +517,7 @@ def test_free_memory_is_the_least_that_anything_leaves(tmp_path: Path, monkeypat
     assert memory.available(torch.device("cpu")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [

@@ -108,6 +108,7 @@ NO_STARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", NO_STARTS)
 @pytest.mark.parametrize("consistent", [True, False])

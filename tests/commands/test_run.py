@@ -428,6 +428,7 @@ def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
 def test_tables_fit_80_columns(optimizer: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, summary = tables(compose([f"optimizer={optimizer}"])[0].spec)
@@ -612,6 +613,7 @@ def test_a_sweep_leaves_one_table_with_a_row_a_cell_and_norm(tmp_path: Path, cap
     assert len(list(tmp_path.glob("sweeps/*"))) == 1  # the same sweep, the same table
 
 
+@pytest.mark.slow
 def test_runs_that_stop_at_their_own_step_keep_only_their_last_parameters(tmp_path: Path) -> None:
     """log.points records every step, so that each run has a record where its companions stop."""
     network = [

@@ -179,6 +179,7 @@ def test_the_command_draws_writes_and_prints(results: Path, tmp_path: Path) -> N
     assert lines[-1] == f"{tmp_path}/out/comparison.csv"
 
 
+@pytest.mark.slow
 def test_a_sweeps_folder_is_all_of_its_runs_under_every_common_norm(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +308,7 @@ def test_a_table_from_elsewhere_is_checked(content: str, says: str, tmp_path: Pa
         compare.compare(compare.request_from([str(tmp_path / "own.csv")]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [
@@ -366,6 +368,7 @@ FORGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content"), [(name, content) for name, contents in FORGED.items() for content in contents])
 def test_a_run_folder_that_no_run_wrote_is_refused_whatever_its_checksums_say(
     name: str, content: bytes, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -394,6 +397,7 @@ def test_a_damaged_folder_is_refused(results: Path, tmp_path: Path, capsys: pyte
     )
 
 
+@pytest.mark.slow
 def test_too_many_configurations_and_a_folder_that_cannot_be_made(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -253,6 +253,7 @@ def is_what_hydra_composes(typed: list[str]) -> bool:
         return bool(ours == OmegaConf.to_container(hydra.compose("config", overrides=typed), resolve=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", range(max(len(list(registry)) for registry in REGISTRIES.values())))
 def test_options_make_what_hydra_composes(turn: int) -> None:
     assert is_what_hydra_composes(turned(turn))

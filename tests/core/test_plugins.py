@@ -361,6 +361,7 @@ class Levels(Row):
 '''
 
 
+@pytest.mark.slow
 def test_a_norm_is_tried_on_matrices_as_the_run_has_them(tmp_path: Path) -> None:
     """Its dual is too small for 4 classes and 8 features alone, where it would prove what is not so."""
     folder = written(tmp_path / "plugin", {"norms/levels.py": LEVELS})

@@ -382,6 +382,7 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
     assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", quick_of(["muon_adam", "signum"], "muon_adam"))
 def test_a_network_with_momentum_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str) -> None:
     (snapshot,), undisturbed = snapshots_at((50,), network_problem("constant", optimizer))

@@ -21,6 +21,7 @@ from tests.support.networks import (
 ALL = sorted(set(OPTIMIZERS) - {"coordinate_descent"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_one_step_of_a_batch_is_the_step_alone(optimizer: str) -> None:
     data, lr = six()
@@ -56,6 +57,7 @@ def test_a_hundred_steps_of_a_batch_are_the_steps_alone(optimizer: str) -> None:
     assert len(ends) > 1
 
 
+@pytest.mark.slow
 def test_muon_of_a_batch_is_muon_alone_within_its_round_off() -> None:
     data, lr = six()
     batch = problem(BATCH, data, "muon", 300, lr, kkt_products=0)

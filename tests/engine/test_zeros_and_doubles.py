@@ -131,6 +131,7 @@ def assert_alone_and_beside(given: Problem, swept: Problem, covered: bool) -> No
             assert torch.allclose(blocks["weight"], other, rtol=1e-11, atol=1e-13), step
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize(("name", "key"), keys())

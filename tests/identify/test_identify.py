@@ -135,6 +135,7 @@ def test_arrays_from_python(results: Path) -> None:
     assert many["trend"].isna().all()
 
 
+@pytest.mark.slow
 def test_networks_have_kkt_ratios_and_what_is_not_separated_no_exponent(results: Path, tmp_path: Path) -> None:
     named = folders(results, "*mlp*")
     assert command.main([*named, f"results_dir={results}", f"out={tmp_path}", "progress=off"]) == 0

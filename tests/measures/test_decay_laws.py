@@ -64,6 +64,7 @@ def test_what_a_gap_proves() -> None:
     assert [name for name in LOSSES if LOSSES.get(name).log_convex] == ["exponential"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["signum", "ngd", "muon", "adam"])
 def test_it_bounds_the_excess_of_the_exponential_loss_at_every_record(tmp_path: Path, optimizer: str) -> None:
     """Against the optimum that a solver finds, which knows nothing of the run; at B gamma* = 3, and 100: a loss of e^-100."""

@@ -228,6 +228,7 @@ def test_optima_are_kept_and_tried_again_where_time_ran_out(tmp_path: Path, monk
     assert again.known[0][0.3].lower == patient.known[0][0.3].lower
 
 
+@pytest.mark.slow
 def test_of_two_classes_the_data_cannot_tell_schatten_norms_apart() -> None:
     data = mixture(classes=2, dim=6, per_class=6)
     optimum = solve_certified(data.x[None], data.y[None], 2, make_norm("lp4"))[0]

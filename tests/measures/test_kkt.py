@@ -59,6 +59,7 @@ KNOWN: dict[str, tuple[Any, Data, Parameters, float]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("scale", [1.0, 7.0])
 def test_kkt_ratio_is_one_at_known_kkt_points(name: str, scale: float) -> None:
@@ -91,6 +92,7 @@ LINEAR = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", LINEAR)
 def test_the_best_kkt_ratio_of_a_linear_model_is_its_margin_ratio(label: str) -> None:
     """At the optimal weights, from cvxpy, to its precision; the search stays below and comes near."""
@@ -125,6 +127,7 @@ def test_the_best_kkt_ratio_of_a_linear_model_is_its_margin_ratio(label: str) ->
         assert found > true * (1 - near)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", quick_of(["ngd", "signgd", "muon", "adam", "muon_signum", "gd", "shampoo"], "ngd", "adam"))
 @pytest.mark.parametrize(
     ("model", "dim", "k"),

@@ -191,6 +191,7 @@ def test_floors_of_a_sample_and_of_its_pairs_do_not_multiply_to_zero() -> None:
     torch.testing.assert_close(logs, expected, rtol=1e-12, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer", quick_of(["signgd", "signum", "adam", "muon", "muon_adam", "muon_signum"], "signgd", "muon_adam")
 )

@@ -65,6 +65,7 @@ PACKAGES: dict[str, tuple[Optimizer, float, str, str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_step_is_the_packages(name: str) -> None:
     optimizer, lr, package, called, keys = PACKAGES[name]
@@ -79,6 +80,7 @@ def test_every_step_is_the_packages(name: str) -> None:
             assert difference <= CLOSE[name], (t, difference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["linear", "mlp"])
 @pytest.mark.parametrize("name", NEW)
 def test_it_goes_on_from_a_snapshot_to_the_bit_and_alone_as_in_a_batch(name: str, model: str) -> None:
@@ -92,6 +94,7 @@ def test_it_goes_on_from_a_snapshot_to_the_bit_and_alone_as_in_a_batch(name: str
         torch.testing.assert_close(own[0], whole.parameters[25][block][1], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NEW)
 def test_steps_do_not_end_where_the_loss_is_below_every_double(name: str) -> None:
     """From a log loss below -1,000 each goes on, to finite numbers, and lowers it."""

@@ -213,6 +213,7 @@ def value_at(x: Tensor, y: Tensor) -> Callable[[list[Tensor]], tuple[Tensor, lis
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["linear", "mlp"])
 @pytest.mark.parametrize("rule", RULES)
 def test_a_step_from_parameters_and_loss_is_the_independent_loops(rule: str, model: str) -> None:
@@ -277,6 +278,7 @@ def kept(given: Problem, at: int) -> tuple[Trajectory, Snapshot]:
     return trajectory, torch.load(io.BytesIO(found["file"]), weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["linear", "mlp"])
 @pytest.mark.parametrize("rule", RULES)
 def test_it_goes_on_from_a_snapshot_to_the_bit_and_alone_as_in_a_batch(rule: str, model: str) -> None:

@@ -76,6 +76,7 @@ def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([(a[n] * b[n]).sum(dim=(-2, -1)) for n in a]).sum(dim=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["muon_max", "polar_grad"])
 @pytest.mark.parametrize("first", ["zero", "gradient"])
 @pytest.mark.parametrize(("scale", "eps"), [(10.0, 0.0), (0.3, 0.2)])

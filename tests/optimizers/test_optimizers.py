@@ -168,6 +168,7 @@ def mp_run(name: str, x: np.ndarray, y: np.ndarray, lr: float, steps: int) -> li
     return directions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["signgd", "signum", "adam"])
 @pytest.mark.parametrize("zeros", [False, True])
 def test_directions_equal_mpmath_down_to_a_log_loss_of_minus_ten_thousand(name: str, zeros: bool) -> None:
@@ -230,6 +231,7 @@ def test_normalised_steps_have_norm_one_in_the_own_norm(name: str) -> None:
         assert geometry.value({"weight": after - before}).item() == pytest.approx(0.5 * optimizer.unit, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
     """Peers shipped ns_steps that were ignored, eps that was dropped, momentum that was reset at every step."""

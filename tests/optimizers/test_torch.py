@@ -40,6 +40,7 @@ def paired(case: str, folder: Path) -> tuple[Any, Any]:
     return OPTIMIZERS.get(ours)(**fields), theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PAIRS)
 def test_a_class_of_torchs_takes_the_steps_of_ours(case: str, tmp_path: Path) -> None:
     ours, theirs = paired(case, tmp_path)

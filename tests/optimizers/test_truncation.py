@@ -59,6 +59,7 @@ def momo(x: Tensor, y: Tensor, w: Tensor, steps: int, lr: float, beta: float, lo
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lr", [0.05, 2.0, math.inf])
 @pytest.mark.parametrize("lower", [0.0, 0.2])
 @pytest.mark.parametrize("beta", [0.0, 0.9])
@@ -119,6 +120,7 @@ def test_a_small_rate_is_never_truncated_and_a_large_one_always(optimizer: str) 
     torch.testing.assert_close(large, infinite, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", METHODS)
 @pytest.mark.parametrize("stale", [False, True])
 def test_it_goes_on_where_the_loss_is_below_every_double(optimizer: str, stale: bool) -> None:
@@ -131,6 +133,7 @@ def test_it_goes_on_where_the_loss_is_below_every_double(optimizer: str, stale: 
     assert np.isfinite(log_loss).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", METHODS)
 @pytest.mark.parametrize("keys", [{}, {"stale": True, "lower": 1e-3}])
 def test_a_batch_is_its_runs_and_a_snapshot_goes_on_to_the_bit(optimizer: str, keys: dict[str, Any]) -> None:

@@ -138,6 +138,7 @@ def test_a_step_is_that_without_decay_and_keeps_less_of_the_weights(name: str) -
     assert (step.log_size is None) == (without.log_size is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECAYED)
 def test_runs_are_the_same_alone_and_after_a_kill_and_none_is_that_without_the_key(name: str) -> None:
     decay = torch.tensor([0.4, 0.0, 1.0]).double()[:, None, None]

@@ -108,6 +108,7 @@ def assert_is_the_moves_cosine(given: Problem, tolerance: float = 1e-7) -> Traje
 OURS = [name for name in OPTIMIZERS if not issubclass(OPTIMIZERS.get(name), Foreign)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_it_is_the_cosine_of_what_every_optimizer_does(name: str) -> None:
     optimizer, steps = OPTIMIZERS.get(name)(), 12
@@ -188,6 +189,7 @@ def test_it_goes_on_from_a_snapshot_between_any_two_steps(compiled: Any, monkeyp
         assert np.array_equal(again.common["cos_psi"], undisturbed.common["cos_psi"], equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_run_has_its_angles_in_any_batch_and_at_levels_of_its_loss() -> None:
     given = network_problem("constant", "signum", levels=3, probes=[NaturalGradient()])
     together = simulate(given)

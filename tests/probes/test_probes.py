@@ -95,6 +95,7 @@ def without_probes(trajectory: Trajectory) -> Trajectory:
     return replace(trajectory, by_norm=kept)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("compiled", ["off", "auto"])
 @pytest.mark.parametrize("rule", ["signum", "muon", "adam, eps"])

@@ -12,6 +12,7 @@ from implicit_bias.schedules import SCHEDULES
 from tests.support.networks import BATCH, SquaredReLU, alone, assert_same_columns, plain_loss, problem, six, torch_mlp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lr", [0.3, 300.0])
 @pytest.mark.parametrize(("optimizer", "beta"), [("gd", 0.0), ("momentum_gd", 0.6)])
 def test_lyu_li_equals_a_loop_written_out(optimizer: str, beta: float, lr: float) -> None:
@@ -57,6 +58,7 @@ def test_lyu_li_equals_a_loop_written_out(optimizer: str, beta: float, lr: float
     assert back > 5
 
 
+@pytest.mark.slow
 def test_lyu_li_in_a_batch_is_lyu_li_alone() -> None:
     data, lr = six()
     batch = problem(BATCH, data, "momentum_gd", 50, None, schedule=SCHEDULES.get("lyu_li")(lr=30 * lr), kkt_products=4)

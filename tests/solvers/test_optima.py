@@ -147,6 +147,7 @@ def fuzz() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decades", [2.0, 8.0])
 def test_small_problems_in_bad_units(decades: float) -> None:
     """No wrong optimum, by exact arithmetic and by foreign solvers; scripts/fuzz_optima.py tries hundreds."""
@@ -451,6 +452,7 @@ def test_what_fails_or_is_interrupted_after_the_last_step_costs_no_run(tmp_path:
     assert len(list((tmp_path / "b" / "runs").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_certificates_enclose_the_optimum_in_either_precision(tmp_path: Path, precision: str) -> None:
     """Proofs are made in double precision, and rounded outwards."""
@@ -504,6 +506,7 @@ def test_references_are_kept_one_by_one_and_counted() -> None:
     assert all(isinstance(one, dict) and set(one) == {"l2", "linf"} for one in found)
 
 
+@pytest.mark.slow
 def test_a_norm_whose_exponent_is_a_tensor() -> None:
     """Two copies of a game, one of which ends before the other."""
     rng = np.random.default_rng(3)

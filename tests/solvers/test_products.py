@@ -66,6 +66,7 @@ def test_features_that_are_zero_in_every_sample(zero: tuple[int, ...]) -> None:
     assert not found.separator[:, zero].any()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("label", ["hybrid5-l2-linf", "hybrid1"])
 def test_first_order_steps_alone_get_there(label: str, monkeypatch: pytest.MonkeyPatch) -> None:

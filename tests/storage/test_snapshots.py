@@ -95,6 +95,7 @@ def rewritten(path: Path, snapshot: Any, step: int | None = None) -> None:
         path.write_bytes(batch._content(header["step"] if step is None else step, snapshot, 0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", quick_of(PROBLEMS, *QUICK))
 def test_what_the_engine_keeps_fits_and_is_gone_on_from(
     tmp_path: Path, killed: Callable[..., Problem], capsys: pytest.CaptureFixture[str], kind: str
@@ -201,6 +202,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dic
     return computed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", SHORT)
 @pytest.mark.parametrize("stepping", quick_of(["off", "on"], "off"))
 def test_a_checkpoint_of_another_form_is_one_warning_and_the_batch_is_computed_from_the_start(

@@ -30,6 +30,7 @@ def margin(outcome: Outcome, norm: str) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 def test_every_product_norm_is_measured_beside_its_certified_optimum(tmp_path: Path) -> None:
     labels = ["hybrid2-l2-linf", "hybrid2", "hybrid0.5-max-l2", "spectral", "nuclear", "row", "schatten3", "linf", "l2"]
     (outcome,) = run(tmp_path, CUT, *HYBRID, f"log.norms=[{','.join(labels)}]", "steps=2000")

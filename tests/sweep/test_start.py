@@ -37,6 +37,7 @@ def test_a_run_starts_where_another_ended(problem: list[str], tmp_path: Path) ->
             assert first_row(started, norm)[column] == pytest.approx(last[column], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_separating_network_scaled_up_is_exact_below_1e_1000(tmp_path: Path) -> None:
     """Degree 3: margins stay, gaps grow by the third power of the factor."""
     ended = run(tmp_path, *NETWORK, "steps=3000", "stop_log10_loss=-3", "log.kkt_iters=0")
