@@ -35,7 +35,8 @@ def verdict_table(found: Identified, labels: Sequence[str], most_rows: int = MOS
         most_rows: The others are counted only.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for name in ("run", "seed", "family"):
+    table.add_column("run", overflow="fold")  # where the terminal is narrow it is the names that wrap, never a number
+    for name in ("seed", "family"):
         table.add_column(name, no_wrap=True)
     for name in ("p", "interval", "kappa", "1 - kappa", "apart"):
         table.add_column(name, justify="right", no_wrap=True)
