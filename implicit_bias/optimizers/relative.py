@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ FROBENIUS = L2()
 
 
 @dataclass(frozen=True)
-class RelativeDescent(Optimizer):
+class RelativeDescent(Optimizer, ABC):
     """W <- c (W - eta_t (|W|_F / |g|_F) g) in every block W with gradient g, c = 1 or what keeps |W| from growing.
 
     Where W = 0 the block takes the step of gradient descent, W <- -c eta_t g, as published.
@@ -41,9 +42,9 @@ class RelativeDescent(Optimizer):
             " (on a linear model model.init=gaussian starts elsewhere)"
         )
 
+    @abstractmethod
     def shrinkage(self, eta: Tensor) -> Tensor:
         """c, of the shape of eta."""
-        raise NotImplementedError
 
     def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
         keep = self.shrinkage(here.log_lr.exp())

@@ -18,6 +18,7 @@ begins. So no L - <g, theta> is formed, whose digits cancel where parameters are
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -49,7 +50,7 @@ class Move(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Truncated(Optimizer):
+class Truncated(Optimizer, ABC):
     """A method whose steps may be truncated; a subclass writes ``update`` and :meth:`move`."""
 
     beta: Number = hyper(0.9, help="momentum, weight of the past in the moving average", ge=0, lt=1)
@@ -96,13 +97,13 @@ class Truncated(Optimizer):
         """The weight of an average so far in the next one: beta; 0, with ``from_first``, where it is of nothing yet."""
         return since_first(average_so_far, self.beta) if self.from_first else self.beta
 
+    @abstractmethod
     def move(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Move]:
         """The step of :meth:`update`, and the rate at which the model falls along it. Arguments as there."""
-        raise NotImplementedError(f"optimizer {self.name} has no move")
 
+    @abstractmethod
     def averages_so_far(self, state: State) -> Blocks:
         """The buffer of averaged gradients."""
-        raise NotImplementedError(f"optimizer {self.name} has no average")
 
     def step_from(self, state: Any, here: Here, t: int, norm: ParameterNorm) -> tuple[Any, Step]:
         if not self.truncate:
