@@ -25,6 +25,8 @@ typedef struct {
     int64_t parts, outer, by_dual; /* how many parts; what composes their norms; whether a step has the length N_*(g) */
     double clip;                   /* and at most this */
     Samples samples;
+    double log_batch;
+    int64_t batch; /* samples of a mini-batch; 0: steps are made from all */
     const Part *part;
     const vec *smallest_row;    /* one each: a class row whose largest entry is below it gets a scale of its own */
     const vec *doubtful;        /* (d): times the sum of a row's weights, what its entries are looked at closer below */
@@ -44,6 +46,9 @@ typedef struct {
     vec *rotation;                     /* (min(k, d), min(k, d)) */
     vec *row, *ahead_log, *norm;       /* (k): log scales of g less `unit`, of ahead; squared norms of rows */
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
+    vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */
+    mask *batch_y;                     /* (batch) */
+    vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
     vec unit, total;
     double log_n;                      /* of the samples of g */
 } Work;

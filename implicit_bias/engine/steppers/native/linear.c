@@ -14,15 +14,18 @@
 #error "compiled by engine/steppers/native/compiling.py only"
 #endif
 
+#include "batches.h"
 #include "decompositions.h"
 #include "directions.h"
 #include "gradient.h"
 #include "group.h"
+#include "orders.h"
 #include "vectors.h"
 
 #define SMALL 0x1p-100       /* a buffer's row is scaled anew when its largest entry leaves [SMALL, LARGE] */
 #define LARGE 0x1p+100
 #define LEAST_EXPONENT -1000 /* powers of two by which rows are scaled: 2^1023 is the largest there is */
+#define FORGOTTEN -64 /* log2 of a number that changes nothing when it is taken from one */
 #define LOG_2 0x1.62e42fefa39efp-1
 
 /* Factors that bring two rows to a common scale, whose logarithm is returned. */
@@ -95,12 +98,20 @@ static void look_ahead(const Group *p, Work *v)
     }
 }
 
-/* 1 - beta^t, in every lane. */
-static vec debias(vec beta, double t)
+/* 1 - beta^t, in every lane: one from step `forgotten` on, where beta^t is below half a round-off unit. */
+static vec debias(vec beta, vec forgotten, double t)
 {
+    if (!any(forgotten > t)) return all(1);
     vec b = beta;
     for (int l = 0; l < LANES; l++) b[l] = 1 - pow(beta[l], t);
     return b;
+}
+
+static vec steps_to_forget(vec beta)
+{
+    vec steps = beta;
+    for (int l = 0; l < LANES; l++) steps[l] = FORGOTTEN / log2(beta[l]);
+    return steps;
 }
 
 /* Decoupled weight decay: w <- (1 - eta decay) w. */
@@ -110,12 +121,12 @@ static void shrink(const Group *p, vec eta)
     for (int64_t e = 0; e < p->k * p->d; e++) p->w[e] *= keep;
 }
 
-static void adam_step(const Group *p, vec eta, int64_t t)
+static void adam_step(const Group *p, const Work *v, vec eta, int64_t t)
 {
     vec correct_m = all(1), correct_r = all(1);
     if (p->bias_correction) {
-        correct_m = debias(*p->beta, t);
-        correct_r = root(debias(*p->beta2, t));
+        correct_m = debias(*p->beta, v->forget_m, t);
+        correct_r = root(debias(*p->beta2, v->forget_r, t));
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
@@ -140,7 +151,7 @@ const char *made_with(void)
 }
 
 /* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. */
-static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, int64_t parts)
+static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
 {
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
@@ -159,15 +170,17 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(norm, k + d);
     TAKE(dual, parts);
     TAKE(dual_log, parts);
+    TAKE(batch_x, batch * d);
+    v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
 #undef TAKE
     return used;
 }
 
 /* Doubles of memory that `work` of a group needs. */
-int64_t work_size(int64_t n, int64_t k, int64_t d, int64_t parts)
+int64_t work_size(int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
 {
     Work v;
-    return LANES * laid_out(&v, NULL, n, k, d, parts);
+    return LANES * laid_out(&v, NULL, n, k, d, parts, batch);
 }
 
 /* The average, or the gradient, that a step is taken from, after the buffer has taken in the gradient; its log scales. */
@@ -183,20 +196,26 @@ static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
     return v->g;
 }
 
-/* Updates first + 1, ..., first + steps, the s-th with eta[s]. share[s], where not zero, is the weight of the gradient before
- * that update in the certificates' average. */
-void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share)
+/* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
+ * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average. */
+void advance(
+    const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
-    laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts);
+    laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
+    v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
     for (int64_t s = 0; s < steps; s++) {
-        gradient(p, &p->samples, &v);
+        if (share[s] != 0 || !p->batch) gradient(p, &p->samples, &v);
         if (share[s] != 0) collect(p, &v, share[s]);
+        if (p->batch) {
+            const Samples batch = samples_of(p, &v, index + s * p->batch * LANES);
+            gradient(p, &batch, &v);
+        }
         const vec *from_log, *from = stepped_from(p, &v, &from_log);
         if (any(*p->decay != 0)) shrink(p, eta[s]);
         if (p->rule == ADAM) {
             average_squares(p, &v);
-            adam_step(p, eta[s], first + s + 1);
+            adam_step(p, &v, eta[s], first + s + 1);
         } else {
             descend(p, &v, from, from_log, eta[s]);
         }

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.engine.steppers.native import orders
 from implicit_bias.engine.steppers.native.compiling import Definitions, library
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.losses import FLOOR, Loss
@@ -67,7 +68,7 @@ from implicit_bias.optimizers.weight_decay import WithWeightDecay
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule, ScheduleState
 
 SOURCE = Path(__file__).with_name("linear.c")
-SYMBOLS = ("lanes", "work_size", "advance", "made_with")
+SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL)
 # Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d, and
 # the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs there are is not asked: a run's
 # bits must not depend on it.
@@ -100,6 +101,8 @@ SCHEDULES = frozenset({Power, Constant})
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
 MOST_STEPS = 4096
+# Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
+MOST_SAMPLES = 2**21
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
 RATE = 2e9
 EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
@@ -144,6 +147,8 @@ class _Group(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("parts", "outer", "by_dual")),
         ("clip", ctypes.c_double),
         ("samples", _Samples),
+        ("log_batch", ctypes.c_double),
+        ("batch", ctypes.c_int64),
         ("part", ctypes.POINTER(_Part)),
         *((name, ctypes.c_void_p) for name in ("smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
@@ -235,8 +240,6 @@ def refusal(setup: Setup) -> str | None:
     problem, objective = setup.problem, setup.objective
     if problem.compile == "off":
         return "compile=off"
-    if problem.batch is not None:
-        return "mini-batches (batch.size) have no steps in C"
     if problem.watches_loss:
         return "the loss of every step is asked for (log.levels, stop_log10_loss)"
     if type(objective) is BlocksObjective:
@@ -282,8 +285,8 @@ def _log(number: float) -> float:
 def _told(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
-    compiled.work_size.argtypes = [ctypes.c_int64] * 4
-    compiled.advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    compiled.work_size.argtypes = [ctypes.c_int64] * 5
+    compiled.advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     compiled.advance.restype = None
     compiled.made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
@@ -312,17 +315,19 @@ class LinearSteps:
             raise ValueError(f"no steps in C: {refusal(setup)}")
         self._objective, self._rule, self._schedule = objective, rule, setup.problem.schedule
         (self._name,) = setup.problem.initial
+        self._batch, self._cadence = setup.problem.batch, setup.problem.cadence
+        self._batch_size = 0 if self._batch is None else self._batch.size
         self._served: StepAverage | None = None
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
-        self._advance: Callable[..., None] = compiled.advance
+        self._compiled, self._advance = compiled, compiled.advance
         self.made_with: Mapping[str, str] = _told(compiled)
         self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
         self._groups = -(-self._runs // self._lanes)
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
         self._parts = (_Part * 1)(_Part(first=0, end=self._d, kind=rule.kind, weight=1.0))
         threads = max(1, min(torch.get_num_threads(), self._groups))
-        size = int(compiled.work_size(self._n, self._k, self._d, len(self._parts)))
+        size = int(compiled.work_size(self._n, self._k, self._d, len(self._parts), self._batch_size))
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
         self._lay_out(objective)
         self.most_steps = self._steps_of_a_call()
@@ -365,8 +370,11 @@ class LinearSteps:
             return
         if average.value:
             self._certificate = self._in_lanes(average.value[self._name])
-        self._make(first, last, [average.share_of(t) for t in range(first, last)])
-        average.value, average.count = {self._name: self._by_run(self._certificate)}, average.wanted(last - 1)
+        shares = [0.0] * (last - first)
+        for look in range(-(-first // self._cadence), (last - 1) // self._cadence + 1):
+            shares[look * self._cadence - first] = average.share_of(look)
+        self._make(first, last, shares)
+        average.value, average.count = {self._name: self._by_run(self._certificate)}, average.wanted((last - 1) // self._cadence)
 
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
@@ -383,14 +391,15 @@ class LinearSteps:
         """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
         step first + s."""
         self._parameters = self._gradient = None
-        eta = self._step_sizes(first, last)
+        eta, index = self._step_sizes(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
         waiting = iter(range(self._groups))
 
         def work(memory: Tensor) -> None:
             for group in waiting:  # each group to the first thread that is free
-                arguments = self._group(group, memory)
-                self._advance(ctypes.byref(arguments), first, last - first, eta[group].data_ptr(), share.data_ptr())
+                arguments = ctypes.byref(self._group(group, memory))
+                samples = None if index is None else index[group].data_ptr()
+                self._advance(arguments, first, last - first, eta[group].data_ptr(), share.data_ptr(), samples)
 
         if len(self._work) == 1:
             work(self._work[0])
@@ -437,7 +446,8 @@ class LinearSteps:
             k=self._k, d=self._d, loss=LOSSES[type(self._objective.loss)], rule=rule.kind, momentum=rule.momentum,
             bias_correction=rule.bias_correction, iterations=rule.iterations, by_dual=rule.by_dual, clip=rule.clip,
             parts=len(self._parts), outer=OUTER_MAX, part=self._parts,
-            samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)),
+            samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
+            log_batch=math.log(self._batch_size or self._n),
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
@@ -468,6 +478,13 @@ class LinearSteps:
         tensor = _numbers(number).view(-1, 1, 1).expand(self._runs, 1, 1)
         return self._in_lanes(tensor)[:, 0, 0].contiguous()
 
+    def _samples(self, first: int, last: int) -> Tensor | None:
+        """The samples of updates first + 1 to last, (groups, steps, batch, LANES); None where every update takes all."""
+        if self._batch is None:
+            return None
+        table = orders.table(self._batch, first, last, self._compiled)
+        return self._in_lanes(table.expand(self._runs, -1, -1))
+
     def _step_sizes(self, first: int, last: int) -> Tensor:
         """eta_t for t = first + 1, ..., last: (groups, steps, LANES)."""
         # Number by number: torch's power rounds by a number's place in its tensor, and calls may be of any length.
@@ -476,10 +493,11 @@ class LinearSteps:
         return self._in_lanes(sizes.expand(self._runs, -1).unsqueeze(-1))[:, :, 0].contiguous()
 
     def _steps_of_a_call(self) -> int:
-        n, k, d = self._n, self._k, self._d
+        n, k, d = self._batch_size or self._n, self._k, self._d
         small, large = sorted((k, d))
         work = 2 * n * k * d + EXPONENTIAL_COST * n * k
         if self._rule.kind in DECOMPOSED:
             work += DECOMPOSITION_COST * small**2 * large
         rounds = -(-self._groups // len(self._work))
-        return max(1, min(MOST_STEPS, int(CALL_SECONDS * RATE / (work * rounds))))
+        most = MOST_STEPS if self._batch is None else min(MOST_STEPS, MOST_SAMPLES // (self._runs * self._batch.size))
+        return max(1, min(most, int(CALL_SECONDS * RATE / (work * rounds))))
