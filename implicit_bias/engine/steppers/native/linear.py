@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -240,7 +240,7 @@ def refusal(setup: Setup) -> str | None:
     problem, objective = setup.problem, setup.objective
     if problem.compile == "off":
         return "compile=off"
-    if problem.watches_loss:
+    if problem.watches_loss and problem.batch is None:
         return "the loss of every step is asked for (log.levels, stop_log10_loss)"
     if type(objective) is BlocksObjective:
         return "model.blocks: a matrix in blocks has no steps in C"

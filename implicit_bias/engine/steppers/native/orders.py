@@ -1,7 +1,7 @@
 """The samples of mini-batches for linear.c, many updates at a time.
 
-numpy takes some 20 us to draw the order of an epoch, mostly to seed its generator: longer than linear.c takes for the updates of a
-small problem. orders.h draws the same in a hundredth of the time, and is compared with numpy before it is used; where the two
+numpy takes some 20 us to draw the order of an epoch, mostly to seed its generator: longer than linear.c takes for the updates of
+a small problem. orders.h draws the same in a hundredth of the time, and is compared with numpy before it is used; where the two
 differ, as another version of numpy may, numpy draws.
 """
 
