@@ -23,7 +23,7 @@ from implicit_bias.engine.steppers.verification import wrong
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer, Step
-from implicit_bias.optimizers.descent import steepest
+from implicit_bias.optimizers.base import steepest
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES
 from tests.engine.test_engine import assert_same_bits, mixtures, network_problem, one, problem, snapshots_at
@@ -100,7 +100,8 @@ def signum(beta: float = 0.9) -> Rule:
     def rule(w: Tensor, g: Tensor, t: int) -> Tensor:
         nonlocal m
         m = beta * m + (1 - beta) * g
-        return w - 0.1 * t**-0.5 * m.sign()
+        moved: Tensor = w - 0.1 * t**-0.5 * m.sign()
+        return moved
 
     return rule
 
@@ -112,7 +113,8 @@ def muon(beta: float = 0.9) -> Rule:
         nonlocal m
         m = beta * m + (1 - beta) * g
         u, s, v = torch.linalg.svd(m, full_matrices=False)
-        return w - 0.1 * t**-0.5 * (u * (s > 1e-9 * s[0])) @ v
+        moved: Tensor = w - 0.1 * t**-0.5 * (u * (s > 1e-9 * s[0])) @ v
+        return moved
 
     return rule
 
@@ -127,7 +129,8 @@ def torch_class(make: Any) -> Rule:
         state["w"].grad = g
         state["optimizer"].param_groups[0]["lr"] = 0.1 * t**-0.5
         state["optimizer"].step()
-        return state["w"].detach().clone()
+        moved: Tensor = state["w"].detach().clone()
+        return moved
 
     return rule
 
@@ -205,7 +208,8 @@ def test_another_point_is_looked_at_with_the_same_samples() -> None:
 
     def rule(w: Tensor, g: Tensor, t: int) -> Tensor:
         eta = 0.1 * t**-0.5
-        return w - eta * slope(w - eta * g, rows_of("reshuffle", N, 4, 5, t))
+        moved: Tensor = w - eta * slope(w - eta * g, rows_of("reshuffle", N, 4, 5, t))
+        return moved
 
     theirs = looped(given.data, rule, lambda t: rows_of("reshuffle", N, 4, 5, t), given.steps)
     torch.testing.assert_close(last(simulate(given))[0], theirs, rtol=1e-11, atol=1e-11)
@@ -269,7 +273,7 @@ def test_data_with_zeros_keep_a_scale_an_entry_whatever_the_batch(optimizer: str
     x = data.x * (torch.rand(data.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) > 0.4)
     x[0, ::4] = data.x[0, ::4]
     given = linear(optimizer, 1, "cyclic", seeds=(5,), steps=60, data=Data(x, data.y, K))
-    layouts = set()
+    layouts: set[tuple[int, ...]] = set()
 
     def keep(t: int, snapshot: Any) -> None:
         scales = [log_scale for blocks in snapshot()["state"].values() for _, log_scale in blocks.values()]
