@@ -21,8 +21,8 @@
 typedef double vec __attribute__((vector_size(8 * LANES)));
 typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 
-/* Losses, rules, momenta, and the constants NS_A, NS_B, NS_C, RANK_TOLERANCE, FLOOR and CANCELLED are macros that linear.py gives
- * on the compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
+/* Losses, rules, momenta, and the constants RANK_TOLERANCE, FLOOR and CANCELLED are macros that linear.py gives on the
+ * compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
 #ifndef COMPILED_WITH
 #error "compiled by engine/steppers/native/compiling.py only"
 #endif
@@ -54,6 +54,7 @@ typedef struct {
     vec *m, *m_log, *r, *r_log; /* average of gradients, root of that of squares: (k, d), (k) */
     vec *certificate;           /* (k, d): average of the certificate's matrices */
     const vec *beta, *gain, *beta2, *log_eps, *decay; /* one each; m <- beta m + gain g */
+    const double *coefficients; /* (iterations, 3): of Newton and Schulz's polynomials */
     vec *work;                  /* work_size() vectors */
 } Group;
 
@@ -367,11 +368,19 @@ static void look_ahead(const Group *p, Work *v)
     }
 }
 
-/* `from`, with log scales `from_log`, in units of its largest entry: the direction of steepest descent needs no more. */
-static void plain(const Group *p, const vec *from, const vec *from_log, vec *to)
+/* Of log scales (k), the largest. */
+static vec largest_scale(const Group *p, const vec *logs)
 {
-    vec unit = from_log[0], top = all(0);
-    for (int64_t c = 1; c < p->k; c++) unit = larger(unit, from_log[c]);
+    vec found = logs[0];
+    for (int64_t c = 1; c < p->k; c++) found = larger(found, logs[c]);
+    return found;
+}
+
+/* `from`, with log scales `from_log`, in units of its largest entry: the direction of steepest descent needs no more. What one
+ * e^largest_scale() is in that unit is returned. */
+static vec plain(const Group *p, const vec *from, const vec *from_log, vec *to)
+{
+    vec unit = largest_scale(p, from_log), top = all(0);
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(from_log[c] - unit);
         for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) {
@@ -381,6 +390,7 @@ static void plain(const Group *p, const vec *from, const vec *from_log, vec *to)
     }
     vec inverse = 1 / choose(top > 0, top, all(1));
     for (int64_t e = 0; e < p->k * p->d; e++) to[e] *= inverse;
+    return inverse;
 }
 
 static inline vec dot(const vec *a, const vec *b, int64_t length)
@@ -491,8 +501,9 @@ static void polar_in_row_space(const Group *p, Work *v)
     }
 }
 
-/* ahead (k, d) after p->iterations quintic Newton-Schulz steps. optimizers/muon_ns.py. */
-static void newton_schulz(const Group *p, Work *v)
+/* ahead (k, d) after p->iterations quintic Newton-Schulz steps from ahead over its norm, or over eps where that is larger.
+ * optimizers/muon_ns.py. */
+static void newton_schulz(const Group *p, Work *v, vec eps)
 {
     const int tall = p->k > p->d;
     const int64_t rows = tall ? p->d : p->k, columns = tall ? p->k : p->d;
@@ -501,17 +512,18 @@ static void newton_schulz(const Group *p, Work *v)
         transpose(v->ahead, p->k, p->d, v->factor);
         x = v->factor, next = v->ahead;
     }
-    vec size = root(dot(x, x, rows * columns));
+    vec size = larger(root(dot(x, x, rows * columns)), eps);
     size = 1 / choose(size > 0, size, all(1));
     for (int64_t e = 0; e < rows * columns; e++) x[e] *= size;
     for (int64_t step = 0; step < p->iterations; step++) {
-        for (int64_t a = 0; a < rows; a++)
-            for (int64_t b = 0; b <= a; b++)
-                gram[a * rows + b] = gram[b * rows + a] = dot(x + a * columns, x + b * columns, columns);
+        const double *now = p->coefficients + 3 * step, a = now[0], b = now[1], c = now[2];
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j <= i; j++)
+                gram[i * rows + j] = gram[j * rows + i] = dot(x + i * columns, x + j * columns, columns);
         product(rows, rows, 0, rows, gram, rows, gram, rows, 1, both, rows);
-        for (int64_t e = 0; e < rows * rows; e++) both[e] = NS_B * gram[e] + NS_C * both[e];
+        for (int64_t e = 0; e < rows * rows; e++) both[e] = b * gram[e] + c * both[e];
         product(rows, columns, 0, rows, both, rows, x, columns, 1, next, columns);
-        for (int64_t e = 0; e < rows * columns; e++) next[e] += NS_A * x[e];
+        for (int64_t e = 0; e < rows * columns; e++) next[e] += a * x[e];
         vec *swap = x;
         x = next, next = swap;
     }
@@ -537,6 +549,12 @@ static void shrink(const Group *p, vec eta)
     for (int64_t e = 0; e < p->k * p->d; e++) p->w[e] *= keep;
 }
 
+/* eps in units of e^log_unit. */
+static inline vec eps_in(const Group *p, vec log_unit)
+{
+    return choose(*p->log_eps == -INFINITY, all(0), exponential(*p->log_eps - log_unit));
+}
+
 static void adam_step(const Group *p, vec eta, int64_t t)
 {
     vec correct_m = all(1), correct_r = all(1);
@@ -546,7 +564,7 @@ static void adam_step(const Group *p, vec eta, int64_t t)
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
-        vec eps = choose(*p->log_eps == -INFINITY, all(0), exponential(*p->log_eps - p->r_log[c]));
+        vec eps = eps_in(p, p->r_log[c]);
         for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) {
             vec step = p->m[e] * factor / (p->r[e] * inverse + eps);
             p->w[e] -= eta * choose(p->m[e] == 0, all(0), step);
@@ -597,11 +615,12 @@ static void descend(const Group *p, Work *v, const vec *from, const vec *from_lo
             for (int64_t j = 0; j < p->d; j++) p->w[c * p->d + j] -= size * row[j];
         }
         break;
-    case NEWTON_SCHULZ:
-        plain(p, from, from_log, v->ahead);
-        newton_schulz(p, v);
+    case NEWTON_SCHULZ: {
+        vec inverse = plain(p, from, from_log, v->ahead);
+        newton_schulz(p, v, inverse * eps_in(p, largest_scale(p, from_log)));
         for (int64_t e = 0; e < entries; e++) p->w[e] -= eta * v->ahead[e];
         break;
+    }
     case POLAR:
     case RANK_ONE:
         plain(p, from, from_log, v->ahead);

@@ -50,7 +50,7 @@ from implicit_bias.optimizers.descent import MOMENTUM
 from implicit_bias.optimizers.gd import GD
 from implicit_bias.optimizers.momentum_gd import MomentumGD
 from implicit_bias.optimizers.muon import Muon
-from implicit_bias.optimizers.muon_ns import COEFFICIENTS, MuonNS
+from implicit_bias.optimizers.muon_ns import OWN, MuonNS, Triples
 from implicit_bias.optimizers.ngd import NGD
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.optimizers.nmgd import NMGD
@@ -83,7 +83,6 @@ DEFINITIONS: Definitions = (
     *{"SIGN": SIGN, "NORMALISED": NORMALISED, "GRADIENT": GRADIENT, "POLAR": POLAR, "ADAM": ADAM}.items(),
     *{"COORDINATE": COORDINATE, "ROWS": ROWS, "RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
     *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD}.items(),
-    *zip(("NS_A", "NS_B", "NS_C"), COEFFICIENTS, strict=True),
     ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
     ("FLOOR", FLOOR[torch.float64]),
     ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
@@ -113,7 +112,7 @@ class Rule:
     beta2: Any = 0.0
     eps: Any = 0.0
     bias_correction: bool = False
-    iterations: int = 0
+    triples: Triples = ()
     decay: Any = 0.0
 
 
@@ -125,7 +124,7 @@ class _Group(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in ("smallest_row", "doubtful", "x", "y", "w", "m", "m_log", "r", "r_log", "certificate")
         ),
-        *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "decay", "work")),
+        *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "decay", "coefficients", "work")),
     ]
 
 
@@ -142,7 +141,7 @@ def _rule_without_decay(optimizer: Optimizer, geometry: ParameterNorm) -> Rule |
     if exact is Adam:
         return _adam(optimizer)
     if exact is MuonNS:
-        return _with_momentum(NEWTON_SCHULZ, optimizer)
+        return _newton_schulz(optimizer)
     if kind is None:
         return None
     if exact in NORMALISED_DESCENT:
@@ -165,7 +164,13 @@ def _adam(optimizer: Any) -> Rule:
 
 def _with_momentum(kind: int, optimizer: Any) -> Rule:
     momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
-    return Rule(kind, momentum, optimizer.beta, 1 - optimizer.beta, iterations=getattr(optimizer, "ns_steps", 0))
+    return Rule(kind, momentum, optimizer.beta, 1 - optimizer.beta)
+
+
+def _newton_schulz(optimizer: Any) -> Rule | None:
+    if optimizer.dtype != OWN:
+        return None
+    return replace(_with_momentum(NEWTON_SCHULZ, optimizer), eps=optimizer.eps, triples=optimizer.triples)
 
 
 def _descent(optimizer: Any) -> Rule | None:
@@ -305,6 +310,7 @@ class LinearSteps:
             "smallest_row": self._per_run(objective.smallest_row),
         }
         self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
+        self._coefficients = torch.tensor(rule.triples, dtype=torch.float64)
 
     def load(self, start: Reached) -> None:
         self._w = self._in_lanes(start.parameters[self._name])
@@ -394,7 +400,8 @@ class LinearSteps:
         return _Group(
             n=self._n, k=self._k, d=self._d, loss=LOSSES[type(self._objective.loss)],
             rule=self._rule.kind, momentum=self._rule.momentum,
-            bias_correction=self._rule.bias_correction, iterations=self._rule.iterations,
+            bias_correction=self._rule.bias_correction, iterations=len(self._rule.triples),
+            coefficients=self._coefficients.data_ptr(),
             log_n=math.log(self._n), doubtful=at(self._doubtful),
             certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (parts | self._numbers).items()},
