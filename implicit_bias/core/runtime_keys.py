@@ -30,6 +30,9 @@ UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
     ("optimizer", "shampoo", "beta2", 0.95),
     ("optimizer", "shampoo", "eps", 0.0),
     ("optimizer", "shampoo", "exponent", 0.25),
+    ("optimizer", "muon_ns", "eps", 0.0),
+    ("optimizer", "muon_ns", "coefficients", "jordan"),
+    ("optimizer", "muon_ns", "dtype", "float64"),
 )
 
 

@@ -45,9 +45,13 @@ class Scaled:
         """The plain tensor in units of ``exp(log_unit)``; entries far below the unit underflow to zero."""
         return self.mantissa * torch.exp(self.log_scale - log_unit)
 
+    def unit(self) -> Tensor:
+        """The largest row scale of each run, (R, 1, 1), as a logarithm that may be subtracted: finite for an exact zero, too."""
+        return _finite(self.log_scale.amax(dim=(-2, -1), keepdim=True))
+
     def collapse(self) -> Tensor:
         """The plain tensor in units of each run's own largest row scale (a positive multiple of the true one)."""
-        return self.relative_to(_finite(self.log_scale.amax(dim=(-2, -1), keepdim=True)))
+        return self.relative_to(self.unit())
 
     def times(self, log_factor: Tensor | float) -> Scaled:
         """The tensor times ``exp(log_factor)``."""

@@ -241,6 +241,8 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
         "beta2": 0.6,
         "eps": 0.1,
         "ns_steps": 2,
+        "coefficients": "polar_express",
+        "dtype": "bfloat16",
         "nesterov": True,
         "bias_correction": False,
         "ema": False,
@@ -260,6 +262,7 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
     }
     # What else a key needs to have an effect: steps that are long enough to be truncated, an average.
     needs: dict[str, dict[str, Any]] = {"lower": {"truncate": True}, "stale": {"truncate": True}, "first": {"beta": 0.7}}
+    changed |= {"eps": 100.0} if name == "muon_ns" else {}  # below 485 times the gradient its steps stay all but normalised
     long_steps = {"truncate", "lower", "stale"}
     # Which of a hybrid's two methods reads it; in a linear model all is Muon's unless `matrices` says otherwise.
     of_the_rest = {"ratio", "beta1", "beta2", "eps", "bias_correction"} - ({"ratio"} if name == "scion" else set())
@@ -300,7 +303,7 @@ def test_updates_leave_their_inputs_alone_and_batches_equal_single_runs(name: st
 def test_numeric_hyper_parameters_may_differ_inside_a_batch() -> None:
     data = mixture()
     both = Data(data.x.expand(2, -1, -1), data.y.expand(2, -1), K)
-    for name in ("adam", "signum", "muon", "momentum_gd"):
+    for name in ("adam", "signum", "muon", "muon_ns", "momentum_gd"):
         cls = OPTIMIZERS.get(name)
         keys = [f.name for f in fields(cls) if isinstance(f.default, float)]
         values = {key: (0.5, 0.75) if key != "eps" else (0.0, 1e-3) for key in keys}

@@ -16,8 +16,9 @@ from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_l
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.own import weight_decay_drawn as drawn
 from implicit_bias.figures.own import weight_decay_judged as judged
+from implicit_bias.figures.own.loss_curves import read_off
 from implicit_bias.figures.own.weight_decay_judged import ADAM, CURVE, END, MOMENTUM, PLAIN, READ
-from implicit_bias.measures.decay_laws import decay_gap, optimum_of_losses
+from implicit_bias.measures.decay_laws import decay_gap
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import optimizer_look
 from implicit_bias.solvers.constrained import constrained_optimum
@@ -84,7 +85,7 @@ class WeightDecay(Figure):
         is followed; ``read``, runs without decay: what the loss shows over the decade before a record is off the optimum by,
         relative.
         """
-        found = [_read_off(run) if run.spec.value("optimizer.weight_decay") == 0 else _held(run) for run in runs]
+        found = [_free(run) if run.spec.value("optimizer.weight_decay") == 0 else _held(run) for run in runs]
         return pd.concat(found, ignore_index=True).reindex(columns=COLUMNS)
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
@@ -146,18 +147,6 @@ def _margin_of_ball(spec: RunSpec, decay: float) -> float:
     return _margins[key]
 
 
-def _read_off(run: Run) -> pd.DataFrame:
-    """The rows of a run without decay, from where a decade of steps is behind it."""
-    spec = run.spec
-    rows = run.trajectory[run.trajectory["norm"] == spec.own_label].reset_index(drop=True)
-    steps, losses = rows["step"].to_numpy(), rows["log_loss"].to_numpy()
-    power, first = float(spec.value("schedule.power")), float(rows.loc[rows["step"] == 1, "lr"].iloc[0])
-    sums = np.concatenate([[0.0], np.cumsum(first * np.arange(1, steps[-1] + 1, dtype=float) ** -power)])[steps]
-    found = []
-    for place in np.flatnonzero(steps >= 10):
-        before = int(np.searchsorted(steps, steps[place] / 10, side="right")) - 1
-        ends = np.array([max(before, 0), place])
-        found.append((steps[place], rows["relative_gap"][place], optimum_of_losses(losses[ends], sums[ends])))
-    read = pd.DataFrame(found, columns=["step", "gap", "read"])
-    read["read"] = read["read"] / rows["max_margin"].iloc[-1] - 1
-    return read.assign(part=READ, method=spec.optimizer.name, norm=spec.own_label, seed=spec.seed, weight_decay=0.0)
+def _free(run: Run) -> pd.DataFrame:
+    """The rows of a run without decay."""
+    return read_off(run).assign(part=READ, weight_decay=0.0)

@@ -92,8 +92,9 @@ static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int top_pair_only, 
     return sizes;
 }
 
-/* a (k, d) after so many quintic Newton-Schulz steps. optimizers/muon_ns.py. */
-static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, vec *a)
+/* a (k, d) after so many quintic Newton-Schulz steps from a over its norm, or over eps where that is larger; each has three
+ * coefficients. optimizers/muon_ns.py. */
+static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, const double *coefficients, vec eps, vec *a)
 {
     const int tall = k > d;
     const int64_t rows = tall ? d : k, columns = tall ? k : d;
@@ -102,17 +103,18 @@ static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, vec
         transpose(a, k, d, v->factor);
         x = v->factor, next = a;
     }
-    vec size = root(dot(x, x, rows * columns));
+    vec size = larger(root(dot(x, x, rows * columns)), eps);
     size = 1 / choose(size > 0, size, all(1));
     for (int64_t e = 0; e < rows * columns; e++) x[e] *= size;
     for (int64_t step = 0; step < iterations; step++) {
+        const double *now = coefficients + 3 * step;
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j <= i; j++)
                 gram[i * rows + j] = gram[j * rows + i] = dot(x + i * columns, x + j * columns, columns);
         product(rows, rows, 0, rows, gram, rows, gram, rows, 1, both, rows);
-        for (int64_t e = 0; e < rows * rows; e++) both[e] = NS_B * gram[e] + NS_C * both[e];
+        for (int64_t e = 0; e < rows * rows; e++) both[e] = now[1] * gram[e] + now[2] * both[e];
         product(rows, columns, 0, rows, both, rows, x, columns, 1, next, columns);
-        for (int64_t e = 0; e < rows * columns; e++) next[e] += NS_A * x[e];
+        for (int64_t e = 0; e < rows * columns; e++) next[e] += now[0] * x[e];
         vec *swap = x;
         x = next, next = swap;
     }

@@ -31,6 +31,12 @@ static vec plain(const Group *p, const Part *part, const vec *from, const vec *f
     return top;
 }
 
+/* eps in units of e^log_unit. */
+static inline vec eps_in(const Group *p, vec log_unit)
+{
+    return choose(*p->log_eps == -INFINITY, all(0), exponential(*p->log_eps - log_unit));
+}
+
 /* Whether dual norms are asked for. */
 static inline int sized(const Group *p) { return p->by_dual || p->outer == OUTER_L2; }
 
@@ -97,7 +103,8 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
     }
     vec top = plain(p, part, from, from_log, unit, to);
     if (part->kind == NEWTON_SCHULZ) {
-        newton_schulz(v, k, columns, p->iterations, to);
+        vec eps = eps_in(p, unit) / choose(top > 0, top, all(1));
+        newton_schulz(v, k, columns, p->iterations, p->coefficients, eps, to);
         return top;
     }
     if (part->kind != NORMALISED) return top * polar_in_row_space(v, k, columns, part->kind == RANK_ONE, to);

@@ -36,6 +36,7 @@ typedef struct {
     const vec *beta, *gain;     /* one each; m <- beta m + gain g */
     const vec *ahead_beta, *ahead_gain; /* the step's average is ahead_beta m + ahead_gain g, where it is not m */
     const vec *beta2, *log_eps, *decay;
+    const double *coefficients; /* (iterations, 3): of Newton and Schulz's polynomials */
     vec *work;                  /* work_size() vectors */
 } Group;
 

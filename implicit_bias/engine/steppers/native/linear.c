@@ -8,8 +8,8 @@
  * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: samples' weights are cut at e^FLOOR of the
  * largest, factors between scales at e^LOWEST, and buffers are scaled by powers of two. */
 
-/* Losses, rules, momenta, and the constants NS_A, NS_B, NS_C, RANK_TOLERANCE, FLOOR and CANCELLED are macros that linear.py gives
- * on the compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
+/* Losses, rules, momenta, and the constants RANK_TOLERANCE, FLOOR and CANCELLED are macros that linear.py gives on the
+ * compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
 #ifndef COMPILED_WITH
 #error "compiled by engine/steppers/native/compiling.py only"
 #endif
@@ -130,7 +130,7 @@ static void adam_step(const Group *p, const Work *v, vec eta, int64_t t)
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
-        vec eps = choose(*p->log_eps == -INFINITY, all(0), exponential(*p->log_eps - p->r_log[c]));
+        vec eps = eps_in(p, p->r_log[c]);
         for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) {
             vec step = p->m[e] * factor / (p->r[e] * inverse + eps);
             p->w[e] -= eta * choose(p->m[e] == 0, all(0), step);

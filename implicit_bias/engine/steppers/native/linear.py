@@ -52,7 +52,7 @@ from implicit_bias.optimizers.gd import GD
 from implicit_bias.optimizers.lion import Lion
 from implicit_bias.optimizers.momentum_gd import MomentumGD
 from implicit_bias.optimizers.muon import Muon
-from implicit_bias.optimizers.muon_ns import COEFFICIENTS, MuonNS
+from implicit_bias.optimizers.muon_ns import OWN, MuonNS, Triples
 from implicit_bias.optimizers.ngd import NGD
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.optimizers.nmgd import NMGD
@@ -87,7 +87,6 @@ DEFINITIONS: Definitions = (
     *{"COORDINATE": COORDINATE, "ROWS": ROWS, "RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
     *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD, "BEFORE": BEFORE}.items(),
     *{"OUTER_MAX": OUTER_MAX, "OUTER_L2": OUTER_L2}.items(),
-    *zip(("NS_A", "NS_B", "NS_C"), COEFFICIENTS, strict=True),
     ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
     ("FLOOR", FLOOR[torch.float64]),
     ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
@@ -129,7 +128,7 @@ class Rule:
     beta2: Any = 0.0
     eps: Any = 0.0
     bias_correction: bool = False
-    iterations: int = 0
+    triples: Triples = ()
     decay: Any = 0.0
 
 
@@ -152,7 +151,7 @@ class _Group(ctypes.Structure):
         ("part", ctypes.POINTER(_Part)),
         *((name, ctypes.c_void_p) for name in ("smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
-        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "work")),
+        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "coefficients", "work")),
     ]
 
 
@@ -169,7 +168,7 @@ def _rule_without_decay(optimizer: Optimizer, geometry: ParameterNorm) -> Rule |
     if exact is Adam:
         return _adam(optimizer)
     if exact is MuonNS:
-        return _with_momentum(NEWTON_SCHULZ, optimizer)
+        return _newton_schulz(optimizer)
     if kind is None:
         return None
     if exact in NORMALISED_DESCENT:
@@ -193,7 +192,13 @@ def _adam(optimizer: Any) -> Rule:
 
 
 def _with_momentum(kind: int, optimizer: Any) -> Rule:
-    return _averaged(Rule(kind, iterations=getattr(optimizer, "ns_steps", 0)), optimizer, 1 - optimizer.beta)
+    return _averaged(Rule(kind), optimizer, 1 - optimizer.beta)
+
+
+def _newton_schulz(optimizer: Any) -> Rule | None:
+    if optimizer.dtype != OWN:
+        return None
+    return replace(_with_momentum(NEWTON_SCHULZ, optimizer), eps=optimizer.eps, triples=optimizer.triples)
 
 
 def _averaged(rule: Rule, optimizer: Any, gain: Any) -> Rule:
@@ -351,6 +356,7 @@ class LinearSteps:
             "smallest_row": self._per_run(objective.smallest_row),
         }
         self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
+        self._coefficients = torch.tensor(rule.triples, dtype=torch.float64)
 
     def load(self, start: Reached) -> None:
         self._w = self._in_lanes(start.parameters[self._name])
@@ -444,7 +450,8 @@ class LinearSteps:
         rule, (n, log_n) = self._rule, (self._n, math.log(self._n))
         return _Group(
             k=self._k, d=self._d, loss=LOSSES[type(self._objective.loss)], rule=rule.kind, momentum=rule.momentum,
-            bias_correction=rule.bias_correction, iterations=rule.iterations, by_dual=rule.by_dual, clip=rule.clip,
+            bias_correction=rule.bias_correction, iterations=len(rule.triples),
+            coefficients=self._coefficients.data_ptr(), by_dual=rule.by_dual, clip=rule.clip,
             parts=len(self._parts), outer=OUTER_MAX, part=self._parts,
             samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
             log_batch=math.log(self._batch_size or self._n),
