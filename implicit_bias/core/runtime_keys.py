@@ -20,6 +20,7 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("optimizer.first", "zero"),
     ("optimizer.published", False),
     ("optimizer.weight_decay", 0.0),
+    ("dataset.rotate", None),
 )
 #: The same of keys that other options of a group have as well: group, option, key, value.
 UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
@@ -28,6 +29,8 @@ UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
     ("optimizer", "shampoo", "beta2", 0.95),
     ("optimizer", "shampoo", "eps", 0.0),
     ("optimizer", "shampoo", "exponent", 0.25),
+    ("dataset", "gaussian_mixture", "test_samples", 0),
+    ("dataset", "random_labels", "test_samples", 0),
 )
 
 
