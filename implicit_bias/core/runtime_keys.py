@@ -22,6 +22,7 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("optimizer.first", "zero"),
     ("optimizer.published", False),
     ("optimizer.weight_decay", 0.0),
+    ("dataset.rotate", None),
 )
 #: The same of keys that other options of a group have as well: group, option, key, value.
 UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
@@ -33,6 +34,8 @@ UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
     ("optimizer", "muon_ns", "eps", 0.0),
     ("optimizer", "muon_ns", "coefficients", "jordan"),
     ("optimizer", "muon_ns", "dtype", "float64"),
+    ("dataset", "gaussian_mixture", "test_samples", 0),
+    ("dataset", "random_labels", "test_samples", 0),
 )
 
 

@@ -19,6 +19,7 @@ from implicit_bias.datasets.base import (
     checked_dataset,
     choose_samples,
 )
+from implicit_bias.datasets.rotation import rotated, rotation_key
 
 NUM_DIGITS = 10
 #: The classes of ``task=parity``, in the order of their labels.
@@ -42,6 +43,7 @@ class HandwrittenDigits(DatasetSource):
     they are the first ``samples`` entries of ``numpy.random.RandomState(seed).permutation(indices of the kept digits)``,
     sorted. With ``task=digits`` a class is labelled by its place in ``classes``; with ``task=parity`` class 0 are the
     even digits and class 1 the odd ones. Test samples are drawn without replacement, never one that is in training.
+    ``rotate`` turns the features of all by one orthogonal matrix (:func:`rotated`).
     """
 
     samples_per_class: int | None = hyper(None, help="samples of each digit; null for all (174 to 183)", ge=1)
@@ -55,6 +57,7 @@ class HandwrittenDigits(DatasetSource):
         None, help="samples of all digits together, then samples_per_class is not used; null for samples_per_class", ge=2
     )
     test_samples: int = hyper(0, help="further samples, on which nothing is trained", ge=0)
+    rotate: int | None = rotation_key()
     seed: int = hyper(1, help="seed of the choice of samples", ge=0, le=MAX_SEED)
 
     def __post_init__(self) -> None:
@@ -81,6 +84,9 @@ class HandwrittenDigits(DatasetSource):
         if self.test_samples:
             source = images if others is None else others
             test = self._samples(source, self._test_indices(source.digits, digits, chosen if others is None else None), digits)
+        if self.rotate is not None:
+            x, *held_out = rotated([x] if test is None else [x, test[0]], self.rotate)
+            test = None if test is None else (held_out[0], test[1])
         return checked_dataset(x, y, num_classes, origin=f"dataset={self.name}", test=test)
 
     def _samples(

@@ -1,6 +1,6 @@
 """Labels from a sparse two-layer network: the teacher-student data of Tsilivis et al. (arXiv:2410.22069)."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
-from implicit_bias.datasets.base import DATASETS, MAX_SEED, Dataset, DatasetSource, checked_dataset
+from implicit_bias.datasets.base import DATASETS
+from implicit_bias.datasets.synthetic import Draws, Synthetic
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Teacher:
 
 @DATASETS.register
 @dataclass(frozen=True)
-class TeacherStudent(DatasetSource):
+class TeacherStudent(Synthetic):
     """Gaussian features labelled by a random two-layer ReLU network with sparse neurons, two classes.
 
     From the teacher-student experiments of Tsilivis, Gronich, Vardi and Kempe, "Flavors of Margin" (arXiv:2410.22069).
@@ -49,21 +50,24 @@ class TeacherStudent(DatasetSource):
     name: ClassVar[str] = "teacher_student"
     dim: int = hyper(2048, help="number of features d", ge=1)
     samples: int = hyper(250, help="number of training samples", ge=2)
-    test_samples: int = hyper(2000, help="further samples, on which nothing is trained", ge=0)
     neurons: int = hyper(64, help="neurons of the teacher", ge=1)
     active: int = hyper(3, help="non-zero weights of each neuron", ge=1)
-    seed: int = hyper(1, help="seed of teacher and samples", ge=0, le=MAX_SEED)
+    _: KW_ONLY
+    test_samples: int = hyper(2000, help="further samples, on which nothing is trained", ge=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.active > self.dim:
             raise BadInput(f"dataset.active={self.active}: must be <= dataset.dim={self.dim}")
 
-    def numbers(self) -> int:
-        return (self.samples + self.test_samples) * self.dim + self.neurons * self.active
+    def shape(self) -> tuple[int, int]:
+        return self.samples, self.dim
 
-    def load(self) -> Dataset:
-        """``samples`` training and ``test_samples`` test samples, in the order they were drawn."""
+    def numbers(self) -> int:
+        return super().numbers() + self.neurons * self.active
+
+    def draws(self) -> Draws:
+        """``samples`` training samples, in the order they were drawn."""
         rng = np.random.RandomState(self.seed)
         teacher = random_teacher(rng, self.neurons, self.active, self.dim)
         x = rng.randn(self.samples + self.test_samples, self.dim)
@@ -74,8 +78,8 @@ class TeacherStudent(DatasetSource):
                 f"dataset.seed={self.seed}: all {n} training samples are of class {y[0]};"
                 " must be one that draws both classes, or dataset.samples larger"
             )
-        test = (x[n:], y[n:]) if self.test_samples else None
-        return checked_dataset(x[:n], y[:n], 2, origin="dataset=teacher_student", test=test)
+        # The recipe draws the test samples after those for training, from the same generator.
+        return Draws(x[:n], y[:n], 2, lambda rng, count: (x[n:], y[n:]))
 
 
 def random_teacher(rng: np.random.RandomState, neurons: int, active: int, dim: int) -> Teacher:

@@ -17,7 +17,10 @@ from tests.support.datasets import load, refused
 CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
 
 
-GENERATED = ("gaussian_mixture", "random_labels", "digits", "teacher_student")
+GENERATED = (
+    *("gaussian_mixture", "gaussian_clusters", "random_labels", "digits", "teacher_student"),
+    *("scaled_rademacher", "shifted_diagonal", "class_frequency"),
+)
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
@@ -56,7 +59,13 @@ def test_generated_data_keep_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("gaussian_mixture", {}), ("random_labels", {}), ("digits", {"samples_per_class": 20}), ("teacher_student", {"dim": 9})],
+    [
+        *(
+            (name, {})
+            for name in ("gaussian_mixture", "gaussian_clusters", "random_labels", "scaled_rademacher", "shifted_diagonal")
+        ),
+        *(("digits", {"samples_per_class": 20}), ("teacher_student", {"dim": 9}), ("class_frequency", {"dim": 9})),
+    ],
 )
 def test_another_seed_is_another_dataset(name: str, fields: dict[str, int]) -> None:
     assert not np.array_equal(load(name, seed=1, **fields).x, load(name, seed=2, **fields).x)

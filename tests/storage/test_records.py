@@ -40,6 +40,8 @@ CHANGES = [
     "dataset.dim=5",
     "dataset.samples_per_class=5",
     "dataset.noise=0.5",
+    "dataset.test_samples=5",
+    "dataset.rotate=1",
     "dataset=random_labels",
     "dataset=digits",
     "dataset=digits dataset.classes=[1,2]",
