@@ -20,6 +20,8 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("optimizer.first", "zero"),
     ("optimizer.published", False),
     ("optimizer.weight_decay", 0.0),
+    ("optimizer.average", None),
+    ("optimizer.interpolation", 0.9),
 )
 #: The same of keys that other options of a group have as well: group, option, key, value.
 UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
