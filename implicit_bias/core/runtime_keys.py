@@ -11,6 +11,7 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("start_scale", 1.0),
     ("norm.outer", "max"),
     ("norm.rest", "linf"),
+    ("norm.layer_weights", None),
     ("model.blocks", None),
     ("log.probes", []),
     ("optimizer.clip", None),
