@@ -50,9 +50,10 @@ def margins(
         NotSeparable: the classes cannot be separated.
     """
     dataset = dataset_of(x, y, origin="X, y")
-    stack = stacked_weights(w, (dataset.num_classes, dataset.x.shape[1]), "W")
+    shape = dataset.num_classes, dataset.x.shape[1]
+    stack = stacked_weights(w, shape, "W")
     known, cache = norms_in(norms), cache_in(results_dir)
-    wanted = [(dataset, {norm.label: norm for norm in known})]
+    wanted = [(dataset, {norm.label: norm.of_shape(*shape) for norm in known})]
     with Progress() as progress:
         found = solve_all(wanted, "exact", cache, progress.status, reference_timeout)[0]
     if isinstance(found, NotSeparable):

@@ -13,6 +13,7 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("batch.order", "reshuffle"),
     ("norm.outer", "max"),
     ("norm.rest", "linf"),
+    ("norm.layer_weights", None),
     ("model.blocks", None),
     ("log.probes", []),
     ("optimizer.clip", None),
@@ -23,6 +24,8 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("optimizer.published", False),
     ("optimizer.weight_decay", 0.0),
     ("dataset.rotate", None),
+    ("optimizer.average", None),
+    ("optimizer.interpolation", 0.9),
 )
 #: The same of keys that other options of a group have as well: group, option, key, value.
 UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.engine.record_times import RecordTimes
+from implicit_bias.engine.shown import Shown
 from implicit_bias.engine.snapshot import Snapshot, arrays, stacked, unstacked
 from implicit_bias.engine.steppers.base import Setup, Stepper
 from implicit_bias.engine.tighten import tighten
@@ -81,9 +82,9 @@ class Recorder:
         soft, later = SoftMargin(problem.loss, problem.data.x.shape[1]), LaterCosine(problem.steps, self._times.fixed, like)
         return [*any_model, *kkt, soft, later, LayerMargins(problem.model.layer_degrees())]
 
-    def record(self, t: int, stepper: Stepper, runs: np.ndarray, update: Update | None = None) -> None:
-        """Record these runs after step ``t``, which ``update`` has made."""
-        problem, parameters, gradient = self._problem, stepper.parameters, stepper.gradient
+    def record(self, t: int, shown: Shown, stepper: Stepper, runs: np.ndarray, update: Update | None = None) -> None:
+        """Record these runs, at the point that is shown of them, after step ``t``, which ``update`` has made."""
+        problem, parameters, gradient = self._problem, shown.parameters, shown.gradient
         objective, measured = self._setup.objective, gradient
         if self._precise is not None:
             objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
@@ -102,7 +103,7 @@ class Recorder:
         self._rows.append(row)
         self._record_norms(record)
         self._check_probes(record)
-        self._keep_parameters(t, stepper.parameters, runs)
+        self._keep_parameters(t, shown.parameters, runs)
         if t == problem.steps:
             self._last = record
 

@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from implicit_bias.engine.divergence import LINEAR_EVERY, Divergence
 from implicit_bias.engine.problem import Problem
 from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.recorder import Recorder
+from implicit_bias.engine.shown import Shown, shown_by, trained_by
 from implicit_bias.engine.snapshot import Snapshot, gradient_from, gradient_parts, packed, unpacked
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.choose import choose
@@ -42,7 +42,8 @@ def simulate(
     """Run every run of the batch and record it.
 
     The t-th update, t from 1, is the optimizer's step from theta_{t-1} with learning rate eta_t, see
-    :class:`implicit_bias.optimizers.Step`: mostly theta_t = theta_{t-1} - eta_t step_t. A record at step t describes theta_t.
+    :class:`implicit_bias.optimizers.Step`: mostly theta_t = theta_{t-1} - eta_t step_t. A record at step t describes theta_t, or
+    what the optimizer shows in its place (:meth:`implicit_bias.optimizers.Optimizer.shown`).
 
     Args:
         problem: The batch.
@@ -131,7 +132,7 @@ class _Simulation:
             self.stepper.advance(t, last)
             t = last
             if (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected():
-                self._check(t, self.times.going)
+                self._check(t, trained_by(self.stepper), self.times.going)
             self._observe(t)
             if watch is not None and (t == steps or time.monotonic() >= due):
                 due = time.monotonic() + WATCH_SECONDS
@@ -160,24 +161,30 @@ class _Simulation:
 
     def _observe(self, t: int) -> None:
         """Hand the gradient to the probes that want it, and record the batch where that is due."""
-        runs = self.times.due(t, self._log_loss)
+        shown: list[Shown] = []  # evaluated once, where the loss of every step is asked for, or a record is due
+
+        def seen() -> Shown:
+            if not shown:
+                shown.append(shown_by(self.setup, self.stepper))
+            return shown[0]
+
+        runs = self.times.due(t, lambda: seen().gradient.log_loss)
         # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
         looks, off = divmod(t, self.problem.cadence)
         for probe in self.recorder.probes.values() if runs is not None else self.unserved:
             if not off and probe.wants(looks):
                 probe.collect(t, self.stepper.gradient)
         if runs is not None:
-            self._check(t, runs | self.times.going)
-            parameters, before = self.stepper.parameters, self.before
-            update = None if before is None else update_from(self.setup, before, parameters, t)
-            self.recorder.record(t, self.stepper, runs, update)
+            self._check(t, trained_by(self.stepper), runs | self.times.going)
+            if not self.problem.optimizer.shows_trained:
+                self._check(t, seen(), runs | self.times.going)
+            before = self.before
+            update = None if before is None else update_from(self.setup, before, self.stepper.parameters, t)
+            self.recorder.record(t, seen(), self.stepper, runs, update)
 
-    def _check(self, t: int, runs: np.ndarray) -> None:
+    def _check(self, t: int, at: Shown, runs: np.ndarray) -> None:
         """Raises Diverged where one of these runs has."""
-        self.divergence.check(t, self.stepper.parameters, self.stepper.gradient, runs)
-
-    def _log_loss(self) -> Tensor:
-        return self.stepper.gradient.log_loss
+        self.divergence.check(t, at.parameters, at.gradient, runs)
 
     def _snapshot(self, t: int) -> Snapshot:
         """All that the steps after the t-th depend on, and what was recorded so far."""

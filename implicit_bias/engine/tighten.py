@@ -40,7 +40,7 @@ def _improved_bound(problem: Problem, certificate: Certificate, last: Record, la
 def _by_steps(problem: Problem, last: Record, label: str) -> Tensor:
     """N_*(C) of the loss gradient's weights after some first-order steps, (R,)."""
     block, data = problem.model.as_matrix(last.parameters), last.objective.data
-    norm = problem.model.matrix_norm(problem.measured[label])
+    norm = problem.model.matrix_norm(problem.measured[label], (block.shape[-2], block.shape[-1]))
     # On a strictly convex ball the iteration converges fast, and its projection may be expensive (l_p, Schatten-p).
     steps = problem.certificate_iterations // SMOOTH_SHARE if norm.smooth else problem.certificate_iterations
     runs = len(block)

@@ -45,7 +45,8 @@ class Record:
     Attributes:
         t: The step.
         runs: The runs whose record it is, (R,); others are recorded at other levels of their loss, or have stopped.
-        parameters: theta_t, one tensor (R, p, q) a block, not to be changed; frozen blocks are no part of it.
+        parameters: theta_t, one tensor (R, p, q) a block, not to be changed; frozen blocks are no part of it. Of an optimizer
+            that shows others than it trains (an average of theirs), those that it shows.
         gradient: Loss and gradient there.
         objective: The model with its loss and data.
         degree: L, the model's degree of homogeneity.
@@ -110,7 +111,7 @@ class Probe:
 
         Args:
             t: The step.
-            gradient: Of all samples, at theta_t; not to be changed.
+            gradient: Of all samples, at theta_t, where the next step starts; not to be changed.
         """
 
     def measure(self, record: Record) -> Columns:

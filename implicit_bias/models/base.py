@@ -220,16 +220,17 @@ class Model(Option, ABC):
         """
         return {}
 
-    def matrix_norm(self, norm: Norm) -> Norm:
+    def matrix_norm(self, norm: Norm, shape: tuple[int, int]) -> Norm:
         """Of a linear model: the norm of W (k, d) that a norm is on its parameter set.
 
         Args:
             norm: The norm of one block, or of the entries.
+            shape: (k, d).
 
         Returns:
-            The norm itself, unless W has several blocks.
+            The norm itself, unless W has several blocks, or its shape has a part in the norm.
         """
-        return norm
+        return norm.of_shape(*shape)
 
     def in_blocks(self, w: Tensor, names: Sequence[str]) -> Parameters:
         """Of a linear model: the parameter set that a matrix is.

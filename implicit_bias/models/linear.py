@@ -113,14 +113,16 @@ class Linear(Model):
     def as_matrix(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return parameters[WEIGHT] if self.blocks is None else joined_columns(parameters)
 
-    def matrix_norm(self, norm: Norm) -> Norm:
-        return norm if self.blocks is None or norm.entrywise else ColumnBlocks(norm, tuple(self.blocks))
+    def matrix_norm(self, norm: Norm, shape: tuple[int, int]) -> Norm:
+        if self.blocks is None or norm.entrywise:
+            return super().matrix_norm(norm, shape)
+        return ColumnBlocks.of_rows(norm, self.blocks, shape[0])
 
     def unit_step(self, data: Data, norm: Norm, initial: Parameters | None = None) -> Tensor:
         # grad m_ic = (e_y - e_c) x_i^T; every norm here is blind to zero rows and to row order, so the rows x_i and -x_i
         # are enough.
         pairs = torch.stack([data.x, -data.x], dim=-2)
-        return self.matrix_norm(norm).dual(pairs).amax(dim=-1)
+        return self.matrix_norm(norm, (data.num_classes, data.x.shape[-1])).dual(pairs).amax(dim=-1)
 
 
 def zero_sum_basis(k: int) -> Tensor:

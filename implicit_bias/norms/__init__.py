@@ -9,7 +9,7 @@ from implicit_bias.norms.blocks import ParameterNorm, ProductNorm, over_blocks
 __all__ = ["NORMS", "Norm", "ParameterNorm", "ProductNorm", "format_number", "make_norm", "over_blocks"]
 
 
-def make_norm(name: str, **parameters: float | str) -> Norm:
+def make_norm(name: str, **parameters: float | str | None) -> Norm:
     """The norm called ``name``, or the one that a label such as ``lp3`` or ``schatten1.5`` stands for.
 
     Args:
@@ -24,8 +24,9 @@ def make_norm(name: str, **parameters: float | str) -> Norm:
         ValueError: a parameter is out of range.
     """
     if name in NORMS:
-        words = {key for key, field in hyper_fields(NORMS.get(name)).items() if isinstance(field.default, str)}
-        norm: Norm = NORMS.get(name)(**{key: value if key in words else float(value) for key, value in parameters.items()})
+        words = {key for key, field in hyper_fields(NORMS.get(name)).items() if field.metadata["hyper"].choices is not None}
+        numbers = {key: float(value) for key, value in parameters.items() if key not in words and value is not None}
+        norm: Norm = NORMS.get(name)(**{**parameters, **numbers})
         return _checked(norm)
     for stem in NORMS:
         keys = NORMS.get(stem).keys_of(name[len(stem) :]) if name.startswith(stem) else None
@@ -39,7 +40,7 @@ def _checked(norm: Norm) -> Norm:
     for key, field in hyper_fields(type(norm)).items():
         value, spec = getattr(norm, key), field.metadata["hyper"]
         if spec.choices is not None:
-            if value not in spec.choices:
+            if value not in spec.choices and value != field.default:
                 raise ValueError(f"{norm.name}: {key}={value} must be {' or '.join(spec.choices)}")
             continue
         if math.isnan(value):

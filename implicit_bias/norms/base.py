@@ -159,6 +159,18 @@ class Norm(Option, ABC):
         """
         return self
 
+    def of_shape(self, rows: int, columns: int) -> Norm:
+        """The norm that it is on matrices of this shape, as one in which rows and columns of zeros change nothing.
+
+        Args:
+            rows: Of the matrices.
+            columns: Of the matrices.
+
+        Returns:
+            This one, unless shapes have a part in it.
+        """
+        return self
+
     def at(self, runs: Tensor) -> Self:
         """The norm of some runs of a batch, ``runs`` an index or mask of the leading axis: parameters of one value a run are
         taken along, others stay.

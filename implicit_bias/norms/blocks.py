@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms.base import Norm, flat
 from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.norms.l2 import L2
+from implicit_bias.norms.layer_weights import LayerWeighted, rms_weight
 from implicit_bias.norms.linf import Linf
 from implicit_bias.norms.vectors import levels_of_projection, lp_value
 
@@ -310,6 +311,54 @@ class SingleBlock(ParameterNorm):
 
 
 @dataclass(frozen=True)
+class WeightedByShape(ParameterNorm):
+    """sqrt(columns / rows) times the norm of one block (:mod:`implicit_bias.norms.layer_weights`)."""
+
+    label: str
+    norm: SingleBlock
+
+    def weight(self, blocks: Mapping[str, Any]) -> float:
+        """The factor.
+
+        Args:
+            blocks: What has a shape (..., p, q) under the block's name.
+
+        Returns:
+            A number > 0.
+        """
+        rows, columns = blocks[self.norm.block].shape[-2:]
+        return rms_weight(rows, columns)
+
+    def value(self, blocks: Blocks) -> Tensor:
+        return self.weight(blocks) * self.norm.value(blocks)
+
+    def dual(self, blocks: Blocks) -> Tensor:
+        return self.norm.dual(blocks) / self.weight(blocks)
+
+    def direction(self, blocks: Blocks) -> dict[str, Tensor]:
+        return _times(self.norm.direction(blocks), 1 / self.weight(blocks))
+
+    def project(self, blocks: Blocks) -> dict[str, Tensor]:
+        weight = self.weight(blocks)
+        return _times(self.norm.project(_times({self.norm.block: blocks[self.norm.block]}, weight)), 1 / weight)
+
+    def of_block(self, name: str) -> ParameterNorm:
+        self.norm.of_block(name)
+        return self
+
+    def clipped(self, blocks: Blocks) -> tuple[Tensor, float]:
+        numbers, factor = self.norm.clipped(blocks)
+        return numbers, self.weight(blocks) * factor
+
+    def expression(self, variables: Mapping[str, cvxpy.Expression]) -> cvxpy.Expression:
+        return self.weight(variables) * self.norm.expression(variables)
+
+    def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
+        weight = self.weight({name: block.mantissa for name, block in blocks.items()})
+        return _times(self.norm.scaled_direction(blocks), 1 / weight)
+
+
+@dataclass(frozen=True)
 class InRowSpace(Norm):
     """A unitarily invariant norm, for gradients whose columns lie in the span of an orthonormal basis B (p, r).
 
@@ -373,11 +422,14 @@ def over_blocks(
     """
     if norm.entrywise:
         return WholeVector(norm)
-    bases = row_bases or {}
+    bases, weighted = row_bases or {}, isinstance(norm, LayerWeighted) and norm.weighted
+    # The shapes that weights are of are those of the blocks, and not of what is left of them in the row space.
+    inner = norm.unweighted if isinstance(norm, LayerWeighted) else norm
 
-    def single(name: str) -> SingleBlock:
-        compress = norm.unitarily_invariant and name in bases
-        return SingleBlock(name, InRowSpace(norm, bases[name]) if compress else norm)
+    def single(name: str) -> ParameterNorm:
+        compress = inner.unitarily_invariant and name in bases
+        block = SingleBlock(name, InRowSpace(inner, bases[name]) if compress else inner)
+        return WeightedByShape(norm.label, block) if weighted else block
 
     if not isinstance(norm, Hybrid):
         return single(names[0]) if len(names) == 1 else ProductNorm(norm.label, tuple(Part((n,), single(n)) for n in names))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor
 
-from implicit_bias.norms.base import Norm
-from implicit_bias.norms.blocks import ParameterNorm, over_blocks
+from implicit_bias.norms.base import Norm, format_number
+from implicit_bias.norms.blocks import ParameterNorm, Part, ProductNorm, SingleBlock, over_blocks
+from implicit_bias.norms.layer_weights import LayerWeighted
 
 if TYPE_CHECKING:
     import cvxpy
@@ -63,19 +64,50 @@ class ColumnBlocks(Norm):
     As in networks: a matrix norm is the maximum over blocks of that norm; a hybrid norm takes the first block as its matrix, and
     all others together, as one vector, as its rest. An entrywise norm acts on all entries, and needs no such form. Its label has
     the sizes of the blocks in it, ``spectral@12+13``.
+
+    Attributes:
+        norm: Without weights of its own.
+        sizes: Columns of each block.
+        weights: What the norms of blocks that are matrices are multiplied by, one a block; empty for 1.
     """
 
     name: ClassVar[str] = "column_blocks"
 
     norm: Norm
     sizes: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+
+    @staticmethod
+    def of_rows(norm: Norm, sizes: Sequence[int], rows: int) -> ColumnBlocks:
+        """The norm for matrices with so many rows, which say what the weights by shape are.
+
+        Args:
+            norm: Of one block, with layer weights or without.
+            sizes: Columns of each block.
+            rows: Of the matrix.
+
+        Returns:
+            The norm, with numbers for weights.
+        """
+        if not isinstance(norm, LayerWeighted) or not norm.weighted:
+            return ColumnBlocks(norm, tuple(sizes))
+        return ColumnBlocks(norm.unweighted, tuple(sizes), tuple(norm.weight(rows, size) for size in sizes))
 
     @cached_property
     def whole(self) -> ParameterNorm:
         """The norm of the parameter set; blocks without columns are left out."""
         names = [name for name, size in zip(block_names(self.sizes), self.sizes, strict=True) if size]
         first = block_names(self.sizes)[0]
-        return over_blocks(self.norm, names, None, [name for name in names if name == first])
+        plain = over_blocks(self.norm, names, None, [name for name in names if name == first])
+        if not self.weights:
+            return plain
+        parts = plain.parts if isinstance(plain, ProductNorm) else (Part(tuple(names), plain),)
+        factors = dict(zip(block_names(self.sizes), self.weights, strict=True))
+        weighted = [
+            replace(part, weight=part.weight * factors[part.norm.block]) if isinstance(part.norm, SingleBlock) else part
+            for part in parts
+        ]
+        return ProductNorm(self.label, tuple(weighted), plain.outer if isinstance(plain, ProductNorm) else "max")
 
     @property
     def smooth(self) -> bool:
@@ -87,7 +119,8 @@ class ColumnBlocks(Norm):
 
     @property
     def label(self) -> str:
-        return f"{self.norm.label}@{'+'.join(map(str, self.sizes))}"
+        weights = "".join(f"x{format_number(weight)}" for weight in self.weights)
+        return f"{self.norm.label}@{'+'.join(map(str, self.sizes))}{weights}"
 
     def value(self, w: Tensor) -> Tensor:
         return self.whole.value(self.cut(w))

@@ -131,6 +131,9 @@ class Optimizer(Option):
     #: True when it is made with a learning rate, which ``schedule=as_given`` leaves to it.
     brings_rate: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Refuse keys that do not go together. Raises BadInput: one line that begins with the key."""
+
     @property
     def label(self) -> str:
         """What it is called in a line about a run."""
@@ -302,6 +305,24 @@ class Optimizer(Option):
         """
         return step
 
+    @property
+    def shows_trained(self) -> bool:
+        """Whether the parameters that records are of are those it steps from; False: :meth:`shown` is asked for them."""
+        return type(self).shown is Optimizer.shown
+
+    def shown(self, state: Any, parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The parameters that records, kept weights and levels of the loss are of: those it steps from, or such as an average of
+        theirs. Asked for at records alone; loss and gradient are evaluated there once more.
+
+        Args:
+            state: As :meth:`step_from` gives it.
+            parameters: theta_t, one tensor (R, p, q) a block; not to be changed.
+
+        Returns:
+            Tensors of the same blocks, shapes and type.
+        """
+        return parameters
+
     def columns(self, state: Any) -> Mapping[str, Tensor]:
         """What a record shows of the state, (R,) a column; ``lr`` is put in the place of the schedule's."""
         return {}
@@ -343,8 +364,14 @@ class Optimizer(Option):
 
     @property
     def needs_gradient_only(self) -> bool:
-        """Whether a step is :meth:`update` of buffers and gradient, which a compiler can take in."""
-        return type(self).step_from is Optimizer.step_from and not self.foreign_state
+        """Whether a step is :meth:`update` of buffers and gradient, which a compiler can take in.
+
+        A class with a ``step_from`` that gives what the next class's gives, as long as a key of its own says so, has a method
+        ``passes_on`` that tells whether that is the case; without one its steps are its own.
+        """
+        of_their_own = (cls for cls in type(self).__mro__ if "step_from" in vars(cls))
+        makes_it = next(cls for cls in of_their_own if not ("passes_on" in vars(cls) and vars(cls)["passes_on"](self)))
+        return makes_it is Optimizer and not self.foreign_state
 
 
 def steepest(gradient: Blocks, norm: ParameterNorm) -> Step:

@@ -12,12 +12,13 @@ from implicit_bias.core.scaled import average
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, State, Step, steepest
 from implicit_bias.optimizers.descent import MOMENTUM, SteepestDescent
+from implicit_bias.optimizers.schedule_free import ScheduleFree
 from implicit_bias.optimizers.truncation import ALL, Move, TruncatedFromFirst, remembered
 
 
 @OPTIMIZERS.register
 @dataclass(frozen=True)
-class SD(TruncatedFromFirst, SteepestDescent):
+class SD(ScheduleFree, TruncatedFromFirst, SteepestDescent):
     """Unnormalised steepest descent in the norm that `norm` names.
 
     theta -= eta_t N_*(m_t) direction(m_t), m_t = beta m_{t-1} + (1 - beta) g_t, by default g_t itself (Gunasekar et al., arXiv

@@ -59,6 +59,7 @@ class Truncated(Optimizer, ABC):
     stale: bool = hyper(False, help="dual norms of the step before in place of this step's, for truncate=true")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("stale", "lower"):
             value = getattr(self, key)
             if not self.truncate and not isinstance(value, Tensor) and value:
@@ -83,9 +84,9 @@ class Truncated(Optimizer, ABC):
     def takes_any_rate(self) -> bool:
         return self.truncate
 
-    @property
-    def needs_gradient_only(self) -> bool:
-        return type(self).step_from is Truncated.step_from and not self.truncate
+    def passes_on(self) -> bool:
+        """Whether its ``step_from`` is the next class's, as :attr:`Optimizer.needs_gradient_only` asks."""
+        return not self.truncate
 
     def init(self, gradient: Blocks) -> State:
         state = super().init(gradient)

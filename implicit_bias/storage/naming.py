@@ -41,10 +41,12 @@ def default_name(spec: RunSpec, data: str) -> Iterator[str]:
 
 
 def _parameters(norm: Norm) -> Iterator[str]:
-    """The norm's numbers, and its words where one of them is not the default, as in its label."""
+    """The norm's numbers, its words where one of them is not the default, and those that may be left out, as in its label."""
     defaults = {key: field.default for key, field in hyper_fields(type(norm)).items()}
-    values = hyper_values(norm)
-    words = {key: value for key, value in values.items() if isinstance(value, str)}
-    yield from (f"{value:g}" for key, value in values.items() if key not in words)
+    values = {key: value for key, value in hyper_values(norm).items() if value is not None}
+    words = {key: value for key, value in values.items() if isinstance(defaults[key], str)}
+    left_out = [value for key, value in values.items() if defaults[key] is None]
+    yield from (f"{value:g}" for key, value in values.items() if key not in words and defaults[key] is not None)
     if any(value != defaults[key] for key, value in words.items()):
         yield from (f"-{value}" for value in words.values())
+    yield from (f"-{value}" for value in left_out)

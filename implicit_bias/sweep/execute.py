@@ -106,7 +106,13 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
     spec = batch[0].spec
     if spec.reference == "none" or not spec.model.linear:
         return [{} for _ in batch]
-    norms = [{label: cell.spec.model.matrix_norm(norm) for label, norm in cell.spec.measured.items()} for cell in batch]
+    norms = [
+        {
+            label: cell.spec.model.matrix_norm(norm, (cell.dataset.num_classes, cell.dataset.x.shape[1]))
+            for label, norm in cell.spec.measured.items()
+        }
+        for cell in batch
+    ]
     wanted = [(cell.dataset, of_cell) for cell, of_cell in zip(batch, norms, strict=True)]
     with threads_for(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
         cache = ReferenceCache(spec.results_dir)

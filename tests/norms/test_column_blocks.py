@@ -12,6 +12,7 @@ from implicit_bias.norms import make_norm
 from implicit_bias.norms.column_blocks import ColumnBlocks, block_names, cut_columns, joined_columns
 
 LABELS = ["spectral", "nuclear", "row", "schatten1.5", "hybrid0.5", "hybrid2-max-l2", "hybrid2-l2-linf", "hybrid0.5-l2-l2"]
+LABELS += ["spectral-rms", "hybrid0.5-rms", "hybrid2-l2-linf-rms"]
 SIZES = [(2, 4), (1, 2, 3), (6,), (0, 6), (4, 0, 2)]
 
 
@@ -21,11 +22,12 @@ def matrices(seed: int) -> Tensor:
 
 def by_numpy(label: str, sizes: tuple[int, ...], w: np.ndarray) -> float:
     """The norm by its definition, block by block."""
+    rms, label = label.endswith("-rms"), label.removesuffix("-rms")
     blocks = [block for block in np.split(w, np.cumsum(sizes)[:-1], axis=1) if block.size]
     if not label.startswith("hybrid"):
         singular = [np.linalg.svd(block, compute_uv=False) for block in blocks]
         own = {
-            "spectral": [s[0] for s in singular],
+            "spectral": [(b.shape[1] / b.shape[0]) ** (rms / 2) * s[0] for b, s in zip(blocks, singular, strict=True)],
             "nuclear": [s.sum() for s in singular],
             "schatten1.5": [np.linalg.norm(s, 1.5) for s in singular],
             "row": [np.linalg.norm(block, axis=1).max() for block in blocks],
@@ -33,7 +35,8 @@ def by_numpy(label: str, sizes: tuple[int, ...], w: np.ndarray) -> float:
         return float(max(own[label]))
     ratio, outer, rest = [*label.removeprefix("hybrid").split("-"), "max", "linf"][:3]
     matrix, others = w[:, : sizes[0]], w[:, sizes[0] :].ravel()
-    parts = [float(ratio) * float(np.linalg.norm(matrix, 2)) if matrix.size else 0.0]
+    weight = float(ratio) * (sizes[0] / len(w)) ** (rms / 2)
+    parts = [weight * float(np.linalg.norm(matrix, 2)) if matrix.size else 0.0]
     parts += [float(np.linalg.norm(others, np.inf if rest == "linf" else 2)) if others.size else 0.0]
     return float(np.linalg.norm(parts, np.inf if outer == "max" else 2))
 
@@ -43,7 +46,7 @@ def by_numpy(label: str, sizes: tuple[int, ...], w: np.ndarray) -> float:
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(0.01, 1e4))
 def test_value_dual_direction_and_projection(label: str, sizes: tuple[int, ...], seed: int, size: float) -> None:
-    norm, w = ColumnBlocks(make_norm(label), sizes), size * matrices(seed)
+    norm, w = ColumnBlocks.of_rows(make_norm(label), sizes, 4), size * matrices(seed)
     np.testing.assert_allclose(norm.value(w).numpy(), [by_numpy(label, sizes, one.numpy()) for one in w], rtol=1e-10)
     u = norm.direction(w)
     torch.testing.assert_close((w * u).sum(dim=(-2, -1)), norm.dual(w), rtol=1e-10, atol=0)
@@ -62,7 +65,7 @@ def test_value_dual_direction_and_projection(label: str, sizes: tuple[int, ...],
 @pytest.mark.parametrize("sizes", [(2, 4), (1, 2, 3), (4, 0, 2)])
 def test_expression_is_the_same_norm(label: str, sizes: tuple[int, ...]) -> None:
     """min N(V) s.t. <G, V> = 1 is 1 / N_*(G)."""
-    norm, g = ColumnBlocks(make_norm(label), sizes), matrices(5)[0]
+    norm, g = ColumnBlocks.of_rows(make_norm(label), sizes, 4), matrices(5)[0]
     v = cvxpy.Variable((4, 6))
     problem = cvxpy.Problem(cvxpy.Minimize(norm.expression(v)), [cvxpy.sum(cvxpy.multiply(v, g.numpy())) == 1])
     assert problem.solve(solver="CLARABEL") == pytest.approx(1 / norm.dual(g).item(), rel=1e-5)
@@ -70,7 +73,7 @@ def test_expression_is_the_same_norm(label: str, sizes: tuple[int, ...]) -> None
 
 @pytest.mark.parametrize("label", LABELS)
 def test_the_norm_of_some_columns_is_that_of_matrices_that_are_zero_in_the_others(label: str) -> None:
-    norm, w = ColumnBlocks(make_norm(label), (2, 4)), matrices(1)
+    norm, w = ColumnBlocks.of_rows(make_norm(label), (2, 4), 4), matrices(1)
     for kept in ([True, False, True, True, False, True], [False, False, True, False, True, True]):
         mask = np.array(kept)
         some = norm.of_columns(mask)

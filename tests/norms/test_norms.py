@@ -21,7 +21,8 @@ from implicit_bias.norms.labels import allowed_labels
 
 LABELS = [
     "l1", "l2", "linf", "lp1", "lp1.1", "lp3", "lp40", "lpinf", "nuclear", "spectral", "schatten1", "schatten1.5", "schatten2",
-    "schatten7", "schatteninf", "row", "hybrid0.1", "hybrid3", "hybrid0.1-l2-linf", "hybrid2-max-l2",
+    "schatten7", "schatteninf", "row", "hybrid0.1", "hybrid3", "hybrid0.1-l2-linf", "hybrid2-max-l2", "spectral-rms",
+    "hybrid3-rms", "hybrid0.5-l2-l2-rms",
 ]  # fmt: skip
 #: Norms without numbers of their own that were added since: the identities are asked of them, too.
 LABELS += [name for name in NORMS if not hyper_fields(NORMS.get(name)) and name not in LABELS]
@@ -249,7 +250,7 @@ def test_parameter_norms_keep_the_identities(label: str, seed: int, vanishing: s
 @pytest.mark.parametrize("label", LABELS)
 def test_no_shipped_norm_has_a_flaw(label: str) -> None:
     for shape in (*SHAPES, (1, 1), (2, 2), (2, 7), (7, 2), (10, 25)):
-        assert flaw(make_norm(label), shape) is None
+        assert flaw(make_norm(label).of_shape(*shape), shape) is None
 
 
 def altered(like: str = "linf", *, kind: dict[str, bool] | None = None, **methods: Callable[[Any, Tensor], Tensor]) -> Norm:
@@ -345,6 +346,10 @@ def test_the_labels_that_are_allowed_are_those_that_make_norms() -> None:
     words = allowed_labels()
     assert words.startswith("column, l1, l2, linf, nuclear, row, spectral")
     assert "; lp<p> or schatten<p> with p a number in [1, inf]" in words
-    assert "hybrid<ratio>[-<outer>-<rest>] with ratio a number > 0, outer max or l2, rest linf or l2" in words
-    for form, label in (("lp<p>", "lp3"), ("schatten<p>", "schatteninf"), ("hybrid<ratio>[-<outer>-<rest>]", "hybrid2-l2-l2")):
+    assert "hybrid<ratio>[-<outer>-<rest>][-rms] with ratio a number > 0, outer max or l2, rest linf or l2" in words
+    for form, label in (
+        ("lp<p>", "lp3"),
+        ("schatten<p>", "schatteninf"),
+        ("hybrid<ratio>[-<outer>-<rest>][-rms]", "hybrid2-l2-l2"),
+    ):
         assert make_norm(label).label_form() == form

@@ -16,9 +16,10 @@ from implicit_bias.norms import ParameterNorm, make_norm, over_blocks
 from tests.support.networks import F64, inner
 
 HYBRIDS = ["hybrid", "hybrid0.5", "hybrid3", "hybrid0.5-l2-linf", "hybrid2-l2-l2", "hybrid2-max-l2"]
+HYBRIDS += ["hybrid0.5-rms", "hybrid2-l2-l2-rms"]
 
 
-SETS = [*HYBRIDS, "spectral", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row", "column"]
+SETS = [*HYBRIDS, "spectral", "spectral-rms", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row", "column"]
 
 
 def block_set(seed: int, kind: str, size: float) -> Parameters:
@@ -46,13 +47,16 @@ def nuclear_by_numpy(block: Tensor) -> np.ndarray:
 def numpy_value_and_dual(label: str, g: Parameters) -> tuple[np.ndarray, np.ndarray]:
     """By numpy, block by block."""
     s = {n: np.linalg.svd(b.numpy(), compute_uv=False) for n, b in g.items()}
+    weights = {n: (b.shape[2] / b.shape[1]) ** 0.5 if label.endswith("-rms") else 1.0 for n, b in g.items()}
+    label = label.removesuffix("-rms")
     vector = np.concatenate([b.numpy().reshape(2, -1) for b in g.values()], axis=1)
     if label.startswith("hybrid"):
         ratio, outer, rest = [*label.removeprefix("hybrid").split("-"), "max", "linf"][:3]
         r, entries = float(ratio or 0.1), g["c"].numpy().reshape(2, -1)
         of_rest, of_parts = {"linf": (math.inf, 1), "l2": (2, 2)}[rest], {"max": (math.inf, 1), "l2": (2, 2)}[outer]
-        parts = [r * s["a"][:, 0], r * s["b"][:, 0], np.linalg.norm(entries, of_rest[0], axis=1)]
-        duals = [s["a"].sum(axis=1) / r, s["b"].sum(axis=1) / r, np.linalg.norm(entries, of_rest[1], axis=1)]
+        matrices = [(r * weights[n], s[n]) for n in ("a", "b")]
+        parts = [*(weight * v[:, 0] for weight, v in matrices), np.linalg.norm(entries, of_rest[0], axis=1)]
+        duals = [*(v.sum(axis=1) / weight for weight, v in matrices), np.linalg.norm(entries, of_rest[1], axis=1)]
         return np.linalg.norm(parts, of_parts[0], axis=0), np.linalg.norm(duals, of_parts[1], axis=0)
     if label in ("l1", "l2", "linf", "lp3"):
         p = {"l1": 1.0, "l2": 2.0, "linf": math.inf, "lp3": 3.0}[label]
@@ -66,8 +70,8 @@ def numpy_value_and_dual(label: str, g: Parameters) -> tuple[np.ndarray, np.ndar
         return np.max([v.max(axis=1) for v in lengths], axis=0), np.sum([v.sum(axis=1) for v in lengths], axis=0)
     p = {"spectral": math.inf, "nuclear": 1.0, "schatten1.5": 1.5}[label]
     q = {"spectral": 1.0, "nuclear": math.inf, "schatten1.5": 3.0}[label]
-    values = [np.linalg.norm(v, p, axis=1) for v in s.values()]
-    return np.max(values, axis=0), np.sum([np.linalg.norm(v, q, axis=1) for v in s.values()], axis=0)
+    values = [weights[n] * np.linalg.norm(v, p, axis=1) for n, v in s.items()]
+    return np.max(values, axis=0), np.sum([np.linalg.norm(v, q, axis=1) / weights[n] for n, v in s.items()], axis=0)
 
 
 @pytest.mark.parametrize("label", SETS)

@@ -156,7 +156,7 @@ def arrived(step: Step, parameters: Mapping[str, Tensor], log_lr: Tensor) -> Par
         if step.log_size is not None or step.whole:
             raise ValueError("a step of a size has a direction, one tensor a block")
         return kept
-    _check_blocks("a step's direction has", step.direction, parameters)
+    check_blocks("a step's direction has", step.direction, parameters)
     size = _column(_log_length(step, log_lr)).exp().to(next(iter(parameters.values())).device)
     return {name: torch.addcmul(block, step.direction[name], size, value=-1) for name, block in kept.items()}
 
@@ -173,7 +173,7 @@ def descent(step: Step, parameters: Mapping[str, Tensor], log_lr: Tensor) -> Par
     if not step.direction:
         kept = arrived(step, parameters, log_lr)
         return {name: block - kept[name] for name, block in parameters.items()}
-    _check_blocks("a step's direction has", step.direction, parameters)
+    check_blocks("a step's direction has", step.direction, parameters)
     log_length = _column(_log_length(step, log_lr)).to(next(iter(parameters.values())).device)
     if step.keep is None:
         # A length of 0 is the one that no other unit makes up for.
@@ -200,12 +200,21 @@ def _named(step: Step, parameters: Mapping[str, Tensor]) -> Parameters:
         raise ValueError("a step that names the point arrived at has no direction, log_size, keep or whole")
     assert step.to is not None
     to = step.to.parameters if isinstance(step.to, Here) else step.to
-    _check_blocks("a step leads to parameters of", to, parameters)
+    check_blocks("a step leads to parameters of", to, parameters)
     return {name: to[name] for name in parameters}
 
 
-def _check_blocks(told: str, blocks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    """Raises ValueError: tensors that are not like the parameters would be broadcast, or left out, without a word."""
+def check_blocks(told: str, blocks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not like the parameters, which would be broadcast, or left out, without a word.
+
+    Args:
+        told: What the line begins with, such as "a step's direction has".
+        blocks: What an optimizer gives.
+        parameters: What it has to be like, one tensor (R, p, q) a block.
+
+    Raises:
+        ValueError: blocks, shapes or types are others.
+    """
     if blocks.keys() != parameters.keys():
         raise ValueError(f"{told} other blocks, shapes or types: {', '.join(blocks)}; must be {', '.join(parameters)}")
     for name, block in parameters.items():

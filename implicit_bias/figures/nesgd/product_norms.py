@@ -75,7 +75,9 @@ def _descent(optimizer: str, label: str, words: str, *more: str) -> Method:
     """An optimizer that reads the norm, in the one that a label says."""
     hybrid = make_norm(label)
     keys = [
-        f"norm.{key}={value if isinstance(value, str) else format_number(value)}" for key, value in hyper_values(hybrid).items()
+        f"norm.{key}={value if isinstance(value, str) else format_number(value)}"
+        for key, value in hyper_values(hybrid).items()
+        if value is not None
     ]
     return Method(words.format(NORMS[label].replace("\n", ", ")), (f"optimizer={optimizer}", *keys, *more), label)
 

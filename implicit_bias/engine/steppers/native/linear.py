@@ -156,7 +156,9 @@ class _Group(ctypes.Structure):
 
 
 def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
-    """The rule of an optimizer's step; None where linear.c has none."""
+    """The rule of an optimizer's step; None where linear.c has none: of buffers and gradient alone, and of these some."""
+    if not optimizer.needs_gradient_only:
+        return None
     rule = _rule_without_decay(optimizer, geometry)
     if rule is None or not isinstance(optimizer, WithWeightDecay):
         return rule
