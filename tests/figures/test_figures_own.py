@@ -14,6 +14,7 @@ from implicit_bias.figures.own.atlas_judged import nearest, own_norms
 from implicit_bias.figures.own.fingerprints import CLASSES, Fingerprints
 from implicit_bias.figures.own.fingerprints_drawn import exponent_color
 from implicit_bias.figures.own.fingerprints_judged import growth, kappa_at
+from implicit_bias.figures.own.shampoo_accumulation import AVERAGE, NONE, PAIR, SUM, ShampooAccumulation
 from implicit_bias.figures.own.torch_classes import (
     ADAM,
     ADAM_SHORT,
@@ -141,3 +142,25 @@ def test_weight_decay_is_held_against_the_law_the_ball_and_the_solver() -> None:
     unsolved.loc[(unsolved["method"] == "muon") & (unsolved["weight_decay"] == 0.01), "path"] *= 1.02
     (text,) = failing(unsolved)
     assert text.startswith("spectral, with momentum: in every seed")
+
+
+def accumulated(average: float = 0.97, loss: float = -9.0, slope: float = -1.0, away: float | None = 1e-13) -> list[bool | None]:
+    """Verdicts on a made-up table: the average's ratio at the end, the sum's log loss there and how fast it falls."""
+    rows = []
+    for how, ratio in ((NONE, 0.99), (AVERAGE, average), (SUM, 0.7)):
+        for step in (1000, 3000, 10_000):
+            log_loss = loss + slope * math.log(step / 10_000) if how == SUM else -0.01 * step
+            rows += [(how, seed, norm, step, ratio, log_loss) for seed in (1, 2) for norm in ("spectral", "l2", "linf")]
+    if away is not None:
+        rows.append((PAIR, math.nan, None, 150, away, math.nan))
+    table = pd.DataFrame(rows, columns=["accumulation", "seed", "norm", "step", "ratio", "log_loss"])
+    return [claim.holds for claim in ShampooAccumulation().claims(table, "default")]
+
+
+def test_shampoos_averages_its_sum_and_the_package_are_judged() -> None:
+    assert accumulated() == [True] * 4
+    assert accumulated(average=0.94) == [False, True, True, True]
+    assert accumulated(loss=-20.0) == [True, False, True, True]
+    assert accumulated(slope=-0.5) == [True, True, False, True]
+    assert accumulated(away=1e-9) == [True, True, True, False]
+    assert accumulated(away=None) == [True, True, True, None]
