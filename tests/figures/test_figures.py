@@ -385,8 +385,11 @@ def throttled(factor: float) -> pd.DataFrame:
 
 
 def test_the_throttle_is_judged_where_steps_are_largest_and_in_every_run() -> None:
+    table = eps_table(2.0)
+    of_eps = table[table["part"] == EPS_PART]
+
     def judged(factor: float) -> list[bool | None]:
-        rows = pd.concat([eps_table(2.0)[lambda rows: rows["part"] == EPS_PART], throttled(factor)], ignore_index=True)
+        rows = pd.concat([of_eps, throttled(factor)], ignore_index=True)
         return [claim.holds for claim in AdamEps().claims(rows, "default") if "law" in claim.claim or "throttle" in claim.claim]
 
     assert judged(1.0005) == [True, True]
