@@ -9,7 +9,8 @@ tight loop
     The exact step of this package written out for a single run: closed-form gradient in the log domain, one scale a class row,
     the polar factor truncated in the row space.
 
-Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions. Beside them
+Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions; of steps by
+mini-batches (64 runs at 10 of 100 samples, reshuffled) and of the usual loop on them, timed in turn, the medians. Beside them
 stand the engine with plain PyTorch steps, the steps in C by themselves (what is left of the time goes into the records), the
 roofline of the machine's measured rates, and the peak memory of the batch's tensors; then how the cost grows with every size.
 Written to results/bench/ (results_dir=results) as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
@@ -30,6 +31,7 @@ import torch
 from implicit_bias.bench.baselines import REPEATS
 from implicit_bias.bench.linear import LEARNING_RATES, SIZES, Size, measure, step_seconds
 from implicit_bias.bench.machine import Rates, measured_rates, processor
+from implicit_bias.bench.mini_batches import mini_batch_rows
 from implicit_bias.bench.networks import network_rows
 from implicit_bias.bench.picture import draw
 from implicit_bias.bench.scaling import Shape, scaling_table
@@ -111,6 +113,7 @@ def _rows(threads: int, rates: dict[int, Rates], device: str) -> Iterator[dict[s
     for size in SIZES:
         for name in LEARNING_RATES:
             yield from measure(size, name, threads, rates, device)
+    yield from mini_batch_rows(threads)
     yield from network_rows(threads)
 
 
@@ -129,7 +132,7 @@ def _printed(row: dict[str, Any]) -> str:
         "peak_mb",
     )
     shown = "".join(f"{row[key]:9.2f}" if key in row else f"{'':9}" for key in numbers)
-    return f"{row['size']:28}{row['optimizer']:8}{row['runs']:5}{row['threads']:8}{shown}"
+    return f"{row['size']:28}{row['optimizer']:8}{row['runs']:5}{row['threads']:8}{shown}  {row.get('stepping', '')}".rstrip()
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:

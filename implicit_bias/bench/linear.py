@@ -63,8 +63,17 @@ MEMORY_STEPS = 3
 MANY, VERY_MANY = 2**16, 2**20
 
 
-def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int) -> float:
-    """One run by autograd; the own-norm margin at the end. Margins are recorded at the same steps as in the engine."""
+def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int, rows: Tensor | None = None) -> float:
+    """One run by autograd; the own-norm margin at the end. Margins are recorded at the same steps as in the engine.
+
+    Args:
+        name: The optimizer.
+        x: Samples (n, d).
+        y: Labels (n,).
+        k: Classes.
+        steps: Updates.
+        rows: The samples of every update, (steps, b); None: all.
+    """
     model = torch.nn.Linear(x.shape[1], k, bias=False, dtype=x.dtype)
     torch.nn.init.zeros_(model.weight)
     criterion = torch.nn.CrossEntropyLoss()
@@ -73,7 +82,11 @@ def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int) -> float:
     records, margin = set(record_steps(steps, POINTS)), math.nan
     for t in range(1, steps + 1):
         optimizer.zero_grad()
-        criterion(model(x), y).backward()
+        if rows is None:
+            criterion(model(x), y).backward()
+        else:
+            mine = rows[t - 1]
+            criterion(model(x[mine]), y[mine]).backward()
         optimizer.step()
         scheduler.step()
         if t in records:

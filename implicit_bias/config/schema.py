@@ -110,7 +110,7 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     _check_own_norm(optimizer, made)
     check_together({"model": model, **others}, REGISTRIES)
     optimizer.check_rate(others["schedule"])
-    _check_batch(batch, others["schedule"])
+    _check_batch(batch, others["schedule"], optimizer)
     if launcher["cluster"] != "inline":
         optimizer.check_elsewhere()
     return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "batch": batch, "log": log, "launcher": launcher}
@@ -349,13 +349,14 @@ def _check_launcher(launcher: Config) -> None:
         raise BadInput("launcher.partition=: must be null or the name of a partition")
 
 
-def _check_batch(batch: Config, schedule: Schedule) -> None:
+def _check_batch(batch: Config, schedule: Schedule, optimizer: Optimizer) -> None:
     """Raises BadInput: an order without mini-batches, or a schedule that needs the loss of all samples at every update."""
     size, order = batch["size"], batch["order"]
     if size is None and order != "reshuffle":
         raise BadInput(f"batch.order={order}: is the order of mini-batches, and batch.size=null has none; give batch.size")
     if size is not None and schedule.backs_off:
-        without = [name for name in SCHEDULES if not SCHEDULES.get(name).backs_off]
+        others = [SCHEDULES.get(name)() for name in SCHEDULES]
+        without = [other.name for other in others if not other.backs_off and optimizer.incompatible(other) is None]
         raise BadInput(
             f"batch.size={size}: schedule={schedule.name} takes steps back by the loss of all samples, which mini-batches do not"
             f" evaluate; allowed: batch.size=null, or schedule={either(without)}"

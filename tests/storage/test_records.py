@@ -80,6 +80,8 @@ CHANGES = [
     "log.kkt_iters=5",
     "log.levels=2",
     "log.probes=[rank]",
+    "batch.size=5",
+    "batch.size=5 batch.order=cyclic",
     "stop_log10_loss=-8",
     "optimizer=gd",
     "optimizer=gd schedule=lyu_li",
@@ -203,6 +205,7 @@ def test_the_changes_above_cover_every_key() -> None:
     # The three last are named by content: below, and in test_start.
     changed = " ".join([*CHANGES, *RUNTIME, "dataset.path= dataset.label= start="])
     keys = {key for key in CONFIG if not isinstance(CONFIG[key], dict)} | {f"log.{key}" for key in CONFIG["log"]}
+    keys |= {f"batch.{key}" for key in CONFIG["batch"]}
     keys |= {f"optimizer.{key}" for key in CONFIG["optimizer"]} | {f"dataset.{key}" for key in CONFIG["dataset"]}
     assert {key for key in keys if f"{key}=" not in changed and not key.endswith("name")} == set()
 

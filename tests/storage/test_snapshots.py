@@ -32,6 +32,8 @@ PROBLEMS = {
     "a matrix in blocks": ["-m", "seed=1,2", "optimizer=muon_adam", "model.blocks=[2,2,1]"],
     "a scale an entry": ["dataset=digits", "dataset.samples=60", "optimizer=adam", "compile=off", "dataset.test_samples=20"],
     "stopping": ["-m", "seed=1,2", "optimizer=nsd", "norm=lp", "log.levels=3", "stop_log10_loss=-30"],
+    "mini-batches": ["-m", "seed=1,2", "optimizer=adam", "batch.size=4", "log.levels=3"],
+    "a network's mini-batches": ["model=mlp", "model.width=4", "optimizer=signum", "batch.size=4", "batch.order=replace"],
     "backing off": ["optimizer=momentum_gd", "schedule=lyu_li"],
     "a network": ["-m", "seed=1,2", "model=mlp", "model.width=4", "optimizer=muon_adam", "model.bias=first"],
     "two classes": ["model=mlp", "model.width=4", "optimizer=shampoo", "dataset.num_classes=2", "log.weights=all"],

@@ -1,0 +1,59 @@
+"""The keys batch.size and batch.order in the command: refusals, batches of runs, and what a sweep of seeds computes."""
+
+from pathlib import Path
+
+import pytest
+
+from implicit_bias import run
+from implicit_bias.config.overrides import cannot_differ, compose
+from implicit_bias.run import main
+from implicit_bias.sweep.loading import located
+from implicit_bias.sweep.plan import Cell, batches
+
+SMALL = ["dataset.num_classes=3", "dataset.dim=5", "dataset.samples_per_class=4", "steps=30", "progress=off", "reference=none"]
+REFUSED = {
+    "batch.size=0": "batch.size=0: must be null or an integer >= 1",
+    "batch.size=1.5": "batch.size=1.5: must be null or an integer >= 1",
+    "batch.size=13": "batch.size=13: the data have 12 samples; must be null or an integer in [1, 12]",
+    "batch.size=4 batch.order=shuffle": "batch.order=shuffle: must be reshuffle, cyclic or replace",
+    "batch.order=cyclic": "batch.order=cyclic: is the order of mini-batches, and batch.size=null has none; give batch.size",
+    "batch.size=4 optimizer=gd schedule=lyu_li": "batch.size=4: schedule=lyu_li takes steps back by the loss of all samples,"
+    " which mini-batches do not evaluate; allowed: batch.size=null, or schedule=constant, loss_based or power",
+    "batch.sizes=4": "batch.sizes: unknown key",
+}
+
+
+@pytest.mark.parametrize("typed", REFUSED)
+def test_what_cannot_be_is_one_line_and_exit_code_2(typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, *typed.split(), f"results_dir={tmp_path / 'results'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {REFUSED[typed]}")
+    assert not (tmp_path / "results").exists()
+
+
+def test_runs_share_a_batch_where_only_their_seeds_differ() -> None:
+    cells = compose([*SMALL, "seed=1,2", "batch.size=4,6", "dataset.seed=1"], multirun=True)
+    found = list(located([cell.spec for cell in cells]))
+    ready = [cell for cell in found if isinstance(cell, Cell)]
+    assert len(ready) == len(found) == 4
+    assert [[(cell.spec.batch.size, cell.spec.seed) for cell in batch] for batch in batches(ready)] == [
+        [(4, 1), (4, 2)],
+        [(6, 1), (6, 2)],
+    ]
+
+
+def test_a_sweep_of_seeds_on_the_same_data_is_one_of_orders() -> None:
+    typed = [*SMALL, "seed=1,2", "dataset.seed=1"]
+    assert cannot_differ(compose([*typed, "batch.size=4"], multirun=True)) is None
+    assert cannot_differ(compose([*typed, "batch.size=4", "batch.order=cyclic"], multirun=True)) is not None
+    assert cannot_differ(compose(typed, multirun=True)) is not None
+
+
+def test_a_batch_of_all_samples_gives_the_numbers_of_the_full_one(tmp_path: Path) -> None:
+    keys = [*SMALL, f"results_dir={tmp_path}", "optimizer=muon"]
+    full, _ = run(keys)
+    for order in ("cyclic", "reshuffle"):
+        trajectory, _ = run(keys, "batch.size=12", f"batch.order={order}")
+        assert trajectory.equals(full)
+    other, _ = run(keys, "batch.size=12", "batch.order=replace")
+    assert not other.equals(full)
