@@ -28,7 +28,9 @@ from implicit_bias.figures.fan.which_margin import NORMS as COLUMNS
 from implicit_bias.figures.fan.which_margin import OWN, WhichMargin
 from implicit_bias.figures.own.exact_tail import DOUBLE, EXACT, FLOAT, ExactTail, usual_loop
 from implicit_bias.figures.own.newton_schulz import NewtonSchulz, closing
-from implicit_bias.figures.two_faces.adam_eps import EPS, AdamEps, departures
+from implicit_bias.figures.two_faces import throttle
+from implicit_bias.figures.two_faces.adam_eps import EPS, EPS_PART, AdamEps, departures
+from implicit_bias.measures.adam_limits import throttled_rate
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.plotting.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
 from implicit_bias.report import command as report
@@ -365,13 +367,39 @@ def eps_table(exponent: float) -> pd.DataFrame:
         late = np.clip(np.log(np.maximum(steps / leaves, 1)), 0, 1) if eps else 0 * steps
         linf, l2 = (1 - 0.5 / steps**0.25) * (1 - late) + 0.5 * late, 0.7 + 0.2 * late - 0.3 / steps
         for norm, ratio in (("linf", linf), ("l2", l2)):
-            rows.append(pd.DataFrame({"eps": eps, "norm": norm, "step": steps, "ratio": ratio, "least": ratio, "largest": ratio}))
-    return pd.concat(rows, ignore_index=True)
+            rows.append(
+                pd.DataFrame(
+                    {"part": EPS_PART, "eps": eps, "norm": norm, "step": steps, "ratio": ratio, "least": ratio, "largest": ratio}
+                )
+            )
+    return pd.concat([*rows, throttled(1.0)], ignore_index=True)
+
+
+def throttled(factor: float) -> pd.DataFrame:
+    """Rows of the throttle, with what was measured so many times the law's at the largest step."""
+    cells = [(beta2, rate, seed) for beta2 in throttle.BETA2 for rate in throttle.RATES for seed in (1, 2)]
+    table = pd.DataFrame(cells, columns=["beta2", "lr", "seed"]).assign(part=throttle.PART, eps=0.0, norm="linf", step=20_000)
+    table["length"] = 10 * table["lr"]
+    table["law"] = [throttled_rate(length, 0.9, beta2) for length, beta2 in zip(table["length"], table["beta2"], strict=True)]
+    return table.assign(fell=table["law"] * np.where(table["lr"] == max(throttle.RATES), factor, 0.985))
+
+
+def test_the_throttle_is_judged_where_steps_are_largest_and_in_every_run() -> None:
+    table = eps_table(2.0)
+    of_eps = table[table["part"] == EPS_PART]
+
+    def judged(factor: float) -> list[bool | None]:
+        rows = pd.concat([of_eps, throttled(factor)], ignore_index=True)
+        return [claim.holds for claim in AdamEps().claims(rows, "default") if "law" in claim.claim or "throttle" in claim.claim]
+
+    assert judged(1.0005) == [True, True]
+    assert judged(1.002) == [False, True]
+    assert judged(1.03) == [False, False]
 
 
 def test_adam_eps_judges_the_handover_and_its_exponent() -> None:
     table = eps_table(2.0)
-    assert departures(table)[1e-8] == pytest.approx(10 * np.log(1e8) ** 2, rel=0.2)
+    assert departures(table[table["part"] == EPS_PART])[1e-8] == pytest.approx(10 * np.log(1e8) ** 2, rel=0.2)
     assert all(claim.holds is not False for claim in AdamEps().claims(table, "default"))
     assert verdicts(AdamEps().claims(eps_table(1.0), "default"), "fitted exponent") == [False]
     never = table.assign(ratio=np.where(table["norm"] == "linf", 0.95, 0.5))

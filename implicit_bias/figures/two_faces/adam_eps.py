@@ -16,9 +16,12 @@ from implicit_bias.analysis.runs import Run, last_rows
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.papers import MIXTURE
+from implicit_bias.figures.two_faces import throttle
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, norm_look, panels
 
+#: Of the table's rows on eps; those of the throttle are that file's.
+EPS_PART = "eps"
 EPS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 STEPS = PerPreset(smoke=300, default=20_000, paper=1_000_000)
 SEEDS = PerPreset(smoke=2, default=5, paper=10)
@@ -41,7 +44,7 @@ class AdamEps(Figure):
     title = "Adam's eps: from the max-norm to the $\\ell_2$ margin"
     source = "Fan and Szepesvari, arXiv 2609.33904"
     paper = "two_faces"
-    minutes = PerPreset(smoke=0.1, default=0.1, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=0.2, paper=32.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {MIXTURE}; linear model, Adam, lr .03 t^-1/2, {STEPS.at(preset):,} steps"
@@ -50,32 +53,40 @@ class AdamEps(Figure):
         return one_line(f"""
             Adam (beta1 .9, beta2 .95, bias-corrected, lr .03 t^-1/2, {STEPS.at(preset):,} steps) for several eps, mean of
             {SEEDS.at(preset)} seeds of {MIXTURE}. Left and middle: margin
-            over its optimum under linf and l2. Right: the step at which the linf ratio has fallen {DEPARTED} below that of eps
+            over its optimum under linf and l2. Third: the step at which the linf ratio has fallen {DEPARTED} below that of eps
             = 0, against log(1/eps), with the theory's power 1/(1-a) = 2 as a grey line. With eps > 0 late Adam is momentum
-            gradient descent with lr / eps, whose direction moves as log t: the l2 ratio is still rising at the end.
+            gradient descent with lr / eps, whose direction moves as log t: the l2 ratio is still rising at the end. Right: by how
+            much log L falls in a step of length eta, constant, without eps, in the second half of
+            {throttle.STEPS.at(preset):,} steps, a point a seed; curves the law, nothing fitted, dotted its cap log(1/beta2) / 2,
+            grey an unthrottled step.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
         eps = ",".join(f"{e:g}" for e in EPS)
         size = [f"steps={STEPS.at(preset)}", f"seed=range(1,{SEEDS.at(preset) + 1})"]
-        return [[f"experiment={self.name}", f"optimizer.eps={eps}", *size]]
+        throttled = [f"experiment={self.name}", *throttle.words(preset)]
+        return [[f"experiment={self.name}", f"optimizer.eps={eps}", *size], throttled]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
-        """eps, norm, step, ratio: mean over seeds, with the least and the largest."""
-        parts = [run.trajectory.assign(eps=run.spec.value("optimizer.eps")) for run in runs]
+        """part, eps, norm, step, ratio: mean over seeds, with the least and the largest; and the throttle's rows, one a run."""
+        parts = [run.trajectory.assign(eps=run.spec.value("optimizer.eps")) for run in runs if not throttle.is_one(run)]
         rows = pd.concat(parts, ignore_index=True)
         rows = rows[rows["step"] > 0]
         ratio = (rows["margin"] / rows["max_margin"]).groupby([rows["eps"], rows["norm"], rows["step"]])
-        return ratio.agg(ratio="mean", least="min", largest="max").reset_index()
+        ratios = ratio.agg(ratio="mean", least="min", largest="max").reset_index()
+        ratios.insert(0, "part", EPS_PART)
+        return pd.concat([ratios, *(throttle.rows(run) for run in runs if throttle.is_one(run))], ignore_index=True)
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
         looks = {eps: Look(_label(eps), to_hex(_colour(eps)), "") for eps in EPS}
         norms = {norm: norm_look(norm).label for norm in ("linf", "l2")}
         ratio = Quantity("ratio", "margin / max margin", spread=("least", "largest"))
-        return Explorer(table, "eps", looks, (STEP,), (ratio,), {"norm": ("norm", norms)})
+        return Explorer(table[table["part"] == EPS_PART], "eps", looks, (STEP,), (ratio,), {"norm": ("norm", norms)})
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
-        figure, axes = panels(1, 3, height=2.6, width_ratios=(1.15, 1.15, 1))
+        figure, axes = panels(1, 4, height=2.5, width_ratios=(1.1, 1.1, 1, 1.15))
+        throttle.draw(axes[0, 3], table)
+        table = table[table["part"] == EPS_PART]
         for axis, norm in zip(axes[0], ("linf", "l2"), strict=False):
             for eps in EPS:
                 curve = _curve(table, eps, norm)
@@ -112,6 +123,8 @@ class AdamEps(Figure):
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
         if preset == "smoke":
             return []
+        throttled = throttle.claims(self, table, preset)
+        table = table[table["part"] == EPS_PART]
         ends = last_rows(table).set_index(["norm", "eps"])["ratio"]
         steps = departures(table)
         ordered = [steps[eps] for eps in sorted(steps, reverse=True)]
@@ -139,6 +152,7 @@ class AdamEps(Figure):
             ),
             self._exponent_claim(steps, preset),
             self._settled_claim(preset),
+            *throttled,
         ]  # fmt: skip
 
     def _settled_claim(self, preset: Preset) -> Claim:
@@ -151,6 +165,7 @@ class AdamEps(Figure):
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
         if preset == "smoke":
             return []
+        table = table[table["part"] == EPS_PART]
         steps = departures(table)
         told = ", ".join(f"{eps:g}: {steps[eps]:,.0f}" for eps in sorted(steps, reverse=True))
         ends = last_rows(table).set_index(["norm", "eps"])["ratio"]
