@@ -17,7 +17,7 @@ from tests.support.datasets import load, refused
 CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
 
 
-GENERATED = ("gaussian_mixture", "random_labels", "digits", "teacher_student")
+GENERATED = ("gaussian_mixture", "random_labels", "digits", "teacher_student", "linear_teacher")
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
@@ -56,7 +56,13 @@ def test_generated_data_keep_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("gaussian_mixture", {}), ("random_labels", {}), ("digits", {"samples_per_class": 20}), ("teacher_student", {"dim": 9})],
+    [
+        ("gaussian_mixture", {}),
+        ("random_labels", {}),
+        ("digits", {"samples_per_class": 20}),
+        ("teacher_student", {"dim": 9}),
+        ("linear_teacher", {}),
+    ],
 )
 def test_another_seed_is_another_dataset(name: str, fields: dict[str, int]) -> None:
     assert not np.array_equal(load(name, seed=1, **fields).x, load(name, seed=2, **fields).x)
