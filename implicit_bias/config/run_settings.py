@@ -105,5 +105,19 @@ class LauncherSettings:
     max_requeues: int | None = hyper(None, help="slurm: times that a job past its time may go on; null: 10", ge=0)
 
 
+@dataclass(frozen=True)
+class BatchSettings:
+    """The keys ``batch.<field>``: the samples that an update is made from."""
+
+    size: int | None = hyper(
+        None, help="samples of a mini-batch, whose mean loss an update goes down; at most all, null: all at every update", ge=1
+    )
+    order: Literal["reshuffle", "cyclic", "replace"] = hyper(
+        "reshuffle",
+        help="order of mini-batches; reshuffle: anew every epoch, by seed, cyclic: in turn, replace: drawn with replacement",
+        choices=("reshuffle", "cyclic", "replace"),
+    )
+
+
 #: Sections of keys that belong to no group.
-SECTIONS: dict[str, type] = {"log": LogSettings, "launcher": LauncherSettings}
+SECTIONS: dict[str, type] = {"batch": BatchSettings, "log": LogSettings, "launcher": LauncherSettings}

@@ -32,7 +32,7 @@ from implicit_bias.norms import NORMS, Norm
 from implicit_bias.norms.labels import allowed_labels
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
 from implicit_bias.probes import PROBES
-from implicit_bias.schedules import SCHEDULES, auto_power
+from implicit_bias.schedules import SCHEDULES, Schedule, auto_power
 
 Config = dict[str, Any]
 
@@ -81,6 +81,7 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     made = made or Parts()
     rest = {key: value for key, value in config.items() if key not in REGISTRIES and key not in SECTIONS}
     run = _fields("", rest, others=[*REGISTRIES, *SECTIONS])
+    batch = _fields("batch", _section(config, "batch"))
     log = _fields("log", _section(config, "log"))
     launcher = _fields("launcher", _section(config, "launcher"))
     _check_launcher(launcher)
@@ -109,9 +110,10 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     _check_own_norm(optimizer, made)
     check_together({"model": model, **others}, REGISTRIES)
     optimizer.check_rate(others["schedule"])
+    _check_batch(batch, others["schedule"])
     if launcher["cluster"] != "inline":
         optimizer.check_elsewhere()
-    return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "log": log, "launcher": launcher}
+    return {**parts, "seed": run.pop("seed"), "steps": run.pop("steps"), **run, "batch": batch, "log": log, "launcher": launcher}
 
 
 def checked_method(config: Mapping[str, Any], made: Parts) -> tuple[Optimizer, Norm | None]:
@@ -345,6 +347,19 @@ def _check_launcher(launcher: Config) -> None:
             )
     if launcher["partition"] == "":
         raise BadInput("launcher.partition=: must be null or the name of a partition")
+
+
+def _check_batch(batch: Config, schedule: Schedule) -> None:
+    """Raises BadInput: an order without mini-batches, or a schedule that needs the loss of all samples at every update."""
+    size, order = batch["size"], batch["order"]
+    if size is None and order != "reshuffle":
+        raise BadInput(f"batch.order={order}: is the order of mini-batches, and batch.size=null has none; give batch.size")
+    if size is not None and schedule.backs_off:
+        without = [name for name in SCHEDULES if not SCHEDULES.get(name).backs_off]
+        raise BadInput(
+            f"batch.size={size}: schedule={schedule.name} takes steps back by the loss of all samples, which mini-batches do not"
+            f" evaluate; allowed: batch.size=null, or schedule={either(without)}"
+        )
 
 
 def _norm_labels(labels: Sequence[str], made: Parts) -> list[str]:

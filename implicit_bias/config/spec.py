@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from implicit_bias.config.run_settings import LauncherSettings, LogSettings, RunSettings
+from implicit_bias.config.run_settings import BatchSettings, LauncherSettings, LogSettings, RunSettings
 from implicit_bias.core.registry import Registry
 from implicit_bias.core.runtime_keys import RUNTIME_KEYS, UNUSED, used
 from implicit_bias.datasets import DATASETS, DatasetSource
@@ -88,6 +88,7 @@ class Parts:
             own_norm=own,
             working_norm=working,
             measured=self._norms_by_label(canonical["log"]["norms"], working),
+            batch=BatchSettings(**canonical["batch"]),
             log=LogSettings(**canonical["log"]),
             launcher=LauncherSettings(**canonical["launcher"]),
             _canonical=canonical,
@@ -129,7 +130,7 @@ class RunSpec(RunSettings):
         own_norm: The norm whose margin the optimizer maximises, named or its own; None where it has none.
         working_norm: The norm that the optimizer's steps have a size in: its own, or where it has none the nearest.
         measured: By label, the norms to measure: those of ``log.norms``, then ``working_norm`` if it is not among them.
-        log, launcher: The sections of these names.
+        batch, log, launcher: The sections of these names.
     """
 
     model: Model
@@ -140,6 +141,7 @@ class RunSpec(RunSettings):
     own_norm: Norm | None
     working_norm: Norm
     measured: Mapping[str, Norm]
+    batch: BatchSettings
     log: LogSettings
     launcher: LauncherSettings
     _canonical: Mapping[str, Any]

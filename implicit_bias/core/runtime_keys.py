@@ -9,6 +9,7 @@ RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "
 UNUSED: tuple[tuple[str, object], ...] = (
     ("start", None),
     ("start_scale", 1.0),
+    ("batch", {"size": None, "order": "reshuffle"}),
     ("norm.outer", "max"),
     ("norm.rest", "linf"),
     ("model.blocks", None),

@@ -25,21 +25,29 @@ class Divergence:
 
     Args:
         initial: Where the batch starts, one tensor (R, p, q) a block.
-        every: After how many steps it is worth being asked; 1: a run diverges at the step that it is found at.
+        every: After how many steps it is worth being asked.
+        exact: Whether a run diverges at the step that it is found at: it is asked after every step, and sees the loss there.
     """
 
-    def __init__(self, initial: Parameters, every: int) -> None:
+    def __init__(self, initial: Parameters, every: int, exact: bool = False) -> None:
         self._limit = LARGEST * _largest(initial).clamp(min=1.0)
-        self._every, self._exact = every, every == 1
+        self._every, self._exact = every, exact
 
     def due(self, t: int) -> bool:
         """Whether it is to be asked after this step."""
         return t % self._every == 0
 
-    def suspected(self, parameters: Parameters, gradient: Gradient) -> bool:
-        """Whether it is worth a closer look. Costs one number a block, and one of the weights that the gradient is made of."""
+    def suspected(self, parameters: Parameters, gradient: Gradient | None) -> bool:
+        """Whether it is worth a closer look. Costs one number a block, and one of the weights that the gradient is made of.
+
+        Args:
+            parameters: One tensor (R, p, q) a block.
+            gradient: Of all samples, there; None where it is not evaluated: a loss that is no number leaves parameters that are
+                none at the next step.
+        """
         size = max(float(torch.linalg.vector_norm(block, torch.inf)) for block in parameters.values())
-        return not (size <= LARGEST and torch.linalg.vector_norm(gradient.total, torch.inf) < torch.inf)
+        bounded = gradient is None or bool(torch.linalg.vector_norm(gradient.total, torch.inf) < torch.inf)
+        return not (size <= LARGEST and bounded)
 
     def check(self, t: int, parameters: Parameters, gradient: Gradient, counted: np.ndarray) -> None:
         """Raises Diverged.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.losses import Loss
 from implicit_bias.measures.margins import Optimum
 from implicit_bias.measures.probe import Probe
@@ -35,6 +36,7 @@ class Problem:
         schedule (R,). data: Training sets, (R, n, d) or (1, n, d).
         initial: Initial parameters, one tensor (R, p, q) a block.
         steps: Updates to make; 0: the initial point is measured.
+        batch: The samples of each update; None: all of them. Records are of all samples whatever it is.
         measured: The norms to log, by label; the optimizer's own is among them.
         norm: The norm of the general methods (nsd, nmd, sd); None for the others.
         optima: References by label; norms without one have empty columns.
@@ -63,6 +65,7 @@ class Problem:
     steps: int
     measured: Mapping[str, Norm]
     norm: Norm | None = None
+    batch: MiniBatches | None = None
     optima: Mapping[str, Optimum] = field(default_factory=dict)
     points: int = 60
     weights: Literal["all", "last", "none"] = "last"
@@ -82,6 +85,12 @@ class Problem:
         return len(next(iter(self.initial.values())))
 
     @property
+    def cadence(self) -> int:
+        """After how many updates loss and gradient of all samples are looked at between records: 1, or with mini-batches about an
+        epoch."""
+        return 1 if self.batch is None else self.batch.cadence
+
+    @property
     def watches_loss(self) -> bool:
         """Whether the loss of every step is asked for."""
         return self.levels > 0 or self.stop_log_loss > -math.inf
@@ -89,6 +98,8 @@ class Problem:
     def at(self, runs: Tensor) -> Problem:
         """The same steps of these runs alone, without what is measured."""
         given = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "data": self.data}
+        if self.batch is not None:
+            given["batch"] = self.batch
         parts: dict[str, Any] = {key: at_runs(instance, runs, self.runs) for key, instance in given.items()}
         initial, frozen = ({name: block[runs] for name, block in blocks.items()} for blocks in (self.initial, self.frozen))
         return replace(self, **parts, initial=initial, frozen=frozen, measured={}, optima={}, test=None, probes=())

@@ -24,14 +24,15 @@ class RecordTimes:
 
     Attributes:
         fixed: The steps at which all runs are recorded that have not stopped.
-        watches_loss: Whether the loss of every step is asked for.
+        watches_loss: Whether the loss is asked for between records, too: every ``cadence`` steps.
         reached, going: The deepest level of each run's loss, (R,), and whether it has not stopped.
     """
 
-    def __init__(self, steps: int, points: int, levels: float, stop_log_loss: float, runs: int) -> None:
+    def __init__(self, steps: int, points: int, levels: float, stop_log_loss: float, runs: int, cadence: int = 1) -> None:
         self._ordered = record_steps(steps, points)
         self.fixed = frozenset(self._ordered)
         self.watches_loss = levels > 0 or stop_log_loss > -math.inf
+        self.cadence = cadence
         self.level_width = math.log(10) / levels if levels > 0 else math.inf
         self.stop = stop_log_loss
         self.reached = np.full(runs, -1.0)
@@ -46,10 +47,10 @@ class RecordTimes:
 
         Args:
             t: The step.
-            log_loss: Gives log L, (R,); called where the loss of every step is asked for.
+            log_loss: Gives log L, (R,); called where the loss is asked for.
         """
         fixed = t in self.fixed
-        if not self.watches_loss:
+        if not self.watches_loss or t % self.cadence:
             return self.going if fixed else None
         return self._due_by_loss(fixed, log_loss().double().cpu().numpy())
 

@@ -74,7 +74,9 @@ class _Simulation:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.setup = Setup.of(problem)
-        self.times = RecordTimes(problem.steps, problem.points, problem.levels, problem.stop_log_loss, problem.runs)
+        self.times = RecordTimes(
+            problem.steps, problem.points, problem.levels, problem.stop_log_loss, problem.runs, problem.cadence
+        )
         self.recorder = Recorder(self.setup, self.times)
         self.choice = choose(self.setup)
         self.stepper = self.choice.stepper
@@ -111,11 +113,13 @@ class _Simulation:
         self.stepper = self.choice.stepper
         self.stepper.load(start)
         self.unserved = [probe for probe in self.recorder.probes.values() if not self._served(probe)]
-        self.divergence = Divergence(self.problem.initial, LINEAR_EVERY if self.problem.model.linear else 1)
+        every, batched = LINEAR_EVERY if self.problem.model.linear else 1, self.problem.batch is not None
+        self.divergence = Divergence(self.problem.initial, every, exact=every == 1 and not batched)
         return t
 
     def _served(self, probe: Probe) -> bool:
-        return probe.averaged is not None and self.stepper.serve(probe.averaged)
+        # What steps by mini-batches meet on their way are gradients of some samples only.
+        return probe.averaged is not None and self.problem.batch is None and self.stepper.serve(probe.averaged)
 
     def _steps(self, t: int, watch: Watch | None, keep: Keep | None) -> None:
         """Every update after the t-th, in calls that end where something is to be seen."""
@@ -124,11 +128,10 @@ class _Simulation:
         steps, due = self.problem.steps, time.monotonic()
         while t < steps and self.times.going.any():
             last = self._next_stop(t)
-            self.before = reached_by(self.stepper) if self.looks_back and last == t + 1 else None
+            self.before = reached_by(self.setup, self.stepper) if self.looks_back and last == t + 1 else None
             self.stepper.advance(t, last)
             t = last
-            looked_at = self.stepper.most_steps > 1 or self.divergence.due(t)
-            if looked_at and self.divergence.suspected(self.stepper.parameters, self.stepper.gradient):
+            if (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected():
                 self._check(t, self.times.going)
             self._observe(t)
             if watch is not None and (t == steps or time.monotonic() >= due):
@@ -144,15 +147,25 @@ class _Simulation:
         last = min(t + self.stepper.most_steps, self.times.next_after(t))
         if self.looks_back and last > t + 1:
             last = min(last, self.times.next_after(t) - 1)
-        wanted = (s for s in range(t + 1, last) if any(probe.wants(s) for probe in self.unserved))
-        return next(wanted, last) if self.unserved else last
+        if not (self.unserved or self.times.watches_loss):
+            return last
+        cadence = self.problem.cadence
+        looks = range(t // cadence + 1, (last - 1) // cadence + 1)
+        wanted = (j * cadence for j in looks if self.times.watches_loss or any(probe.wants(j) for probe in self.unserved))
+        return next(wanted, last)
+
+    def _suspected(self) -> bool:
+        """Whether a run may have diverged. Between records steps by mini-batches do not evaluate what all samples say."""
+        gradient = self.stepper.gradient if self.problem.batch is None else None
+        return self.divergence.suspected(self.stepper.parameters, gradient)
 
     def _observe(self, t: int) -> None:
         """Hand the gradient to the probes that want it, and record the batch where that is due."""
         runs = self.times.due(t, self._log_loss)
         # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
+        looks, off = divmod(t, self.problem.cadence)
         for probe in self.recorder.probes.values() if runs is not None else self.unserved:
-            if probe.wants(t):
+            if not off and probe.wants(looks):
                 probe.collect(t, self.stepper.gradient)
         if runs is not None:
             self._check(t, runs | self.times.going)
@@ -188,4 +201,5 @@ class _Simulation:
         gradient = gradient_from(snapshot["gradient"])
         foreign = self.problem.optimizer.foreign_state
         state = unpacked(snapshot["state"], lambda: self.setup.first_state(gradient), foreign)
-        return Reached(snapshot["parameters"], state, gradient, snapshot["schedule"])
+        seen = gradient if self.problem.batch is None else None
+        return Reached(snapshot["parameters"], state, seen, snapshot["schedule"])

@@ -9,9 +9,10 @@ from implicit_bias.models import Parameters
 from implicit_bias.optimizers import Here
 
 
-def reached_by(stepper: Stepper) -> Reached:
-    """Where a batch is, its gradient evaluated."""
-    return Reached(stepper.parameters, stepper.state, stepper.gradient, stepper.schedule_state)
+def reached_by(setup: Setup, stepper: Stepper) -> Reached:
+    """Where a batch is, the gradient evaluated that the next update is made from, unless that is of some samples only."""
+    gradient = stepper.gradient if setup.problem.batch is None else None
+    return Reached(stepper.parameters, stepper.state, gradient, stepper.schedule_state)
 
 
 def update_from(setup: Setup, before: Reached, after: Parameters, t: int) -> Update:
@@ -19,20 +20,21 @@ def update_from(setup: Setup, before: Reached, after: Parameters, t: int) -> Upd
 
     Args:
         setup: The batch.
-        before: Where it was made from, its gradient evaluated. The rule is asked again there, which changes no state; an
+        before: Where it was made from. The rule is asked again there, which changes no state; an
             optimizer with a state that changes in place is not asked.
         after: The parameters that it led to.
         t: From 1.
     """
-    gradient, optimizer = before.gradient, setup.problem.optimizer
-    assert gradient is not None
+    optimizer = setup.problem.optimizer
 
     def make() -> Parameters:
         if optimizer.foreign_state:
             return {name: block - after[name] for name, block in before.parameters.items()}
-        log_lr = setup.log_lr(gradient, t, before.schedule)
-        here = Here(before.parameters, setup.objective.gradient, log_lr, gradient)
+        evaluate = setup.evaluated(t)
+        seen = before.gradient or evaluate(before.parameters)
+        log_lr = setup.log_lr(seen, t, before.schedule)
+        here = Here(before.parameters, evaluate, log_lr, seen)
         _, step = optimizer.step_from(before.state, here, t, setup.geometry)
         return descent(step, before.parameters, log_lr)
 
-    return Update(gradient, make)
+    return Update(before.gradient or setup.objective.gradient(before.parameters), make)

@@ -22,7 +22,7 @@ class Update:
     """The update that led to a record.
 
     Attributes:
-        gradient: Loss and gradient where it was made from, theta_{t-1}.
+        gradient: Loss and gradient of all samples where it was made from, theta_{t-1}.
         make: Gives :attr:`descent`.
     """
 
@@ -98,7 +98,7 @@ class Probe:
         """Whether the gradient at theta_t is to be collected. Every step that is wanted has its price.
 
         Args:
-            t: The step.
+            t: The step; with mini-batches the number of the full gradient, of which there is one every ceil(n / b) steps, from 0.
 
         Returns:
             The truth value.
@@ -110,7 +110,7 @@ class Probe:
 
         Args:
             t: The step.
-            gradient: At theta_t; not to be changed.
+            gradient: Of all samples, at theta_t; not to be changed.
         """
 
     def measure(self, record: Record) -> Columns:

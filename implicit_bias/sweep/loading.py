@@ -121,6 +121,10 @@ def _check(spec: RunSpec, dataset: Dataset) -> None:
     model = spec.model
     model.check(dataset.x, dataset.num_classes)
     (samples, features), classes = dataset.x.shape, dataset.num_classes
+    if spec.batch.size is not None and spec.batch.size > samples:
+        raise BadInput(
+            f"batch.size={spec.batch.size}: the data have {samples} samples; must be null or an integer in [1, {samples}]"
+        )
     check_fits(model.numbers(features, classes), "the parameters of one run", "model", model)
     check_fits(samples * classes, "the scores of one run", "dataset", spec.dataset)
     if getattr(spec.optimizer, "matrices", None) is not None:

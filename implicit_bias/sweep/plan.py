@@ -60,7 +60,7 @@ def group_key(cell: Cell) -> str:
     """Equal for two cells exactly when they can be computed in one batch."""
     spec = cell.spec
     options = [*map(_fixed, (spec.optimizer, spec.schedule, spec.model)), _section(spec.loss)]
-    settings = [spec.steps, spec.stop_log10_loss, spec.precision, spec.device, spec.reference, vars(spec.log)]
+    settings = [spec.steps, spec.stop_log10_loss, spec.precision, spec.device, spec.reference, vars(spec.batch), vars(spec.log)]
     test = None if cell.dataset.x_test is None else cell.dataset.x_test.shape
     shape = [*cell.dataset.x.shape, cell.dataset.num_classes, test]
     return json.dumps([*options, *settings, _norm_kind(spec), shape, _uneven(cell)], sort_keys=True)

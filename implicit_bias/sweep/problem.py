@@ -13,6 +13,7 @@ from torch import Tensor
 
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem
+from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.models import Data, Model, Parameters
 from implicit_bias.norms import Norm
 from implicit_bias.optimizers import Optimizer
@@ -54,6 +55,9 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         data=data,
         initial=initial,
         steps=spec.steps,
+        batch=mini_batches(
+            spec.batch.size, spec.batch.order, torch.tensor([cell.spec.seed for cell in cells]), len(cells[0].dataset.x)
+        ),
         measured=measured,
         norm=norm,
         optima={label: _moved(optimum, dtype, device) for label, optimum in found.items()},

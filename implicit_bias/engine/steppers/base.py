@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -28,7 +28,8 @@ class Reached(NamedTuple):
     Attributes:
         parameters: One tensor (R, p, q) a block.
         state: The optimizer's buffers, or its :class:`implicit_bias.optimizers.ForeignState`.
-        gradient: The gradient there; None: it is evaluated when it is needed.
+        gradient: The gradient there that the next update is made from; None: it is evaluated when it is needed, as with
+            mini-batches.
         schedule: What the schedule remembers.
     """
 
@@ -91,7 +92,7 @@ class Stepper(Protocol):
 
     @property
     def gradient(self) -> Gradient:
-        """Loss and gradient at theta_t."""
+        """Loss and gradient of all samples at theta_t, whichever of them updates are made from."""
 
     @property
     def schedule_state(self) -> ScheduleState:
@@ -125,9 +126,12 @@ class Setup:
 
     @staticmethod
     def of(problem: Problem) -> Setup:
-        """The set-up of a problem. Raises ValueError where its schedule takes steps back and its optimizer cannot."""
+        """The set-up of a problem. Raises ValueError where its schedule takes steps back and its optimizer cannot, or the loss
+        that decides is not evaluated at every update."""
         if problem.schedule.backs_off and problem.optimizer.foreign_state:
             raise ValueError(f"optimizer {problem.optimizer.name}: its state cannot be rolled back, as the schedule asks")
+        if problem.schedule.backs_off and problem.batch is not None:
+            raise ValueError(f"schedule {problem.schedule.name} takes steps back by the loss of all samples; needs full batches")
         model, names = problem.model, list(problem.initial)
         hidden = model.hidden_matrices(names)
         geometry = problem.optimizer.geometry(names, problem.norm, model.row_bases(problem.data), hidden)
@@ -156,9 +160,17 @@ class Setup:
         """Where the batch is before the first update."""
         parameters = {name: block.clone() for name, block in self.problem.initial.items()}
         gradient = self.objective.gradient(parameters)
-        return Reached(parameters, self.first_state(gradient), gradient, self.problem.schedule.init(self.like))
+        # Buffers have the layout of the full gradient, which those of all batches share.
+        state, schedule = self.first_state(gradient), self.problem.schedule.init(self.like)
+        return Reached(parameters, state, gradient if self.problem.batch is None else None, schedule)
+
+    def evaluated(self, t: int) -> Callable[[Mapping[str, Tensor]], Gradient]:
+        """What the t-th update sees of the loss: its mean over the samples of that update, with the gradient, at any point."""
+        if self.problem.batch is None:
+            return self.objective.gradient
+        return partial(self.objective.gradient, batch=self.problem.batch.of(t).to(self.like.device))
 
     def log_lr(self, gradient: Gradient, t: int, state: ScheduleState) -> Tensor:
-        """log eta_t, of no dimension or (R,)."""
+        """log eta_t, of no dimension or (R,), from the loss and gradient that the t-th update is made from."""
         schedule = self.problem.schedule
         return schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None, state)

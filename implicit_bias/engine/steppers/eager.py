@@ -18,11 +18,14 @@ from implicit_bias.schedules import ScheduleState
 
 
 class Advanced(NamedTuple):
-    """The optimizer's state, the parameters and the gradient after an update."""
+    """The optimizer's state and the parameters after an update, and the gradient there that the next one is made from.
+
+    None: that is of other samples, and evaluated by whoever makes the next update.
+    """
 
     state: Any
     parameters: Parameters
-    gradient: Gradient
+    gradient: Gradient | None
 
 
 #: (state, where the step starts, t) to what comes after.
@@ -45,43 +48,47 @@ class Eager:
 
     def __init__(self, setup: Setup, advance: Advance | None = None) -> None:
         problem = setup.problem
-        self._setup = setup
-        self._advance = advance or plain_step(problem.optimizer, setup.geometry, setup.objective)
+        self._setup, self._batched = setup, problem.batch is not None
+        self._advance = advance or plain_step(problem.optimizer, setup.geometry, None if self._batched else setup.objective)
         self._reached: Reached
-        self._gradient: Gradient
+        self._gradient: Gradient | None = None
         self.made_with = {}
 
     def load(self, start: Reached) -> None:
-        self._go_to(start, start.gradient or self._setup.objective.gradient(start.parameters))
+        self._go_to(start)
 
     def advance(self, first: int, last: int) -> None:
         for t in range(first + 1, last + 1):
-            before, here = self._reached, self._gradient
-            self._go_to(*self._made(before, here, t))
+            before = self._reached if self._batched else self._reached._replace(gradient=self.gradient)
+            self._go_to(self._made(before, t))
             if self._setup.problem.schedule.backs_off:
-                self._take_back(before, here)
+                self._take_back(before)
 
     def step(self, start: Reached, t: int) -> Reached:
-        return self._made(start, start.gradient or self._setup.objective.gradient(start.parameters), t)[0]
+        return self._made(start, t)
 
     def serve(self, average: StepAverage) -> bool:
         return False
 
-    def _go_to(self, reached: Reached, gradient: Gradient) -> None:
-        self._reached, self._gradient = reached, gradient
+    def _go_to(self, reached: Reached) -> None:
+        self._reached = reached
+        # That of all samples, which is looked at now and then, is not that of a batch.
+        self._gradient = None if self._batched else reached.gradient
 
-    def _made(self, start: Reached, gradient: Gradient, t: int) -> tuple[Reached, Gradient]:
-        """Where the t-th update leads, and the gradient there."""
-        log_lr = self._setup.log_lr(gradient, t, start.schedule)
-        here = Here(start.parameters, self._setup.objective.gradient, log_lr, gradient)
+    def _made(self, start: Reached, t: int) -> Reached:
+        """Where the t-th update leads."""
+        evaluate = self._setup.evaluated(t)
+        gradient = start.gradient or evaluate(start.parameters)
+        here = Here(start.parameters, evaluate, self._setup.log_lr(gradient, t, start.schedule), gradient)
         state, parameters, new_gradient = self._advance(start.state, here, t)
-        return Reached(parameters, state, new_gradient, start.schedule), new_gradient
+        return Reached(parameters, state, new_gradient, start.schedule)
 
-    def _take_back(self, before: Reached, gradient: Gradient) -> None:
+    def _take_back(self, before: Reached) -> None:
         """Go back in the runs whose update the schedule does not accept."""
-        after = self._reached
+        after, gradient = self._reached, before.gradient
+        assert gradient is not None
         kept: Any  # a user's own method may give anything
-        kept, schedule = self._setup.problem.schedule.accept(before.schedule, gradient, self._gradient)
+        kept, schedule = self._setup.problem.schedule.accept(before.schedule, gradient, self.gradient)
         if not isinstance(kept, Tensor) or kept.dtype != torch.bool or kept.shape != self._setup.like.shape:
             told = (tuple(kept.shape), kept.dtype) if isinstance(kept, Tensor) else type(kept).__name__
             raise ValueError(f"accept gives {told} for the runs that keep their step; must be truth values of shape (runs,)")
@@ -91,8 +98,7 @@ class Eager:
         parameters = chosen(kept, after.parameters, before.parameters)
         # Buffers that the step has made for the first time stay as they are.
         state = {key: chosen_scaled(kept, blocks, before.state.get(key, blocks)) for key, blocks in after.state.items()}
-        there = self._setup.objective.gradient(parameters)
-        self._go_to(Reached(parameters, state, there, schedule), there)
+        self._go_to(Reached(parameters, state, self._setup.objective.gradient(parameters), schedule))
 
     @property
     def parameters(self) -> Parameters:
@@ -104,6 +110,8 @@ class Eager:
 
     @property
     def gradient(self) -> Gradient:
+        if self._gradient is None:
+            self._gradient = self._setup.objective.gradient(self._reached.parameters)
         return self._gradient
 
     @property
@@ -111,12 +119,15 @@ class Eager:
         return self._reached.schedule
 
 
-def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective) -> Advance:
-    """The optimizer's step from where it is, and the gradient there, operation by operation."""
+def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective | None) -> Advance:
+    """The optimizer's step from where it is, operation by operation, and the gradient of ``objective`` there; None: no gradient,
+    the next update being made from other samples."""
 
     def advance(state: Any, here: Here, t: int) -> Advanced:
         new_state, step = optimizer.step_from(state, here, t, geometry)
         moved = arrived(step, here.parameters, here.scheduled)
+        if objective is None:
+            return Advanced(new_state, moved, None)
         if isinstance(step.to, Here) and isinstance(step.to.evaluation, Gradient):
             return Advanced(new_state, moved, step.to.evaluation)
         return Advanced(new_state, moved, objective.gradient(moved))

@@ -50,6 +50,10 @@ def refusal(setup: Setup) -> str | None:
     wanted, optimizer = problem.compile, problem.optimizer
     if wanted == "off":
         return "compile=off"
+    if problem.batch is not None:
+        if wanted == "on":
+            problem.tell("steps are not compiled by torch: mini-batches (batch.size) are not covered")
+        return "mini-batches (batch.size) are not compiled"
     if wanted == "auto" and problem.steps < REPAID_STEPS:
         return f"fewer than {REPAID_STEPS:,} steps do not repay compiling; compile=on compiles them"
     if wanted == "auto" and not isinstance(setup.geometry, WholeVector):

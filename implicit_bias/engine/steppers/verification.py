@@ -63,7 +63,7 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
             setup, start = Setup.of(setup.problem.at(some)), _of_runs(start, some)
             stepper = make(setup)
         decomposes = not isinstance(setup.geometry, WholeVector)
-        return disagreement(stepper.step, Eager(setup).step, setup.objective, start, t, count, decomposes)
+        return disagreement(stepper.step, Eager(setup).step, setup, start, t, count, decomposes)
     except (ArithmeticError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None  # numbers that are not finite: the run itself will meet them
 
@@ -79,7 +79,7 @@ def _of_runs(start: Reached, runs: Tensor) -> Reached:
 
 
 def disagreement(
-    fast: OneStep, plain: OneStep, objective: Objective, start: Reached, first: int, count: int, decomposes: bool
+    fast: OneStep, plain: OneStep, setup: Setup, start: Reached, first: int, count: int, decomposes: bool
 ) -> str | None:
     """How updates ``first`` + 1, ..., ``first`` + ``count`` of a fast stepper differ from the plain ones; None where they agree.
 
@@ -88,7 +88,7 @@ def disagreement(
     Args:
         fast: The update to be verified.
         plain: The update as it is defined.
-        objective: What says how far parameters must move to change gaps by one.
+        setup: The batch: what the updates see of the loss, and how far parameters must move to change gaps by one.
         start: Where update ``first`` has led.
         first: The updates made before.
         count: How many are compared.
@@ -102,7 +102,7 @@ def disagreement(
         apart = _apart(ours, there, here, here)
         tolerance = TOLERANCE * torch.finfo(apart.dtype).eps
         if bool((apart > tolerance).any()):
-            allowed = tolerance + SLACK * _uncertainty(plain, objective, here, there, t, decomposes)
+            allowed = tolerance + SLACK * _uncertainty(plain, setup, here, there, t, decomposes)
             wrong = (apart > allowed).any(dim=0) & _finite(there)
             if bool(wrong.any()):
                 run = int(wrong.nonzero()[0])
@@ -154,13 +154,13 @@ def _largest(blocks: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([block.abs().amax(dim=(-2, -1)) for block in blocks.values()]).amax(dim=0)
 
 
-def _uncertainty(plain: OneStep, objective: Objective, here: Reached, there: Reached, t: int, decomposes: bool) -> Tensor:
+def _uncertainty(plain: OneStep, setup: Setup, here: Reached, there: Reached, t: int, decomposes: bool) -> Tensor:
     """How far changes of the order of round-off move the plain step, (2, R) as :func:`_apart`."""
     generator = torch.Generator().manual_seed(0)
-    gradient = here.gradient or objective.gradient(here.parameters)
+    gradient = here.gradient or setup.evaluated(t)(here.parameters)
     found = []
     for _ in range(DIRECTIONS):
-        direction = _direction(objective, here, generator)
+        direction = _direction(setup.objective, here, generator)
         noise = {name: _noise(block.mantissa, generator) for name, block in gradient.blocks.items()}
         for side in (-1, 1):
             moved = {name: block + side * direction[name] for name, block in here.parameters.items()}

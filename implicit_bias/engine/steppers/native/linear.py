@@ -199,6 +199,8 @@ def refusal(setup: Setup) -> str | None:
     problem, objective = setup.problem, setup.objective
     if problem.compile == "off":
         return "compile=off"
+    if problem.batch is not None:
+        return "mini-batches (batch.size) have no steps in C"
     if problem.watches_loss:
         return "the loss of every step is asked for (log.levels, stop_log10_loss)"
     if type(objective) is BlocksObjective:
