@@ -118,8 +118,7 @@ class _Simulation:
         return t
 
     def _served(self, probe: Probe) -> bool:
-        # What steps by mini-batches meet on their way are gradients of some samples only.
-        return probe.averaged is not None and self.problem.batch is None and self.stepper.serve(probe.averaged)
+        return probe.averaged is not None and self.stepper.serve(probe.averaged)
 
     def _steps(self, t: int, watch: Watch | None, keep: Keep | None) -> None:
         """Every update after the t-th, in calls that end where something is to be seen."""

@@ -39,11 +39,6 @@ class SD(TruncatedFromFirst, SteepestDescent):
             raise BadInput(f"optimizer.clip={self.clip:g}: must be null with optimizer.truncate=true, which bounds steps itself")
 
     @property
-    def plain(self) -> bool:
-        """Whether a step is that of the gradient or its average from zero, as long as that says."""
-        return not self.truncate and self.clip is None and (self.beta == 0 or not self.from_first)
-
-    @property
     def buffers(self) -> tuple[str, ...]:  # type: ignore[override]
         return (MOMENTUM,) if self.beta else ()
 

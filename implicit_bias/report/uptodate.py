@@ -122,7 +122,7 @@ def write_stamp(
 @cache
 def everything(preset: Preset) -> str:
     """Digest of all that a figure can depend on, but for the runs."""
-    sources = [*sorted(ROOT.rglob("*.py")), *sorted(ROOT.rglob("*.c")), *sorted(config_directory().rglob("*.yaml"))]
+    sources = [*sorted(ROOT.rglob("*.py")), *sorted(ROOT.rglob("*.[ch]")), *sorted(config_directory().rglob("*.yaml"))]
     return _digest([preset, *versions(), *map(_content, [*sources, *plugins.source_files()]), *_data_files()])
 
 
@@ -140,7 +140,7 @@ def sources(module: str) -> list[Path]:
     """
     others = {FIGURES.get(name).__module__ for name in FIGURES.names()} - {module}
     left_out = {ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in others}
-    files = (path for pattern in ("*.py", "*.c") for path in sorted(ROOT.rglob(pattern)))
+    files = (path for pattern in ("*.py", "*.[ch]") for path in sorted(ROOT.rglob(pattern)))
     own = [path for path in files if path not in left_out and path.relative_to(ROOT).parts[0] not in DRAW_NOTHING]
     added = any(cls.__module__ == module for cls in FIGURES.added().values())
     return [*own, *(plugins.source_files() if added else [])]

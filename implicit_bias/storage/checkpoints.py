@@ -282,5 +282,5 @@ def _code() -> str:
 
 def stepping_sources(root: Path) -> list[Path]:
     """The files of the package at ``root`` that the numbers of a batch depend on."""
-    sources = [*root.rglob("*.py"), *root.rglob("*.c")]
+    sources = [*root.rglob("*.py"), *root.rglob("*.[ch]")]
     return sorted(path for path in sources if path.relative_to(root).with_suffix("").parts[0] in STEPPING_PARTS)

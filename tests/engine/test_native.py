@@ -72,7 +72,17 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "gd, decay": ("gd", {"weight_decay": PER_RUN}),
     "muon, decay": ("muon", {"weight_decay": 0.3}),
     "adam, decay": ("adam", {"weight_decay": PER_RUN}),
+    "lion": ("lion", {"beta1": PER_RUN, "beta2": PER_RUN.flip(0)}),
+    "lion, decay": ("lion", {"weight_decay": (PER_RUN - 0.5).clamp(min=0)}),
+    "sd, clip": ("sd", {"clip": 0.05}),
+    "sd in linf": ("sd", {}),
+    "sd in l1": ("sd", {"beta": 0.8}),
+    "sd in row": ("sd", {"clip": 0.1, "weight_decay": PER_RUN}),
+    "sd in spectral": ("sd", {"beta": 0.8}),
+    "sd in nuclear": ("sd", {}),
 }
+# Of those whose norm is named.
+NORMS = {"row, momentum": "row", **{rule: rule.removeprefix("sd in ") for rule in RULES if rule.startswith("sd in ")}}
 
 
 WHOLE_RUNS = ("signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam")
@@ -91,6 +101,7 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
     optimizer, model = OPTIMIZERS.get(name)(**numbers), MODELS.get("linear")(init="gaussian", init_scale=0.5)
     # Gradient descent on an exponential loss diverges at rates that others bear.
     rate = 0.001 if loss == "exponential" and name.endswith(("gd", "sd")) else 0.1
+    rate *= 0.01 if rule.startswith("sd in ") else 1.0  # the dual norms are larger than l2
     lr = rate * torch.linspace(0.2, 2, RUNS, dtype=torch.float64)[:runs]
     return Problem(
         model=model,
@@ -100,7 +111,7 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
         data=data,
         initial=model.initial(data, range(runs)),
         steps=steps,
-        norm=make_norm("row") if name == "nmd" else None,
+        norm=make_norm(NORMS[rule]) if rule in NORMS else None,
         measured={label: make_norm(label) for label in ("linf", "l2", "spectral")},
         points=10,
         weights="all",
@@ -131,7 +142,7 @@ def assert_each_step_near(given: Problem) -> None:
 @needs_compiler
 @pytest.mark.numeric
 @pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
-@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signgd", "signum", "muon", "adam"))
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signgd", "signum", "muon", "adam", "lion", "sd in spectral"))
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
     assert_each_step_near(problem(rule, gaussian(5, 12, 23), 30, loss=loss))
 
@@ -201,7 +212,7 @@ def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: s
     given = replace(given, initial={"weight": w})
     plain, ours = (simulate(replace(given, compile=wanted)).parameters[1]["weight"] for wanted in ("off", "auto"))
     size = torch.maximum((plain - w).abs(), 1e-16 * w.abs()).amax(dim=(1, 2), keepdim=True)
-    polar = RULES[rule][0] in ("muon", "spectral_gd", "nucgd")
+    polar = RULES[rule][0] in ("muon", "spectral_gd", "nucgd") or NORMS.get(rule) in ("spectral", "nuclear")
     # A gradient whose rows are far apart has singular values below round-off of the largest, and no known direction there.
     rounding = condition(given) if polar else torch.ones(RUNS, dtype=torch.float64)
     known = rounding < 1e6
@@ -227,7 +238,7 @@ def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:
 @needs_compiler
 @pytest.mark.numeric
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("rule", ["signgd", "muon", "adam, eps", "signum, decay"])
+@pytest.mark.parametrize("rule", ["signgd", "muon", "adam, eps", "signum, decay", "lion", "sd in spectral"])
 def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool) -> None:
     """Also where the others have other momenta, which plain steps only match to round-off."""
     data = gaussian(5, 7, 16, shared=shared)
@@ -265,7 +276,7 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
 
 
 @needs_compiler
-@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam", "gd"))
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam", "gd", "lion"))
 def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = problem(rule, gaussian(4, 6, 10), 130)
     usual = simulate(given)

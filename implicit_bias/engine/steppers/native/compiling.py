@@ -55,12 +55,17 @@ def library(source: Path, symbols: tuple[str, ...] = (), definitions: Definition
             version = subprocess.run([command, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
         except (OSError, subprocess.SubprocessError):
             continue
-        key = _digest(source.read_bytes(), repr((FLAGS, processor_flags(), macros)).encode(), version, _processor())
+        key = _digest(_text(source), repr((FLAGS, processor_flags(), macros)).encode(), version, _processor())
         for folder in _folders():
             loaded = _kept(source, folder, key, symbols) or _made([command, *macros], source, folder, key, symbols)
             if loaded is not None:
                 return loaded
     return None
+
+
+def _text(source: Path) -> bytes:
+    """A source with the headers beside it, all of which it may include."""
+    return b"\0".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
 
 
 def compilers() -> list[str]:

@@ -2,7 +2,7 @@
 
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64
 data on a CPU, the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1,
-the row norm and, in the row space, the spectral and the nuclear norm, with and without momentum, unnormalised in l2, Muon by
+the row norm and, in the row space, the spectral and the nuclear norm, normalised or not, with and without momentum, Lion, Muon by
 Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the
 number of threads, nor on how its steps are shared out over calls.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.engine.steppers.native import orders
 from implicit_bias.engine.steppers.native.compiling import Definitions, library
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.losses import FLOOR, Loss
@@ -48,6 +49,7 @@ from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT, Adam
 from implicit_bias.optimizers.coordinate_descent import CoordinateDescent
 from implicit_bias.optimizers.descent import MOMENTUM
 from implicit_bias.optimizers.gd import GD
+from implicit_bias.optimizers.lion import Lion
 from implicit_bias.optimizers.momentum_gd import MomentumGD
 from implicit_bias.optimizers.muon import Muon
 from implicit_bias.optimizers.muon_ns import COEFFICIENTS, MuonNS
@@ -66,7 +68,7 @@ from implicit_bias.optimizers.weight_decay import WithWeightDecay
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule, ScheduleState
 
 SOURCE = Path(__file__).with_name("linear.c")
-SYMBOLS = ("lanes", "work_size", "advance", "made_with")
+SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL)
 # Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d, and
 # the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs there are is not asked: a run's
 # bits must not depend on it.
@@ -75,14 +77,16 @@ MOST_WORK, MOST_ROWS = 500_000, 20
 # The codes of rules and norms in linear.c. They are defined here alone, as are the constants that others use too.
 CROSS_ENTROPY, EXPONENTIAL = range(2)
 SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(9)
-NO_MOMENTUM, AVERAGE, LOOK_AHEAD = range(3)
+NO_MOMENTUM, AVERAGE, LOOK_AHEAD, BEFORE = range(4)
+OUTER_MAX, OUTER_L2 = range(2)
 LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
 DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
 DEFINITIONS: Definitions = (
     *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
     *{"SIGN": SIGN, "NORMALISED": NORMALISED, "GRADIENT": GRADIENT, "POLAR": POLAR, "ADAM": ADAM}.items(),
     *{"COORDINATE": COORDINATE, "ROWS": ROWS, "RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
-    *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD}.items(),
+    *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD, "BEFORE": BEFORE}.items(),
+    *{"OUTER_MAX": OUTER_MAX, "OUTER_L2": OUTER_L2}.items(),
     *zip(("NS_A", "NS_B", "NS_C"), COEFFICIENTS, strict=True),
     ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
     ("FLOOR", FLOOR[torch.float64]),
@@ -97,6 +101,8 @@ SCHEDULES = frozenset({Power, Constant})
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
 MOST_STEPS = 4096
+# Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
+MOST_SAMPLES = 2**21
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
 RATE = 2e9
 EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
@@ -104,12 +110,22 @@ EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
 
 @dataclass(frozen=True)
 class Rule:
-    """A step as linear.c knows it: what is done with the gradient or its average m <- beta m + gain g."""
+    """A step as linear.c knows it: what is done with the gradient or its average.
+
+    Attributes:
+        kind: Steepest descent in one of the norms, the gradient itself, or Adam.
+        momentum: None; of the buffer m <- beta m + gain g; of ahead_beta m + ahead_gain g with that m, or with the one before.
+        by_dual: Whether a step has the length N_*(g), at most ``clip``.
+    """
 
     kind: int
     momentum: int = NO_MOMENTUM
     beta: Any = 0.0
     gain: Any = 1.0
+    ahead_beta: Any = 0.0
+    ahead_gain: Any = 1.0
+    by_dual: bool = False
+    clip: float = math.inf
     beta2: Any = 0.0
     eps: Any = 0.0
     bias_correction: bool = False
@@ -117,15 +133,26 @@ class Rule:
     decay: Any = 0.0
 
 
+class _Part(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int64) for name in ("first", "end", "kind")), ("weight", ctypes.c_double)]
+
+
+class _Samples(ctypes.Structure):
+    _fields_ = [("n", ctypes.c_int64), ("log_n", ctypes.c_double), ("x", ctypes.c_void_p), ("y", ctypes.c_void_p)]
+
+
 class _Group(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("n", "k", "d", "loss", "rule", "momentum", "bias_correction", "iterations")),
-        ("log_n", ctypes.c_double),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("smallest_row", "doubtful", "x", "y", "w", "m", "m_log", "r", "r_log", "certificate")
-        ),
-        *((name, ctypes.c_void_p) for name in ("beta", "gain", "beta2", "log_eps", "decay", "work")),
+        *((name, ctypes.c_int64) for name in ("k", "d", "loss", "rule", "momentum", "bias_correction", "iterations")),
+        *((name, ctypes.c_int64) for name in ("parts", "outer", "by_dual")),
+        ("clip", ctypes.c_double),
+        ("samples", _Samples),
+        ("log_batch", ctypes.c_double),
+        ("batch", ctypes.c_int64),
+        ("part", ctypes.POINTER(_Part)),
+        *((name, ctypes.c_void_p) for name in ("smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log", "certificate")),
+        *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
+        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "work")),
     ]
 
 
@@ -149,34 +176,48 @@ def _rule_without_decay(optimizer: Optimizer, geometry: ParameterNorm) -> Rule |
         return Rule(kind) if not isinstance(optimizer, Shampoo) or optimizer.spectral else None
     if exact in WITH_MOMENTUM:
         return _with_momentum(kind, optimizer)
+    if exact is Lion:
+        return _lion(kind, optimizer)
+    if exact is SD:
+        return _descent(kind, optimizer)
     if kind != NORMALISED:
         return None
     if exact is GD:
         return Rule(GRADIENT)
-    if exact is SD:
-        return _descent(optimizer)
     return _heavy_ball(optimizer) if exact is MomentumGD else None
 
 
 def _adam(optimizer: Any) -> Rule:
-    beta1, beta2 = optimizer.beta1, optimizer.beta2
-    return Rule(ADAM, AVERAGE, beta1, 1 - beta1, beta2, optimizer.eps, optimizer.bias_correction)
+    rule = Rule(ADAM, AVERAGE, optimizer.beta1, 1 - optimizer.beta1)
+    return replace(rule, beta2=optimizer.beta2, eps=optimizer.eps, bias_correction=optimizer.bias_correction)
 
 
 def _with_momentum(kind: int, optimizer: Any) -> Rule:
+    return _averaged(Rule(kind, iterations=getattr(optimizer, "ns_steps", 0)), optimizer, 1 - optimizer.beta)
+
+
+def _averaged(rule: Rule, optimizer: Any, gain: Any) -> Rule:
     momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
-    return Rule(kind, momentum, optimizer.beta, 1 - optimizer.beta, iterations=getattr(optimizer, "ns_steps", 0))
+    return replace(rule, momentum=momentum, beta=optimizer.beta, gain=gain, ahead_beta=optimizer.beta, ahead_gain=gain)
 
 
-def _descent(optimizer: Any) -> Rule | None:
-    if not optimizer.plain:
+def _lion(kind: int, optimizer: Any) -> Rule:
+    shown, kept = optimizer.beta1, optimizer.beta2
+    return Rule(kind, BEFORE, kept, 1 - kept, shown, 1 - shown)
+
+
+def _descent(kind: int, optimizer: Any) -> Rule | None:
+    if optimizer.truncate or (optimizer.beta and optimizer.from_first):
         return None
-    return Rule(GRADIENT, AVERAGE, optimizer.beta, 1 - optimizer.beta) if optimizer.beta else Rule(GRADIENT)
+    # In l2 that is the gradient itself.
+    plain = kind == NORMALISED and optimizer.clip is None
+    clip = math.inf if optimizer.clip is None else optimizer.clip
+    rule = Rule(GRADIENT) if plain else Rule(kind, by_dual=True, clip=clip)
+    return replace(rule, momentum=AVERAGE, beta=optimizer.beta, gain=1 - optimizer.beta) if optimizer.beta else rule
 
 
 def _heavy_ball(optimizer: Any) -> Rule:
-    gain = 1 - optimizer.beta if optimizer.ema else 1.0
-    return Rule(GRADIENT, LOOK_AHEAD if optimizer.nesterov else AVERAGE, optimizer.beta, gain)
+    return _averaged(Rule(GRADIENT), optimizer, 1 - optimizer.beta if optimizer.ema else 1.0)
 
 
 def _kind(geometry: ParameterNorm) -> int | None:
@@ -199,9 +240,7 @@ def refusal(setup: Setup) -> str | None:
     problem, objective = setup.problem, setup.objective
     if problem.compile == "off":
         return "compile=off"
-    if problem.batch is not None:
-        return "mini-batches (batch.size) have no steps in C"
-    if problem.watches_loss:
+    if problem.watches_loss and problem.batch is None:
         return "the loss of every step is asked for (log.levels, stop_log10_loss)"
     if type(objective) is BlocksObjective:
         return "model.blocks: a matrix in blocks has no steps in C"
@@ -246,8 +285,8 @@ def _log(number: float) -> float:
 def _told(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
-    compiled.work_size.argtypes = [ctypes.c_int64] * 3
-    compiled.advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    compiled.work_size.argtypes = [ctypes.c_int64] * 5
+    compiled.advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     compiled.advance.restype = None
     compiled.made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
@@ -276,16 +315,19 @@ class LinearSteps:
             raise ValueError(f"no steps in C: {refusal(setup)}")
         self._objective, self._rule, self._schedule = objective, rule, setup.problem.schedule
         (self._name,) = setup.problem.initial
+        self._batch, self._cadence = setup.problem.batch, setup.problem.cadence
+        self._batch_size = 0 if self._batch is None else self._batch.size
         self._served: StepAverage | None = None
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
-        self._advance: Callable[..., None] = compiled.advance
+        self._compiled, self._advance = compiled, compiled.advance
         self.made_with: Mapping[str, str] = _told(compiled)
         self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
         self._groups = -(-self._runs // self._lanes)
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
+        self._parts = (_Part * 1)(_Part(first=0, end=self._d, kind=rule.kind, weight=1.0))
         threads = max(1, min(torch.get_num_threads(), self._groups))
-        size = int(compiled.work_size(self._n, self._k, self._d))
+        size = int(compiled.work_size(self._n, self._k, self._d, len(self._parts), self._batch_size))
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
         self._lay_out(objective)
         self.most_steps = self._steps_of_a_call()
@@ -301,6 +343,8 @@ class LinearSteps:
         self._numbers = {
             "beta": self._per_run(rule.beta),
             "gain": self._per_run(rule.gain),
+            "ahead_beta": self._per_run(rule.ahead_beta),
+            "ahead_gain": self._per_run(rule.ahead_gain),
             "beta2": self._per_run(rule.beta2),
             "log_eps": self._per_run([_log(eps) for eps in _numbers(rule.eps).tolist()]),
             "decay": self._per_run(rule.decay),
@@ -326,8 +370,11 @@ class LinearSteps:
             return
         if average.value:
             self._certificate = self._in_lanes(average.value[self._name])
-        self._make(first, last, [average.share_of(t) for t in range(first, last)])
-        average.value, average.count = {self._name: self._by_run(self._certificate)}, average.wanted(last - 1)
+        shares = [0.0] * (last - first)
+        for look in range(-(-first // self._cadence), (last - 1) // self._cadence + 1):
+            shares[look * self._cadence - first] = average.share_of(look)
+        self._make(first, last, shares)
+        average.value, average.count = {self._name: self._by_run(self._certificate)}, average.wanted((last - 1) // self._cadence)
 
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
@@ -344,14 +391,15 @@ class LinearSteps:
         """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
         step first + s."""
         self._parameters = self._gradient = None
-        eta = self._step_sizes(first, last)
+        eta, index = self._step_sizes(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
         waiting = iter(range(self._groups))
 
         def work(memory: Tensor) -> None:
             for group in waiting:  # each group to the first thread that is free
-                arguments = self._group(group, memory)
-                self._advance(ctypes.byref(arguments), first, last - first, eta[group].data_ptr(), share.data_ptr())
+                arguments = ctypes.byref(self._group(group, memory))
+                samples = None if index is None else index[group].data_ptr()
+                self._advance(arguments, first, last - first, eta[group].data_ptr(), share.data_ptr(), samples)
 
         if len(self._work) == 1:
             work(self._work[0])
@@ -392,14 +440,16 @@ class LinearSteps:
             """Its part of this group; data that all runs share are there once."""
             return tensor.data_ptr() + (8 * tensor.stride(0) * group if tensor.shape[0] > 1 else 0)
 
-        parts = {"x": self._x, "y": self._y, "w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
+        held = {"w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
+        rule, (n, log_n) = self._rule, (self._n, math.log(self._n))
         return _Group(
-            n=self._n, k=self._k, d=self._d, loss=LOSSES[type(self._objective.loss)],
-            rule=self._rule.kind, momentum=self._rule.momentum,
-            bias_correction=self._rule.bias_correction, iterations=self._rule.iterations,
-            log_n=math.log(self._n), doubtful=at(self._doubtful),
-            certificate=at(self._certificate), work=memory.data_ptr(),
-            **{key: at(tensor) for key, tensor in (parts | self._numbers).items()},
+            k=self._k, d=self._d, loss=LOSSES[type(self._objective.loss)], rule=rule.kind, momentum=rule.momentum,
+            bias_correction=rule.bias_correction, iterations=rule.iterations, by_dual=rule.by_dual, clip=rule.clip,
+            parts=len(self._parts), outer=OUTER_MAX, part=self._parts,
+            samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
+            log_batch=math.log(self._batch_size or self._n),
+            doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
+            **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
 
     def _data(self, data: Data) -> tuple[Tensor, Tensor]:
@@ -428,6 +478,13 @@ class LinearSteps:
         tensor = _numbers(number).view(-1, 1, 1).expand(self._runs, 1, 1)
         return self._in_lanes(tensor)[:, 0, 0].contiguous()
 
+    def _samples(self, first: int, last: int) -> Tensor | None:
+        """The samples of updates first + 1 to last, (groups, steps, batch, LANES); None where every update takes all."""
+        if self._batch is None:
+            return None
+        table = orders.table(self._batch, first, last, self._compiled)
+        return self._in_lanes(table.expand(self._runs, -1, -1))
+
     def _step_sizes(self, first: int, last: int) -> Tensor:
         """eta_t for t = first + 1, ..., last: (groups, steps, LANES)."""
         # Number by number: torch's power rounds by a number's place in its tensor, and calls may be of any length.
@@ -436,10 +493,11 @@ class LinearSteps:
         return self._in_lanes(sizes.expand(self._runs, -1).unsqueeze(-1))[:, :, 0].contiguous()
 
     def _steps_of_a_call(self) -> int:
-        n, k, d = self._n, self._k, self._d
+        n, k, d = self._batch_size or self._n, self._k, self._d
         small, large = sorted((k, d))
         work = 2 * n * k * d + EXPONENTIAL_COST * n * k
         if self._rule.kind in DECOMPOSED:
             work += DECOMPOSITION_COST * small**2 * large
         rounds = -(-self._groups // len(self._work))
-        return max(1, min(MOST_STEPS, int(CALL_SECONDS * RATE / (work * rounds))))
+        most = MOST_STEPS if self._batch is None else min(MOST_STEPS, MOST_SAMPLES // (self._runs * self._batch.size))
+        return max(1, min(most, int(CALL_SECONDS * RATE / (work * rounds))))

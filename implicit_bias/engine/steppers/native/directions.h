@@ -1,0 +1,169 @@
+/* Directions of steepest descent, of all columns or part by part, and the step that is made of them. norms/ and
+ * optimizers/descent.py. */
+
+#ifndef DIRECTIONS_H
+#define DIRECTIONS_H
+
+#include "decompositions.h"
+#include "gradient.h"
+
+static vec largest_of(const vec *numbers, int64_t count)
+{
+    vec top = numbers[0];
+    for (int64_t i = 1; i < count; i++) top = larger(top, numbers[i]);
+    return top;
+}
+
+/* A part of `from`, with log scales `from_log`, in units of its largest entry, which is returned in units of e^unit. */
+static vec plain(const Group *p, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
+{
+    const int64_t columns = part->end - part->first;
+    vec top = all(0);
+    for (int64_t c = 0; c < p->k; c++) {
+        const vec factor = exponential(from_log[c] - unit), *row = from + c * p->d + part->first;
+        for (int64_t j = 0; j < columns; j++) {
+            to[c * columns + j] = factor * row[j];
+            top = larger(top, magnitude(to[c * columns + j]));
+        }
+    }
+    vec inverse = 1 / choose(top > 0, top, all(1));
+    for (int64_t e = 0; e < p->k * columns; e++) to[e] *= inverse;
+    return top;
+}
+
+/* Whether dual norms are asked for. */
+static inline int sized(const Group *p) { return p->by_dual || p->outer == OUTER_L2; }
+
+static inline vec sign(vec a) { return choose(a == 0, all(0), choose(a < 0, all(-1), all(1))); }
+
+static vec signs(const Group *p, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
+{
+    const int64_t columns = part->end - part->first;
+    vec dual = all(0);
+    for (int64_t c = 0; c < p->k; c++) {
+        const vec *row = from + c * p->d + part->first;
+        vec size = all(0);
+        for (int64_t j = 0; j < columns; j++) to[c * columns + j] = sign(row[j]);
+        if (!sized(p)) continue;
+        for (int64_t j = 0; j < columns; j++) size += magnitude(row[j]);
+        dual += size * exponential(from_log[c] - unit);
+    }
+    return dual;
+}
+
+static vec largest_entry(const Group *p, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
+{
+    const int64_t columns = part->end - part->first;
+    const vec dual = plain(p, part, from, from_log, unit, to);
+    vec top = all(0), first = all(-1);
+    for (int64_t e = 0; e < p->k * columns; e++) {
+        mask higher = magnitude(to[e]) > top;
+        first = choose(higher, all(e), first);
+        top = larger(top, magnitude(to[e]));
+    }
+    for (int64_t e = 0; e < p->k * columns; e++)
+        to[e] = choose(first == (double)e, choose(to[e] < 0, all(-1), all(1)), all(0));
+    return dual;
+}
+
+static vec unit_rows(const Group *p, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to, vec *divide)
+{
+    const int64_t columns = part->end - part->first;
+    vec dual = all(0);
+    for (int64_t c = 0; c < p->k; c++) {
+        const vec *given = from + c * p->d + part->first;
+        vec *row = to + c * columns, top = all(0);
+        for (int64_t j = 0; j < columns; j++) top = larger(top, magnitude(given[j]));
+        vec inverse = 1 / choose(top > 0, top, all(1));
+        for (int64_t j = 0; j < columns; j++) row[j] = given[j] * inverse;
+        vec size = root(dot(row, row, columns));
+        divide[c] = choose(size > 0, size, all(1));
+        if (sized(p)) dual += size * top * exponential(from_log[c] - unit);
+    }
+    return dual;
+}
+
+/* The direction of steepest descent of a part, its rows times `divide`, into `to` (k, columns); returns the dual norm in units
+ * of e^unit (Newton-Schulz has none). */
+static vec direction(const Group *p, Work *v, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to, vec *divide)
+{
+    const int64_t k = p->k, columns = part->end - part->first;
+    for (int64_t c = 0; c < k; c++) divide[c] = all(1);
+    switch (part->kind) {
+    case SIGN: return signs(p, part, from, from_log, unit, to);
+    case COORDINATE: return largest_entry(p, part, from, from_log, unit, to);
+    case ROWS: return unit_rows(p, part, from, from_log, unit, to, divide);
+    default: break;
+    }
+    vec top = plain(p, part, from, from_log, unit, to);
+    if (part->kind == NEWTON_SCHULZ) {
+        newton_schulz(v, k, columns, p->iterations, to);
+        return top;
+    }
+    if (part->kind != NORMALISED) return top * polar_in_row_space(v, k, columns, part->kind == RANK_ONE, to);
+    vec size = root(dot(to, to, k * columns));
+    for (int64_t c = 0; c < k; c++) divide[c] = choose(size > 0, size, all(1));
+    return top * size;
+}
+
+/* w -= size direction of a part, its rows over `divide`. */
+static void move(const Group *p, const Part *part, const vec *direction_of, const vec *divide, vec size)
+{
+    const int64_t columns = part->end - part->first;
+    for (int64_t c = 0; c < p->k; c++) {
+        const vec row_size = size / divide[c], *row = direction_of + c * columns;
+        vec *w = p->w + c * p->d + part->first;
+        for (int64_t j = 0; j < columns; j++) w[j] -= row_size * row[j];
+    }
+}
+
+/* The parts' dual norms over their weights, in units of the e^unit returned, and into *whole the dual of their product. */
+static vec product_dual(const Group *p, Work *v, vec *whole)
+{
+    const vec unit = largest_of(v->dual_log, p->parts);
+    vec sum = all(0);
+    for (int64_t b = 0; b < p->parts; b++) {
+        v->dual[b] *= exponential(v->dual_log[b] - unit) / p->part[b].weight;
+        sum += p->outer == OUTER_L2 ? v->dual[b] * v->dual[b] : v->dual[b];
+    }
+    *whole = p->outer == OUTER_L2 ? root(sum) : sum;
+    return unit;
+}
+
+/* A step in the product of the parts' norms. norms/blocks.py: ProductNorm; optimizers/base.py: steepest. */
+static void steepest(const Group *p, Work *v, const vec *from, const vec *from_log, vec eta)
+{
+    vec *to = v->direction, *divide = v->divide, size = eta, whole = all(1);
+    for (int64_t b = 0; b < p->parts; b++) {
+        const Part *part = p->part + b;
+        v->dual_log[b] = largest_of(from_log, p->k);
+        v->dual[b] = direction(p, v, part, from, from_log, v->dual_log[b], to, divide);
+        to += p->k * (part->end - part->first), divide += p->k;
+    }
+    if (sized(p)) {
+        vec unit = product_dual(p, v, &whole);
+        if (p->by_dual) size *= smaller(whole * exponential(unit), all(p->clip));
+        whole = choose(whole > 0, whole, all(1));
+    }
+    to = v->direction, divide = v->divide;
+    for (int64_t b = 0; b < p->parts; b++) {
+        const Part *part = p->part + b;
+        vec share = p->outer == OUTER_L2 ? v->dual[b] / whole : all(1);
+        move(p, part, to, divide, size * share / part->weight);
+        to += p->k * (part->end - part->first), divide += p->k;
+    }
+}
+
+static void descend(const Group *p, Work *v, const vec *from, const vec *from_log, vec eta)
+{
+    if (p->rule != GRADIENT) {
+        steepest(p, v, from, from_log, eta);
+        return;
+    }
+    for (int64_t c = 0; c < p->k; c++) {
+        vec size = eta * exponential(from_log[c]);
+        for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) p->w[e] -= size * from[e];
+    }
+}
+
+#endif

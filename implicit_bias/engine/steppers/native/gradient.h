@@ -1,0 +1,163 @@
+/* Loss gradients of samples in the log domain, and the certificates' matrices made of them. From the equations of
+ * models/linear.py and the losses. */
+
+#ifndef GRADIENT_H
+#define GRADIENT_H
+
+#include "group.h"
+
+#define TILE 32 /* samples whose features stay in the first cache between two uses */
+
+/* scores[c, i] = <w_c, x_i>. */
+static void all_scores(const Group *p, const Samples *of, Work *v)
+{
+    for (int64_t i = 0; i < of->n; i += TILE)
+        product(p->k, least(TILE, of->n - i), 0, p->d, p->w, p->d, of->x + i * p->d, 1, p->d, v->scores + i, of->n);
+}
+
+/* g_c = sum_i weights[c, i] x_i. */
+static void weighted_sums(const Group *p, const Samples *of, const Work *v, vec *g)
+{
+    for (int64_t i = 0; i < of->n; i += TILE)
+        product(p->k, p->d, i > 0, least(TILE, of->n - i), v->scores + i, of->n, of->x + i * p->d, p->d, 1, g, p->d);
+}
+
+/* The largest |entry| of row c of g (k, d). */
+static vec row_top(const Group *p, const vec *g, int64_t c)
+{
+    vec top = all(0);
+    for (int64_t j = 0; j < p->d; j++) top = larger(top, magnitude(g[c * p->d + j]));
+    return top;
+}
+
+/* Gradients with one scale a class row, of all lanes; kept where `deep`. models/linear.py: _deep. */
+__attribute__((noinline)) static void deep_gradient(const Group *p, const Samples *of, Work *v, mask deep)
+{
+    all_scores(p, of, v);
+    for (int64_t i = 0; i < of->n; i++) {
+        vec own = all(0), own_log, others;
+        for (int64_t c = 0; c < p->k; c++) own = choose(of->y[i] == c, v->scores[c * of->n + i], own);
+        for (int l = 0; l < LANES; l++) {
+            double a = v->top[i][l] + log(v->size[i][l]), tail = log1p(exp(-fabs(a)));
+            /* log of a weight is u_c - others; of their sum own_log. */
+            others[l] = p->loss == EXPONENTIAL ? 0 : fmax(a, 0) + tail;
+            own_log[l] = p->loss == EXPONENTIAL ? a : fmin(a, 0) - tail;
+        }
+        for (int64_t c = 0; c < p->k; c++) {
+            vec *s = v->scores + c * of->n + i;
+            *s = choose(of->y[i] == c, own_log, *s - own - others);
+        }
+    }
+    for (int64_t c = 0; c < p->k; c++) {
+        vec *s = v->scores + c * of->n, top = s[0];
+        for (int64_t i = 1; i < of->n; i++) top = larger(top, s[i]);
+        for (int64_t i = 0; i < of->n; i++) {
+            vec weight = share_of(s[i] - top);
+            s[i] = choose(of->y[i] == c, -weight, weight);
+        }
+        v->row[c] = choose(deep, top - v->unit, all(0));
+    }
+    weighted_sums(p, of, v, v->factor);
+    for (int64_t e = 0; e < p->k * p->d; e++) v->g[e] = choose(deep, v->factor[e], v->g[e]);
+}
+
+/* Entry (c, j) of g, summed anew with the errors of all additions made up for: exactly zero where no more is left than CANCELLED
+ * of the sum of the contributions' absolute values. models/linear.py: _with_zeros. */
+static void clear_if_cancelled(const Group *p, const Samples *of, Work *v, int64_t c, int64_t j, mask doubt)
+{
+    vec sum = all(0), error = all(0), size = all(0);
+    for (int64_t i = 0; i < of->n; i++) {
+        vec part = v->scores[c * of->n + i] * of->x[i * p->d + j], next = sum + part, added = next - sum;
+        error += (sum - (next - added)) + (part - added);
+        sum = next;
+        size += magnitude(part);
+    }
+    vec *g = v->g + c * p->d + j;
+    *g = choose(doubt & (magnitude(sum + error) <= CANCELLED * size), all(0), *g);
+}
+
+/* The same for all entries, in the lanes `where`; `scores` are the samples' weights that g is made of. */
+static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask where)
+{
+    for (int64_t c = 0; c < p->k; c++) {
+        vec *s = v->scores + c * of->n, size = all(0);
+        for (int64_t i = 0; i < of->n; i++) size += magnitude(s[i]);
+        for (int64_t j = 0; j < p->d; j++) {
+            mask doubt = where & (magnitude(v->g[c * p->d + j]) < size * p->doubtful[j]);
+            if (any(doubt)) clear_if_cancelled(p, of, v, c, j, doubt);
+        }
+    }
+}
+
+/* Gradients with an entry that may be zero, or a class row too small for the common scale. */
+__attribute__((noinline)) static void look_closer(const Group *p, const Samples *of, Work *v)
+{
+    clear_cancelled(p, of, v, ~(mask){0});
+    vec small = all(INFINITY);
+    for (int64_t c = 0; c < p->k; c++) small = smaller(small, row_top(p, v->g, c));
+    mask deep = small < *p->smallest_row;
+    if (!any(deep)) return;
+    deep_gradient(p, of, v, deep);
+    clear_cancelled(p, of, v, deep);
+}
+
+/* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. */
+static void gradient(const Group *p, const Samples *of, Work *v)
+{
+    const int64_t n = of->n, k = p->k;
+    v->log_n = of->log_n;
+    all_scores(p, of, v);
+    v->unit = all(-INFINITY);
+    for (int64_t i = 0; i < n; i++) {
+        vec *s = v->scores + i, own = all(0), top = all(-INFINITY), size = all(0);
+        for (int64_t c = 0; c < k; c++) {
+            mask label = of->y[i] == c;
+            own = choose(label, s[c * n], own);
+            s[c * n] = choose(label, all(-INFINITY), s[c * n]);
+            top = larger(top, s[c * n]);
+        }
+        for (int64_t c = 0; c < k; c++) { /* the label's e^FLOOR is nothing beside the 1 of the largest */
+            s[c * n] = share_of(s[c * n] - top);
+            size += s[c * n];
+        }
+        v->top[i] = top - own;
+        v->size[i] = size;
+        v->unit = larger(v->unit, p->loss == EXPONENTIAL ? v->top[i] : smaller(v->top[i], all(0)));
+    }
+    v->total = all(0);
+    for (int64_t i = 0; i < n; i++) {
+        vec top = v->top[i], low = p->loss == EXPONENTIAL ? top : smaller(top, all(0));
+        vec share = share_of(low - v->unit);
+        if (p->loss == CROSS_ENTROPY) { /* share / (e^(low - top) + size e^low); one of the two is 1 */
+            vec e = exponential(-magnitude(top));
+            share /= choose(top > 0, e, all(1)) + v->size[i] * choose(top > 0, all(1), e);
+        }
+        vec total = v->size[i] * share;
+        v->total += total;
+        for (int64_t c = 0; c < k; c++) {
+            vec *s = v->scores + c * n + i;
+            *s = choose(of->y[i] == c, -total, *s * share);
+        }
+    }
+    weighted_sums(p, of, v, v->g);
+    vec least = all(INFINITY);
+    for (int64_t e = 0; e < k * p->d; e++) least = smaller(least, magnitude(v->g[e]));
+    for (int64_t c = 0; c < k; c++) v->row[c] = all(0);
+    /* No row's weights sum to more than the total. */
+    vec doubtful = p->doubtful[0];
+    for (int64_t j = 1; j < p->d; j++) doubtful = larger(doubtful, p->doubtful[j]);
+    if (any(least < v->total * doubtful)) look_closer(p, of, v);
+}
+
+/* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */
+static void collect(const Group *p, const Work *v, double share)
+{
+    for (int64_t c = 0; c < p->k; c++) {
+        vec factor = exponential(v->row[c]) / v->total;
+        for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) p->certificate[e] += share * (-v->g[e] * factor - p->certificate[e]);
+    }
+}
+
+static inline vec log_scale(const Work *v, int64_t c) { return v->row[c] + v->unit - v->log_n; }
+
+#endif

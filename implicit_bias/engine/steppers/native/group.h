@@ -1,0 +1,56 @@
+/* What a call is given, and its scratch memory. linear.py has the same fields in the same order. */
+
+#ifndef GROUP_H
+#define GROUP_H
+
+#include "vectors.h"
+
+/* A block of columns of w, and the norm in which it descends. */
+typedef struct {
+    int64_t first, end, kind; /* columns first, ..., end - 1 */
+    double weight;            /* of its norm among those of the parts */
+} Part;
+
+/* Training samples; the loss is their mean. */
+typedef struct {
+    int64_t n;
+    double log_n;
+    const vec *x;  /* (n, d) */
+    const mask *y; /* (n): labels */
+} Samples;
+
+/* One group of LANES runs. */
+typedef struct {
+    int64_t k, d, loss, rule, momentum, bias_correction, iterations;
+    int64_t parts, outer, by_dual; /* how many parts; what composes their norms; whether a step has the length N_*(g) */
+    double clip;                   /* and at most this */
+    Samples samples;
+    double log_batch;
+    int64_t batch; /* samples of a mini-batch; 0: steps are made from all */
+    const Part *part;
+    const vec *smallest_row;    /* one each: a class row whose largest entry is below it gets a scale of its own */
+    const vec *doubtful;        /* (d): times the sum of a row's weights, what its entries are looked at closer below */
+    vec *w;                     /* (k, d) */
+    vec *m, *m_log, *r, *r_log; /* average of gradients, root of that of squares: (k, d), (k) */
+    vec *certificate;           /* (k, d): average of the certificate's matrices */
+    const vec *beta, *gain;     /* one each; m <- beta m + gain g */
+    const vec *ahead_beta, *ahead_gain; /* the step's average is ahead_beta m + ahead_gain g, where it is not m */
+    const vec *beta2, *log_eps, *decay;
+    vec *work;                  /* work_size() vectors */
+} Group;
+
+typedef struct {
+    vec *scores, *top, *size;          /* (k, n), (n), (n): weights in place of scores later */
+    vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
+    vec *direction, *divide;           /* (k, d) each: part after part; what each of its rows is to be divided by */
+    vec *rotation;                     /* (min(k, d), min(k, d)) */
+    vec *row, *ahead_log, *norm;       /* (k): log scales of g less `unit`, of ahead; squared norms of rows */
+    vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
+    vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */
+    mask *batch_y;                     /* (batch) */
+    vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
+    vec unit, total;
+    double log_n;                      /* of the samples of g */
+} Work;
+
+#endif

@@ -1,0 +1,146 @@
+"""Steps by mini-batches in C beside the plain ones, and the orders that are drawn for them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.mini_batches import MiniBatches, Order, mini_batches
+from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.eager import Eager
+from implicit_bias.engine.steppers.native import LinearSteps, orders
+from implicit_bias.engine.steppers.native import linear as native
+from implicit_bias.engine.steppers.native.compiling import library
+from implicit_bias.models import Data
+from tests.engine.test_native import RULES, RUNS, apart, gaussian, needs_compiler, problem, same_bits
+from tests.support.quick import quick_of
+
+N = 23
+SEEDS = torch.tensor([3, 1, 4, 1, 5, 2**40])
+
+
+def batched(rule: str, size: int, order: Order = "reshuffle", steps: int = 30, n: int = N, **more: Any) -> Problem:
+    data = gaussian(5, 12, n)
+    given = problem(rule, data, steps, **more)
+    return replace(given, batch=mini_batches(size, order, SEEDS, n))
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize(("size", "order"), [(1, "reshuffle"), (5, "cyclic"), (23, "replace")])
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "nmgd", "muon", "adam", "signum, decay", "lion"))
+def test_every_step_is_the_plain_one_to_round_off(rule: str, size: int, order: Order) -> None:
+    setup = Setup.of(batched(rule, size, order))
+    with torch.no_grad():
+        ours, plain, here = LinearSteps(setup), Eager(setup), setup.begun()
+        for t in range(1, setup.problem.steps + 1):
+            there = plain.step(here, t)
+            before, after = here.parameters["weight"], there.parameters["weight"]
+            moved, differ = ((a - after).abs().amax(dim=(1, 2)) for a in (before, ours.step(here, t).parameters["weight"]))
+            assert (differ <= 1e-11 * moved + 1e-15 * before.abs().amax(dim=(1, 2))).all(), t
+            here = Reached(there.parameters, there.state)
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize("rule", quick_of(["signum", "nmgd", "signgd", "lion"], "signum", "nmgd"))
+def test_whole_runs_agree_certificates_too(rule: str) -> None:
+    plain, ours = (simulate(replace(batched(rule, 4, steps=300), compile=wanted)) for wanted in ("off", "auto"))
+    assert (plain.stepping, ours.stepping) == ("torch", "c")
+    assert (apart(ours, plain) <= 1e-9).all()
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize("rule", ["signum", "adam", "muon"])
+def test_batches_of_all_samples_give_the_bits_of_the_full_batch(rule: str) -> None:
+    """What is drawn is put in ascending order; made here, as mini_batches() makes none of such batches."""
+    given = batched(rule, N, steps=60)
+    assert given.batch is None
+    drawn = replace(given, batch=MiniBatches(N, "reshuffle", SEEDS, N))
+    assert same_bits(simulate(given), simulate(drawn))
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize("order", ["reshuffle", "replace", "cyclic"])
+def test_a_run_has_the_same_bits_alone_and_in_calls_of_any_length(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = batched("adam, eps", 4, order, steps=60)
+    together = simulate(given)
+    assert together.stepping == "c"
+    monkeypatch.setattr(native, "MOST_STEPS", 7)
+    for run in (0, 5):
+        alone = replace(given.at(torch.tensor([run])), measured=given.measured)
+        assert same_bits(together, simulate(alone), run)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rule", quick_of(["signum", "muon", "adam", "signgd"], "adam", "muon"))
+def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = batched(rule, 4, steps=130)
+    usual = simulate(given)
+    monkeypatch.setattr(native, "MOST_STEPS", 5)
+    snapshots: dict[int, Any] = {}
+    assert same_bits(usual, simulate(given, keep=lambda t, snapshot: snapshots.update({t: deepcopy(snapshot())})))
+    monkeypatch.undo()
+    between = next(t for t in snapshots if t > 60 and t % 5 and t not in usual.steps)
+    for step in (5, usual.steps[5], between, max(snapshots)):
+        assert same_bits(usual, simulate(given, resume=snapshots[step]))
+
+
+@needs_compiler
+def test_levels_and_stops_are_those_of_plain_steps() -> None:
+    given = batched("nmgd", 4, steps=120, levels=2.0, stop_log_loss=-1.0)
+    plain, ours = (simulate(replace(given, compile=wanted)) for wanted in ("off", "auto"))
+    assert ours.stepping == "c" and ours.steps == plain.steps
+    np.testing.assert_array_equal(ours.recorded, plain.recorded)
+
+
+@needs_compiler
+def test_wrong_samples_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = orders.table
+    monkeypatch.setattr(orders, "table", lambda *given: (drawn(*given) + 1) % N)
+    said: list[str] = []
+    given = batched("signum", 4, tell=said.append)
+    assert same_bits(simulate(given), simulate(replace(given, compile="off")))
+    assert len(said) == 1 and said[0].startswith("steps by c are not the plain ones")
+
+
+def compiled() -> Any:
+    return library(native.SOURCE, native.SYMBOLS, native.DEFINITIONS)
+
+
+@needs_compiler
+@pytest.mark.parametrize("order", ["reshuffle", "replace"])
+@pytest.mark.parametrize(("n", "size"), [(1, 1), (12, 5), (100, 10), (1000, 999)])
+def test_orders_drawn_in_c_are_those_of_numpy(order: Order, n: int, size: int) -> None:
+    batch = MiniBatches(size, order, SEEDS, n)
+    a_epoch = n // size
+    first, last = a_epoch - 1, 3 * a_epoch + 1
+    assert orders.as_numpy_draws(compiled())
+    assert torch.equal(orders.table(batch, first, last, compiled()).long(), batch.table(first, last))
+
+
+@needs_compiler
+def test_where_numpy_draws_otherwise_numpy_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = MiniBatches(5, "reshuffle", SEEDS, 12)
+    monkeypatch.setattr(orders, "reshuffled", lambda n, b, seed, epoch: np.arange(n)[: n // b * b].reshape(-1, b))
+    orders.as_numpy_draws.cache_clear()
+    monkeypatch.setattr(orders, "epochs_of", lambda *given: np.zeros((2, given[2] // given[3], given[3]), dtype=np.int32))
+    assert not orders.as_numpy_draws(compiled())
+    assert torch.equal(orders.table(batch, 3, 9, compiled()).long(), batch.table(3, 9))
+    orders.as_numpy_draws.cache_clear()
+
+
+@needs_compiler
+def test_a_call_writes_down_a_bounded_number_of_samples() -> None:
+    data = Data(torch.randn(1, 40_000, 2, dtype=torch.float64), torch.arange(40_000).remainder(2).unsqueeze(0), 2)
+    given = replace(problem("signgd", data, 10**6, compile="on"), batch=mini_batches(20_000, "cyclic", SEEDS, 40_000))
+    steps = LinearSteps(Setup.of(given)).most_steps
+    assert 1 <= steps <= native.MOST_SAMPLES // (RUNS * 20_000)
