@@ -73,6 +73,12 @@ PAPERS = {
             "Liang and Sur",
             "2002.01586",
         ),
+        Paper(
+            "large_steps",
+            "Large Stepsize Gradient Descent for Logistic Loss: Non-Monotonicity of the Loss Improves Optimization Efficiency",
+            "Wu, Bartlett, Telgarsky and Yu",
+            "2402.15926",
+        ),
         OWN,
     )
 }
