@@ -151,13 +151,13 @@ class LargeSteps(Figure):
         )
 
     def _phase(self, sizes: pd.DataFrame, preset: Preset) -> Claim:
-        last, allowed = _last_rises(sizes)
-        share = (last / allowed).groupby("lr").max()
-        rises = last.groupby("lr").max()
+        found = _last_rises(sizes)
+        share = (found["last"] / found["allowed"]).groupby("lr").max()
+        rises = found["last"].groupby("lr").max()
         return self.claim(
             preset,
             f"the loss rises with large steps only (eta = {_listed(LARGE)}), and for the last time before step"
-            " max(eta, n) / gamma^2: last of all seeds, for every eta; and its largest share of that",
+            " max(eta, n) / gamma^2: last record of all seeds, for every eta; and its largest share of that",
             paper="O(max(eta, n) / gamma^2)",
             measured=f"{numbers(rises.to_numpy(), 0)}; {share.max():.2f}",
             tolerance="0 for the small, <= 1 of it",
@@ -165,7 +165,7 @@ class LargeSteps(Figure):
         )
 
     def _below(self, ends: pd.DataFrame, preset: Preset) -> Claim:
-        law = ends.loc[RATES[-1], "law"]
+        law = ends["law"].loc[RATES[-1]]
         return self.claim(
             preset,
             f"with eta = {RATES[-1]:g} the loss ends far below the law, the step that separates the data leading so far:"
@@ -178,7 +178,7 @@ class LargeSteps(Figure):
         )
 
     def _short(self, ends: pd.DataFrame, preset: Preset) -> Claim:
-        large, small = ends.loc[RATES[-1], "ratio"], ends.loc[SMALL[-1], "ratio"]
+        large, small = (ends["ratio"].loc[rate] for rate in (RATES[-1], SMALL[-1]))
         return self.claim(
             preset,
             f"and the margin is short of its maximum after as many steps: l2 margin over its maximum with eta = {RATES[-1]:g} and"
@@ -197,9 +197,9 @@ class LargeSteps(Figure):
         return [
             Finding(
                 "Large steps buy loss, not margin",
-                "A step so large that it separates the data by itself leaves a loss far below 1 / (gamma^2 eta t), and as steps are in"
-                " proportion to the loss, the direction then hardly moves: the margin is short of its maximum where small steps"
-                " have long come near it.",
+                "A step so large that it separates the data by itself leaves a loss far below 1 / (gamma^2 eta t), and as steps"
+                " are in proportion to the loss, the direction then hardly moves: the margin is short of its maximum where"
+                " small steps have long come near it.",
                 f"after {STEPS.at(preset):,} steps with eta = {RATES[-1]:g} and {SMALL[-1]:g}: log10 L"
                 f" {large['log_loss'].mean() / np.log(10):.1f} and {small['log_loss'].mean() / np.log(10):.1f}, l2 ratio"
                 f" {large['ratio'].mean():.2f} and {small['ratio'].mean():.2f}",
@@ -211,26 +211,29 @@ def _ends(rows: pd.DataFrame, key: str) -> pd.DataFrame:
     """The last record of every run, by ``key`` and seed."""
     last = rows[rows["step"] == rows["step"].max()]
     last = last.assign(lr=_rate(last["lr"])) if key == "lr" else last
-    return last.set_index([key, "seed"]).sort_index()
+    found: pd.DataFrame = last.set_index([key, "seed"]).sort_index()
+    return found
 
 
 def _rate(lr: pd.Series) -> np.ndarray:
     """The rates as they were typed: a record has them through a logarithm."""
-    return np.array(RATES)[np.abs(np.log(lr.to_numpy()[:, None] / np.array(RATES))).argmin(axis=1)]
+    known = np.array(RATES)
+    nearest: np.ndarray = known[np.abs(np.log(lr.to_numpy()[:, None] / known)).argmin(axis=1)]
+    return nearest
 
 
-def _last_rises(sizes: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """By rate and seed: the last record with a larger loss than the one before it (0: none), and max(eta, n) / gamma^2."""
-    last, allowed = {}, {}
-    for (lr, seed), rows in sizes.assign(lr=_rate(sizes["lr"])).groupby(["lr", "seed"]):
-        rows = rows.sort_values("step")
+def _last_rises(sizes: pd.DataFrame) -> pd.DataFrame:
+    """By rate and seed: ``last``, the last record with a larger loss than the one before it (0: none), and ``allowed``,
+    max(eta, n) / gamma^2."""
+    found = []
+    for (rate, seed), group in sizes.assign(lr=_rate(sizes["lr"])).groupby(["lr", "seed"]):
+        lr, rows = float(str(rate)), group.sort_values("step")
         rises = rows["step"][rows["log_loss"].diff() > 0]
         first = rows.iloc[0]
         gamma2 = first["law"] / (lr * first["step"] * np.exp(first["log_loss"]))
-        last[lr, seed] = float(rises.max()) if len(rises) else 0.0
-        allowed[lr, seed] = max(lr, SAMPLES) / gamma2
-    named = {"index": pd.MultiIndex.from_tuples(list(last), names=["lr", "seed"])}
-    return pd.Series(list(last.values()), **named), pd.Series(list(allowed.values()), **named)
+        last = float(rises.max()) if len(rises) else 0.0
+        found.append({"lr": lr, "seed": seed, "last": last, "allowed": max(lr, SAMPLES) / gamma2})
+    return pd.DataFrame(found).set_index(["lr", "seed"])
 
 
 def _listed(rates: Sequence[float]) -> str:
