@@ -67,6 +67,18 @@ PAPERS = {
         Paper("natural", "Is All Learning (Natural) Gradient Descent?", "Shoji, Suzuki and Kozachkov", "2409.16422"),
         Paper("acceleration", "Faster Acceleration for Steepest Descent", "Bai and Bullins", "2409.19200"),
         Paper("anthology", "Old Optimizer, New Norm: An Anthology", "Bernstein and Newhouse", "2409.20325"),
+        Paper(
+            "liang_sur",
+            "A Precise High-Dimensional Asymptotic Theory for Boosting and Minimum-l1-Norm Interpolated Classifiers",
+            "Liang and Sur",
+            "2002.01586",
+        ),
+        Paper(
+            "large_steps",
+            "Large Stepsize Gradient Descent for Logistic Loss: Non-Monotonicity of the Loss Improves Optimization Efficiency",
+            "Wu, Bartlett, Telgarsky and Yu",
+            "2402.15926",
+        ),
         OWN,
     )
 }

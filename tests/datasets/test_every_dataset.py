@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
 
 
 GENERATED = (
-    *("gaussian_mixture", "gaussian_clusters", "random_labels", "digits", "teacher_student"),
+    *("gaussian_mixture", "gaussian_clusters", "random_labels", "digits", "teacher_student", "linear_teacher"),
     *("scaled_rademacher", "shifted_diagonal", "class_frequency"),
 )
 
@@ -65,6 +65,7 @@ def test_generated_data_keep_the_contract(name: str) -> None:
             for name in ("gaussian_mixture", "gaussian_clusters", "random_labels", "scaled_rademacher", "shifted_diagonal")
         ),
         *(("digits", {"samples_per_class": 20}), ("teacher_student", {"dim": 9}), ("class_frequency", {"dim": 9})),
+        ("linear_teacher", {}),
     ],
 )
 def test_another_seed_is_another_dataset(name: str, fields: dict[str, int]) -> None:

@@ -8,6 +8,7 @@ from scipy.optimize import linprog
 
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import Dataset
+from implicit_bias.datasets.linear_teacher import LinearTeacher
 from tests.support.datasets import load, refused
 
 
@@ -133,3 +134,41 @@ def test_teacher_student_of_one_class() -> None:
             messages.append(str(error))
             assert messages[-1].startswith(f"dataset.seed={seed}: all 250 training samples are of class 0; must be ")
     assert 0 < len(messages) < len(seeds)
+
+
+def test_linear_teacher_recipe() -> None:
+    """Draw by draw as documented: dense with labels by chance, sparse with samples that have no label drawn again."""
+    rng = np.random.RandomState(4)
+    w = rng.randn(30)
+    w /= np.linalg.norm(w)
+    more = np.random.RandomState([4, 1])
+    lots = [(x, of.rand(n) < 1 / (1 + np.exp(-2 * (x @ w)))) for of, n in ((rng, 40), (more, 20)) for x in [of.randn(n, 30)]]
+    data = load("linear_teacher", dim=30, samples=40, test_samples=20, strength=2.0, seed=4)
+    assert data.x_test is not None and data.y_test is not None and data.num_classes == 2
+    for x, y, (expected_x, expected_y) in zip((data.x, data.x_test), (data.y, data.y_test), lots, strict=True):
+        assert np.array_equal(x, expected_x) and np.array_equal(y, expected_y)
+    assert np.allclose(LinearTeacher(dim=30, seed=4).teacher(), w)
+    turned = LinearTeacher(dim=30, samples=40, rotate=7, seed=4)
+    assert np.array_equal(turned.load().x @ turned.teacher() > 0, turned.load().y)
+
+    rng, w = np.random.RandomState(4), np.zeros(30)
+    at = rng.choice(30, 5, replace=False)
+    w[at] = rng.randn(5)
+    x = np.zeros((40, 30))
+    left = list(range(40))
+    while left:
+        for row in left:
+            x[row] = 0
+            at = rng.choice(30, 2, replace=False)
+            x[row, at] = rng.randn(2)
+        left = [row for row in left if x[row] @ w == 0]
+    sparse = load("linear_teacher", dim=30, samples=40, test_samples=0, teacher_active=5, active=2, seed=4)
+    assert sparse.x_test is None and np.array_equal(sparse.x, x) and np.array_equal(sparse.y, x @ w > 0)
+
+
+def test_linear_teacher_refuses() -> None:
+    refused(lambda: load("linear_teacher", dim=9, active=10), "dataset.active=10: must be <= dataset.dim=9")
+    refused(lambda: load("linear_teacher", strength=0.0), "dataset.strength=0.0: must be > 0")
+    refused(lambda: load("linear_teacher", dim=10**5, active=1, teacher_active=1), "dataset.active=1: one sample in 100000 ")
+    one = refused(lambda: [load("linear_teacher", samples=2, dim=1, seed=seed) for seed in range(20)], "dataset.seed=")
+    assert "all 2 training samples are of class" in one

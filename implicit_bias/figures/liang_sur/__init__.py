@@ -1,0 +1,1 @@
+"""Figures on Liang and Sur, arXiv 2002.01586."""
