@@ -32,8 +32,8 @@ class LinearTeacher(Synthetic):
     With ``rng = numpy.random.RandomState(seed)``: ``rng.randn(dim)`` is w before its length is divided by, or
     ``rng.choice(dim, teacher_active, replace=False)`` its positions and ``rng.randn(teacher_active)`` its values. Then come the
     samples: ``rng.randn(n, dim)``, or one by one positions and values as w's; those without a label again, in their order, until
-    there are none; with a strength, last, ``rng.rand(n)``, and the label is 1 where that is below the probability. Test samples are
-    drawn in the same way.
+    there are none; with a strength, last, ``rng.rand(n)``, and the label is 1 where that is below the probability. Test samples
+    are drawn in the same way.
     """
 
     name: ClassVar[str] = "linear_teacher"
