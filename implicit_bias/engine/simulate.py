@@ -169,8 +169,8 @@ class _Simulation:
             return shown[0]
 
         runs = self.times.due(t, lambda: seen().gradient.log_loss)
-        # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
         looks, off = divmod(t, self.problem.cadence)
+        # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
         for probe in self.recorder.probes.values() if runs is not None else self.unserved:
             if not off and probe.wants(looks):
                 probe.collect(t, self.stepper.gradient)
