@@ -17,6 +17,7 @@ from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.native import LinearSteps, orders
 from implicit_bias.engine.steppers.native import linear as native
 from implicit_bias.engine.steppers.native.compiling import library
+from implicit_bias.engine.steppers.native.rules import DEFINITIONS
 from implicit_bias.models import Data
 from tests.engine.test_native import RULES, RUNS, apart, gaussian, needs_compiler, problem, same_bits
 from tests.support.quick import quick_of
@@ -113,7 +114,7 @@ def test_wrong_samples_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compiled() -> Any:
-    return library(native.SOURCE, native.SYMBOLS, native.DEFINITIONS)
+    return library(native.SOURCE, native.SYMBOLS, DEFINITIONS)
 
 
 @needs_compiler
