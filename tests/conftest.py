@@ -11,9 +11,6 @@ from implicit_bias.runtime.processors import prepare_process  # noqa: E402
 prepare_process()  # as a command does
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
-
-torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

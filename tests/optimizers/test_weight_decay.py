@@ -142,7 +142,7 @@ def test_a_step_is_that_without_decay_and_keeps_less_of_the_weights(name: str) -
 @pytest.mark.parametrize("name", DECAYED)
 def test_runs_are_the_same_alone_and_after_a_kill_and_none_is_that_without_the_key(name: str) -> None:
     decay = torch.tensor([0.4, 0.0, 1.0]).double()[:, None, None]
-    given = problem(name, runs=3, decay=decay, compile="off")
+    given = problem(name, runs=3, steps=30, decay=decay, compile="off")
     snapshots: dict[int, Any] = {}
     whole = simulate(given, keep=lambda t, snapshot: snapshots.update({t: snapshot()} if t == 17 else {}))
     again = last(simulate(given, resume=snapshots[17]))
