@@ -146,7 +146,7 @@ def test_weight_decay_is_held_against_the_law_the_ball_and_the_solver() -> None:
 
 def accumulated(average: float = 0.97, loss: float = -9.0, slope: float = -1.0, away: float | None = 1e-13) -> list[bool | None]:
     """Verdicts on a made-up table: the average's ratio at the end, the sum's log loss there and how fast it falls."""
-    rows = []
+    rows: list[tuple[str, float, str | None, int, float, float]] = []
     for how, ratio in ((NONE, 0.99), (AVERAGE, average), (SUM, 0.7)):
         for step in (1000, 3000, 10_000):
             log_loss = loss + slope * math.log(step / 10_000) if how == SUM else -0.01 * step
