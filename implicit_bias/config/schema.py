@@ -354,12 +354,15 @@ def _check_batch(batch: Config, schedule: Schedule, optimizer: Optimizer) -> Non
     size, order = batch["size"], batch["order"]
     if size is None and order != "reshuffle":
         raise BadInput(f"batch.order={order}: is the order of mini-batches, and batch.size=null has none; give batch.size")
-    if size is not None and schedule.backs_off:
+    if size is not None and (schedule.backs_off or schedule.searches):
+        does = "takes steps back by the loss of" if schedule.backs_off else "looks along a step at"
         others = [SCHEDULES.get(name)() for name in SCHEDULES]
-        without = [other.name for other in others if not other.backs_off and optimizer.incompatible(other) is None]
+        fitting = [
+            other.name for other in others if not (other.backs_off or other.searches) and optimizer.incompatible(other) is None
+        ]
         raise BadInput(
-            f"batch.size={size}: schedule={schedule.name} takes steps back by the loss of all samples, which mini-batches do not"
-            f" evaluate; allowed: batch.size=null, or schedule={either(without)}"
+            f"batch.size={size}: schedule={schedule.name} {does} all samples, which mini-batches do not evaluate;"
+            f" allowed: batch.size=null, or schedule={either(fitting)}"
         )
 
 

@@ -32,7 +32,7 @@ def update_from(setup: Setup, before: Reached, after: Parameters, t: int) -> Upd
             return {name: block - after[name] for name, block in before.parameters.items()}
         evaluate = setup.evaluated(t)
         seen = before.gradient or evaluate(before.parameters)
-        log_lr = setup.log_lr(seen, t, before.schedule)
+        log_lr = setup.log_lr(before.parameters, seen, t, before.schedule)
         here = Here(before.parameters, evaluate, log_lr, seen)
         _, step = optimizer.step_from(before.state, here, t, setup.geometry)
         return descent(step, before.parameters, log_lr)

@@ -124,6 +124,8 @@ class Optimizer(Option):
     own_norm: ClassVar[str | None] = None
     #: True when the step has norm eta whatever the gradient's size.
     normalised: ClassVar[bool] = True
+    #: True when a step moves a single entry.
+    one_coordinate: ClassVar[bool] = False
     #: Names of the buffers.
     buffers: ClassVar[tuple[str, ...]] = ()
     #: True when the state is a :class:`ForeignState` that ``init`` makes.
@@ -358,6 +360,8 @@ class Optimizer(Option):
                 return f"is for classes that bring a learning rate; optimizer={self.name} has none"
             if other.backs_off and self.foreign_state:
                 return f"takes steps back, which the state of optimizer={self.name} cannot"
+            if other.searches and not self.one_coordinate:
+                return f"is a line search along one coordinate; optimizer={self.name} moves several"
             if other.per_loss and (self.normalised or not self.shrinks_with_gradient):
                 return f"steps of optimizer={self.name} do not shrink with the loss"
         return None

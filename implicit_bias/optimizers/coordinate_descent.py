@@ -17,3 +17,4 @@ class CoordinateDescent(NormalisedDescent):
 
     name: ClassVar[str] = "coordinate_descent"
     own_norm: ClassVar[str | None] = "l1"
+    one_coordinate: ClassVar[bool] = True

@@ -12,6 +12,7 @@ from implicit_bias.schedules.automatic import (
 )
 from implicit_bias.schedules.base import SCHEDULES, Evaluation, Schedule, ScheduleState
 from implicit_bias.schedules.constant import Constant
+from implicit_bias.schedules.edge import Edge
 from implicit_bias.schedules.loss_based import LossBased
 from implicit_bias.schedules.lyu_li import LyuLi
 from implicit_bias.schedules.power import Power
@@ -24,6 +25,7 @@ __all__ = [
     "SCHEDULES",
     "AsGiven",
     "Constant",
+    "Edge",
     "Evaluation",
     "LossBased",
     "LyuLi",

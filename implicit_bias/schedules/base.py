@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.core.options import Option
@@ -50,6 +52,8 @@ class Schedule(Option, ABC):
     per_loss: ClassVar[bool] = False
     #: Whether it looks at what a step has led to, and may take it back: whether it has an :meth:`accept` of its own.
     backs_off: ClassVar[bool] = False
+    #: True when eta_t comes of a search along the step (:meth:`log_search`), for methods that move one coordinate.
+    searches: ClassVar[bool] = False
     #: True when no rate is written: the optimizer keeps the one that it brings.
     as_given: ClassVar[bool] = False
 
@@ -91,6 +95,21 @@ class Schedule(Option, ABC):
             Truth values (R,), and the state after the update.
         """
         return torch.ones_like(after.log_loss, dtype=torch.bool), state
+
+    def log_search(self, derivatives: Tensor, weights: Tensor) -> Tensor:
+        """What log eta_t has beside :meth:`log_lr` where the schedule ``searches``.
+
+        Args:
+            derivatives: Of every gap along the step, (R, pairs, n).
+            weights: w_ic of the pairs, in any unit, (R, pairs, n).
+
+        Returns:
+            (R,).
+        """
+        raise NotImplementedError(f"schedule {self.name} does not search")
+
+    def check(self, x: NDArray[np.float64]) -> None:
+        """Raises BadInput where it does not go with data x (n, d)."""
 
     @cached_property
     def log_lr0(self) -> Tensor:

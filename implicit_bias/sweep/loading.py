@@ -120,6 +120,7 @@ def _check(spec: RunSpec, dataset: Dataset) -> None:
     """Raises BadInput where model and optimizer do not go with the data, or with each other."""
     model = spec.model
     model.check(dataset.x, dataset.num_classes)
+    spec.schedule.check(dataset.x)
     (samples, features), classes = dataset.x.shape, dataset.num_classes
     if spec.batch.size is not None and spec.batch.size > samples:
         raise BadInput(

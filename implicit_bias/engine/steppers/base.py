@@ -15,6 +15,7 @@ from implicit_bias.engine.problem import Problem
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.blocks import in_common_unit
 from implicit_bias.optimizers import ForeignState
 from implicit_bias.schedules import ScheduleState
 
@@ -133,6 +134,8 @@ class Setup:
             raise ValueError(f"optimizer {problem.optimizer.name}: its state cannot be rolled back, as the schedule asks")
         if problem.schedule.backs_off and problem.batch is not None:
             raise ValueError(f"schedule {problem.schedule.name} takes steps back by the loss of all samples; needs full batches")
+        if problem.schedule.searches and problem.batch is not None:
+            raise ValueError(f"schedule {problem.schedule.name} looks at all samples along a step; needs full batches")
         model, names = problem.model, list(problem.initial)
         hidden = model.hidden_matrices(names)
         geometry = problem.optimizer.geometry(names, problem.norm, model.row_bases(problem.data), hidden)
@@ -171,7 +174,13 @@ class Setup:
             return self.objective.gradient
         return partial(self.objective.gradient, batch=self.problem.batch.of(t).to(self.like.device))
 
-    def log_lr(self, gradient: Gradient, t: int, state: ScheduleState) -> Tensor:
-        """log eta_t, of no dimension or (R,), from the loss and gradient that the t-th update is made from."""
+    def log_lr(self, parameters: Mapping[str, Tensor], gradient: Gradient, t: int, state: ScheduleState) -> Tensor:
+        """log eta_t, of no dimension or (R,), from where the t-th update is made, with the loss and gradient there."""
         schedule = self.problem.schedule
-        return schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None, state)
+        log_lr = schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None, state)
+        return log_lr + self._log_search(parameters, gradient) if schedule.searches else log_lr
+
+    def _log_search(self, parameters: Mapping[str, Tensor], gradient: Gradient) -> Tensor:
+        direction = self.geometry.direction(in_common_unit(gradient.blocks))
+        derivatives = self.objective.push(parameters, {name: -block for name, block in direction.items()})
+        return self.problem.schedule.log_search(derivatives, self.objective.weights(parameters).mT)

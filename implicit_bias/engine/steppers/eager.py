@@ -79,7 +79,7 @@ class Eager:
         """Where the t-th update leads."""
         evaluate = self._setup.evaluated(t)
         gradient = start.gradient or evaluate(start.parameters)
-        here = Here(start.parameters, evaluate, self._setup.log_lr(gradient, t, start.schedule), gradient)
+        here = Here(start.parameters, evaluate, self._setup.log_lr(start.parameters, gradient, t, start.schedule), gradient)
         state, parameters, new_gradient = self._advance(start.state, here, t)
         return Reached(parameters, state, new_gradient, start.schedule)
 
