@@ -215,6 +215,45 @@ def test_another_point_is_looked_at_with_the_same_samples() -> None:
     torch.testing.assert_close(last(simulate(given))[0], theirs, rtol=1e-11, atol=1e-11)
 
 
+class VarianceReduced(Optimizer):
+    """theta - eta (g_b(theta) - g_b(snapshot) + g(snapshot)), the snapshot renewed once an epoch (SVRG)."""
+
+    name: ClassVar[str] = "variance_reduced"
+    own_norm: ClassVar[str | None] = "l2"
+    normalised: ClassVar[bool] = False
+
+    def step_from(self, state: Any, here: Any, t: int, norm: Any) -> Any:
+        if (t - 1) % here.cadence == 0:
+            state = {"snapshot": {n: Scaled(w, torch.zeros_like(w[..., :1])) for n, w in here.parameters.items()}}
+        snapshot = {n: block.mantissa for n, block in state["snapshot"].items()}
+        there, whole, unit = here.at(snapshot), here.at(here.parameters).of_all(snapshot), torch.zeros(())
+        parts = (here.gradient, there.gradient, whole.gradient)
+        g, old, mean = ({n: block.relative_to(unit) for n, block in part.items()} for part in parts)
+        return state, Step({n: g[n] - old[n] + mean[n] for n in g})
+
+
+def test_the_gradient_of_all_samples_can_be_asked_for() -> None:
+    given = replace(linear("gd", 4, "reshuffle", seeds=(5,)), optimizer=VarianceReduced())
+    x, y, snapshot = given.data.x[0], given.data.y[0], torch.zeros(())
+
+    def slope(w: Tensor, rows: list[int]) -> Tensor:
+        leaf = w.clone().requires_grad_()
+        return torch.autograd.grad(functional.cross_entropy(x[rows] @ leaf.T, y[rows]), leaf)[0]
+
+    def rule(w: Tensor, g: Tensor, t: int) -> Tensor:
+        nonlocal snapshot
+        snapshot = w if t % 5 == 1 else snapshot
+        reduced = g - slope(snapshot, rows_of("reshuffle", N, 4, 5, t)) + slope(snapshot, list(range(N)))
+        moved: Tensor = w - 0.1 * t**-0.5 * reduced
+        return moved
+
+    theirs = looped(given.data, rule, lambda t: rows_of("reshuffle", N, 4, 5, t), given.steps)
+    torch.testing.assert_close(last(simulate(given))[0], theirs, rtol=1e-11, atol=1e-11)
+    full = replace(given, batch=None, schedule=SCHEDULES.get("power")(lr=0.1))
+    plain = replace(full, optimizer=OPTIMIZERS.get("gd")())
+    torch.testing.assert_close(last(simulate(full)), last(simulate(plain)), rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("target", ["torch.optim.AdamW", "torch.optim.LBFGS"])
 def test_classes_of_torch_are_handed_the_loss_of_their_batch(target: str) -> None:
     foreign = OPTIMIZERS.get("torch")(target=target, kwargs={} if target.endswith("W") else {"max_iter": 3})
