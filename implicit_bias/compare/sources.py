@@ -84,7 +84,7 @@ def _run_folder(called: str, path: Path) -> Source:
         if not (plain and isinstance(config["optimizer"]["name"], str)):
             raise ValueError("config.yaml names no optimizer")
         story = read_provenance(path)
-        version, share = _version(story), _share(story)
+        version, share = _version(story), _share(config, story)
         if version:  # of one name, but another program
             config = {**config, "optimizer": {**config["optimizer"], "version": version}}
     except Exception as error:  # noqa: BLE001 - files that no run wrote surface as almost anything
@@ -103,10 +103,12 @@ def _version(provenance: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([plugins, identity], sort_keys=True).encode()).hexdigest()[:VERSION_DIGITS]
 
 
-def _share(provenance: Mapping[str, Any]) -> float:
-    """The part of all samples that an update was made from."""
+def _share(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> float | None:
+    """The part of all samples that an update was made from; None where the run does not say how many there were."""
+    if dict(config.get("batch") or {}).get("size") is None:
+        return 1.0
     batches = provenance.get("mini_batches")
-    return 1.0 if batches is None else int(batches["size"]) / int(batches["samples"])
+    return None if batches is None else int(batches["size"]) / int(batches["samples"])
 
 
 def _own_table(called: str, path: Path) -> Source:
