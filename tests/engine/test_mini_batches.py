@@ -250,7 +250,7 @@ def test_a_loss_based_rate_is_divided_by_the_loss_of_the_batch() -> None:
 
 
 def test_a_network_makes_the_steps_of_a_plain_loop() -> None:
-    given = batched(network_problem("constant", "nmgd"), 5, "reshuffle", [0, 1, 2], steps=40)
+    given = batched(network_problem("constant", "nmgd"), 5, "reshuffle", [0, 1, 2], steps=40, kkt_products=0, points=2)
     trajectory = simulate(given)
     for run in range(3):
         blocks = {name: block[run].clone() for name, block in given.initial.items()}
@@ -305,7 +305,7 @@ def test_a_batch_of_all_samples_is_the_full_batch_to_the_last_bit(optimizer: str
 
 
 def test_a_network_on_batches_of_all_samples_is_the_full_batch_to_the_last_bit() -> None:
-    full = replace(network_problem("constant", "muon_adam", levels=3), points=8)
+    full = replace(network_problem("constant", "muon_adam", levels=3), points=6, kkt_products=2)
     batch = MiniBatches(12, "reshuffle", torch.tensor([1, 2, 3]), 12)
     assert_same_bits(simulate(replace(full, batch=batch, steps=40)), simulate(replace(full, steps=40)))
 
