@@ -116,6 +116,16 @@ def test_one_block_of_all_columns_is_the_whole_matrix() -> None:
     assert torch.equal(ours.parameters[last]["weight1"], theirs.parameters[last]["weight"])
 
 
+@needs_compiler
+def test_blocks_in_any_order_are_the_same_columns() -> None:
+    given = cut("nmd, l2, linf", [5, 7])
+    turned = dict(reversed(given.initial.items()))
+    ours, theirs = simulate(given), simulate(replace(given, initial=turned))
+    last = max(ours.parameters)
+    assert theirs.stepping == "c"
+    assert all(torch.equal(theirs.parameters[last][name], block) for name, block in ours.parameters[last].items())
+
+
 def test_equal_entries_are_left_to_plain_steps() -> None:
     """Coordinate descent takes the first of them: that of the first block, not of the first row."""
     given = cut("nmgd", [5, 7])
