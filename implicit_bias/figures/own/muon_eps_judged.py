@@ -134,7 +134,8 @@ def _descends(figure: Figure, rows: pd.DataFrame, usual: pd.DataFrame, preset: P
     powers = []
     for _, curve in usual.groupby("seed"):
         late = curve[curve["step"] >= last / 10]
-        powers.append(float(np.polyfit(np.log(late["step"]), np.log(late["length"]), 1)[0]))
+        few = len(late) < 2
+        powers.append(float("nan") if few else float(np.polyfit(np.log(late["step"]), np.log(late["length"]), 1)[0]))
     return [
         figure.claim(
             preset,
