@@ -31,7 +31,7 @@ from implicit_bias.figures.row_norm.row_normalization_judged import (
     TEST_NOISE,
     TURNED,
 )
-from implicit_bias.figures.row_norm.rules import class_means, mean_angle, test_accuracy
+from implicit_bias.figures.row_norm.rules import class_means, mean_angle, rule_accuracy
 
 STEPS = PerPreset(smoke=200, default=3000, paper=20_000)
 ALIGNED_STEPS = PerPreset(smoke=200, default=3000, paper=1_000_000)
@@ -138,4 +138,4 @@ def _of_rules(source: GaussianClusters) -> list[dict[str, Any]]:
     means, dataset = class_means(source), source.load()
     rows = {"mean": means, "unit": means / np.linalg.norm(means, axis=1, keepdims=True), "sign": np.sign(means)}
     told = {"part": RULE, "seed": source.seed, "x": source.aligned}
-    return [{**told, "method": rule, "accuracy": test_accuracy(rows[rule], dataset)} for rule in RULES]
+    return [{**told, "method": rule, "accuracy": rule_accuracy(rows[rule], dataset)} for rule in RULES]

@@ -15,6 +15,9 @@ from implicit_bias.plotting.style import DASHDOT, DASHED, DOTTED, GREY, legend_b
 #: What rules are called, and their lines.
 RULES = {"mean": ("means", DOTTED), "unit": ("means of length one", DASHDOT), "sign": ("signs of means", "-")}
 
+#: How far beside the others the runs on rotated data are drawn.
+BESIDE = 0.085
+
 
 def drawing(table: pd.DataFrame) -> Drawing:
     """Accuracy and angles by method on isotropic data; accuracy against the alignment, with the rules and after a rotation."""
@@ -51,12 +54,12 @@ def _draw_aligned(axis: Axes, table: pd.DataFrame) -> None:
     for rule, (_, line) in RULES.items():
         mine = table[(table["part"] == RULE) & (table["method"] == rule)].groupby("x")["accuracy"].mean()
         axis.plot(mine.index, mine, color=GREY, lw=0.9, ls=line)
-    for method, shift in zip(FEWER, (-0.015, 0.0, 0.015), strict=True):
+    for method, shift in zip(FEWER, (-0.02, 0.0, 0.02), strict=True):
         look = optimizer_look(method)
         for part, face in ((ALIGNED, look.color), (ROTATED, "white")):
             rows = table[(table["part"] == part) & (table["method"] == method)]
             found = rows.groupby("x")["accuracy"].agg(["mean", "min", "max"])
-            places = found.index.to_numpy() + shift * (1 if part == ALIGNED else 2.6)
+            places = found.index.to_numpy() + shift + (0 if part == ALIGNED else BESIDE)
             axis.vlines(places, found["min"], found["max"], color=look.color, lw=1.2)
             axis.plot(places, found["mean"], look.marker, color=look.color, mfc=face, ls="-" if part == ALIGNED else "", lw=1.0)
     axis.set_xlabel(r"alignment $\lambda$ of the noise")

@@ -31,7 +31,7 @@ def mean_angle(rows: NDArray[np.float64], others: NDArray[np.float64]) -> float:
     return float(np.degrees(np.arccos(np.clip((rows * others).sum(axis=1) / lengths, -1, 1))).mean())
 
 
-def test_accuracy(rows: NDArray[np.float64], dataset: Dataset) -> float:
+def rule_accuracy(rows: NDArray[np.float64], dataset: Dataset) -> float:
     """The share of the test samples x whose class c has the largest ``rows[c] . x``."""
     assert dataset.x_test is not None and dataset.y_test is not None
     return float(((dataset.x_test @ rows.T).argmax(axis=1) == dataset.y_test).mean())
