@@ -16,7 +16,7 @@ ROWS = 128
 def rotated(parts: Sequence[NDArray[np.float64]], seed: int) -> list[NDArray[np.float64]]:
     """Every sample x of all ``parts``, each (n, d), as Q x: Q orthogonal, by Haar's measure, the same for all of them.
 
-    Q is a product of reflections (Stewart, SIAM J. Numer. Anal. 17, 1980). With ``rng = numpy.random.RandomState([seed, 2])``,
+    Q is a product of reflections (Stewart, SIAM Journal on Numerical Analysis 17, 1980). With ``rng = numpy.random.RandomState([seed, 2])``,
     for m = 1, ..., d: ``g = rng.randn(m)``, and Q_m = H diag(-s, Q_(m-1)) acts on the last m features, where s is the sign of
     g[0] and H the reflection along g + s |g| e_1. So Q_m e_1 = g / |g|.
     """
