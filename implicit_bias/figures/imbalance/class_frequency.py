@@ -52,7 +52,7 @@ class ClassFrequency(Figure):
     title = "Rare classes: the time until a class is learned"
     source = "Kunstner, Yadav, Milligan, Schmidt and Bietti, arXiv 2402.19449"
     paper = "imbalance"
-    minutes = PerPreset(smoke=0.1, default=0.2, paper=20.0)
+    minutes = PerPreset(smoke=0.1, default=0.3, paper=20.0)
 
     def setting(self, preset: Preset) -> str:
         k, m = CLASSES.at(preset), HALVINGS.at(preset)

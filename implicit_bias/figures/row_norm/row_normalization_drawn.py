@@ -24,7 +24,7 @@ def drawing(table: pd.DataFrame) -> Drawing:
     figure, axes = panels(1, 3, height=2.75, width_ratios=(1, 1, 1.5))
     clouds = table[table["part"] == CLOUDS]
     _draw_strip(axes[0, 0], clouds, "accuracy", "test accuracy, isotropic")
-    _draw_strip(axes[0, 1], clouds, "to_mean", "angle to the class means (degrees)")
+    _draw_strip(axes[0, 1], clouds, "to_mean", "angle to means (degrees)")
     axes[0, 1].axhline(SIGN_ANGLE, color="black", lw=0.9, ls=DASHED)
     _draw_aligned(axes[0, 2], table)
     looks = [optimizer_look(method) for method in METHODS]
