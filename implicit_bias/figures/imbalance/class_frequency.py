@@ -27,10 +27,12 @@ ONE_HOT, GROUPS = "one-hot", "groups"
 #: A class is learned when its mean loss is below this.
 LEARNED = 0.5
 CLASSES = PerPreset(smoke=16, default=64, paper=64)
-STEPS = PerPreset(smoke=500, default=2500, paper=2500)
-HALVINGS = PerPreset(smoke=3, default=5, paper=6)
+STEPS = PerPreset(smoke=1000, default=2500, paper=2500)
+HALVINGS = PerPreset(smoke=4, default=5, paper=6)
 SEEDS = PerPreset(smoke=1, default=3, paper=10)
-GROUP_STEPS = PerPreset(smoke=1000, default=4000, paper=20_000)
+GROUP_STEPS = PerPreset(smoke=4000, default=4000, paper=20_000)
+#: Records, whose iterates are kept; times are interpolated between them.
+POINTS = PerPreset(smoke=40, default=150, paper=300)
 # Steps that are enough for the methods that are not slow: so many times fewer than GD's.
 SHARE = 5
 #: Slopes of log time in log frequency: gradient flow's; an independent computation's, for the other three.
@@ -76,8 +78,9 @@ class ClassFrequency(Figure):
     def sweeps(self, preset: Preset) -> list[list[str]]:
         k, m = CLASSES.at(preset), HALVINGS.at(preset)
         seeds = f"seed=range(1,{SEEDS.at(preset) + 1})"
-        one_hot = [f"experiment={self.name}", f"dataset.num_classes={k}"]
-        groups = [f"experiment={self.name}", "dataset.law=halving", "dataset.rarest=2", f"dataset.num_classes={2**m - 1}"]
+        kept = [f"experiment={self.name}", f"log.points={POINTS.at(preset)}"]
+        one_hot = [*kept, f"dataset.num_classes={k}"]
+        groups = [*kept, "dataset.law=halving", "dataset.rarest=2", f"dataset.num_classes={2**m - 1}"]
         groups += [f"dataset.dim={(m + 1) * 2**m}", seeds]
         found = []
         for method in METHODS:
@@ -192,7 +195,8 @@ class ClassFrequency(Figure):
 
 def slope(frequencies: pd.Series, times: pd.Series) -> float:
     """Of log time in log frequency, by least squares."""
-    return float(np.polyfit(np.log(frequencies), np.log(times), 1)[0])
+    fitted = float(np.polyfit(np.log(frequencies), np.log(times), 1)[0])
+    return round(fitted, 9) + 0.0  # no -0.000
 
 
 def learning_times(steps: NDArray[np.float64], losses: NDArray[np.float64], level: float = LEARNED) -> NDArray[np.float64]:

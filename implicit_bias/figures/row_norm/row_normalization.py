@@ -47,7 +47,7 @@ class RowNormalization(Figure):
     name = "row_normalization"
     headline = "RowGD classifies"
     order = 185
-    title = "Row, spectral and max-norm descent on Gaussian clusters: which one generalises"
+    title = "Gaussian clusters: which margin generalises, and the axes' part in it"
     source = 'Kim, Song and Yun, "From Geometry to Generalization: Why Row Normalization Can Beat Adam and Muon"'
     paper = "row_normalization"
     minutes = PerPreset(smoke=0.1, default=0.6, paper=400.0)
