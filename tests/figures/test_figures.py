@@ -73,6 +73,8 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
             "alignment": 0.9 * ratio,
             "kkt_ratio": 0.8 * ratio,
             "later_cosine": 1 - 0.5 / (1 + steps),
+            "upper_bound": 2.2,
+            "test_accuracy": 1 - 0.5 / (1 + steps),
         }
         if "natural_gradient" in spec.log.probes:
             frame |= {"cos_psi": 1 / (1 + steps), "metric_condition": 1.0 + steps}
