@@ -259,10 +259,13 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
         "first": "gradient",
         "published": True,
         "weight_decay": 0.1,
+        "average": "schedule_free",
+        "interpolation": 0.5,
     }
     # What else a key needs to have an effect: steps that are long enough to be truncated, an average.
     needs: dict[str, dict[str, Any]] = {"lower": {"truncate": True}, "stale": {"truncate": True}, "first": {"beta": 0.7}}
     changed |= {"eps": 100.0} if name == "muon_ns" else {}  # below 485 times the gradient its steps stay all but normalised
+    needs["interpolation"] = {"average": "schedule_free"}
     long_steps = {"truncate", "lower", "stale"}
     # Which of a hybrid's two methods reads it; in a linear model all is Muon's unless `matrices` says otherwise.
     of_the_rest = {"ratio", "beta1", "beta2", "eps", "bias_correction"} - ({"ratio"} if name == "scion" else set())
