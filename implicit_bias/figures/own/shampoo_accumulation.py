@@ -145,7 +145,7 @@ class ShampooAccumulation(Figure):
         return [
             self.claim(
                 preset,
-                f"with averages of its Gram matrices (beta2 {MEMORY:g}) Shampoo reaches the spectral margin: ratio, mean and worst"
+                f"with averages of its Gram matrices (beta2 {MEMORY:g}) Shampoo reaches the spectral margin: ratio, mean, worst"
                 " data set",
                 measured=f"{_told(average)}, {average.min():.3f} (without accumulation {_told(plain)})",
                 tolerance=f">= {REACHED:g} in mean",
