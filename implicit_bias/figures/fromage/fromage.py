@@ -85,7 +85,7 @@ class Fromage(Figure):
             linear model from a Gaussian start. (b) |W_t| / |W_0| of LARS and of Fromage with rate {ETA:g} on a loss that
             depends on W / |W| alone (seed 1; dotted: (1 + eta^2)^(t/2) and 1). (c) {self._network_setting(preset)}: layer margin
             q / (|W_1|^2 |W_2|) of normalised momentum descent in four compositions of the two layers' Frobenius norms, over
-            their mean at the same loss, each seed a line; grey: a width of {APART:.0%}. The numbers are the weights of the layers.
+            their mean at the same loss, each seed a line; grey: a width of {APART:.0%}. Numbers: the layers' weights.
         """)
 
     def _network_setting(self, preset: Preset) -> str:
