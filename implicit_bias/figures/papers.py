@@ -66,6 +66,12 @@ PAPERS = {
         Paper("not_optimal", "On Margin Maximization in Linear and ReLU Networks", "Vardi, Shamir and Srebro", "2110.02732"),
         Paper("natural", "Is All Learning (Natural) Gradient Descent?", "Shoji, Suzuki and Kozachkov", "2409.16422"),
         Paper("acceleration", "Faster Acceleration for Steepest Descent", "Bai and Bullins", "2409.19200"),
+        Paper(
+            "fromage",
+            "On the Distance between Two Neural Networks and the Stability of Learning",
+            "Bernstein, Vahdat, Yue and Liu",
+            "2002.03432",
+        ),
         Paper("anthology", "Old Optimizer, New Norm: An Anthology", "Bernstein and Newhouse", "2409.20325"),
         Paper(
             "liang_sur",
