@@ -298,7 +298,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
     assert before.items() <= inodes(tmp_path).items()
 
 
-LONG = ["optimizer=signgd,ngd", "steps=3000", "seed=range(2)"]
+LONG = ["optimizer=signgd,ngd", "steps=2000", "seed=range(2)"]
 
 
 @pytest.fixture(scope="module")

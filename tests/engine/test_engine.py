@@ -143,7 +143,7 @@ def test_published_relative_gaps(optimizer: str, published: Data) -> None:
     """Fan et al., Figure 1 at the last of 10,000 steps, and the step at which the data are first separated."""
     lr, gaps, separation = PUBLISHED[optimizer]
     optima = {label: Optimum(torch.tensor([g], dtype=torch.float64)) for label, g in PUBLISHED_OPTIMA.items()}
-    trajectory = simulate(problem(optimizer, published, 1, 10_000, lr, optima=optima, points=200))
+    trajectory = simulate(problem(optimizer, published, 1, 10_000, lr, optima=optima, points=200, logged=optima))
     measured = [trajectory.by_norm[label]["relative_gap"][-1, 0] for label in PUBLISHED_OPTIMA]
     np.testing.assert_allclose(measured, gaps, atol=0.003)
     margins = trajectory.by_norm["l2"]["margin"][:, 0]
