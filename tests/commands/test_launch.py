@@ -218,7 +218,7 @@ def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
     assert local[3].directory is not None
     (local[3].directory / "trajectory.csv").write_text("edited")
     capfd.readouterr()
-    again = launch(good, local_launcher(2), command="test")
+    again = launch(good, local_launcher(1), command="test")
     assert [o.status for o in again] == [*["skipped"] * 3, "done", *["skipped"] * 7]
     (line,) = capfd.readouterr().err.splitlines()  # and not another of the worker's
     assert line.endswith("trajectory.csv was changed; the run is computed again")
