@@ -157,6 +157,7 @@ def test_it_names_the_nearest_exponent(optima: str) -> None:
     assert early.sentence.startswith("SGD, 5 steps") and "; nearest exponent: none of these (largest kappa 0." in early.sentence
 
 
+@pytest.mark.slow
 def test_symmetries_rule_families_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the study has found, beside those of the optimizer's own norm."""
     given: list[Weights] = []
@@ -267,6 +268,7 @@ def test_exponents_that_were_not_found_to_have_optima_in_time_are_left_out(monke
     assert found.sentence.endswith("; there was no time to look for an exponent in lp and schatten") and found.verdicts.empty
 
 
+@pytest.mark.slow
 def test_optima_share_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first may take half of it, the last one all that is left; a norm without a separator of its own takes another's."""
     dataset = make_dataset({"name": "gaussian_mixture", "seed": 1}).load()
