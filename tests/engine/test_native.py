@@ -540,6 +540,7 @@ def test_momentum_zero_is_no_momentum_however_fast_the_loss_falls(
         assert ((a - b).abs().amax(dim=(1, 2)) <= 1e-9 * a.abs().amax(dim=(1, 2))).all()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_source_compiles_without_a_warning_and_with_its_numbers_only(tmp_path: Path) -> None:
     macros = [f"-D{name}={number!r}" for name, number in DEFINITIONS] + ['-DCOMPILED_WITH="a test"']

@@ -177,6 +177,7 @@ def test_adams_eps_is_a_double_alone_too(eps: float) -> None:
     np.testing.assert_allclose(ours.common["log_loss"], plain.common["log_loss"], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-250, 1e-180])
 def test_a_column_next_to_nothing_keeps_its_signs(size: float) -> None:
     """Steps of signs hardly know of a column whose scores are nothing: those of 1e-60 are the same."""

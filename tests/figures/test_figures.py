@@ -168,8 +168,8 @@ def test_a_figure_draws_from_its_csv_alone(name: str, tables: dict[str, pd.DataF
         for axes in drawn.axes:
             axes.apply_aspect()
             for axis in (axes.xaxis, axes.yaxis):
-                axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
-                axis.get_minor_formatter().format_ticks(axis.get_minorticklocs())
+                axis.get_major_formatter().format_ticks(axis.get_majorticklocs().tolist())
+                axis.get_minor_formatter().format_ticks(axis.get_minorticklocs().tolist())
                 axis.set_visible(False)
         drawn.draw_without_rendering()
     assert drawn.axes

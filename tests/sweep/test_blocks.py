@@ -64,6 +64,7 @@ def test_an_entrywise_method_does_not_see_the_blocks(tmp_path: Path) -> None:
     assert (np.abs(margin(plain, "spectral")[1:]) < np.abs(margin(cut, "spectral")[1:])).all()
 
 
+@pytest.mark.slow
 def test_a_batch_is_the_loop_over_its_members(tmp_path: Path) -> None:
     together = run(tmp_path / "a", CUT, *HYBRID, "seed=1,2,3", "log.norms=[spectral]")
     alone = [run(tmp_path / "b", CUT, *HYBRID, f"seed={seed}", "log.norms=[spectral]")[0] for seed in (1, 2, 3)]
