@@ -52,7 +52,8 @@ def papers_table(claims: pd.DataFrame) -> str:
             continue
         verdicts = claims[claims["figure"].isin(figures)]["holds"]
         holding, untested = int((verdicts.astype(str) == "True").sum()), int(verdicts.isna().sum())
-        title = f"{paper.authors}, *{paper.title}*, [{paper.arxiv}]({paper.url})" if paper.url else paper.title
+        title = f"{paper.authors}, *{paper.title}*" if paper.authors else paper.title
+        title += f", [{paper.arxiv}]({paper.url})" if paper.url else ""
         links = ", ".join(f"[{name}](../results/figures/{name}.png)" for name in figures)
         failing = len(verdicts) - holding - untested
         rows.append(f"| {title} | {links} | {len(verdicts)} | {holding} | {failing} | {untested} |")

@@ -45,6 +45,7 @@ class Source:
         called: The name that the user gave; empty for the optimizer's own.
         config: Its resolved configuration; None for a table from elsewhere.
         own: Label of its optimizer's own norm, where that is known.
+        share: The part of all samples that an update is made from, b / n; None where that is not known.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Source:
     called: str = ""
     config: Mapping[str, Any] | None = None
     own: str | None = None
+    share: float | None = None
 
     @property
     def optimizer(self) -> str:
@@ -86,8 +88,12 @@ def labels(sources: Sequence[Source]) -> list[str]:
     ]
 
 
-def comparison_table(sources: Sequence[Source]) -> pd.DataFrame:
+def comparison_table(sources: Sequence[Source], epochs: bool = False) -> pd.DataFrame:
     """One row a run, step and norm, with COLUMNS; a run that is there twice counts once, what was not measured is empty.
+
+    Args:
+        sources: The runs.
+        epochs: Also a column ``epoch``, step * b / n, empty where that is not known.
 
     Raises:
         BadInput: tables from elsewhere have the name of another curve, or the same seed under one name.
@@ -108,8 +114,10 @@ def comparison_table(sources: Sequence[Source]) -> pd.DataFrame:
         derived = {key: values.where(values.abs() < np.inf) for key, values in derived.items()}
         measured = {key: rows.get(key, derived.get(key, np.nan)) for key in (*USED, "ratio")}
         about = {"label": label, "run": source.name, "optimizer": source.optimizer, "own": rows["norm"] == source.own}
-        parts.append(pd.DataFrame({**about, **{key: rows[key] for key in NEEDED}, **measured}))
-    return pd.concat([part[list(COLUMNS)].astype({"own": bool}) for part in parts], ignore_index=True)
+        passed = {"epoch": rows["step"] * (np.nan if source.share is None else source.share)} if epochs else {}
+        parts.append(pd.DataFrame({**about, **{key: rows[key] for key in NEEDED}, **measured, **passed}))
+    columns = [*COLUMNS, "epoch"] if epochs else list(COLUMNS)
+    return pd.concat([part[columns].astype({"own": bool}) for part in parts], ignore_index=True)
 
 
 def common_norms(table: pd.DataFrame, wanted: Sequence[str] = (), known: Sequence[str] = ()) -> list[str]:

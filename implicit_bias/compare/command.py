@@ -39,7 +39,7 @@ RUN is one of
 log_loss, max_margin, alignment and kkt_ratio are used where they are there
   mine=RUN                         any of these, called "mine"; without a name a table goes by its folder or file"""
 QUANTITIES = ("auto", "margin", "relative_gap", "ratio", "log_loss", "alignment", "kkt_ratio")
-AXES = ("step", "log_loss")
+AXES = ("step", "epoch", "log_loss")
 MOST_CURVES = 20
 
 
@@ -52,7 +52,7 @@ class Request:
     quantity: str = hyper(
         "auto", help="what to draw; auto: relative_gap where every run has an optimum, else margin", choices=QUANTITIES
     )
-    x: str = hyper("step", help="the horizontal axis", choices=AXES)
+    x: str = hyper("step", help="the horizontal axis; epoch: passes through the samples, step b / n", choices=AXES)
     out: str = hyper("", help="where comparison.png, .pdf and .csv go; without it results/compare/<hash of the inputs>")
     title: str = hyper("", help=f"over the picture, at most {MOST_LETTERS} letters")
 
@@ -141,7 +141,7 @@ def compare(request: Request) -> int:
     from implicit_bias.plotting.style import NORM_LOOKS, drawing, header, saved
     from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
-    table = comparison_table(sources)
+    table = comparison_table(sources, epochs=request.x == "epoch")
     curves = table["label"].nunique()
     if curves > MOST_CURVES:
         raise BadInput(f"RUN: {curves} configurations; must be at most {MOST_CURVES}, more cannot be told apart")

@@ -83,13 +83,15 @@ def _run_folder(called: str, path: Path) -> Source:
         plain = all(isinstance(key, str) for section in (config, *sections) for key in section)
         if not (plain and isinstance(config["optimizer"]["name"], str)):
             raise ValueError("config.yaml names no optimizer")
-        version = _version(read_provenance(path))
+        story = read_provenance(path)
+        version, share = _version(story), _share(config, story)
         if version:  # of one name, but another program
             config = {**config, "optimizer": {**config["optimizer"], "version": version}}
     except Exception as error:  # noqa: BLE001 - files that no run wrote surface as almost anything
         reason = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
         raise BadInput(f"{path}: not what a run writes ({reason}); must be as the run left it, compute it again") from None
-    return Source(path.name, _checked(path / TRAJECTORY, trajectory), called, config, own.iloc[0] if len(own) else None)
+    norm = own.iloc[0] if len(own) else None
+    return Source(path.name, _checked(path / TRAJECTORY, trajectory), called, config, norm, share)
 
 
 def _version(provenance: Mapping[str, Any]) -> str:
@@ -99,6 +101,14 @@ def _version(provenance: Mapping[str, Any]) -> str:
     if not plugins and identity is None:
         return ""
     return hashlib.sha256(json.dumps([plugins, identity], sort_keys=True).encode()).hexdigest()[:VERSION_DIGITS]
+
+
+def _share(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> float | None:
+    """The part of all samples that an update was made from; None where the run does not say how many there were."""
+    if dict(config.get("batch") or {}).get("size") is None:
+        return 1.0
+    batches = provenance.get("mini_batches")
+    return None if batches is None else int(batches["size"]) / int(batches["samples"])
 
 
 def _own_table(called: str, path: Path) -> Source:

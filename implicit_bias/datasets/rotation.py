@@ -16,9 +16,9 @@ ROWS = 128
 def rotated(parts: Sequence[NDArray[np.float64]], seed: int) -> list[NDArray[np.float64]]:
     """Every sample x of all ``parts``, each (n, d), as Q x: Q orthogonal, by Haar's measure, the same for all of them.
 
-    Q is a product of reflections (Stewart, SIAM J. Numer. Anal. 17, 1980). With ``rng = numpy.random.RandomState([seed, 2])``,
-    for m = 1, ..., d: ``g = rng.randn(m)``, and Q_m = H diag(-s, Q_(m-1)) acts on the last m features, where s is the sign of
-    g[0] and H the reflection along g + s |g| e_1. So Q_m e_1 = g / |g|.
+    Q is a product of reflections (Stewart, SIAM Journal on Numerical Analysis 17, 1980). With
+    ``rng = numpy.random.RandomState([seed, 2])``, for m = 1, ..., d: ``g = rng.randn(m)``, and Q_m = H diag(-s, Q_(m-1)) acts on
+    the last m features, where s is the sign of g[0] and H the reflection along g + s |g| e_1. So Q_m e_1 = g / |g|.
     """
     dim = parts[0].shape[1]
     # A stream of its own: with that of a dataset's own seed the rotation would be made of the numbers that the samples are.

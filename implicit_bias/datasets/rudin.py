@@ -28,8 +28,8 @@ MATRIX = np.array(
 class Rudin(DatasetSource):
     """Eight samples and eight classifiers on which AdaBoost ends at margin 1/3, where 3/8 can be had.
 
-    The matrix M of Rudin, Daubechies and Schapire, "The Dynamics of AdaBoost: Cyclic Behavior and Convergence of Margins" (JMLR 5,
-    2004), section 6, whose largest l1 margin is 3/8. Labels are 0 and 1 in turn, and the features of a sample are its row of M, with the
+    The matrix M of Rudin, Daubechies and Schapire, "The Dynamics of AdaBoost: Cyclic Behavior and Convergence of Margins" (JMLR
+    5, 2004), whose largest l1 margin is 3/8. Labels are 0 and 1 in turn, and the features of a sample are its row of M, with the
     other sign where the label is 0: its gap is <row, w_1 - w_0>.
     """
 

@@ -6,7 +6,6 @@ from implicit_bias.engine.steppers.base import Reached, Setup, Stepper
 from implicit_bias.engine.steppers.eager import descent
 from implicit_bias.measures.probe import Update
 from implicit_bias.models import Parameters
-from implicit_bias.optimizers import Here
 
 
 def reached_by(setup: Setup, stepper: Stepper) -> Reached:
@@ -30,11 +29,8 @@ def update_from(setup: Setup, before: Reached, after: Parameters, t: int) -> Upd
     def make() -> Parameters:
         if optimizer.foreign_state:
             return {name: block - after[name] for name, block in before.parameters.items()}
-        evaluate = setup.evaluated(t)
-        seen = before.gradient or evaluate(before.parameters)
-        log_lr = setup.log_lr(before.parameters, seen, t, before.schedule)
-        here = Here(before.parameters, evaluate, log_lr, seen)
+        here = setup.here(before, t)
         _, step = optimizer.step_from(before.state, here, t, setup.geometry)
-        return descent(step, before.parameters, log_lr)
+        return descent(step, before.parameters, here.scheduled)
 
     return Update(before.gradient or setup.objective.gradient(before.parameters), make)

@@ -13,7 +13,7 @@ class Paper:
         key: What a figure's ``paper`` says.
         title: As printed.
         authors: Family names; empty for what is this project's own.
-        arxiv: Its arXiv id, likewise.
+        arxiv: Its arXiv id; empty where it has none that is known here.
     """
 
     key: str
@@ -23,7 +23,7 @@ class Paper:
 
     @property
     def url(self) -> str:
-        """Where the paper is; empty for what is this project's own."""
+        """Where the paper is; empty where that is not known, and for what is this project's own."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
 
     @property
@@ -66,6 +66,12 @@ PAPERS = {
         Paper("not_optimal", "On Margin Maximization in Linear and ReLU Networks", "Vardi, Shamir and Srebro", "2110.02732"),
         Paper("natural", "Is All Learning (Natural) Gradient Descent?", "Shoji, Suzuki and Kozachkov", "2409.16422"),
         Paper("acceleration", "Faster Acceleration for Steepest Descent", "Bai and Bullins", "2409.19200"),
+        Paper(
+            "fromage",
+            "On the Distance between Two Neural Networks and the Stability of Learning",
+            "Bernstein, Vahdat, Yue and Liu",
+            "2002.03432",
+        ),
         Paper("anthology", "Old Optimizer, New Norm: An Anthology", "Bernstein and Newhouse", "2409.20325"),
         Paper(
             "liang_sur",
@@ -78,6 +84,17 @@ PAPERS = {
             "Large Stepsize Gradient Descent for Logistic Loss: Non-Monotonicity of the Loss Improves Optimization Efficiency",
             "Wu, Bartlett, Telgarsky and Yu",
             "2402.15926",
+        ),
+        Paper(
+            "row_normalization",
+            "From Geometry to Generalization: Why Row Normalization Can Beat Adam and Muon",
+            "Kim, Song and Yun",
+        ),
+        Paper(
+            "imbalance",
+            "Heavy-Tailed Class Imbalance and Why Adam Outperforms Gradient Descent on Language Models",
+            "Kunstner, Yadav, Milligan, Schmidt and Bietti",
+            "2402.19449",
         ),
         OWN,
     )

@@ -69,4 +69,5 @@ class Spectral(LayerWeighted):
     def expression(self, variable: cvxpy.Expression) -> cvxpy.Expression:
         import cvxpy
 
-        return self.weight(*variable.shape) * cvxpy.sigma_max(variable)
+        size = cvxpy.sigma_max(variable)
+        return self.weight(*variable.shape) * size if self.weighted else size

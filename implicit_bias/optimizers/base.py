@@ -56,6 +56,7 @@ class Here:
     Attributes:
         parameters: theta_{t-1}, one tensor (R, p, q) a block; not to be changed.
         scheduled: :attr:`log_lr` as the schedule gives it, in its own precision and on its own device.
+        cadence: Of steps by mini-batches ceil(n / b), about an epoch of updates; else 1.
     """
 
     def __init__(
@@ -64,10 +65,14 @@ class Here:
         evaluate: Callable[[Mapping[str, Tensor]], Evaluation],
         log_lr: Tensor,
         evaluation: Evaluation | None = None,
+        evaluate_all: Callable[[Mapping[str, Tensor]], Evaluation] | None = None,
+        cadence: int = 1,
     ) -> None:
         self.parameters = parameters
         self.scheduled = log_lr
+        self.cadence = cadence
         self._evaluate = evaluate
+        self._evaluate_all = evaluate_all or evaluate
         if evaluation is not None:
             self.evaluation = evaluation
 
@@ -92,8 +97,13 @@ class Here:
         return self.evaluation.log_loss
 
     def at(self, parameters: Mapping[str, Tensor]) -> Here:
-        """The same at another point, with the same eta_t. To look at its gradient is one more evaluation."""
-        return Here(parameters, self._evaluate, self.scheduled)
+        """The same at another point, with the same eta_t and the same samples. To look at its gradient is one more evaluation."""
+        return Here(parameters, self._evaluate, self.scheduled, None, self._evaluate_all, self.cadence)
+
+    def of_all(self, parameters: Mapping[str, Tensor]) -> Here:
+        """The same at a point with loss and gradient of all samples, whichever the step is made from: one more evaluation, at the
+        price of ``cadence`` others."""
+        return Here(parameters, self._evaluate_all, self.scheduled, None, self._evaluate_all, self.cadence)
 
 
 class Step(NamedTuple):

@@ -23,6 +23,7 @@ WORDS = {
     "alignment": "alignment",
     "kkt_ratio": "KKT ratio",
 }
+AXES = {"step": "step", "epoch": "epoch", "log_loss": r"$-\log_{10}$ loss"}
 MOST_COLUMNS = 3
 # Characters of a legend's entry and its line across the picture.
 LINE_ROOM, ACROSS = 7, 105
@@ -39,7 +40,7 @@ def overlay(table: pd.DataFrame, norms: Sequence[str], quantity: str, x: str = "
         table: Rows of :func:`implicit_bias.analysis.comparison.comparison_table`.
         norms: One panel each; the log loss, which is of no norm, has one panel.
         quantity: The column that is drawn.
-        x: ``step``, or ``log_loss`` for decades of loss.
+        x: ``step``, ``epoch``, or ``log_loss`` for decades of loss.
     """
     curves = table.drop_duplicates("label").set_index("label")["optimizer"]
     looks = curve_looks({str(label): str(name) for label, name in curves.items()})
@@ -60,7 +61,7 @@ def overlay(table: pd.DataFrame, norms: Sequence[str], quantity: str, x: str = "
         if place % columns == 0:
             axis.set_ylabel(WORDS[quantity])
         if place + columns >= len(shown):
-            axis.set_xlabel("step" if x == "step" else r"$-\log_{10}$ loss")
+            axis.set_xlabel(AXES[x])
     legend_below(figure, [replace(look, label=names[label]).handle() for label, look in looks.items()], ncols=per_line)
     return figure
 

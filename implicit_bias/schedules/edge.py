@@ -24,8 +24,9 @@ class Edge(Schedule):
 
     With w_ic the weights of the exponential loss and z_ic in [-1, 1] the derivatives of the gaps along the step,
     r = sum w z / sum w over the pairs with z != 0. For features of -1 and 1 it is the exact minimum along the coordinate,
-    log(W+ / W-) / 2 with W+- the weights of the pairs that gain and lose: for two classes AdaBoost of Freund and Schapire (1997), for
-    more boosting by pairs. For smaller features it is the bound's minimum of Schapire and Singer (1999), and the loss still falls.
+    log(W+ / W-) / 2 with W+- the weights of the pairs that gain and lose: for two classes AdaBoost of Freund and Schapire (1997),
+    for more boosting by pairs. For smaller features it is the minimum of Schapire and Singer's bound (1999), and the loss still
+    falls.
     lr < 1 shrinks the steps.
 
     The `lr` column holds lr, the share of that step.

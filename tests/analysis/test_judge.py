@@ -40,10 +40,16 @@ def optima(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("optima"))
 
 
+blobs_optima = pytest.mark.xdist_group("blobs")
+
+
+@blobs_optima
 @pytest.mark.slow
-def test_it_says_what_was_reached_of_which_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_it_says_what_was_reached_of_which_optimum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, optima: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    found = judge(lambda p: torch.optim.AdamW(p, lr=1e-2), data=blobs(), steps=300)
+    found = judge(lambda p: torch.optim.AdamW(p, lr=1e-2), data=blobs(), steps=300, results_dir=optima)
     own = found.summary[found.summary["own"]].iloc[0]
     assert own["norm"] == "linf" and 0 < own["ratio"] <= 1
     assert found.sentence.startswith("AdamW, 300 steps, loss 10^")
@@ -98,6 +104,7 @@ def test_a_class_of_a_notebook_and_a_rate_of_ours(tmp_path: Path) -> None:
     assert lr == pytest.approx(0.1 * found.trajectory["step"].to_numpy()[1:] ** -0.5)
 
 
+@blobs_optima
 @pytest.mark.slow
 def test_the_nearest_exponent_is_named_and_what_no_exponent_fits_is_said_to_be_of_none(optima: str) -> None:
     space: dict[str, Any] = {}
@@ -133,6 +140,7 @@ def test_what_is_not_separated_is_no_error() -> None:
     assert never.summary["max_margin"].isna().all()
 
 
+@blobs_optima
 @pytest.mark.slow
 def test_it_names_the_nearest_exponent(optima: str) -> None:
     space: dict[str, Any] = {"__name__": "__main__"}
@@ -149,6 +157,7 @@ def test_it_names_the_nearest_exponent(optima: str) -> None:
     assert early.sentence.startswith("SGD, 5 steps") and "; nearest exponent: none of these (largest kappa 0." in early.sentence
 
 
+@pytest.mark.slow
 def test_symmetries_rule_families_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the study has found, beside those of the optimizer's own norm."""
     given: list[Weights] = []
@@ -165,6 +174,7 @@ def test_symmetries_rule_families_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [run.ruled_out for run in given] == [("schatten",), ("lp", "schatten"), ()]
 
 
+@blobs_optima
 @pytest.mark.slow
 def test_one_without_a_norm_of_its_own_says_so(optima: str) -> None:
     found = judge(torch.optim.Adafactor, blobs(), steps=600, lr=0.5, results_dir=optima)
@@ -279,6 +289,7 @@ def test_exponents_that_were_not_found_to_have_optima_in_time_are_left_out(monke
     assert found.sentence.endswith("; there was no time to look for an exponent in lp and schatten") and found.verdicts.empty
 
 
+@pytest.mark.slow
 def test_optima_share_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first may take half of it, the last one all that is left; a norm without a separator of its own takes another's."""
     dataset = make_dataset({"name": "gaussian_mixture", "seed": 1}).load()

@@ -218,7 +218,7 @@ def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
     assert local[3].directory is not None
     (local[3].directory / "trajectory.csv").write_text("edited")
     capfd.readouterr()
-    again = launch(good, local_launcher(2), command="test")
+    again = launch(good, local_launcher(1), command="test")
     assert [o.status for o in again] == [*["skipped"] * 3, "done", *["skipped"] * 7]
     (line,) = capfd.readouterr().err.splitlines()  # and not another of the worker's
     assert line.endswith("trajectory.csv was changed; the run is computed again")
@@ -298,7 +298,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
     assert before.items() <= inodes(tmp_path).items()
 
 
-LONG = ["optimizer=signgd,ngd", "steps=3000", "seed=range(2)"]
+LONG = ["optimizer=signgd,ngd", "steps=2000", "seed=range(2)"]
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,7 @@ def opened(tree: ast.AST) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 def test_configurations_are_opened_where_they_are_made_alone() -> None:
     assert opened(ast.parse('run.spec.canonical["steps"]')) == opened(ast.parse('config.get("name")')) == [1]
     assert {name: lines for name, tree in sources().items() if (lines := opened(tree))} == {}

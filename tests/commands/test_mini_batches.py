@@ -7,6 +7,7 @@ import pytest
 
 from implicit_bias import run
 from implicit_bias.analysis.comparison import Source, labels
+from implicit_bias.compare import command as compare
 from implicit_bias.config.overrides import cannot_differ, compose
 from implicit_bias.run import main
 from implicit_bias.sweep.loading import located
@@ -77,3 +78,19 @@ def test_a_curve_of_mini_batches_says_so_and_one_of_an_earlier_version_is_no_oth
     table = pd.DataFrame({"seed": [1], "step": [1], "norm": ["l2"], "margin": [1.0]})
     sources = [Source(str(i), table, config=config) for i, config in enumerate((full, some, earlier))]
     assert labels(sources) == ["muon", "muon size 4", "muon"]
+
+
+def test_runs_are_compared_by_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ["-m", *SMALL, f"results_dir={tmp_path}", "batch.size=6,null"]
+    assert main(keys) == 0
+    (sweep,) = tmp_path.glob("sweeps/*")
+    capsys.readouterr()
+    assert compare.main([str(sweep), "x=epoch", f"out={tmp_path / 'out'}"]) == 0
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    shares = {"muon": 1.0, "muon size 6": 0.5}
+    assert set(table["label"]) == set(shares)
+    assert (table["epoch"] == table["step"] * table["label"].map(shares)).all()
+    own = pd.DataFrame({"seed": [1, 1], "step": [0, 1], "norm": ["linf", "linf"], "margin": [0.0, 1.0]})
+    own.to_csv(tmp_path / "mine.csv", index=False)
+    assert compare.main([str(sweep), str(tmp_path / "mine.csv"), "x=epoch"]) == 2
+    assert capsys.readouterr().err == "error: x=epoch: mine has none; allowed here: step\n"

@@ -46,6 +46,7 @@ def test_the_command_trains_networks(
         assert {"layer1", "layer2", "log_loss", "log_scale"} <= set(file.files)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_networks_is_its_runs_one_by_one(tmp_path: Path) -> None:
     shared = ["model=mlp", "model.width=4", "optimizer=ngd", "dataset.num_classes=3", "dataset.dim=5", "steps=60", "log.levels=2"]
     together, _ = run(*shared, "stop_log10_loss=-1", f"results_dir={tmp_path / 'a'}", "seed=1,2,3", multirun=True)

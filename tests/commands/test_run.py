@@ -466,6 +466,7 @@ def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) ->
     assert row.split() == ["spectral", "*", "4", "0.8300", "0.8450", "0.8300", "0.8218"]
 
 
+@pytest.mark.slow
 def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
     cells = compose(["optimizer=muon,ngd", "schedule.lr=range(1,60)", "seed=1,2"], multirun=True)
     swept = [(cell.swept, tables(cell.spec)[1]) for cell in cells]
@@ -677,6 +678,7 @@ def test_a_quick_run_without_a_terminal_says_nothing(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [[], ["model=mlp", "model.width=5", "model.frozen=[layer2]", "schedule.lr=0.1"]])
 def test_single_precision_says_what_it_costs(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*SMALL, *model, "reference=none", f"results_dir={tmp_path}", "log.norms=[linf]"]

@@ -241,7 +241,7 @@ def test_auto_is_the_gap_where_there_are_optima_else_the_margin(table: pd.DataFr
         (["RUNS", "norms=row"], "norms=row: not measured in muon lr 0.1; allowed: linf, l2"),
         (["RUNS", "norms="], "norms=: must be names of norms"),
         (["RUNS", "quantity=margins"], "quantity=margins: no such quantity; did you mean margin? must be one of auto, margin"),
-        (["RUNS", "x=time"], "x=time: no such x; must be one of step, log_loss"),
+        (["RUNS", "x=time"], "x=time: no such x; must be one of step, epoch, log_loss"),
         (["RUNS", "OWN", "x=log_loss"], "x=log_loss: own has none; allowed here: step"),
         (["RUNS", "OWN", "quantity=ratio"], "quantity=ratio: own has none; allowed here: auto, margin"),
         (["RUNS", "out=OWN"], "out=OWN: must be a folder, or a name that is free"),

@@ -225,6 +225,8 @@ def test_the_defaults_of_the_contract() -> None:
         "dim": 25,
         "samples_per_class": 10,
         "noise": 1.0,
+        "test_samples": 0,
+        "rotate": None,
         "seed": 1,
     }
     assert config["steps"] == 10_000

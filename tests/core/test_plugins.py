@@ -515,6 +515,7 @@ def _with_its_site() -> None:
     sys.path.insert(0, os.environ["SITE"])
 
 
+@pytest.mark.slow
 def test_a_distribution_names_its_options_as_entry_points(tmp_path: Path) -> None:
     files = {
         "my_methods/__init__.py": "",

@@ -1,4 +1,4 @@
-"""Steps by mini-batches: their samples, plain loops and a closed form beside them, and records, which are of all samples."""
+"""Steps by mini-batches: plain loops and a closed form beside them, and records, which are of all samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from implicit_bias.config.run_settings import BatchSettings
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.engine.mini_batches import MiniBatches, mini_batches
@@ -55,38 +54,6 @@ def rows_of(order: str, n: int, b: int, seed: int, t: int) -> list[int]:
     if order == "reshuffle":
         return sorted(rng.permutation(n).tolist()[within * b : (within + 1) * b])
     return sorted(rng.integers(n, size=(n // b, b))[within].tolist())
-
-
-# --- the samples -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("n", "b"), [(20, 1), (20, 20), (23, 5), (7, 4)])
-def test_batches_are_those_of_the_formula(order: Any, n: int, b: int) -> None:
-    seeds = [3, 2**32 - 1, 3]
-    batches = MiniBatches(b, order, torch.tensor(seeds), n)
-    wanted = np.array([[rows_of(order, n, b, seed, t) for t in range(1, 61)] for seed in seeds])
-    found = batches.table(0, 60).expand(3, -1, -1)
-    np.testing.assert_array_equal(found, wanted)
-    np.testing.assert_array_equal(batches.table(13, 31).expand(3, -1, -1), wanted[:, 13:31])
-    for t in (1, 9, 60, 2):  # in no order: nothing is remembered
-        np.testing.assert_array_equal(batches.of(t).expand(3, -1), wanted[:, t - 1])
-    assert batches.cadence == math.ceil(n / b)
-
-
-def test_runs_of_one_seed_share_a_row_and_full_batches_are_none() -> None:
-    alike = torch.tensor([7, 7])
-    assert (
-        MiniBatches(2, "reshuffle", alike, 6).of(1).shape == MiniBatches(2, "cyclic", torch.tensor([1, 2]), 6).of(1).shape == (2,)
-    )
-    assert (
-        mini_batches(None, "replace", alike, 6) is mini_batches(6, "cyclic", alike, 6) is mini_batches(6, "reshuffle", alike, 6)
-    )
-    assert mini_batches(6, "replace", alike, 6) == MiniBatches(6, "replace", alike, 6)
-    for size in (0, 7):
-        with pytest.raises(ValueError, match=f"batches of {size} of 6 samples; must be of 1 to 6"):
-            mini_batches(size, "reshuffle", alike, 6)
-    assert BatchSettings.__dataclass_fields__["order"].metadata["hyper"].choices == ORDERS
 
 
 # --- plain loops -----------------------------------------------------------------------------------------------------
@@ -214,6 +181,45 @@ def test_another_point_is_looked_at_with_the_same_samples() -> None:
 
     theirs = looped(given.data, rule, lambda t: rows_of("reshuffle", N, 4, 5, t), given.steps)
     torch.testing.assert_close(last(simulate(given))[0], theirs, rtol=1e-11, atol=1e-11)
+
+
+class VarianceReduced(Optimizer):
+    """theta - eta (g_b(theta) - g_b(snapshot) + g(snapshot)), the snapshot renewed once an epoch (SVRG)."""
+
+    name: ClassVar[str] = "variance_reduced"
+    own_norm: ClassVar[str | None] = "l2"
+    normalised: ClassVar[bool] = False
+
+    def step_from(self, state: Any, here: Any, t: int, norm: Any) -> Any:
+        if (t - 1) % here.cadence == 0:
+            state = {"snapshot": {n: Scaled(w, torch.zeros_like(w[..., :1])) for n, w in here.parameters.items()}}
+        snapshot = {n: block.mantissa for n, block in state["snapshot"].items()}
+        there, whole, unit = here.at(snapshot), here.at(here.parameters).of_all(snapshot), torch.zeros(())
+        parts = (here.gradient, there.gradient, whole.gradient)
+        g, old, mean = ({n: block.relative_to(unit) for n, block in part.items()} for part in parts)
+        return state, Step({n: g[n] - old[n] + mean[n] for n in g})
+
+
+def test_the_gradient_of_all_samples_can_be_asked_for() -> None:
+    given = replace(linear("gd", 4, "reshuffle", seeds=(5,)), optimizer=VarianceReduced())
+    x, y, snapshot = given.data.x[0], given.data.y[0], torch.zeros(())
+
+    def slope(w: Tensor, rows: list[int]) -> Tensor:
+        leaf = w.clone().requires_grad_()
+        return torch.autograd.grad(functional.cross_entropy(x[rows] @ leaf.T, y[rows]), leaf)[0]
+
+    def rule(w: Tensor, g: Tensor, t: int) -> Tensor:
+        nonlocal snapshot
+        snapshot = w if t % 5 == 1 else snapshot
+        reduced = g - slope(snapshot, rows_of("reshuffle", N, 4, 5, t)) + slope(snapshot, list(range(N)))
+        moved: Tensor = w - 0.1 * t**-0.5 * reduced
+        return moved
+
+    theirs = looped(given.data, rule, lambda t: rows_of("reshuffle", N, 4, 5, t), given.steps)
+    torch.testing.assert_close(last(simulate(given))[0], theirs, rtol=1e-11, atol=1e-11)
+    full = replace(given, batch=None, schedule=SCHEDULES.get("power")(lr=0.1))
+    plain = replace(full, optimizer=OPTIMIZERS.get("gd")())
+    torch.testing.assert_close(last(simulate(full)), last(simulate(plain)), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("target", ["torch.optim.AdamW", "torch.optim.LBFGS"])

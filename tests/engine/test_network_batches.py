@@ -69,6 +69,7 @@ def test_muon_of_a_batch_is_muon_alone_within_its_round_off() -> None:
         assert a == pytest.approx(b, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_levels_are_recorded_when_first_reached() -> None:
     """Against the records of every step."""
     data, lr = six()

@@ -104,9 +104,9 @@ def test_an_entry_is_zero_below_the_rule_and_not_above(part: float, zero: bool) 
 
 
 NUMBERS = {"beta": (0.9, 0.1), "beta1": (0.9, 0.1), "beta2": (0.9, 0.1), "eps": (1e-50, 0.3), "lower": (1e-50, 0.3)}
-NUMBERS |= {"weight_decay": (0.9, 0.1), "d0": (1e-2, 0.3), "exponent": (0.3, 0.45)}
+NUMBERS |= {"weight_decay": (0.9, 0.1), "d0": (1e-2, 0.3), "exponent": (0.3, 0.45), "interpolation": (0.9, 0.1)}
 #: What else a key needs to be allowed.
-NEEDS: dict[str, dict[str, Any]] = {"lower": {"truncate": True}}
+NEEDS: dict[str, dict[str, Any]] = {"lower": {"truncate": True}, "interpolation": {"average": "schedule_free"}}
 
 
 def keys() -> list[tuple[str, str]]:
@@ -177,6 +177,7 @@ def test_adams_eps_is_a_double_alone_too(eps: float) -> None:
     np.testing.assert_allclose(ours.common["log_loss"], plain.common["log_loss"], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-250, 1e-180])
 def test_a_column_next_to_nothing_keeps_its_signs(size: float) -> None:
     """Steps of signs hardly know of a column whose scores are nothing: those of 1e-60 are the same."""

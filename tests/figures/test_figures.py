@@ -24,8 +24,8 @@ from implicit_bias.figures.fan.fan_fig1 import FanFig1
 from implicit_bias.figures.fan.fan_fig2 import FanFig2
 from implicit_bias.figures.fan.gaps import OPTIMA, separation_step
 from implicit_bias.figures.fan.rates import METHODS, POWERS, Rates, bound, bound_slope
+from implicit_bias.figures.fan.which_margin import FURTHER, OWN, WhichMargin
 from implicit_bias.figures.fan.which_margin import NORMS as COLUMNS
-from implicit_bias.figures.fan.which_margin import OWN, WhichMargin
 from implicit_bias.figures.own.exact_tail import DOUBLE, EXACT, FLOAT, ExactTail, usual_loop
 from implicit_bias.figures.own.newton_schulz import NewtonSchulz, closing
 from implicit_bias.figures.two_faces import throttle
@@ -73,6 +73,8 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
             "alignment": 0.9 * ratio,
             "kkt_ratio": 0.8 * ratio,
             "later_cosine": 1 - 0.5 / (1 + steps),
+            "upper_bound": 2.2,
+            "test_accuracy": 1 - 0.5 / (1 + steps),
         }
         if "natural_gradient" in spec.log.probes:
             frame |= {"cos_psi": 1 / (1 + steps), "metric_condition": 1.0 + steps}
@@ -166,8 +168,8 @@ def test_a_figure_draws_from_its_csv_alone(name: str, tables: dict[str, pd.DataF
         for axes in drawn.axes:
             axes.apply_aspect()
             for axis in (axes.xaxis, axes.yaxis):
-                axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
-                axis.get_minor_formatter().format_ticks(axis.get_minorticklocs())
+                axis.get_major_formatter().format_ticks(axis.get_majorticklocs().tolist())
+                axis.get_minor_formatter().format_ticks(axis.get_minorticklocs().tolist())
                 axis.set_visible(False)
         drawn.draw_without_rendering()
     assert drawn.axes
@@ -314,19 +316,35 @@ def test_rates_are_held_against_the_bound() -> None:
 
 
 def test_the_heat_map_asks_for_the_diagonal() -> None:
-    def claims(own: float, other: float, worst: float = 0.0) -> list[Claim]:
+    def claims(own: float, other: float, worst: float = 0.0, averaged: float = 0.985, signs: float = 0.5) -> list[Claim]:
+        """Ratios of the methods, of those below the line that average and of Prodigy's; before the end all bases have .98."""
+        below = {m: averaged if further.base else signs if m == "prodigy" else 0.9 for m, further in FURTHER.items()}
         rows = [
-            (m, norm, seed, (own if OWN[m] == norm else other) - worst * (seed == 2))
+            (m, norm, seed, 20_000, (own if OWN[m] == norm else other) - worst * (seed == 2), 3.0)
             for m in OWN
             for norm in COLUMNS
             for seed in range(1, 21)
         ]
-        return WhichMargin().claims(pd.DataFrame(rows, columns=["optimizer", "norm", "seed", "ratio"]), "default")
+        rows += [(m, norm, s, 10_000, ratio, 1e20) for m, ratio in below.items() for norm in COLUMNS for s in range(1, 21)]
+        rows += [(m, OWN[m], s, 10_000, 0.98, 3.0) for m in ("signgd", "spectral_gd") for s in range(1, 21)]
+        table = pd.DataFrame(rows, columns=["optimizer", "norm", "seed", "step", "ratio", "param_norm"])
+        return WhichMargin().claims(table, "default")
 
     assert all(claim.holds is not False for claim in claims(0.99, 0.9))
     assert not any(verdicts(claims(0.99, 0.995), "best mean margin"))
     assert verdicts(claims(0.99, 0.9, worst=0.03), "Muon reaches") == [False]
     assert verdicts(claims(0.99, 0.9, worst=0.03), "Adam reaches") == [True]
+    assert verdicts(claims(0.99, 0.9, averaged=0.992), "schedule-free") == [False, False]
+    assert verdicts(claims(0.99, 0.9, signs=0.8), "Prodigy") == [False]
+
+
+def test_figures_share_the_runs_of_methods_below_the_line() -> None:
+    """Those of more_methods that are below the line of which_margin are computed once, in every preset."""
+    for preset in PRESETS:
+        here, there = (
+            {spec.hash() for sweep in composed(name, preset) for spec in sweep} for name in ("which_margin", "more_methods")
+        )
+        assert len(here & there) >= 3  # of Lion, MVN-Grad and clipped descent, a seed each at least
 
 
 def test_exact_tail_judges_where_the_three_loops_end() -> None:

@@ -7,6 +7,18 @@ import pandas as pd
 import pytest
 
 from implicit_bias.config.overrides import compose
+from implicit_bias.figures.fromage.fromage import (
+    CONSTANT,
+    DECAYING,
+    FROMAGE,
+    GROWTH,
+    LAYERS,
+    MARGIN,
+    Fromage,
+    compared_at_one_loss,
+)
+from implicit_bias.figures.fromage.measured import COMPOSITIONS, Composition
+from implicit_bias.figures.fromage.measured import growth as norm_growth
 from implicit_bias.figures.own import torch_classes
 from implicit_bias.figures.own.atlas import Atlas
 from implicit_bias.figures.own.atlas_drawn import exponent_text
@@ -146,7 +158,7 @@ def test_weight_decay_is_held_against_the_law_the_ball_and_the_solver() -> None:
 
 def accumulated(average: float = 0.97, loss: float = -9.0, slope: float = -1.0, away: float | None = 1e-13) -> list[bool | None]:
     """Verdicts on a made-up table: the average's ratio at the end, the sum's log loss there and how fast it falls."""
-    rows: list[tuple[str, float, str | None, int, float, float]] = []
+    rows: list[tuple[object, ...]] = []
     for how, ratio in ((NONE, 0.99), (AVERAGE, average), (SUM, 0.7)):
         for step in (1000, 3000, 10_000):
             log_loss = loss + slope * math.log(step / 10_000) if how == SUM else -0.01 * step
@@ -164,3 +176,38 @@ def test_shampoos_averages_its_sum_and_the_package_are_judged() -> None:
     assert accumulated(slope=-0.5) == [True, True, False, True]
     assert accumulated(away=1e-9) == [True, True, True, False]
     assert accumulated(away=None) == [True, True, True, None]
+
+
+def relative(decaying: float = 0.98, constant: float = 0.95, grown: float = 1.01**500, apart: float = 1.02) -> pd.DataFrame:
+    """A made-up table of Fromage; of four compositions one is ``apart`` from the others' layer margins."""
+    rows: list[tuple[object, ...]] = [(MARGIN, DECAYING, s, 10_000, decaying, -9.0, None, None) for s in (1, 2)]
+    rows += [(MARGIN, CONSTANT, s, 10_000, constant, -9.0, None, None) for s in (1, 2)]
+    rows += [(GROWTH, "lars", 1, 1000, None, None, None, grown), (GROWTH, FROMAGE, 1, 1000, None, None, None, 1.0)]
+    for i, name in enumerate(COMPOSITIONS):
+        # The same loss at other steps; the last goes deeper than all others.
+        for j in range(1, 10 + (i == 3)):
+            rows.append((LAYERS, name, 1, j * (i + 1), None, -2.31 * j, 0.2 * (apart if i == 1 else 1.0), i + 1.0))
+    return pd.DataFrame(rows, columns=["part", "method", "seed", "step", "ratio", "log_loss", "layer_margin", "size"])
+
+
+def test_fromage_is_judged_by_its_rates_its_norms_and_layers_at_one_loss() -> None:
+    def holds(table: pd.DataFrame) -> list[bool | None]:
+        return [claim.holds for claim in Fromage().claims(table, "default")]
+
+    assert holds(relative()) == [True, True, True, None]
+    assert holds(relative(decaying=0.96)) == holds(relative(constant=0.98)) == [False, True, True, None]
+    assert holds(relative(grown=144.0)) == [True, False, True, None]
+    assert holds(relative(apart=1.06)) == [True, True, False, None]
+    compared = compared_at_one_loss(relative())
+    assert compared["level"].max() == 18 and (compared.groupby("level").size() == len(COMPOSITIONS)).all()
+
+
+def test_a_loss_that_is_blind_to_size_makes_lars_alone_grow() -> None:
+    assert norm_growth("lars", 0.1, 20, 3) == pytest.approx(1.01 ** (np.arange(21) / 2), rel=1e-12)
+    assert norm_growth("fromage", 0.1, 20, 3) == pytest.approx(np.ones(21), rel=1e-12)
+
+
+def test_rates_of_compositions_are_in_units_of_their_balls() -> None:
+    assert Composition("l2", (1, 1)).relative_rate((2, 1)) == 1
+    assert Composition("max", (8, 1)).relative_rate((2, 1)) == pytest.approx(4 * Composition("max", (1, 1)).relative_rate((2, 1)))
+    assert Composition("max", (1, 1)).relative_rate((1, 1)) == pytest.approx(0.5**0.5)

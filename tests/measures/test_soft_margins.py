@@ -26,6 +26,7 @@ def test_soft_gap_inverts_the_logistic_loss(name: str) -> None:
     np.testing.assert_allclose(soft.numpy(), gaps, rtol=1e-14, atol=2e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["exponential", "cross_entropy", "pair_logistic"])
 def test_the_soft_margin_is_below_the_margin_by_at_most_log_n(loss: str) -> None:
     """Binary: log n for the exponential loss (q - log n <= log 1/L), and for the logistic as well, phi^-1 being 1-Lipschitz in

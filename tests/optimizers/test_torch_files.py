@@ -352,6 +352,7 @@ def test_what_is_no_state_is_refused(broken: dict[str, Any]) -> None:
     assert misfit(batch, {**kept[0], "state": broken}) == "of another form (state)"
 
 
+@pytest.mark.slow
 def test_depth_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the step on at which a gradient is lost, and from the loss on at which constants act."""
     path = mine(tmp_path)

@@ -24,7 +24,7 @@ TORCH_RULES: dict[str, tuple[str, dict[str, Any], Callable[[Any], torch.optim.Op
 
 
 @pytest.mark.parametrize("rule", TORCH_RULES)
-@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("k", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_fifty_steps_equal_torch_optim(rule: str, k: int) -> None:
     name, hyper, make = TORCH_RULES[rule]
     data, _ = six(k)

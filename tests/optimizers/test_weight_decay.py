@@ -152,6 +152,7 @@ def test_runs_are_the_same_alone_and_after_a_kill_and_none_is_that_without_the_k
         assert torch.equal(last(simulate(replace(alone, measured=given.measured)))["weight"][0], last(whole)["weight"][run])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["signum", "nmgd", "muon"])
 def test_networks_shrink_alike_and_stay_in_the_ball(name: str) -> None:
     """N(theta) <= 1 / weight_decay from the first step that leads there: steps are those of Frank-Wolfe."""

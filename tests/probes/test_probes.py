@@ -120,6 +120,7 @@ def test_what_steps_in_c_average_is_what_a_probe_is_handed() -> None:
     np.testing.assert_allclose(ours.common["second"], plain.common["second"], rtol=1e-10)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("compiled", ["off", "auto"])
 def test_a_probe_goes_on_from_a_snapshot(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,7 @@ def test_every_claim_and_finding_is_in_both_forms(page: Page, folder: Path, clai
     assert f"{counts['hold']} of {len(claims)} claims hold, {counts['fail']} do not, {counts['untested']} cannot" in text
 
 
+@pytest.mark.slow
 def test_the_committed_report_is_what_the_results_say() -> None:
     said = content(RESULTS, "default", figures(), read_claims(RESULTS / "claims.csv"), MINUTES)
     assert (RESULTS / "REPORT.md").read_text(encoding="utf-8") == markdown(said)

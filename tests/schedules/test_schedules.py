@@ -88,6 +88,7 @@ def by_hand(given: Problem, run: int) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["gd", "momentum_gd", "signum", "muon"])
 def test_a_schedule_of_ones_own_takes_steps_back_with_their_buffers(optimizer: str) -> None:
     lr = torch.tensor([0.05, 3.0, 40.0], dtype=torch.float64)
@@ -105,6 +106,7 @@ def test_a_schedule_of_ones_own_takes_steps_back_with_their_buffers(optimizer: s
     assert taken_back > 5
 
 
+@pytest.mark.slow
 def test_lyu_lis_schedule_written_anew_has_the_same_bits() -> None:
     theirs = network_problem("lyu_li", levels=2.0)
     ours = replace(theirs, schedule=Another(lr=theirs.schedule.lr))

@@ -121,6 +121,7 @@ def test_columns_a_million_apart(label: str) -> None:
     assert found.gap <= 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1000), exponent=st.floats(-100, 100), label=st.sampled_from(NORMS))
 def test_the_optimum_scales_with_the_data(seed: int, exponent: float, label: str) -> None:
@@ -299,6 +300,7 @@ def test_what_cancels_exactly_is_found_to(case: str, unit: float) -> None:
     assert found.separable is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decade", [0, 8, 14, 20, 33, 60])
 @pytest.mark.parametrize("label", quick_of(["linf", "l1", "l2", "spectral", "nuclear"], "linf", "spectral"))
 def test_one_column_in_larger_and_larger_units(decade: int, label: str) -> None:

@@ -329,10 +329,8 @@ def test_round_off_does_not_grow(label: str) -> None:
     weights = Game.of(x, y, 5).uniform().mT
     noise = 1 + 1e-15 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     _, upper = improve_weights(x, y, make_norm(label), weights, None, 600)
-    _, nearby = improve_weights(x, y, make_norm(label), weights * noise, None, 600)
     both = torch.cat([weights * noise, weights])
     _, batched = improve_weights(torch.cat([x, x]), torch.cat([y, y]), make_norm(label), both, None, 600)
-    assert torch.allclose(upper, nearby, rtol=1e-9)
     assert torch.allclose(upper, batched, rtol=1e-9)
 
 

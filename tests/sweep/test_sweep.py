@@ -78,6 +78,7 @@ def test_large_groups_are_cut_into_equal_batches(tmp_path: Path) -> None:
     assert min(sizes) > max(sizes) / 2
 
 
+@pytest.mark.slow
 def test_a_cell_of_a_sweep_writes_what_it_writes_alone(tmp_path: Path) -> None:
     swept = run(
         tmp_path / "a", "optimizer=nmd", "norm=lp", "norm.p=2.5,5", "schedule.lr=auto,0.2", "seed=1,2", "log.norms=[linf,lp5]"
@@ -176,6 +177,7 @@ def test_final_weights_reproduce_the_summary(tmp_path: Path) -> None:
     assert row["optimizer"] == "signgd"
 
 
+@pytest.mark.slow
 def test_every_logged_norm_has_its_reference_and_interval(tmp_path: Path) -> None:
     (outcome,) = run(
         tmp_path,

@@ -16,7 +16,7 @@ from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import in_common_unit
-from implicit_bias.optimizers import ForeignState
+from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
 
 #: What makes the steps: linear.c, a function compiled by torch, or torch's operations one by one.
@@ -173,6 +173,13 @@ class Setup:
         if self.problem.batch is None:
             return self.objective.gradient
         return partial(self.objective.gradient, batch=self.problem.batch.of(t).to(self.like.device))
+
+    def here(self, start: Reached, t: int) -> Here:
+        """Where the t-th update starts, with what it sees there."""
+        evaluate = self.evaluated(t)
+        gradient = start.gradient or evaluate(start.parameters)
+        log_lr = self.log_lr(start.parameters, gradient, t, start.schedule)
+        return Here(start.parameters, evaluate, log_lr, gradient, self.objective.gradient, self.problem.cadence)
 
     def log_lr(self, parameters: Mapping[str, Tensor], gradient: Gradient, t: int, state: ScheduleState) -> Tensor:
         """log eta_t, of no dimension or (R,), from where the t-th update is made, with the loss and gradient there."""

@@ -77,10 +77,7 @@ class Eager:
 
     def _made(self, start: Reached, t: int) -> Reached:
         """Where the t-th update leads."""
-        evaluate = self._setup.evaluated(t)
-        gradient = start.gradient or evaluate(start.parameters)
-        here = Here(start.parameters, evaluate, self._setup.log_lr(start.parameters, gradient, t, start.schedule), gradient)
-        state, parameters, new_gradient = self._advance(start.state, here, t)
+        state, parameters, new_gradient = self._advance(start.state, self._setup.here(start, t), t)
         return Reached(parameters, state, new_gradient, start.schedule)
 
     def _take_back(self, before: Reached) -> None:

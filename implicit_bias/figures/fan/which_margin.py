@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Drawing
-from matplotlib.patches import Rectangle
 
 from implicit_bias.analysis.runs import Run, last_rows
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.papers import MIXTURE
+from implicit_bias.plotting.heat_map import FRAME, colour_bar, heat_map
 from implicit_bias.plotting.style import norm_look, optimizer_look, panels
 
 #: Rows, with the norm that each maximises; in the order that puts the theorem on the diagonal.
@@ -32,9 +32,57 @@ OWN = {
 }
 NORMS = ("linf", "l2", "spectral", "nuclear", "l1", "row")
 STEPS = PerPreset(smoke=300, default=20_000, paper=100_000)
+#: A power of ten, so that the methods above the line have a record there; and of Prodigy, whose weights have grown so much by
+#: then that the logarithm of the loss soon has no digits left for what its rate is estimated from.
+FURTHER_STEPS = PerPreset(smoke=100, default=10_000, paper=100_000)
+PRODIGY_STEPS = PerPreset(smoke=100, default=1000, paper=1000)
 SEEDS = PerPreset(smoke=3, default=20, paper=50)
+
+
+@dataclass(frozen=True)
+class Further:
+    """A row below the line.
+
+    Attributes:
+        words: What it is called in the picture.
+        overrides: What is typed for it.
+        own: The norm whose margin it maximises, if there is one.
+        base: Of a method that varies a row above, that row.
+        steps: How many it takes.
+    """
+
+    words: str
+    overrides: tuple[str, ...]
+    own: str | None = None
+    base: str | None = None
+    steps: PerPreset[int] = FURTHER_STEPS
+
+
+def _averaging(norm: str, base: str) -> Further:
+    words = f"NSD {norm_look(norm).label}, schedule-free"
+    return Further(words, ("optimizer=nsd", f"norm={norm}", "optimizer.average=schedule_free"), norm, base)
+
+
+CLIP = 1
+#: Rows below the line, by what a run's specification calls its method: fewer steps of methods that take plain ones.
+FURTHER: Mapping[str, Further] = MappingProxyType(
+    {
+        "lion": Further("Lion", ("optimizer=lion",), "linf"),
+        "mvn_grad": Further("MVN-Grad", ("optimizer=mvn_grad",)),
+        "nsd linf": _averaging("linf", "signgd"),
+        "nsd spectral": _averaging("spectral", "spectral_gd"),
+        "sd linf": Further(
+            f"SD {norm_look('linf').label}, clipped", ("optimizer=sd", "norm=linf", f"optimizer.clip={CLIP}"), "linf"
+        ),
+        "prodigy": Further(
+            "Prodigy, signs", ("optimizer=prodigy", "optimizer.ema=false", "schedule.power=0"), steps=PRODIGY_STEPS
+        ),
+    }
+)
 #: Methods whose own ratio is asked to reach (mean, every seed).
 REACHED = dict.fromkeys(("signgd", "signum", "ngd", "nmgd", "spectral_gd", "muon"), (0.98, 0.965)) | {"adam": (0.95, 0.92)}
+#: How near averaging is to leave its base; what Prodigy's signs are to stay below in every norm, and max|W| to come above.
+KEPT, REACHES_NONE, RUNS_AWAY = 0.01, 0.7, 1e6
 LOWEST_SHOWN = 0.3
 
 
@@ -48,54 +96,56 @@ class WhichMargin(Figure):
     title = "Which optimizer maximises which margin"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
     paper = "fan"
-    minutes = PerPreset(smoke=0.3, default=1.8, paper=30.0)
+    minutes = PerPreset(smoke=0.4, default=2.5, paper=50.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {MIXTURE}; linear model, {STEPS.at(preset):,} steps"
 
     def caption(self, preset: Preset) -> str:
         return one_line(f"""
-            Margin over the certified maximum margin of each norm after {STEPS.at(preset):,} steps, mean over
-            {SEEDS.at(preset)} seeds of {MIXTURE} and, small, the standard
+            Margin over the certified maximum margin of each norm after {STEPS.at(preset):,} steps, below the line after
+            {FURTHER_STEPS.at(preset):,} (Prodigy {PRODIGY_STEPS.at(preset):,}),
+            mean over {SEEDS.at(preset)} seeds of {MIXTURE} and, small, the standard
             deviation. Framed: the method's own norm; bold: best of the column. Every method uses schedule.lr=auto, power .5;
-            Adam has eps 0 and beta2 .95.
+            Adam has eps 0 and beta2 .95, Lion betas .9 and .99. Of schedule-free NSD the margin is that of its average. SD is
+            unnormalised, with a constant step, clipped where the dual norm of the gradient is above {CLIP}. Prodigy's steps
+            are signs of the gradient without averages, at a constant factor of the rate that it estimates.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
-        size = [f"steps={STEPS.at(preset)}", f"seed=range(1,{SEEDS.at(preset) + 1})"]
-        return [[f"experiment={self.name}", f"optimizer={method}", *size] for method in OWN]
+        seeds = f"seed=range(1,{SEEDS.at(preset) + 1})"
+        above = [[f"optimizer={method}", f"steps={STEPS.at(preset)}"] for method in OWN]
+        below = [[*further.overrides, f"steps={further.steps.at(preset)}"] for further in FURTHER.values()]
+        return [[f"experiment={self.name}", *typed, seeds] for typed in (*above, *below)]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
-        """optimizer, norm, seed, margin, max_margin, ratio after the last step."""
-        parts = [last_rows(run.trajectory).assign(optimizer=run.spec.optimizer.name) for run in runs]
-        table = pd.concat(parts, ignore_index=True)
+        """optimizer, norm, seed, step, margin, max_margin, ratio and N(W) after the last step; of the bases of methods below the
+        line also after as many steps as those take, in their own norm. ``optimizer`` is the method of a run, with its norm."""
+        bases = {further.base for further in FURTHER.values()}
+        parts = []
+        for run in runs:
+            method, rows = run.spec.method, run.trajectory
+            parts.append(last_rows(rows).assign(optimizer=method))
+            if method in bases:
+                early = (rows["step"] == FURTHER_STEPS.at(preset)) & (rows["norm"] == OWN[method])
+                parts.append(rows[early].assign(optimizer=method))
+        table = pd.concat(parts, ignore_index=True).drop_duplicates(["optimizer", "norm", "seed", "step"])
         table["ratio"] = table["margin"] / table["max_margin"]
-        return table[["optimizer", "norm", "seed", "margin", "max_margin", "ratio"]]
+        return table[["optimizer", "norm", "seed", "step", "margin", "max_margin", "ratio", "param_norm"]]
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         mean, spread = _over_seeds(table)
-        figure, axes = panels(1, 1, height=4.1)
+        own = [*OWN.values(), *(further.own for further in FURTHER.values())]
+        figure, axes = panels(1, 1, height=0.3 + 0.38 * len(own))
         axis = axes[0, 0]
-        # Blues that stay light enough at the top for the orange frames to show.
-        colours = LinearSegmentedColormap.from_list("ratio", ["#fbfcfd", "#cfe0ee", "#8db8d9", "#3f86bd", "#0b4f88"])
-        image = axis.imshow(mean.clip(lower=LOWEST_SHOWN), cmap=colours, vmin=LOWEST_SHOWN, vmax=1, aspect="auto")
-        means, spreads = mean.to_numpy(float), spread.to_numpy(float)
-        best = means.argmax(axis=0)
-        for i, method in enumerate(OWN):
-            for j, norm in enumerate(NORMS):
-                _write_cell(axis, i, j, means[i, j], spreads[i, j], best=best[j] == i)
-                if OWN[method] == norm:
-                    axis.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, ec="#D55E00", lw=1.8))
-        axis.set_xticks(range(len(NORMS)), [norm_look(n).label for n in NORMS])
-        axis.set_yticks(range(len(OWN)), [optimizer_look(m).label for m in OWN])
-        axis.xaxis.tick_top()
-        axis.tick_params(length=0)
-        axis.grid(False)
-        for side in axis.spines.values():
-            side.set_visible(False)
-        bar = figure.colorbar(image, ax=axis, pad=0.02, aspect=28, extend="min")
-        bar.outline.set_visible(False)
-        bar.set_label("margin / maximum margin")
+        image = heat_map(
+            axis, mean.to_numpy(float), spread.to_numpy(float), Normalize(LOWEST_SHOWN, 1),
+            {(i, NORMS.index(norm)): FRAME for i, norm in enumerate(own) if norm is not None},
+            rows=[*map(_label, OWN), *(further.words for further in FURTHER.values())],
+            columns=[norm_look(norm).label for norm in NORMS],
+        )  # fmt: skip
+        axis.axhline(len(OWN) - 0.5, color="white", lw=2.4)
+        colour_bar(figure, image, axis, "margin / maximum margin")
         return figure
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
@@ -104,7 +154,40 @@ class WhichMargin(Figure):
         mean, spread = _over_seeds(table)
         judged = [self._best_claim(mean[norm], spread[norm], norm, preset) for norm in NORMS]
         judged += [self._reached_claim(table, method, preset) for method in REACHED]
-        return [*judged, self._other_losses(preset)]
+        judged += [self._kept_claim(table, method, preset) for method, further in FURTHER.items() if further.base]
+        return [*judged, self._signs_claim(table, mean, preset), self._other_losses(preset)]
+
+    def _kept_claim(self, table: pd.DataFrame, method: str, preset: Preset) -> Claim:
+        further, steps = FURTHER[method], FURTHER_STEPS.at(preset)
+        rows = table[(table["step"] == steps) & (table["norm"] == further.own)]
+        averaged, plain = (rows[rows["optimizer"] == name]["ratio"] for name in (method, further.base))
+        assert further.base is not None
+        return self.claim(
+            preset,
+            f"schedule-free averaging of descent in {further.own} keeps the {further.own} margin of {_label(further.base)}: mean"
+            f" ratios after {steps:,} steps",
+            measured=f"{averaged.mean():.4f} ± {averaged.std():.4f} against {plain.mean():.4f} ± {plain.std():.4f}",
+            tolerance=f"within {KEPT:g}",
+            holds=abs(averaged.mean() - plain.mean()) <= KEPT,
+            source="found here; the averages are those of Defazio et al., arXiv 2405.15682",
+            setting=_setting_below(preset, steps),
+        )
+
+    def _signs_claim(self, table: pd.DataFrame, mean: pd.DataFrame, preset: Preset) -> Claim:
+        ends = _at_the_end(table)
+        largest = ends[(ends["optimizer"] == "prodigy") & (ends["norm"] == "linf")]["param_norm"]
+        column = mean.loc["prodigy", list(NORMS[:3])]
+        return self.claim(
+            preset,
+            "sign descent with Prodigy's estimate of its rate reaches the margin of none of linf, l2 and spectral, and its"
+            " weights run away: best mean ratio, median of max|W| over seeds",
+            measured=f"{column.max():.3f} ({column.idxmax()}), {largest.median():.0e}"
+            f" ({int((largest > RUNS_AWAY).sum())} of {len(largest)} seeds beyond {RUNS_AWAY:.0e})",
+            tolerance=f"< {REACHES_NONE:g}, > {RUNS_AWAY:.0e}",
+            holds=bool(column.max() < REACHES_NONE and largest.median() > RUNS_AWAY),
+            source="found here; the rule is that of Bernstein and Newhouse, arXiv 2409.20325, section 4",
+            setting=f"{_setting_below(preset, PRODIGY_STEPS.at(preset))}, constant rate",
+        )
 
     def _other_losses(self, preset: Preset) -> Claim:
         return self.not_testable(
@@ -127,11 +210,11 @@ class WhichMargin(Figure):
         )
 
     def _reached_claim(self, table: pd.DataFrame, method: str, preset: Preset) -> Claim:
-        own = table[(table["optimizer"] == method) & (table["norm"] == OWN[method])]["ratio"]
+        own = _at_the_end(table)[lambda rows: (rows["optimizer"] == method) & (rows["norm"] == OWN[method])]["ratio"]
         mean, least = REACHED[method]
         return self.claim(
             preset,
-            f"{optimizer_look(method).label} reaches its own norm's optimum ({OWN[method]}): ratio, mean and worst data set",
+            f"{_label(method)} reaches its own norm's optimum ({OWN[method]}): ratio, mean and worst data set",
             measured=f"{own.mean():.4f} ± {own.std():.4f} / {own.min():.4f}",
             paper="-> 1",
             tolerance=f">= {mean:g} / {least:g}",
@@ -139,15 +222,22 @@ class WhichMargin(Figure):
         )
 
 
-def _write_cell(axis: Axes, i: int, j: int, mean: float, spread: float, best: bool) -> None:
-    style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if mean > 0.78 else "#222222"}
-    number = f"{mean:.3f}".replace("-", "\N{MINUS SIGN}")
-    axis.text(j, i - 0.1, number, weight="bold" if best else "normal", size=8, **style)
-    axis.text(j, i + 0.27, f"±{spread:.3f}", size=5.8, **style)
+def _setting_below(preset: Preset, steps: int) -> str:
+    return f"{SEEDS.at(preset)} seeds of {MIXTURE}; linear model, {steps:,} steps"
+
+
+def _label(method: str) -> str:
+    return optimizer_look(method).label
+
+
+def _at_the_end(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows after the last step of each method."""
+    return table[table["step"] == table.groupby("optimizer")["step"].transform("max")]
 
 
 def _over_seeds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean and standard deviation of the ratio, methods by norms."""
-    cells = table.groupby(["optimizer", "norm"])["ratio"]
+    """Mean and standard deviation of the ratio at the end, methods by norms."""
+    cells = _at_the_end(table).groupby(["optimizer", "norm"])["ratio"]
     mean, spread = cells.mean().unstack(), cells.std().fillna(0).unstack()
-    return mean.reindex(index=list(OWN), columns=list(NORMS)), spread.reindex(index=list(OWN), columns=list(NORMS))
+    rows, columns = [*OWN, *FURTHER], list(NORMS)
+    return mean.reindex(index=rows, columns=columns), spread.reindex(index=rows, columns=columns)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure as Drawing
-from matplotlib.patches import Rectangle
 
 from implicit_bias.analysis.runs import Run, mean_and_spread
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
@@ -24,6 +22,7 @@ from implicit_bias.figures.gronich_vardi.common import (
     setting,
     shares,
 )
+from implicit_bias.plotting.heat_map import FRAME, heat_map
 from implicit_bias.plotting.style import norm_look, optimizer_look, panels
 
 #: Rows, with the norm that each maximises; in the order that puts the theorem on the diagonal.
@@ -40,8 +39,6 @@ OWN = {
 }
 NORMS = ("l2", "linf", "spectral", "hybrid0.1")
 LOWEST_SHOWN = 1e-3
-# Blues that stay light enough at the top for the orange frames to show.
-COLOURS = ["#fbfcfd", "#cfe0ee", "#8db8d9", "#3f86bd", "#0b4f88"]
 
 
 @FIGURES.register
@@ -80,13 +77,16 @@ class MarginMatrixNetworks(Figure):
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 2, height=3.9, sharey=True)
-        colours = LinearSegmentedColormap.from_list("share", COLOURS)
+        framed = {(i, NORMS.index(OWN[m])): FRAME for i, m in enumerate(OWN)}
         for axis, column, scale, title in (
             (axes[0, 0], "share", LogNorm(LOWEST_SHOWN, 1), "margin / best optimizer's"),
             (axes[0, 1], "alignment", Normalize(0, 1), "alignment"),
         ):
             mean, spread = (part.reindex(index=list(OWN), columns=list(NORMS)) for part in mean_and_std(table, column))
-            _heat_map(axis, mean.to_numpy(float), spread.to_numpy(float), colours, scale)
+            heat_map(
+                axis, mean.to_numpy(float), spread.to_numpy(float), scale, framed,
+                columns=[norm_look(norm).label for norm in NORMS], told=number, size=7.5,
+            )  # fmt: skip
             axis.set_title(title, pad=20)
         axes[0, 0].set_yticks(range(len(OWN)), [optimizer_look(m).label for m in OWN])
         return figure
@@ -144,27 +144,6 @@ class MarginMatrixNetworks(Figure):
             tolerance="mean ratios within 0.25 of 1",
             holds=all(abs(r.mean() - 1) < 0.25 for r in ratios.values()),
         )
-
-
-def _heat_map(axis: Axes, mean: np.ndarray, spread: np.ndarray, colours: LinearSegmentedColormap, scale: Normalize) -> None:
-    """Cells with mean, spread, a frame around the own norm, and bold numbers where a column has its largest."""
-    axis.imshow(np.clip(mean, scale.vmin, scale.vmax), cmap=colours, norm=scale, aspect="auto")
-    best = np.nanargmax(np.where(np.isnan(mean), -np.inf, mean), axis=0)
-    for i, m in enumerate(OWN):
-        for j, norm in enumerate(NORMS):
-            shade = float(scale(np.clip(mean[i, j], scale.vmin, scale.vmax))) if np.isfinite(mean[i, j]) else 0.0
-            colour = "white" if shade > 0.66 else "#222222"
-            weight = "bold" if best[j] == i else "normal"
-            axis.text(j, i - 0.12, number(mean[i, j]), ha="center", va="center", color=colour, weight=weight, size=7.5)
-            axis.text(j, i + 0.27, f"±{number(spread[i, j])}", ha="center", va="center", color=colour, size=5.6)
-            if OWN[m] == norm:
-                axis.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, ec="#D55E00", lw=1.7))
-    axis.set_xticks(range(len(NORMS)), [norm_look(n).label for n in NORMS])
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0)
-    axis.grid(False)
-    for side in axis.spines.values():
-        side.set_visible(False)
 
 
 def number(value: float) -> str:

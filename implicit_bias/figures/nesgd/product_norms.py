@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Drawing
-from matplotlib.patches import Rectangle
 
 from implicit_bias.analysis.runs import Run, last_rows
 from implicit_bias.core.registry import hyper_values
@@ -24,6 +21,7 @@ from implicit_bias.norms import format_number, make_norm, over_blocks
 from implicit_bias.norms.column_blocks import block_names
 from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.plotting.heat_map import colour_bar, heat_map
 from implicit_bias.plotting.style import panels
 
 BLOCKS = (12, 13)
@@ -150,32 +148,22 @@ class ProductNorms(Figure):
         mean, spread = _over_seeds(table)
         figure, axes = panels(1, 1, height=0.6 + 0.36 * len(METHODS))
         axis = axes[0, 0]
-        # Blues that stay light enough at the top for the frames to show.
-        colours = LinearSegmentedColormap.from_list("ratio", ["#fbfcfd", "#cfe0ee", "#8db8d9", "#3f86bd", "#0b4f88"])
-        means, spreads = mean.to_numpy(float), spread.to_numpy(float)
-        image = axis.imshow(means.clip(min=LOWEST_SHOWN), cmap=colours, vmin=LOWEST_SHOWN, vmax=1, aspect="auto")
-        best = np.nanargmax(means, axis=0)
-        for i, method in enumerate(METHODS.values()):
-            for j, norm in enumerate(NORMS):
-                _write_cell(axis, i, j, means[i, j], spreads[i, j], best=best[j] == i)
-                if method.own == norm:
-                    axis.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, fill=False, ec=_color(norm), lw=1.8, zorder=3))
+        framed = {
+            (i, list(NORMS).index(method.own)): _color(method.own)
+            for i, method in enumerate(METHODS.values())
+            if method.own is not None
+        }
+        image = heat_map(
+            axis, mean.to_numpy(float), spread.to_numpy(float), Normalize(LOWEST_SHOWN, 1), framed,
+            rows=[method.words for method in METHODS.values()], columns=list(NORMS.values()),
+        )  # fmt: skip
         # What is no normalised descent stands apart.
         axis.axhline(len(NORMS) - 0.5, color="white", lw=1.8)
-        axis.xaxis.tick_top()
-        axis.set_xticks(range(len(NORMS)), list(NORMS.values()))
-        axis.set_yticks(range(len(METHODS)), [method.words for method in METHODS.values()])
         for words, norm in zip(axis.get_xticklabels(), NORMS, strict=True):
             words.set_color(_color(norm))
         for words, method in zip(axis.get_yticklabels(), METHODS.values(), strict=True):
             words.set_color(_color(method.own))
-        axis.tick_params(length=0)
-        axis.grid(False)
-        for side in axis.spines.values():
-            side.set_visible(False)
-        bar = figure.colorbar(image, ax=axis, pad=0.02, aspect=28, extend="min")
-        bar.outline.set_visible(False)
-        bar.set_label("margin / maximum margin")
+        colour_bar(figure, image, axis, "margin / maximum margin")
         return figure
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
@@ -301,12 +289,6 @@ def _growth(run: Run) -> pd.DataFrame:
 def _grown(table: pd.DataFrame, method: str, part: str) -> pd.Series:
     """That number of every seed."""
     return table[(table["part"] == GROWTH) & (table["method"] == method) & (table["norm"] == part)]["ratio"]
-
-
-def _write_cell(axis: Axes, i: int, j: int, mean: float, spread: float, best: bool) -> None:
-    style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if mean > 0.72 else "#222222"}
-    axis.text(j, i - 0.12, f"{mean:.3f}".replace("-", "\N{MINUS SIGN}"), weight="bold" if best else "normal", size=8, **style)
-    axis.text(j, i + 0.26, f"±{spread:.3f}", size=5.8, **style)
 
 
 def _color(norm: str | None) -> str:

@@ -38,7 +38,7 @@ LOOKS = {
 # Scales of the gradients that torch's own class is handed, matrices of this shape.
 SCALES, SHAPE = (1.0, 1e-8, 1e-9, 1e-10, 1e-12), (8, 16)
 LEAST_GRADIENT, LN_10 = -14.0, float(np.log(10))
-COLUMNS = ["part", "eps", "seed", "step", "gradient", "length", "descent", *NORMS]
+COLUMNS = ["part", "eps", "seed", "step", "log10_gradient", "length", "descent", *NORMS]
 
 
 @FIGURES.register
@@ -73,29 +73,29 @@ class MuonEps(Figure):
         return [[f"experiment={self.name}", f"optimizer.eps={eps}", *size]]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
-        """part, eps, seed, step, gradient, length, descent, l2, spectral.
+        """part, eps, seed, step, log10_gradient, length, descent, l2, spectral.
 
-        Part ``run``, the records of every run: log10 of the gradient's Frobenius norm, spectral norm of the step that is taken
-        there, its Frobenius norm over that of 485 gradient / eps, and margins over their optima. Part ``l2 optimum``: the same
-        margins of the l2 separator, to which descent goes. Part ``torch``: log10 of a random gradient's norm and the spectral
-        norm of the step that torch.optim.Muon, without momentum, makes of it.
+        Part ``run``, the records of every run after its start: log10 of the gradient's Frobenius norm, spectral norm of the step
+        that is taken there, its Frobenius norm over that of 485 gradient / eps, and margins over their optima. Part ``l2
+        optimum``: the same margins of the l2 separator, to which descent goes. Part ``torch``: log10 of a random gradient's norm
+        and the spectral norm of the step that torch.optim.Muon, without momentum, makes of it.
         """
         found = [_followed(run, weights) for run, weights in zip(runs, run_weights(runs), strict=True)]
         found += [_optimum(run) for run in runs if run.spec.value("optimizer.eps") == USUAL]
         return pd.concat([*found, _torch_steps(SEEDS.at(preset))], ignore_index=True).reindex(columns=COLUMNS)
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
-        rows = table[(table["part"] == RUN) & (table["step"] > 0)]
+        rows = table[table["part"] == RUN]
         quantities = (
             Quantity("length", "spectral norm of the step", log=True),
-            Quantity("gradient", "log10 of the gradient's norm"),
+            Quantity("log10_gradient", "log10 of the gradient's norm"),
             *(Quantity(norm, f"margin / max margin, {norm}") for norm in NORMS),
         )
         return Explorer(rows, "eps", LOOKS, (STEP,), quantities)
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.6)
-        rows = table[(table["part"] == RUN) & (table["step"] > 0)]
+        rows = table[table["part"] == RUN]
         self._draw_lengths(axes[0, 0], rows)
         self._draw_steps(axes[0, 1], rows)
         self._draw_margins(axes[0, 2], rows)
@@ -108,8 +108,8 @@ class MuonEps(Figure):
     def _draw_lengths(self, axis: Axes, rows: pd.DataFrame) -> None:
         for eps, look in LOOKS.items():
             for _, curve in rows[rows["eps"] == eps].groupby("seed"):
-                seen = curve[curve["gradient"] >= LEAST_GRADIENT - 1]
-                axis.plot(seen["gradient"], seen["length"], color=look.color, ls=look.line, lw=0.8)
+                seen = curve[curve["log10_gradient"] >= LEAST_GRADIENT - 1]
+                axis.plot(seen["log10_gradient"], seen["length"], color=look.color, ls=look.line, lw=0.8)
             if eps > 0:
                 axis.axvline(np.log10(eps / SLOPE), color=look.color, lw=0.9, ls=":")
         axis.set_xlim(0.3, LEAST_GRADIENT)
@@ -161,14 +161,14 @@ def _followed(run: Run, weights: Weights) -> pd.DataFrame:
     (g,), (direction,) = gradient.values(), step.direction.values()
     unit = g.unit()
     log_size = (unit + _frobenius(g.relative_to(unit)).log()).flatten()
-    shown: dict[str, object] = {"gradient": log_size / LN_10, "length": torch.linalg.matrix_norm(direction, 2)}
+    shown: dict[str, object] = {"log10_gradient": log_size / LN_10, "length": torch.linalg.matrix_norm(direction, 2)}
     if eps > 0:
         shown["descent"] = _frobenius(direction).flatten() / (SLOPE / eps * log_size.exp())
     rows = pd.DataFrame({"step": weights.steps, **{key: np.asarray(column) for key, column in shown.items()}})
     for norm in NORMS:
         mine = run.trajectory[run.trajectory["norm"] == norm]
         rows = rows.merge(pd.DataFrame({"step": mine["step"], norm: mine["margin"] / mine["max_margin"]}), how="left", on="step")
-    return rows.assign(part=RUN, eps=eps, seed=run.spec.seed)
+    return rows[rows["step"] > 0].assign(part=RUN, eps=eps, seed=run.spec.seed)
 
 
 def _frobenius(matrices: Tensor) -> Tensor:
@@ -195,4 +195,4 @@ def _torch_steps(seeds: int) -> pd.DataFrame:
             w.grad = normal * (scale / normal.norm())
             torch.optim.Muon([w], lr=1.0, weight_decay=0.0, momentum=0.0, nesterov=False, eps=USUAL).step()
             found.append((seed, np.log10(scale), float(torch.linalg.matrix_norm(w.detach(), 2))))
-    return pd.DataFrame(found, columns=["seed", "gradient", "length"]).assign(part=TORCH, eps=USUAL)
+    return pd.DataFrame(found, columns=["seed", "log10_gradient", "length"]).assign(part=TORCH, eps=USUAL)

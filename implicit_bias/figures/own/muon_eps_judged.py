@@ -29,7 +29,7 @@ TORCH_LENGTHS = (1.13, 1.13, 1.20, 0.241, 0.0024)
 
 def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
     """The verdicts."""
-    rows = table[(table["part"] == RUN) & (table["step"] > 0)]
+    rows = table[table["part"] == RUN]
     torch_rows = rows[rows["eps"] == USUAL]
     return [
         *_lengths(figure, torch_rows, preset),
@@ -43,9 +43,9 @@ def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
 
 def findings(table: pd.DataFrame) -> list[Finding]:
     """How soon, and how far the gradient gets."""
-    rows = table[(table["part"] == RUN) & (table["step"] > 0)]
+    rows = table[table["part"] == RUN]
     ends, steps = last_rows(rows), int(rows["step"].max())
-    free, kept = (ends.loc[ends["eps"] == eps, "gradient"].mean() for eps in (0.0, USUAL))
+    free, kept = (ends.loc[ends["eps"] == eps, "log10_gradient"].mean() for eps in (0.0, USUAL))
     left = [_when(curve) for _, curve in rows[rows["eps"] == USUAL].groupby("seed")]
     return [
         Finding(
@@ -79,7 +79,7 @@ def _crossing(x: np.ndarray, falling: np.ndarray, level: float) -> float:
 
 
 def _lengths(figure: Figure, rows: pd.DataFrame, preset: Preset) -> list[Claim]:
-    whole = rows[(rows["gradient"] >= WHOLE) & (rows["gradient"] <= -1)].groupby("seed")["length"].mean()
+    whole = rows[(rows["log10_gradient"] >= WHOLE) & (rows["log10_gradient"] <= -1)].groupby("seed")["length"].mean()
     short = np.array([_length_at(curve, SHORT) for _, curve in rows.groupby("seed")])
     return [
         figure.claim(
@@ -104,8 +104,8 @@ def _lengths(figure: Figure, rows: pd.DataFrame, preset: Preset) -> list[Claim]:
 
 def _length_at(curve: pd.DataFrame, gradient: float) -> float:
     """The length of the step where the gradient has a size, interpolated in logarithms."""
-    ordered = curve.sort_values("gradient")
-    return float(np.exp(np.interp(gradient, ordered["gradient"], np.log(ordered["length"]))))
+    ordered = curve.sort_values("log10_gradient")
+    return float(np.exp(np.interp(gradient, ordered["log10_gradient"], np.log(ordered["length"]))))
 
 
 def _handed_over(figure: Figure, rows: pd.DataFrame, preset: Preset) -> Claim:
@@ -113,7 +113,7 @@ def _handed_over(figure: Figure, rows: pd.DataFrame, preset: Preset) -> Claim:
     sizes: dict[float, list[float]] = {float(eps): [] for eps in sorted(rows["eps"].unique()) if eps > 0}
     for eps, of_eps in sizes.items():
         for _, curve in rows[rows["eps"] == eps].groupby("seed"):
-            place = _crossing(curve["gradient"].to_numpy(), np.log(curve["length"].to_numpy()), np.log(HALF))
+            place = _crossing(curve["log10_gradient"].to_numpy(), np.log(curve["length"].to_numpy()), np.log(HALF))
             of_eps.append(10**place * SLOPE / eps)
     found = np.concatenate(list(sizes.values()))
     told = ", ".join(f"{eps:g}: {np.mean(of_eps):.2f}" for eps, of_eps in sizes.items())
@@ -134,7 +134,8 @@ def _descends(figure: Figure, rows: pd.DataFrame, usual: pd.DataFrame, preset: P
     powers = []
     for _, curve in usual.groupby("seed"):
         late = curve[curve["step"] >= last / 10]
-        powers.append(float(np.polyfit(np.log(late["step"]), np.log(late["length"]), 1)[0]))
+        few = len(late) < 2
+        powers.append(float("nan") if few else float(np.polyfit(np.log(late["step"]), np.log(late["length"]), 1)[0]))
     return [
         figure.claim(
             preset,
@@ -158,7 +159,7 @@ def _descends(figure: Figure, rows: pd.DataFrame, usual: pd.DataFrame, preset: P
 
 def _gradients(figure: Figure, rows: pd.DataFrame, preset: Preset) -> Claim:
     ends, steps = last_rows(rows), int(rows["step"].max())
-    kept, free = (ends.loc[ends["eps"] == eps, "gradient"].to_numpy() for eps in (USUAL, 0.0))
+    kept, free = (ends.loc[ends["eps"] == eps, "log10_gradient"].to_numpy() for eps in (USUAL, 0.0))
     expected = END - np.log10(steps / 1e5)
     return figure.claim(
         preset,
@@ -210,14 +211,14 @@ def _margins(figure: Figure, rows: pd.DataFrame, optimum: pd.DataFrame, preset: 
 
 def _from_short(curve: pd.DataFrame) -> dict[str, float]:
     """The margins where steps are short first, and at the end."""
-    short = curve[curve["gradient"] <= SHORT]
+    short = curve[curve["log10_gradient"] <= SHORT]
     first = short.iloc[0] if len(short) else curve.iloc[-1]
     both = {norm: float(curve[norm].iloc[-1]) for norm in ("l2", "spectral")}
     return {**both, **{f"{norm} short": float(first[norm]) for norm in both}}
 
 
 def _class_of_torch(figure: Figure, rows: pd.DataFrame, preset: Preset) -> Claim:
-    lengths = rows.groupby("gradient", sort=False)["length"].mean()
+    lengths = rows.groupby("log10_gradient", sort=False)["length"].mean()
     off = np.abs(lengths.to_numpy() / np.array(TORCH_LENGTHS) - 1)
     return figure.claim(
         preset,

@@ -145,8 +145,8 @@ class ShampooAccumulation(Figure):
         return [
             self.claim(
                 preset,
-                f"with averages of its Gram matrices (beta2 {MEMORY:g}) Shampoo reaches the spectral margin: ratio, mean and"
-                " worst data set",
+                f"with averages of its Gram matrices (beta2 {MEMORY:g}) Shampoo reaches the spectral margin: ratio, mean, worst"
+                " data set",
                 measured=f"{_told(average)}, {average.min():.3f} (without accumulation {_told(plain)})",
                 tolerance=f">= {REACHED:g} in mean",
                 holds=average.mean() >= REACHED,

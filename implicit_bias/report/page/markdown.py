@@ -52,6 +52,8 @@ def _paper(part: PaperPart) -> Iterator[str]:
     yield from ("", f"## {part.paper.title}", "")
     if part.paper.url:
         yield from (f"{part.paper.authors}, [arXiv {part.paper.arxiv}]({part.paper.url})", "")
+    elif part.paper.authors:
+        yield from (part.paper.authors, "")
     for figure in part.figures:
         yield from _figure(figure)
 

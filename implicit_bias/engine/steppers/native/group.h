@@ -26,14 +26,14 @@ typedef struct {
     double clip;                   /* and at most this */
     Samples samples;
     double log_batch;
-    int64_t batch; /* samples of a mini-batch; 0: steps are made from all */
-    const Part *part;
-    const vec *smallest_row;    /* one each: a class row whose largest entry is below it gets a scale of its own */
+    int64_t batch;              /* samples of a mini-batch; 0: steps are made from all */
+    const Part *part;           /* one each of the parts; what follows is of each run */
+    const vec *smallest_row;    /* a class row whose largest entry is below it gets a scale of its own */
     const vec *doubtful;        /* (d): times the sum of a row's weights, what its entries are looked at closer below */
     vec *w;                     /* (k, d) */
     vec *m, *m_log, *r, *r_log; /* average of gradients, root of that of squares: (k, d), (k) */
     vec *certificate;           /* (k, d): average of the certificate's matrices */
-    const vec *beta, *gain;     /* one each; m <- beta m + gain g */
+    const vec *beta, *gain;     /* m <- beta m + gain g */
     const vec *ahead_beta, *ahead_gain; /* the step's average is ahead_beta m + ahead_gain g, where it is not m */
     const vec *beta2, *log_eps, *decay;
     const double *coefficients; /* (iterations, 3): of Newton and Schulz's polynomials */
@@ -43,7 +43,7 @@ typedef struct {
 typedef struct {
     vec *scores, *top, *size;          /* (k, n), (n), (n): weights in place of scores later */
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
-    vec *direction, *divide;           /* (k, d) each: part after part; what each of its rows is to be divided by */
+    vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
     vec *rotation;                     /* (min(k, d), min(k, d)) */
     vec *row, *ahead_log, *norm;       /* (k): log scales of g less `unit`, of ahead; squared norms of rows */
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */

@@ -8,7 +8,7 @@
  * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: samples' weights are cut at e^FLOOR of the
  * largest, factors between scales at e^LOWEST, and buffers are scaled by powers of two. */
 
-/* Losses, rules, momenta, and the constants RANK_TOLERANCE, FLOOR and CANCELLED are macros that linear.py gives on the
+/* Losses, rules, momenta, and the constants RANK_TOLERANCE, FLOOR and CANCELLED are macros that rules.py gives on the
  * compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
 #ifndef COMPILED_WITH
 #error "compiled by engine/steppers/native/compiling.py only"
@@ -25,7 +25,7 @@
 #define SMALL 0x1p-100       /* a buffer's row is scaled anew when its largest entry leaves [SMALL, LARGE] */
 #define LARGE 0x1p+100
 #define LEAST_EXPONENT -1000 /* powers of two by which rows are scaled: 2^1023 is the largest there is */
-#define FORGOTTEN -64 /* log2 of a number that changes nothing when it is taken from one */
+#define FORGOTTEN -64        /* log2 of a number that changes nothing when it is taken from one */
 #define LOG_2 0x1.62e42fefa39efp-1
 
 /* Factors that bring two rows to a common scale, whose logarithm is returned. */
@@ -198,8 +198,7 @@ static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
 
 /* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
  * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average. */
-void advance(
-    const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
+void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
     laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);

@@ -17,6 +17,7 @@ import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,11 +89,11 @@ def whole_of(objective: Objective) -> LinearObjective | None:
 
 def columns_of(setup: Setup) -> Columns:
     """The columns of W that each block has."""
-    ends, found = 0, {}
-    for name, block in setup.problem.initial.items():
-        found[name] = (ends, ends + block.shape[-1])
-        ends += block.shape[-1]
-    return found
+    objective = setup.objective
+    if not isinstance(objective, BlocksObjective):
+        return {name: (0, block.shape[-1]) for name, block in setup.problem.initial.items()}
+    ends = [0, *accumulate(objective.sizes)]
+    return dict(zip(objective.names, pairwise(ends), strict=True))
 
 
 def refusal(setup: Setup) -> str | None:

@@ -1,6 +1,6 @@
 /* LANES runs in a vector: arithmetic, exponentials, and products of small matrices of such vectors, row-major.
  *
- * A sum's order depends on neither the other lanes nor how a product is cut into blocks. FLOOR comes from linear.py. */
+ * A sum's order depends on neither the other lanes nor how a product is cut into blocks. FLOOR comes from rules.py. */
 
 #ifndef VECTORS_H
 #define VECTORS_H

@@ -1,0 +1,1 @@
+"""Figures of Kunstner et al., arXiv 2402.19449."""
