@@ -241,7 +241,13 @@ def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) ->
     else:
         before = ["finished before; force=true computes it again"] if skipped else []
         rounding = _rounding(cells[0].spec, outcomes[0])
-        notes = [*_notes(cells[0].spec, good[0][1]), *_remarks(cells[0].spec, outcomes[0]), *slow, *rounding]
+        notes = [
+            *_notes(cells[0].spec, good[0][1]),
+            *_batches(cells[0].spec, outcomes[0]),
+            *_remarks(cells[0].spec, outcomes[0]),
+            *slow,
+            *rounding,
+        ]
         print_table(results_table(good[0][1]), [*notes, *before, *folders])
 
 
@@ -250,6 +256,15 @@ def _notes(spec: RunSpec, summary: pd.DataFrame) -> list[str]:
     from implicit_bias.cli.notes import linear_notes, network_notes
 
     return network_notes(summary, spec.model.homogeneous) if "soft_margin" in summary else linear_notes(summary)
+
+
+def _batches(spec: RunSpec, outcome: Outcome) -> list[str]:
+    """How often a run by mini-batches went through its samples."""
+    from implicit_bias.cli.notes import batch_notes
+    from implicit_bias.storage.runs import read_provenance
+
+    told = read_provenance(outcome.directory).get("mini_batches") if spec.batch.size is not None and outcome.directory else None
+    return batch_notes(told["size"], told["samples"], told["epochs"]) if told else []
 
 
 def _remarks(spec: RunSpec, outcome: Outcome) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -15,8 +15,9 @@ from implicit_bias.analysis.data import as_dataset
 from implicit_bias.analysis.exponent_optima import Memory
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import MAX_SEED, hyper_fields
-from implicit_bias.core.words import shown
+from implicit_bias.core.words import either, shown
 from implicit_bias.datasets import DATASETS, Dataset, make_dataset
+from implicit_bias.engine.mini_batches import MiniBatches, Order, mini_batches
 from implicit_bias.measures.exponents import FAMILIES
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.optimizers.foreign.base import FEEDS
@@ -55,6 +56,15 @@ def check_progress(progress: Any) -> None:
     """Raises BadInput."""
     if progress not in PROGRESS:
         raise BadInput(f"progress={shown(progress)}: must be {' or '.join(PROGRESS)}")
+
+
+def batches_in(size: Any, order: Any, seed: int, samples: int) -> MiniBatches | None:
+    """The mini-batches of one run; None: every update is made from all samples. Raises BadInput."""
+    if size is not None and not (_is(size, Integral) and 1 <= size <= samples):
+        raise BadInput(f"batch_size={shown(size)}: must be None or an integer in [1, {samples}], the samples there are")
+    if order not in get_args(Order):
+        raise BadInput(f"batch_order={shown(order)}: must be {either(get_args(Order))}")
+    return mini_batches(None if size is None else int(size), order, torch.tensor([seed]), samples)
 
 
 def families_in(family: Any) -> list[str]:

@@ -214,7 +214,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Hashable]:
     the key."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if key in _NOT_COMPARED:
+        if key in _NOT_COMPARED or (key, value) in UNUSED:
             continue
         items = {f"{key}.{k}": v for k, v in used(key, value).items()} if isinstance(value, Mapping) else {key: value}
         flat.update({k: v for k, v in items.items() if k not in _NOT_COMPARED and v is not None and (k, v) not in UNUSED})

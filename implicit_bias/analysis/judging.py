@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from implicit_bias.analysis.arguments import (
+    batches_in,
     cache_in,
     check_feed,
     check_numbers,
@@ -34,6 +35,7 @@ from implicit_bias.cli.progress import Progress
 from implicit_bias.core.errors import BadInput, NotSeparable, RunFailed
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
+from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.losses import LOSSES
 from implicit_bias.measures.exponents import FAMILIES, NOT_SEPARATED
 from implicit_bias.models import MODELS, Data
@@ -92,6 +94,8 @@ def judge(
     reference_timeout: float = TIMEOUT,
     optima_timeout: float = TOGETHER,
     progress: str = "auto",
+    batch_size: int | None = None,
+    batch_order: str = "reshuffle",
 ) -> Judgement:
     """Train a linear model from zero with cross entropy, and say which margin was reached.
 
@@ -115,6 +119,8 @@ def judge(
             rest. Where they do not suffice the intervals that are proven stand in the place of optima, and the sentence and notes
             say so.
         progress: ``auto`` or ``off``.
+        batch_size: Samples of a mini-batch, whose mean loss an update sees; None: all. What is measured is of all samples.
+        batch_order: How mini-batches visit the samples: ``reshuffle``, by ``seed``, ``cyclic`` or ``replace``.
 
     Raises:
         BadInput: data or arguments that cannot be used.
@@ -125,10 +131,13 @@ def judge(
     check_progress(progress)
     families, cache = families_in(family), cache_in(results_dir)
     dataset, called = dataset_named(data, int(seed)), name_of(make_optimizer)
+    batch = batches_in(batch_size, batch_order, int(seed), len(dataset.x))
     optimizer = Made(make_optimizer, called, feed, int(seed))
     measured = measured_norms(norms, optimizer.working_norm)
     with Progress(enabled=progress != "off") as shown:
-        task = _Task(optimizer, dataset, measured, int(steps), lr, families, cache, reference_timeout, optima_timeout, shown)
+        task = _Task(
+            optimizer, dataset, batch, measured, int(steps), lr, families, cache, reference_timeout, optima_timeout, shown
+        )
         with threads_for(dataset.x.shape[0] * dataset.num_classes):
             judgement = task.judged()
     if not hasattr(sys, "ps1"):
@@ -142,6 +151,7 @@ class _Task:
 
     optimizer: Made
     dataset: Dataset
+    batch: MiniBatches | None
     measured: Mapping[str, Norm]
     steps: int
     lr: float | None
@@ -193,6 +203,7 @@ class _Task:
             data=Data(x[None], y[None], k),
             initial={BLOCK: torch.zeros(1, k, x.shape[1], dtype=torch.float64)},
             steps=self.steps,
+            batch=self.batch,
             measured=self.measured,
             weights="all",
             optima=optima([references], {label: [label] for label in self.measured}, model, [BLOCK]),

@@ -39,6 +39,11 @@ def _own_row(summary: pd.DataFrame) -> pd.Series:
     return (own if len(own) else summary).iloc[0]
 
 
+def batch_notes(size: int, samples: int, epochs: float) -> list[str]:
+    """What a table of a run by mini-batches is of."""
+    return [f"updates from {size} of {samples:,} samples, {epochs:,.4g} epochs; what is measured is of all samples"]
+
+
 def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_double: float | None = None) -> list[str]:
     """What float32 costs. A gap of g is known to g rounding units, and the weights of a gradient are exponentials of gaps.
 

@@ -110,7 +110,7 @@ class BatchSettings:
     """The keys ``batch.<field>``: the samples that an update is made from."""
 
     size: int | None = hyper(
-        None, help="samples of a mini-batch, whose mean loss an update goes down; at most all, null: all at every update", ge=1
+        None, help="samples of a mini-batch, from whose mean loss an update is made; at most all of them, null: all", ge=1
     )
     order: Literal["reshuffle", "cyclic", "replace"] = hyper(
         "reshuffle",

@@ -10,6 +10,7 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("start", None),
     ("start_scale", 1.0),
     ("batch", {"size": None, "order": "reshuffle"}),
+    ("batch.order", "reshuffle"),
     ("norm.outer", "max"),
     ("norm.rest", "linf"),
     ("model.blocks", None),

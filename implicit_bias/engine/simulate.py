@@ -161,8 +161,8 @@ class _Simulation:
     def _observe(self, t: int) -> None:
         """Hand the gradient to the probes that want it, and record the batch where that is due."""
         runs = self.times.due(t, self._log_loss)
-        # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
         looks, off = divmod(t, self.problem.cadence)
+        # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
         for probe in self.recorder.probes.values() if runs is not None else self.unserved:
             if not off and probe.wants(looks):
                 probe.collect(t, self.stepper.gradient)

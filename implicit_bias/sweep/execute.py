@@ -226,6 +226,10 @@ def _finished(
     if spec.optimizer.identity:
         told = trajectory.facts[run] if trajectory.facts else {}
         provenance["optimizer"] = {"identity": spec.optimizer.identity, **told}
+    if spec.batch.size is not None:
+        samples = len(cell.dataset.x)
+        epochs = int(table["step"].iloc[-1]) * spec.batch.size / samples
+        provenance["mini_batches"] = {"size": spec.batch.size, "samples": samples, "epochs": epochs}
     used = plugins_in(spec)
     if used:
         provenance["plugins"] = used

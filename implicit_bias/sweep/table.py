@@ -27,8 +27,8 @@ ERROR = "error"
 
 def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """A row for every norm of every cell that has a summary: swept keys, last step, wall seconds, run folder, and behind these
-    the columns of the probes that a cell has. A cell whose run diverged has one row, with the step at which it did, and why in a
-    last column.
+    the epochs of a cell with mini-batches and the columns of the probes that it has. A cell whose run diverged has one row, with
+    the step at which it did, and why in a last column.
 
     Args:
         swept: The swept keys of each cell with its values.
@@ -39,7 +39,10 @@ def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome])
         if outcome.diverged_at is not None:
             part = _diverged(outcome)
         elif outcome.summary is not None and outcome.directory is not None:
-            behind: dict[str, Any] = {"wall_seconds": _wall_seconds(outcome.directory), "folder": outcome.directory.name}
+            story = _provenance(outcome.directory)
+            behind: dict[str, Any] = {"wall_seconds": _number(story, "wall_seconds"), "folder": outcome.directory.name}
+            if outcome.spec.batch.size is not None:
+                behind["epochs"] = _number(story.get("mini_batches"), "epochs")
             probed = [column for name in outcome.spec.log.probes for column in PROBES.get(name).writes()]
             part = outcome.summary.assign(**behind)[[*COLUMNS, *behind, *probed]]
         else:
@@ -82,9 +85,18 @@ def sweep_folder(outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
     return earlier if earlier.is_dir() and not folder.exists() else folder
 
 
-def _wall_seconds(directory: Path) -> float:
-    """A run's share of its batch's computing time, from its provenance; nan where that cannot be read."""
+def _provenance(directory: Path) -> dict[str, Any]:
+    """What a run's folder says of how it was made; empty where that cannot be read."""
     try:
-        return float(json.loads((directory / PROVENANCE).read_bytes())["wall_seconds"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        story = json.loads((directory / PROVENANCE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return story if isinstance(story, dict) else {}
+
+
+def _number(story: Any, key: str) -> float:
+    """A number of a provenance; nan where there is none."""
+    try:
+        return float(story[key])
+    except (ValueError, KeyError, TypeError):
         return float("nan")

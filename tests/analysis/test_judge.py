@@ -180,6 +180,23 @@ def test_closures_and_log_losses() -> None:
     assert fed.notes == ("fed with gradients of log L: another objective than L, of the same directions",)
 
 
+def test_it_trains_by_mini_batches_and_measures_all_samples(optima: str) -> None:
+    x, y = (torch.tensor(part) for part in (blobs()[0], np.repeat([0, 1, 2], 8)))
+    keys: dict[str, Any] = {"norms": ["l2"], "family": (), "results_dir": optima, "seed": 3}
+    found = judge(lambda p: torch.optim.SGD(p, momentum=0.9), blobs(), steps=24, lr=0.1, batch_size=5, **keys)
+    w = torch.nn.Parameter(torch.zeros(3, 6, dtype=torch.float64))
+    theirs = torch.optim.SGD([w], lr=0.1, momentum=0.9)
+    for t in range(24):
+        order = np.random.default_rng([3, t // 4]).permutation(24)
+        rows = np.sort(order[5 * (t % 4) : 5 * (t % 4) + 5])
+        theirs.param_groups[0]["lr"] = 0.1 * (t + 1) ** -0.5
+        theirs.zero_grad()
+        torch.nn.functional.cross_entropy(x[rows] @ w.T, y[rows]).backward()
+        theirs.step()
+    loss = torch.nn.functional.cross_entropy(x @ w.detach().T, y).log()
+    assert found.summary["log_loss"].iloc[0] == pytest.approx(float(loss), rel=1e-10)
+
+
 def test_a_terminal_shows_it_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     found = judge(torch.optim.SGD, blobs(), steps=5, norms=["l2"], family=())
@@ -211,6 +228,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "seed=-1: must be an integer >= 0"),
     ({"reference_timeout": 0}, "reference_timeout=0: must be a number > 0"),
     ({"optima_timeout": -1}, "optima_timeout=-1: must be a number > 0"),
+    ({"batch_size": 25}, "batch_size=25: must be None or an integer in [1, 24], the samples there are"),
+    ({"batch_size": 0}, "batch_size=0: must be None or an integer in [1, 24]"),
+    ({"batch_size": True}, "batch_size=true: must be None or an integer in [1, 24]"),
+    ({"batch_size": 4, "batch_order": "shuffle"}, "batch_order=shuffle: must be reshuffle, cyclic or replace"),
     ({"progress": "on"}, "progress=on: must be auto or off"),
     ({"results_dir": 3}, "results_dir=3: must be None or the path of a folder"),
     ({"data": ([[1.0], [1.0, 2.0]], [0, 1])}, "dataset: the features cannot be read as an array (setting an array element"),

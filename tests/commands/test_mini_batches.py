@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from implicit_bias import run
+from implicit_bias.analysis.comparison import Source, labels
 from implicit_bias.config.overrides import cannot_differ, compose
 from implicit_bias.run import main
 from implicit_bias.sweep.loading import located
@@ -57,3 +59,21 @@ def test_a_batch_of_all_samples_gives_the_numbers_of_the_full_one(tmp_path: Path
         assert trajectory.equals(full)
     other, _ = run(keys, "batch.size=12", "batch.order=replace")
     assert not other.equals(full)
+
+
+def test_epochs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [*SMALL, f"results_dir={tmp_path}"]
+    assert main([*keys, "batch.size=8"]) == 0
+    assert "updates from 8 of 12 samples, 20 epochs" in " ".join(capsys.readouterr().out.split())
+    assert main(["-m", *keys, "batch.size=8,null"]) == 0
+    (path,) = tmp_path.glob("sweeps/*/table.csv")
+    epochs = pd.read_csv(path).groupby("batch.size", dropna=False)["epochs"].first()
+    assert epochs[8.0] == 20 and epochs.isna().sum() == 1
+
+
+def test_a_curve_of_mini_batches_says_so_and_one_of_an_earlier_version_is_no_other() -> None:
+    full, some = (compose([*SMALL, *more])[0].spec.config_yaml for more in ([], ["batch.size=4"]))
+    earlier = {key: value for key, value in full.items() if key != "batch"}
+    table = pd.DataFrame({"seed": [1], "step": [1], "norm": ["l2"], "margin": [1.0]})
+    sources = [Source(str(i), table, config=config) for i, config in enumerate((full, some, earlier))]
+    assert labels(sources) == ["muon", "muon size 4", "muon"]

@@ -26,7 +26,8 @@ from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.steppers.native import LinearSteps, refusal
 from implicit_bias.engine.steppers.native.compiling import FLAGS, compilers, foreign_hand, library, processor_flags
-from implicit_bias.engine.steppers.native.linear import DEFINITIONS, SOURCE
+from implicit_bias.engine.steppers.native.linear import SOURCE
+from implicit_bias.engine.steppers.native.rules import DEFINITIONS
 from implicit_bias.engine.steppers.torch_compile import REPAID_STEPS
 from implicit_bias.losses import FLOOR, LOSSES
 from implicit_bias.losses.pair_logistic import PairLogistic
@@ -318,7 +319,7 @@ def test_the_watch_and_the_finite_check_are_kept() -> None:
     [
         {"loss": LOSSES.get("pair_logistic")()},
         {"schedule": SCHEDULES.get("loss_based")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
-        {"optimizer": OPTIMIZERS.get("muon_signum")()},
+        {"optimizer": OPTIMIZERS.get("muon_adam")()},
         {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("lp", p=3.0)},
         {"data": Data(gaussian(5, 12, 23).x.float(), gaussian(5, 12, 23).y, 5)},
         {"data": Data(gaussian(5, 12, 23).x.clamp(min=0), gaussian(5, 12, 23).y, 5)},

@@ -20,6 +20,8 @@ from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.native import LinearSteps
 from implicit_bias.engine.steppers.native import linear as native
+from implicit_bias.engine.steppers.native.rules import LOOK_AHEAD, NEWTON_SCHULZ, SIGN, Part
+from implicit_bias.engine.steppers.native.rules import rule_of as rule_of_steps
 from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
@@ -143,7 +145,7 @@ def test_subclasses_of_anything_else_take_their_own_steps(rule: str, what: str) 
 
 def wrong(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
     """Let the C steps be those of another rule."""
-    right: Callable[..., Any] = native.rule_of
+    right: Callable[..., Any] = rule_of_steps
     monkeypatch.setattr(native, "rule_of", lambda *given: replace(right(*given), **parts))
 
 
@@ -151,12 +153,12 @@ def wrong(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
 @pytest.mark.parametrize(
     ("rule", "parts"),
     [
-        ("ngd", {"kind": native.SIGN}),
+        ("ngd", {"parts": (Part(SIGN, 0, 6),)}),
         ("signum", {"beta": 0.99}),  # the first step is the right one
-        ("nmgd", {"momentum": native.LOOK_AHEAD}),
+        ("nmgd", {"momentum": LOOK_AHEAD}),
         ("adam", {"eps": 1e-7}),
         ("adam", {"bias_correction": False}),
-        ("muon", {"kind": native.NEWTON_SCHULZ, "iterations": 5}),
+        ("muon", {"parts": (Part(NEWTON_SCHULZ, 0, 6),), "iterations": 5}),
     ],
 )
 def test_steps_in_c_that_are_not_the_plain_ones_are_not_taken(
@@ -181,7 +183,7 @@ def test_a_wrong_step_is_seen_in_a_batch_of_any_size_a_short_run_and_one_that_go
     simulate(base, keep=lambda t, snapshot: snapshots.update({t: deepcopy(snapshot())}))
     many = torch.arange(40) % RUNS
     large = replace(base.at(many), measured=base.measured)
-    wrong(monkeypatch, kind=native.SIGN)
+    wrong(monkeypatch, parts=(Part(SIGN, 0, 6),))
     said: list[str] = []
     simulate(replace(large, tell=said.append))
     simulate(replace(base, steps=1, tell=said.append))

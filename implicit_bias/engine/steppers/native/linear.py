@@ -1,13 +1,14 @@
 """Many steps of many runs of a linear model in one call: linear.c behind tensors.
 
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64
-data on a CPU, the losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1,
-the row norm and, in the row space, the spectral and the nuclear norm, normalised or not, with and without momentum, Lion, Muon by
-Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the
-number of threads, nor on how its steps are shared out over calls.
+data on a CPU, in one block or in blocks of columns, full batches and mini-batches, the losses cross_entropy and exponential, the
+schedules power and constant, and steepest descent in linf, l2, l1, the row norm, in the row space the spectral and the nuclear
+norm, and products of them, normalised or not, with and without momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled
+weight decay where they have it. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are
+shared out over calls.
 
-What is covered is a table of classes, compared by exact type: a subclass of any of them may override anything, and is left to
-plain steps.
+What is covered is a table of classes (:mod:`implicit_bias.engine.steppers.native.rules`), compared by exact type: a subclass of
+any of them may override anything, and is left to plain steps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,45 +26,16 @@ from torch import Tensor
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.native import orders
-from implicit_bias.engine.steppers.native.compiling import Definitions, library
+from implicit_bias.engine.steppers.native.compiling import library
+from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
-from implicit_bias.losses import FLOOR, Loss
-from implicit_bias.losses.cross_entropy import CrossEntropy
-from implicit_bias.losses.exponential import Exponential
 from implicit_bias.measures.averages import StepAverage
-from implicit_bias.models import Data, Gradient, Parameters
+from implicit_bias.models import Data, Gradient, Objective, Parameters
 from implicit_bias.models.column_blocks import BlocksObjective
-from implicit_bias.models.linear import CANCELLED, LinearObjective, zero_sum_basis
-from implicit_bias.norms import ParameterNorm
-from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
-from implicit_bias.norms.l1 import L1
-from implicit_bias.norms.l2 import L2
-from implicit_bias.norms.linf import Linf
-from implicit_bias.norms.nuclear import Nuclear
-from implicit_bias.norms.row import Row
-from implicit_bias.norms.singular import RANK_TOLERANCE
-from implicit_bias.norms.spectral import Spectral
-from implicit_bias.optimizers import Optimizer, State
-from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT, Adam
-from implicit_bias.optimizers.coordinate_descent import CoordinateDescent
+from implicit_bias.models.linear import LinearObjective
+from implicit_bias.optimizers import State
+from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
-from implicit_bias.optimizers.gd import GD
-from implicit_bias.optimizers.lion import Lion
-from implicit_bias.optimizers.momentum_gd import MomentumGD
-from implicit_bias.optimizers.muon import Muon
-from implicit_bias.optimizers.muon_ns import COEFFICIENTS, MuonNS
-from implicit_bias.optimizers.ngd import NGD
-from implicit_bias.optimizers.nmd import NMD
-from implicit_bias.optimizers.nmgd import NMGD
-from implicit_bias.optimizers.nsd import NSD
-from implicit_bias.optimizers.nucgd import NucGD
-from implicit_bias.optimizers.row_gd import RowGD
-from implicit_bias.optimizers.sd import SD
-from implicit_bias.optimizers.shampoo import Shampoo
-from implicit_bias.optimizers.signgd import SignGD
-from implicit_bias.optimizers.signum import Signum
-from implicit_bias.optimizers.spectral_gd import SpectralGD
-from implicit_bias.optimizers.weight_decay import WithWeightDecay
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule, ScheduleState
 
 SOURCE = Path(__file__).with_name("linear.c")
@@ -74,28 +45,6 @@ SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL)
 # bits must not depend on it.
 MOST_WORK, MOST_ROWS = 500_000, 20
 
-# The codes of rules and norms in linear.c. They are defined here alone, as are the constants that others use too.
-CROSS_ENTROPY, EXPONENTIAL = range(2)
-SIGN, NORMALISED, GRADIENT, POLAR, ADAM, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(9)
-NO_MOMENTUM, AVERAGE, LOOK_AHEAD, BEFORE = range(4)
-OUTER_MAX, OUTER_L2 = range(2)
-LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
-DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
-DEFINITIONS: Definitions = (
-    *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
-    *{"SIGN": SIGN, "NORMALISED": NORMALISED, "GRADIENT": GRADIENT, "POLAR": POLAR, "ADAM": ADAM}.items(),
-    *{"COORDINATE": COORDINATE, "ROWS": ROWS, "RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
-    *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD, "BEFORE": BEFORE}.items(),
-    *{"OUTER_MAX": OUTER_MAX, "OUTER_L2": OUTER_L2}.items(),
-    *zip(("NS_A", "NS_B", "NS_C"), COEFFICIENTS, strict=True),
-    ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
-    ("FLOOR", FLOOR[torch.float64]),
-    ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
-)
-
-# The optimizers whose rule linear.c has, by what they do with the direction of steepest descent, where that is covered.
-NORMALISED_DESCENT = frozenset({NSD, SignGD, NGD, SpectralGD, NucGD, CoordinateDescent, RowGD, Shampoo})
-WITH_MOMENTUM = frozenset({NMD, Signum, NMGD, Muon})
 SCHEDULES = frozenset({Power, Constant})
 
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
@@ -106,31 +55,6 @@ MOST_SAMPLES = 2**21
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
 RATE = 2e9
 EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A step as linear.c knows it: what is done with the gradient or its average.
-
-    Attributes:
-        kind: Steepest descent in one of the norms, the gradient itself, or Adam.
-        momentum: None; of the buffer m <- beta m + gain g; of ahead_beta m + ahead_gain g with that m, or with the one before.
-        by_dual: Whether a step has the length N_*(g), at most ``clip``.
-    """
-
-    kind: int
-    momentum: int = NO_MOMENTUM
-    beta: Any = 0.0
-    gain: Any = 1.0
-    ahead_beta: Any = 0.0
-    ahead_gain: Any = 1.0
-    by_dual: bool = False
-    clip: float = math.inf
-    beta2: Any = 0.0
-    eps: Any = 0.0
-    bias_correction: bool = False
-    iterations: int = 0
-    decay: Any = 0.0
 
 
 class _Part(ctypes.Structure):
@@ -156,102 +80,36 @@ class _Group(ctypes.Structure):
     ]
 
 
-def rule_of(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
-    """The rule of an optimizer's step; None where linear.c has none."""
-    rule = _rule_without_decay(optimizer, geometry)
-    if rule is None or not isinstance(optimizer, WithWeightDecay):
-        return rule
-    return replace(rule, decay=optimizer.weight_decay)
+def whole_of(objective: Objective) -> LinearObjective | None:
+    """The linear objective of the whole matrix W, in one block or in several; None: it is of another kind."""
+    whole = objective.whole if type(objective) is BlocksObjective else objective
+    return whole if type(whole) is LinearObjective else None
 
 
-def _rule_without_decay(optimizer: Optimizer, geometry: ParameterNorm) -> Rule | None:
-    exact, kind = type(optimizer), _kind(geometry)
-    if exact is Adam:
-        return _adam(optimizer)
-    if exact is MuonNS:
-        return _with_momentum(NEWTON_SCHULZ, optimizer)
-    if kind is None:
-        return None
-    if exact in NORMALISED_DESCENT:
-        return Rule(kind) if not isinstance(optimizer, Shampoo) or optimizer.spectral else None
-    if exact in WITH_MOMENTUM:
-        return _with_momentum(kind, optimizer)
-    if exact is Lion:
-        return _lion(kind, optimizer)
-    if exact is SD:
-        return _descent(kind, optimizer)
-    if kind != NORMALISED:
-        return None
-    if exact is GD:
-        return Rule(GRADIENT)
-    return _heavy_ball(optimizer) if exact is MomentumGD else None
-
-
-def _adam(optimizer: Any) -> Rule:
-    rule = Rule(ADAM, AVERAGE, optimizer.beta1, 1 - optimizer.beta1)
-    return replace(rule, beta2=optimizer.beta2, eps=optimizer.eps, bias_correction=optimizer.bias_correction)
-
-
-def _with_momentum(kind: int, optimizer: Any) -> Rule:
-    return _averaged(Rule(kind, iterations=getattr(optimizer, "ns_steps", 0)), optimizer, 1 - optimizer.beta)
-
-
-def _averaged(rule: Rule, optimizer: Any, gain: Any) -> Rule:
-    momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
-    return replace(rule, momentum=momentum, beta=optimizer.beta, gain=gain, ahead_beta=optimizer.beta, ahead_gain=gain)
-
-
-def _lion(kind: int, optimizer: Any) -> Rule:
-    shown, kept = optimizer.beta1, optimizer.beta2
-    return Rule(kind, BEFORE, kept, 1 - kept, shown, 1 - shown)
-
-
-def _descent(kind: int, optimizer: Any) -> Rule | None:
-    if optimizer.truncate or (optimizer.beta and optimizer.from_first):
-        return None
-    # In l2 that is the gradient itself.
-    plain = kind == NORMALISED and optimizer.clip is None
-    clip = math.inf if optimizer.clip is None else optimizer.clip
-    rule = Rule(GRADIENT) if plain else Rule(kind, by_dual=True, clip=clip)
-    return replace(rule, momentum=AVERAGE, beta=optimizer.beta, gain=1 - optimizer.beta) if optimizer.beta else rule
-
-
-def _heavy_ball(optimizer: Any) -> Rule:
-    return _averaged(Rule(GRADIENT), optimizer, 1 - optimizer.beta if optimizer.ema else 1.0)
-
-
-def _kind(geometry: ParameterNorm) -> int | None:
-    """Steepest descent in which norm: of all entries, of a matrix in the row space of gradients, or of its rows."""
-    if type(geometry) is WholeVector:
-        return {Linf: SIGN, L2: NORMALISED, L1: COORDINATE}.get(type(geometry.norm))
-    if type(geometry) is not SingleBlock:
-        return None
-    norm = geometry.norm
-    if type(norm) is not InRowSpace:
-        return ROWS if type(norm) is Row else None
-    basis = norm.basis  # linear.c has this one
-    if basis.shape[-2] != basis.shape[-1] + 1 or not torch.equal(basis, zero_sum_basis(basis.shape[-2]).to(basis)):
-        return None
-    return {Spectral: POLAR, Nuclear: RANK_ONE}.get(type(norm.norm))
+def columns_of(setup: Setup) -> Columns:
+    """The columns of W that each block has."""
+    ends, found = 0, {}
+    for name, block in setup.problem.initial.items():
+        found[name] = (ends, ends + block.shape[-1])
+        ends += block.shape[-1]
+    return found
 
 
 def refusal(setup: Setup) -> str | None:
     """Why there are no steps in C; None: there are."""
-    problem, objective = setup.problem, setup.objective
+    problem, objective = setup.problem, whole_of(setup.objective)
     if problem.compile == "off":
         return "compile=off"
     if problem.watches_loss and problem.batch is None:
         return "the loss of every step is asked for (log.levels, stop_log10_loss)"
-    if type(objective) is BlocksObjective:
-        return "model.blocks: a matrix in blocks has no steps in C"
-    if type(objective) is not LinearObjective or type(objective.loss) not in LOSSES:
+    if objective is None or type(objective.loss) not in LOSSES:
         return f"model={problem.model.name} with loss={problem.loss.name} has no steps in C"
     x = objective.data.x
     if objective.uneven or x.device.type != "cpu" or x.dtype != torch.float64:
         return "needs dense float64 data on a CPU"
     if type(problem.schedule) not in SCHEDULES:
         return f"schedule={problem.schedule.name} has no steps in C"
-    rule = rule_of(problem.optimizer, setup.geometry)
+    rule = rule_of(problem.optimizer, setup.geometry, columns_of(setup))
     if rule is None:
         return f"optimizer={problem.optimizer.name}, or its norm, has no steps in C"
     if problem.compile != "on" and not _pays(rule, objective.data):
@@ -262,7 +120,7 @@ def refusal(setup: Setup) -> str | None:
 def _pays(rule: Rule, data: Data) -> bool:
     """Whether a single run is no slower in C."""
     n, k, d = data.x.shape[1], data.num_classes, data.x.shape[2]
-    return n * k * d <= MOST_WORK and (rule.kind not in DECOMPOSED or min(k, d) <= MOST_ROWS)
+    return n * k * d <= MOST_WORK and all(min(k, columns) <= MOST_ROWS for columns in rule.decomposed)
 
 
 def _powers(schedule: Schedule) -> list[float]:
@@ -310,11 +168,12 @@ class LinearSteps:
 
     def __init__(self, setup: Setup) -> None:
         compiled = library(SOURCE, SYMBOLS, DEFINITIONS)
-        rule, objective = rule_of(setup.problem.optimizer, setup.geometry), setup.objective
-        if compiled is None or rule is None or type(objective) is not LinearObjective:
+        self._columns, objective = columns_of(setup), whole_of(setup.objective)
+        rule = rule_of(setup.problem.optimizer, setup.geometry, self._columns)
+        if compiled is None or rule is None or objective is None:
             raise ValueError(f"no steps in C: {refusal(setup)}")
-        self._objective, self._rule, self._schedule = objective, rule, setup.problem.schedule
-        (self._name,) = setup.problem.initial
+        self._objective, self._rule, self._schedule = setup.objective, rule, setup.problem.schedule
+        self._loss = LOSSES[type(objective.loss)]
         self._batch, self._cadence = setup.problem.batch, setup.problem.cadence
         self._batch_size = 0 if self._batch is None else self._batch.size
         self._served: StepAverage | None = None
@@ -325,7 +184,8 @@ class LinearSteps:
         self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
         self._groups = -(-self._runs // self._lanes)
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
-        self._parts = (_Part * 1)(_Part(first=0, end=self._d, kind=rule.kind, weight=1.0))
+        parts = [_Part(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
+        self._parts = (_Part * len(parts))(*parts)
         threads = max(1, min(torch.get_num_threads(), self._groups))
         size = int(compiled.work_size(self._n, self._k, self._d, len(self._parts), self._batch_size))
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
@@ -353,14 +213,13 @@ class LinearSteps:
         self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
 
     def load(self, start: Reached) -> None:
-        self._w = self._in_lanes(start.parameters[self._name])
+        self._w = self._in_lanes(self._joined(start.parameters))
         for buffer, blocks in start.state.items():
-            block = blocks[self._name]
-            mantissa, log_scale = self._in_lanes(block.mantissa), self._in_lanes(block.log_scale)[:, :, 0]
+            mantissa, log_scale = (self._in_lanes(part) for part in self._joined_buffer(blocks))
             if buffer == SECOND_ROOT:
-                self._r, self._r_log = mantissa, log_scale.contiguous()
+                self._r, self._r_log = mantissa, log_scale[:, :, 0].contiguous()
             else:
-                self._m, self._m_log = mantissa, log_scale.contiguous()
+                self._m, self._m_log = mantissa, log_scale[:, :, 0].contiguous()
         self._parameters, self._gradient = start.parameters, start.gradient
 
     def advance(self, first: int, last: int) -> None:
@@ -369,12 +228,12 @@ class LinearSteps:
             self._make(first, last, [0.0] * (last - first))
             return
         if average.value:
-            self._certificate = self._in_lanes(average.value[self._name])
+            self._certificate = self._in_lanes(self._joined(average.value))
         shares = [0.0] * (last - first)
         for look in range(-(-first // self._cadence), (last - 1) // self._cadence + 1):
             shares[look * self._cadence - first] = average.share_of(look)
         self._make(first, last, shares)
-        average.value, average.count = {self._name: self._by_run(self._certificate)}, average.wanted((last - 1) // self._cadence)
+        average.value, average.count = self._cut(self._certificate), average.wanted((last - 1) // self._cadence)
 
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
@@ -412,7 +271,7 @@ class LinearSteps:
     def parameters(self) -> Parameters:
         # Made when they are first looked at, as the gradient.
         if self._parameters is None:
-            self._parameters = {self._name: self._by_run(self._w)}
+            self._parameters = self._cut(self._w)
         return self._parameters
 
     @property
@@ -425,11 +284,10 @@ class LinearSteps:
     def state(self) -> State:
         if self._rule.momentum == NO_MOMENTUM:
             return {}
-        first = Scaled(self._by_run(self._m), self._by_run(self._m_log.unsqueeze(2)))
+        first = self._buffer(self._m, self._m_log)
         if self._rule.kind != ADAM:
-            return {MOMENTUM: {self._name: first}}
-        root = Scaled(self._by_run(self._r), self._by_run(self._r_log.unsqueeze(2)))
-        return {FIRST: {self._name: first}, SECOND_ROOT: {self._name: root}}
+            return {MOMENTUM: first}
+        return {FIRST: first, SECOND_ROOT: self._buffer(self._r, self._r_log)}
 
     @property
     def schedule_state(self) -> ScheduleState:
@@ -443,9 +301,9 @@ class LinearSteps:
         held = {"w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
         rule, (n, log_n) = self._rule, (self._n, math.log(self._n))
         return _Group(
-            k=self._k, d=self._d, loss=LOSSES[type(self._objective.loss)], rule=rule.kind, momentum=rule.momentum,
+            k=self._k, d=self._d, loss=self._loss, rule=rule.kind, momentum=rule.momentum,
             bias_correction=rule.bias_correction, iterations=rule.iterations, by_dual=rule.by_dual, clip=rule.clip,
-            parts=len(self._parts), outer=OUTER_MAX, part=self._parts,
+            parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
             log_batch=math.log(self._batch_size or self._n),
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
@@ -473,6 +331,24 @@ class LinearSteps:
         runs = tensor.permute(0, 3, 1, 2).reshape(-1, *tensor.shape[1:3])[: self._runs]
         return runs.clone(memory_format=torch.contiguous_format)
 
+    def _joined(self, blocks: Mapping[str, Tensor]) -> Tensor:
+        """The whole matrix, (R, k, d), of blocks of its columns."""
+        return torch.cat([blocks[name] for name in self._columns], dim=-1)
+
+    def _joined_buffer(self, blocks: Mapping[str, Scaled]) -> tuple[Tensor, Tensor]:
+        """Mantissas (R, k, d) and log scales (R, k, 1) of the whole matrix."""
+        unit = torch.stack([blocks[name].log_scale for name in self._columns]).amax(dim=0)
+        known = torch.where(torch.isfinite(unit), unit, torch.zeros_like(unit))
+        return self._joined({name: block.relative_to(known) for name, block in blocks.items()}), unit
+
+    def _cut(self, tensor: Tensor) -> Parameters:
+        """Blocks (R, k, columns) of (groups, k, d, LANES)."""
+        return {name: self._by_run(tensor[:, :, first:end]) for name, (first, end) in self._columns.items()}
+
+    def _buffer(self, mantissa: Tensor, log_scale: Tensor) -> dict[str, Scaled]:
+        scale = self._by_run(log_scale.unsqueeze(2))
+        return {name: Scaled(block, scale) for name, block in self._cut(mantissa).items()}
+
     def _per_run(self, number: Any) -> Tensor:
         """A number, or one a run, as (groups, LANES)."""
         tensor = _numbers(number).view(-1, 1, 1).expand(self._runs, 1, 1)
@@ -494,10 +370,8 @@ class LinearSteps:
 
     def _steps_of_a_call(self) -> int:
         n, k, d = self._batch_size or self._n, self._k, self._d
-        small, large = sorted((k, d))
         work = 2 * n * k * d + EXPONENTIAL_COST * n * k
-        if self._rule.kind in DECOMPOSED:
-            work += DECOMPOSITION_COST * small**2 * large
+        work += sum(DECOMPOSITION_COST * min(k, columns) ** 2 * max(k, columns) for columns in self._rule.decomposed)
         rounds = -(-self._groups // len(self._work))
         most = MOST_STEPS if self._batch is None else min(MOST_STEPS, MOST_SAMPLES // (self._runs * self._batch.size))
         return max(1, min(most, int(CALL_SECONDS * RATE / (work * rounds))))

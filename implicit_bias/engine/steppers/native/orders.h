@@ -46,9 +46,9 @@ static uint32_t up_to(Generator *g, uint32_t most)
 /* The same by rejection, as shuffles have it. */
 static uint32_t shuffled_up_to(Generator *g, uint32_t most)
 {
-    const uint32_t mask = UINT32_MAX >> __builtin_clz(most);
+    const uint32_t bits = UINT32_MAX >> __builtin_clz(most);
     uint32_t found;
-    do found = next_32(g) & mask;
+    do found = next_32(g) & bits;
     while (found > most);
     return found;
 }

@@ -1,0 +1,230 @@
+"""Which step linear.c makes of an optimizer's: a table of classes and norms, compared by exact type.
+
+A subclass of any of them may override anything, and has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from implicit_bias.engine.steppers.native.compiling import Definitions
+from implicit_bias.losses import FLOOR, Loss
+from implicit_bias.losses.cross_entropy import CrossEntropy
+from implicit_bias.losses.exponential import Exponential
+from implicit_bias.models.linear import CANCELLED, zero_sum_basis
+from implicit_bias.norms import ParameterNorm, ProductNorm
+from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
+from implicit_bias.norms.hybrid import Hybrid
+from implicit_bias.norms.l1 import L1
+from implicit_bias.norms.l2 import L2
+from implicit_bias.norms.linf import Linf
+from implicit_bias.norms.nuclear import Nuclear
+from implicit_bias.norms.row import Row
+from implicit_bias.norms.singular import RANK_TOLERANCE
+from implicit_bias.norms.spectral import Spectral
+from implicit_bias.optimizers import Optimizer
+from implicit_bias.optimizers.adam import Adam
+from implicit_bias.optimizers.coordinate_descent import CoordinateDescent
+from implicit_bias.optimizers.gd import GD
+from implicit_bias.optimizers.lion import Lion
+from implicit_bias.optimizers.momentum_gd import MomentumGD
+from implicit_bias.optimizers.muon import Muon
+from implicit_bias.optimizers.muon_ns import COEFFICIENTS, MuonNS
+from implicit_bias.optimizers.muon_signum import MuonSignum
+from implicit_bias.optimizers.ngd import NGD
+from implicit_bias.optimizers.nmd import NMD
+from implicit_bias.optimizers.nmgd import NMGD
+from implicit_bias.optimizers.nsd import NSD
+from implicit_bias.optimizers.nucgd import NucGD
+from implicit_bias.optimizers.row_gd import RowGD
+from implicit_bias.optimizers.sd import SD
+from implicit_bias.optimizers.shampoo import Shampoo
+from implicit_bias.optimizers.signgd import SignGD
+from implicit_bias.optimizers.signum import Signum
+from implicit_bias.optimizers.spectral_gd import SpectralGD
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
+
+# The codes of rules and norms in linear.c. They are defined here alone, as are the constants that others use too.
+CROSS_ENTROPY, EXPONENTIAL = range(2)
+STEEPEST, GRADIENT, ADAM, SIGN, NORMALISED, POLAR, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(10)
+NO_MOMENTUM, AVERAGE, LOOK_AHEAD, BEFORE = range(4)
+OUTER_MAX, OUTER_L2 = range(2)
+LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
+OUTER = {"max": OUTER_MAX, "l2": OUTER_L2}
+DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
+DEFINITIONS: Definitions = (
+    *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
+    *{"STEEPEST": STEEPEST, "GRADIENT": GRADIENT, "ADAM": ADAM}.items(),
+    *{"SIGN": SIGN, "NORMALISED": NORMALISED, "POLAR": POLAR, "COORDINATE": COORDINATE, "ROWS": ROWS}.items(),
+    *{"RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
+    *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD, "BEFORE": BEFORE}.items(),
+    *{"OUTER_MAX": OUTER_MAX, "OUTER_L2": OUTER_L2}.items(),
+    *zip(("NS_A", "NS_B", "NS_C"), COEFFICIENTS, strict=True),
+    ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
+    ("FLOOR", FLOOR[torch.float64]),
+    ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
+)
+
+# The optimizers whose rule linear.c has, by what they do with the direction of steepest descent, where that is covered.
+NORMALISED_DESCENT = frozenset({NSD, SignGD, NGD, SpectralGD, NucGD, CoordinateDescent, RowGD, Shampoo})
+WITH_MOMENTUM = frozenset({NMD, Signum, NMGD, Muon})
+
+#: The columns of W that each block has, (first, end).
+Columns = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Columns ``first``, ..., ``end`` - 1 of W, and the norm in which they descend; its weight among those of the parts."""
+
+    kind: int
+    first: int
+    end: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A step as linear.c knows it: what is done with the gradient or its average.
+
+    Attributes:
+        kind: Steepest descent, the gradient itself, or Adam.
+        parts: Of steepest descent; their norms are composed by ``outer``.
+        by_dual: Whether a step has the length N_*(g), at most ``clip``.
+        momentum: None; of the buffer m <- beta m + gain g; of ahead_beta m + ahead_gain g with that m, or with the one before.
+    """
+
+    kind: int
+    parts: tuple[Part, ...] = ()
+    outer: int = OUTER_MAX
+    by_dual: bool = False
+    clip: float = math.inf
+    iterations: int = 0
+    momentum: int = NO_MOMENTUM
+    beta: Any = 0.0
+    gain: Any = 1.0
+    ahead_beta: Any = 0.0
+    ahead_gain: Any = 1.0
+    beta2: Any = 0.0
+    eps: Any = 0.0
+    bias_correction: bool = False
+    decay: Any = 0.0
+
+    @property
+    def decomposed(self) -> list[int]:
+        """The columns of the matrices that a step decomposes."""
+        return [part.end - part.first for part in self.parts if part.kind in DECOMPOSED]
+
+
+def rule_of(optimizer: Optimizer, geometry: ParameterNorm, columns: Columns) -> Rule | None:
+    """The rule of an optimizer's step; None where linear.c has none.
+
+    Args:
+        optimizer: The method.
+        geometry: The norm on the parameter set that it works in.
+        columns: Of each block.
+    """
+    rule = _special(optimizer, columns) or _steepest(optimizer, geometry, columns)
+    if rule is None or not isinstance(optimizer, WithWeightDecay):
+        return rule
+    return replace(rule, decay=optimizer.weight_decay)
+
+
+def _special(optimizer: Any, columns: Columns) -> Rule | None:
+    """Of methods that are not steepest descent in their norm."""
+    if type(optimizer) is Adam:
+        rule = Rule(ADAM, momentum=AVERAGE, beta=optimizer.beta1, gain=1 - optimizer.beta1, beta2=optimizer.beta2)
+        return replace(rule, eps=optimizer.eps, bias_correction=optimizer.bias_correction)
+    if type(optimizer) is MuonNS:
+        parts = tuple(Part(NEWTON_SCHULZ, first, end) for first, end in columns.values())
+        return _averaged(Rule(STEEPEST, parts, iterations=optimizer.ns_steps), optimizer, 1 - optimizer.beta)
+    return None
+
+
+def _steepest(optimizer: Any, geometry: ParameterNorm, columns: Columns) -> Rule | None:
+    exact, rule = type(optimizer), _in_norm(geometry, columns)
+    if rule is None:
+        return None
+    if exact in NORMALISED_DESCENT:
+        return rule if exact is not Shampoo or optimizer.spectral else None
+    if exact in WITH_MOMENTUM:
+        return _averaged(rule, optimizer, 1 - optimizer.beta)
+    if exact is MuonSignum:  # its rates are ratio times those of steepest descent in the hybrid norm
+        parts = tuple(replace(part, weight=part.weight / optimizer.ratio) for part in rule.parts)
+        return _averaged(replace(rule, parts=parts), optimizer, 1 - optimizer.beta)
+    if exact is Lion:
+        shown, kept = optimizer.beta1, optimizer.beta2
+        return replace(rule, momentum=BEFORE, beta=kept, gain=1 - kept, ahead_beta=shown, ahead_gain=1 - shown)
+    return _unnormalised(optimizer, rule)
+
+
+def _unnormalised(optimizer: Any, rule: Rule) -> Rule | None:
+    """Of steps of length N_*(g), which in l2 are the gradient itself."""
+    exact, in_l2 = type(optimizer), [part.kind for part in rule.parts] == [NORMALISED]
+    if exact is SD:
+        return _descent(optimizer, rule, in_l2)
+    if not in_l2 or exact not in (GD, MomentumGD):
+        return None
+    if exact is GD:
+        return Rule(GRADIENT)
+    return _averaged(Rule(GRADIENT), optimizer, 1 - optimizer.beta if optimizer.ema else 1.0)
+
+
+def _descent(optimizer: Any, rule: Rule, in_l2: bool) -> Rule | None:
+    if optimizer.truncate or (optimizer.beta and optimizer.from_first):
+        return None
+    if in_l2 and optimizer.clip is None:
+        rule = Rule(GRADIENT)
+    else:
+        rule = replace(rule, by_dual=True, clip=math.inf if optimizer.clip is None else optimizer.clip)
+    return replace(rule, momentum=AVERAGE, beta=optimizer.beta, gain=1 - optimizer.beta) if optimizer.beta else rule
+
+
+def _averaged(rule: Rule, optimizer: Any, gain: Any) -> Rule:
+    momentum = LOOK_AHEAD if optimizer.nesterov else AVERAGE
+    return replace(rule, momentum=momentum, beta=optimizer.beta, gain=gain, ahead_beta=optimizer.beta, ahead_gain=gain)
+
+
+def _in_norm(geometry: ParameterNorm, columns: Columns) -> Rule | None:
+    """Normalised steepest descent in a norm on the parameter set."""
+    if type(geometry) is not ProductNorm:
+        part = _part(geometry, columns, 1.0)
+        return None if part is None else Rule(STEEPEST, (part,))
+    found = [_part(of.norm, {name: columns[name] for name in of.blocks}, of.weight) for of in geometry.parts]
+    parts = tuple(part for part in found if part is not None)
+    return Rule(STEEPEST, parts, OUTER[geometry.outer]) if len(parts) == len(found) else None
+
+
+def _part(geometry: ParameterNorm, columns: Columns, weight: float) -> Part | None:
+    direction, spans = _direction(geometry), sorted(columns.values())
+    if direction is None or any(end != first for (_, end), (first, _) in pairwise(spans)):
+        return None
+    kind, own_weight = direction
+    if kind == COORDINATE and len(spans) > 1:
+        return None  # of equal entries the first is taken: that of the first block, not of the first row
+    return Part(kind, spans[0][0], spans[-1][1], weight * own_weight)
+
+
+def _direction(geometry: ParameterNorm) -> tuple[int, float] | None:
+    """Steepest descent in which norm: of all entries, of a matrix in the row space of gradients, or of its rows; and a factor."""
+    if type(geometry) is WholeVector:
+        entrywise = {Linf: SIGN, L2: NORMALISED, L1: COORDINATE}.get(type(geometry.norm))
+        return None if entrywise is None else (entrywise, 1.0)
+    if type(geometry) is not SingleBlock:
+        return None
+    norm = geometry.norm
+    if type(norm) is not InRowSpace:
+        return (ROWS, 1.0) if type(norm) is Row else None
+    basis = norm.basis  # linear.c has this one
+    if basis.shape[-2] != basis.shape[-1] + 1 or not torch.equal(basis, zero_sum_basis(basis.shape[-2]).to(basis)):
+        return None
+    if type(norm.norm) is Hybrid:
+        return POLAR, norm.norm.ratio
+    matrix = {Spectral: POLAR, Nuclear: RANK_ONE}.get(type(norm.norm))
+    return None if matrix is None else (matrix, 1.0)
