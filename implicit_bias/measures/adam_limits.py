@@ -47,6 +47,7 @@ class AdamLimit:
     Attributes:
         batch: b.
         separator: W (k, d), of max-norm 1.
+        margin: min m_ia(W), its max-norm margin.
         weights: c (n, k), >= 0, 0 at the label, sum 1.
         metric: M(c) (k, d), in the unit of the data, with its smallest entries raised to 1e-6 of the largest.
         residual: What the last iteration changed: the larger of the weights' change in l1 and W's in the max-norm.
@@ -55,6 +56,7 @@ class AdamLimit:
 
     batch: int
     separator: Array = field(repr=False)
+    margin: float
     weights: Array = field(repr=False)
     metric: Array = field(repr=False)
     residual: float
@@ -101,7 +103,8 @@ def adam_limit(
         if residual <= tol:
             shape = num_classes, features.shape[1]
             full = _by_sample(found, labels, num_classes)
-            return AdamLimit(batch, separator.reshape(shape), full, metric.reshape(shape), residual, iteration)
+            margin = float((pairs @ separator).min())
+            return AdamLimit(batch, separator.reshape(shape), margin, full, metric.reshape(shape), residual, iteration)
         weights = (1 - DAMPING) * weights + DAMPING * found
     raise ArithmeticError(f"batch {batch}: the weights still move by {residual:.1e} after {most} iterations")
 

@@ -36,6 +36,7 @@ def ratio(found: AdamLimit, x: np.ndarray, y: np.ndarray, label: str) -> float:
     import torch
 
     norm = make_norm(label)
+    assert found.margin == pytest.approx(smallest_gap(found.separator, x, y), rel=1e-12)
     size = float(norm.value(torch.from_numpy(found.separator)[None])[0])
     return smallest_gap(found.separator, x, y) / size / solve_exact(x, y, len(found.separator), norm).lower
 
