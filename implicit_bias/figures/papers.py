@@ -96,6 +96,11 @@ PAPERS = {
             "Kunstner, Yadav, Milligan, Schmidt and Bietti",
             "2402.19449",
         ),
+        Paper(
+            "boosting",
+            "The Dynamics of AdaBoost: Cyclic Behavior and Convergence of Margins",
+            "Rudin, Daubechies and Schapire",
+        ),
         OWN,
     )
 }

@@ -1,0 +1,1 @@
+"""Figures on Rudin, Daubechies and Schapire, JMLR 5 (2004)."""
