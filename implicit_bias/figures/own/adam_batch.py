@@ -94,10 +94,10 @@ class AdamBatch(Figure):
         data = "; ".join(f"{name}: {PROBLEMS[name].told}" for name in drawn_problems(preset))
         return one_line(f"""
             Adam (beta1 .9, beta2 {BETA2:g}, eps 0, reshuffled mini-batches, constant step) after {STEPS.at(preset):,} steps,
-            seeds 1 to {SEEDS.at(preset)} ({data}). Left and middle: margin over its optimum in the max-norm and in l2 against
-            the batch size, a marker a seed (shades); curves are the limit as the data tell it beforehand, at every batch size,
-            nothing fitted. Right: how far the max-norm ratio is from the prediction against epochs, by batch size, mean over
-            seeds. Steps are so small that the loss changes little within Adam's memory of 1 / (1 - beta2) steps.
+            seeds 1 to {SEEDS.at(preset)} ({data}). Left and middle: margin over its optimum in the max-norm and in l2 against the
+            batch size, a marker a seed (shades); curves are the limit as the data tell it beforehand, at every size, nothing
+            fitted. Right: how far the max-norm ratio is from the prediction against epochs, by batch size, mean over seeds. Steps
+            are so small that the loss changes little within Adam's memory of 1 / (1 - beta2) steps.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
