@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 
 from implicit_bias.config.overrides import compose
+from implicit_bias.figures.base import Preset
 from implicit_bias.figures.own import torch_classes
+from implicit_bias.figures.own.adam_batch import AdamBatch
+from implicit_bias.figures.own.adam_batch_judged import BINARY
 from implicit_bias.figures.own.atlas import Atlas
 from implicit_bias.figures.own.atlas_drawn import exponent_text
 from implicit_bias.figures.own.atlas_judged import nearest, own_norms
@@ -141,3 +144,24 @@ def test_weight_decay_is_held_against_the_law_the_ball_and_the_solver() -> None:
     unsolved.loc[(unsolved["method"] == "muon") & (unsolved["weight_decay"] == 0.01), "path"] *= 1.02
     (text,) = failing(unsolved)
     assert text.startswith("spectral, with momentum: in every seed")
+
+
+def ended(off: float, cosine: float, ratios: tuple[float, ...] = (0.5, 0.6, 0.98)) -> pd.DataFrame:
+    """Last records of Adam at three batch sizes, so far off the prediction in one seed."""
+    rows = [
+        (END, BINARY, b, norm, seed, ratio, ratio - off * (seed == 2), cosine)
+        for b, ratio in zip((1, 3, 12), ratios, strict=True)
+        for norm in ("linf", "l2")
+        for seed in (1, 2)
+    ]
+    return pd.DataFrame(rows, columns=["part", "problem", "batch", "norm", "seed", "ratio", "predicted", "cosine"])
+
+
+def test_adam_by_batches_is_judged_in_every_seed() -> None:
+    def judged(table: pd.DataFrame, preset: Preset = "default") -> list[bool | None]:
+        return [claim.holds for claim in AdamBatch().claims(table, preset)]
+
+    assert judged(ended(0.029, 0.991)) == [True, True, True, True]
+    assert judged(ended(0.029, 0.991), "paper") == [False, False, False, True]
+    assert judged(ended(0.031, 0.989)) == [False, False, False, True]
+    assert judged(ended(0.0, 1.0, (0.5, 0.98, 0.6))) == [True, True, True, False]
