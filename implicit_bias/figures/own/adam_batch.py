@@ -54,11 +54,16 @@ class Problem:
         return tuple(self.lengths) if preset == "paper" else self.short
 
 
-#: With several classes the gaps of one sample to two classes may differ by little, and part as the logarithm of the loss only.
+#: With several classes one sample's gaps to two of them may differ by little: such directions need a far longer way, small
+#: batches the longest.
 PROBLEMS: Mapping[str, Problem] = MappingProxyType(
     {
         BINARY: Problem(
-            (), "12 Gaussian samples of 50 features, two random labels", 12, dict.fromkeys((1, 2, 3, 4, 6, 12), 6.6), (1, 3, 12)
+            ("dataset.num_classes=2", "dataset.dim=50", "dataset.samples=12"),
+            "12 Gaussian samples of 50 features, two random labels",
+            12,
+            dict.fromkeys((1, 2, 3, 4, 6, 12), 6.6),
+            (1, 3, 12),
         ),
         MULTICLASS: Problem(
             ("dataset=gaussian_mixture", "dataset.num_classes=4", "dataset.dim=12", "dataset.samples_per_class=6"),
