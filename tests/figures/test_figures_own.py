@@ -214,6 +214,8 @@ def test_rates_of_compositions_are_in_units_of_their_balls() -> None:
     assert Composition("l2", (1, 1)).relative_rate((2, 1)) == 1
     assert Composition("max", (8, 1)).relative_rate((2, 1)) == pytest.approx(4 * Composition("max", (1, 1)).relative_rate((2, 1)))
     assert Composition("max", (1, 1)).relative_rate((1, 1)) == pytest.approx(0.5**0.5)
+
+
 def ended(off: float, cosine: float, ratios: tuple[float, ...] = (0.5, 0.6, 0.98)) -> pd.DataFrame:
     """Last records of Adam at three batch sizes, so far off the prediction in one seed."""
     rows = [

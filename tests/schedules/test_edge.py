@@ -64,8 +64,8 @@ def test_the_step_by_pairs_is_the_line_searchs_minimum() -> None:
 
 
 def test_several_classes_fall_at_every_round_and_runs_of_a_batch_are_runs_alone(tmp_path: Path) -> None:
-    words = ("dataset=scaled_rademacher", "dataset.spread=0", "dataset.num_classes=3", "dataset.samples=30", "dataset.dim=40")
-    words = (*words, "steps=80", "log.points=81")
+    words = ("dataset=scaled_rademacher", "dataset.spread=0", "dataset.num_classes=3", "dataset.samples=30", "dataset.dim=40",
+             "steps=80", "log.points=81")  # fmt: skip
     both, _ = run(*BOOST, *words, "schedule.lr=1,0.3", f"results_dir={tmp_path / 'both'}", multirun=True)
     for share in (1.0, 0.3):
         alone, _ = boosted(tmp_path / "alone", *words, f"schedule.lr={share}")
