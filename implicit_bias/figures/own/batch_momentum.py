@@ -89,8 +89,8 @@ class BatchMomentum(Figure):
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """part, method, batch, window, seed, ratio, away: the last margin in the method's own norm over its maximum.
 
-        Parts: ``ends``; ``full``, the full batch; ``single``, one sample a step without momentum, where away is what the cosine with
-        the closed form lacks to one.
+        Parts: ``ends``; ``full``, the full batch; ``single``, one sample a step without momentum, where away is what the cosine
+        with the closed form lacks to one.
         """
         rows = []
         for run in runs:
@@ -198,8 +198,9 @@ class BatchMomentum(Figure):
             Finding(
                 "Batch size and momentum count as one number",
                 one_line("""
-                    An average of gradients over an epoch or more knows all samples, whatever the batches it is made of: the margin
-                    depends on the window b / (n (1 - beta)) alone, and a method keeps the full batch's bias at any batch size.
+                    An average of gradients over an epoch or more knows all samples, whatever the batches it is made of: the
+                    margin depends on the window b / (n (1 - beta)) alone, and a method keeps the full batch's bias at any batch
+                    size.
                 """),
                 "; ".join(
                     f"{optimizer_look(method).label}, windows {', '.join(f'{w:g}' for w in found.index)}: spread over batch sizes"
