@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 #: Blues that stay light enough at the top for frames to show.
 COLOURS = LinearSegmentedColormap.from_list("blues", ["#fbfcfd", "#cfe0ee", "#8db8d9", "#3f86bd", "#0b4f88"])
 FRAME = "#D55E00"
+#: In points; below it letters cannot be read.
+SMALLEST = 5.5
 #: From this share of the scale on numbers are white.
 DARK = 0.67
 
@@ -62,7 +64,7 @@ def heat_map(
         colour, weight = "white" if dark else "#222222", "bold" if best[j] == i else "normal"
         axis.text(j, i - 0.12, told(value), ha="center", va="center", color=colour, weight=weight, size=size)
         if np.isfinite(apart):
-            axis.text(j, i + 0.27, f"±{told(apart)}", ha="center", va="center", color=colour, size=0.73 * size)
+            axis.text(j, i + 0.27, f"±{told(apart)}", ha="center", va="center", color=colour, size=max(0.73 * size, SMALLEST))
     for (i, j), colour in framed.items():
         axis.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, ec=colour, lw=1.8, zorder=3))
     if columns:

@@ -27,6 +27,7 @@ from implicit_bias.models import Data
 from implicit_bias.models.linear import Linear, LinearObjective
 from implicit_bias.norms.linf import Linf
 from implicit_bias.optimizers.base import Here, Step
+from implicit_bias.optimizers.muon_ns import MuonNS
 from implicit_bias.optimizers.nmd import NMD
 from implicit_bias.schedules import Power
 from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits
@@ -158,7 +159,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
         ("nmgd", {"momentum": LOOK_AHEAD}),
         ("adam", {"eps": 1e-7}),
         ("adam", {"bias_correction": False}),
-        ("muon", {"parts": (Part(NEWTON_SCHULZ, 0, 6),), "iterations": 5}),
+        ("muon", {"parts": (Part(NEWTON_SCHULZ, 0, 6),), "triples": MuonNS().triples}),
     ],
 )
 def test_steps_in_c_that_are_not_the_plain_ones_are_not_taken(

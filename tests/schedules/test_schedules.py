@@ -143,7 +143,7 @@ def test_whether_a_schedule_takes_steps_back_is_seen_from_what_it_writes() -> No
 def test_schedules_are_importable_from_the_package_by_their_names() -> None:
     for name in SCHEDULES:
         assert SCHEDULES.get(name).__module__ == f"implicit_bias.schedules.{name}"
-    assert SCHEDULES.names() == ["as_given", "constant", "loss_based", "lyu_li", "power"]
+    assert SCHEDULES.names() == ["as_given", "constant", "edge", "loss_based", "lyu_li", "power"]
 
 
 @pytest.mark.parametrize("given", [torch.tensor(True), torch.ones(1, 2, dtype=torch.bool), torch.ones(2), True])
