@@ -131,7 +131,7 @@ BAD = [
     ("name=a/b", "name=a/b: must be null, or letters"),
     ("name=..", "name=..: must be null, or letters"),
     ("results_dir=", "results_dir=: must be the path of a folder"),
-    ("experiment=nothing", "experiment=nothing: no such option; allowed: "),
+    ("experiment=xyz", "experiment=xyz: no such option; allowed: "),
 ]
 
 BAD_SWEEPS = [

@@ -121,7 +121,8 @@ def test_one_key_is_described_alone() -> None:
     assert topics_text(["steps=5"]) == topics_text(["steps"])
     assert topics_text(["hydra.launcher.workers"]) == topics_text(["launcher.workers"])
     rate = words(topics_text(["schedule.lr"]))
-    assert rate.endswith("Allowed: 'auto' or a number > 0 of schedule=constant,loss_based,lyu_li,power")
+    assert "Allowed: 'auto' or a number > 0 of schedule=constant,loss_based,lyu_li,power schedule.lr=1.0" in rate
+    assert rate.endswith("Allowed: a number in (0, 1] of schedule=edge")
     assert topics_text(["steps", "log.points"]) == f"{topics_text(['steps'])}\n\n{topics_text(['log.points'])}"
 
 
