@@ -19,7 +19,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 NAMES = FIGURES.names()
 #: What tells rows apart; the other columns are what was measured.
 KEYS = {"seed", "norm", "own", "level", "part", "network", "variant", "example", "run", "method", "optimizer", "gradient"}
-KEYS |= {"eps", "power", "alpha", "weight_decay", "step", "x", "lr", "label"}
+KEYS |= {"eps", "power", "alpha", "weight_decay", "step", "x", "lr", "label", "batch", "window"}
 #: What a perturbation may single out, the finer first.
 GROUPS = (
     "norm",

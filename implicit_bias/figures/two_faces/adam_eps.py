@@ -81,7 +81,8 @@ class AdamEps(Figure):
         looks = {eps: Look(_label(eps), to_hex(_colour(eps)), "") for eps in EPS}
         norms = {norm: norm_look(norm).label for norm in ("linf", "l2")}
         ratio = Quantity("ratio", "margin / max margin", spread=("least", "largest"))
-        return Explorer(table[table["part"] == EPS_PART], "eps", looks, (STEP,), (ratio,), {"norm": ("norm", norms)})
+        rows = table[table["part"] == EPS_PART].dropna(axis="columns", how="all")  # which are the throttle's
+        return Explorer(rows, "eps", looks, (STEP,), (ratio,), {"norm": ("norm", norms)})
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 4, height=2.5, width_ratios=(1.1, 1.1, 1, 1.15))
