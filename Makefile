@@ -51,7 +51,7 @@ coverage: $(READY)  ## all tests, and which lines they run; fails under 90 perce
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered
 
-numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has, one and two threads
+numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has
 	$(BIN)/python scripts/numeric_tests.py -n $(WORKERS) $(ARGS)
 
 lint: typecheck  ## style, formatting, spelling, types, and which package may import which

@@ -1,8 +1,8 @@
 """The tests marked ``numeric`` under several instruction sets: whatever rounds otherwise must agree all the same.
 
-Steps in C are compiled for x86-64-v2, v3 and the processor's own set; torch takes its plain kernels and its own choice; one
-thread and two. Not every combination: each setting occurs with others in one of four runs. What this processor does not have is
-left out, with a line. Further arguments go to pytest.
+Steps in C are compiled for x86-64-v2, v3 and the processor's own set; torch takes its plain kernels and its own choice. Not every
+combination: each setting occurs with others in one of three runs, and the processor's own set with torch's own choice is what
+all tests run with. What this processor does not have is left out, with a line. Further arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ LEVELS = {
     "x86-64-v2": {"cx16", "popcnt", "sse4_1", "sse4_2", "ssse3"},
     "x86-64-v3": {"abm", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"},
 }
-# The C steps' instruction set (the processor's own where empty), torch's kernels (its own choice where empty), threads.
-RUNS = (("x86-64-v2", "default", 1), ("x86-64-v3", "", 2), ("", "default", 2), ("", "", 1))
+# The C steps' instruction set (the processor's own where empty), torch's kernels (its own choice where empty). Tests are on one
+# thread each, see tests/conftest.py.
+RUNS = (("x86-64-v2", "default"), ("x86-64-v3", ""), ("", "default"))
 
 
 def available() -> set[str]:
@@ -39,8 +40,8 @@ def marked(root: Path) -> list[str]:
 def main(arguments: list[str]) -> int:
     """The exit code of the first run that fails, else 0."""
     there, root = available(), Path(__file__).resolve().parent.parent
-    for march, kernels, threads in RUNS:
-        described = f"steps in C for {march or 'this processor'}, torch with {kernels or 'its own'} kernels, {threads} thread(s)"
+    for march, kernels in RUNS:
+        described = f"steps in C for {march or 'this processor'}, torch with {kernels or 'its own'} kernels"
         missing = LEVELS.get(march, set()) - there
         if missing:
             print(f"left out: {described}: this processor lacks {', '.join(sorted(missing))}", flush=True)
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
         print(f"{described}:", flush=True)
         chosen = {"IMPLICIT_BIAS_MARCH": march, "ATEN_CPU_CAPABILITY": kernels}
         environment = {key: value for key, value in os.environ.items() if key not in chosen}
-        environment |= {key: value for key, value in chosen.items() if value} | {"OMP_NUM_THREADS": str(threads)}
+        environment |= {key: value for key, value in chosen.items() if value}
         command = [sys.executable, "-m", "pytest", "-q", "-m", "numeric", *marked(root), *arguments]
         code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
         if code:
