@@ -62,7 +62,5 @@ class WithWeightDecay(Optimizer):
 
     def incompatible(self, other: object) -> str | None:
         if isinstance(other, Schedule) and self.decays and (other.per_loss or other.backs_off or other.searches):
-            return (
-                f"its steps grow as the loss falls, and times optimizer.weight_decay={self.weight_decay:g} none may exceed 1"
-            )
+            return f"its steps grow as the loss falls, and times optimizer.weight_decay={self.weight_decay:g} none may exceed 1"
         return super().incompatible(other)

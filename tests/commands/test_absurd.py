@@ -27,6 +27,7 @@ NEEDS = {
     ("norm", None): {"optimizer": "nsd"},
     ("schedule", "loss_based"): {"optimizer": "gd"},
     ("schedule", "lyu_li"): {"optimizer": "gd"},
+    ("schedule", "edge"): {"optimizer": "coordinate_descent", "loss": "exponential", "dataset": "rudin"},
     ("model", None): {"optimizer": "signgd"},
     ("dataset", None): {"model": "linear"},
 }

@@ -175,9 +175,10 @@ class Fromage(Figure):
         sizes = deepest.groupby("method")["size"].mean()
         return self.claim(
             preset,
-            "the KKT points of all compositions of the layers' norms are the same, and so are the layer margins at the same loss"
-            f" ({levels}): how far the largest of four is above the least, by seed",
-            measured=f"{' / '.join(f'{s:.1%}' for s in spread)} (|W_1| / |W_2| from {sizes.min():.2f} to {sizes.max():.2f})",
+            "the KKT points of all compositions of the layers' norms are the same, and so are the layer margins at the same loss:"
+            " how far the largest of four is above the least, by seed",
+            measured=f"{' / '.join(f'{s:.1%}' for s in spread)} (at {levels}; |W_1| / |W_2| from {sizes.min():.2f} to"
+            f" {sizes.max():.2f})",
             tolerance=f"<= {APART:.0%}",
             holds=bool(len(spread) and spread.max() <= APART),
             source="derived",
@@ -211,17 +212,22 @@ def compared_at_one_loss(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[(table["part"] == LAYERS) & table["method"].isin(list(COMPOSITIONS))].sort_values("step")
     parts = []
     for seed, mine in rows.groupby("seed"):
-        level = 1
-        while True:
-            below = mine[mine["log_loss"] <= -level / LEVELS * np.log(10)]
-            if below["method"].nunique() < len(COMPOSITIONS):
-                break
-            first = below.groupby("method")[["layer_margin", "size"]].first().reset_index()
-            if (first["layer_margin"] > 0).all():
-                parts.append(first.assign(seed=seed, level=level))
-            level += 1
-    empty = pd.DataFrame({"seed": [], "level": [], "method": [], "layer_margin": [], "size": []})
-    return pd.concat(parts, ignore_index=True) if parts else empty
+        curves = {str(method): curve for method, curve in mine.groupby("method")}
+        depths = {how: np.maximum.accumulate(-np.nan_to_num(c["log_loss"], nan=np.inf)) for how, c in curves.items()}
+        if len(curves) < len(COMPOSITIONS) or not all(np.isfinite(depth[-1]) for depth in depths.values()):
+            continue
+        deepest = int(min(depth[-1] for depth in depths.values()) / np.log(10) * LEVELS)
+        levels = np.arange(1, deepest + 1)
+        for how, curve in curves.items():
+            places = np.searchsorted(depths[how], levels / LEVELS * np.log(10))
+            first = curve[["layer_margin", "size"]].bfill().iloc[places]
+            parts.append(first.assign(seed=seed, level=levels, method=how))
+    if not parts:
+        return pd.DataFrame({"seed": [], "level": [], "method": [], "layer_margin": [], "size": []})
+    found = pd.concat(parts, ignore_index=True)
+    positive = found.groupby(["seed", "level"])["layer_margin"].transform("min") > 0
+    kept: pd.DataFrame = found[positive].sort_values(["seed", "level", "method"], ignore_index=True)
+    return kept
 
 
 def _seeds(count: int) -> str:

@@ -77,6 +77,8 @@ class LargeSteps(Figure):
             law = rows["max_margin"] ** 2 * rows["lr"] * rows["step"] * np.exp(rows["log_loss"])
             part = SIZES if run.spec.optimizer.name == "gd" else NORMS
             found = rows[["norm", "lr", "seed", "step", "log_loss"]]
+            if part == SIZES:  # as it was typed: a record has it through a logarithm
+                found = found.assign(lr=float(run.spec.value("schedule.lr")))
             parts.append(found.assign(part=part, law=law, ratio=rows["margin"] / rows["max_margin"]))
         return pd.concat(parts, ignore_index=True)
 
@@ -126,7 +128,7 @@ class LargeSteps(Figure):
         ]
 
     def _small(self, ends: pd.DataFrame, preset: Preset) -> Claim:
-        law = ends.loc[list(SMALL), "law"]
+        law = pd.concat([_at(ends["law"], rate) for rate in SMALL])
         return self.claim(
             preset,
             f"with small steps (eta = {_listed(SMALL)}) gamma^2 eta t L tends to 1: least and largest of all runs, last step",
@@ -138,7 +140,7 @@ class LargeSteps(Figure):
         )
 
     def _norms(self, ends: pd.DataFrame, preset: Preset) -> Claim:
-        means = ends["law"].groupby("norm").mean().loc[list(MEASURED)]
+        means = ends["law"].groupby("norm").mean().reindex(list(MEASURED))
         return self.claim(
             preset,
             f"so it does for steepest descent in {', '.join(MEASURED)}, gamma the maximum margin in that norm, from below: means",
@@ -165,7 +167,7 @@ class LargeSteps(Figure):
         )
 
     def _below(self, ends: pd.DataFrame, preset: Preset) -> Claim:
-        law = ends["law"].loc[RATES[-1]]
+        law = _at(ends["law"], RATES[-1])
         return self.claim(
             preset,
             f"with eta = {RATES[-1]:g} the loss ends far below the law, the step that separates the data leading so far:"
@@ -178,7 +180,7 @@ class LargeSteps(Figure):
         )
 
     def _short(self, ends: pd.DataFrame, preset: Preset) -> Claim:
-        large, small = (ends["ratio"].loc[rate] for rate in (RATES[-1], SMALL[-1]))
+        large, small = (_at(ends["ratio"], rate) for rate in (RATES[-1], SMALL[-1]))
         return self.claim(
             preset,
             f"and the margin is short of its maximum after as many steps: l2 margin over its maximum with eta = {RATES[-1]:g} and"
@@ -193,7 +195,7 @@ class LargeSteps(Figure):
         if preset == "smoke":
             return []
         ends = _ends(table[table["part"] == SIZES], "lr")
-        large, small = (ends.loc[rate] for rate in (RATES[-1], SMALL[-1]))
+        losses, ratios = ([_at(ends[key], rate).mean() for rate in (RATES[-1], SMALL[-1])] for key in ("log_loss", "ratio"))
         return [
             Finding(
                 "Large steps buy loss, not margin",
@@ -201,8 +203,7 @@ class LargeSteps(Figure):
                 " are in proportion to the loss, the direction then hardly moves: the margin is short of its maximum where"
                 " small steps have long come near it.",
                 f"after {STEPS.at(preset):,} steps with eta = {RATES[-1]:g} and {SMALL[-1]:g}: log10 L"
-                f" {large['log_loss'].mean() / np.log(10):.1f} and {small['log_loss'].mean() / np.log(10):.1f}, l2 ratio"
-                f" {large['ratio'].mean():.2f} and {small['ratio'].mean():.2f}",
+                f" {losses[0] / np.log(10):.1f} and {losses[1] / np.log(10):.1f}, l2 ratio {ratios[0]:.2f} and {ratios[1]:.2f}",
             )
         ]
 
@@ -210,23 +211,21 @@ class LargeSteps(Figure):
 def _ends(rows: pd.DataFrame, key: str) -> pd.DataFrame:
     """The last record of every run, by ``key`` and seed."""
     last = rows[rows["step"] == rows["step"].max()]
-    last = last.assign(lr=_rate(last["lr"])) if key == "lr" else last
     found: pd.DataFrame = last.set_index([key, "seed"]).sort_index()
     return found
 
 
-def _rate(lr: pd.Series) -> np.ndarray:
-    """The rates as they were typed: a record has them through a logarithm."""
-    known = np.array(RATES)
-    nearest: np.ndarray = known[np.abs(np.log(lr.to_numpy()[:, None] / known)).argmin(axis=1)]
-    return nearest
+def _at(values: pd.Series, rate: float) -> pd.Series:
+    """Those of a rate, by seed."""
+    found: pd.Series = values[values.index.get_level_values("lr") == rate].droplevel("lr")
+    return found
 
 
 def _last_rises(sizes: pd.DataFrame) -> pd.DataFrame:
     """By rate and seed: ``last``, the last record with a larger loss than the one before it (0: none), and ``allowed``,
     max(eta, n) / gamma^2."""
     found = []
-    for (rate, seed), group in sizes.assign(lr=_rate(sizes["lr"])).groupby(["lr", "seed"]):
+    for (rate, seed), group in sizes.groupby(["lr", "seed"]):
         lr, rows = float(str(rate)), group.sort_values("step")
         rises = rows["step"][rows["log_loss"].diff() > 0]
         first = rows.iloc[0]
