@@ -30,7 +30,8 @@ class Rudin(DatasetSource):
 
     The matrix M of Rudin, Daubechies and Schapire, "The Dynamics of AdaBoost: Cyclic Behavior and Convergence of Margins" (JMLR
     5, 2004), whose largest l1 margin is 3/8. Labels are 0 and 1 in turn, and the features of a sample are its row of M, with the
-    other sign where the label is 0: its gap is <row, w_1 - w_0>.
+    other sign where the label is 0: its gap is <row, w_1 - w_0>. The paper could not be read here: the entries are as
+    remembered, and what is said of them, 1/3 and 3/8, is tested.
     """
 
     name: ClassVar[str] = "rudin"

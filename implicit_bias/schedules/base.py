@@ -52,7 +52,7 @@ class Schedule(Option, ABC):
     per_loss: ClassVar[bool] = False
     #: Whether it looks at what a step has led to, and may take it back: whether it has an :meth:`accept` of its own.
     backs_off: ClassVar[bool] = False
-    #: True when eta_t comes of a search along the step (:meth:`log_search`), for methods that move one coordinate.
+    #: Whether eta_t comes of a search along the step, for methods that move one coordinate: whether it has a :meth:`log_search`.
     searches: ClassVar[bool] = False
     #: True when no rate is written: the optimizer keeps the one that it brings.
     as_given: ClassVar[bool] = False
@@ -62,6 +62,7 @@ class Schedule(Option, ABC):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls.backs_off = cls.accept is not Schedule.accept
+        cls.searches = cls.log_search is not Schedule.log_search
 
     @property
     def constant(self) -> bool:

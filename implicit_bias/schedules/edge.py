@@ -33,7 +33,6 @@ class Edge(Schedule):
     """
 
     name: ClassVar[str] = "edge"
-    searches: ClassVar[bool] = True
 
     lr: Any = hyper(1.0, help="share of the line search's step; 1: AdaBoost", gt=0, le=1)
 
