@@ -1,8 +1,8 @@
-"""Compare with an independent reproduction of Gronich and Vardi's Figures 1 and 2: python scripts/compare_reproduction.py [seeds]
+"""Compare with a numpy script after Gronich and Vardi's Figures 1 and 2: python scripts/compare_reproduction.py [seeds]
 
 512 MNIST images, even against odd, width 64, squared ReLU, with the learning rates that were found there by hand, each run at its
 first step with a loss below 1e-8. Writes results/reproduction.csv: margins under four norms, own-norm alignment and test accuracy
-(mean and standard deviation over seeds) beside the reproduction's. It takes long; finished runs are kept.
+(mean and standard deviation over seeds) beside the script's. It takes long; finished runs are kept.
 """
 
 import sys

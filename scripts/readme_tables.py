@@ -1,5 +1,5 @@
-"""Fill the generated parts of README.md (the output of the default run, and the table figure -> command -> minutes -> number)
-and of docs/papers.md (the table paper -> figures -> verdicts).
+"""Fill the generated parts of README.md (the output of the default run, how many claims hold, and the table figure -> command ->
+minutes -> number) and of docs/papers.md (paper -> figures -> verdicts, and verdicts by whose number it is).
 
 python scripts/readme_tables.py          rewrite both from results/claims.csv and a run
 python scripts/readme_tables.py --check  exit 1 if a table of them is not what results/ says
@@ -12,51 +12,73 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from implicit_bias.figures import FIGURES
+from implicit_bias.figures import FIGURES, Claim
+from implicit_bias.figures.claims import COUNTED_AS, counted, counts_by_kind, verdict_line
 from implicit_bias.figures.papers import PAPERS
+from implicit_bias.report.page import read_claims
+from implicit_bias.report.page.content import KIND_WORDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def figures_table(claims: pd.DataFrame, minutes: dict[str, float]) -> str:
-    """One row a figure: command, minutes, a claim with the paper's number and ours, and how many of the tested claims hold."""
-    head = "| figure | command | minutes | a number: paper | ours | claims that hold |"
-    rows = [head, "| --- | --- | --- | --- | --- | --- |"]
-    for name, group in claims.groupby("figure", sort=False):
-        wanted = FIGURES.get(str(name)).headline
-        tested = group[group["holds"].notna()]
-        holding = (tested["holds"].astype(str) == "True").sum()
-        chosen = group[group["claim"].str.contains(wanted, regex=False)] if wanted else group
-        first = (chosen if len(chosen) else group).iloc[0]
-        paper = "" if pd.isna(first["paper"]) else first["paper"]
+def figures_table(claims: Sequence[Claim], minutes: dict[str, float]) -> str:
+    """One row a figure: command, minutes, a claim with the number that is expected, whose that is, and ours; and how many of the
+    tested claims hold, published ones and own checks apart."""
+    head = "| figure | command | minutes | a number: expected | whose | ours | claims that hold |"
+    rows = [head, "| --- | --- | --- | --- | --- | --- | --- |"]
+    for name in dict.fromkeys(claim.figure for claim in claims):
+        mine = [claim for claim in claims if claim.figure == name]
+        told = example(name, mine)
+        holding = ", ".join(f"{c.holds} of {c.tested} {words}" for words, c in counts_by_kind(mine).items() if c.tested)
         rows.append(
-            f"| [{name}](results/figures/{name}.png) | `python -m implicit_bias.report only={name}` | {minutes[str(name)]:.1f} "
-            f"| {first['claim']}{': ' * bool(paper)}{paper} | {first['measured']} | {holding} of {len(tested)} |"
+            f"| [{name}](results/figures/{name}.png) | `python -m implicit_bias.report only={name}` | {minutes[name]:.1f} "
+            f"| {told.claim}{': ' * bool(told.expected)}{told.expected} | {KIND_WORDS[told.kind]} | {told.measured} | {holding} |"
         )
     return "\n".join(rows)
 
 
-def papers_table(claims: pd.DataFrame) -> str:
-    """One row a paper that has figures: which, and how many of their claims hold, do not, and cannot be tested here."""
-    rows = ["| paper | figures | claims | hold | do not | not testable here |", "| --- | --- | --- | --- | --- | --- |"]
-    drawn = list(dict.fromkeys(claims["figure"]))
+def example(name: str, claims: Sequence[Claim]) -> Claim:
+    """The claim of a figure that says most: its headline, or the first that was tested."""
+    wanted = FIGURES.get(name).headline
+    tested = [claim for claim in claims if claim.holds is not None]
+    return next((claim for claim in tested if wanted and wanted in claim.claim), tested[0])
+
+
+def papers_table(claims: Sequence[Claim]) -> str:
+    """One row a paper that has figures: which, and of how many claims; of published ones, how many hold, do not, and cannot be
+    tested here; and how many of others' reproductions and of own checks beside them hold."""
+    rows = [
+        "| paper | figures | published claims | hold | do not | not testable here | reproductions by others | own checks |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    drawn = list(dict.fromkeys(claim.figure for claim in claims))
     for paper in PAPERS.values():
         figures = sorted(
             (name for name in drawn if FIGURES.get(name).paper == paper.key), key=lambda n: (FIGURES.get(n).order, n)
         )
         if not figures:
             continue
-        verdicts = claims[claims["figure"].isin(figures)]["holds"]
-        holding, untested = int((verdicts.astype(str) == "True").sum()), int(verdicts.isna().sum())
+        mine = [claim for claim in claims if claim.figure in figures]
+        published, others, own = (counted(mine, kinds) for kinds in COUNTED_AS.values())
         title = f"{paper.authors}, *{paper.title}*" if paper.authors else paper.title
         title += f", [{paper.arxiv}]({paper.url})" if paper.url else ""
         links = ", ".join(f"[{name}](../results/figures/{name}.png)" for name in figures)
-        failing = len(verdicts) - holding - untested
-        rows.append(f"| {title} | {links} | {len(verdicts)} | {holding} | {failing} | {untested} |")
+        beside = " | ".join(f"{c.holds} of {c.tested} hold" if c.tested else "" for c in (others, own))
+        rows.append(
+            f"| {title} | {links} | {published.all} | {published.holds} | {published.fails} | {published.untested} | {beside} |"
+        )
+    return "\n".join(rows)
+
+
+def kinds_table(claims: Sequence[Claim]) -> str:
+    """One row a kind of claims: how many hold, do not, and cannot be tested here."""
+    rows = ["| whose number | claims | hold | do not | not testable here |", "| --- | --- | --- | --- | --- |"]
+    for kind, words in KIND_WORDS.items():
+        c = counted(claims, (kind,))
+        rows.append(f"| {words} (`{kind}`) | {c.all} | {c.holds} | {c.fails} | {c.untested} |")
     return "\n".join(rows)
 
 
@@ -79,12 +101,17 @@ def replaced(page: Path, text: str, mark: str, content: str) -> str:
 def main() -> int:
     """Rewrite or check README.md and docs/papers.md."""
     readme, papers = ROOT / "README.md", ROOT / "docs" / "papers.md"
-    claims = pd.read_csv(ROOT / "results" / "claims.csv")
+    claims = read_claims(ROOT / "results" / "claims.csv")
     minutes = json.loads((ROOT / "results" / "figures" / "minutes.json").read_text())
     before = {page: page.read_text(encoding="utf-8") for page in (readme, papers)}
     after = {
-        readme: replaced(readme, before[readme], "figures", figures_table(claims, minutes)),
-        papers: replaced(papers, before[papers], "papers", papers_table(claims)),
+        readme: replaced(
+            readme,
+            replaced(readme, before[readme], "figures", figures_table(claims, minutes)),
+            "verdict",
+            f"{verdict_line(claims)} ([by whose number each is held against](docs/papers.md#whose-number)).",
+        ),
+        papers: replaced(papers, replaced(papers, before[papers], "papers", papers_table(claims)), "kinds", kinds_table(claims)),
     }
     if "--check" in sys.argv[1:]:
         stale = [page.name for page in before if after[page] != before[page]]

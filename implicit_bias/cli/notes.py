@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 # Own-norm alignment below which a network's steps were too large for statements about flows: with rates 6 to 17 times too large
-# an independent reproduction met .53 and less, with small ones .78 and more.
+# a numpy script apart from the package met .53 and less, with small ones .78 and more.
 LOW_ALIGNMENT = 0.6
 
 

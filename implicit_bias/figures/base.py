@@ -19,7 +19,7 @@ from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.analysis.runs import Run, numbers
 from implicit_bias.core.registry import Registry
-from implicit_bias.figures.claims import UNKNOWN, Claim, Finding
+from implicit_bias.figures.claims import UNKNOWN, Claim, Finding, Kind
 from implicit_bias.figures.papers import OWN
 from implicit_bias.plotting.explorer import Explorer
 
@@ -55,6 +55,8 @@ class Figure(ABC):
     headline: ClassVar[str] = ""
     #: Paper, with the equation or figure.
     source: ClassVar[str]
+    #: Whose number its claims are held against, one of KINDS; a claim with a source of its own gives its own kind, too.
+    kind: ClassVar[Kind | Literal[""]] = ""
     #: The section of the report, a key of PAPERS.
     paper: ClassVar[str] = OWN.key
     #: Place in the report; figures of one place stand by name.
@@ -101,7 +103,8 @@ class Figure(ABC):
         *,
         measured: str,
         holds: bool,
-        paper: str = "",
+        kind: Kind | Literal[""] = "",
+        expected: str = "",
         tolerance: str = "",
         source: str = "",
         setting: str = "",
@@ -110,25 +113,45 @@ class Figure(ABC):
         """A claim of this figure.
 
         Args:
+            kind: Whose number ``expected`` is, one of KINDS, where it is not the figure's own kind; given wherever ``source`` is.
             setting: Where it is not the figure's own.
             reason: What is known of why it does not hold, for the case that it does not.
+
+        Raises:
+            ValueError: neither the claim nor the figure has a kind, or it is none of KINDS.
         """
         where = setting or self.setting(preset)
         why = "" if holds else reason or UNKNOWN
-        return Claim(self.name, text, paper, measured, tolerance, bool(holds), preset, source or self.source, where, why)
+        origin, whose = self._origin(source, kind)
+        return Claim(self.name, text, expected, measured, tolerance, bool(holds), preset, origin, where, why, whose)
 
-    def not_testable(self, preset: Preset, text: str, reason: str, *, paper: str = "", source: str = "") -> Claim:
-        """A statement of the source that the figure's runs cannot judge, and why."""
-        return Claim(self.name, text, paper, "", "", None, preset, source or self.source, "", reason)
+    def not_testable(
+        self,
+        preset: Preset,
+        text: str,
+        reason: str,
+        *,
+        kind: Kind | Literal[""] = "",
+        expected: str = "",
+        source: str = "",
+    ) -> Claim:
+        """A statement of the source that the figure's runs cannot judge, and why. Raises ValueError as :meth:`claim`."""
+        origin, whose = self._origin(source, kind)
+        return Claim(self.name, text, expected, "", "", None, preset, origin, "", reason, whose)
+
+    def _origin(self, source: str, kind: str) -> tuple[str, str]:
+        """Source and kind of a claim: the figure's kind is that of the figure's source alone."""
+        return source or self.source, kind or ("" if source else self.kind)
 
     def near(
         self,
         preset: Preset,
         text: str,
         measured: Sequence[float],
-        paper: Sequence[float],
+        expected: Sequence[float],
         tolerance: float,
         *,
+        kind: Kind | Literal[""] = "",
         relative: bool = False,
         digits: int = 3,
         source: str = "",
@@ -140,13 +163,14 @@ class Figure(ABC):
         Args:
             beside: A remark that is printed after the measured values.
         """
-        got, want = np.asarray(measured, dtype=float), np.asarray(paper, dtype=float)
+        got, want = np.asarray(measured, dtype=float), np.asarray(expected, dtype=float)
         allowed = tolerance * np.abs(want) if relative else np.full_like(want, tolerance)
         return self.claim(
             preset,
             text,
             measured=numbers(got, digits) + (f"; {beside}" if beside else ""),
-            paper=numbers(want, digits),
+            kind=kind,
+            expected=numbers(want, digits),
             tolerance=f"{tolerance:.0e} relative" if relative and tolerance < 1e-3 else f"{tolerance:g}{' relative' * relative}",
             holds=bool((np.abs(got - want) <= allowed).all()),
             source=source,

@@ -144,22 +144,21 @@ def _print_claims(claims: Sequence[Claim]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from implicit_bias.figures.claims import verdict_line
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for name in ("figure", "claim", "paper", "measured", "tolerance", ""):
+    for name in ("figure", "claim", "expected", "whose", "measured", "tolerance", ""):
         table.add_column(name, overflow="fold")
     before = ""
     for claim in claims:
         verdict = SHOWN_VERDICTS[claim.holds]
-        shown = [_escaped(text) for text in (claim.claim, claim.paper, claim.measured or claim.reason, claim.tolerance)]
-        table.add_row("" if claim.figure == before else claim.figure, *shown, verdict)
+        texts = (claim.claim, claim.expected, claim.kind, claim.measured or claim.reason, claim.tolerance)
+        table.add_row("" if claim.figure == before else claim.figure, *map(_escaped, texts), verdict)
         before = claim.figure
     console = Console() if sys.stdout.isatty() else Console(no_color=True, width=160, highlight=False)
     if claims:
         console.print(table)
-    tested = [claim for claim in claims if claim.holds is not None]
-    line = f"{sum(claim.holds is True for claim in tested)} of {len(tested)} claims hold"
-    line += f"; {len(claims) - len(tested)} more cannot be tested here" * (len(tested) < len(claims))
-    console.print(line if claims else "no claims: they are judged from preset=default on", highlight=False)
+    console.print(verdict_line(claims) or "no claims: they are judged from preset=default on", highlight=False)
 
 
 def _escaped(text: str) -> str:

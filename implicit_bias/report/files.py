@@ -42,7 +42,7 @@ def failed_notes(claims: Sequence[Claim]) -> list[str]:
     """What is written under the title: the claims that were tested and do not hold."""
     failed = [claim for claim in claims if claim.holds is False]
     notes = [
-        f"Does not hold: {c.claim}: {c.measured}{f', paper {c.paper}' if c.paper else ''} ({c.tolerance})"
+        f"Does not hold: {c.claim}: {c.measured}{f', expected {c.expected}' if c.expected else ''} ({c.tolerance})"
         for c in failed[:MOST_NOTES]
     ]
     return [*notes, f"... and {len(failed) - MOST_NOTES} more claims."] if len(failed) > MOST_NOTES else notes

@@ -31,8 +31,8 @@ AUTO_POWER_UNNORMALISED = 0.0
 # regime. So eta0 is a share of the norm at which the mean gap can be NETWORK_GAP: with power .8 the steps' sizes add up to 5 t^.2
 # eta0, some 30 eta0 at 10,000 steps, enough for minimal gaps of 20 to 30 (losses near 1e-10) at degrees from 2 to 4. A larger
 # share reaches that sooner, with a worse margin. As for linear models, saturating norms bear half of what others do. The two
-# shares and the gap of 100 were fitted once, to learning rates that an independent reproduction of Gronich and Vardi's figure
-# found by hand (squared ReLU and ReLU, l2, linf and spectral).
+# shares and the gap of 100 were fitted once, to learning rates found by hand in a numpy script after Gronich and Vardi's
+# figure (squared ReLU and ReLU, l2, linf and spectral).
 NETWORK_GAP = 100.0
 NETWORK_SHARE = 0.1
 NETWORK_SHARE_SATURATING = 0.05

@@ -14,6 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from implicit_bias.figures import FIGURES
+from implicit_bias.figures.claims import PUBLISHED_KINDS
+from implicit_bias.report.page import read_claims
+
 ROOT = Path(__file__).resolve().parents[2]
 Followed = Callable[[str], Path]
 published = pytest.mark.skipif(not (ROOT / "results").exists(), reason="a source distribution has no committed results")
@@ -34,6 +38,17 @@ def test_published_numbers_of_the_committed_claims_hold() -> None:
     papers = claims[claims["figure"].str.startswith("fan_fig") & claims["claim"].str.contains("10,000 steps|maximum margins")]
     assert len(papers) >= 12
     assert papers["holds"].all()
+
+
+@published
+def test_the_number_that_the_readme_shows_of_a_papers_figure_is_the_papers() -> None:
+    claims = read_claims(ROOT / "results" / "claims.csv")
+    example = runpy.run_path(str(ROOT / "scripts" / "readme_tables.py"))["example"]
+    shown = {name: example(name, [c for c in claims if c.figure == name]) for name in {c.figure for c in claims}}
+    for name, told in shown.items():
+        numbers = any(c.figure == name and c.kind in PUBLISHED_KINDS and c.expected and c.holds is not None for c in claims)
+        if FIGURES.get(name).kind in PUBLISHED_KINDS and numbers:
+            assert told.kind in PUBLISHED_KINDS and told.expected, name
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

@@ -600,7 +600,7 @@ class Mine(Figure):
         return figure
 
     def claims(self, table, preset):
-        return [self.claim(preset, "it ends", measured=str(len(table)), holds=True)]
+        return [self.claim(preset, "it ends", kind="check", measured=str(len(table)), holds=True)]
 '''
 
 

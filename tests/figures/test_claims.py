@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 
 from implicit_bias.figures import FIGURES, Claim, Figure
 from implicit_bias.figures.base import PRESETS
-from implicit_bias.figures.claims import UNKNOWN, claims_table
+from implicit_bias.figures.claims import KINDS, OWN_KINDS, UNKNOWN, claims_table, counts_by_kind, verdict_line
 from implicit_bias.storage.files import csv_bytes, read_table
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -76,6 +77,55 @@ def test_a_claim_says_where_it_was_measured_or_why_it_was_not(name: str) -> None
     for preset in PRESETS:
         assert "\n" not in figure.setting(preset) and re.search("seed|Gaussian", figure.setting(preset))
         assert re.search("seed|Gaussian", figure.caption(preset)), "a caption names its seeds, or what is drawn"
+
+
+#: What names something published, and what this project's own work is called.
+OF_OTHERS = re.compile(r"arXiv \d|JMLR|blog|\"From Geometry to Generalization|Bernstein and Newhouse|Crawshaw|Frank and Wolfe")
+OF_OURS = re.compile(r"this project|derived here")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_claim_says_whose_number_it_is_held_against(name: str) -> None:
+    for claim in judged(name):
+        assert claim.kind in KINDS, claim.claim
+        ours = OF_OURS.search(claim.source) is not None
+        assert ours == (claim.kind in OWN_KINDS), f"{claim.kind}, but the source is {claim.source!r}: {claim.claim}"
+        assert ours or OF_OTHERS.search(claim.source), claim.source
+        assert not re.search("independent|sheet|note|reproduction:", f"{claim.source} {claim.expected}"), claim.claim
+
+
+def test_a_claim_without_a_kind_is_refused_and_told_why() -> None:
+    class NoKind(FIGURES.get("fan_fig1")):  # type: ignore[misc]
+        kind = ""
+
+    cases: list[tuple[Figure, dict[str, Any]]] = [
+        (NoKind(), {}),
+        (made("fan_fig1"), {"source": "elsewhere"}),
+        (made("fan_fig1"), {"kind": "own"}),
+    ]
+    for figure, given in cases:
+        with pytest.raises(ValueError, match=r"figure fan_fig1: the claim 'it ends' has the kind .* one of paper, theorem"):
+            figure.claim("default", "it ends", measured="1", holds=True, **given)
+        with pytest.raises(ValueError, match="has the kind"):
+            figure.not_testable("default", "it ends", "too large", **given)
+    assert made("fan_fig1").claim("default", "it ends", measured="1", holds=True).kind == "paper"
+
+
+def test_counts_are_told_by_kind() -> None:
+    def claim(kind: str, holds: bool | None) -> Claim:
+        return Claim("rates", "c", "", "1", "", holds, "default", "s", kind=kind)
+
+    claims = [
+        claim("paper", True),
+        claim("theorem", False),
+        claim("theorem", None),
+        claim("derived", True),
+        claim("check", False),
+    ]
+    assert verdict_line(claims) == "1 of 2 published claims hold here; 1 of 2 own checks; 1 more cannot be tested here"
+    assert verdict_line([claim("reproduction", True)]) == "1 of 1 reproductions by others hold here"
+    assert verdict_line([]) == ""
+    assert set(counts_by_kind(claims)) == {"published claims", "own checks"}
 
 
 def test_what_is_not_known_is_said_of_few_claims() -> None:

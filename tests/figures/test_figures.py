@@ -478,7 +478,7 @@ def test_the_report_is_made_from_runs_and_drawn_again_without(
     assert "![Newton" in text and "figures/newton_schulz.png" in text and "**does not hold**" in text
     assert "does not hold" in " ".join(capsys.readouterr().out.split())
     # Again, without a run: the same picture; and claims of other figures survive.
-    other = Claim("rates", "kept", "", "1", "", True, "default", "here")
+    other = Claim("rates", "kept", "", "1", "", True, "default", "here", kind="check")
     (tmp_path / "claims.csv").write_bytes(csv_bytes(claims_table([*claims, other])))
     monkeypatch.setattr("implicit_bias.sweep.execute", lambda *a, **k: pytest.fail("computed"))
     assert report.main([*arguments, "redraw=true"]) == 0

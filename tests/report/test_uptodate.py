@@ -36,7 +36,10 @@ def stamped(folder: Path) -> list[Claim]:
         (folder / "figures" / f"rates.{kind}").write_text(kind)
     (folder / "runs" / "a").mkdir(parents=True)
     (folder / "runs" / "a" / "provenance.json").write_text("{}")
-    claims = [Claim("rates", "c", "", "1", "", True, "smoke", "s", "where"), Claim("rates", "d", "", "", "", None, "smoke", "s")]
+    claims = [
+        Claim("rates", "c", "", "1", "", True, "smoke", "s", "where", kind="theorem"),
+        Claim("rates", "d", "", "", "", None, "smoke", "s", kind="check"),
+    ]
     uptodate.write_stamp(folder, "rates", "implicit_bias.figures.fan.rates", "smoke", [folder / "runs" / "a"], claims)
     return claims
 

@@ -56,6 +56,7 @@ class Hasd(Figure):
     order = 160
     title = "Accelerated steepest descent in l_p (HASD)"
     source = "Bai and Bullins, arXiv 2409.19200"
+    kind = "theorem"
     paper = "acceleration"
     minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
 
@@ -135,7 +136,7 @@ class Hasd(Figure):
                 preset,
                 "the rate improves on that of accelerated gradient descent by up to O(d^(1 - 2/p))",
                 "a worst case over problems; the figure shows one problem on which it gains and one on which it does not",
-                paper="O(d^(1 - 2/p))",
+                expected="O(d^(1 - 2/p))",
             ),
         ]
 
@@ -146,7 +147,8 @@ class Hasd(Figure):
             preset,
             f"{part}: the gap never exceeds 324 L |x_0 - x*|^2 / (G T)^2, at every T and on every seed: largest ratio"
             f" ({', '.join(worst.index)})",
-            paper="<= 1",
+            kind="theorem",
+            expected="<= 1",
             measured=numbers(worst.to_numpy(), 3),
             tolerance="<= 1",
             holds=bool((worst <= 1).all()),
@@ -159,11 +161,12 @@ class Hasd(Figure):
             preset,
             f"HASD with p = 8 ends with a gap at least {GAIN} times below that of accelerated gradient descent after as many"
             " iterations, on every seed: least and median factor",
-            paper="1,700 on one seed (independent computation)",
+            kind="check",
+            expected="1,700 on one seed",
             measured=f"{gains.min():,.0f}, {np.median(gains):,.0f}",
             tolerance=f">= {GAIN}",
             holds=bool(gains.min() >= GAIN),
-            source="independent computation of the paper's algorithm",
+            source="this project's own check: numbers of an earlier computation of it",
         )
 
     def _control_claim(self, ends: pd.Series, preset: Preset) -> Claim:
@@ -174,11 +177,12 @@ class Hasd(Figure):
             preset,
             "where smoothness in linf is much larger than in l2, HASD gains nothing: its gap over that of accelerated gradient"
             " descent, least of the seeds",
+            kind="check",
             measured=f"{factors.min():.0f}; smoothness {np.mean(linf):.0f} against {np.mean(l2):.0f}",
-            paper="34 on another such problem (independent computation)",
+            expected="34 on another such problem",
             tolerance="> 1",
             holds=bool(factors.min() > 1),
-            source="independent computation of the paper's algorithm",
+            source="this project's own check: numbers of an earlier computation of it",
             setting=self._control_setting(preset),
         )
 
@@ -199,11 +203,12 @@ class Hasd(Figure):
             preset,
             "on separable data HASD with p = 8 goes to the l2 margin, not to that of l8, for v is a sum of gradients:"
             f" ratios under {', '.join(MEASURED)}, largest first on every seed",
+            kind="check",
             measured=numbers(ratios.mean().to_numpy()),
-            paper=".847 / .780 / .651 (independent computation, other step size)",
+            expected=".847 / .780 / .651 with another step size",
             tolerance="in this order",
             holds=order,
-            source="derived; independent computation",
+            source="derived here; numbers of an earlier computation of this project",
             setting=self._margin_setting(preset),
         )
 
@@ -213,10 +218,11 @@ class Hasd(Figure):
             preset,
             f"steepest descent in l8 without acceleration goes to that of l8: ratios under {', '.join(MEASURED)}, smallest first"
             " on every seed",
+            kind="derived",
             measured=numbers(ratios.mean().to_numpy()),
             tolerance="in this order",
             holds=bool(((ratios["l2"] < ratios["lp4"]) & (ratios["lp4"] < ratios["lp8"])).all()),
-            source="derived",
+            source="derived here",
             setting=self._margin_setting(preset),
         )
 

@@ -98,6 +98,7 @@ class OldOptimizerNewNorm(Figure):
     order = 170
     title = "Old optimizers, new norms: steepest descent in each"
     source = "Bernstein and Newhouse, arXiv 2409.20325"
+    kind = "theorem"
     paper = "anthology"
     minutes = PerPreset(smoke=0.1, default=0.4, paper=5.0)
 
@@ -158,6 +159,7 @@ class OldOptimizerNewNorm(Figure):
                 preset,
                 "embeddings want the l1 -> RMS norm, linear layers RMS -> RMS",
                 "advice; the paper has no experiment, and no model here has embeddings",
+                kind="paper",
                 source="Bernstein and Newhouse, arXiv 2409.20325, advice",
             ),
         ]
@@ -175,8 +177,9 @@ class OldOptimizerNewNorm(Figure):
                 self.claim(
                     preset,
                     f"{text} steepest descent attains -N_*(g)^2 / (2 lambda), and no random step is better ({', '.join(names)})",
+                    kind="theorem",
                     measured=f"{apart:.0e} off; perturbed by 1e-4 to 1 the model is larger by at least {least:.0e}",
-                    paper="0; > 0",
+                    expected="0; > 0",
                     tolerance="1e-9; > 0",
                     holds=apart <= 1e-9 and least > 0,
                     source=f"{self.source}, {where}",
@@ -190,8 +193,9 @@ class OldOptimizerNewNorm(Figure):
             self.claim(
                 preset,
                 f"{text}: largest relative difference",
+                kind="theorem",
                 measured=f"{worst[list(names)].max():.0e}",
-                paper="0",
+                expected="0",
                 tolerance="<= 1e-9",
                 holds=bool(worst[list(names)].max() <= 1e-9),
                 source=f"{self.source}, {where}",
@@ -216,8 +220,9 @@ class OldOptimizerNewNorm(Figure):
             self.claim(
                 preset,
                 text,
+                kind="theorem",
                 measured=f"{least[name]:.1e}",
-                paper=">= 0",
+                expected=">= 0",
                 tolerance=">= 0",
                 holds=bool(least[name] >= 0),
                 source=f"{self.source}, {where}",
@@ -238,8 +243,9 @@ class OldOptimizerNewNorm(Figure):
                 preset,
                 "the cubic iteration converges to the polar factor exactly where all singular values are in (0, sqrt 3): distance"
                 f" after {ITERATIONS} steps from largest values of {', '.join(map(str, STARTS))}",
+                kind="theorem",
                 measured=f"at most {inside:.0e} inside, at least {outside:.2g} outside",
-                paper="0 inside",
+                expected="0 inside",
                 tolerance="1e-9 inside; > 0.1 outside",
                 holds=inside <= 1e-9 and outside > 0.1,
                 source=source,
@@ -251,7 +257,8 @@ class OldOptimizerNewNorm(Figure):
                 [mean[CUBIC, 5.0], mean[CUBIC, 10.0], mean[QUINTIC, 5.0]],
                 [0.498, 0.186, 0.211],
                 0.02,
-                source="independent computation",
+                kind="check",
+                source="this project's own check: numbers of an earlier computation of it",
             ),
         ]
 
@@ -263,26 +270,27 @@ class OldOptimizerNewNorm(Figure):
         )
         rates = last.to_numpy(float)
         apart = float(np.abs(rates / rates.mean(axis=1, keepdims=True) - 1).max())
-        source = f"{self.source}, on Prodigy"
         return [
             self.claim(
                 preset,
                 "Prodigy without averages on a linear loss: eta_t / eta_0 are Fibonacci's numbers 1, 1, 1, 2, 3, 5, 8, ...",
+                kind="derived",
                 measured=f"{np.abs(linear / known - 1).max():.0e} off in {len(linear)} steps",
-                paper="1, 1, 1, 2, 3, 5, 8, ... (derived from its rule)",
+                expected="1, 1, 1, 2, 3, 5, 8, ...",
                 tolerance="1e-5, the digits of the table",
                 holds=bool(np.abs(linear / known - 1).max() <= 1e-5),
-                source=source,
+                source="derived here from Prodigy's rule",
             ),
             self.claim(
                 preset,
                 f"on a quadratic its final rate does not depend on eta_0 = {', '.join(RATES)}: mean rates, and largest distance"
                 " from the mean of a problem",
+                kind="check",
                 measured=f"{numbers(last[list(RATES)].mean().to_numpy())}; {apart:.1%}",
-                paper="0.476 / 0.475 / 0.483 (independent computation on another draw)",
+                expected="0.476 / 0.475 / 0.483",
                 tolerance="within 5%",
                 holds=apart <= 0.05,
-                source=source,
+                source="this project's own check: numbers of an earlier computation of it, on another draw",
                 setting=f"{SEEDS.at(preset)} random quadratics, {DIM} dimensions, eigenvalues .1 to 10, {QUADRATIC_STEPS} steps",
             ),
         ]
@@ -295,6 +303,7 @@ class OldOptimizerNewNorm(Figure):
             preset,
             f"on separable data each solution of Table 1 goes to its own norm's margin: ratio of steepest descent in"
             f" {', '.join(FOLLOWED)} under that norm, beside its largest under another",
+            kind="theorem",
             measured=f"{numbers(own)} beside {numbers((ratios - np.diag(own)).max(axis=1))}",
             tolerance="the largest is under its own",
             holds=bool((own >= ratios.max(axis=1)).all()),

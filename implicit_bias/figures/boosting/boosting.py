@@ -51,6 +51,7 @@ class Boosting(Figure):
     order = 210
     title = "AdaBoost cycles; smaller steps maximise the margin"
     source = "Rudin, Daubechies and Schapire, JMLR 5 (2004)"
+    kind = "paper"
     paper = "boosting"
     minutes = PerPreset(smoke=0.1, default=0.4, paper=5.0)
 
@@ -131,7 +132,7 @@ class Boosting(Figure):
         return self.claim(
             preset,
             "AdaBoost ends at margin 1/3, from zero and from small Gaussian starts: least and largest",
-            paper="1/3",
+            expected="1/3",
             measured=numbers([found.min(), found.max()], 4),
             tolerance=f"{NEAR:g}",
             holds=bool(((found - LIMIT).abs() <= NEAR).all()),
@@ -142,7 +143,7 @@ class Boosting(Figure):
         return self.claim(
             preset,
             "the certified maximum l1 margin is 3/8: difference",
-            paper="3/8",
+            expected="3/8",
             measured=f"{away:.0e}",
             tolerance=f"{EXACT:g}",
             holds=away <= EXACT,
@@ -153,11 +154,12 @@ class Boosting(Figure):
         return self.claim(
             preset,
             f"{SHRINKAGE:g} of AdaBoost's steps, and steps of the edge itself, come to the maximum margin; then steps .3 t^-1/2",
-            paper="3/8",
+            kind="check",
+            expected="3/8",
             measured=numbers(margins.to_numpy(), 4),
             tolerance=f">= {REACHED:g} for the first two",
             holds=bool((margins[[SHRUNK, LOSS_BASED]] >= REACHED).all()),
-            source="independent computation on the paper's matrix",
+            source="this project's own check on the paper's matrix",
         )
 
     def _falls(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -167,6 +169,7 @@ class Boosting(Figure):
             preset,
             "boosting by pairs, four classes: the line search's step lowers the loss from record to record, on every seed:"
             " largest change of its logarithm",
+            kind="derived",
             measured=f"{rise:.1e}",
             tolerance="< 0",
             holds=rise < 0,
@@ -179,6 +182,7 @@ class Boosting(Figure):
         return self.claim(
             preset,
             "boosting by pairs comes near the maximum l1 margin on random signs: ratio, mean",
+            kind="check",
             measured=mean_and_spread(ratio),
             tolerance=f">= {ABOVE:g}",
             holds=bool(ratio.mean() >= ABOVE),

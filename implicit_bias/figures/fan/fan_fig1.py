@@ -17,10 +17,11 @@ class FanFig1(GapFigure):
     """Each method closes the gap of its own norm fastest."""
 
     name = "fan_fig1"
-    headline = "Muon: relative gaps (linf, l2, spectral) after 10,000"
+    headline = "Muon: the curves end where"
     order = 10
     title = "Each method maximises the margin of its own norm"
     source = "Fan et al., arXiv 2502.04664, Fig. 1"
+    kind = "paper"
     paper = "fan"
     minutes = PerPreset(smoke=0.2, default=0.3, paper=0.3)
     methods = PLAIN
@@ -49,8 +50,8 @@ class FanFig1(GapFigure):
             one_line(f"""
                 The paper prints a within-class noise of {PRINTED_NOISE} and a step size of {PRINTED_LR} for SignGD. With that
                 noise the three descent methods separate the data in their first step, and with that step size SignGD does so
-                at step 10, by an independent program; in the figure they need 600 to 900 steps. Noise 1, seed 1 and a step size
-                of .01 reproduce the figure.
+                at step 10, by a numpy script of this project; in the figure they need 600 to 900 steps. Noise 1, seed 1 and a
+                step size of .01 reproduce the figure.
             """),
             f"steps at which the data are first separated, with noise 1 and SignGD's lr .01: {', '.join(told)}",
         )
@@ -65,8 +66,8 @@ class FanFig1(GapFigure):
             "The published spectral curves end higher under l2 and linf than those of the exact polar factor",
             one_line("""
                 The gradient's rows sum to zero, so it has a null direction, along which an untruncated factor U V^T moves by an
-                arbitrary unit vector. That leaves margins as they are and inflates norms. An independent program with such a
-                factor and a float32 gradient errs to the same side; here the factor is truncated, as the theory has it.
+                arbitrary unit vector. That leaves margins as they are and inflates norms. A numpy script of this project with
+                such a factor and a float32 gradient errs to the same side; here the factor is truncated, as the theory has it.
             """),
             f"relative gaps (linf, l2, spectral) after {last_rows(table)['step'].max():,} steps: {'; '.join(told)}",
         )

@@ -20,6 +20,7 @@ class FanFig1Momentum(GapFigure):
     order = 12
     title = "Momentum keeps the norm, and Adam's is the max-norm"
     source = "Fan et al., arXiv 2502.04664, App. A and G"
+    kind = "paper"
     paper = "fan"
     minutes = PerPreset(smoke=0.2, default=0.2, paper=0.3)
     methods = MOMENTUM
@@ -52,7 +53,7 @@ class FanFig1Momentum(GapFigure):
                 one_line(f"""
                     The theorem holds for every beta1 <= beta2 < 1, but the settings of the paper's validation plots are not
                     printed, and after {STEPS.at(preset):,} steps the gap depends on beta2. A usual beta2 of .999 ends near a
-                    half, by an independent program.
+                    half, by a numpy script of this project.
                 """),
                 f"relative linf gap after {int(table['step'].max()):,} steps: {', '.join(told)}",
             )

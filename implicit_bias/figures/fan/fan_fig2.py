@@ -13,10 +13,11 @@ class FanFig2(CorrelationFigure):
     """Each method turns towards the separator of its own norm."""
 
     name = "fan_fig2"
-    headline = "Muon: correlations"
+    headline = "Muon: the curves end where"
     order = 11
     title = "Each method turns towards its own norm's separator"
     source = "Fan et al., arXiv 2502.04664, Fig. 2"
+    kind = "paper"
     paper = "fan"
     minutes = PerPreset(smoke=0.1, default=0.3, paper=0.1)
     methods = PLAIN

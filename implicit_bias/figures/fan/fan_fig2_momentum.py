@@ -17,6 +17,7 @@ class FanFig2Momentum(CorrelationFigure):
     order = 13
     title = "Directions of the momentum methods and of Adam"
     source = "Fan et al., arXiv 2502.04664, App. A and G"
+    kind = "paper"
     paper = "fan"
     minutes = PerPreset(smoke=0.1, default=0.2, paper=0.1)
     methods = MOMENTUM

@@ -39,6 +39,7 @@ class FanFig3(Figure):
     order = 14
     title = "A two-layer sigmoid network on MNIST"
     source = "Fan et al., arXiv 2502.04664, Fig. 3"
+    kind = "paper"
     paper = "fan"
     minutes = PerPreset(smoke=0.1, default=0.3, paper=240.0)
 

@@ -9,15 +9,12 @@ from matplotlib.axes import Axes
 from implicit_bias.analysis.runs import last_rows
 from implicit_bias.figures.base import Preset
 from implicit_bias.figures.claims import Claim
-from implicit_bias.figures.fan.common import MEASURED_BY, NORMS, FanFigure, Method
+from implicit_bias.figures.fan.common import MEASURED_BY, NORMS, UNTRUNCATED, FanFigure, Method
 from implicit_bias.plotting.explorer import Quantity
 from implicit_bias.plotting.style import GREY, log_axis
 
 OPTIMA = {"linf": 4.00182, "l2": 0.407561, "spectral": 0.980568, "nuclear": 0.146659}
-UNTRUNCATED = (
-    "an untruncated polar factor, which adds an arbitrary null direction of the gradient, errs to the same side; here it is "
-    "truncated, as the theory has it"
-)
+OPTIMA_FROM = "CVXPY optima that stand beside a public reproduction of Fan et al., arXiv 2502.04664, Fig. 1"
 IN_FIGURE = "Fan et al., arXiv 2502.04664, Fig. 1, read off the picture"
 
 
@@ -63,19 +60,21 @@ class GapFigure(FanFigure):
         return self.near(
             preset, f"the maximum margins of the published data under {', '.join(OPTIMA)} are the published ones",
             [found.get(label, np.nan) for label in OPTIMA], list(OPTIMA.values()), 1e-4,
-            relative=True, digits=6, source="CVXPY on the published data (references of Fan et al., arXiv 2502.04664, Fig. 1)",
+            kind="reproduction", relative=True, digits=6, source=OPTIMA_FROM,
         )  # fmt: skip
 
     def first_claim(self, table: pd.DataFrame, method: Method, preset: Preset) -> Claim:
-        """The gaps after one step; the reproduction printed them to two decimals."""
+        """The gaps after one step; the script printed them to two decimals."""
         assert method.first_gaps is not None
         text = f"{method.label}: relative gaps ({', '.join(NORMS)}) after the first step"
-        return self.near(preset, text, self.at_first(table, method), method.first_gaps, 0.01, digits=2, source=MEASURED_BY)
+        return self.near(
+            preset, text, self.at_first(table, method), method.first_gaps, 0.01, kind="check", digits=2, source=MEASURED_BY
+        )
 
     def last_claim(self, table: pd.DataFrame, method: Method, preset: Preset) -> Claim:
         """The gaps after the last step."""
         text = f"{method.label}: relative gaps ({', '.join(NORMS)}) after 10,000 steps"
-        return self.near(preset, text, self.at_end(table, method), method.gaps, 0.003, source=MEASURED_BY)
+        return self.near(preset, text, self.at_end(table, method), method.gaps, 0.003, kind="check", source=MEASURED_BY)
 
     def own_claim(self, table: pd.DataFrame, method: Method, preset: Preset) -> Claim:
         """The paper's message: the own norm ends lowest."""
@@ -91,14 +90,18 @@ class GapFigure(FanFigure):
         assert method.separation is not None
         found = separation_step(table[(table["method"] == method.label) & (table["norm"] == method.own)])
         text = f"{method.label}: the step at which the data are first separated"
-        return self.near(preset, text, [found], [method.separation], 0.05, relative=True, digits=0, source=MEASURED_BY)
+        return self.near(
+            preset, text, [found], [method.separation], 0.05, kind="check", relative=True, digits=0, source=MEASURED_BY
+        )
 
     def published_claim(self, table: pd.DataFrame, method: Method, preset: Preset) -> Claim:
         """The same gaps against the published picture itself."""
         assert method.published is not None
         text = f"{method.label}: the curves end where the published ones do ({', '.join(NORMS)})"
         got = self.at_end(table, method)
-        return self.near(preset, text, got, method.published, 0.03, relative=True, source=IN_FIGURE, reason=UNTRUNCATED)
+        return self.near(
+            preset, text, got, method.published, 0.03, kind="paper", relative=True, source=IN_FIGURE, reason=UNTRUNCATED
+        )
 
 
 def separation_step(curve: pd.DataFrame) -> float:

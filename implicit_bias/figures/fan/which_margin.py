@@ -95,6 +95,7 @@ class WhichMargin(Figure):
     order = 20
     title = "Which optimizer maximises which margin"
     source = "Fan et al., arXiv 2502.04664, Theorems 1, 2 and 5"
+    kind = "theorem"
     paper = "fan"
     minutes = PerPreset(smoke=0.4, default=2.5, paper=50.0)
 
@@ -166,10 +167,11 @@ class WhichMargin(Figure):
             preset,
             f"schedule-free averaging of descent in {further.own} keeps the {further.own} margin of {_label(further.base)}: mean"
             f" ratios after {steps:,} steps",
+            kind="check",
             measured=f"{averaged.mean():.4f} ± {averaged.std():.4f} against {plain.mean():.4f} ± {plain.std():.4f}",
             tolerance=f"within {KEPT:g}",
             holds=abs(averaged.mean() - plain.mean()) <= KEPT,
-            source="found here; the averages are those of Defazio et al., arXiv 2405.15682",
+            source="this project's own check; the averages are those of Defazio et al., arXiv 2405.15682",
             setting=_setting_below(preset, steps),
         )
 
@@ -181,11 +183,12 @@ class WhichMargin(Figure):
             preset,
             "sign descent with Prodigy's estimate of its rate reaches the margin of none of linf, l2 and spectral, and its"
             " weights run away: best mean ratio, median of max|W| over seeds",
+            kind="check",
             measured=f"{column.max():.3f} ({column.idxmax()}), {largest.median():.0e}"
             f" ({int((largest > RUNS_AWAY).sum())} of {len(largest)} seeds beyond {RUNS_AWAY:.0e})",
             tolerance=f"< {REACHES_NONE:g}, > {RUNS_AWAY:.0e}",
             holds=bool(column.max() < REACHES_NONE and largest.median() > RUNS_AWAY),
-            source="found here; the rule is that of Bernstein and Newhouse, arXiv 2409.20325, section 4",
+            source="this project's own check; the rule is that of Bernstein and Newhouse, arXiv 2409.20325, section 4",
             setting=f"{_setting_below(preset, PRODIGY_STEPS.at(preset))}, constant rate",
         )
 
@@ -194,16 +197,20 @@ class WhichMargin(Figure):
             preset,
             "the same norms are maximised under the exponential loss and PairLogLoss",
             "all runs of the figure have cross entropy",
+            kind="theorem",
             source="Fan et al., arXiv 2502.04664, App. F",
         )
 
     def _best_claim(self, column: pd.Series, spread: pd.Series, norm: str, preset: Preset) -> Claim:
         own = column[[m for m in OWN if OWN[m] == norm]]
         others = column[[m for m in OWN if OWN[m] != norm]]
+        stated = norm != "row"
         best, other = str(own.idxmax()), str(others.idxmax())
         return self.claim(
             preset,
             f"under {norm} the best mean margin is reached by a method of that norm",
+            kind="theorem" if stated else "check",
+            source=self.source if stated else "this project's own check: the theorems are about entrywise and Schatten norms",
             measured=f"{best} {own.max():.3f} ± {spread[best]:.3f} against {other} {others.max():.3f} ± {spread[other]:.3f}",
             tolerance=">",
             holds=own.max() > others.max(),
@@ -216,7 +223,7 @@ class WhichMargin(Figure):
             preset,
             f"{_label(method)} reaches its own norm's optimum ({OWN[method]}): ratio, mean and worst data set",
             measured=f"{own.mean():.4f} ± {own.std():.4f} / {own.min():.4f}",
-            paper="-> 1",
+            expected="-> 1",
             tolerance=f">= {mean:g} / {least:g}",
             holds=own.mean() >= mean and own.min() >= least,
         )

@@ -50,6 +50,7 @@ class FlavorsAdam(Figure):
     order = 122
     title = "Adam between sign descent and gradient descent"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 2"
+    kind = "paper"
     paper = "flavors"
     minutes = PerPreset(smoke=0.05, default=0.3, paper=20.0)
 
@@ -126,7 +127,7 @@ class FlavorsAdam(Figure):
             self.claim(
                 preset,
                 "sign descent ends with a larger max-norm margin than GD and every Adam",
-                paper="880; 570, 160, 420, 260; GD 15",
+                expected="880; 570, 160, 420, 260; GD 15",
                 measured=told(ends["linf"]),
                 tolerance="largest mean",
                 holds=max(ends["linf"], key=lambda m: ends["linf"][m]) == SIGN,
@@ -134,7 +135,7 @@ class FlavorsAdam(Figure):
             self.claim(
                 preset,
                 "GD ends with the largest l2 margin",
-                paper="GD .63, Adam (0, 0) 1e-2 .28, others .05 to .13",
+                expected="GD .63, Adam (0, 0) 1e-2 .28, others .05 to .13",
                 measured=told(ends["l2"]),
                 tolerance="largest mean",
                 holds=max(ends["l2"], key=lambda m: ends["l2"][m]) == GD,
@@ -142,7 +143,7 @@ class FlavorsAdam(Figure):
             self.claim(
                 preset,
                 "Adam first follows sign descent: its largest max-norm margin over sign descent's",
-                paper="1.0",
+                expected="1.0",
                 measured=f"{best_adam}: {peaks[best_adam] / peaks[SIGN]:.2f} of the means; {_by_seed(table, best_adam, SIGN)}",
                 tolerance="0.9 to 1.1",
                 holds=0.9 <= peaks[best_adam] / peaks[SIGN] <= 1.1,
@@ -150,7 +151,7 @@ class FlavorsAdam(Figure):
             self.claim(
                 preset,
                 "and then leaves it: every Adam's max-norm margin ends below its peak, ratio of the two",
-                paper=".65, .36, .41, .58",
+                expected=".65, .36, .41, .58",
                 measured=", ".join(f"{m[5:]}: {turned[m]:.2f} ({_kept(table, m)})" for m in adams),
                 tolerance=f"<= {TURNED}",
                 holds=max(turned.values()) <= TURNED,
@@ -158,7 +159,7 @@ class FlavorsAdam(Figure):
             self.claim(
                 preset,
                 f"with eps = 1e-8 the margin peaks higher without averaging: {early} over {late}",
-                paper="880 / 450",
+                expected="880 / 450",
                 measured=f"{peaks[early] / peaks[late]:.2f} of the means; {_by_seed(table, early, late)}",
                 tolerance="> 1",
                 holds=peaks[early] > peaks[late],
@@ -168,6 +169,7 @@ class FlavorsAdam(Figure):
                 preset,
                 "the same with the digits 2 and 7",
                 "the figure has runs of one pair of digits",
+                kind="paper",
                 source="Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 5",
             ),
         ]
@@ -179,7 +181,7 @@ class FlavorsAdam(Figure):
         return self.claim(
             preset,
             "every method fits all training samples, and all generalise alike",
-            paper="1.0 and about .96",
+            expected="1.0 and about .96",
             measured=f"{fitted.min():.3f}; test accuracy {mean.min():.3f} to {mean.max():.3f}",
             tolerance=f"all; means within {ALIKE:g}",
             holds=bool(fitted.min() == 1 and mean.max() - mean.min() <= ALIKE),

@@ -52,6 +52,7 @@ class FlavorsShampoo(Figure):
     order = 121
     title = "Shampoo, Adam and GD: spectral and max-norm margins"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 3"
+    kind = "paper"
     paper = "flavors"
     minutes = PerPreset(smoke=0.05, default=0.2, paper=10.0)
 
@@ -126,7 +127,7 @@ class FlavorsShampoo(Figure):
                 self.claim(
                     preset,
                     f"{words[winner]} ends with the largest {norm} margin of the three, in every seed",
-                    paper=paper,
+                    expected=paper,
                     measured=told(means(ends, norm), words),
                     tolerance="largest in every seed",
                     holds=bool((pivot[winner] > others).all()),
@@ -141,7 +142,7 @@ class FlavorsShampoo(Figure):
         return self.claim(
             preset,
             "Adam's linf margin peaks and then falls: its end over its peak",
-            paper=".5 / .75 = .67",
+            expected=".5 / .75 = .67",
             measured=f"{kept.mean():.2f} +- {kept.std(ddof=0):.1g}",
             tolerance=f"<= {FALLEN} in every seed",
             holds=bool((kept <= FALLEN).all()),

@@ -48,6 +48,7 @@ class FlavorsTeacherStudent(Figure):
     order = 123
     title = "Teacher and student: three margins and the test accuracy"
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Figs. 1 and 4"
+    kind = "paper"
     paper = "flavors"
     minutes = PerPreset(smoke=0.1, default=0.4, paper=25_000.0)
 
@@ -151,7 +152,7 @@ class FlavorsTeacherStudent(Figure):
                 self.claim(
                     preset,
                     f"{LOOKS[winner].label} ends with the largest mean {norm} margin of the three (alpha = {SHOWN})",
-                    paper=printed[norm],
+                    expected=printed[norm],
                     measured=told(measured, digits=2),
                     tolerance="largest",
                     holds=max(measured, key=lambda m: measured[m][0]) == winner,
@@ -167,7 +168,7 @@ class FlavorsTeacherStudent(Figure):
         return self.claim(
             preset,
             f"coordinate descent generalises best: largest mean test accuracy (alpha = {SHOWN})",
-            paper="CD up to .84, GD .43 to .64, SD .45 to .62",
+            expected="CD up to .84, GD .43 to .64, SD .45 to .62",
             measured=told(measured, digits=2),
             tolerance="largest",
             holds=all(measured["CD"][0] > measured[m][0] for m in METHODS if m != "CD"),
@@ -203,7 +204,7 @@ class FlavorsTeacherStudent(Figure):
         return self.claim(
             preset,
             f"{LOOKS[method].label}: a smaller start gives a larger final margin under its own norm (alpha = .1, .01, .001)",
-            paper="rises",
+            expected="rises",
             measured=", ".join(f"{mean[a]:.3g} +- {spread[a]:.1g}" for a in SCALES),
             tolerance="means > 0 and rising",
             reason=_unseparated(ends, preset),

@@ -69,10 +69,11 @@ class Fromage(Figure):
     """Fromage maximises the l2 margin, layer by layer, where its rate falls; how layers' norms are composed matters little."""
 
     name = "fromage"
-    headline = "Fromage reaches the l2 margin"
+    headline = "LARS makes |W| grow"
     order = 150
     title = "Fromage: relative steps, their margin and their norms"
     source = "Bernstein, Vahdat, Yue and Liu, arXiv 2002.03432"
+    kind = "paper"
     paper = "fromage"
     minutes = PerPreset(smoke=0.05, default=0.3, paper=10.0)
 
@@ -137,7 +138,7 @@ class Fromage(Figure):
             preset,
             "Fromage trains networks at depths at which SGD and Adam fail, without a tuned rate",
             "not made: the paper's networks have mini-batches, and of depth 16 and more each run takes minutes here",
-            paper="training accuracy at depth 30: .704, Adam and SGD .112",
+            expected="training accuracy at depth 30: .704, Adam and SGD .112",
         )
         return [self._margin_claim(table, preset), self._growth_claim(table, preset), self._layers_claim(table, preset), depth]
 
@@ -147,10 +148,11 @@ class Fromage(Figure):
         return self.claim(
             preset,
             "Fromage reaches the l2 margin where its rate falls, and stays short of it with a constant one: ratios, mean",
+            kind="check",
             measured=f"{_told(decaying)} with .3 t^-1/2, {_told(constant)} with .01",
             tolerance=f">= {REACHED:g}, <= {REACHED:g}",
             holds=decaying.mean() >= REACHED and constant.mean() <= REACHED,
-            source="this project",
+            source="this project's own check",
         )
 
     def _growth_claim(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -177,11 +179,12 @@ class Fromage(Figure):
             preset,
             "the KKT points of all compositions of the layers' norms are the same, and so are the layer margins at the same loss:"
             " how far the largest of four is above the least, by seed",
+            kind="derived",
             measured=f"{' / '.join(f'{s:.1%}' for s in spread)} (at {levels}; |W_1| / |W_2| from {sizes.min():.2f} to"
             f" {sizes.max():.2f})",
             tolerance=f"<= {APART:.0%}",
             holds=bool(len(spread) and spread.max() <= APART),
-            source="derived",
+            source="derived here",
             setting=self._network_setting(preset),
             reason="the differences arise while the loss is above about 10^-5, and hardly change after: the paths, with layers of"
             " other sizes, seem to come near different ones of the common KKT points, which is not shown here",

@@ -18,9 +18,13 @@ NORMS = ("l2", "linf", "spectral", "hybrid0.1")
 SEEDS = PerPreset(smoke=1, default=4, paper=10)
 #: Steps after which a run that has not reached the target is given up.
 STEPS = PerPreset(smoke=60, default=20_000, paper=100_000)
-#: Adam's averages as in the independent reproduction.
+#: Adam's averages as in a numpy script of this project.
 ADAM = "optimizer.beta2=0.99"
-SHEET = "independent reproduction (numpy) of Gronich and Vardi, arXiv 2602.16340, not the paper's numbers"
+#: Written for this project: not the paper's numbers.
+SCRIPT = "a numpy script of this project, apart from the package, after Gronich and Vardi, arXiv 2602.16340"
+CONDITION = "this project's own check: the condition of the comparisons after Gronich and Vardi, arXiv 2602.16340"
+THEOREMS = "Gronich and Vardi, arXiv 2602.16340, Theorem 3.3 with its corollaries, and Theorems 3.6 and 3.7"
+OUTSIDE = "this project's own check: outside the conditions of Gronich and Vardi, arXiv 2602.16340, Theorems 3.3 and 3.6"
 
 _DATA = PerPreset(
     smoke=["dataset=digits", "dataset.samples=24", "dataset.pixels=4", "model.width=8"],

@@ -14,8 +14,10 @@ from implicit_bias.analysis.runs import Run, mean_and_spread
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.gronich_vardi.common import (
-    SHEET,
+    CONDITION,
+    SCRIPT,
     TARGET,
+    THEOREMS,
     at_levels,
     last_record,
     method,
@@ -59,6 +61,7 @@ class GvFig1(Figure):
     order = 110
     title = "Two-layer networks: each optimizer leads in its own norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 1"
+    kind = "paper"
     paper = "gronich_vardi"
     minutes = PerPreset(smoke=0.1, default=3.5, paper=600.0)
 
@@ -222,8 +225,9 @@ class GvFig1(Figure):
             preset,
             "with eta0 6 to 17 times larger training reaches 1e-8 all the same, but alignment and own-norm margin fall",
             "the figure has one eta0 a method; flow_conditions shows what becomes of the alignment as steps grow",
-            paper="alignment of NGD .03, of Signum .53; margins a 17th to a 240th",
-            source=SHEET,
+            kind="check",
+            expected="alignment of NGD .03, of Signum .53; margins a 17th to a 240th",
+            source=SCRIPT,
         )
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
@@ -255,6 +259,8 @@ class GvFig1(Figure):
         return self.claim(
             preset,
             "every run reaches a loss of 1e-8 (other claims compare runs where they end)",
+            source=CONDITION,
+            kind="check",
             measured=f"{int(reached.sum())} of {len(last)}; last at 10^{worst['log10_loss']:.1f} ({worst['optimizer']})",
             tolerance="all",
             holds=bool(reached.all()),
@@ -273,7 +279,7 @@ class GvFig1(Figure):
             f"{activation}: the best {norm} margin at a loss of 1e-8 is that of {' or '.join(map(_label, BEST[norm]))}",
             measured=f"{own.idxmax()} {mean_and_spread(spread)}, others at most {mean_and_spread(best_other)} "
             f"({other.idxmax()}); {sum(won)} of {len(won)} seeds",
-            paper="best",
+            expected="best",
             tolerance="in the mean and on every seed",
             holds=own.max() > other.max() and all(won),
         )
@@ -285,7 +291,7 @@ class GvFig1(Figure):
             preset,
             "squared ReLU: in the spectral margin NGD (with or without momentum) is second to Muon",
             measured=", ".join(f"{name} {mean_and_spread(margins.get_group(name))}" for name in means.index),
-            paper="NGD second",
+            expected="NGD second",
             tolerance="order of means",
             holds=means.index[0] == "muon" and means.index[1] in BEST["l2"],
         )
@@ -299,7 +305,7 @@ class GvFig1(Figure):
             preset,
             "squared ReLU: with and without momentum NGD's l2 margins differ by less than the seeds",
             measured=f"ratio {mean_and_spread(ratio)}; spread over seeds {spread:.2f} of the mean",
-            paper="negligible",
+            expected="negligible",
             tolerance="|mean ratio - 1| < spread",
             holds=abs(ratio.mean() - 1) < spread,
         )
@@ -311,7 +317,7 @@ class GvFig1(Figure):
             preset,
             "squared ReLU: Signum's linf margin is slightly above Adam's (ratio, mean over seeds)",
             measured=f"{mean_and_spread(ratio)}; seeds {' '.join(f'{r:.2f}' for r in ratio)}",
-            paper="slightly above; the independent reproduction: 1.04 1.01 1.07 0.97",
+            expected="slightly above",
             tolerance="in (1, 1.3)",
             holds=1 < ratio.mean() < 1.3,
         )
@@ -325,11 +331,12 @@ class GvFig1(Figure):
         return self.claim(
             preset,
             f"squared ReLU: {_label(name)}'s alignment in its own norm rises from a loss of .1 to one of 1e-8 on every seed",
+            kind="check",
             measured=f"{mean_and_spread(first, 2)} to {mean_and_spread(last)}",
-            paper=f"at 1e-8 {told:g} (512 samples, width 64)",
+            expected=f"at 1e-8 {told:g} (512 samples, width 64)",
             tolerance="> on every seed",
             holds=bool((last > first).all()),
-            source=SHEET,
+            source=SCRIPT,
         )
 
     def _kkt(self, table: pd.DataFrame, name: str, preset: Preset) -> Claim:
@@ -341,12 +348,13 @@ class GvFig1(Figure):
         return self.claim(
             preset,
             f"deep run: {_label(name)}'s KKT ratio in its own norm is higher at the end, below 1e{depth:.0f}, than at 1e-8",
+            kind="theorem",
             measured=f"{start['kkt_ratio']:.3f} to {end['kkt_ratio']:.3f} at 10^{end['log10_loss']:.0f}; "
             f"alignment {start['alignment']:.3f} to {end['alignment']:.3f}",
-            paper="-> 1; the reproduction's alignment of NMGD: .96 to .991 at 1e-59" if name == "nmgd" else "-> 1",
+            expected="-> 1",
             tolerance=">",
             holds=bool(end["kkt_ratio"] > start["kkt_ratio"] and end["log10_loss"] <= depth),
-            source=f"{self.source}; {SHEET}" if name == "nmgd" else self.source,
+            source=THEOREMS,
             setting=self._deep_setting(preset),
         )
 
@@ -363,7 +371,7 @@ class GvFig1(Figure):
             preset,
             f"deep run: the direction has settled: cosine with that after ten times the steps >= {CLOSE} at the last such step",
             measured=", ".join(f"{_label(m)} {last[m]:.4f}" for m in DEEP_METHODS if m in last) or "no record",
-            paper="cosine with the last step > 0.99",
+            expected="cosine with the last step > 0.99",
             tolerance=f">= {CLOSE}",
             setting=self._deep_setting(preset),
             reason="the paper compares with the last step, to which late steps are near by construction; over a factor of ten in "

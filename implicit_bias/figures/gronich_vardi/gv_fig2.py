@@ -14,8 +14,9 @@ from implicit_bias.analysis.runs import Run, mean_and_spread
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.gronich_vardi.common import (
+    CONDITION,
     LEVELS,
-    SHEET,
+    SCRIPT,
     TARGET,
     at_levels,
     last_record,
@@ -63,6 +64,7 @@ class GvFig2(Figure):
     order = 111
     title = "Hybrids of Muon with sign methods lead in the hybrid norm"
     source = "Gronich and Vardi, arXiv 2602.16340, Figure 2 and Appendix D"
+    kind = "paper"
     paper = "gronich_vardi"
     minutes = PerPreset(smoke=0.1, default=3.4, paper=2000.0)
 
@@ -142,7 +144,7 @@ class GvFig2(Figure):
             preset,
             "the same trends on CIFAR-10 with a 4-layer network",
             "there is no CIFAR-10 dataset here, and the paper's training settings on it are not known",
-            paper="same trends",
+            expected="same trends",
         )
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
@@ -153,7 +155,7 @@ class GvFig2(Figure):
             Finding(
                 "Muon-Adam ends below Muon-Signum at the step size that schedule.lr=auto gives",
                 one_line("""
-                    In an independent reproduction the two hybrids end within a few per cent of each other, at a smaller step
+                    In a numpy script of this project the two hybrids end within a few per cent of each other, at a smaller step
                     size picked by hand. Here both take the step size of one rule.
                 """),
                 f"hybrid margin of Muon-Adam over Muon-Signum's: {mean_and_spread(wide['muon_adam'] / wide['muon_signum'])}",
@@ -175,6 +177,8 @@ class GvFig2(Figure):
         return self.claim(
             preset,
             "every run reaches a loss of 1e-8 (other claims compare runs where they end)",
+            source=CONDITION,
+            kind="check",
             measured=f"{int(reached.sum())} of {len(last)}; last at 10^{worst['log10_loss']:.1f} "
             f"({worst['optimizer']}, {worst['network']})",
             tolerance="all",
@@ -195,11 +199,10 @@ class GvFig2(Figure):
             measured=f"{', '.join(f'{_label(m)} {mean_and_spread(wide[m])}' for m in HYBRIDS)}, "
             f"best other {mean_and_spread(others[means.idxmax()])} "
             f"({_label(str(means.idxmax()))}); best over Muon {mean_and_spread(over_muon)} times",
-            paper="Muon-Adam best" + ("; the reproduction: 24 times Muon's (512 samples, width 64)" if network == TWO else ""),
+            expected="Muon-Adam best",
             tolerance="on every seed",
             holds=bool((hybrids.min(axis=1) > others.max(axis=1)).all()),
             setting=self._setting_of(network, preset),
-            source=f"{self.source}; {SHEET}" if network == TWO else self.source,
         )
 
     def _close(self, rows: pd.DataFrame, preset: Preset) -> Claim:
@@ -208,13 +211,14 @@ class GvFig2(Figure):
         return self.claim(
             preset,
             "2 layers: the two hybrids' margins are close, Muon-Adam's over Muon-Signum's",
+            kind="check",
             measured=mean_and_spread(ratio),
-            paper="1030 / 1100 = 0.94",
+            expected="1030 / 1100 = 0.94",
             tolerance="in [0.8, 1.25]",
             holds=0.8 <= ratio.mean() <= 1.25,
-            reason="the step size: on the reproduction's problem, with its smaller rate, the two are equal within a few per cent "
+            reason="the step size: on the script's problem, with its smaller rate, the two are equal within a few per cent "
             "(scripts/compare_reproduction.py)",
-            source=SHEET,
+            source=SCRIPT,
         )
 
 

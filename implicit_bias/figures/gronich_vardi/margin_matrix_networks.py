@@ -13,7 +13,9 @@ from implicit_bias.analysis.runs import Run, mean_and_spread
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.gronich_vardi.common import (
+    CONDITION,
     TARGET,
+    THEOREMS,
     last_record,
     mean_and_std,
     method,
@@ -49,7 +51,8 @@ class MarginMatrixNetworks(Figure):
     headline = "under spectral the best margin"
     order = 112
     title = "Which optimizer maximises which margin of a network"
-    source = "Gronich and Vardi, arXiv 2602.16340, Theorem 3.3 with its corollaries, and Theorems 3.6 and 3.7"
+    source = THEOREMS
+    kind = "theorem"
     paper = "gronich_vardi"
     minutes = PerPreset(smoke=0.1, default=2.4, paper=700.0)
 
@@ -107,6 +110,8 @@ class MarginMatrixNetworks(Figure):
         return self.claim(
             preset,
             "every run reaches a loss of 1e-8 (other claims compare runs where they end)",
+            source=CONDITION,
+            kind="check",
             measured=f"{len(ends) - len(late)} of {len(ends)}; steps {int(ends['step'].min()):,} to {int(ends['step'].max()):,}",
             tolerance="all",
             holds=late.empty,
@@ -125,7 +130,9 @@ class MarginMatrixNetworks(Figure):
             f"under {norm} {what} is reached by a method of that norm",
             measured=f"{best} {mean_and_spread(wide[best])} against {other} {mean_and_spread(wide[other])}; "
             f"{int(won.sum())} of {len(won)} seeds",
-            paper="best" if column == "share" else "",
+            expected="best" if column == "share" else "",
+            kind="paper" if column == "share" else "theorem",
+            source="Gronich and Vardi, arXiv 2602.16340, Figures 1 and 2" if column == "share" else self.source,
             tolerance="in the mean and on every seed",
             reason="at this loss no alignment has converged, and the two differ by less than the seeds do",
             holds=bool(wide[best].mean() > wide[other].mean() and won.all()),
@@ -139,8 +146,10 @@ class MarginMatrixNetworks(Figure):
         return self.claim(
             preset,
             "momentum changes the own-norm margin by less than a quarter: NMGD / NGD, Signum / SignGD, Muon / Spectral-GD",
+            source="Gronich and Vardi, arXiv 2602.16340, Figure 1",
+            kind="paper",
             measured=", ".join(mean_and_spread(r) for r in ratios.values()),
-            paper="negligible",
+            expected="negligible",
             tolerance="mean ratios within 0.25 of 1",
             holds=all(abs(r.mean() - 1) < 0.25 for r in ratios.values()),
         )

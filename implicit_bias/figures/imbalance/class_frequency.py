@@ -35,13 +35,13 @@ GROUP_STEPS = PerPreset(smoke=4000, default=4000, paper=20_000)
 POINTS = PerPreset(smoke=40, default=150, paper=300)
 # Steps that are enough for the methods that are not slow: so many times fewer than GD's.
 SHARE = 5
-#: Slopes of log time in log frequency: gradient flow's; an independent computation's, for the other three.
+#: Slopes of log time in log frequency: gradient flow's; those of an earlier computation of this project, for the other three.
 SLOPES = {"gd": -0.998, "ngd": -0.431, "signgd": 0.0, "spectral_gd": -0.010}
 SLOPE_TOLERANCE, LAW_TOLERANCE = 0.05, 0.03
 # In the groups: how much later than the most frequent class the rarest are learned by GD, at least, and by the others, at most.
 LATER, NO_LATER = 1.3, 1.0
 COLUMNS = ["part", "method", "seed", "label", "frequency", "time", "law"]
-INDEPENDENT = "an independent computation; the law is the closed form of implicit_bias/figures/imbalance/one_hot.py"
+MEASURED = "this project's own check: numbers of an earlier computation of it"
 
 
 @FIGURES.register
@@ -49,10 +49,11 @@ class ClassFrequency(Figure):
     """GD learns a class in a time inversely as its frequency; sign and spectral descent learn all at once."""
 
     name = "class_frequency"
-    headline = "SignGD: slope"
+    headline = "GD learns the rarest group"
     order = 180
     title = "Rare classes: the time until a class is learned"
     source = "Kunstner, Yadav, Milligan, Schmidt and Bietti, arXiv 2402.19449"
+    kind = "paper"
     paper = "imbalance"
     minutes = PerPreset(smoke=0.1, default=0.3, paper=20.0)
 
@@ -147,7 +148,8 @@ class ClassFrequency(Figure):
             [slope(rows["frequency"], rows["time"])],
             [SLOPES[method]],
             SLOPE_TOLERANCE,
-            source=INDEPENDENT,
+            kind="check",
+            source=MEASURED,
             beside=f"from {rows['time'].min():,.0f} to {rows['time'].max():,.0f} steps",
         )
 
@@ -156,10 +158,11 @@ class ClassFrequency(Figure):
         return self.claim(
             preset,
             f"{optimizer_look(method).label}: the closed form gives every class's time: largest relative difference",
+            kind="derived",
             measured=f"{off.max():.3f} of {len(rows)} classes",
             tolerance=f"<= {LAW_TOLERANCE:g}",
             holds=bool((off <= LAW_TOLERANCE).all()),
-            source="the closed form of implicit_bias/figures/imbalance/one_hot.py",
+            source="derived here: the closed form of implicit_bias/figures/imbalance/one_hot.py",
         )
 
     def _groups(self, preset: Preset, rows: pd.DataFrame) -> list[Claim]:
@@ -170,7 +173,7 @@ class ClassFrequency(Figure):
             self.claim(
                 preset,
                 "GD learns the rarest group later than the most frequent class: least ratio of the times over seeds",
-                paper="GD is slow on rare classes",
+                expected="GD is slow on rare classes",
                 measured=f"{late['gd'].min():.2f}",
                 tolerance=f">= {LATER:g}",
                 holds=bool((late["gd"] >= LATER).all()),
@@ -178,7 +181,7 @@ class ClassFrequency(Figure):
             self.claim(
                 preset,
                 "sign descent, Adam and spectral descent do not: largest ratio over seeds",
-                paper="sign-like methods are not",
+                expected="sign-like methods are not",
                 measured=told,
                 tolerance=f"<= {NO_LATER:g}",
                 holds=all(bool((late[m] <= NO_LATER).all()) for m in quick),

@@ -42,10 +42,11 @@ class LargeSteps(Figure):
     """With small steps gamma^2 eta t L tends to 1; large ones soon separate the data, end far below, and far from the margin."""
 
     name = "large_steps"
-    headline = "tends to 1"
+    headline = "the loss rises with large steps only"
     order = 200
     title = "Large constant steps: the loss, and the margin it costs"
     source = "derived here; phases as stated by Wu, Bartlett, Telgarsky and Yu, arXiv 2402.15926"
+    kind = "theorem"
     paper = "large_steps"
     minutes = PerPreset(smoke=0.1, default=0.3, paper=4.0)
 
@@ -132,7 +133,8 @@ class LargeSteps(Figure):
         return self.claim(
             preset,
             f"with small steps (eta = {_listed(SMALL)}) gamma^2 eta t L tends to 1: least and largest of all runs, last step",
-            paper="1",
+            kind="derived",
+            expected="1",
             measured=numbers([law.min(), law.max()], 4),
             tolerance=f"{NEAR:g}",
             holds=bool(((law - 1).abs() <= NEAR).all()),
@@ -144,7 +146,8 @@ class LargeSteps(Figure):
         return self.claim(
             preset,
             f"so it does for steepest descent in {', '.join(MEASURED)}, gamma the maximum margin in that norm, from below: means",
-            paper="1",
+            kind="derived",
+            expected="1",
             measured=numbers(means.to_numpy()),
             tolerance=f"{SLOWER:g}",
             holds=bool(means.between(1 - SLOWER, 1).all()),
@@ -160,10 +163,11 @@ class LargeSteps(Figure):
             preset,
             f"the loss rises with large steps only (eta = {_listed(LARGE)}), and for the last time before step"
             " max(eta, n) / gamma^2: last record of all seeds, for every eta; and its largest share of that",
-            paper="O(eta) steps (abstract)",
+            kind="theorem",
+            expected="O(eta) steps (abstract)",
             measured=f"{numbers(rises.to_numpy(), 0)}; {share.max():.2f}",
             tolerance="0 for the small, <= 1 of it",
-            source="arXiv 2402.15926, abstract; max(eta, n) / gamma^2 is this project's yardstick",
+            source="Wu, Bartlett, Telgarsky and Yu, arXiv 2402.15926, abstract; max(eta, n) / gamma^2 is chosen here",
             holds=bool((rises.iloc[: len(SMALL)] == 0).all() and (rises.iloc[len(SMALL) :] > 0).all() and share.max() <= 1),
         )
 
@@ -173,7 +177,8 @@ class LargeSteps(Figure):
             preset,
             f"with eta = {RATES[-1]:g} the loss ends far below the law, the step that separates the data leading so far:"
             " gamma^2 eta t L, mean",
-            paper="O(1) (an upper bound)",
+            kind="check",
+            expected="O(1) (an upper bound)",
             measured=mean_and_spread(law),
             tolerance=f"<= {BELOW:g} on every seed",
             holds=bool((law <= BELOW).all()),
@@ -186,6 +191,7 @@ class LargeSteps(Figure):
             preset,
             f"and the margin is short of its maximum after as many steps: l2 margin over its maximum with eta = {RATES[-1]:g} and"
             f" {SMALL[-1]:g}, means",
+            kind="check",
             measured=f"{mean_and_spread(large)} and {mean_and_spread(small)}",
             tolerance=f"<= {SHORT:g} of the other on every seed",
             holds=bool((large <= SHORT * small).all()),

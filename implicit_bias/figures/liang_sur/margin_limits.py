@@ -55,6 +55,7 @@ class MarginLimits(Figure):
     order = 190
     title = "Maximum margins of random data in closed form"
     source = "derived here by Gaussian comparison; the l1 ball in structure as Liang and Sur, arXiv 2002.01586"
+    kind = "derived"
     paper = "liang_sur"
     minutes = PerPreset(smoke=0.1, default=0.9, paper=30.0)
 
@@ -145,7 +146,7 @@ class MarginLimits(Figure):
             preset,
             f"{labels}: certified {name} margins, scaled, are at their limit for p / n = {_listed(JUDGED[part])}, means",
             measured=f"{numbers(means)} (standard errors {numbers(errors)})",
-            paper=numbers(limits),
+            expected=numbers(limits),
             tolerance=f"{ERRORS} standard errors + {ADDED:g}",
             holds=bool((away <= ERRORS * errors + ADDED).all()),
             setting=self._setting(part, preset),
@@ -168,7 +169,7 @@ class MarginLimits(Figure):
             preset,
             f"labels by chance along a direction: test error of the l1 separator for p / n = {_listed(JUDGED[LOGISTIC])}, means",
             measured=numbers(means),
-            paper=numbers(limits),
+            expected=numbers(limits),
             tolerance=f"{TEST:g}",
             holds=bool((np.abs(means - limits) <= TEST).all()),
             setting=self._setting(LOGISTIC, preset),

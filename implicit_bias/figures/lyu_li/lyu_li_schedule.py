@@ -40,6 +40,7 @@ class LyuLiSchedule(Figure):
     order = 120
     title = "Loss-based step sizes on a CNN"
     source = "Lyu and Li, arXiv 1906.05890, Fig. 1"
+    kind = "paper"
     paper = "lyu_li"
     minutes = PerPreset(smoke=0.05, default=0.2, paper=15_000.0)
 
@@ -121,7 +122,7 @@ class LyuLiSchedule(Figure):
                 preset,
                 "loss-based step sizes take the loss far below the constant ones', log10 loss"
                 + (": below 1e-800" if deep else ""),
-                paper="-800 after 9,000 epochs",
+                expected="-800 after 9,000 epochs",
                 measured=", ".join(f"{a:.1f} / {b:.1f}" for a, b in losses[["loss-based", "constant"]].to_numpy()),
                 tolerance="<= -800" if deep else f"by {AHEAD:g} orders of magnitude, every seed",
                 holds=bool((depth <= PAPER_DEPTH).all()) if deep else bool((ahead <= -AHEAD).all()),
@@ -129,7 +130,7 @@ class LyuLiSchedule(Figure):
             self.claim(
                 preset,
                 "at its end their margin is several times what the constant ones have after all steps",
-                paper="about 7 to 10 (10,000 epochs)",
+                expected="about 7 to 10 (10,000 epochs)",
                 measured=f"{told(means(at_end(table, 'margin'), 'l2'))}; ratios " + ", ".join(f"{r:.1f}" for r in ratio),
                 tolerance=">= 3 in every seed",
                 holds=bool((ratio >= 3).all()),
@@ -137,7 +138,7 @@ class LyuLiSchedule(Figure):
             self.claim(
                 preset,
                 "once positive the loss-based margin rises up to small dips: largest dip over the peak before it, each seed",
-                paper="rises",
+                expected="rises",
                 measured=", ".join(f"{d:.3f}" for d in dips),
                 tolerance=f"<= {DIP:g}",
                 holds=max(dips) <= DIP,
@@ -163,7 +164,7 @@ class LyuLiSchedule(Figure):
             ),
         )
         return [
-            self.not_testable(preset, text, why, source=f"Lyu and Li, arXiv 1906.05890, {where}")
+            self.not_testable(preset, text, why, kind="paper", source=f"Lyu and Li, arXiv 1906.05890, {where}")
             for text, why, where in statements
         ]
 

@@ -46,7 +46,7 @@ LEAST = {
     "coordinate_descent": ENTRIES**-0.5,
     "row_gd": CLASSES**-0.5,
 }
-#: Cosine and condition number of one step with a Gaussian gradient of 64 x 32, from an independent computation.
+#: Cosine and condition number of one step with a Gaussian gradient of 64 x 32, from an earlier computation of this project.
 KNOWN = {"l2": (1.0, 1.0), "linf": (0.80, 3.99), "spectral": (0.93, 2.18), "nuclear": (0.285, 47.0)}
 STEPS = PerPreset(smoke=100, default=10_000, paper=100_000)
 SEEDS = PerPreset(smoke=1, default=5, paper=20)
@@ -64,6 +64,7 @@ class NaturalGradient(Figure):
     order = 150
     title = "The angle between steps and gradients, and the margin"
     source = "Shoji, Suzuki and Kozachkov, arXiv 2409.16422"
+    kind = "theorem"
     paper = "natural"
     minutes = PerPreset(smoke=0.1, default=0.4, paper=15.0)
 
@@ -156,7 +157,7 @@ class NaturalGradient(Figure):
             preset,
             "closed form: by its eigenvalues the best metric has condition (1 + sin psi) / (1 - sin psi); relative difference",
             measured=f"at most {apart:.0e}",
-            paper="0",
+            expected="0",
             tolerance="<= 1e-5, the digits of the table",
             holds=apart <= 1e-5,
             setting=where,
@@ -165,7 +166,7 @@ class NaturalGradient(Figure):
             preset,
             "no metric in which the step is natural gradient descent has a smaller condition: least of random ones over it",
             measured=f"{least:.3g}",
-            paper=">= 1",
+            expected=">= 1",
             tolerance=">= 1",
             holds=least >= 1,
             setting=f"{where}, {TRIED.at(preset):,} random metrics each",
@@ -180,7 +181,7 @@ class NaturalGradient(Figure):
             "with the gradient averaged along the step there is a metric exactly where the loss fell",
             measured=f"{int((fell == exists).sum())} of {len(rows)} steps, of which {int(fell.sum())} fell; <ybar, step> is the"
             f" decrease to {apart:.0e}",
-            paper="all",
+            expected="all",
             tolerance="all; 1e-4",
             holds=bool((fell == exists).all()) and apart <= 1e-4,
             setting=f"random steps from random points of a linear model with cross entropy, {POINTS} points of each step",
@@ -193,7 +194,7 @@ class NaturalGradient(Figure):
             preset,
             "GD and NGD are natural gradient descent in the Euclidean metric: their condition number less 1",
             measured=f"at most {worst:.0e}",
-            paper="0",
+            expected="0",
             tolerance="<= 1e-9",
             holds=worst <= 1e-9,
         )
@@ -204,10 +205,11 @@ class NaturalGradient(Figure):
         return self.claim(
             preset,
             "full batch: every recorded step of every method descends, cos psi > 0, momentum or not",
+            kind="check",
             measured=f"{int((later['cos_psi'] <= 0).sum())} of {len(later)} do not; least {least.min():.3f} ({least.idxmin()})",
             tolerance="none",
             holds=bool((later["cos_psi"] > 0).all()),
-            source="not in the paper; measured first in an independent computation",
+            source="this project's own check",
         )
 
     def _least_claim(self, rows: pd.DataFrame, preset: Preset) -> Claim:
@@ -217,20 +219,35 @@ class NaturalGradient(Figure):
             preset,
             "cos psi is never below the least that the norm of the step allows, 1/sqrt(k d) for sign and coordinate steps, 1/sqrt"
             f" of the rank for spectral and nuclear ones, 1/sqrt(k) for rows: least cosine over it ({', '.join(bounded)})",
+            kind="derived",
             measured=numbers(shares, 2),
             tolerance=">= 1",
             holds=min(shares) >= 1 - 1e-5,
-            source="derived from norm inequalities",
+            source="derived here from norm inequalities",
         )
 
     def _gaussian_claims(self, rows: pd.DataFrame, preset: Preset) -> list[Claim]:
         mean = rows.groupby("method")[["x", "y"]].mean().loc[list(FOLLOWED)]
         where = f"one step of steepest descent in {', '.join(FOLLOWED)} at a Gaussian gradient of {LARGE[0]} x {LARGE[1]}"
-        source = "independent computation"
         return [
-            self.near(preset, f"{where}: cosine", list(mean["x"]), [c for c, _ in KNOWN.values()], 0.01, source=source),
             self.near(
-                preset, f"{where}: condition", list(mean["y"]), [k for _, k in KNOWN.values()], 0.1, relative=True, source=source
+                preset,
+                f"{where}: cosine",
+                list(mean["x"]),
+                [c for c, _ in KNOWN.values()],
+                0.01,
+                kind="check",
+                source="this project's own check",
+            ),
+            self.near(
+                preset,
+                f"{where}: condition",
+                list(mean["y"]),
+                [k for _, k in KNOWN.values()],
+                0.1,
+                kind="check",
+                relative=True,
+                source="this project's own check",
             ),
             self.near(
                 preset,
@@ -238,7 +255,8 @@ class NaturalGradient(Figure):
                 [float(mean["x"]["linf"])],
                 [math.sqrt(2 / math.pi)],
                 0.005,
-                source="derived",
+                kind="derived",
+                source="derived here",
             ),
         ]
 

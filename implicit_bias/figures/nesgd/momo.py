@@ -51,7 +51,11 @@ class Momo(Figure):
     headline = "Momo reaches the spectral"
     order = 140
     title = "Truncated steps: the margin without a learning rate"
-    source = "Crawshaw et al., arXiv 2510.09827, section 4; Schaipp et al., arXiv 2305.07583"
+    source = (
+        "this project's own check; the methods are those of Crawshaw et al., arXiv 2510.09827, section 4, and Schaipp et al.,"
+        " arXiv 2305.07583"
+    )
+    kind = "check"
     paper = "nesgd"
     minutes = PerPreset(smoke=0.1, default=1.0, paper=20.0)
 
@@ -138,7 +142,9 @@ class Momo(Figure):
                 preset,
                 "the nuclear norm of the step before does as well: largest difference of the spectral ratios",
                 measured=f"{away:.1e}",
-                paper="as good",
+                kind="paper",
+                source="Crawshaw et al., arXiv 2510.09827, section 4",
+                expected="as good",
                 tolerance=f"<= {NEAR:g}",
                 holds=away <= NEAR,
             ),
@@ -152,7 +158,6 @@ class Momo(Figure):
                 measured=f"{_told(last[norm, POLYAK])}, with momentum {_told(last[norm, MOMO])}",
                 tolerance=f"< {STALLED:g}",
                 holds=last[norm, POLYAK].mean() < STALLED,
-                source="this project",
             )
             for norm in ("spectral", "linf")
         ]

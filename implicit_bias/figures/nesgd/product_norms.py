@@ -50,7 +50,7 @@ FIXED, GROWN = 0.05, 5.0
 #: Draws of that measurement for each norm.
 DRAWS = 20
 LOWEST_SHOWN = 0.2
-_OWN_FINDING = "found here; the method is that of Crawshaw et al., arXiv 2510.09827, section 3"
+_OWN_FINDING = "this project's own check; the method is that of Crawshaw et al., arXiv 2510.09827, section 3"
 REACHED = 0.93
 
 
@@ -106,7 +106,8 @@ class ProductNorms(Figure):
     headline = "told apart"
     order = 50
     title = "Descent in a product norm maximises that product norm's margin"
-    source = "Crawshaw et al., arXiv 2510.09827, section 3; the question of margins is this project's"
+    source = "this project's own check; the norms are those of Crawshaw et al., arXiv 2510.09827, section 3"
+    kind = "check"
     paper = "nesgd"
     minutes = PerPreset(smoke=0.1, default=1.2, paper=30.0)
 
@@ -202,8 +203,10 @@ class ProductNorms(Figure):
         return self.claim(
             preset,
             "regularised and constrained descent (sd, nsd) in one norm step in the same direction from one gradient",
+            source="Crawshaw et al., arXiv 2510.09827, section 3",
+            kind="theorem",
             measured=f"largest 1 - cosine {largest:.1e} of {DRAWS} random gradients in each of {len(NORMS)} norms",
-            paper="0",
+            expected="0",
             tolerance=f"<= {SAME_DIRECTION:g}",
             holds=largest <= SAME_DIRECTION,
             setting=f"blocks of {BLOCKS[0]} and {BLOCKS[1]} columns, 10 rows, Gaussian entries",
@@ -227,6 +230,7 @@ class ProductNorms(Figure):
             preset,
             f"MuonMax freezes its matrix while the rest goes on, and reaches no product norm's margin: from step {EARLY} on ‖W1‖"
             " grows by, max|W2| times (furthest seed of each); best mean ratio",
+            kind="check",
             measured=f"{first.max() - 1:.1%}, {second.min():.1f}; {best.max():.3f} under {_in_words(str(best.idxmax()))}",
             tolerance=f"< {FIXED:.0%}, > {GROWN:g}; < 0.9",
             holds=bool(first.max() - 1 < FIXED and second.min() > GROWN and best.max() < 0.9),
@@ -239,6 +243,7 @@ class ProductNorms(Figure):
             preset,
             f"with a fixed norm on the rest, max-norm or l2, the matrix does not freeze: ‖W1‖ from step {EARLY} on grows (least"
             " of all seeds)",
+            kind="check",
             measured=" / ".join(f"{value:.1f} times" for value in grown),
             tolerance="> 2 times",
             holds=min(grown) > 2,

@@ -27,7 +27,7 @@ BEYOND_NOISE = PerPreset(smoke=0.2, default=30.0, paper=300.0)
 LEFT = 0.02
 DELTAS = np.logspace(-3, math.log10(0.2), 24)
 CHECKED_DELTA = 0.1
-#: N^2 less that of the KKT point at CHECKED_DELTA, as the sheet gives it.
+#: N^2 less that of the KKT point at CHECKED_DELTA, derived by hand.
 GIVEN = {"D1": -0.654, "D2": -0.19, "D4": -0.2, "D5": 3.762787 - 3.779763}
 LOOKS = {
     "D1": Look("D1", "#0072B2", "s"),
@@ -37,7 +37,7 @@ LOOKS = {
     "D5": Look("D5", "#CC79A7", "^"),
 }
 FLOW, LOWER, NOISE, RANDOM = "flow", "lower", "noise", "random"
-DERIVED = "independent constructions and derivations, after Vardi, Shamir and Srebro, arXiv 2110.02732"
+DERIVED = "derived here: constructions and numbers, after Vardi, Shamir and Srebro, arXiv 2110.02732"
 
 
 @FIGURES.register
@@ -49,6 +49,7 @@ class KktNotOptimal(Figure):
     order = 130
     title = "KKT points that are no optima"
     source = "Vardi, Shamir and Srebro, arXiv 2110.02732"
+    kind = "theorem"
     paper = "not_optimal"
     minutes = PerPreset(smoke=0.1, default=0.3, paper=20.0)
 
@@ -175,6 +176,7 @@ class KktNotOptimal(Figure):
             list(ends["norm2"].reindex(names)),
             [e.norm2 for e in EXAMPLES],
             1e-3,
+            kind="derived",
             relative=True,
             digits=4,
             source=DERIVED,
@@ -183,7 +185,9 @@ class KktNotOptimal(Figure):
         ratio = self.claim(
             preset,
             "there the KKT ratio is one, D1 to D5",
-            paper="1",
+            source=DERIVED,
+            kind="derived",
+            expected="1",
             measured=numbers(list(kkt), 5),
             tolerance=">= 0.9999",
             holds=bool((kkt >= 0.9999).all()),
@@ -203,7 +207,7 @@ class KktNotOptimal(Figure):
             preset,
             "in fully connected linear networks every KKT point is a global optimum",
             "all examples of the figure have ReLU or are diagonal, and examples could not show it",
-            paper="proved",
+            expected="proved",
         )
 
     def _better_claim(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -211,9 +215,11 @@ class KktNotOptimal(Figure):
         gains = [-float(near["norm2"].get(name, math.nan)) for name in GIVEN]
         where = f"at delta = {CHECKED_DELTA:g}, {', '.join(GIVEN)}"
         text = f"feasible points (smallest gap 1) near the KKT point have a smaller squared norm: difference {where}"
-        judged = self.near(preset, text, gains, list(GIVEN.values()), 2e-3, digits=4, source=DERIVED)
+        judged = self.near(preset, text, gains, list(GIVEN.values()), 2e-3, kind="derived", digits=4, source=DERIVED)
         feasible = bool((table[table["part"] == LOWER]["value"] > 1 - 1e-5).all())
-        return judged if feasible else self.claim(preset, text, measured="not feasible", holds=False, source=DERIVED)
+        return (
+            judged if feasible else self.claim(preset, text, kind="derived", measured="not feasible", holds=False, source=DERIVED)
+        )
 
     def _escape_claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
         slopes, wanted, shares = [], [], []
@@ -228,11 +234,13 @@ class KktNotOptimal(Figure):
         some = self.claim(
             preset,
             f"from the KKT points that are no local optima most noise leads away: share of all draws ({names})",
+            source="this project's own check",
+            kind="check",
             measured=numbers(shares, 2),
             tolerance="> 0.5 each",
             holds=min(shares) > 0.5,
         )
-        return [self.near(preset, text, slopes, wanted, 0.15, digits=2, source=DERIVED), some]
+        return [self.near(preset, text, slopes, wanted, 0.15, kind="derived", digits=2, source=DERIVED), some]
 
     def _stays_claim(self, table: pd.DataFrame, preset: Preset) -> Claim:
         (local,) = [e for e in EXAMPLES if e.lower is None]
@@ -241,8 +249,9 @@ class KktNotOptimal(Figure):
         return self.claim(
             preset,
             f"{local.name} is a local optimum, if far from the global one: no noisy run leaves it",
+            kind="derived",
             measured=f"{left} of {len(mine)} leave; least squared norm {least:.4f}",
-            paper="0; 8",
+            expected="0; 8",
             tolerance="none; >= 8 - 1e-3",
             holds=left == 0 and least >= local.norm2 - 1e-3,
             source=DERIVED,
@@ -256,6 +265,7 @@ class KktNotOptimal(Figure):
         return self.claim(
             preset,
             "from random starts runs end at different margins: largest over least squared norm (d)",
+            kind="derived",
             measured=f"{spread:.3f}; KKT ratio {ratio.mean():.3f} +- {ratio.std():.3f}, {len(ends)} runs separate",
             tolerance=">= 1.02",
             holds=spread >= 1.02,

@@ -83,9 +83,8 @@ class AdamBatch(Figure):
     headline = "two classes: the max-norm margin"
     order = 80
     title = "Adam's limit at every batch size is known before the run"
-    source = (
-        "independent of a paper: the law of implicit_bias/measures/adam_limits.py (at b = 1 Baek, Song and Yun, arXiv 2510.26303)"
-    )
+    source = "derived here: the law of implicit_bias/measures/adam_limits.py (at b = 1 Baek, Song and Yun, arXiv 2510.26303)"
+    kind = "derived"
     minutes = PerPreset(smoke=0.1, default=0.6, paper=10.0)
 
     def setting(self, preset: Preset) -> str:

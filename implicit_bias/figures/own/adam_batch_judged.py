@@ -61,7 +61,7 @@ def _ratios(figure: Figure, problem: str, ends: pd.DataFrame, norm: str, preset:
         f"{problem}: the {name} margin over its optimum is the predicted one in every run, at b ="
         f" {', '.join(f'{b:g}' for b in means.index)} (means over seeds; run furthest off)",
         measured=f"{numbers(means['ratio'].to_numpy(), 4)}; {off.max():.4f} at b = {worst['batch']:g}, seed {worst['seed']:g}",
-        paper=numbers(means["predicted"].to_numpy(), 4),
+        expected=numbers(means["predicted"].to_numpy(), 4),
         tolerance=f"{OFF.at(preset):g}",
         holds=bool((off <= OFF.at(preset)).all()),
         reason="it has not arrived: the ratio still moves at the last step",
@@ -75,7 +75,7 @@ def _directions(figure: Figure, problem: str, ends: pd.DataFrame, preset: Preset
         f"{problem}: the parameters point where the prediction does (least cosine over seeds, at b ="
         f" {', '.join(f'{b:g}' for b in least.index)})",
         measured=numbers(least.to_numpy(), 4),
-        paper="1",
+        expected="1",
         tolerance=f">= {NEAR.at(preset):g}",
         holds=bool((least >= NEAR.at(preset)).all()),
         reason="it has not arrived: the direction still moves at the last step",

@@ -56,7 +56,8 @@ class Atlas(Figure):
     headline = "as it is shipped"
     order = 75
     title = "An atlas of optimizers, as they are shipped"
-    source = "independent of a paper; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
+    source = "this project's own check; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
+    kind = "check"
     minutes = PerPreset(smoke=0.1, default=2.2, paper=30.0)
 
     def setting(self, preset: Preset) -> str:

@@ -51,7 +51,8 @@ class BatchMomentum(Figure):
     headline = "equal windows give equal ratios"
     order = 81
     title = "Batch size and momentum: one number rules"
-    source = "independent of a paper; this project's own check"
+    source = "this project's own check"
+    kind = "check"
     paper = OWN.key
     minutes = PerPreset(smoke=0.1, default=0.5, paper=2.5)
 
@@ -145,10 +146,11 @@ class BatchMomentum(Figure):
             preset,
             f"{optimizer_look(method).label}: from one epoch on equal windows give equal ratios, whatever the batch size: largest"
             f" spread over batch sizes of one seed, for windows of {', '.join(f'{w:g}' for w in widest.index)}",
+            kind="check",
             measured=numbers(widest.to_numpy(), 4),
             tolerance=f"< {EQUAL.at(preset):g} from {ONE_EPOCH:g} on",
             holds=bool((long < EQUAL.at(preset)).all()),
-            source="independent computation of the same law",
+            source="this project's own check",
         )
 
     def _kept(self, table: pd.DataFrame, method: str, preset: Preset) -> Claim:
@@ -160,10 +162,11 @@ class BatchMomentum(Figure):
             preset,
             f"{optimizer_look(method).label}: a window of {LONG:g} epochs and more loses nothing: least share of the full batch's"
             " ratio, of all batch sizes and seeds",
+            kind="check",
             measured=f"{share.min():.3f}",
             tolerance=f">= {KEPT:g}",
             holds=bool((share >= KEPT).all()),
-            source="independent computation of the same law",
+            source="this project's own check",
         )
 
     def _closed(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -172,7 +175,8 @@ class BatchMomentum(Figure):
             preset,
             "without momentum, one sample a step: W is parallel to the sum of the samples' own directions (SignGD, NGD): largest"
             " 1 - cosine",
-            paper="0",
+            kind="derived",
+            expected="0",
             measured=f"{max(float(away.max()), 0.0):.0e}",
             tolerance=f"<= {PARALLEL:g}",
             holds=bool((away <= PARALLEL).all()),
@@ -184,6 +188,7 @@ class BatchMomentum(Figure):
         return self.claim(
             preset,
             "and the margin in their own norm is lost: ratios of SignGD and NGD, means",
+            kind="derived",
             measured=numbers(means.to_numpy()),
             tolerance=f"<= {LOST:g}",
             holds=bool((means <= LOST).all()),

@@ -66,7 +66,8 @@ class Fingerprints(Figure):
     headline = "steepest descent in l_p"
     order = 70
     title = "Fingerprints: which exponent's margin"
-    source = "independent of a paper; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
+    source = "this project's own check; that steepest descent maximises its norm's margin is Fan et al., Theorem 1"
+    kind = "check"
     minutes = PerPreset(smoke=0.1, default=3.2, paper=25.0)
 
     def setting(self, preset: Preset) -> str:

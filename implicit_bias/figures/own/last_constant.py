@@ -39,7 +39,8 @@ class LastConstant(Figure):
     headline = "NGD: relative gap"
     order = 72
     title = "The last constant: what is left of the margin gap, and the optimum read off the loss curve"
-    source = "independent of a paper: the laws of implicit_bias/measures/decay_laws.py, and an independent computation"
+    source = "derived here: the laws of implicit_bias/measures/decay_laws.py"
+    kind = "derived"
     minutes = PerPreset(smoke=0.1, default=0.2, paper=2.0)
 
     def setting(self, preset: Preset) -> str:

@@ -45,7 +45,8 @@ class MoreMethods(Figure):
     headline = "MVN-Grad"
     order = 60
     title = "Lion, MVN-Grad and clipped descent under three norms"
-    source = "independent of a paper; this project's own check"
+    source = "this project's own check"
+    kind = "check"
     paper = OWN.key
     minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
 

@@ -49,7 +49,8 @@ class MuonEps(Figure):
     headline = "at the end the gradient"
     order = 62
     title = "Muon's eps: normalised steps until the gradient falls to eps/485, gradient descent then"
-    source = "independent of a paper: 3.4445^5 = 485 of torch.optim.Muon; numbers of an independent computation of one seed"
+    source = "derived here from 3.4445^5 = 485 of torch.optim.Muon"
+    kind = "derived"
     minutes = PerPreset(smoke=0.1, default=0.2, paper=3.0)
 
     def setting(self, preset: Preset) -> str:

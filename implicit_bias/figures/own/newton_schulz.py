@@ -43,7 +43,8 @@ class NewtonSchulz(Figure):
     headline = "with 5 Newton-Schulz steps"
     order = 60
     title = "Newton-Schulz stalls, the exact polar factor does not"
-    source = "independent reproduction (blog) of Muon on random labels, k = 4, d = 24, n = 40, lr .01"
+    source = "a blog's experiment with Muon on random labels, k = 4, d = 24, n = 40, lr .01"
+    kind = "reproduction"
     minutes = PerPreset(smoke=0.1, default=0.1, paper=30.0)
 
     def setting(self, preset: Preset) -> str:
@@ -132,7 +133,7 @@ class NewtonSchulz(Figure):
             preset,
             f"Muon with the exact polar factor comes within 1 % of the maximum margin in {steps} (mean / worst data set)",
             measured=f"{mean[EXACT]:.4f} ± {spread[EXACT]:.4f} / {least[EXACT]:.4f}",
-            paper="0.9985 (1e6 steps)",
+            expected="0.9985 (1e6 steps)",
             tolerance=">= 0.99",
             holds=least[EXACT] >= 0.99,
         )
@@ -180,7 +181,7 @@ class NewtonSchulz(Figure):
             f"with {count} Newton-Schulz steps every data set ends below the exact method, and the gap closes more slowly",
             measured=f"{mean[method]:.3f} ± {spread[method]:.3f} against {mean[EXACT]:.3f} ± {spread[EXACT]:.3f}; "
             f"gap over last decade 1/{slow:.1f} against 1/{fast:.1f}",
-            paper=told,
+            expected=told,
             tolerance=f"mean lower by {CLEARLY:g}",
             holds=everywhere and mean[method] < mean[EXACT] - CLEARLY and slow < fast,
         )

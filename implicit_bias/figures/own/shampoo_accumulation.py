@@ -66,7 +66,8 @@ class ShampooAccumulation(Figure):
     headline = "with averages of its Gram matrices"
     order = 62
     title = "Shampoo: what the accumulation of its Gram matrices does to the margin"
-    source = "independent of a paper; the algorithm is Gupta, Koren and Singer's, arXiv 1802.09568"
+    source = "this project's own check; the algorithm is Gupta, Koren and Singer's, arXiv 1802.09568"
+    kind = "check"
     paper = OWN.key
     minutes = PerPreset(smoke=0.05, default=0.5, paper=20.0)
 

@@ -43,7 +43,8 @@ class WeightDecay(Figure):
     headline = "AdamW, full batch"
     order = 70
     title = "Weight decay: the margin that it leaves is known before the run"
-    source = "independent of a paper: the law of implicit_bias/measures/decay_laws.py"
+    source = "derived here: the law of implicit_bias/measures/decay_laws.py"
+    kind = "derived"
     minutes = PerPreset(smoke=0.1, default=0.6, paper=5.0)
 
     def setting(self, preset: Preset) -> str:

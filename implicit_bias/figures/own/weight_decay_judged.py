@@ -75,7 +75,7 @@ def _law(figure: Figure, rows: pd.DataFrame, method: str, preset: Preset) -> Cla
         f"{optimizer_look(method).label}: the relative margin gap is wd kappa / gamma*, mean over seeds at wd = {JUDGED:g}, and"
         f" nearer at {NEARER:g} (measured over predicted)",
         measured=f"{mean_and_spread(over.get_group(JUDGED))}; {mean_and_spread(over.get_group(NEARER))}",
-        paper="1",
+        expected="1",
         tolerance=f"{LAW:g}",
         holds=far <= LAW and near < far,
     )
@@ -89,7 +89,7 @@ def _law_of_signs(figure: Figure, rows: pd.DataFrame, method: str, preset: Prese
         preset,
         f"{name}: the relative margin gap is wd kappa / gamma*, mean over seeds at wd = {OF_SIGNS:g} (measured over predicted)",
         measured=mean_and_spread(over),
-        paper="1",
+        expected="1",
         tolerance=f"{LAW:g}",
         holds=abs(over.mean() - 1) <= LAW,
         reason=f"it has not arrived: entries of the gradient change sign from step to step, and fw_gap is still {gap:.2g}",
@@ -102,8 +102,9 @@ def _in_the_ball(figure: Figure, rows: pd.DataFrame, preset: Preset) -> Claim:
         preset,
         "N(W) wd <= 1 at every record of every run without Adam, and it comes to the bound (N(W) wd - 1, largest and least of all"
         " runs)",
+        kind="theorem",
         measured=f"{sizes.max():.1e}, {sizes.min():.1e}",
-        paper="0",
+        expected="0",
         tolerance=f"{SIZE:.0e} above, {REACHED:g} below",
         holds=sizes.max() <= SIZE and sizes.min() >= -REACHED,
         source="Frank and Wolfe; Xie and Li, arXiv 2404.04454",
@@ -121,7 +122,7 @@ def _as_solved(figure: Figure, rows: pd.DataFrame, norm: str, preset: Preset) ->
         f"{WORDS[norm]}, with momentum: in every seed and at wd from {FROM:g} to {least:g} the gap is that of the best point of"
         " the ball (worst of measured over solved)",
         measured=f"{over[np.abs(over - 1).argmax()]:.4f}",
-        paper="1",
+        expected="1",
         tolerance=f"{allowed:g}",
         holds=bool((np.abs(over - 1) <= allowed).all()),
     )
@@ -136,7 +137,7 @@ def _read(figure: Figure, table: pd.DataFrame, method: str, preset: Preset) -> C
         f"{optimizer_look(method).label}, without decay: the optimum is read off the loss curve, -d log L / d(sum of steps) over"
         " the last decade over gamma* (seed furthest off; margin over gamma* then)",
         measured=f"{1 + read[np.abs(read).argmax()]:.5f}; {margin.min():.4f} to {margin.max():.4f}",
-        paper="1",
+        expected="1",
         tolerance=f"{READ_OFF:g}",
         holds=bool((np.abs(read) <= READ_OFF).all()),
         setting=f"{last['seed'].nunique()} seeds of the same data; lr=auto, power .5, {int(last['step'].max()):,} steps",

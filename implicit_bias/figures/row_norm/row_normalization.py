@@ -49,6 +49,7 @@ class RowNormalization(Figure):
     order = 185
     title = "Gaussian clusters: which margin generalises, and the axes' part in it"
     source = 'Kim, Song and Yun, "From Geometry to Generalization: Why Row Normalization Can Beat Adam and Muon"'
+    kind = "paper"
     paper = "row_normalization"
     minutes = PerPreset(smoke=0.1, default=0.6, paper=400.0)
 

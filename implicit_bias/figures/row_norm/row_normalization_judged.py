@@ -77,7 +77,7 @@ def _best(figure: Figure, preset: Preset, accuracy: pd.DataFrame) -> Claim:
     return figure.claim(
         preset,
         "RowGD classifies new samples best of all five methods, in every seed",
-        paper="30 of 30",
+        expected="30 of 30",
         measured=f"{wins.sum()} of {len(wins)}; means {told}",
         tolerance="every seed",
         holds=bool(wins.all()),
@@ -94,12 +94,14 @@ def _angles(figure: Figure, preset: Preset, clouds: pd.DataFrame) -> list[Claim]
             [angles["adam"].mean(), angles["signgd"].mean()],
             [SIGN_ANGLE] * 2,
             ANGLE_TOLERANCE,
+            kind="theorem",
             digits=1,
         ),
         figure.claim(
             preset,
             "RowGD's rows are nearer to the class means than those of Adam and of SignGD, in every seed",
-            paper="tend to the class mean",
+            kind="theorem",
+            expected="tend to the class mean",
             measured=f"{nearer.sum()} of {len(nearer)}; RowGD {angles['row_gd'].mean():.1f} degrees",
             tolerance="every seed",
             holds=bool(nearer.all()),
@@ -119,7 +121,7 @@ def _reversal(figure: Figure, preset: Preset, table: pd.DataFrame) -> list[Claim
 
 
 def _case(
-    figure: Figure, preset: Preset, table: pd.DataFrame, part: str, x: float, other: str, above: bool, paper: str, source: str
+    figure: Figure, preset: Preset, table: pd.DataFrame, part: str, x: float, other: str, above: bool, expected: str, source: str
 ) -> Claim:
     """Whether RowGD's accuracy is above, or below, another method's in every seed."""
     accuracy, turned = _accuracies(table, part, x), ", rotated" if part == ROTATED else ""
@@ -129,10 +131,11 @@ def _case(
     return figure.claim(
         preset,
         f"aligned covariances, lambda = {x:g}{turned}: RowGD is {where} in every seed",
-        paper=paper,
+        expected=expected,
         measured=f"above in {wins.sum()} of {len(wins)}; means {means['row_gd']:.3f} and {means[other]:.3f}",
         tolerance="every seed",
         holds=bool(wins.all() if above else not wins.any()),
+        kind="check" if source else "paper",
         source=source,
         reason=f"nearer to the limit ({share[other]:.2f} of the own margin at least, mean; Adam {share['adam']:.2f}) the lead is"
         f" smaller ({means[other] - means['row_gd']:.3f}; Adam {means['adam'] - means['row_gd']:.3f}), and seeds differ",
@@ -145,6 +148,7 @@ def _turned(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
     return figure.claim(
         preset,
         "a rotation leaves RowGD's accuracy alone, whose norm has no axes: largest difference over seeds and alignments",
+        kind="check",
         measured=f"{away:.1e}",
         tolerance=f"<= {SAME:g}",
         holds=away <= SAME,
@@ -159,8 +163,9 @@ def _rules(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
         [_crossing_of_rules(table, "mean")],
         [_predicted()],
         CROSSING_TOLERANCE,
+        kind="theorem",
         digits=2,
-        source=f"{figure.source}; its formula for lambda_c, on variances of this project's choice",
+        source=f"{figure.source}; its formula for lambda_c, on variances chosen here",
     )
 
 
@@ -170,7 +175,8 @@ def _others(figure: Figure, preset: Preset) -> list[Claim]:
             preset,
             "error exponents: (r^2 / d) log(error of Adam / error of Row) tends to (pi - 2) / (4 pi)",
             "errors at these sizes are no small ones, where exponents could be read",
-            paper="0.0908",
+            kind="theorem",
+            expected="0.0908",
         ),
         figure.not_testable(
             preset,

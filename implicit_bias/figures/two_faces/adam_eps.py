@@ -43,6 +43,7 @@ class AdamEps(Figure):
     order = 50
     title = "Adam's eps: from the max-norm to the $\\ell_2$ margin"
     source = "Fan and Szepesvari, arXiv 2609.33904"
+    kind = "theorem"
     paper = "two_faces"
     minutes = PerPreset(smoke=0.1, default=0.2, paper=32.0)
 

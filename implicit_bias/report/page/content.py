@@ -10,6 +10,7 @@ from typing import Any
 
 from implicit_bias.figures import Claim, Figure, Finding, Preset
 from implicit_bias.figures.base import one_line
+from implicit_bias.figures.claims import KINDS, Counts, counted, counts_by_kind, verdict_line
 from implicit_bias.figures.papers import OWN, PAPERS, Paper
 from implicit_bias.report.page.curves import curves
 from implicit_bias.report.page.glossary import GLOSSARY, Term
@@ -23,28 +24,23 @@ SENTENCE = one_line("""
 """)
 #: The pictures that answer the title's question.
 HEAT_MAPS = ("which_margin", "margin_matrix_networks")
+#: Whose number a claim is held against.
+KIND_WORDS = {
+    "paper": "a paper's number or statement",
+    "theorem": "a paper's theorem",
+    "reproduction": "a reproduction by others",
+    "derived": "derived here",
+    "check": "own check",
+}
 VERDICTS = {True: "holds", False: "does not hold", None: "not testable here"}
 ENDINGS = ("png", "pdf", "csv")
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How many claims hold, do not, and cannot be tested here."""
-
-    holds: int
-    fails: int
-    untested: int
-
-    @property
-    def all(self) -> int:
-        """The number of claims."""
-        return self.holds + self.fails + self.untested
-
-
-@dataclass(frozen=True)
 class Group:
-    """Claims in a row that have source and setting in common."""
+    """Claims in a row that have kind, source and setting in common."""
 
+    kind: str
     source: str
     setting: str
     claims: tuple[Claim, ...]
@@ -84,8 +80,8 @@ class FigurePart:
     @property
     def groups(self) -> tuple[Group, ...]:
         """Its claims in their order."""
-        parts = groupby(self.claims, key=lambda claim: (claim.source, claim.setting))
-        return tuple(Group(source, setting, tuple(claims)) for (source, setting), claims in parts)
+        parts = groupby(self.claims, key=lambda claim: (claim.kind, claim.source, claim.setting))
+        return tuple(Group(*shared, tuple(claims)) for shared, claims in parts)
 
     @property
     def failed(self) -> tuple[Claim, ...]:
@@ -118,9 +114,30 @@ class Content:
         return tuple(figure for part in self.papers for figure in part.figures)
 
     @property
-    def counts(self) -> Counts:
-        """The counts of all claims."""
-        return counted([claim for figure in self.figures for claim in figure.claims])
+    def claims(self) -> tuple[Claim, ...]:
+        """All claims."""
+        return tuple(claim for figure in self.figures for claim in figure.claims)
+
+    @property
+    def verdict(self) -> str:
+        """How many of them hold, whose numbers they are held against, in one line."""
+        return verdict_line(self.claims)
+
+    @property
+    def untested(self) -> int:
+        """How many claims cannot be tested here."""
+        return counted(self.claims).untested
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """The counts of published claims, others' reproductions and own checks."""
+        return counts_by_kind(self.claims)
+
+    @property
+    def kinds(self) -> dict[str, Counts]:
+        """The counts by kind, of the kinds that there are."""
+        counts = {kind: counted(self.claims, (kind,)) for kind in KINDS}
+        return {KIND_WORDS[kind]: count for kind, count in counts.items() if count.all}
 
     @property
     def heat_maps(self) -> tuple[FigurePart, ...]:
@@ -152,12 +169,6 @@ def content(
         parts.setdefault(figure.paper, []).append(part)
     keys = sorted(parts, key=lambda key: key == OWN.key)  # a stable sort: the others stay as they are
     return Content(preset, command, tuple(PaperPart(PAPERS[key], tuple(parts[key])) for key in keys))
-
-
-def counted(claims: Sequence[Claim]) -> Counts:
-    """How many of them hold, do not, and cannot be tested."""
-    verdicts = [claim.holds for claim in claims]
-    return Counts(verdicts.count(True), verdicts.count(False), verdicts.count(None))
 
 
 def _settled(claim: Claim, figure: Figure, preset: Preset) -> Claim:

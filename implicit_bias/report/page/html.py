@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from implicit_bias.report.page.content import VERDICTS, Content, FigurePart
+from implicit_bias.report.page.content import KIND_WORDS, VERDICTS, Content, FigurePart
 from implicit_bias.report.page.pictures import HALF, Picture, compact
 from implicit_bias.report.page.text import plain
 
@@ -43,7 +43,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters.update(plain=plain, formula=formula, data_url=_data_url, packed=packed, minutes=_minutes)
-    environment.globals.update(verdicts=VERDICTS, signs=SIGNS, classes=CLASSES, part=_part)
+    environment.globals.update(verdicts=VERDICTS, kinds=KIND_WORDS, signs=SIGNS, classes=CLASSES, part=_part)
     return environment
 
 

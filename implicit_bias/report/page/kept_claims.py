@@ -20,14 +20,16 @@ def read_claims(path: Path) -> list[Claim]:
     """
     import pandas as pd
 
-    from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
+    from implicit_bias.figures.claims import CLAIM_COLUMNS, KINDS, Claim
 
     if not path.exists():
         return []
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    optional = {name for name, field in Claim.__dataclass_fields__.items() if field.default == ""}
+    optional = {name for name, field in Claim.__dataclass_fields__.items() if field.default == ""} - {"kind"}
     known = set(rows.columns)
-    if not set(CLAIM_COLUMNS) - optional <= known <= set(CLAIM_COLUMNS) or not set(rows["holds"]) <= set(WRITTEN):
+    if not set(CLAIM_COLUMNS) - optional <= known <= set(CLAIM_COLUMNS):
+        return []
+    if not set(rows["holds"]) <= set(WRITTEN) or not set(rows["kind"]) <= set(KINDS):
         return []
     return [Claim(**{**{str(k): v for k, v in row.items()}, "holds": WRITTEN[row["holds"]]}) for row in rows.to_dict("records")]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from implicit_bias.figures import Claim
-from implicit_bias.report.page.content import VERDICTS, Content, FigurePart, PaperPart
+from implicit_bias.report.page.content import KIND_WORDS, VERDICTS, Content, FigurePart, PaperPart
 
 MARKS = {True: "holds", False: "**does not hold**", None: "*not testable here*"}
-CLAIM_HEAD = ("claim", "source", "setting", "expected", "measured", "tolerance", "verdict")
+CLAIM_HEAD = ("claim", "expected", "whose", "measured", "tolerance", "verdict", "source", "setting")
 
 
 def markdown(said: Content) -> str:
@@ -18,15 +18,16 @@ def markdown(said: Content) -> str:
 
 def _lines(said: Content) -> Iterator[str]:
     yield from (f"# {said.title}", "", said.sentence, "")
-    counts = said.counts
-    if counts.all:
-        verdict = f"{counts.holds} of {counts.all} claims hold, {counts.fails} do not, {counts.untested} cannot be tested here"
-    else:
-        verdict = "Claims are judged from preset=default on"
-    yield f"Made by `{said.command}`, preset {said.preset}. {verdict}."
+    yield f"Made by `{said.command}`, preset {said.preset}. {said.verdict or 'Claims are judged from preset=default on'}."
     yield "The page [report.html](report.html) is the same with curves to explore; [claims.csv](claims.csv) has every claim."
     yield "Minutes are the computing time of the runs and references that a figure needs, on one core; figures may share runs."
     yield ""
+    if said.claims:
+        yield from _table(
+            ("whose number", "holds", "does not", "not testable"),
+            ((words, str(c.holds), str(c.fails), str(c.untested)) for words, c in said.kinds.items()),
+        )
+        yield ""
     yield from _table(
         ("paper", "figure", "holds", "does not", "not testable", "minutes", "command"),
         (_summary(part, figure) for part in said.papers for figure in part.figures),
@@ -71,7 +72,7 @@ def _figure(figure: FigurePart) -> Iterator[str]:
 
 def _claim(claim: Claim) -> tuple[str, ...]:
     verdict = MARKS[claim.holds] + (f": {claim.reason}" if claim.reason else "")
-    return (claim.claim, claim.source, claim.setting, claim.paper, claim.measured, claim.tolerance, verdict)
+    return (claim.claim, claim.expected, claim.kind, claim.measured, claim.tolerance, verdict, claim.source, claim.setting)
 
 
 def _findings(said: Content) -> Iterator[str]:
@@ -93,7 +94,7 @@ def _findings(said: Content) -> Iterator[str]:
 
 
 def _failed(claim: Claim) -> str:
-    expected = f"expected {claim.paper}, " if claim.paper else ""
+    expected = f"expected {claim.expected} ({KIND_WORDS[claim.kind]}), " if claim.expected else ""
     reason = f" {claim.reason}" if claim.reason else ""
     measured = f"{expected}measured {claim.measured} (tolerance: {claim.tolerance})"
     return f"- **{VERDICTS[claim.holds]}:** {claim.claim}: {measured}.{reason}"
