@@ -628,7 +628,7 @@ def test_a_figure_of_a_plugin_is_drawn_judged_and_drawn_again_when_it_changes(tm
         return finish(environment=variables, before=_report_instead)
 
     ended = report("mine")
-    assert ended.returncode == 0 and "1 of 1 claims hold" in ended.stdout, ended
+    assert ended.returncode == 0 and "1 of 1 own checks hold here" in ended.stdout, ended
     (run,) = (tmp_path / "smoke" / "runs").iterdir()
     assert "slow_sign" in run.name
     assert "1 figures are up to date" in report("mine").stderr

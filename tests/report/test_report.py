@@ -147,7 +147,7 @@ def test_every_claim_and_finding_is_in_both_forms(page: Page, folder: Path, clai
         words = {True: "holds", False: "**does not hold**", None: "*not testable here*"}[claim.holds]
         setting = claim.setting or ("" if claim.holds is None else FIGURES.get(claim.figure)().setting("default"))
         verdict = words + (f": {claim.reason}" if claim.reason else "")
-        cells = (claim.claim, claim.expected, claim.kind, claim.measured, claim.tolerance, verdict, claim.source, setting)
+        cells = (claim.claim, claim.expected, claim.kind, claim.measured, claim.tolerance, verdict, setting, claim.source)
         assert tuple(" ".join(cell.split()) for cell in cells) in told, claim
         for part in (claim.claim, claim.expected, claim.measured, claim.tolerance, claim.reason, setting, claim.source):
             assert " ".join(part.split()) in page.text

@@ -8,7 +8,7 @@ from implicit_bias.figures import Claim
 from implicit_bias.report.page.content import KIND_WORDS, VERDICTS, Content, FigurePart, PaperPart
 
 MARKS = {True: "holds", False: "**does not hold**", None: "*not testable here*"}
-CLAIM_HEAD = ("claim", "expected", "whose", "measured", "tolerance", "verdict", "source", "setting")
+CLAIM_HEAD = ("claim", "expected", "whose", "measured", "tolerance", "verdict", "setting", "source")
 
 
 def markdown(said: Content) -> str:
@@ -72,7 +72,7 @@ def _figure(figure: FigurePart) -> Iterator[str]:
 
 def _claim(claim: Claim) -> tuple[str, ...]:
     verdict = MARKS[claim.holds] + (f": {claim.reason}" if claim.reason else "")
-    return (claim.claim, claim.expected, claim.kind, claim.measured, claim.tolerance, verdict, claim.source, claim.setting)
+    return (claim.claim, claim.expected, claim.kind, claim.measured, claim.tolerance, verdict, claim.setting, claim.source)
 
 
 def _findings(said: Content) -> Iterator[str]:
