@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,8 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
 
     ``run("optimizer=muon", "steps=100")``, ``run(["optimizer=muon", "steps=100"])`` and ``run(optimizer="muon", steps=100)``
     are the same; dotted keys go in a mapping, ``run(**{"dataset.dim": 5})``. A list, tuple or range is a sweep over it.
+    ``run(dataset=(X, y))`` takes arrays or a DataFrame, kept as ``data/<digest>.npz`` in the results folder, so that the run can
+    be found again and typed as a command.
 
     The process is left as it is. For plain steps with the command's bits, whatever the batch, call
     :func:`implicit_bias.runtime.processors.prepare_process` before anything is computed; steps in C have them anyhow.
@@ -98,12 +100,26 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
     from implicit_bias.config.overrides import as_override, compose
 
     typed = [text for item in overrides for text in ([item] if isinstance(item, str) else item)]
-    given = [as_override(key, value) for key, value in keys.items()]
+    given = [as_override(key, value) for key, value in _with_data_files(typed, keys).items()]
     cells = compose([*typed, *given], multirun=multirun or any("=choice(" in text for text in given))
     outcomes = _execute(cells, f"implicit_bias.run({', '.join(map(repr, [*typed, *given]))})")
     _raise_failures(cells, outcomes)
     good = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status != "failed"]
     return _stacked([(c, o.trajectory) for c, o in good]), _stacked([(c, o.summary) for c, o in good])
+
+
+def _with_data_files(typed: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a call, a dataset that is no name in a file of its own. Raises BadInput: it is none, or cannot be one."""
+    data = keys.get("dataset")
+    several = isinstance(data, list | tuple | range) and all(isinstance(item, str) for item in data)
+    if data is None or isinstance(data, str) or several:
+        return dict(keys)
+    from implicit_bias.analysis.data import as_dataset, saved
+
+    folders = [text.partition("=")[2] for text in typed if text.startswith("results_dir=")]
+    folder = Path(str(keys.get("results_dir", folders[-1] if folders else "results")))
+    others = {key: value for key, value in keys.items() if key != "dataset"}
+    return {"dataset": "file", "dataset.path": saved(as_dataset(data), folder / "data"), **others}
 
 
 def _request(arguments: Sequence[str]) -> Request:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from implicit_bias.core.words import suggestion
 from implicit_bias.datasets import DATASETS, Dataset, make_dataset
 from implicit_bias.datasets.base import checked_dataset
 from implicit_bias.datasets.classes import classes_of
+from implicit_bias.datasets.columns import about_sizes
+from implicit_bias.storage.files import atomic_write_bytes, npz_bytes
 
 
 def as_dataset(data: Any) -> Dataset:
@@ -50,7 +54,26 @@ def dataset_of(x: Any, y: Any, origin: str = "dataset") -> Dataset:
     if features.dtype == object:
         raise BadInput(f"{origin}: the features are not all numbers; must be real numbers")
     dataset = checked_dataset(features, classes.y, len(classes.names), origin=origin)
-    return replace(dataset, names=classes.names, origin=origin)
+    columns = list(map(str, x.columns)) if isinstance(x, pd.DataFrame) else None
+    cautions = (*classes.cautions, *about_sizes(dataset.x, columns, origin, "give all features one scale first"))
+    return replace(dataset, names=classes.names, origin=origin, cautions=cautions)
+
+
+def saved(dataset: Dataset, folder: Path) -> Path:
+    """A file of the dataset in ``folder``, called by its content, as ``dataset.path`` takes it; one that is there is left.
+
+    Raises:
+        BadInput: the dataset has test samples, for which there is no place.
+        OSError: the file cannot be written.
+    """
+    if dataset.x_test is not None:
+        raise BadInput("dataset: a Dataset with test samples; must be one without (x_test=None), or (X, y)")
+    names = np.array(dataset.names) if dataset.names is not None else np.arange(dataset.num_classes)
+    content = npz_bytes({"X": dataset.x, "y": names[dataset.y]})
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:12]}.npz"
+    if not path.exists():
+        atomic_write_bytes(path, content)
+    return path
 
 
 def array_of(values: Any, origin: str, what: str) -> NDArray[Any]:

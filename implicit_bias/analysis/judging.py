@@ -42,6 +42,7 @@ from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import Norm
 from implicit_bias.optimizers.foreign.base import Made
 from implicit_bias.schedules import SCHEDULES, Schedule
+from implicit_bias.solvers.blocking import blocking_samples
 from implicit_bias.solvers.reference import TIMEOUT
 from implicit_bias.storage.tables import narrowed, summary_table, trajectory_table
 from implicit_bias.sweep.references import Cache, References, intervals_of, optima
@@ -55,6 +56,8 @@ LONGER = 10
 TOGETHER, NORMS_SHARE = 60.0, 0.75
 # First-order steps that tighten the last certificate of norms whose optimum is not proven, at most one in so many of the run's.
 CERTIFICATE_STEPS, CERTIFICATE_SHARE = 1000, 30
+#: Samples that stand in the way of a separation: seconds to look for them, and of how many a note tells.
+BLOCKING_SECONDS, MOST_BLOCKING = 10.0, 50
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,8 +185,16 @@ class _Task:
         remarks = optimizer.remarks(float(summary["log_loss"].iloc[0]), found.facts[0])
         more = f"optima_timeout={LONGER * self.together:g}"
         late = [f"{more} allows more time for optima"] if separable is None else exponents.notes(more)
-        notes = (*remarks, *late)
+        notes = (*remarks, *self.dataset.cautions, *(self._in_the_way() if separable is False else []), *late)
         return Judgement(trajectory, summary, exponents.verdicts, told, notes)
+
+    def _in_the_way(self) -> list[str]:
+        """Which samples the classes cannot be separated with, where they are few."""
+        found = blocking_samples(self.dataset.x, self.dataset.y, self.dataset.num_classes, BLOCKING_SECONDS)
+        if found is None or len(found.samples) > MOST_BLOCKING:
+            return []
+        places = ", ".join(map(str, found.samples))
+        return [f"without the samples [{places}] (places from 0, as numpy counts them) the classes can be separated"]
 
     def _references(self) -> References | NotSeparable:
         """The certified optima by label, that of the optimizer's steps first."""

@@ -11,14 +11,14 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from implicit_bias.cli.messages import warn
-from implicit_bias.config.composition import Config, as_mapping, composition
+from implicit_bias.config.composition import Config, as_mapping, composition, option_file
 from implicit_bias.config.files import groups
 from implicit_bias.config.typed import Setting, as_override, check_options, parsed
 from implicit_bias.core import plugins
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "as_override", "cannot_differ", "compose", "compose_methods"]
 
+# The key by which an option says which of several it is.
+_SET = "set"
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -113,13 +115,21 @@ def _plans(overrides: Sequence[str], multirun: bool) -> list[tuple[list[Setting]
     settings = list({setting.key: setting for setting in (parsed(text, multirun) for text in overrides)}.values())
     for setting in settings:
         check_options(setting)
-    return [(chosen, _resolved(composition(_named(chosen)), chosen)) for chosen in _combinations(settings)]
+    combinations = map(_of_members, _combinations(settings))
+    return [(chosen, _resolved(composition(_named(chosen)), chosen)) for chosen in combinations]
 
 
 def _combinations(settings: Sequence[Setting]) -> Iterator[list[Setting]]:
     """Every combination of values as settings of one value each, the last setting varying fastest."""
     choices = [[Setting(s.key, (v,), (t,), s.swept) for v, t in zip(s.values, s.texts, strict=True)] for s in settings]
     return map(list, itertools.product(*choices))
+
+
+def _of_members(chosen: list[Setting]) -> list[Setting]:
+    """The settings, with ``dataset.name=wine`` as ``dataset.set=wine`` where the dataset chosen is one of several sets."""
+    options = _named(chosen)
+    several = {f"{group}.name" for group, option in options.items() if option and _SET in option_file(group, option)}
+    return [replace(s, key=f"{s.key.removesuffix('name')}{_SET}") if s.key in several else s for s in chosen]
 
 
 def _named(chosen: Sequence[Setting]) -> dict[str, str | None]:

@@ -37,6 +37,10 @@ UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
     ("optimizer", "muon_ns", "eps", 0.0),
     ("optimizer", "muon_ns", "coefficients", "jordan"),
     ("optimizer", "muon_ns", "dtype", "float64"),
+    ("dataset", "file", "classes", None),
+    ("dataset", "file", "leave_out", None),
+    ("dataset", "file", "standardize", False),
+    ("dataset", "file", "bias", False),
     ("dataset", "gaussian_mixture", "test_samples", 0),
     ("dataset", "random_labels", "test_samples", 0),
 )

@@ -35,6 +35,7 @@ class Dataset:
         origin: What a line about the data begins with, such as ``dataset.path=my.csv``.
         cautions: What there is to doubt about them, a line each.
         reading: Told where the same content was once read in another way: another run then, with another hash.
+        rows: The number of each sample where the samples came from, from 1; None where that is its place here.
     """
 
     x: NDArray[np.float64]
@@ -46,6 +47,7 @@ class Dataset:
     origin: str = ""
     cautions: tuple[str, ...] = ()
     reading: str = ""
+    rows: tuple[int, ...] | None = None
 
     def content(self) -> dict[str, Any]:
         """How many samples, features and classes there are, and how many samples of each class by its name."""
@@ -165,7 +167,7 @@ def checked_features(x: NDArray[Any], y: NDArray[Any], *, origin: str) -> NDArra
     if x.dtype.kind not in "buif":
         raise BadInput(f"{origin}: the features have type {x.dtype}; must be real numbers")
     with np.errstate(over="ignore"):  # of a long double, which is then reported as inf
-        x = np.ascontiguousarray(x, dtype=np.float64)
+        x = np.require(x, dtype=np.float64, requirements=["C", "W"])  # a frame's values cannot be written to
     bad = np.argwhere(~np.isfinite(x))
     if len(bad):
         row, column = bad[0]

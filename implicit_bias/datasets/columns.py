@@ -10,6 +10,8 @@ from implicit_bias.datasets.words import quoted
 
 # Fewer samples are numbered by a feature, or have the labels for a feature, by chance.
 LEAST_IN_ORDER, LEAST = 3, 10
+#: Features whose sizes differ by more than this are hardly of one unit.
+LARGEST_RATIO = 100.0
 
 _INDEX = re.compile(r"(.*[ ._-])?ids?|#|nr|obs|idx|index|rows?([ ._-]?(names?|ids?|idx|index|num(ber)?|nr))?", re.IGNORECASE)
 _CAMEL_ID = re.compile(r".*[a-z](Id|ID)")  # PassengerId
@@ -40,6 +42,26 @@ def about_columns(
     if labels:
         lines.append(f"{origin}: {_several([_called(j, columns) for j in sorted(labels)])} is the label itself, as a feature")
     return lines
+
+
+def about_sizes(x: NDArray[np.float64], columns: Sequence[str] | None, origin: str, remedy: str) -> list[str]:
+    """A warning where the largest values of two features differ by more than :data:`LARGEST_RATIO`.
+
+    Args:
+        x: Samples, (n, d), finite.
+        columns: The names of the features; None where they have none.
+        origin: What the line begins with.
+        remedy: What can be done, as the line ends.
+    """
+    sizes = np.abs(x).max(axis=0)
+    used = np.flatnonzero(sizes)
+    if not len(used):
+        return []
+    large, small = int(used[sizes[used].argmax()]), int(used[sizes[used].argmin()])
+    if sizes[large] / sizes[small] <= LARGEST_RATIO:
+        return []
+    pair = f"{_called(large, columns)} goes up to {sizes[large]:.3g} in size, {_called(small, columns)} to {sizes[small]:.3g}"
+    return [f"{origin}: {pair}: margins and speed depend on the units of features; {remedy}"]
 
 
 def is_index_name(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The user's own samples, from an .npz or a .csv file."""
+"""The user's own samples, from an .npz, .csv or .parquet file."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,49 +11,56 @@ from numpy.typing import NDArray
 from implicit_bias.core.arrays import array_names, read_arrays
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
-from implicit_bias.datasets.base import DATASETS, Dataset, DatasetSource, checked_dataset, unreadable
+from implicit_bias.datasets.base import DATASETS, Dataset, checked_dataset, unreadable
 from implicit_bias.datasets.classes import classes_of
 from implicit_bias.datasets.columns import about_columns
+from implicit_bias.datasets.parquet import read_parquet
+from implicit_bias.datasets.prepared import Prepared
 from implicit_bias.datasets.table import read_csv
 from implicit_bias.datasets.words import listing, shortened
 
 #: The names under which an .npz file may hold its features and its labels; the first one present is taken.
 FEATURE_KEYS = ("X", "x", "data")
 LABEL_KEYS = ("y", "labels", "target")
+#: What files may be called at the end.
+KINDS = (".npz", ".csv", ".parquet")
 # Of a path in a message.
 _LONGEST_PATH = 200
 
 
 @DATASETS.register
 @dataclass(frozen=True)
-class File(DatasetSource):
-    """Your own data: an .npz with X and y, or a .csv with a label column.
+class File(Prepared):
+    """Your own data: an .npz with X and y, or a .csv or .parquet with a label column.
 
     An .npz file holds the features (n, d) as ``X``, ``x`` or ``data``, and the labels (n,) as ``y``,
     ``labels`` or ``target``. A .csv file has a header; the column called ``label`` holds the labels, every
-    other column is a feature. Labels may be numbers or words: sorted (by value where all are numbers), they
-    become 0 to k - 1. What there is to doubt about the file is in the dataset's ``cautions``.
+    other column is a feature, and so it is in a .parquet file. Labels may be numbers or words: sorted (by
+    value where all are numbers), they become 0 to k - 1. What there is to doubt about the file is in the dataset's ``cautions``.
     """
 
     name: ClassVar[str] = "file"
-    path: str | None = hyper(None, help="the file, .npz or .csv")
-    label: str = hyper("label", help="column of a .csv that holds the labels")
+    path: str | None = hyper(None, help="the file, .npz, .csv or .parquet")
+    label: str = hyper("label", help="column of a .csv or .parquet that holds the labels")
 
     def load(self) -> Dataset:
-        """All samples, in the order of the file."""
+        """The samples, in the order of the file."""
         path = self._existing_path()
         begin = origin(path)
-        columns, doubts = None, []
+        columns, doubts = None, list[str]()
         if path.suffix.lower() == ".csv":
             table = read_csv(path, self.label, begin)
             x, labels, columns, doubts = table.x, table.labels, table.columns, table.cautions
+        elif path.suffix.lower() == ".parquet":
+            x, labels, columns = read_parquet(path, self.label, begin)
         else:
             x, labels = read_npz(path)
         classes = classes_of(labels, begin)
         dataset = checked_dataset(x, classes.y, len(classes.names), origin=begin)
         about = about_columns(dataset.x, columns, dataset.y, classes.values, begin)
         cautions = (*doubts, *about, *classes.cautions)
-        return replace(dataset, names=classes.names, origin=begin, cautions=cautions, reading=classes.reading)
+        told = replace(dataset, names=classes.names, origin=begin, cautions=cautions, reading=classes.reading)
+        return self.prepared(told, columns)
 
     def fingerprint(self) -> str:
         """SHA-256 of the file."""
@@ -66,10 +73,10 @@ class File(DatasetSource):
 
     def _existing_path(self) -> Path:
         if not self.path:
-            raise BadInput("dataset.path: dataset=file needs the path of an .npz or a .csv file")
+            raise BadInput("dataset.path: dataset=file needs the path of an .npz, .csv or .parquet file")
         path = Path(self.path).expanduser()
-        if path.suffix.lower() not in (".npz", ".csv"):
-            raise BadInput(f"{origin(path)}: must be an .npz or a .csv file")
+        if path.suffix.lower() not in KINDS:
+            raise BadInput(f"{origin(path)}: must be an .npz, .csv or .parquet file")
         try:
             there = path.exists()
         except (OSError, ValueError) as error:  # a name that is too long, or cannot be one

@@ -1,19 +1,31 @@
-"""The summary and the warnings that a command prints about the data files it has loaded."""
+"""What a command tells about data that somebody brought: what is in them, what may be wrong, what separates their classes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
 from implicit_bias.cli.messages import note, warn
-from implicit_bias.datasets import Dataset
+from implicit_bias.core.errors import NotSeparable
+from implicit_bias.datasets import Dataset, DatasetSource
+from implicit_bias.datasets.prepared import Prepared
 from implicit_bias.datasets.words import shortened
+from implicit_bias.solvers.blocking import blocking_samples, separates
 
 # Classes that the line about a dataset names.
 MOST_CLASSES = 10
+# Samples that a message names one by one; a key that long can still be typed.
+MOST_SAMPLES = 50
+# Seconds for the line about a dataset, and for the samples that stand in the way.
+SECONDS, LONGER = 2.0, 10.0
 
 
 def tell_content(dataset: Dataset) -> None:
-    """Print the contents of a data file in one line on stderr, and what may be wrong with it as warnings."""
+    """Print the contents of data that have names in one line on stderr, and what may be wrong with them as warnings."""
     if dataset.names is not None:
-        note(content_line(dataset))
+        note(content_line(dataset) + _separable(dataset))
     for caution in dataset.cautions:
         warn(caution)
 
@@ -26,3 +38,38 @@ def content_line(dataset: Dataset) -> str:
     features = f"{content['features']} {'feature' if content['features'] == 1 else 'features'}"
     size = f"{content['samples']} samples, {features}, {content['num_classes']} classes"
     return f"{dataset.origin}: {size}: {', '.join([*shown, *more])}"
+
+
+def _separable(dataset: Dataset) -> str:
+    found = separates(dataset.x, dataset.y, dataset.num_classes, SECONDS)
+    return "" if found is None else f"; separable by a linear model: {'yes' if found else 'no'}"
+
+
+def told(error: NotSeparable, dataset: Dataset, source: DatasetSource) -> str:
+    """The error about classes that cannot be separated, and for data that can be prepared how they could be."""
+    if not isinstance(source, Prepared) or not error.proven:
+        return str(error)
+    return "; ".join([str(error), *remedies(dataset, source)])
+
+
+def remedies(dataset: Dataset, source: Prepared) -> list[str]:
+    """What would make the classes separable: a constant feature, or fewer samples, as keys to type."""
+    if not source.bias:
+        constant = replace(dataset, x=np.hstack([dataset.x, np.ones((len(dataset.x), 1))]))
+        if separates(constant.x, constant.y, constant.num_classes, SECONDS):
+            return ["with dataset.bias=true they can be separated"]
+    blocking = blocking_samples(dataset.x, dataset.y, dataset.num_classes, LONGER)
+    if blocking is None or not blocking.samples:
+        return []
+    rows = [dataset.rows[place] if dataset.rows else place + 1 for place in blocking.samples]
+    if len(rows) > MOST_SAMPLES:
+        return [f"{len(rows)} of {len(dataset.y)} samples stand in the way"]
+    others = "the others can be separated" if blocking.irreducible else "the others can be separated, perhaps with some of them"
+    key = f"dataset.leave_out=[{','.join(map(str, sorted({*rows, *(source.leave_out or ())})))}]"
+    return [f"{standing(rows)} stand{'s' if len(rows) == 1 else ''} in the way, {others}: {key}"]
+
+
+def standing(rows: Sequence[int]) -> str:
+    """``sample 134``, or ``samples 73 and 84``."""
+    numbers = [str(row) for row in rows]
+    return f"sample {numbers[0]}" if len(rows) == 1 else f"samples {', '.join(numbers[:-1])} and {numbers[-1]}"

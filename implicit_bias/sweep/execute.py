@@ -22,6 +22,7 @@ from implicit_bias.storage.references import ReferenceCache
 from implicit_bias.storage.runs import DATA, write_run
 from implicit_bias.storage.tables import narrowed, summary_table, trajectory_table
 from implicit_bias.sweep.batch_size import fitting
+from implicit_bias.sweep.content import told
 from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
@@ -92,7 +93,7 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
     again = [c.directory for c, _ in going if c.proven is not None]
     if again:
         note(f"{again[0]}{f' and {len(again) - 1} more' if len(again) > 1 else ''}: optima are proven by now; computed again")
-    outcomes = {index: Outcome(_spec_of(batch, index), None, "failed", str(e), "not_separable") for index, e in failed.items()}
+    outcomes = {c.index: _not_separable(c, failed[c.index]) for c in batch if c.index in failed}
     if going:
         progress.status(described([c for c, _ in going]))
         with after_steps():
@@ -100,6 +101,10 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
         outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
     outcomes.update(kept)
     return [outcomes[cell.index] for cell in batch]
+
+
+def _not_separable(cell: Cell, error: NotSeparable) -> Outcome:
+    return Outcome(cell.spec, None, "failed", told(error, cell.dataset, cell.spec.dataset), "not_separable")
 
 
 def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[References | NotSeparable]:
@@ -270,7 +275,3 @@ def _weights_file(arrays: Mapping[int, Mapping[str, np.ndarray]], log_losses: Ma
         file["steps"] = np.array(steps)
         file.update({f"{name}_all": np.stack([arrays[s][name] for s in steps]) for name in arrays[steps[-1]]})
     return file
-
-
-def _spec_of(batch: Sequence[Cell], index: int) -> RunSpec:
-    return next(cell.spec for cell in batch if cell.index == index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from implicit_bias.sweep.outcome import Outcome
 
 #: Folders of a results folder in which files are written whole or not at all, by way of a temporary name.
 WRITTEN_TO = ("runs", "cache/references", "cache/checkpoints", "sweeps/*")
+
+#: So long run folders may be missing altogether: renaming a new one into the place of an old one takes a moment.
+REPLACEMENT_SECONDS = 1.0
 
 
 def tidy_before(specs: Sequence[RunSpec]) -> None:
@@ -32,7 +36,17 @@ def tidy_after(specs: Sequence[RunSpec]) -> None:
 
 def still_there(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """The outcomes; those whose run folders have been removed meanwhile count as failed."""
-    return [outcome if outcome.directory is None or _whole(outcome.directory) else _gone(outcome) for outcome in outcomes]
+    deadline = time.monotonic() + REPLACEMENT_SECONDS
+    return [o if o.directory is None or _there(o.directory, deadline) else _gone(o) for o in outcomes]
+
+
+def _there(directory: Path, deadline: float) -> bool:
+    """Whether a run folder is whole, if need be after a moment: a process that computed the same run may be replacing it."""
+    while not _whole(directory):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _results(specs: Sequence[RunSpec]) -> list[Path]:

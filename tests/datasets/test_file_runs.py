@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_clean_file_is_told_of_and_recorded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("wine.csv").write_text(labelled(["red", "white", "red", "red", "white", "red"]))
-    line = "dataset.path=wine.csv: 6 samples, 2 features, 2 classes: red (4), white (2)\n"
+    line = "dataset.path=wine.csv: 6 samples, 2 features, 2 classes: red (4), white (2); separable by a linear model: yes\n"
     assert main([*QUICK, "dataset.path=wine.csv"]) == 0
     assert capsys.readouterr().err == line
     (run,) = folder.glob("results/runs/*")
@@ -76,14 +76,18 @@ def test_of_many_classes_the_first_are_told(folder: Path, capsys: pytest.Capture
     Path("my.csv").write_text(labelled([f"c{i % 12:02d}" for i in range(36)]))
     assert main([*QUICK, "dataset.path=my.csv"]) == 0
     line = capsys.readouterr().err.splitlines()[0]
-    assert line.endswith("12 classes: " + ", ".join(f"c{i:02d} (3)" for i in range(10)) + ", ... (12 in all)")
+    assert line.endswith(
+        "12 classes: " + ", ".join(f"c{i:02d} (3)" for i in range(10)) + ", ... (12 in all); separable by a linear model: no"
+    )
 
 
 def test_a_caution_is_a_warning_and_a_refusal_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("my.csv").write_text(labelled(["1_0", "10", "2", "2"]))
     assert main([*QUICK, "dataset.path=my.csv"]) == 0
     told, warning = capsys.readouterr().err.splitlines()
-    assert told.endswith("3 classes: 10 (1), 1_0 (1), 2 (2)") and warning.startswith("warning: dataset.path=my.csv: the labels ")
+    assert told.endswith("3 classes: 10 (1), 1_0 (1), 2 (2); separable by a linear model: no") and warning.startswith(
+        "warning: dataset.path=my.csv: the labels "
+    )
     Path("my.csv").write_text("a,b,label\n1_0,2,0\n2,1,1\n")
     assert main([*QUICK, "dataset.path=my.csv"]) == 2
     error = capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_a_feature_of_another_name_is_none(name: str) -> None:
 )
 @pytest.mark.parametrize("kind", ["csv", "npz"])
 def test_a_column_that_counts_the_samples_is_doubted(folder: Path, values: Sequence[float], index: bool, kind: str) -> None:
-    x = [[math.sin(i), value] for i, value in enumerate(values)]
+    x = [[9 * math.sin(i), value] for i, value in enumerate(values)]
     y = ["ab"[i * i % 3 == 1] for i in range(len(x))]
     if kind == "csv":
         found = cautions("\n".join(["s,t,label", *(f"{a},{b},{c}" for (a, b), c in zip(x, y, strict=True))]))

@@ -158,7 +158,7 @@ def test_damaged_npz(folder: Path, filling: int) -> None:
         (None, "dataset.path:", "needs the path"),
         ("", "dataset.path:", "needs the path"),
         ("none.npz", "dataset.path=none.npz:", "no such file"),
-        ("my.txt", "dataset.path=my.txt:", "must be an .npz or a .csv"),
+        ("my.txt", "dataset.path=my.txt:", "must be an .npz, .csv or .parquet file"),
         ("folder.csv", "dataset.path=folder.csv:", "not a file"),
     ],
 )
