@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ BAND = {torch.float64: 450.0, torch.float32: 50.0}
 # What is below e^-SETTLED of an entry, times the largest sum of Jacobians, changes no bit of it: e^-37 would be half a unit in
 # the last place, the rest is for samples that cancel in that sum.
 SETTLED = 100.0
+# What is below e^-REACH of the largest entry of its block is zero in units of that: e^-745 is the smallest double (float32:
+# e^-104). SETTLED is for the bits of what is just above, the rest for averages in which the largest entries cancel.
+REACH = {torch.float64: 1000.0, torch.float32: 300.0}
 # Up to so many bands are all taken: to find out which count would cost as much.
 FEW = 2
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -27,7 +30,9 @@ Pull = Callable[[Tensor], Parameters]
 PullSome = Callable[[Tensor, Tensor, Tensor], Parameters]
 
 
-def sum_in_bands(log_weights: Tensor, log_unit: float, pull: Pull, pull_some: PullSome) -> dict[str, Scaled]:
+def sum_in_bands(
+    log_weights: Tensor, log_unit: float, pull: Pull, pull_some: PullSome, in_one_unit: Collection[str] = ()
+) -> dict[str, Scaled]:
     """sum_ic exp(log_weights_ic + log_unit) J_ic, one scale an entry.
 
     Bands are taken from the heaviest on. A range of them is left out where it changes no bit: no entry that its samples feed is
@@ -40,6 +45,8 @@ def sum_in_bands(log_weights: Tensor, log_unit: float, pull: Pull, pull_some: Pu
         log_unit: Added to every logarithm.
         pull: Vector-Jacobian products; called once for each band that counts.
         pull_some: Vector-Jacobian products of some samples, of which it is looked at what is not zero, and how large it is about.
+        in_one_unit: Blocks that are only wanted in units of their largest entries, as plain numbers: bands that add less than
+            e^-REACH of that to them do not count there, and smaller entries may be zero, or too small.
 
     Returns:
         The sums, a scaled tensor (R, p, q) with a scale an entry for every block that ``pull`` gives.
@@ -54,7 +61,7 @@ def sum_in_bands(log_weights: Tensor, log_unit: float, pull: Pull, pull_some: Pu
     while ranges:
         first, last, runs = ranges.pop()
         if bands.count > FEW:
-            runs = _count(bands, bands.inside(first, last, runs), total, pull_some)
+            runs = _count(bands, bands.inside(first, last, runs), total, pull_some, in_one_unit)
         if not bool(runs.any()):
             continue
         if last - first > 1:
@@ -116,7 +123,9 @@ def _added(bands: _Bands, j: int, total: dict[str, Scaled], pull: Pull) -> Itera
         yield name, combine(total[name], scaled, 1.0, 1.0) if name in total else scaled
 
 
-def _count(bands: _Bands, inside: Tensor, total: Mapping[str, Scaled], pull_some: PullSome) -> Tensor:
+def _count(
+    bands: _Bands, inside: Tensor, total: Mapping[str, Scaled], pull_some: PullSome, in_one_unit: Collection[str]
+) -> Tensor:
     """In which runs the weights of these places may change a bit of the sums, (R,)."""
     counts = torch.zeros(len(inside), dtype=torch.bool, device=inside.device)
     used = inside.any(dim=1)
@@ -129,11 +138,13 @@ def _count(bands: _Bands, inside: Tensor, total: Mapping[str, Scaled], pull_some
     weights = weights.gather(2, samples.unsqueeze(1).expand(-1, inside.shape[1], -1))
     fed = pull_some(runs, samples, weights)
     largest = torch.stack([block.abs().amax(dim=(-2, -1), keepdim=True) for block in fed.values()]).amax(dim=0)
-    needed = bands.log_size(inside)[runs] + bands.log_unit + largest.log().clamp(min=0.0) + SETTLED
-    small = [
-        ((fed[name] != 0) & (block.log_abs()[runs] < needed)).flatten(start_dim=1).any(dim=1) for name, block in total.items()
-    ]
-    counts[runs] = torch.stack(small).any(dim=0)
+    added = bands.log_size(inside)[runs] + bands.log_unit + largest.log().clamp(min=0.0)
+    for name, block in total.items():
+        sizes = block.log_abs()[runs]
+        small = (fed[name] != 0) & (sizes < added + SETTLED)
+        if name in in_one_unit:
+            small &= added >= sizes.amax(dim=(-2, -1), keepdim=True) - REACH[added.dtype]
+        counts[runs] |= small.flatten(start_dim=1).any(dim=1)
     return counts
 
 

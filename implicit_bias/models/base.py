@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,6 +48,20 @@ class Objective(ABC):
             The gradient.
         """
         return self.gradient(parameters)
+
+    def read_in_one_unit(self, blocks: Collection[str]) -> Objective:
+        """The same for a reader to whom an entry of these blocks' gradients is a plain number in units of its block's largest.
+
+        What is too small for a double there need not be computed: entries below e^-1000 of the largest (float32: e^-300) may be
+        zero, or too small. All others keep their bits.
+
+        Args:
+            blocks: Names.
+
+        Returns:
+            An objective; by default this one.
+        """
+        return self
 
     @abstractmethod
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -271,6 +271,7 @@ class NetworkObjective(Objective):
         self.network = network
         self.loss = loss
         self.frozen = dict(frozen)
+        self.in_one_unit: frozenset[str] = frozenset()
         self.binary = network.outputs(data.num_classes) == 1
         self._take(data)
 
@@ -288,6 +289,11 @@ class NetworkObjective(Objective):
 
     def negative_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._negative_gaps(self._outputs(parameters))
+
+    def read_in_one_unit(self, blocks: Collection[str]) -> NetworkObjective:
+        part = copy(self)
+        part.in_one_unit = frozenset(blocks)
+        return part
 
     def _outputs(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The scores of the training set."""
@@ -395,7 +401,7 @@ class NetworkObjective(Objective):
         def pull(weights: Tensor) -> Parameters:
             return self._vector_jacobian(f, leaves, weights, keep=True)
 
-        return sum_in_bands(log_weights, -self.log_n, pull, partial(self._pull_some, leaves))
+        return sum_in_bands(log_weights, -self.log_n, pull, partial(self._pull_some, leaves), self.in_one_unit)
 
     def _pull_some(self, parameters: Mapping[str, Tensor], runs: Tensor, samples: Tensor, weights: Tensor) -> Parameters:
         """-sum_ic w_ic grad m_ic of some runs (A,), and of each some samples (A, m)."""

@@ -47,6 +47,11 @@ class Norm(Option, ABC):
         return False
 
     @property
+    def in_one_unit(self) -> bool:
+        """Whether :meth:`scaled_direction` brings a matrix to plain numbers, in units of its largest scale, first."""
+        return type(self).scaled_direction is Norm.scaled_direction
+
+    @property
     def label(self) -> str:
         """The norm's name in files and columns, its parameter included: ``linf``, ``lp3``, ``schatten1.5``."""
         return self.name + "".join(format_number(getattr(self, f.name)) for f in fields(self))

@@ -9,7 +9,7 @@ the place of R will do.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -117,6 +117,14 @@ class ParameterNorm(ABC):
             N(variables), a convex expression without dimension.
         """
 
+    def in_one_unit(self, names: Collection[str]) -> frozenset[str]:
+        """Those of the blocks that :meth:`scaled_direction` brings to plain numbers, in units of their largest scale or above.
+
+        Args:
+            names: The blocks of the set.
+        """
+        return frozenset()
+
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         """:meth:`direction` of scaled blocks.
 
@@ -179,6 +187,9 @@ class WholeVector(ParameterNorm):
             return self.norm.expression(next(iter(variables.values())))
         entries = cvxpy.hstack([cvxpy.vec(variable, order="F") for variable in variables.values()])
         return self.norm.expression(cvxpy.reshape(entries, (1, entries.size), order="F"))
+
+    def in_one_unit(self, names: Collection[str]) -> frozenset[str]:
+        return frozenset(names) if self.norm.in_one_unit else frozenset()
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         mantissas = {name: b.mantissa for name, b in blocks.items()}
@@ -260,6 +271,11 @@ class ProductNorm(ParameterNorm):
             return parts[0]
         return cvxpy.maximum(*parts) if self.outer == "max" else cvxpy.norm2(cvxpy.hstack(parts))
 
+    def in_one_unit(self, names: Collection[str]) -> frozenset[str]:
+        if self.outer == "l2":
+            return frozenset(names)
+        return frozenset().union(*(part.norm.in_one_unit(part.blocks) for part in self.parts))
+
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         if self.outer == "l2":
             return self.direction(in_common_unit(blocks))
@@ -305,6 +321,9 @@ class SingleBlock(ParameterNorm):
 
     def expression(self, variables: Mapping[str, cvxpy.Expression]) -> cvxpy.Expression:
         return self.norm.expression(variables[self.block])
+
+    def in_one_unit(self, names: Collection[str]) -> frozenset[str]:
+        return frozenset(names) if self.norm.in_one_unit else frozenset()
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         return {self.block: self.norm.scaled_direction(blocks[self.block])}
@@ -352,6 +371,9 @@ class WeightedByShape(ParameterNorm):
 
     def expression(self, variables: Mapping[str, cvxpy.Expression]) -> cvxpy.Expression:
         return self.weight(variables) * self.norm.expression(variables)
+
+    def in_one_unit(self, names: Collection[str]) -> frozenset[str]:
+        return self.norm.in_one_unit(names)
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         weight = self.weight({name: block.mantissa for name, block in blocks.items()})

@@ -19,10 +19,11 @@ from implicit_bias.optimizers.base import Blocks, Number, State, Step
 from implicit_bias.optimizers.descent import MOMENTUM
 from implicit_bias.optimizers.hybrid import MATRICES_HELP, matrices_among, matrices_and_rest
 from implicit_bias.optimizers.truncation import Move, TruncatedFromFirst, remembered, since_first
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 
 @dataclass(frozen=True)
-class AdaptiveRest(TruncatedFromFirst):
+class AdaptiveRest(TruncatedFromFirst, WithWeightDecay):
     """W_l -= eta_t s c_l polar(m_l), u -= eta_t m / (eps + sqrt(v)), with a factor c_l of the matrices' nuclear norms.
 
     m and v are the moving averages of g and g^2, without bias correction (Crawshaw et al., arXiv 2510.09827, section 3). The

@@ -10,7 +10,7 @@ subtracted, theta_t = theta_{t-1} - eta_t step_t; t counts from 1. Hyper-paramet
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -375,6 +375,19 @@ class Optimizer(Option):
             if other.per_loss and (self.normalised or not self.shrinks_with_gradient):
                 return f"steps of optimizer={self.name} do not shrink with the loss"
         return None
+
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        """The blocks of whose gradients its steps read plain numbers alone, in units of a block's largest entry: what is below
+        every double there has no part in any step.
+
+        Args:
+            norm: What :meth:`geometry` gave.
+            names: The blocks.
+
+        Returns:
+            Some of them; by default none.
+        """
+        return frozenset()
 
     @property
     def needs_gradient_only(self) -> bool:

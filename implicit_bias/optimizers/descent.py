@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,9 @@ MOMENTUM = "momentum"
 class NormalisedDescent(WithWeightDecay):
     """theta -= eta_t direction(g_t)."""
 
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, NormalisedDescent.update)
+
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         return state, Step(norm.scaled_direction(gradient))
 
@@ -27,6 +31,9 @@ class SteepestDescent(WithWeightDecay):
     """theta -= eta_t N_*(g_t) direction(g_t)."""
 
     normalised: ClassVar[bool] = False
+
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, SteepestDescent.update)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         return state, steepest(gradient, norm)
@@ -67,6 +74,24 @@ class WithMomentum(Optimizer):
 class NormalisedMomentumDescent(WithWeightDecay, WithMomentum):
     """theta -= eta_t direction(m_t)."""
 
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, NormalisedMomentumDescent.update)
+
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, momentum = self.averaged(state, gradient)
         return state, Step(norm.scaled_direction(momentum))
+
+
+def read_by(
+    norm: ParameterNorm, names: Collection[str], optimizer: Optimizer, update: Callable[..., tuple[State, Step]]
+) -> frozenset[str]:
+    """Blocks whose gradients the norm's direction alone reads, in one unit; none where a subclass makes its steps in its own way.
+
+    Args:
+        norm: The optimizer's.
+        names: The blocks.
+        optimizer: Any.
+        update: The method whose steps are the norm's directions of gradients, or of averages of theirs.
+    """
+    alone = type(optimizer).update is update and optimizer.needs_gradient_only
+    return norm.in_one_unit(names) if alone else frozenset()

@@ -9,14 +9,15 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled, average, combine, root_mean_square
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.adam import FIRST, over_root
-from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, Optimizer, State, Step
+from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, State, Step
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 DEVIATION, NORMALISED = "deviation", "normalised"
 
 
 @OPTIMIZERS.register
 @dataclass(frozen=True)
-class MVNGrad(Optimizer):
+class MVNGrad(WithWeightDecay):
     """Gradients divided by their deviation from their average, averaged after the division; no norm of its own.
 
     m_t = beta1 m_{t-1} + (1 - beta1) g_t, v_t = beta2 v_{t-1} + (1 - beta2) (g_t - m_t)^2, z_t = g_t / (sqrt(v^_t) + eps), u_t =

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import average
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, State, Step, steepest
-from implicit_bias.optimizers.descent import MOMENTUM, SteepestDescent
+from implicit_bias.optimizers.descent import MOMENTUM, SteepestDescent, read_by
 from implicit_bias.optimizers.schedule_free import ScheduleFree
 from implicit_bias.optimizers.truncation import ALL, Move, TruncatedFromFirst, remembered
 
@@ -42,6 +43,9 @@ class SD(ScheduleFree, TruncatedFromFirst, SteepestDescent):
     @property
     def buffers(self) -> tuple[str, ...]:  # type: ignore[override]
         return (MOMENTUM,) if self.beta else ()
+
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, SD.update)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         buffers, momentum = self._averaged(state, gradient)

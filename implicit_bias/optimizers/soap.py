@@ -11,8 +11,9 @@ from torch import Tensor
 from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled, average, root_mean_square
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, Optimizer, State, Step
+from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, State, Step
 from implicit_bias.optimizers.kronecker import LEFT, RIGHT, added_grams, eigen, no_grams
+from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 FIRST, SECOND_ROOT = "first_moment", "second_moment_root"
 # Rotated entries of the gradient below this share of the largest are round-off of the rotation, in directions that carry nothing.
@@ -21,7 +22,7 @@ CARRIES = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 @OPTIMIZERS.register
 @dataclass(frozen=True)
-class Soap(Optimizer):
+class Soap(WithWeightDecay):
     """SOAP, Adam in the eigenbasis of averaged Gram matrices, renewed at every step; no margin of its own.
 
     L <- beta2 L + (1 - beta2) G G^T and R likewise, with eigenvectors Q_L and Q_R; r^2 <- beta2 r^2 + (1 - beta2) (Q_L^T G

@@ -92,3 +92,14 @@ def test_a_run_whose_weights_are_no_numbers_harms_no_other() -> None:
     both = summed(broken, 0.0, Sums(torch.cat([jacobian, jacobian[:1]])))
     assert torch.equal(both.log_abs()[:RUNS], summed(log_weights, 0.0, Sums(jacobian)).log_abs())
     assert not bool(summed(broken[RUNS:], 0.0, Sums(jacobian[:1])).mantissa.any())
+
+
+def test_in_one_unit_no_plain_number_changes_and_far_bands_are_left_out() -> None:
+    """Jacobians such that most entries are fed by light samples alone: the whole sum needs their bands, plain numbers do not."""
+    log_weights, jacobian = problem(1e5, 0.02, seed=2)
+    whole, near = Sums(jacobian), Sums(jacobian)
+    every = sum_in_bands(log_weights, -1.0, whole, whole.some)["w"]
+    ours = sum_in_bands(log_weights, -1.0, near, near.some, ["w"])["w"]
+    assert torch.equal(ours.collapse(), every.collapse())
+    assert ours.collapse().any()
+    assert near.calls <= 4 < 20 < whole.calls

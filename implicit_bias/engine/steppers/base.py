@@ -139,7 +139,8 @@ class Setup:
         model, names = problem.model, list(problem.initial)
         hidden = model.hidden_matrices(names)
         geometry = problem.optimizer.geometry(names, problem.norm, model.row_bases(problem.data), hidden)
-        return Setup(problem, geometry, model.objective(problem.data, problem.loss, problem.frozen), hidden)
+        objective = model.objective(problem.data, problem.loss, problem.frozen)
+        return Setup(problem, geometry, objective.read_in_one_unit(problem.optimizer.in_one_unit(geometry, names)), hidden)
 
     @cached_property
     def like(self) -> Tensor:
