@@ -280,7 +280,8 @@ def _batches(spec: RunSpec, outcome: Outcome) -> list[str]:
     from implicit_bias.storage.runs import read_provenance
 
     told = read_provenance(outcome.directory).get("mini_batches") if spec.batch.size is not None and outcome.directory else None
-    return batch_notes(told["size"], told["samples"], told["epochs"]) if told else []
+    reduction = spec.batch.variance_reduction
+    return batch_notes(told["size"], told["samples"], told["epochs"], reduction) if told else []
 
 
 def _remarks(spec: RunSpec, outcome: Outcome) -> list[str]:

@@ -22,9 +22,10 @@ class UsualOptimizer(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             for w in group["params"]:
-                w.sub_(group["lr"] * self._direction(group["name"], w.grad, self.state[w]))
+                w.sub_(group["lr"] * self.direction(group["name"], w.grad, self.state[w]))
 
-    def _direction(self, name: str, g: Tensor, state: dict[str, Any]) -> Tensor:
+    def direction(self, name: str, g: Tensor, state: dict[str, Any]) -> Tensor:
+        """What a step of learning rate one subtracts, of a gradient; ``state`` is brought up to date."""
         if name == "signgd":
             return g.sign()
         if name == "ngd":

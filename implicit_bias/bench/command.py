@@ -9,12 +9,13 @@ tight loop
     The exact step of this package written out for a single run: closed-form gradient in the log domain, one scale a class row,
     the polar factor truncated in the row space.
 
-Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions; of steps by
-mini-batches (64 runs at 10 of 100 samples, reshuffled) and of the usual loop on them, timed in turn, the medians. Beside them
-stand the engine with plain PyTorch steps, the steps in C by themselves (what is left of the time goes into the records), the
-roofline of the machine's measured rates, and the peak memory of the batch's tensors; then how the cost grows with every size.
-Written to results/bench/ (results_dir=results) as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU
-the batches run there, up to 4,096 runs, and the loops on the CPU.
+Before anything is timed, all three must give the same own-norm margin. Times are the least of several repetitions. Of steps by
+mini-batches (64 runs at 10 of 100 samples, reshuffled) they are medians, the engine, the usual loop and the leanest one that
+indexes tensors (softmax less one-hot, no autograd; in the columns of the tight loop) being timed in turn. Beside them stand the
+engine with plain PyTorch steps, the steps in C by themselves (what is left of the time goes into the records), the roofline of
+the machine's measured rates, and the peak memory of the batch's tensors; then how the cost grows with every size. Written to
+results/bench/ (results_dir=results) as bench.csv, scaling.csv, bench.png and bench.pdf. On a GPU the batches run there, up to
+4,096 runs, and the loops on the CPU.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def usual_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int, rows: Tensor
         optimizer.step()
         scheduler.step()
         if t in records:
-            margin = _margin(model.weight.detach(), x, y, OWN[name])
+            margin = own_margin(model.weight.detach(), x, y, OWN[name])
     return margin
 
 
@@ -136,11 +136,12 @@ def tight_loop(name: str, x: Tensor, y: Tensor, k: int, steps: int) -> float:
                     direction = m * math.exp(m_log - r_log) / (1 - 0.9**t) / (r / (1 - 0.95**t) ** 0.5)
         w = w - LEARNING_RATES[name] * t**-0.5 * direction
         if t in records:
-            margin = _margin(w, x, y, OWN[name])
+            margin = own_margin(w, x, y, OWN[name])
     return margin
 
 
-def _margin(w: Tensor, x: Tensor, y: Tensor, norm: str) -> float:
+def own_margin(w: Tensor, x: Tensor, y: Tensor, norm: str) -> float:
+    """The margin of W (k, d) in a norm, on samples (n, d) with labels (n,)."""
     z = x @ w.T
     gaps = z.gather(1, y[:, None]) - z
     gaps.scatter_(1, y[:, None], math.inf)

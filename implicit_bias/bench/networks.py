@@ -101,8 +101,8 @@ def usual_network_loop(case: Case, name: str, data: Data, run: int, blocks: dict
 class _ByMatrix(UsualOptimizer):
     """Kernels are matrices (out, in * rows * columns)."""
 
-    def _direction(self, name: str, g: Tensor, state: dict[str, Any]) -> Tensor:
-        return super()._direction(name, g.flatten(start_dim=1), state).reshape(g.shape)
+    def direction(self, name: str, g: Tensor, state: dict[str, Any]) -> Tensor:
+        return super().direction(name, g.flatten(start_dim=1), state).reshape(g.shape)
 
 
 def batched_networks(case: Case, name: str, data: Data, blocks: dict[str, Tensor]) -> list[float]:

@@ -39,9 +39,10 @@ def _own_row(summary: pd.DataFrame) -> pd.Series:
     return (own if len(own) else summary).iloc[0]
 
 
-def batch_notes(size: int, samples: int, epochs: float) -> list[str]:
+def batch_notes(size: int, samples: int, epochs: float, variance_reduction: str = "none") -> list[str]:
     """What a table of a run by mini-batches is of."""
-    return [f"updates from {size} of {samples:,} samples, {epochs:,.4g} epochs; what is measured is of all samples"]
+    corrected = "" if variance_reduction == "none" else f", corrected ({variance_reduction})"
+    return [f"updates from {size} of {samples:,} samples{corrected}, {epochs:,.4g} epochs; what is measured is of all samples"]
 
 
 def precision_notes(precision: str, summary: pd.DataFrame | None = None, in_double: float | None = None) -> list[str]:

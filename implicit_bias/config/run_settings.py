@@ -117,6 +117,11 @@ class BatchSettings:
         help="order of mini-batches; reshuffle: anew every epoch, by seed, cyclic: in turn, replace: drawn with replacement",
         choices=("reshuffle", "cyclic", "replace"),
     )
+    variance_reduction: Literal["none", "svrg"] = hyper(
+        "none",
+        help="of mini-batches; svrg: gradients corrected by the batch's and all samples' at a point renewed about once an epoch",
+        choices=("none", "svrg"),
+    )
 
 
 #: Sections of keys that belong to no group.

@@ -350,8 +350,9 @@ def _check_launcher(launcher: Config) -> None:
 
 
 def _check_batch(batch: Config, schedule: Schedule, optimizer: Optimizer) -> None:
-    """Raises BadInput: an order without mini-batches, or a schedule that needs the loss of all samples at every update."""
+    """Raises BadInput: an order without mini-batches, or what reads a loss that they do not give."""
     size, order = batch["size"], batch["order"]
+    _check_variance_reduction(batch, schedule, optimizer)
     if size is None and order != "reshuffle":
         raise BadInput(f"batch.order={order}: is the order of mini-batches, and batch.size=null has none; give batch.size")
     if size is not None and (schedule.backs_off or schedule.searches):
@@ -364,6 +365,18 @@ def _check_batch(batch: Config, schedule: Schedule, optimizer: Optimizer) -> Non
             f"batch.size={size}: schedule={schedule.name} {does} all samples, which mini-batches do not evaluate;"
             f" allowed: batch.size=null, or schedule={either(fitting)}"
         )
+
+
+def _check_variance_reduction(batch: Config, schedule: Schedule, optimizer: Optimizer) -> None:
+    """Raises BadInput: none to be reduced, or a loss is read, of which a corrected gradient is none."""
+    given = f"batch.variance_reduction={batch['variance_reduction']}"
+    if batch["variance_reduction"] == "none":
+        return
+    if batch["size"] is None:
+        raise BadInput(f"{given}: corrects gradients of mini-batches, and batch.size=null has none; give batch.size")
+    if schedule.per_loss or optimizer.reads_loss:
+        reads = f"schedule={schedule.name}" if schedule.per_loss else f"optimizer={optimizer.label} as it is set"
+        raise BadInput(f"{given}: {reads} reads the loss, which a corrected gradient has none of; allowed here: none")
 
 
 def _norm_labels(labels: Sequence[str], made: Parts) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from implicit_bias.engine.mini_batches import MiniBatches
+from implicit_bias.engine.variance_reduction import VarianceReduction
 from implicit_bias.losses import Loss
 from implicit_bias.measures.margins import Optimum
 from implicit_bias.measures.probe import Probe
@@ -37,6 +38,7 @@ class Problem:
         initial: Initial parameters, one tensor (R, p, q) a block.
         steps: Updates to make; 0: the initial point is measured.
         batch: The samples of each update; None: all of them. Records are of all samples whatever it is.
+        variance_reduction: What is done to the gradients of mini-batches, :mod:`implicit_bias.engine.variance_reduction`.
         measured: The norms to log, by label; the optimizer's own is among them.
         norm: The norm of the general methods (nsd, nmd, sd); None for the others.
         optima: References by label; norms without one have empty columns.
@@ -66,6 +68,7 @@ class Problem:
     measured: Mapping[str, Norm]
     norm: Norm | None = None
     batch: MiniBatches | None = None
+    variance_reduction: VarianceReduction = "none"
     optima: Mapping[str, Optimum] = field(default_factory=dict)
     points: int = 60
     weights: Literal["all", "last", "none"] = "last"
@@ -89,6 +92,11 @@ class Problem:
         """After how many updates loss and gradient of all samples are looked at between records: 1, or with mini-batches about an
         epoch."""
         return 1 if self.batch is None else self.batch.cadence
+
+    @property
+    def reduces_variance(self) -> bool:
+        """Whether gradients of mini-batches are corrected; those of all samples need not be."""
+        return self.batch is not None and self.variance_reduction != "none"
 
     @property
     def watches_loss(self) -> bool:

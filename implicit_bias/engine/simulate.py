@@ -23,6 +23,7 @@ from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.trajectory import Trajectory
 from implicit_bias.engine.updates import reached_by, update_from
+from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.probe import Probe
 
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
@@ -188,6 +189,7 @@ class _Simulation:
 
     def _snapshot(self, t: int) -> Snapshot:
         """All that the steps after the t-th depend on, and what was recorded so far."""
+        anchor = self.stepper.anchor
         return {
             "step": t,
             "stepping": self.stepper.stepping,
@@ -196,6 +198,7 @@ class _Simulation:
             # A fast step may round otherwise than the objective does by itself, so the gradient is kept, not computed again.
             "gradient": gradient_parts(self.stepper.gradient),
             "schedule": dict(self.stepper.schedule_state),
+            **({} if anchor is None else {"anchor": anchor.parameters}),
             "times": self.times.snapshot(),
             **self.recorder.snapshot(),
         }
@@ -208,4 +211,11 @@ class _Simulation:
         foreign = self.problem.optimizer.foreign_state
         state = unpacked(snapshot["state"], lambda: self.setup.first_state(gradient), foreign)
         seen = gradient if self.problem.batch is None else None
-        return Reached(snapshot["parameters"], state, seen, snapshot["schedule"])
+        return Reached(snapshot["parameters"], state, seen, snapshot["schedule"], self._anchor(snapshot))
+
+    def _anchor(self, snapshot: Snapshot) -> Anchor | None:
+        """The anchor of the last update, the gradient there evaluated anew, by what evaluated it before."""
+        if not self.problem.reduces_variance:
+            return None
+        since = anchor_due(snapshot["step"], self.problem.cadence)
+        return Anchor(since, snapshot["anchor"], self.setup.objective.gradient)

@@ -105,6 +105,8 @@ class _Check:
         self._state()
         self._gradient()
         self._schedule()
+        if self.problem.reduces_variance:
+            self._blocks(self.snapshot["anchor"], self.shapes, "anchor", self.dtype)
         _tensor(self.snapshot["times"]["reached"], (self.runs,), "times", torch.float64)
         _tensor(self.snapshot["times"]["going"], (self.runs,), "times", torch.bool)
         self._records()

@@ -11,7 +11,7 @@ from implicit_bias.models import Parameters
 def reached_by(setup: Setup, stepper: Stepper) -> Reached:
     """Where a batch is, the gradient evaluated that the next update is made from, unless that is of some samples only."""
     gradient = stepper.gradient if setup.problem.batch is None else None
-    return Reached(stepper.parameters, stepper.state, gradient, stepper.schedule_state)
+    return Reached(stepper.parameters, stepper.state, gradient, stepper.schedule_state, stepper.anchor)
 
 
 def update_from(setup: Setup, before: Reached, after: Parameters, t: int) -> Update:

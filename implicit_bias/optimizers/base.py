@@ -198,6 +198,11 @@ class Optimizer(Option):
         return False
 
     @property
+    def reads_loss(self) -> bool:
+        """Whether a step looks at the loss beside its gradient."""
+        return False
+
+    @property
     def shrinks_with_gradient(self) -> bool:
         """Whether all of a step does, so that on a linear model a rate may be constant, or divided by the loss."""
         return self.scales_with_gradient and not self.of_log_loss

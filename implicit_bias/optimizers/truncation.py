@@ -84,6 +84,10 @@ class Truncated(Optimizer, ABC):
     def takes_any_rate(self) -> bool:
         return self.truncate
 
+    @property
+    def reads_loss(self) -> bool:
+        return self.truncate
+
     def passes_on(self) -> bool:
         """Whether its ``step_from`` is the next class's, as :attr:`Optimizer.needs_gradient_only` asks."""
         return not self.truncate

@@ -58,6 +58,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         batch=mini_batches(
             spec.batch.size, spec.batch.order, torch.tensor([cell.spec.seed for cell in cells]), len(cells[0].dataset.x)
         ),
+        variance_reduction=spec.batch.variance_reduction,
         measured=measured,
         norm=norm,
         optima={label: _moved(optimum, dtype, device) for label, optimum in found.items()},

@@ -56,6 +56,7 @@ def test_a_small_bench_writes_tables_and_picture(
     assert {path.name for path in folder.iterdir()} == {"bench.csv", "scaling.csv", "bench.png", "bench.pdf"}
     table = pd.read_csv(folder / "bench.csv")
     by_batches = table[table["size"].str.endswith("b=10")]
+    assert (by_batches[["usual_us", "tight_us", "batched_us"]] > 0).all(axis=None)
     assert by_batches["stepping"].isin(["c", "torch"]).all() and len(by_batches) == 1
     assert len(table) == 2 * len(linear.LEARNING_RATES) + 1 and (table["machine"] == processor()).all()
     assert table["ratio_usual"].to_numpy() == pytest.approx((table["usual_us"] / table["batched_us"]).to_numpy(), rel=1e-2)

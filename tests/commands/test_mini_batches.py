@@ -22,6 +22,13 @@ REFUSED = {
     "batch.order=cyclic": "batch.order=cyclic: is the order of mini-batches, and batch.size=null has none; give batch.size",
     "batch.size=4 optimizer=gd schedule=lyu_li": "batch.size=4: schedule=lyu_li takes steps back by the loss of all samples,"
     " which mini-batches do not evaluate; allowed: batch.size=null, or schedule=constant, loss_based or power",
+    "batch.variance_reduction=svrg": "batch.variance_reduction=svrg: corrects gradients of mini-batches, and batch.size=null has"
+    " none; give batch.size",
+    "batch.size=4 batch.variance_reduction=svrg optimizer=gd schedule=loss_based": "batch.variance_reduction=svrg:"
+    " schedule=loss_based reads the loss, which a corrected gradient has none of; allowed here: none",
+    "batch.size=4 batch.variance_reduction=svrg schedule.lr=1 optimizer=torch optimizer.target=torch.optim.LBFGS": ""
+    "batch.variance_reduction=svrg: optimizer=torch torch.optim.LBFGS as it is set reads the loss, which a corrected",
+    "batch.size=4 batch.variance_reduction=spider": "batch.variance_reduction=spider: must be none or svrg",
     "batch.sizes=4": "batch.sizes: unknown key",
 }
 
@@ -56,7 +63,7 @@ def test_a_batch_of_all_samples_gives_the_numbers_of_the_full_one(tmp_path: Path
     keys = [*SMALL, f"results_dir={tmp_path}", "optimizer=muon"]
     full, _ = run(keys)
     for order in ("cyclic", "reshuffle"):
-        trajectory, _ = run(keys, "batch.size=12", f"batch.order={order}")
+        trajectory, _ = run(keys, "batch.size=12", f"batch.order={order}", "batch.variance_reduction=svrg")
         assert trajectory.equals(full)
     other, _ = run(keys, "batch.size=12", "batch.order=replace")
     assert not other.equals(full)
@@ -66,6 +73,8 @@ def test_epochs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     keys = [*SMALL, f"results_dir={tmp_path}"]
     assert main([*keys, "batch.size=8"]) == 0
     assert "updates from 8 of 12 samples, 20 epochs" in " ".join(capsys.readouterr().out.split())
+    assert main([*keys, "batch.size=8", "batch.variance_reduction=svrg"]) == 0
+    assert "updates from 8 of 12 samples, corrected (svrg), 20 epochs" in " ".join(capsys.readouterr().out.split())
     assert main(["-m", *keys, "batch.size=8,null"]) == 0
     (path,) = tmp_path.glob("sweeps/*/table.csv")
     epochs = pd.read_csv(path).groupby("batch.size", dropna=False)["epochs"].first()

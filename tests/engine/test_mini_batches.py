@@ -20,6 +20,8 @@ from implicit_bias.engine.steppers import torch_compile
 from implicit_bias.engine.steppers.base import Setup
 from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.verification import wrong
+from implicit_bias.engine.variance_reduction import Anchor
+from implicit_bias.losses import LOSSES
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer, Step
@@ -222,6 +224,67 @@ def test_the_gradient_of_all_samples_can_be_asked_for() -> None:
     torch.testing.assert_close(last(simulate(full)), last(simulate(plain)), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("order", ["reshuffle", "replace"])
+@pytest.mark.parametrize("optimizer", LOOPS)
+def test_variance_is_reduced_as_in_a_plain_loop(optimizer: str, order: Any) -> None:
+    """SVRG: the anchor is renewed every ceil(20 / 3) = 7 updates, which is no epoch of 6."""
+    given = replace(linear(optimizer, 3, order, seeds=(5,)), variance_reduction="svrg")
+    x, y, rule, anchor = given.data.x[0], given.data.y[0], LOOPS[optimizer](), torch.zeros(())
+
+    def slope(w: Tensor, rows: list[int]) -> Tensor:
+        leaf = w.clone().requires_grad_()
+        return torch.autograd.grad(functional.cross_entropy(x[rows] @ leaf.T, y[rows]), leaf)[0]
+
+    def corrected(w: Tensor, g: Tensor, t: int) -> Tensor:
+        nonlocal anchor
+        anchor = w if t % 7 == 1 else anchor
+        return rule(w, g - slope(anchor, rows_of(order, N, 3, 5, t)) + slope(anchor, list(range(N))), t)
+
+    theirs = looped(given.data, corrected, lambda t: rows_of(order, N, 3, 5, t), given.steps)
+    torch.testing.assert_close(last(simulate(given))[0], theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_corrected_gradients_are_exact_far_below_every_double() -> None:
+    """Where scores are in the thousands; in units of the largest term they are plain numbers again."""
+    data = mixtures([5], k=K, d=6, per_class=N // K)
+    given = replace(linear("gd", 4, "cyclic", seeds=(5,), data=data), variance_reduction="svrg", loss=LOSSES.get("exponential")())
+    setup = Setup.of(given)
+    far = 5e4 * (torch.linalg.pinv(data.x[0]) @ functional.one_hot(data.y[0], K).double()).T[None]
+    near = torch.randn(1, K, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    start = setup.begun()._replace(parameters={"weight": far + near})
+    anchor = Anchor(0, {"weight": far}, setup.objective.gradient)
+    found = setup.here(start._replace(anchor=anchor), 2).gradient["weight"]
+    unit = float(found.top())
+    assert unit < -1000
+    same = setup.here(start._replace(anchor=replace(anchor, parameters=start.parameters)), 2).gradient["weight"]
+    whole = setup.objective.gradient(start.parameters).blocks["weight"]
+    torch.testing.assert_close(same.log_abs(), whole.log_abs(), rtol=1e-14, atol=0.0)
+
+    def slope(at: Tensor, rows: list[int]) -> Tensor:
+        """e^-unit times the gradient of the mean over samples and wrong classes of e^(z_c - z_y)."""
+        x, y = data.x[0, rows], data.y[0, rows]
+        z = x @ at[0].T
+        weights = (z - z.gather(1, y[:, None]) - unit).exp().scatter(1, y[:, None], 0.0) / len(rows)
+        total: Tensor = weights.T @ x
+        for row, label, sum_ in zip(x, y, weights.sum(dim=1), strict=True):
+            total[label] -= sum_ * row
+        return total
+
+    mine, (here, there) = [4, 5, 6, 7], (start.parameters["weight"], anchor.parameters["weight"])
+    wanted = slope(here, mine) - slope(there, mine) + slope(there, list(range(N)))
+    torch.testing.assert_close(found.relative_to(found.top())[0], wanted, rtol=1e-9, atol=1e-10)
+
+
+def test_what_reads_the_loss_is_refused_a_corrected_gradient() -> None:
+    given = replace(linear("gd", 5, "cyclic"), variance_reduction="svrg")
+    polyak = OPTIMIZERS.get("sd")(truncate=True, beta=0.0)
+    for more in ({"schedule": SCHEDULES.get("loss_based")(lr=0.1)}, {"optimizer": polyak}):
+        with pytest.raises(ValueError, match="reads the loss"):
+            simulate(replace(given, **more))
+    with pytest.raises(ValueError, match="the loss is read"):
+        Setup.of(given).here(Setup.of(given).begun(), 1).log_loss  # noqa: B018
+
+
 @pytest.mark.parametrize("target", ["torch.optim.AdamW", "torch.optim.LBFGS"])
 def test_classes_of_torch_are_handed_the_loss_of_their_batch(target: str) -> None:
     foreign = OPTIMIZERS.get("torch")(target=target, kwargs={} if target.endswith("W") else {"max_iter": 3})
@@ -393,14 +456,18 @@ def test_the_automatic_rate_does_not_depend_on_the_batch() -> None:
 # --- bits ------------------------------------------------------------------------------------------------------------
 
 
+REDUCED = {order: "svrg" if order == "replace" else "none" for order in ORDERS}
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("optimizer", "shared"), [("muon", False), ("adam", True)])
 def test_a_run_has_the_same_bits_alone_and_beside_others(optimizer: str, shared: bool, order: Any) -> None:
     seeds = (4, 9, 4)
     data = mixtures([5] if shared else list(seeds), k=K, d=6, per_class=N // K)
-    together = simulate(linear(optimizer, 3, order, seeds, 60, data))
+    reduced: Any = {"variance_reduction": REDUCED[order]}
+    together = simulate(replace(linear(optimizer, 3, order, seeds, 60, data), **reduced))
     for run, seed in enumerate(seeds):
-        alone = simulate(linear(optimizer, 3, order, [seed], 60, data if shared else one(data, run)))
+        alone = simulate(replace(linear(optimizer, 3, order, [seed], 60, data if shared else one(data, run)), **reduced))
         for label, columns in alone.by_norm.items():
             np.testing.assert_array_equal(together.by_norm[label]["margin"][:, run], columns["margin"][:, 0])
             np.testing.assert_array_equal(together.by_norm[label]["upper_bound"][:, run], columns["upper_bound"][:, 0])
@@ -410,7 +477,8 @@ def test_a_run_has_the_same_bits_alone_and_beside_others(optimizer: str, shared:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_run_that_goes_on_at_any_step_has_the_bits_of_an_undisturbed_one(order: Any) -> None:
     given = linear("adam", 3, order, (1, 2), 10, levels=1.0, certificate_iterations=2, points=6)
-    given = replace(given, weights="all")
+    reduced: Any = {"variance_reduction": REDUCED[order]}
+    given = replace(given, weights="all", **reduced)
     steps = tuple(range(1, 10))
     snapshots, undisturbed = snapshots_at(steps, given)
     assert [snapshot["step"] for snapshot in snapshots] == list(steps)

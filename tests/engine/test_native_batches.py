@@ -36,9 +36,9 @@ def batched(rule: str, size: int, order: Order = "reshuffle", steps: int = 30, n
 @pytest.mark.numeric
 @pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "nmgd", "muon", "adam", "signum, decay", "lion"))
 def test_every_step_is_the_plain_one_to_round_off(rule: str) -> None:
-    orders_of: list[tuple[int, Order]] = [(1, "reshuffle"), (5, "cyclic"), (23, "replace")]
-    for size, order in orders_of:
-        setup = Setup.of(batched(rule, size, order, steps=12))
+    kinds: list[tuple[int, Order, Any]] = [(1, "reshuffle", "none"), (5, "cyclic", "none"), (23, "replace", "none")]
+    for size, order, reduction in [*kinds, (5, "reshuffle", "svrg")]:
+        setup = Setup.of(batched(rule, size, order, steps=12, variance_reduction=reduction))
         with torch.no_grad():
             ours, plain, here = LinearSteps(setup), Eager(setup), setup.begun()
             for t in range(1, setup.problem.steps + 1):
@@ -71,9 +71,13 @@ def test_batches_of_all_samples_give_the_bits_of_the_full_batch(rule: str) -> No
 
 @needs_compiler
 @pytest.mark.numeric
-@pytest.mark.parametrize("order", ["reshuffle", "replace", "cyclic"])
-def test_a_run_has_the_same_bits_alone_and_in_calls_of_any_length(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = batched("adam, eps", 4, order, steps=60)
+@pytest.mark.parametrize(
+    ("order", "reduction"), [("reshuffle", "none"), ("replace", "none"), ("cyclic", "none"), ("reshuffle", "svrg")]
+)
+def test_a_run_has_the_same_bits_alone_and_in_calls_of_any_length(
+    order: Order, reduction: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = batched("adam, eps", 4, order, steps=60, variance_reduction=reduction)
     together = simulate(given)
     assert together.stepping == "c"
     monkeypatch.setattr(native, "MOST_STEPS", 7)
@@ -83,9 +87,10 @@ def test_a_run_has_the_same_bits_alone_and_in_calls_of_any_length(order: Order, 
 
 
 @needs_compiler
+@pytest.mark.parametrize("reduction", ["none", "svrg"])
 @pytest.mark.parametrize("rule", quick_of(["signum", "muon", "adam", "signgd"], "adam", "muon"))
-def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = batched(rule, 4, steps=130)
+def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, reduction: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = batched(rule, 4, steps=130, variance_reduction=reduction)
     usual = simulate(given)
     monkeypatch.setattr(native, "MOST_STEPS", 5)
     snapshots: dict[int, Any] = {}
@@ -102,6 +107,14 @@ def test_levels_and_stops_are_those_of_plain_steps() -> None:
     plain, ours = (simulate(replace(given, compile=wanted)) for wanted in ("off", "auto"))
     assert ours.stepping == "c" and ours.steps == plain.steps
     np.testing.assert_array_equal(ours.recorded, plain.recorded)
+
+
+@needs_compiler
+def test_an_anchor_that_is_not_there_is_asked_for() -> None:
+    setup = Setup.of(batched("signum", 4, variance_reduction="svrg"))
+    for stepper in (Eager(setup), LinearSteps(setup)):
+        with torch.no_grad(), pytest.raises(ValueError, match="update 3 needs the parameters after update 0"):
+            stepper.step(setup.begun(), 3)
 
 
 @needs_compiler

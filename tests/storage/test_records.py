@@ -87,6 +87,7 @@ CHANGES = [
     "log.probes=[rank]",
     "batch.size=5",
     "batch.size=5 batch.order=cyclic",
+    "batch.size=5 batch.variance_reduction=svrg",
     "stop_log10_loss=-8",
     "optimizer=gd",
     "optimizer=gd schedule=lyu_li",

@@ -33,6 +33,7 @@ PROBLEMS = {
     "a scale an entry": ["dataset=digits", "dataset.samples=60", "optimizer=adam", "compile=off", "dataset.test_samples=20"],
     "stopping": ["-m", "seed=1,2", "optimizer=nsd", "norm=lp", "log.levels=3", "stop_log10_loss=-30"],
     "mini-batches": ["-m", "seed=1,2", "optimizer=adam", "batch.size=4", "log.levels=3"],
+    "variance reduction": ["-m", "seed=1,2", "optimizer=nmd", "norm=lp", "batch.size=4", "batch.variance_reduction=svrg"],
     "a network's mini-batches": ["model=mlp", "model.width=4", "optimizer=signum", "batch.size=4", "batch.order=replace"],
     "backing off": ["optimizer=momentum_gd", "schedule=lyu_li"],
     "a network": ["-m", "seed=1,2", "model=mlp", "model.width=4", "optimizer=muon_adam", "model.bias=first"],

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.problem import Problem
+from implicit_bias.engine.variance_reduction import Anchor, Evaluate, anchor_due, reduced
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.blocks import in_common_unit
 from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
+from implicit_bias.schedules.base import Evaluation
 
 #: What makes the steps: linear.c, a function compiled by torch, or torch's operations one by one.
 Stepping = Literal["c", "torch.compile", "torch"]
@@ -32,12 +34,14 @@ class Reached(NamedTuple):
         gradient: The gradient there that the next update is made from; None: it is evaluated when it is needed, as with
             mini-batches.
         schedule: What the schedule remembers.
+        anchor: With variance reduction, the point that the update before was corrected by; None before the first.
     """
 
     parameters: Parameters
     state: Any
     gradient: Gradient | None = None
     schedule: ScheduleState = MappingProxyType({})
+    anchor: Anchor | None = None
 
 
 class Stepper(Protocol):
@@ -100,6 +104,10 @@ class Stepper(Protocol):
     def schedule_state(self) -> ScheduleState:
         """The state of the schedule."""
 
+    @property
+    def anchor(self) -> Anchor | None:
+        """Of variance reduction, the point that the last update was corrected by."""
+
 
 def check_buffers(name: str, state: Any) -> None:
     """Raises TypeError: a state that no checkpoint could hold, which would be found out when one is written."""
@@ -108,6 +116,13 @@ def check_buffers(name: str, state: Any) -> None:
     )
     if not scaled:
         raise TypeError(f"optimizer {name}: its state must be buffers, scaled tensors by block by name; or a ForeignState")
+
+
+def _check_reads_no_loss(problem: Problem) -> None:
+    """Raises ValueError where variance is reduced and the loss is read, of which a corrected gradient is none."""
+    if problem.reduces_variance and (problem.schedule.per_loss or problem.optimizer.reads_loss):
+        reads = f"schedule {problem.schedule.name}" if problem.schedule.per_loss else f"optimizer {problem.optimizer.name}"
+        raise ValueError(f"{reads} reads the loss, which a variance-reduced gradient has none of; needs plain mini-batches")
 
 
 @dataclass(frozen=True)
@@ -129,13 +144,14 @@ class Setup:
     @staticmethod
     def of(problem: Problem) -> Setup:
         """The set-up of a problem. Raises ValueError where its schedule takes steps back and its optimizer cannot, or the loss
-        that decides is not evaluated at every update."""
+        that is read is not evaluated at every update."""
         if problem.schedule.backs_off and problem.optimizer.foreign_state:
             raise ValueError(f"optimizer {problem.optimizer.name}: its state cannot be rolled back, as the schedule asks")
         if problem.schedule.backs_off and problem.batch is not None:
             raise ValueError(f"schedule {problem.schedule.name} takes steps back by the loss of all samples; needs full batches")
         if problem.schedule.searches and problem.batch is not None:
             raise ValueError(f"schedule {problem.schedule.name} looks at all samples along a step; needs full batches")
+        _check_reads_no_loss(problem)
         model, names = problem.model, list(problem.initial)
         hidden = model.hidden_matrices(names)
         geometry = problem.optimizer.geometry(names, problem.norm, model.row_bases(problem.data), hidden)
@@ -170,25 +186,42 @@ class Setup:
         return Reached(parameters, state, gradient if self.problem.batch is None else None, schedule)
 
     def evaluated(self, t: int) -> Callable[[Mapping[str, Tensor]], Gradient]:
-        """What the t-th update sees of the loss: its mean over the samples of that update, with the gradient, at any point."""
+        """Loss and gradient of the samples of the t-th update, at any point."""
         if self.problem.batch is None:
             return self.objective.gradient
         return partial(self.objective.gradient, batch=self.problem.batch.of(t).to(self.like.device))
 
+    def anchored(self, start: Reached, t: int) -> Reached:
+        """The same with the anchor that corrects the t-th update, taken here where it is due; the same without one.
+
+        Raises:
+            ValueError: the anchor was due before, and is not that of ``start``.
+        """
+        if not self.problem.reduces_variance:
+            return start
+        since = anchor_due(t, self.problem.cadence)
+        if start.anchor is not None and start.anchor.since == since:
+            return start
+        if since != t - 1:
+            raise ValueError(f"update {t} needs the parameters after update {since}, at which its anchor was due")
+        return start._replace(anchor=Anchor(since, start.parameters, self.objective.gradient))
+
     def here(self, start: Reached, t: int) -> Here:
         """Where the t-th update starts, with what it sees there."""
-        evaluate = self.evaluated(t)
+        anchor, evaluate = self.anchored(start, t).anchor, cast(Evaluate, self.evaluated(t))
+        if anchor is not None:
+            evaluate = reduced(evaluate, anchor)
         gradient = start.gradient or evaluate(start.parameters)
         log_lr = self.log_lr(start.parameters, gradient, t, start.schedule)
         return Here(start.parameters, evaluate, log_lr, gradient, self.objective.gradient, self.problem.cadence)
 
-    def log_lr(self, parameters: Mapping[str, Tensor], gradient: Gradient, t: int, state: ScheduleState) -> Tensor:
+    def log_lr(self, parameters: Mapping[str, Tensor], gradient: Evaluation, t: int, state: ScheduleState) -> Tensor:
         """log eta_t, of no dimension or (R,), from where the t-th update is made, with the loss and gradient there."""
         schedule = self.problem.schedule
         log_lr = schedule.log_lr(t, gradient.log_loss if schedule.per_loss else None, state)
         return log_lr + self._log_search(parameters, gradient) if schedule.searches else log_lr
 
-    def _log_search(self, parameters: Mapping[str, Tensor], gradient: Gradient) -> Tensor:
+    def _log_search(self, parameters: Mapping[str, Tensor], gradient: Evaluation) -> Tensor:
         direction = self.geometry.direction(in_common_unit(gradient.blocks))
         derivatives = self.objective.push(parameters, {name: -block for name, block in direction.items()})
         return self.problem.schedule.log_search(derivatives, self.objective.weights(parameters).mT)

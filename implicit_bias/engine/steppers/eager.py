@@ -10,6 +10,7 @@ from torch import Tensor
 
 from implicit_bias.engine.snapshot import chosen, chosen_scaled
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.engine.variance_reduction import Anchor
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
@@ -77,8 +78,9 @@ class Eager:
 
     def _made(self, start: Reached, t: int) -> Reached:
         """Where the t-th update leads."""
+        start = self._setup.anchored(start, t)
         state, parameters, new_gradient = self._advance(start.state, self._setup.here(start, t), t)
-        return Reached(parameters, state, new_gradient, start.schedule)
+        return Reached(parameters, state, new_gradient, start.schedule, start.anchor)
 
     def _take_back(self, before: Reached) -> None:
         """Go back in the runs whose update the schedule does not accept."""
@@ -114,6 +116,10 @@ class Eager:
     @property
     def schedule_state(self) -> ScheduleState:
         return self._reached.schedule
+
+    @property
+    def anchor(self) -> Anchor | None:
+        return self._reached.anchor
 
 
 def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective | None) -> Advance:

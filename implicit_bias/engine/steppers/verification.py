@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,8 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
     try:
         if stepper.check_on is not None and setup.problem.runs > stepper.check_on:
             some = torch.linspace(0, setup.problem.runs - 1, stepper.check_on).long()
-            setup, start = Setup.of(setup.problem.at(some)), _of_runs(start, some)
+            setup = Setup.of(setup.problem.at(some))
+            start = _of_runs(setup, start, some)
             stepper = make(setup)
         decomposes = not isinstance(setup.geometry, WholeVector)
         return disagreement(stepper.step, Eager(setup).step, setup, start, t, count, decomposes)
@@ -68,14 +70,16 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
         return None  # numbers that are not finite: the run itself will meet them
 
 
-def _of_runs(start: Reached, runs: Tensor) -> Reached:
-    """Where some of the runs are."""
+def _of_runs(setup: Setup, start: Reached, runs: Tensor) -> Reached:
+    """Where some of the runs are, of which ``setup`` is."""
     state = {
         key: {name: Scaled(b.mantissa[runs], b.log_scale[runs]) for name, b in blocks.items()}
         for key, blocks in start.state.items()
     }
     schedule = {key: column[runs] for key, column in start.schedule.items()}
-    return Reached({name: block[runs] for name, block in start.parameters.items()}, state, None, schedule)
+    parameters = {name: block[runs] for name, block in start.parameters.items()}
+    anchor = None if start.anchor is None else start.anchor.of(runs, setup.objective.gradient)
+    return Reached(parameters, state, None, schedule, anchor)
 
 
 def disagreement(
@@ -157,7 +161,7 @@ def _largest(blocks: Mapping[str, Tensor]) -> Tensor:
 def _uncertainty(plain: OneStep, setup: Setup, here: Reached, there: Reached, t: int, decomposes: bool) -> Tensor:
     """How far changes of the order of round-off move the plain step, (2, R) as :func:`_apart`."""
     generator = torch.Generator().manual_seed(0)
-    gradient = here.gradient or setup.evaluated(t)(here.parameters)
+    gradient: Any = here.gradient or setup.here(here, t).evaluation
     found = []
     for _ in range(DIRECTIONS):
         direction = _direction(setup.objective, here, generator)

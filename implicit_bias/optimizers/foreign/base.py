@@ -100,6 +100,10 @@ class Foreign(Optimizer, ABC):
         return self.fed == "log_loss"
 
     @property
+    def reads_loss(self) -> bool:
+        return self.of_log_loss or self.constant.closure
+
+    @property
     def alone(self) -> bool:
         return self.constant.closure
 

@@ -101,8 +101,9 @@ __attribute__((noinline)) static void look_closer(const Group *p, const Samples 
     clear_cancelled(p, of, v, deep);
 }
 
-/* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. */
-static void gradient(const Group *p, const Samples *of, Work *v)
+/* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give
+ * the same bits wherever it is called. */
+__attribute__((noinline)) static void gradient(const Group *p, const Samples *of, Work *v)
 {
     const int64_t n = of->n, k = p->k;
     v->log_n = of->log_n;

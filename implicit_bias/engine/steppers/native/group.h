@@ -27,11 +27,13 @@ typedef struct {
     Samples samples;
     double log_batch;
     int64_t batch;              /* samples of a mini-batch; 0: steps are made from all */
+    int64_t anchored;           /* variance reduction: steps from one anchor to the next; 0: there is none */
     const Part *part;           /* one each of the parts; what follows is of each run */
     const vec *smallest_row;    /* a class row whose largest entry is below it gets a scale of its own */
     const vec *doubtful;        /* (d): times the sum of a row's weights, what its entries are looked at closer below */
     vec *w;                     /* (k, d) */
     vec *m, *m_log, *r, *r_log; /* average of gradients, root of that of squares: (k, d), (k) */
+    vec *anchor;                /* (k, d): w where gradients are corrected from */
     vec *certificate;           /* (k, d): average of the certificate's matrices */
     const vec *beta, *gain;     /* m <- beta m + gain g */
     const vec *ahead_beta, *ahead_gain; /* the step's average is ahead_beta m + ahead_gain g, where it is not m */
@@ -49,6 +51,8 @@ typedef struct {
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
     vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */
     mask *batch_y;                     /* (batch) */
+    vec *here, *here_log;              /* (k, d), (k): a batch's gradient, and its log scales */
+    vec *mean, *mean_log;              /* the same of all samples, at the anchor */
     vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
     vec unit, total;
     double log_n;                      /* of the samples of g */

@@ -14,6 +14,7 @@
 #error "compiled by engine/steppers/native/compiling.py only"
 #endif
 
+#include "anchors.h"
 #include "batches.h"
 #include "decompositions.h"
 #include "directions.h"
@@ -171,6 +172,11 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(dual, parts);
     TAKE(dual_log, parts);
     TAKE(batch_x, batch * d);
+    int64_t rows = batch ? k : 0; /* gradients of batches alone are corrected */
+    TAKE(here, rows * d);
+    TAKE(mean, rows * d);
+    TAKE(here_log, rows);
+    TAKE(mean_log, rows);
     v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
 #undef TAKE
     return used;
@@ -197,18 +203,29 @@ static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
 }
 
 /* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
- * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average. */
+ * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average.
+ * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor. */
 void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
     laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
+    if (p->anchored && first % p->anchored) {
+        gradient_at_anchor(p, &p->samples, &v);
+        keep_gradient(p, &v, v.mean, v.mean_log);
+    }
     for (int64_t s = 0; s < steps; s++) {
-        if (share[s] != 0 || !p->batch) gradient(p, &p->samples, &v);
+        int due = p->anchored && (first + s) % p->anchored == 0;
+        if (share[s] != 0 || due || !p->batch) gradient(p, &p->samples, &v);
         if (share[s] != 0) collect(p, &v, share[s]);
+        if (due) {
+            for (int64_t e = 0; e < p->k * p->d; e++) p->anchor[e] = p->w[e];
+            keep_gradient(p, &v, v.mean, v.mean_log);
+        }
         if (p->batch) {
             const Samples batch = samples_of(p, &v, index + s * p->batch * LANES);
             gradient(p, &batch, &v);
+            if (p->anchored) reduce_variance(p, &batch, &v);
         }
         const vec *from_log, *from = stepped_from(p, &v, &from_log);
         if (any(*p->decay != 0)) shrink(p, eta[s]);

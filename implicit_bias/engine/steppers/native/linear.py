@@ -1,11 +1,11 @@
 """Many steps of many runs of a linear model in one call: linear.c behind tensors.
 
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64
-data on a CPU, in one block or in blocks of columns, full batches and mini-batches, the losses cross_entropy and exponential, the
-schedules power and constant, and steepest descent in linf, l2, l1, the row norm, in the row space the spectral and the nuclear
-norm, and products of them, normalised or not, with and without momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled
-weight decay where they have it. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are
-shared out over calls.
+data on a CPU, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the losses
+cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm, in the row
+space the spectral and the nuclear norm, and products of them, normalised or not, with and without momentum, Lion, Muon by
+Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the number
+of threads, nor on how its steps are shared out over calls.
 
 What is covered is a table of classes (:mod:`implicit_bias.engine.steppers.native.rules`), compared by exact type: a subclass of
 any of them may override anything, and is left to plain steps.
@@ -30,6 +30,7 @@ from implicit_bias.engine.steppers.native import orders
 from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
+from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Data, Gradient, Objective, Parameters
 from implicit_bias.models.column_blocks import BlocksObjective
@@ -74,8 +75,10 @@ class _Group(ctypes.Structure):
         ("samples", _Samples),
         ("log_batch", ctypes.c_double),
         ("batch", ctypes.c_int64),
+        ("anchored", ctypes.c_int64),
         ("part", ctypes.POINTER(_Part)),
-        *((name, ctypes.c_void_p) for name in ("smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log", "certificate")),
+        *((name, ctypes.c_void_p) for name in ("smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
+        *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
         *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "coefficients", "work")),
     ]
@@ -177,6 +180,8 @@ class LinearSteps:
         self._loss = LOSSES[type(objective.loss)]
         self._batch, self._cadence = setup.problem.batch, setup.problem.cadence
         self._batch_size = 0 if self._batch is None else self._batch.size
+        self._anchored = self._cadence if setup.problem.reduces_variance else 0
+        self._since: int | None = None  # updates made before the anchor was taken
         self._served: StepAverage | None = None
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
@@ -199,7 +204,8 @@ class LinearSteps:
         self._lr, self._powers = _numbers(self._schedule.lr).unsqueeze(-1), _powers(self._schedule)
         self._x, self._y = self._data(objective.data)
         like = (self._groups, self._k, self._d, self._lanes)
-        self._w, self._m, self._r, self._certificate = (torch.zeros(like, dtype=torch.float64) for _ in range(4))
+        empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
+        self._w, self._m, self._r, self._anchor, self._certificate = empty
         self._m_log, self._r_log = (torch.full((*like[:2], like[3]), -math.inf, dtype=torch.float64) for _ in range(2))
         self._numbers = {
             "beta": self._per_run(rule.beta),
@@ -222,6 +228,8 @@ class LinearSteps:
                 self._r, self._r_log = mantissa, log_scale[:, :, 0].contiguous()
             else:
                 self._m, self._m_log = mantissa, log_scale[:, :, 0].contiguous()
+        if start.anchor is not None:
+            self._anchor, self._since = self._in_lanes(self._joined(start.anchor.parameters)), start.anchor.since
         self._parameters, self._gradient = start.parameters, start.gradient
 
     def advance(self, first: int, last: int) -> None:
@@ -240,7 +248,7 @@ class LinearSteps:
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
         self._make(t - 1, t, [0.0])
-        return Reached(self.parameters, self.state)
+        return Reached(self.parameters, self.state, anchor=self.anchor)
 
     def serve(self, average: StepAverage) -> bool:
         if self._served is not None:
@@ -251,6 +259,7 @@ class LinearSteps:
     def _make(self, first: int, last: int, shares: Sequence[float]) -> None:
         """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
         step first + s."""
+        self._anchor_at(first, last)
         self._parameters = self._gradient = None
         eta, index = self._step_sizes(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
@@ -268,6 +277,16 @@ class LinearSteps:
         with ThreadPoolExecutor(len(self._work)) as pool:
             for done in [pool.submit(work, memory) for memory in self._work]:
                 done.result()
+
+    def _anchor_at(self, first: int, last: int) -> None:
+        """Note the anchor that is held after updates first + 1 to last. Raises ValueError where the first needs one that is not
+        held."""
+        if not self._anchored:
+            return
+        due = anchor_due(first + 1, self._anchored)
+        if due != first and due != self._since:
+            raise ValueError(f"update {first + 1} needs the parameters after update {due}, at which its anchor was due")
+        self._since = anchor_due(last, self._anchored)
 
     @property
     def parameters(self) -> Parameters:
@@ -295,12 +314,16 @@ class LinearSteps:
     def schedule_state(self) -> ScheduleState:
         return {}
 
+    @property
+    def anchor(self) -> Anchor | None:
+        return None if self._since is None else Anchor(self._since, self._cut(self._anchor), self._objective.gradient)
+
     def _group(self, group: int, memory: Tensor) -> _Group:
         def at(tensor: Tensor) -> int:
             """Its part of this group; data that all runs share are there once."""
             return tensor.data_ptr() + (8 * tensor.stride(0) * group if tensor.shape[0] > 1 else 0)
 
-        held = {"w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log}
+        held = {"w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log, "anchor": self._anchor}
         rule, (n, log_n) = self._rule, (self._n, math.log(self._n))
         return _Group(
             k=self._k, d=self._d, loss=self._loss, rule=rule.kind, momentum=rule.momentum,
@@ -308,7 +331,7 @@ class LinearSteps:
             coefficients=self._coefficients.data_ptr(), by_dual=rule.by_dual, clip=rule.clip,
             parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
-            log_batch=math.log(self._batch_size or self._n),
+            log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
@@ -375,6 +398,7 @@ class LinearSteps:
         n, k, d = self._batch_size or self._n, self._k, self._d
         work = 2 * n * k * d + EXPONENTIAL_COST * n * k
         work += sum(DECOMPOSITION_COST * min(k, columns) ** 2 * max(k, columns) for columns in self._rule.decomposed)
+        work *= 3 if self._anchored else 1  # the batch's gradient twice, and now and then that of all samples
         rounds = -(-self._groups // len(self._work))
         most = MOST_STEPS if self._batch is None else min(MOST_STEPS, MOST_SAMPLES // (self._runs * self._batch.size))
         return max(1, min(most, int(CALL_SECONDS * RATE / (work * rounds))))

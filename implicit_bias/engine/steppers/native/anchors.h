@@ -1,0 +1,41 @@
+/* Variance reduction: gradients of mini-batches corrected by those at an anchor. From the equations of
+ * engine/variance_reduction.py. */
+
+#ifndef ANCHORS_H
+#define ANCHORS_H
+
+#include "gradient.h"
+#include "group.h"
+
+/* The gradient in g with its log scales, into `to` (k, d) and `to_log` (k). */
+static void keep_gradient(const Group *p, const Work *v, vec *to, vec *to_log)
+{
+    for (int64_t c = 0; c < p->k; c++) to_log[c] = log_scale(v, c);
+    for (int64_t e = 0; e < p->k * p->d; e++) to[e] = v->g[e];
+}
+
+/* What `gradient` makes of these samples, at the anchor. */
+static void gradient_at_anchor(const Group *p, const Samples *of, Work *v)
+{
+    Group there = *p;
+    there.w = p->anchor;
+    gradient(&there, of, v);
+}
+
+/* g, that of a batch at w, becomes g - g(anchor) + mean, with log scales in `row`. */
+static void reduce_variance(const Group *p, const Samples *batch, Work *v)
+{
+    keep_gradient(p, v, v->here, v->here_log);
+    gradient_at_anchor(p, batch, v);
+    for (int64_t c = 0; c < p->k; c++) {
+        vec there_log = log_scale(v, c), unit = larger(larger(v->here_log[c], there_log), v->mean_log[c]);
+        vec here = exponential(v->here_log[c] - unit), there = exponential(there_log - unit);
+        vec mean = exponential(v->mean_log[c] - unit);
+        for (int64_t e = c * p->d; e < (c + 1) * p->d; e++)
+            v->g[e] = (here * v->here[e] - there * v->g[e]) + mean * v->mean[e];
+        v->row[c] = unit;
+    }
+    v->unit = all(0), v->log_n = 0; /* `row` says it all */
+}
+
+#endif
