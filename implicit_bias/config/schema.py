@@ -100,6 +100,10 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
     _check_start(run, parts["model"] or {})
     linear = MODELS.get(_named(parts["model"])).linear
     run["reference"] = _reference(run["reference"], linear, _named(parts["model"]))
+    if run["reference"] == "certified" and model.perturbed is not None:
+        raise BadInput(
+            f"reference=certified: with {model.perturbed} optima are solved as cone programs; must be exact, none or auto"
+        )
     parts["optimizer"] = spelled = _spelled(parts["optimizer"] or {})
     optimizer: Optimizer = made.option(OPTIMIZERS, spelled)
     parts["schedule"] = _schedule_of(parts["schedule"], linear, optimizer)

@@ -17,6 +17,8 @@ UNUSED: tuple[tuple[str, object], ...] = (
     ("norm.rest", "linf"),
     ("norm.layer_weights", None),
     ("model.blocks", None),
+    ("model.perturbation", None),
+    ("model.eps", 0.0),
     ("log.probes", []),
     ("optimizer.clip", None),
     ("optimizer.truncate", False),

@@ -23,6 +23,7 @@ from implicit_bias.measures.later_cosine import LaterCosine
 from implicit_bias.measures.layers import LayerMargins
 from implicit_bias.measures.margins import accuracy_and_margin, measure
 from implicit_bias.measures.probe import Columns, Probe, Record, Update
+from implicit_bias.measures.robust_accuracy import RobustAccuracy
 from implicit_bias.measures.soft_margin import SoftMargin
 from implicit_bias.models import Data, Objective, Parameters
 from implicit_bias.norms import ParameterNorm, over_blocks
@@ -71,6 +72,9 @@ class Recorder:
         """What every batch of its kind has columns of."""
         setup, problem, objective = self._setup, self._problem, self._setup.objective
         any_model: list[Probe] = [] if problem.test is None else [HeldOutAccuracy(objective, problem.test)]
+        if problem.model.robust:
+            held_out = problem.model.objective(problem.test or problem.data, problem.loss, problem.frozen)
+            any_model.append(RobustAccuracy(held_out))
         if problem.optimizer.radius is not None:
             own = self._norms.get(setup.geometry.label, setup.geometry)
             any_model.append(FrankWolfeGap(own, problem.optimizer.radius))
@@ -90,6 +94,8 @@ class Recorder:
             objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
             measured = objective.gradient(parameters)
         share, q = accuracy_and_margin(objective.negative_gaps(parameters))
+        if problem.model.robust:
+            share, _ = accuracy_and_margin(objective.unperturbed_gaps(parameters))
         mine = torch.from_numpy(runs).to(q.device)
         record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q, update)
         lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)

@@ -16,6 +16,7 @@ from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Registry
 from implicit_bias.losses import Loss
 from implicit_bias.models.gradient import Gradient, Quick
+from implicit_bias.models.perturbations import Perturbed
 from implicit_bias.norms import Norm
 
 MODELS = Registry("implicit_bias.models", "model")
@@ -73,6 +74,34 @@ class Objective(ABC):
         Returns:
             u; with one scalar output (R, 1, n).
         """
+
+    def unperturbed_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """:meth:`negative_gaps` on the samples as they are, where a model has its own gaps on perturbed ones.
+
+        Args:
+            parameters: One tensor (R, p, q) a block.
+
+        Returns:
+            u, of the same shape.
+        """
+        return self.negative_gaps(parameters)
+
+    @property
+    def kinks(self) -> bool:
+        """Whether steps are to end at places where gaps have no derivative (:meth:`landed`)."""
+        return False
+
+    def landed(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Parameters:
+        """Where a step ends that would lead past a place where gaps have no derivative.
+
+        Args:
+            before: Where it starts, one tensor (R, p, q) a block.
+            after: Where it would lead.
+
+        Returns:
+            ``after``, or a point on the way.
+        """
+        return dict(after)
 
     @abstractmethod
     def gradient(self, parameters: Mapping[str, Tensor], batch: Tensor | None = None) -> Gradient:
@@ -154,6 +183,16 @@ class Model(Option, ABC):
     @abstractmethod
     def degree(self) -> float:
         """L with f(x; c theta) = c^L f(x; theta), c > 0; 1 for a model that is not homogeneous."""
+
+    @property
+    def perturbed(self) -> Perturbed | None:
+        """How the samples are perturbed that gaps, margins and optima are of; None: they are as given. Of a single run."""
+        return None
+
+    @property
+    def robust(self) -> bool:
+        """Whether gaps are of perturbed samples, be the perturbations of size zero."""
+        return False
 
     def layer_degrees(self) -> dict[str, float]:
         """k_l by trained block, where f is homogeneous of degree k_l in every one of them alone, the others fixed; else empty.

@@ -27,6 +27,7 @@ from implicit_bias.losses import FLOOR, Loss, LossTerms
 from implicit_bias.models.base import MODELS, Model, Objective
 from implicit_bias.models.column_blocks import BlocksObjective
 from implicit_bias.models.gradient import Gradient, Quick
+from implicit_bias.models.perturbations import BALLS, EPS, NAMES, PERTURBATION, Perturbed, check_keys, perturbed, refused_beside
 from implicit_bias.norms import Norm
 from implicit_bias.norms.column_blocks import ColumnBlocks, block_names, cut_columns, joined_columns
 
@@ -52,6 +53,12 @@ class Linear(Model):
     With ``blocks`` W = [W_1 | W_2 | ...] is cut into blocks of so many columns, weight1, weight2, ..., the parameter set that
     norms and optimizers see. Matrix norms are then the maximum over blocks, as in networks, and hybrid norms take the first
     block as their matrix, all others as their rest.
+
+    With ``perturbation`` l_p training is robust: gaps are those of the worst perturbation delta, |delta|_p <= eps, of each pair
+    (i, c), m_ic - eps |w_y - w_c|_p*, and margins, optima and certificates are of these gaps (Tsilivis, Frank, Srebro and Kempe,
+    arXiv 2406.04981, for two classes). For two classes the loss is exactly the worst one of each sample; for more it is an upper
+    bound, in which every pair has its own delta, while the maximum margin is exact: the smallest gap over all delta and c is
+    the same in any order.
     """
 
     name: ClassVar[str] = "linear"
@@ -63,13 +70,33 @@ class Linear(Model):
         None, help="columns of each block of W, such as [12,13], which add up to the features; null for one block"
     )
 
+    perturbation: str | None = hyper(None, help=PERTURBATION, choices=NAMES)
+    eps: float = hyper(0.0, help=EPS, ge=0)
+
     def __post_init__(self) -> None:
+        check_keys(self.perturbation, self.eps)
+        if self.blocks is not None and self.perturbation is not None:
+            raise BadInput(
+                f"model.blocks={self._sizes_in_words}: must be null with model.perturbation={self.perturbation},"
+                " whose optima are of one block"
+            )
         if self.blocks is not None and (not self.blocks or min(self.blocks) < 1):
             raise BadInput(f"model.blocks={self._sizes_in_words}: must be null or a list [a,b,...] of integers >= 1")
 
     @property
     def _sizes_in_words(self) -> str:
         return f"[{','.join(map(str, self.blocks or ()))}]"
+
+    def incompatible(self, other: object) -> str | None:
+        return refused_beside(self.perturbation, other) or super().incompatible(other)
+
+    @property
+    def perturbed(self) -> Perturbed | None:
+        return perturbed(self.perturbation, self.eps)
+
+    @property
+    def robust(self) -> bool:
+        return self.perturbation is not None
 
     def degree(self) -> int:
         return 1
@@ -91,6 +118,8 @@ class Linear(Model):
         return self.in_blocks(scale * drawn, self.block_names)
 
     def objective(self, data: Data, loss: Loss, frozen: Mapping[str, Tensor] | None = None) -> Objective:
+        if self.perturbation is not None:
+            return robust_objective(data, loss, self.perturbation, self.eps)
         whole = LinearObjective(data, loss)
         return whole if self.blocks is None else BlocksObjective(whole, WEIGHT, self.blocks)
 
@@ -122,7 +151,27 @@ class Linear(Model):
         # grad m_ic = (e_y - e_c) x_i^T; every norm here is blind to zero rows and to row order, so the rows x_i and -x_i
         # are enough.
         pairs = torch.stack([data.x, -data.x], dim=-2)
-        return self.matrix_norm(norm, (data.num_classes, data.x.shape[-1])).dual(pairs).amax(dim=-1)
+        of_shape = self.matrix_norm(norm, (data.num_classes, data.x.shape[-1]))
+        unit = of_shape.dual(pairs).amax(dim=-1)
+        if self.perturbation is None:
+            return unit
+        s = BALLS[self.perturbation].corners(data.x.shape[-1]).to(data.x)
+        reach = of_shape.dual(torch.stack([s, -s], dim=-2)).amax()
+        return unit + torch.as_tensor(self.eps).to(unit).flatten() * reach
+
+
+def robust_objective(data: Data, loss: Loss, perturbation: str, eps: float) -> Objective:
+    """:class:`implicit_bias.models.robust.RobustObjective`, which builds on this module.
+
+    Args:
+        data: The training sets.
+        loss: Of the worst gaps.
+        perturbation: Of the ball.
+        eps: Its radius.
+    """
+    from implicit_bias.models.robust import RobustObjective
+
+    return RobustObjective(data, loss, perturbation, eps)
 
 
 def zero_sum_basis(k: int) -> Tensor:

@@ -148,7 +148,7 @@ def _solve_form(f: Array, classes: Array, form: Form, seconds: float, tau: bool 
     if large:
         answer = _highs(form.linear, a, b, seconds)
     else:
-        answer = _clarabel(diagonal, form.linear, a, b, form.cones, len(classes), seconds)
+        answer = clarabel_answer(diagonal, form.linear, a, b, form.cones, len(classes), seconds)
     if answer is None:
         return None
     x, z, late = answer
@@ -162,10 +162,20 @@ def _solve_form(f: Array, classes: Array, form: Form, seconds: float, tau: bool 
     return _Found(x[:count].reshape(rows, m), multipliers, target.reshape(rows, m), value, late)
 
 
-def _clarabel(
+def clarabel_answer(
     diagonal: Array, linear: Array, a: Sparse, b: Array, cones: list[object], pairs: int, seconds: float
 ) -> tuple[Array, Array, bool] | None:
-    """Variables, multipliers, and whether time ran out; None where the problem is said to have no solution."""
+    """Clarabel's variables, multipliers, and whether time ran out; None where the problem is said to have no solution.
+
+    Args:
+        diagonal: Of the quadratic part.
+        linear: The linear part.
+        a: Rows of a x + s = b.
+        b: Their right side.
+        cones: Of s, behind the first rows.
+        pairs: So many first rows are inequalities a x <= b.
+        seconds: Time limit.
+    """
     import clarabel
 
     p = sparse.csc_matrix(sparse.diags(diagonal))

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from implicit_bias.core.errors import NotSeparable
+from implicit_bias.models.perturbations import Perturbed
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.norms.identities import check_added
 from implicit_bias.solvers.enclosure import lower_bound, relative_gap, upper_bound
@@ -87,6 +88,11 @@ class Reference:
     solver: str  # "clarabel", "highs", "primal-dual", "clarabel+primal-dual"
     seconds: float  # wall time, from the start of the batch it was solved in
     late: bool = False  # whether time ran out before the tolerance was met
+
+    @property
+    def perturbed(self) -> Perturbed | None:
+        """How the samples are perturbed that it is of; None: they are as given."""
+        return None
 
     @property
     def gap(self) -> float:

@@ -35,7 +35,16 @@ COLUMNS = (
 TOLD_BY = ("seed", "step", "norm", "margin")
 #: Behind the others where a run has them: networks, data with a test set, optimizers that evaluate by themselves, weight decay,
 #: networks again.
-EXTRA_COLUMNS = ("soft_margin", "later_cosine", "test_accuracy", "evaluations", "fw_gap", "layer_margin", "layer_alignment")
+EXTRA_COLUMNS = (
+    "soft_margin",
+    "later_cosine",
+    "test_accuracy",
+    "evaluations",
+    "fw_gap",
+    "robust_accuracy",
+    "layer_margin",
+    "layer_alignment",
+)
 PROVENANCE = "provenance.json"
 REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
 

@@ -118,10 +118,15 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
         }
         for cell in batch
     ]
-    wanted = [(cell.dataset, of_cell) for cell, of_cell in zip(batch, norms, strict=True)]
+    found: dict[int, References | NotSeparable] = {}
     with threads_for(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
-        cache = ReferenceCache(spec.results_dir)
-        return solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout)
+        for perturbed in dict.fromkeys(cell.spec.model.perturbed for cell in batch):
+            mine = [place for place, cell in enumerate(batch) if cell.spec.model.perturbed == perturbed]
+            wanted = [(batch[place].dataset, norms[place]) for place in mine]
+            cache = ReferenceCache(spec.results_dir, perturbed)
+            answers = solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout, perturbed)
+            found.update(zip(mine, answers, strict=True))
+    return [found[place] for place in range(len(batch))]
 
 
 def _compute(

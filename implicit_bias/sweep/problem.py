@@ -64,7 +64,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
         optima={label: _moved(optimum, dtype, device) for label, optimum in found.items()},
         points=spec.log.points,
         weights=spec.log.weights,
-        certificate_iterations=_certificate_iterations(cells, len(measured)) if model.linear else 0,
+        certificate_iterations=_certificate_iterations(cells, len(measured)) if model.linear and not model.robust else 0,
         kkt_products=spec.log.kkt_iters,
         frozen={name: start[name] for name in model.frozen_blocks()},
         test=test,

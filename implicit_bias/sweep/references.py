@@ -14,8 +14,10 @@ from implicit_bias.datasets import Dataset
 from implicit_bias.measures.decay_laws import gap_constant
 from implicit_bias.measures.margins import Optimum
 from implicit_bias.models import Data, Model
+from implicit_bias.models.perturbations import Perturbed
 from implicit_bias.norms import Norm
 from implicit_bias.solvers.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
+from implicit_bias.solvers.robust import solve_robust
 from implicit_bias.storage.tables import Interval
 
 
@@ -39,6 +41,7 @@ def solve_all(
     cache: Cache,
     notify: Callable[[str], None],
     timeout: float = TIMEOUT,
+    perturbed: Perturbed | None = None,
 ) -> list[References | NotSeparable]:
     """References of every dataset in every norm that is wanted of it.
 
@@ -52,6 +55,7 @@ def solve_all(
         cache: Looked into first; what is solved is put there.
         notify: Told in words what is being solved.
         timeout: Seconds for one optimum.
+        perturbed: How samples are perturbed that the optima are of, and the cache is for; None: they are as given.
 
     Returns:
         For each entry of ``wanted`` its references by label, or the error that says its classes cannot be separated.
@@ -83,7 +87,7 @@ def solve_all(
 
     for label, datasets in todo.items():
         norm = known_norms[label]
-        for dataset, answer in _answers(datasets, norm, method, timeout, told):
+        for dataset, answer in _answers(datasets, norm, method, timeout, told, perturbed):
             known = late.get((id(dataset), label))
             if known is not None:
                 answer = known if isinstance(answer, NotSeparable) else _better(known, answer)
@@ -101,7 +105,12 @@ def _better(a: Reference, b: Reference) -> Reference:
 
 
 def _answers(
-    datasets: Sequence[Dataset], norm: Norm, method: str, timeout: float, told: Callable[[str], None]
+    datasets: Sequence[Dataset],
+    norm: Norm,
+    method: str,
+    timeout: float,
+    told: Callable[[str], None],
+    perturbed: Perturbed | None,
 ) -> Iterator[tuple[Dataset, Answer]]:
     """The datasets' optima one after the other, or where only first-order steps lead there, batch by batch."""
     expressions = method == "exact"
@@ -109,7 +118,8 @@ def _answers(
     for dataset in datasets:
         by_shape.setdefault((*dataset.x.shape, dataset.num_classes), []).append(dataset)
     for same in by_shape.values():
-        together = len(same) > 1 and in_batches(same[0].x, same[0].num_classes, norm, expressions)
+        alone = perturbed is not None or len(same) == 1
+        together = not alone and in_batches(same[0].x, same[0].num_classes, norm, expressions)
         size = TOGETHER if together else 1
         for start in range(0, len(same), size):
             batch = same[start : start + size]
@@ -118,11 +128,13 @@ def _answers(
                 x, y = (np.stack([getattr(dataset, name) for dataset in batch]) for name in ("x", "y"))
                 yield from zip(batch, solve_certified_each(x, y, batch[0].num_classes, norm, timeout=timeout), strict=True)
             else:
-                yield batch[0], _solved(batch[0], norm, expressions, timeout)
+                yield batch[0], _solved(batch[0], norm, expressions, timeout, perturbed)
 
 
-def _solved(dataset: Dataset, norm: Norm, expressions: bool, timeout: float) -> Answer:
+def _solved(dataset: Dataset, norm: Norm, expressions: bool, timeout: float, perturbed: Perturbed | None) -> Answer:
     try:
+        if perturbed is not None:
+            return solve_robust(dataset.x, dataset.y, dataset.num_classes, norm, perturbed, timeout)
         if expressions:
             return solve_exact(dataset.x, dataset.y, dataset.num_classes, norm, timeout=timeout)
         return solve_certified(dataset.x[None], dataset.y[None], dataset.num_classes, norm, timeout=timeout)[0]

@@ -31,6 +31,8 @@ class Advanced(NamedTuple):
 
 #: (state, where the step starts, t) to what comes after.
 Advance = Callable[[Any, Here, int], Advanced]
+#: (from where, to where) to where a step between these ends.
+Landed = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Parameters]
 
 
 class Eager:
@@ -50,7 +52,10 @@ class Eager:
     def __init__(self, setup: Setup, advance: Advance | None = None) -> None:
         problem = setup.problem
         self._setup, self._batched = setup, problem.batch is not None
-        self._advance = advance or plain_step(problem.optimizer, setup.geometry, None if self._batched else setup.objective)
+        landed = setup.objective.landed if setup.objective.kinks else None
+        self._advance = advance or plain_step(
+            problem.optimizer, setup.geometry, None if self._batched else setup.objective, landed
+        )
         self._reached: Reached
         self._gradient: Gradient | None = None
         self.made_with = {}
@@ -122,13 +127,17 @@ class Eager:
         return self._reached.anchor
 
 
-def plain_step(optimizer: Optimizer, geometry: ParameterNorm, objective: Objective | None) -> Advance:
+def plain_step(
+    optimizer: Optimizer, geometry: ParameterNorm, objective: Objective | None, landed: Landed | None = None
+) -> Advance:
     """The optimizer's step from where it is, operation by operation, and the gradient of ``objective`` there; None: no gradient,
-    the next update being made from other samples."""
+    the next update being made from other samples. ``landed`` says where a step ends that would lead past a kink."""
 
     def advance(state: Any, here: Here, t: int) -> Advanced:
         new_state, step = optimizer.step_from(state, here, t, geometry)
         moved = arrived(step, here.parameters, here.scheduled)
+        if landed is not None and step.to is None:
+            moved = landed(here.parameters, moved)
         if objective is None:
             return Advanced(new_state, moved, None)
         if isinstance(step.to, Here) and isinstance(step.to.evaluation, Gradient):

@@ -54,6 +54,10 @@ def refusal(setup: Setup) -> str | None:
         if wanted == "on":
             problem.tell("steps are not compiled by torch: mini-batches (batch.size) are not covered")
         return "mini-batches (batch.size) are not compiled"
+    if setup.objective.kinks:
+        if wanted == "on":
+            problem.tell("steps are not compiled by torch: those of model.perturbation end at kinks of the gaps")
+        return "steps that end at kinks of the gaps (model.perturbation) are not compiled"
     if wanted == "auto" and problem.steps < REPAID_STEPS:
         return f"fewer than {REPAID_STEPS:,} steps do not repay compiling; compile=on compiles them"
     if wanted == "auto" and not isinstance(setup.geometry, WholeVector):

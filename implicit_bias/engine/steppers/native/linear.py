@@ -106,6 +106,8 @@ def refusal(setup: Setup) -> str | None:
         return "compile=off"
     if problem.watches_loss and problem.batch is None:
         return "the loss of every step is asked for (log.levels, stop_log10_loss)"
+    if problem.model.robust:
+        return "gaps under perturbations (model.perturbation) have no steps in C"
     if objective is None or type(objective.loss) not in LOSSES:
         return f"model={problem.model.name} with loss={problem.loss.name} has no steps in C"
     x = objective.data.x
