@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from implicit_bias.config.files import config_directory, groups, plugins_of
+from implicit_bias.config.files import BESIDE, config_directory, groups, plugins_of
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import shown
 
@@ -37,14 +37,39 @@ def composition(options: Mapping[str, str | None]) -> Config:
     """
     named = {group: option for group, option in options.items() if option is not None}
     experiment = named.get("experiment")
+    named |= _beside(named, options)
     files = {group: option_file(group, option) for group, option in named.items() if group != "experiment"}
     if any("defaults" in file for file in files.values()) or not _stands_alone(experiment):
         base = composed(tuple(f"{group}={option}" for group, option in named.items()))
     else:
         alone = composed(() if experiment is None else (f"experiment={experiment}",))
         base = {**alone, **{group: under_experiment(experiment, group, named[group]) for group in files}}
+    bare = {group: _without_beside(base[group]) for group in groups() if isinstance(base.get(group), dict)}
     # Hydra has no override that empties a group.
-    return {**base, **{group: None for group in options if group not in named and group != "experiment"}}
+    return {**base, **bare, **{group: None for group in options if group not in named and group != "experiment"}}
+
+
+def _beside(named: Mapping[str, str], options: Mapping[str, str | None]) -> dict[str, str]:
+    """The options that those which are named, or chosen by the experiment, have beside them where nobody names others."""
+    experiment = named.get("experiment")
+    defaults = [] if experiment is None else option_file("experiment", experiment).get("defaults", [])
+    entries = (item for entry in defaults if isinstance(entry, dict) for item in entry.items())
+    chosen = {str(key).partition(" /")[2]: option for key, option in entries}
+    files = [option_file(group, str(option)) for group, option in {**chosen, **named}.items() if _is_option(group, option)]
+    return {
+        group: option
+        for file in files
+        for group, option in file.get(BESIDE, {}).items()
+        if group not in options and group not in chosen
+    }
+
+
+def _is_option(group: str, option: Any) -> bool:
+    return group != "experiment" and option in groups().get(group, {})
+
+
+def _without_beside(section: Config) -> Config:
+    return {key: value for key, value in section.items() if key != BESIDE}
 
 
 def _stands_alone(experiment: str | None) -> bool:

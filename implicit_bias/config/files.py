@@ -12,6 +12,9 @@ from pathlib import Path
 
 from implicit_bias.config.plugin_options import PluginOption, plugin_options, written
 
+#: The section of an option's file that says which options of other groups stand beside it where nobody names others.
+BESIDE = "beside"
+
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>.*?))?(?: +# (?P<help>.*))?$")
 _DEFAULT = re.compile(r" +- (?P<group>\w+): (?P<option>\w+)$")
 
@@ -100,7 +103,7 @@ def _head(lines: list[str]) -> str:
 
 
 def _keys(lines: list[str]) -> Iterator[tuple[str, Key]]:
-    """Dotted keys with their defaults; ``name``, which only repeats the option, and the defaults list are no keys of a group."""
+    """Dotted keys with their defaults; the defaults list, and what stands ``beside`` an option, are no keys of a group."""
     section = ""
     for line in lines:
         match = _KEY.match(line)
@@ -108,6 +111,8 @@ def _keys(lines: list[str]) -> Iterator[tuple[str, Key]]:
             continue
         if not match["indent"]:
             section = match["key"]
+        if section == BESIDE:
+            continue
         key = f"{section}.{match['key']}" if match["indent"] else match["key"]
         if match["value"]:
             yield key, Key(match["value"], match["help"] or "")

@@ -46,6 +46,7 @@ class Recorder:
         self._precise: Objective | None = self._problem.model.objective(self._data, self._problem.loss) if rounded else None
         # Steps in C hold the state in another order: bringing it out costs as much as what a record measures.
         self._shows_state = type(self._problem.optimizer).columns is not Optimizer.columns
+        self._averages_pairs = type(self._problem.optimizer).pair_average is not Optimizer.pair_average
         self._norms = self._parameter_norms()
         self._own = tuple(probe.name for probe in self._problem.probes)
         self.probes = _by_name([*self._usual_probes(), *map(deepcopy, self._problem.probes)])
@@ -97,7 +98,7 @@ class Recorder:
         if problem.model.robust:
             share, _ = accuracy_and_margin(objective.unperturbed_gaps(parameters))
         mine = torch.from_numpy(runs).to(q.device)
-        record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q, update)
+        record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q, update, self._pair_average(stepper))
         lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)
         row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
         if self._shows_state:
@@ -112,6 +113,10 @@ class Recorder:
         self._keep_parameters(t, shown.parameters, runs)
         if t == problem.steps:
             self._last = record
+
+    def _pair_average(self, stepper: Stepper) -> Parameters | None:
+        found = self._problem.optimizer.pair_average(stepper.state) if self._averages_pairs else None
+        return None if found is None else dict(found)
 
     def _record_norms(self, record: Record) -> None:
         downhill = record.gradient.downhill()

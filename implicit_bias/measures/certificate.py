@@ -75,6 +75,9 @@ class Certificate(Probe):
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
         upper = self.bound(label, norm, record.c, record.runs)
+        if record.pair_average is not None and self.every_step:
+            bound = self._outwards(label, norm.dual(record.pair_average), 1 + record.t / 2)
+            upper = self.lower(label, bound.masked_fill(~record.runs, torch.inf))
         return {"upper_bound": upper, "kkt_ratio": kkt_ratio(columns["margin"], upper, record.q)}
 
     def bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor | None = None) -> Tensor:
@@ -94,10 +97,15 @@ class Certificate(Probe):
             The lowest bound so far, (R,).
         """
         now = torch.minimum(norm.dual(c), norm.dual(self.average.value))
-        if label in self.rounding:
-            eps = torch.finfo(now.dtype).eps
-            now = now * (1 + 16 * eps) + eps * (1 + self.average.count / AVERAGE_POWER) * self.rounding[label]
+        now = self._outwards(label, now, 1 + self.average.count / AVERAGE_POWER)
         return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
+
+    def _outwards(self, label: str, bound: Tensor, roundings: float) -> Tensor:
+        """A bound with what so many roundings may have taken from it."""
+        if label not in self.rounding:
+            return bound
+        eps = torch.finfo(bound.dtype).eps
+        return bound * (1 + 16 * eps) + eps * roundings * self.rounding[label]
 
     def lower(self, label: str, value: Tensor) -> Tensor:
         """Include another proven bound in the running minimum.

@@ -52,6 +52,7 @@ class Record:
         degree: L, the model's degree of homogeneity.
         q: The smallest gap, (R,).
         update: The update from theta_{t-1}; None at step 0, and where no probe looks back.
+        pair_average: What the optimizer's buffers hold of it (:meth:`implicit_bias.optimizers.Optimizer.pair_average`), if any.
     """
 
     t: int
@@ -62,6 +63,7 @@ class Record:
     degree: float
     q: Tensor
     update: Update | None = None
+    pair_average: Parameters | None = None
 
     @cached_property
     def c(self) -> Parameters:

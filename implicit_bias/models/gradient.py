@@ -15,6 +15,8 @@ from implicit_bias.core.data import Parameters
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.losses import LossTerms
 
+# From this size of a logarithm on, sums of it and of numbers of order one are off by more than 1e-10.
+FAR = 1e6
 # Entries this far below the largest number still have all their digits when the largest entry of a tensor is of this size.
 LOSES_DIGITS = {torch.float64: 1e-200, torch.float32: 1e-20}
 
@@ -50,7 +52,20 @@ class Gradient:
     def per_weight(self) -> Parameters:
         """-grad L / sum w = sum_ic w_ic grad m_ic with weights that sum to one, as plain tensors."""
         unit = self.log_weight[:, None, None]
-        return {name: -block.relative_to(unit) for name, block in self.blocks.items()}
+        far = (self.log_unit.abs() > FAR).unsqueeze(-1)
+        if not bool(far.any()):
+            return {name: -block.relative_to(unit) for name, block in self.blocks.items()}
+        # The sum's logarithm has lost the digits that tell it from the unit; the scales of the blocks are made from the unit.
+        unit = torch.where(far, (self.log_unit - math.log(self.total.shape[-1])).unsqueeze(-1), unit)
+        sums = torch.where(far, self.total.sum(dim=-1)[:, None, None], 1)
+        return {name: -block.relative_to(unit) / sums for name, block in self.blocks.items()}
+
+    @cached_property
+    def weight_over_loss(self) -> Tensor:
+        """sum w / L, the size of -grad log L in units of :meth:`per_weight`, (R,): 1 in the tail of losses that are exponential
+        there. Of numbers in one unit, so that it is exact however small the loss is."""
+        ratio: Tensor = self.total.sum(dim=-1) / (self.log_losses() - self.log_unit).exp().sum(dim=-1)
+        return ratio
 
     def downhill(self) -> Parameters:
         """-grad L as plain tensors, in a unit of each run's own: sum w, as in :meth:`per_weight`, or where grad L is so small

@@ -52,6 +52,20 @@ class Norm(Option, ABC):
         return type(self).scaled_direction is Norm.scaled_direction
 
     @property
+    def strong_convexity(self) -> float | Tensor:
+        """The largest c with N(u + v)^2 / 2 >= N(u)^2 / 2 + <d, v> + c N(v)^2 / 2 for every u, v and subgradient d; 0: none is.
+
+        A number, or a tensor (R,) where the norm has a parameter of one value a run.
+        """
+        return 0.0
+
+    @property
+    def dual_norm(self) -> Norm | None:
+        """N_* as a norm of its own, where both balls are strictly convex: then N_*(z) direction(z) and N(w) dual_norm.direction(w)
+        are inverse maps, the gradients of N_*^2 / 2 and N^2 / 2. None where they are not, or nobody has said so."""
+        return None
+
+    @property
     def label(self) -> str:
         """The norm's name in files and columns, its parameter included: ``linf``, ``lp3``, ``schatten1.5``."""
         return self.name + "".join(format_number(getattr(self, f.name)) for f in fields(self))

@@ -37,6 +37,11 @@ class ParameterNorm(ABC):
 
     label: str
 
+    @property
+    def dual_norm(self) -> ParameterNorm | None:
+        """As :attr:`implicit_bias.norms.Norm.dual_norm`, on parameter sets."""
+        return None
+
     @abstractmethod
     def value(self, blocks: Blocks) -> Tensor:
         """N(theta), shape (R,).
@@ -161,6 +166,11 @@ class WholeVector(ParameterNorm):
     @property
     def label(self) -> str:  # type: ignore[override]
         return self.norm.label
+
+    @property
+    def dual_norm(self) -> ParameterNorm | None:
+        dual = self.norm.dual_norm
+        return None if dual is None else WholeVector(dual)
 
     def value(self, blocks: Blocks) -> Tensor:
         return self.norm.value(_joined(blocks))
@@ -299,6 +309,11 @@ class SingleBlock(ParameterNorm):
     @property
     def label(self) -> str:  # type: ignore[override]
         return self.norm.label
+
+    @property
+    def dual_norm(self) -> ParameterNorm | None:
+        dual = self.norm.dual_norm
+        return None if dual is None else SingleBlock(self.block, dual)
 
     def value(self, blocks: Blocks) -> Tensor:
         return self.norm.value(blocks[self.block])

@@ -31,6 +31,14 @@ class L2(Norm):
     def smooth(self) -> bool:
         return True
 
+    @property
+    def strong_convexity(self) -> float:
+        return 1.0
+
+    @property
+    def dual_norm(self) -> L2:
+        return self
+
     def value(self, w: Tensor) -> Tensor:
         return lp_value(flat(w), 2)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms.base import NORMS, Norm, flat, one_hot_largest
-from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one, lp_direction_log, lp_value, project_lp
+from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one, lp_direction_log, lp_value, project_lp, square_convexity
 
 if TYPE_CHECKING:
     import cvxpy
@@ -36,6 +36,14 @@ class Lp(Norm):
     @property
     def saturating(self) -> bool:
         return is_inf(self.p)
+
+    @property
+    def strong_convexity(self) -> float | Tensor:
+        return square_convexity(self.p)
+
+    @property
+    def dual_norm(self) -> Lp | None:
+        return Lp(conjugate(self.p)) if self.smooth else None
 
     def value(self, w: Tensor) -> Tensor:
         return lp_value(flat(w), self.p)

@@ -11,7 +11,7 @@ from torch import Tensor
 from implicit_bias.core.registry import hyper
 from implicit_bias.norms.base import NORMS, Norm, normalised
 from implicit_bias.norms.singular import RANK_TOLERANCE, polar, rank_one, singular_values
-from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one, lp_direction_log, lp_value, project_lp
+from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one, lp_direction_log, lp_value, project_lp, square_convexity
 
 if TYPE_CHECKING:
     import cvxpy
@@ -37,6 +37,14 @@ class Schatten(Norm):
     @property
     def saturating(self) -> bool:
         return is_inf(self.p)
+
+    @property
+    def strong_convexity(self) -> float | Tensor:
+        return square_convexity(self.p)
+
+    @property
+    def dual_norm(self) -> Schatten | None:
+        return Schatten(conjugate(self.p)) if self.smooth else None
 
     def value(self, w: Tensor) -> Tensor:
         return lp_value(singular_values(w), self.p)

@@ -55,6 +55,21 @@ def conjugate(p: Exponent) -> Exponent:
     return 1.0 if is_inf(p) else p / (p - 1)
 
 
+def square_convexity(p: Exponent) -> Exponent:
+    """The modulus of strong convexity of ||x||_p^2 / 2 in ||.||_p: p - 1 for 1 < p <= 2 (Ball, Carlen and Lieb, Invent. Math. 115,
+    1994, of the Schatten norms too), 0 for others.
+
+    Args:
+        p: The exponent, in [1, inf].
+
+    Returns:
+        The modulus, a tensor (R,) where p is one.
+    """
+    if isinstance(p, Tensor):
+        return torch.where(p <= 2, p - 1, torch.zeros_like(p))
+    return p - 1 if p <= 2 else 0.0
+
+
 def along(p: Exponent, x: Tensor) -> Exponent:
     """p shaped to broadcast against ``x``, whose first axis is the run axis where p is a tensor.
 

@@ -67,10 +67,12 @@ class Here:
         evaluation: Evaluation | None = None,
         evaluate_all: Callable[[Mapping[str, Tensor]], Evaluation] | None = None,
         cadence: int = 1,
+        log_loss_rate: Tensor | None = None,
     ) -> None:
         self.parameters = parameters
         self.scheduled = log_lr
         self.cadence = cadence
+        self._log_loss_rate = log_loss_rate
         self._evaluate = evaluate
         self._evaluate_all = evaluate_all or evaluate
         if evaluation is not None:
@@ -85,6 +87,13 @@ class Here:
     def log_lr(self) -> Tensor:
         """log eta_t, of no dimension or (R,), in the precision and on the device of the parameters; inf where eta_t is."""
         return self.scheduled.to(next(iter(self.parameters.values())))
+
+    @property
+    def log_loss_rate(self) -> Tensor:
+        """log(eta_t L), the rate at which a step -eta_t g goes along -grad log L; of no dimension or (R,). Where a schedule divides
+        by the loss it is what the schedule has before it does, at any depth: of log eta_t - log L no digit may be left there."""
+        rate = self.log_lr + self.log_loss if self._log_loss_rate is None else self._log_loss_rate
+        return rate.to(next(iter(self.parameters.values())))
 
     @property
     def gradient(self) -> Blocks:
@@ -180,6 +189,15 @@ class Optimizer(Option):
     def unit(self) -> float:
         """The length in its own norm of a step with learning rate one, if it is a normalised method."""
         return 1.0
+
+    def unit_in(self, norm: Norm, unit_step: Tensor) -> Number:
+        """:attr:`unit`, where it depends on the norm that the user names, or on the data: what ``schedule.lr=auto`` is divided by.
+
+        Args:
+            norm: The norm that it works in.
+            unit_step: B of each run, (R,): a step of norm 1 changes gaps by at most B.
+        """
+        return self.unit
 
     @property
     def rate(self) -> float | None:
@@ -349,6 +367,26 @@ class Optimizer(Option):
 
         Args:
             initial: The trained blocks, (R, p, q) each.
+        """
+        return None
+
+    def check_start(self, initial: Mapping[str, Tensor], norm: ParameterNorm) -> None:
+        """Refuse a start that the method cannot begin at.
+
+        Args:
+            initial: The trained blocks, (R, p, q) each.
+            norm: What :meth:`geometry` gave.
+
+        Raises:
+            BadInput: one line that begins with the key.
+        """
+
+    def pair_average(self, state: Any) -> Mapping[str, Tensor] | None:
+        """sum_ic w_ic grad m_ic with weights w >= 0, sum w = 1, that its buffers hold beside those of the gradient, a tensor
+        (R, p, q) a block: on a linear model its dual norm bounds the maximum margin. None where they hold none.
+
+        Args:
+            state: As :meth:`init` or :meth:`step_from` gives it.
         """
         return None
 

@@ -37,6 +37,13 @@ class Evaluation(Protocol):
     def log_loss(self) -> Tensor:
         """The natural logarithm of the mean loss, shape (R,)."""
 
+    @property
+    def weight_over_loss(self) -> Tensor:
+        """sum w / L, (R,), of the pairs' weights w_ic = -dl/dm_ic."""
+
+    def per_weight(self) -> Mapping[str, Tensor]:
+        """-grad L / sum w = sum_ic w_ic grad m_ic of weights that sum to one, a plain tensor (R, p, q) a block."""
+
 
 @dataclass(frozen=True)
 class Schedule(Option, ABC):

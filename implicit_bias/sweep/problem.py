@@ -41,10 +41,12 @@ def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Pr
     start = _initial(cells, model, data)
     initial = {name: block for name, block in start.items() if name not in model.frozen_blocks()}
     optimizer = _batched([cell.spec.optimizer for cell in cells], dtype, device, (-1, 1, 1))
+    names = list(initial)
     working = [cell.spec.working_norm.label for cell in cells]
     norm = _batched_norm([cell.spec.working_norm for cell in cells], dtype, device)
     measured = {norm.label if label == working[0] else label: logged for label, logged in spec.measured.items()}
     measured[norm.label] = norm
+    optimizer.check_start(initial, optimizer.geometry(names, norm, model.row_bases(data), model.hidden_matrices(names)))
     labels = {label: working if label == norm.label else [label] * len(cells) for label in measured}
     found = optima(references, labels, model, list(initial))
     return Problem(
@@ -116,7 +118,7 @@ def _automatic(cells: Sequence[Cell], model: Model, data: Data, norm: Norm, opti
     if optimizer.rate is not None:
         return data.x.new_full((1,), optimizer.rate)
     unit = model.unit_step(data, norm, initial)
-    size: Tensor | float = optimizer.unit
+    size: Tensor | float = optimizer.unit_in(norm, unit)
     normalised = not optimizer.scales_with_gradient or optimizer.of_log_loss
     if optimizer.scales_with_gradient and optimizer.of_log_loss:
         size = size * _relative_gradient(cells, model, data, optimizer, initial)

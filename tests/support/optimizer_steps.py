@@ -21,6 +21,13 @@ class Given:
     blocks: Mapping[str, Scaled]
     log_loss: Tensor
 
+    @property
+    def weight_over_loss(self) -> Tensor:
+        return torch.ones_like(self.log_loss)
+
+    def per_weight(self) -> dict[str, Tensor]:
+        return {name: -block.relative_to(self.log_loss[:, None, None]) for name, block in self.blocks.items()}
+
 
 def nowhere_else(parameters: Mapping[str, Tensor]) -> Any:
     raise AssertionError("a made-up gradient is known at one point only")

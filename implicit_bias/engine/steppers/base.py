@@ -212,8 +212,9 @@ class Setup:
         if anchor is not None:
             evaluate = reduced(evaluate, anchor)
         gradient = start.gradient or evaluate(start.parameters)
-        log_lr = self.log_lr(start.parameters, gradient, t, start.schedule)
-        return Here(start.parameters, evaluate, log_lr, gradient, self.objective.gradient, self.problem.cadence)
+        log_lr, schedule = self.log_lr(start.parameters, gradient, t, start.schedule), self.problem.schedule
+        undivided = schedule.log_lr(t, self.like, start.schedule) if schedule.per_loss else None
+        return Here(start.parameters, evaluate, log_lr, gradient, self.objective.gradient, self.problem.cadence, undivided)
 
     def log_lr(self, parameters: Mapping[str, Tensor], gradient: Evaluation, t: int, state: ScheduleState) -> Tensor:
         """log eta_t, of no dimension or (R,), from where the t-th update is made, with the loss and gradient there."""

@@ -170,6 +170,15 @@ class Flat:
     blocks: Mapping[str, Scaled]
     log_loss: Tensor
 
+    @property
+    def weight_over_loss(self) -> Tensor:
+        """Its weights sum to one."""
+        return torch.ones_like(self.log_loss)
+
+    def per_weight(self) -> dict[str, Tensor]:
+        """-g, a tensor a block."""
+        return {name: -block.relative_to(self.log_loss[:, None, None]) for name, block in self.blocks.items()}
+
 
 Apply = Callable[[Any, Here], Tensor]
 
