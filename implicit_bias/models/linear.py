@@ -71,6 +71,10 @@ class Linear(Model):
     def _sizes_in_words(self) -> str:
         return f"[{','.join(map(str, self.blocks or ()))}]"
 
+    @property
+    def single_layer_of_units(self) -> bool:
+        return self.blocks is None
+
     def degree(self) -> int:
         return 1
 
