@@ -288,7 +288,12 @@ def _named(part: Config | None) -> str:
 def _reference(asked: str, linear: bool, model: str) -> str:
     """``auto``: exact for a linear model; for others there is no optimum to solve for."""
     if asked in ("exact", "certified") and not linear:
-        raise BadInput(f"reference={asked}: maximum margins are known for model=linear only; model={model} needs none or auto")
+        raise BadInput(
+            f"reference={asked}: maximum margins are solved for model=linear only; model={model} needs none or auto, or formula"
+            " where there is one"
+        )
+    if asked == "formula" and linear:
+        raise BadInput(f"reference=formula: is for networks; model={model} has exact, certified, none or auto")
     return asked if asked != "auto" else "exact" if linear else "none"
 
 
