@@ -39,6 +39,7 @@ UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
     ("optimizer", "muon_ns", "dtype", "float64"),
     ("dataset", "gaussian_mixture", "test_samples", 0),
     ("dataset", "random_labels", "test_samples", 0),
+    ("dataset", "linear_teacher", "features", "gaussian"),
 )
 
 

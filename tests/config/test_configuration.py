@@ -80,7 +80,10 @@ BAD = [
     ("steps=[1]", "steps=[1]: must be an integer >= 1"),
     ("steps={a: 1}", "steps={a: 1}: must be one value"),
     ("steps=${nowhere}", "steps: Interpolation key 'nowhere' not found"),
-    ("norm.p=0.5", "norm.p=0.5: no norm is chosen; norm.p needs norm=lp, norm=neuron or norm=schatten, and must be a number in [1, inf]"),
+    (
+        "norm.p=0.5",
+        "norm.p=0.5: no norm is chosen; norm.p needs norm=lp, norm=neuron or norm=schatten, and must be a number in [1, inf]",
+    ),
     ("optimizer=nsd norm=lp norm.p=0.5", "norm.p=0.5: must be a number in [1, inf]"),
     ("optimizer=nsd norm=lp norm.p=nan", "norm.p=nan: must be a number in [1, inf]"),
     ("optimizer=nsd norm=l2 norm.p=3", "norm.p=3: norm=l2 has no such key; norm.p needs norm=lp, norm=neuron or norm=schatten"),

@@ -34,7 +34,7 @@ def test_unconstrained_features_are_the_solved_problem_of_the_scores(k: int, eac
     """The scores of a linear model on identity inputs are free, too: the solver knows their least Schatten norms."""
     data = load("unconstrained_features", num_classes=k, samples_per_class=each)
     solved = {label: solve_exact(data.x, data.y, k, make_norm(label)).lower for label in ("l2", "spectral", "nuclear")}
-    heads = {"head": "multiclass"}
+    heads: dict[str, Any] = {"head": "multiclass"}
     assert known(linear(1, **heads), data, *solved) == pytest.approx(solved, rel=1e-5)
     expected = {
         "l2": solved["nuclear"] / 2,
@@ -90,11 +90,11 @@ def test_modular_addition_is_reached_by_eight_units_a_frequency(p: int) -> None:
 def test_a_trained_network_has_an_optimum_and_a_ratio(tmp_path: Path) -> None:
     keys = ["dataset=unconstrained_features", "model=mlp", "model.activation=linear", "optimizer=ngd", "reference=formula"]
     trajectory, summary = run([*keys, "steps=400", "log.norms=[l1,spectral]", "log.kkt_iters=0"], results_dir=tmp_path)
-    rows = summary.set_index("norm")
-    assert rows.loc["l2", "max_margin"] == pytest.approx(1 / (6 * math.sqrt(3)), rel=1e-14)
-    assert rows.loc["spectral", "max_margin"] == pytest.approx(1 / math.sqrt(3), rel=1e-14)
-    assert np.isnan(rows.loc["l1", "max_margin"]) and np.isnan(rows.loc["l1", "ratio"])
-    assert 0.99 < rows.loc["l2", "ratio"] < 1 and rows.loc["l2", "own"]
+    rows: Any = summary.set_index("norm").to_dict("index")
+    assert rows["l2"]["max_margin"] == pytest.approx(1 / (6 * math.sqrt(3)), rel=1e-14)
+    assert rows["spectral"]["max_margin"] == pytest.approx(1 / math.sqrt(3), rel=1e-14)
+    assert math.isnan(rows["l1"]["max_margin"]) and math.isnan(rows["l1"]["ratio"])
+    assert 0.99 < rows["l2"]["ratio"] < 1 and rows["l2"]["own"]
     gaps = trajectory[trajectory["norm"] == "l2"]
     assert np.allclose(gaps["relative_gap"], (gaps["max_margin"] - gaps["margin"]).abs() / gaps["max_margin"], equal_nan=True)
 
