@@ -106,5 +106,7 @@ class LinearTeacher(Synthetic):
 
     def _entries(self, rng: np.random.RandomState, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Independent entries of this shape."""
-        entries: NDArray[np.float64] = rng.randn(*shape) if self.features == "gaussian" else 2.0 * rng.randint(2, size=shape) - 1
-        return entries
+        if self.features == "gaussian":
+            return rng.randn(*shape)
+        signs: NDArray[np.float64] = 2.0 * rng.randint(2, size=shape) - 1
+        return signs

@@ -22,9 +22,9 @@ PLUS, MINUS = "plus", "minus"
 class SignedDiagonal(Network):
     """Diagonal linear network f(x) = (u^k - v^k) x, entrywise powers, k = depth; degree k.
 
-    Blocks plus (u) and minus (v), of shape (outputs, d). From the constant start u = v = init_scale the function is zero at first,
-    and the size of the start alone says how near training is to that of a linear model (large) or to one that is sparse (small):
-    Woodworth et al., arXiv 2002.09277.
+    Blocks plus (u) and minus (v), of shape (outputs, d). From the constant start u = v = init_scale the function is zero at
+    first, and the size of the start alone says how near training is to that of a linear model (large) or to one that is sparse
+    (small): Woodworth et al., arXiv 2002.09277.
     """
 
     name: ClassVar[str] = "signed_diagonal"
