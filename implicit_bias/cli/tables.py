@@ -54,8 +54,11 @@ def results_table(summary: pd.DataFrame) -> Table:
 
 
 def _network_table(summary: pd.DataFrame) -> Table:
-    """A network, a row a norm: margin and soft margin, and how near to a KKT direction alignment and KKT ratio say it is."""
-    table = _table("optimizer", "norm", right=("margin", "soft margin", "alignment", "KKT ratio"))
+    """A network, a row a norm: margin and soft margin, how near to a KKT direction alignment and KKT ratio say it is; where an
+    optimum is known by formula, that and the ratio to it, too."""
+    known = summary["max_margin"].notna().any()
+    more = {"optimum": ("max_margin", _number), "ratio": ("ratio", _ratio)} if known else {}
+    table = _table("optimizer", "norm", right=("margin", "soft margin", "alignment", "KKT ratio", *more))
     best = _best(summary["kkt_ratio"])
     for i, (_, row) in enumerate(summary.iterrows()):
         table.add_row(
@@ -65,6 +68,7 @@ def _network_table(summary: pd.DataFrame) -> Table:
             _number(row["soft_margin"]),
             _ratio(row["alignment"]),
             _ratio(row["kkt_ratio"], row.name == best),
+            *(text(row[column]) for column, text in more.values()),
             style="bold" if row["own"] else None,
         )
     return table

@@ -24,10 +24,10 @@ class RunSettings:
     start_scale: float = hyper(
         1.0, help="factor of the initial point: a separating one times 10 begins at a loss far below any double", gt=0
     )
-    reference: Literal["auto", "exact", "certified", "none"] = hyper(
+    reference: Literal["auto", "exact", "certified", "formula", "none"] = hyper(
         "auto",
-        help="optima to compare with; certified: first-order, in batches; auto: exact, for networks none",
-        choices=("auto", "exact", "certified", "none"),
+        help="optima to compare with; certified: first-order, in batches; formula: of networks; auto: exact, for networks none",
+        choices=("auto", "exact", "certified", "formula", "none"),
     )
     reference_timeout: float = hyper(
         60.0,

@@ -27,7 +27,7 @@ from implicit_bias.core.registry import LARGEST_INTEGER, HyperSpec, Registry, hy
 from implicit_bias.core.words import either, no_such_option, shown, suggestion
 from implicit_bias.datasets import DATASETS
 from implicit_bias.losses import LOSSES
-from implicit_bias.models import MODELS
+from implicit_bias.models import MODELS, Model
 from implicit_bias.norms import NORMS, Norm
 from implicit_bias.norms.labels import allowed_labels
 from implicit_bias.optimizers import OPTIMIZERS, Optimizer
@@ -113,6 +113,7 @@ def checked(config: Mapping[str, Any], made: Parts | None = None) -> Config:
         others["norm"] = made.named_norm(parts["norm"])
     _check_own_norm(optimizer, made)
     check_together({"model": model, **others}, REGISTRIES)
+    _check_measured(log["norms"], optimizer.own, model, made)
     optimizer.check_rate(others["schedule"])
     _check_batch(batch, others["schedule"], optimizer)
     if launcher["cluster"] != "inline":
@@ -291,7 +292,12 @@ def _named(part: Config | None) -> str:
 def _reference(asked: str, linear: bool, model: str) -> str:
     """``auto``: exact for a linear model; for others there is no optimum to solve for."""
     if asked in ("exact", "certified") and not linear:
-        raise BadInput(f"reference={asked}: maximum margins are known for model=linear only; model={model} needs none or auto")
+        raise BadInput(
+            f"reference={asked}: maximum margins are solved for model=linear only; model={model} needs none or auto, or formula"
+            " where there is one"
+        )
+    if asked == "formula" and linear:
+        raise BadInput(f"reference=formula: is for networks; model={model} has exact, certified, none or auto")
     return asked if asked != "auto" else "exact" if linear else "none"
 
 
@@ -399,6 +405,15 @@ def _norm_label(label: str, labels: Sequence[str], made: Parts) -> str:
         raise BadInput(
             f"log.norms={shown(labels)}: no norm is called {shown(label)}{close} allowed: {allowed_labels()}"
         ) from None
+
+
+def _check_measured(labels: Sequence[str], own: str | None, model: Model, made: Parts) -> None:
+    """Raises BadInput: a norm that is to be measured cannot be taken of the model's parameters."""
+    keys = {**{label: f"log.norms={shown(labels)}" for label in labels}, **({} if own is None else {own: f"optimizer.own={own}"})}
+    for label, key in keys.items():
+        reason = model.incompatible(made.norm(label))
+        if reason is not None:
+            raise BadInput(f"{key}: {label} {reason}; allowed: such a model, or other norms")
 
 
 def _probe_names(names: Sequence[str]) -> list[str]:

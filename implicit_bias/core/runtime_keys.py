@@ -47,6 +47,7 @@ UNUSED_BY: tuple[tuple[str, str, str, object], ...] = (
     ("dataset", "file", "bias", False),
     ("dataset", "gaussian_mixture", "test_samples", 0),
     ("dataset", "random_labels", "test_samples", 0),
+    ("dataset", "linear_teacher", "features", "gaussian"),
 )
 
 

@@ -22,7 +22,7 @@ LEAST_MET = 1e-3
 @DATASETS.register
 @dataclass(frozen=True)
 class LinearTeacher(Synthetic):
-    """Gaussian features labelled by a Gaussian direction w of length one, two classes.
+    """Gaussian features labelled by a Gaussian direction w of length one, two classes; or random signs by one of signs.
 
     The label is 1 where <x, w> > 0, else 0; with a ``strength`` rho it is 1 with probability 1 / (1 + exp(-rho <x, w>)).
     Of w and of every sample all but ``teacher_active`` and ``active`` entries are zero. The sparse setting is that of Tsilivis,
@@ -33,7 +33,8 @@ class LinearTeacher(Synthetic):
     ``rng.choice(dim, teacher_active, replace=False)`` its positions and ``rng.randn(teacher_active)`` its values. Then come the
     samples: ``rng.randn(n, dim)``, or one by one positions and values as w's; those without a label again, in their order, until
     there are none; with a strength, last, ``rng.rand(n)``, and the label is 1 where that is below the probability. Test samples
-    are drawn in the same way.
+    are drawn in the same way. With ``features=signs`` every ``rng.randn(*shape)`` but the last is
+    ``2.0 * rng.randint(2, size=shape) - 1``: with an odd ``teacher_active`` the label is the majority of so many of the signs.
     """
 
     name: ClassVar[str] = "linear_teacher"
@@ -42,6 +43,7 @@ class LinearTeacher(Synthetic):
     strength: float | None = hyper(None, help="rho of labels by chance, P(1) = 1 / (1 + exp(-rho <x, w>)); null: the sign", gt=0)
     teacher_active: int | None = hyper(None, help="non-zero entries of the teacher; null: all", ge=1)
     active: int | None = hyper(None, help="non-zero entries of each sample; null: all", ge=1)
+    features: str = hyper("gaussian", help="what entries are, of samples and teacher; signs: +-1", choices=("gaussian", "signs"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,28 +79,34 @@ class LinearTeacher(Synthetic):
         return Draws(x, y, 2, lambda rng, count: self._drawn(rng, count, teacher))
 
     def _teacher(self, rng: np.random.RandomState) -> NDArray[np.float64]:
-        w = _rows(rng, 1, self.dim, self.teacher_active)[0]
+        w = self._rows(rng, 1, self.teacher_active)[0]
         unit: NDArray[np.float64] = w / np.linalg.norm(w)
         return unit
 
     def _drawn(self, rng: np.random.RandomState, count: int, teacher: NDArray[np.float64]) -> Samples:
-        x = _rows(rng, count, self.dim, self.active)
+        x = self._rows(rng, count, self.active)
         # Sums within a row, not a matrix product: a score must not depend on how many samples there are.
         scores = (x * teacher).sum(axis=1)
         while (ties := scores == 0).any():
-            x[ties] = _rows(rng, int(ties.sum()), self.dim, self.active)
+            x[ties] = self._rows(rng, int(ties.sum()), self.active)
             scores[ties] = (x[ties] * teacher).sum(axis=1)
         if self.strength is None:
             return x, (scores > 0).astype(np.int64)
         return x, (rng.rand(count) < expit(self.strength * scores)).astype(np.int64)
 
+    def _rows(self, rng: np.random.RandomState, count: int, active: int | None) -> NDArray[np.float64]:
+        """``count`` random rows, (count, dim), of which all but ``active`` entries are zero."""
+        if active is None:
+            return self._entries(rng, (count, self.dim))
+        rows = np.zeros((count, self.dim))
+        for row in rows:
+            positions = rng.choice(self.dim, active, replace=False)
+            row[positions] = self._entries(rng, (active,))
+        return rows
 
-def _rows(rng: np.random.RandomState, count: int, dim: int, active: int | None) -> NDArray[np.float64]:
-    """``count`` Gaussian rows, (count, dim), of which all but ``active`` entries are zero."""
-    if active is None:
-        return rng.randn(count, dim)
-    rows = np.zeros((count, dim))
-    for row in rows:
-        positions = rng.choice(dim, active, replace=False)
-        row[positions] = rng.randn(active)
-    return rows
+    def _entries(self, rng: np.random.RandomState, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Independent entries of this shape."""
+        if self.features == "gaussian":
+            return rng.randn(*shape)
+        signs: NDArray[np.float64] = 2.0 * rng.randint(2, size=shape) - 1
+        return signs

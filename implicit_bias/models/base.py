@@ -238,6 +238,19 @@ class Model(Option, ABC):
         """The blocks that are not trained: no part of theta, of its norms or of the degree."""
         return ()
 
+    @property
+    def single_layer_of_units(self) -> bool:
+        """Whether every trained weight belongs to one unit of one layer, so that norms of units can be taken of them."""
+        return False
+
+    def incompatible(self, other: object) -> str | None:
+        if isinstance(other, Norm) and other.of_units and not self.single_layer_of_units:
+            return (
+                f"is of the weights of the units of one layer, which model={self.name} with its keys is not"
+                " (mlp is with model.depth=2 and model.bias=none or first, linear with model.blocks=null)"
+            )
+        return super().incompatible(other)
+
     def hidden_matrices(self, names: Sequence[str]) -> list[str]:
         """Those of the blocks that are matrices of hidden layers: Muon's part in a hybrid. All of them in a linear model.
 

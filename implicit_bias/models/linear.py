@@ -98,6 +98,10 @@ class Linear(Model):
     def robust(self) -> bool:
         return self.perturbation is not None
 
+    @property
+    def single_layer_of_units(self) -> bool:
+        return self.blocks is None
+
     def degree(self) -> int:
         return 1
 

@@ -30,6 +30,10 @@ class MLP(Layered):
     def layer_count(self) -> int:
         return self.depth
 
+    @property
+    def single_layer_of_units(self) -> bool:
+        return self.depth == 2 and not self.has_bias(2)
+
     def shapes(self, dim: int, outputs: int) -> dict[str, Shape]:
         sizes = [dim, *[self.width] * (self.depth - 1), outputs]
         shapes: dict[str, Shape] = {}

@@ -35,6 +35,8 @@ class Norm(Option, ABC):
     entrywise: ClassVar[bool] = False
     #: True when N(Q W) = N(W) for every Q with orthonormal columns.
     unitarily_invariant: ClassVar[bool] = False
+    #: True for a function of the weights of units, which are rows of a matrix, and rows and columns of a network's blocks.
+    of_units: ClassVar[bool] = False
 
     @property
     def smooth(self) -> bool:

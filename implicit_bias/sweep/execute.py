@@ -28,7 +28,7 @@ from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, batches, described, run_elements
 from implicit_bias.sweep.problem import build_problem
-from implicit_bias.sweep.references import References, intervals_of, solve_all
+from implicit_bias.sweep.references import Optima, in_closed_form, intervals_of, solve_all
 from implicit_bias.sweep.threads import threads_for
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
@@ -107,8 +107,10 @@ def _not_separable(cell: Cell, error: NotSeparable) -> Outcome:
     return Outcome(cell.spec, None, "failed", told(error, cell.dataset, cell.spec.dataset), "not_separable")
 
 
-def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[References | NotSeparable]:
+def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Optima | NotSeparable]:
     spec = batch[0].spec
+    if spec.reference == "formula":
+        return [in_closed_form(cell.dataset, cell.spec.model, cell.spec.measured) for cell in batch]
     if spec.reference == "none" or not spec.model.linear:
         return [{} for _ in batch]
     norms = [
@@ -118,7 +120,7 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
         }
         for cell in batch
     ]
-    found: dict[int, References | NotSeparable] = {}
+    found: dict[int, Optima | NotSeparable] = {}
     with threads_for(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
         for perturbed in dict.fromkeys(cell.spec.model.perturbed for cell in batch):
             mine = [place for place, cell in enumerate(batch) if cell.spec.model.perturbed == perturbed]
@@ -130,7 +132,7 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
 
 
 def _compute(
-    cells: Sequence[Cell], references: Sequence[References], command: str, progress: Progress, done: int, total: int
+    cells: Sequence[Cell], references: Sequence[Optima], command: str, progress: Progress, done: int, total: int
 ) -> list[Outcome]:
     """The outcomes of cells whose references are known; runs that diverge drop out, and the others start again without them.
 
@@ -187,7 +189,7 @@ def _simulated(
 
 
 def _written(
-    cell: Cell, run: int, trajectory: Trajectory, references: References, command: str, seconds: float, batch: int
+    cell: Cell, run: int, trajectory: Trajectory, references: Optima, command: str, seconds: float, batch: int
 ) -> Outcome:
     """Write a run's folder and return its outcome; a failure to write concerns this run alone."""
     try:
@@ -204,11 +206,11 @@ def _elements(problem: Problem) -> int:
 
 
 def _finished(
-    cell: Cell, run: int, trajectory: Trajectory, references: References, command: str, seconds: float, batch: int
+    cell: Cell, run: int, trajectory: Trajectory, references: Optima, command: str, seconds: float, batch: int
 ) -> Outcome:
     spec = cell.spec
     own = spec.own_label
-    intervals = narrowed(trajectory, run, own, intervals_of(cell.dataset, spec.model, spec.measured, references))
+    intervals = narrowed(trajectory, run, own, intervals_of(cell.dataset, spec.model, spec.measured, references, spec.dtype))
     table = trajectory_table(trajectory, run, spec.seed, own, intervals)
     summary = summary_table(table, spec.optimizer.name, own, intervals)
     mine = set(table["step"])

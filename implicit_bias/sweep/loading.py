@@ -25,6 +25,7 @@ from implicit_bias.storage.runs import PROVENANCE, damage, fingerprint_of, kept_
 from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell
+from implicit_bias.sweep.references import in_closed_form
 from implicit_bias.sweep.start import Starts
 
 # A margin of an earlier version may lie above the lower end of an optimum's interval by that interval's width.
@@ -132,6 +133,8 @@ def _check(spec: RunSpec, dataset: Dataset) -> None:
         names = list(_trained(spec, dataset))
         spec.optimizer.geometry(names, spec.working_norm, None, model.hidden_matrices(names))
     _check_norms(spec, dataset)
+    if spec.reference == "formula":
+        in_closed_form(dataset, model, spec.measured)
 
 
 def _check_norms(spec: RunSpec, dataset: Dataset) -> None:

@@ -20,7 +20,7 @@ from implicit_bias.optimizers import Optimizer
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import Schedule, auto_lr, auto_network_lr
 from implicit_bias.sweep.plan import Cell, batched_fields
-from implicit_bias.sweep.references import References, optima
+from implicit_bias.sweep.references import Optima, optima
 
 # First-order steps that tighten the certificate of the last checkpoint, in norms whose optimum is not known: at most these, one
 # in thirty of the run's own steps (each costs as much as ten of those or more), and the multiply-adds that they may cost in all.
@@ -32,7 +32,7 @@ CERTIFICATE_BUDGET = 2e11
 Option = TypeVar("Option")
 
 
-def build_problem(cells: Sequence[Cell], references: Sequence[References]) -> Problem:
+def build_problem(cells: Sequence[Cell], references: Sequence[Optima]) -> Problem:
     """The engine's problem for cells of one batch, each with its references (empty: none)."""
     spec = cells[0].spec
     dtype, device = spec.dtype, spec.torch_device

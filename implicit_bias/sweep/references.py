@@ -16,6 +16,7 @@ from implicit_bias.measures.margins import Optimum
 from implicit_bias.models import Data, Model
 from implicit_bias.models.perturbations import Perturbed
 from implicit_bias.norms import Norm
+from implicit_bias.solvers.formulas import KnownOptimum, known_optima
 from implicit_bias.solvers.reference import TIMEOUT, Reference, in_batches, solve_certified, solve_certified_each, solve_exact
 from implicit_bias.solvers.robust import solve_robust
 from implicit_bias.storage.tables import Interval
@@ -30,9 +31,13 @@ class Cache(Protocol):
 
 
 References = dict[str, Reference]
+#: What a run is held against, by label: solved for, or known by formula.
+Optima = Mapping[str, Reference | KnownOptimum]
 Answer = Reference | NotSeparable
 # Datasets whose optima are solved in one batch, where that is how they are solved: what is solved is kept after each batch.
 TOGETHER = 16
+# What rounding may lift a network's margin by, in units of the precision, relative.
+NETWORK_ROUNDING = 1e4
 
 
 def solve_all(
@@ -142,37 +147,49 @@ def _solved(dataset: Dataset, norm: Norm, expressions: bool, timeout: float, per
         return error
 
 
+def in_closed_form(dataset: Dataset, model: Model, norms: Mapping[str, Norm]) -> Optima:
+    """The optima of a network that are known by formula, by label. Raises BadInput where none is."""
+    return known_optima(model, dataset.x, dataset.y, dataset.num_classes, norms.values())
+
+
 def optima(
-    references: Sequence[Mapping[str, Reference]], labels: Mapping[str, Sequence[str]], model: Model, names: Sequence[str]
+    references: Sequence[Optima], labels: Mapping[str, Sequence[str]], model: Model, names: Sequence[str]
 ) -> dict[str, Optimum]:
     """Stack the references of a batch.
 
     Args:
         references: One mapping a run.
         labels: For each label of the batch, the label that it stands for in each run.
-        model: The linear model, which says what blocks a separator has.
+        model: The model; a linear one says what blocks a separator has.
         names: What they are called.
     """
     stacked = {}
     for name, of_run in labels.items():
         found = [refs.get(label) for refs, label in zip(references, of_run, strict=True)]
         if any(r is not None for r in found):
-            shape = next(r.separator.shape for r in found if r is not None)
             margins = [np.nan if r is None or not r.proven else r.lower for r in found]
             uppers = torch.tensor([np.inf if r is None else r.upper for r in found], dtype=torch.float64)
-            separators = [np.full(shape, np.nan) if r is None or not r.proven else r.separator for r in found]
-            separator = model.in_blocks(torch.from_numpy(np.stack(separators)), names)
+            separators = _separators(found)
+            separator = None if separators is None else model.in_blocks(torch.from_numpy(separators), names)
             stacked[name] = Optimum(torch.tensor(margins, dtype=torch.float64), separator, uppers)
     return stacked
 
 
+def _separators(references: Sequence[Reference | KnownOptimum | None]) -> np.ndarray | None:
+    """The separators of a batch (R, k, d), nan where there is none that is proven; None where all are without one."""
+    known = [None if r is None or not r.proven else r.separator for r in references]
+    shape = next((r.separator.shape for r in references if r is not None and r.separator is not None), None)
+    return None if shape is None else np.stack([np.full(shape, np.nan) if w is None else w for w in known])
+
+
 def intervals_of(
-    dataset: Dataset, model: Model, norms: Mapping[str, Norm], references: Mapping[str, Reference]
+    dataset: Dataset, model: Model, norms: Mapping[str, Norm], references: Optima, precision: torch.dtype = torch.float64
 ) -> dict[str, Interval]:
     """The references of a run by label, each with what rounding may lift a margin of its precision by.
 
     Args:
         norms: At least those of the references, by label.
+        precision: What margins were computed in.
     """
     if not references:
         return {}
@@ -180,6 +197,11 @@ def intervals_of(
     terms, eps = 8 * (dataset.x.shape[1] + 2), float(np.finfo(np.float64).eps)
     found = {}
     for label, reference in references.items():
+        if reference.weights is None:
+            found[label] = Interval(
+                reference.lower, reference.upper, NETWORK_ROUNDING * torch.finfo(precision).eps * reference.upper
+            )
+            continue
         rounding = eps * (terms * float(model.unit_step(data, norms[label])) + terms * reference.upper)
         found[label] = Interval(reference.lower, reference.upper, rounding, gap_constant(reference.weights))
     return found

@@ -22,7 +22,7 @@ from implicit_bias.norms.labels import allowed_labels
 LABELS = [
     "l1", "l2", "linf", "lp1", "lp1.1", "lp3", "lp40", "lpinf", "nuclear", "spectral", "schatten1", "schatten1.5", "schatten2",
     "schatten7", "schatteninf", "row", "hybrid0.1", "hybrid3", "hybrid0.1-l2-linf", "hybrid2-max-l2", "spectral-rms",
-    "hybrid3-rms", "hybrid0.5-l2-l2-rms",
+    "hybrid3-rms", "hybrid0.5-l2-l2-rms", "neuron1", "neuron3", "neuroninf",
 ]  # fmt: skip
 #: Norms without numbers of their own that were added since: the identities are asked of them, too.
 LABELS += [name for name in NORMS if not hyper_fields(NORMS.get(name)) and name not in LABELS]
@@ -136,6 +136,7 @@ NUMPY_ORACLES = {
     "schatten1.5": lambda w: np.linalg.norm(np.linalg.svd(w, compute_uv=False), 1.5),
     "row": lambda w: np.linalg.norm(w, axis=1).max(),
     "column": lambda w: np.linalg.norm(w, axis=0).max(),
+    "neuron3": lambda w: np.linalg.norm(np.linalg.norm(w, axis=1), 3),
 }
 
 
@@ -156,7 +157,7 @@ def test_expression_is_the_same_norm(label: str) -> None:
     assert problem.solve(solver="CLARABEL") == pytest.approx(1 / norm.dual(g).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lp", "schatten"])
+@pytest.mark.parametrize("name", ["lp", "schatten", "neuron"])
 def test_one_exponent_a_run_equals_one_norm_a_run(name: str) -> None:
     g, exponents = matrices("random", 2), [1.3, 2.0, 9.0]
     together: Norm = NORMS.get(name)(p=torch.tensor(exponents, dtype=torch.float64))
@@ -211,7 +212,8 @@ def test_zero_sum_basis_is_orthonormal_and_complete() -> None:
 
 def parameter_norms() -> dict[str, tuple[tuple[str, ...], object]]:
     names = ("a", "b", "c")
-    sets = {label: over_blocks(make_norm(label), names) for label in LABELS}
+    # Blocks of units fit together: test_parameter_sets has some.
+    sets = {label: over_blocks(make_norm(label), names) for label in LABELS if not make_norm(label).of_units}
     hybrid = ProductNorm(
         "hybrid0.1",
         (
@@ -345,7 +347,7 @@ def test_a_mistake_that_shows_on_a_single_row_alone_is_found() -> None:
 def test_the_labels_that_are_allowed_are_those_that_make_norms() -> None:
     words = allowed_labels()
     assert words.startswith("column, l1, l2, linf, nuclear, row, spectral")
-    assert "; lp<p> or schatten<p> with p a number in [1, inf]" in words
+    assert "; lp<p>, neuron<p> or schatten<p> with p a number in [1, inf]" in words
     assert "hybrid<ratio>[-<outer>-<rest>][-rms] with ratio a number > 0, outer max or l2, rest linf or l2" in words
     for form, label in (
         ("lp<p>", "lp3"),

@@ -20,12 +20,13 @@ HYBRIDS += ["hybrid0.5-rms", "hybrid2-l2-l2-rms"]
 
 
 SETS = [*HYBRIDS, "spectral", "spectral-rms", "nuclear", "l1", "l2", "linf", "lp3", "schatten1.5", "row", "column"]
+SETS += ["neuron1", "neuron3"]
 
 
 def block_set(seed: int, kind: str, size: float) -> Parameters:
-    """Three blocks for two runs, one of them a single row."""
+    """Three blocks for two runs, one of them a single row: four units, which are rows of the first and columns of the others."""
     rng = np.random.RandomState(seed)
-    blocks = {"a": rng.randn(2, 4, 6), "b": rng.randn(2, 3, 2), "c": rng.randn(2, 1, 5)}
+    blocks = {"a": rng.randn(2, 4, 6), "b": rng.randn(2, 3, 4), "c": rng.randn(2, 1, 4)}
     if kind == "low rank":
         blocks["a"] = rng.randn(2, 4, 1) @ rng.randn(2, 1, 6)
     elif kind == "a zero block":
@@ -36,7 +37,7 @@ def block_set(seed: int, kind: str, size: float) -> Parameters:
 
 
 def geometry(label: str) -> ParameterNorm:
-    return over_blocks(make_norm(label), ["a", "b", "c"], None, ["a", "b"])
+    return over_blocks(make_norm(label), ["a", "b", "c"], None, ["a"] if label.startswith("neuron") else ["a", "b"])
 
 
 def nuclear_by_numpy(block: Tensor) -> np.ndarray:
@@ -68,6 +69,10 @@ def numpy_value_and_dual(label: str, g: Parameters) -> tuple[np.ndarray, np.ndar
     if label == "column":
         lengths = [np.linalg.norm(b.numpy(), axis=1) for b in g.values()]
         return np.max([v.max(axis=1) for v in lengths], axis=0), np.sum([v.sum(axis=1) for v in lengths], axis=0)
+    if label.startswith("neuron"):  # all weights of a unit in l2, then units in l_p
+        lengths = np.linalg.norm(np.concatenate([g["a"].numpy(), *(g[n].mT.numpy() for n in ("b", "c"))], axis=2), axis=2)
+        p, q = {"neuron1": (1.0, math.inf), "neuron3": (3.0, 1.5)}[label]
+        return np.linalg.norm(lengths, p, axis=1), np.linalg.norm(lengths, q, axis=1)
     p = {"spectral": math.inf, "nuclear": 1.0, "schatten1.5": 1.5}[label]
     q = {"spectral": 1.0, "nuclear": math.inf, "schatten1.5": 3.0}[label]
     values = [weights[n] * np.linalg.norm(v, p, axis=1) for n, v in s.items()]
@@ -126,7 +131,7 @@ def test_direction_of_scaled_blocks_has_unit_value(label: str, seed: int, depth:
     """One scale a run, a row or an entry, blocks and entries up to e^5000 apart."""
     whole, unit = geometry(label), block_set(seed, "random", 1.0)
     rng = torch.Generator().manual_seed(seed % 1000)
-    scales = {"a": (2, 1, 1), "b": (2, 3, 1), "c": (2, 1, 5)}
+    scales = {"a": (2, 1, 1), "b": (2, 3, 1), "c": (2, 1, 4)}
     g = {n: Scaled(b, depth + spread * torch.rand(scales[n], generator=rng, dtype=F64)) for n, b in unit.items()}
     torch.testing.assert_close(whole.value(whole.scaled_direction(g)), torch.ones(2, dtype=F64), rtol=1e-10, atol=0)
     # At one scale for all it is the plain direction.

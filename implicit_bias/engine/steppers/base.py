@@ -16,7 +16,7 @@ from implicit_bias.engine.variance_reduction import Anchor, Evaluate, anchor_due
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.norms.blocks import in_common_unit
+from implicit_bias.norms.parameter_norm import in_common_unit
 from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
 from implicit_bias.schedules.base import Evaluation
