@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from implicit_bias.run import main
+
 ROOT = Path(__file__).resolve().parents[2]
 Followed = Callable[[str], Path]
 published = pytest.mark.skipif(not (ROOT / "results").exists(), reason="a source distribution has no committed results")
@@ -34,6 +36,16 @@ def test_published_numbers_of_the_committed_claims_hold() -> None:
     papers = claims[claims["figure"].str.startswith("fan_fig") & claims["claim"].str.contains("10,000 steps|maximum margins")]
     assert len(papers) >= 12
     assert papers["holds"].all()
+
+
+@pytest.mark.slow
+def test_the_first_result_of_the_readme_is_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- run -->\n```\n")[1].split("```\n<!-- /run -->")[0]
+    monkeypatch.chdir(tmp_path)
+    assert main(["optimizer=muon", "progress=off"]) == 0
+    assert capsys.readouterr().out == written
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
