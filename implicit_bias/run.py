@@ -49,6 +49,11 @@ class Request:
     overrides: tuple[str, ...]
 
     @property
+    def multirun(self) -> bool:
+        """Whether several values of a key are a sweep."""
+        return "--multirun" in self.flags
+
+    @property
     def form(self) -> Form | None:
         """The form that the answer is to have; None: for a terminal. Raises BadInput: several are asked for."""
         asked = [form for form in FORMS if form in self.flags]
@@ -144,9 +149,12 @@ def _answer(request: Request) -> int:
 
         print(f"implicit_bias {version()}")
         return DONE
+    _ = request.form  # of which there is one at most
+    if _answered_before(request):
+        return DONE
     from implicit_bias.config.overrides import cannot_differ, compose
 
-    multirun, form = "--multirun" in request.flags, request.form
+    multirun = request.multirun
     cells = compose(request.overrides, multirun)
     if "--cfg" in request.flags:
         _print_configurations(cells)
@@ -166,7 +174,7 @@ def _answer(request: Request) -> int:
         messages.error(f"results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}{where}")
         return FAILED
     try:
-        _show(cells, outcomes, multirun, form)
+        _show(cells, outcomes, request)
     except OSError as error:  # the sweep's table; the runs themselves are written
         messages.error(f"results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}")
         _report_failures(cells, outcomes, multirun)
@@ -223,14 +231,36 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
     print("---\n".join(yaml.safe_dump(cell.spec.canonical, sort_keys=False, allow_unicode=True) for cell in cells), end="")
 
 
-def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool, form: Form | None) -> None:
+def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], request: Request) -> None:
     """The table of what was computed, or was there already, what it says, and where the files are."""
     from implicit_bias.analysis.presented import of_run, of_sweep
+    from implicit_bias.analysis.remembering import remember
     from implicit_bias.cli.show import show
 
     if all(outcome.summary is None for outcome in outcomes):
         return
-    show(of_sweep(cells, outcomes) if multirun else of_run(cells[0].spec, outcomes[0]), form)
+    if request.multirun:
+        show(of_sweep(cells, outcomes), request.form)
+        return
+    answer = of_run(cells[0].spec, outcomes[0])
+    show(answer, request.form)
+    remember(request.overrides, cells[0].spec, outcomes[0], answer)
+
+
+def _answered_before(request: Request) -> bool:
+    """Print what the same command printed before, if its run is there and nothing has changed. Returns whether it is so."""
+    from implicit_bias.cli.show import from_data, show
+    from implicit_bias.storage.answers import remembered
+
+    known = None if request.multirun or "--cfg" in request.flags else remembered(request.overrides)
+    if known is None:
+        return False
+    try:
+        answer = from_data(known)
+    except (KeyError, TypeError, ValueError):
+        return False
+    show(answer, request.form)
+    return True
 
 
 def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from implicit_bias.sweep.table import known_provenance, write_sweep_table
 
 # Folders that are named one by one.
 MOST_FOLDERS = 8
+FINISHED = "finished before; force=true computes it again"
 
 
 def of_run(spec: RunSpec, outcome: Outcome) -> Answer:
@@ -44,10 +46,16 @@ def of_run(spec: RunSpec, outcome: Outcome) -> Answer:
         *(slow_notes([spec.optimizer.name]) if _takes_constant_steps(spec) else []),
         *_rounding(spec, outcome),
     ]
-    before = ["finished before; force=true computes it again"] if outcome.status == "skipped" else []
     legend = [LEGEND] if summary["own"].any() else []
     facts = {**_facts_of_run(summary), "sentence": sentence, "notes": notes, "folder": str(outcome.directory)}
-    return Answer(run_grid(summary, spec.certificate == "show"), (*legend, *said, *notes, *before, str(outcome.directory)), facts)
+    answer = Answer(run_grid(summary, spec.certificate == "show"), (*legend, *said, *notes, str(outcome.directory)), facts)
+    return as_finished(answer) if outcome.status == "skipped" else answer
+
+
+def as_finished(answer: Answer) -> Answer:
+    """The answer of a run, given when its command is given again."""
+    *lines, folder = answer.lines
+    return answer if FINISHED in lines else replace(answer, lines=(*lines, FINISHED, folder))
 
 
 def of_sweep(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Answer:

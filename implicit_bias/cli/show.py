@@ -32,6 +32,16 @@ class Answer:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+def as_data(answer: Answer) -> dict[str, Any]:
+    """An answer in JSON's types, from which :func:`from_data` makes it again."""
+    return {"grid": answer.grid.as_data(), "lines": list(answer.lines), "facts": dict(answer.facts)}
+
+
+def from_data(data: Mapping[str, Any]) -> Answer:
+    """What :func:`as_data` gave. Raises KeyError, TypeError or ValueError: it is something else."""
+    return Answer(Grid.from_data(data["grid"]), tuple(map(str, data["lines"])), dict(data["facts"]))
+
+
 def show(answer: Answer, form: Form | None = None) -> None:
     """Print an answer on standard output: for a terminal, as JSON all of it, as Markdown or LaTeX the table alone."""
     if form == "--json":

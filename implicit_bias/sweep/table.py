@@ -12,8 +12,8 @@ import pandas as pd
 
 from implicit_bias.probes import PROBES
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
+from implicit_bias.storage.integrity import PROVENANCE
 from implicit_bias.storage.naming import dataset_name
-from implicit_bias.storage.runs import PROVENANCE
 from implicit_bias.sweep.outcome import Outcome
 
 #: Behind the swept keys.
