@@ -24,8 +24,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'make: Python 3.11 or newer is needed; name one with PYTHON=...' >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV), which takes a minute or two'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,optimizers]'
 	@touch $@
+	@echo 'ready; now type: source $(BIN)/activate; implicit-bias optimizer=muon'
 
 figures: $(READY)  ## every figure with its CSV, the claims, results/report.html (or FIGURE=...; what has not changed is kept)
 	$(BIN)/python -m implicit_bias.report preset=$(PRESET) workers=$(WORKERS) only=$(FIGURE)

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a run or cell failed, 2 bad input (nothing was computed), 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import shlex
 import sys
@@ -22,6 +21,7 @@ from implicit_bias.cli import messages
 from implicit_bias.cli.arguments import TRACEBACK
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TERMINATED
 from implicit_bias.cli.messages import show_warning
+from implicit_bias.cli.show import FORMS
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData, NotSeparable
 from implicit_bias.core.plugins import folders, untold
@@ -32,13 +32,12 @@ from implicit_bias.runtime.termination import Terminated, terminable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from implicit_bias.cli.show import Form
     from implicit_bias.config.overrides import Cell
-    from implicit_bias.config.spec import RunSpec
     from implicit_bias.sweep import Outcome
 
 COMMAND = "python -m implicit_bias.run"
 FLAGS = {"-h": "--help", "-m": "--multirun"}
-MOST_FOLDERS = 8
 MOST_FAILURES = 20
 
 
@@ -48,6 +47,19 @@ class Request:
 
     flags: frozenset[str]
     overrides: tuple[str, ...]
+
+    @property
+    def multirun(self) -> bool:
+        """Whether several values of a key are a sweep."""
+        return "--multirun" in self.flags
+
+    @property
+    def form(self) -> Form | None:
+        """The form that the answer is to have; None: for a terminal. Raises BadInput: several are asked for."""
+        asked = [form for form in FORMS if form in self.flags]
+        if len(asked) > 1:
+            raise BadInput(f"{' '.join(asked)}: must be one of {', '.join(FORMS)}")
+        return asked[0] if asked else None
 
 
 @unharmed_by_output
@@ -123,7 +135,7 @@ def _with_data_files(typed: Sequence[str], keys: Mapping[str, Any]) -> dict[str,
 
 
 def _request(arguments: Sequence[str]) -> Request:
-    known = ("--help", "--multirun", "--cfg", "--version")
+    known = ("--help", "--multirun", "--cfg", "--version", *FORMS)
     flags, overrides = [], []
     for position, argument in enumerate(arguments):
         if argument == "job" and position and arguments[position - 1] == "--cfg":
@@ -131,7 +143,9 @@ def _request(arguments: Sequence[str]) -> Request:
         if argument.startswith("-") and "=" not in argument:
             flag = FLAGS.get(argument, argument)
             if flag not in known:
-                raise BadInput(f"{argument}: unknown flag; allowed: -m, --multirun, -h, --help, --cfg, --version")
+                raise BadInput(
+                    f"{argument}: unknown flag; allowed: -m, --multirun, -h, --help, --cfg, --version, {', '.join(FORMS)}"
+                )
             flags.append(flag)
         else:
             overrides.append(argument)
@@ -151,9 +165,12 @@ def _answer(request: Request) -> int:
 
         print(f"implicit_bias {version()}")
         return DONE
+    _ = request.form  # of which there is one at most
+    if _answered_before(request):
+        return DONE
     from implicit_bias.config.overrides import cannot_differ, compose
 
-    multirun = "--multirun" in request.flags
+    multirun = request.multirun
     cells = compose(request.overrides, multirun)
     if "--cfg" in request.flags:
         _print_configurations(cells)
@@ -173,7 +190,7 @@ def _answer(request: Request) -> int:
         messages.error(f"results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}{where}")
         return FAILED
     try:
-        _show(cells, outcomes, multirun)
+        _show(cells, outcomes, request)
     except OSError as error:  # the sweep's table; the runs themselves are written
         messages.error(f"results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}")
         _report_failures(cells, outcomes, multirun)
@@ -230,86 +247,36 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
     print("---\n".join(yaml.safe_dump(cell.spec.canonical, sort_keys=False, allow_unicode=True) for cell in cells), end="")
 
 
-def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> None:
-    """The table of what was computed, or was there already, and where the files are."""
-    from implicit_bias.cli.notes import precision_notes, slow_notes
-    from implicit_bias.cli.tables import SWEEP_LEGEND, print_table, results_table, sweep_table
+def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], request: Request) -> None:
+    """The table of what was computed, or was there already, what it says, and where the files are."""
+    from implicit_bias.analysis.presented import of_run, of_sweep
+    from implicit_bias.analysis.remembering import remember
+    from implicit_bias.cli.show import show
 
-    shown = [cell for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
-    slow = slow_notes([cell.spec.optimizer.name for cell in shown if _takes_constant_steps(cell.spec)])
-    good = [(cell.swept, outcome.summary) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.summary is not None]
-    if not good:
+    if all(outcome.summary is None for outcome in outcomes):
         return
-    skipped = sum(outcome.status == "skipped" for outcome in outcomes)
-    folders = list(dict.fromkeys(str(outcome.directory) for outcome in outcomes if outcome.directory is not None))
-    if len(folders) > MOST_FOLDERS:
-        folders = [f"{len(folders)} folders in {Path(folders[0]).parent}"]
-    if multirun:
-        done = sum(outcome.status == "done" for outcome in outcomes)
-        failed = len(outcomes) - done - skipped
-        diverged = sum(outcome.diverged_at is not None for outcome in outcomes)
-        counts = f"{done} computed, {skipped} finished before, {failed} failed{f', {diverged} of them diverged' * (diverged > 0)}"
-        from implicit_bias.sweep.table import write_sweep_table
-
-        table = write_sweep_table([cell.swept for cell in cells], outcomes, cells[0].spec.results_dir)
-        rounding = precision_notes(cells[0].spec.precision) if len({cell.spec.precision for cell in cells}) == 1 else []
-        print_table(sweep_table(good), [SWEEP_LEGEND, *slow, *rounding, counts, *folders, f"table of the sweep: {table}"])
-    else:
-        before = ["finished before; force=true computes it again"] if skipped else []
-        rounding = _rounding(cells[0].spec, outcomes[0])
-        notes = [
-            *_notes(cells[0].spec, good[0][1]),
-            *_batches(cells[0].spec, outcomes[0]),
-            *_remarks(cells[0].spec, outcomes[0]),
-            *slow,
-            *rounding,
-        ]
-        print_table(results_table(good[0][1]), [*notes, *before, *folders])
+    if request.multirun:
+        show(of_sweep(cells, outcomes), request.form)
+        return
+    answer = of_run(cells[0].spec, outcomes[0])
+    show(answer, request.form)
+    remember(request.overrides, cells[0].spec, outcomes[0], answer)
 
 
-def _notes(spec: RunSpec, summary: pd.DataFrame) -> list[str]:
-    """What the table needs beside it."""
-    from implicit_bias.cli.notes import linear_notes, network_notes
+def _answered_before(request: Request) -> bool:
+    """Print what the same command printed before, if its run is there and nothing has changed. Returns whether it is so."""
+    from implicit_bias.cli.show import from_data, show
+    from implicit_bias.storage.answers import remembered
 
-    return network_notes(summary, spec.model.homogeneous) if "soft_margin" in summary else linear_notes(summary)
-
-
-def _batches(spec: RunSpec, outcome: Outcome) -> list[str]:
-    """How often a run by mini-batches went through its samples."""
-    from implicit_bias.cli.notes import batch_notes
-    from implicit_bias.storage.runs import read_provenance
-
-    told = read_provenance(outcome.directory).get("mini_batches") if spec.batch.size is not None and outcome.directory else None
-    reduction = spec.batch.variance_reduction
-    return batch_notes(told["size"], told["samples"], told["epochs"], reduction) if told else []
-
-
-def _remarks(spec: RunSpec, outcome: Outcome) -> list[str]:
-    """What the optimizer tells of a run."""
-    from implicit_bias.storage.runs import read_provenance
-
-    if outcome.directory is None or outcome.summary is None or not spec.optimizer.identity:  # only these have facts in it
-        return []
-    story = read_provenance(outcome.directory)
-    return spec.optimizer.remarks(float(outcome.summary["log_loss"].iloc[0]), story.get("optimizer") or {})
-
-
-def _takes_constant_steps(spec: RunSpec) -> bool:
-    """Whether a run is steepest descent with a constant step, eta N_*(gradient), on a linear model."""
-    finite = spec.schedule.lr != math.inf  # else steps have the length that the loss asks for
-    shrinks = not spec.optimizer.normalised and spec.optimizer.shrinks_with_gradient
-    return spec.model.linear and shrinks and spec.schedule.constant and finite
-
-
-def _rounding(spec: RunSpec, outcome: Outcome) -> list[str]:
-    """What single precision cost a run."""
-    from implicit_bias.cli.notes import precision_notes
-
-    if spec.precision == "float64" or outcome.directory is None:
-        return []
-    from implicit_bias.sweep.rounding import own_margin_in_double
-
-    return precision_notes(spec.precision, outcome.summary, own_margin_in_double(spec, outcome.directory))
+    known = None if request.multirun or "--cfg" in request.flags else remembered(request.overrides)
+    if known is None:
+        return False
+    try:
+        answer = from_data(known)
+    except (KeyError, TypeError, ValueError):
+        return False
+    show(answer, request.form)
+    return True
 
 
 def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multirun: bool) -> int:

@@ -25,7 +25,8 @@ from implicit_bias.models import MODELS
 from implicit_bias.norms import make_norm
 from implicit_bias.solvers.primal_dual import Game
 from implicit_bias.storage.files import read_table
-from implicit_bias.storage.runs import DATA, damage, read_config, read_provenance, read_run
+from implicit_bias.storage.integrity import damage
+from implicit_bias.storage.runs import DATA, read_config, read_provenance, read_run
 
 WILD = "*?["
 FINAL = "final.npz"

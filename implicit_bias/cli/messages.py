@@ -8,16 +8,29 @@ that writes to standard error; nothing is handed on to the handlers of the root 
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from implicit_bias.cli.wrapping import fitted
+
+# A command at the end of a line that says something else first.
+_COMMAND = re.compile(r"^(?P<before>.*\S): (?P<command>python -m .*)$", re.MULTILINE)
 _PREFIXES = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
+
+
+def in_terminal(text: str) -> str:
+    """Lines as they are read on the terminal behind standard error: wrapped between words, commands whole and on their own."""
+    parted = _COMMAND.sub(lambda found: f"{found['before']}:\n  {found['command']}", text)
+    return fitted(parted, shutil.get_terminal_size().columns)
 
 
 class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"{_PREFIXES.get(record.levelno, '')}{record.getMessage()}", file=sys.stderr, flush=True)
+        text = f"{_PREFIXES.get(record.levelno, '')}{record.getMessage()}"
+        print(in_terminal(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
 class _Listener(logging.Handler):

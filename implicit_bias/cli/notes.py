@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -17,10 +16,9 @@ ROUNDING_UNIT = 2.0**-24
 
 
 def network_notes(summary: pd.DataFrame, homogeneous: bool) -> list[str]:
-    """How far the training of a network came, and what limits the reading of its table."""
+    """What limits the reading of a network's table."""
     row = _own_row(summary)
-    test = f", on the test set {row['test_accuracy']:.4f}" if "test_accuracy" in summary else ""
-    notes = [f"step {row['step']}: loss 10^{row['log_loss'] / math.log(10):.1f}, accuracy {row['accuracy']:.4f}{test}"]
+    notes = []
     if not homogeneous:
         notes.append("the model is not homogeneous: margins are q / N, and are not comparable at different N")
     if row["accuracy"] < 1:

@@ -64,7 +64,8 @@ def _folders_of_sweep(path: Path) -> list[Path]:
 
 def _run_folder(called: str, path: Path) -> Source:
     from implicit_bias.analysis.comparison import Source
-    from implicit_bias.storage.runs import damage, read_config, read_provenance, read_run
+    from implicit_bias.storage.integrity import damage
+    from implicit_bias.storage.runs import read_config, read_provenance, read_run
 
     if not path.is_dir():
         raise BadInput(f"{path}: no such run; the sweep's runs must be in {path.parent}")

@@ -30,8 +30,9 @@ USAGE
   make figures                                                        every figure of the papers, with its claims
 
   A run writes results/runs/<name>-<hash>/ (trajectory.csv, summary.csv, config.yaml, final.npz, provenance.json) and prints \
-the margin that was reached under every norm beside the certified optimum. A run that is finished is not computed again; a sweep \
-that was interrupted goes on where it stopped when the same command is given again.
+the margin that was reached under every norm beside the best possible one, which is certified, and what that says. \
+A run that is finished is not computed again; a sweep that was interrupted goes on where it \
+stopped when the same command is given again.
 
 EXAMPLES
   python -m implicit_bias.run optimizer=muon
@@ -44,6 +45,7 @@ EXAMPLES
 
 FLAGS
   -m, --multirun   sweep: key=a,b,c and key=range(start,stop) take several values (quote parentheses for the shell)
+  --json           print the answer for programs, all of it; --md, --latex: its table for a page or a paper
   --cfg            print the composed configuration and stop; nothing is computed or written
   -h, --help       this text; --help optimizer: the options of a group; --help optimizer=adam: the keys of an option; \
 --help schedule.lr, --help steps: a key, with what is allowed; --help probes: further columns

@@ -20,10 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from implicit_bias.cli.messages import warn
 from implicit_bias.config.composition import Config, as_mapping, composition, option_file
 from implicit_bias.config.files import groups
-from implicit_bias.config.typed import Setting, as_override, check_options, parsed
+from implicit_bias.config.typed import Setting, as_override, check_options, meant_key, parsed
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
-from implicit_bias.core.words import either, shown, suggestion
+from implicit_bias.core.words import either, shown
 
 if TYPE_CHECKING:
     from implicit_bias.config.spec import RunSpec
@@ -226,7 +226,7 @@ def _unknown_here(config: Config, setting: Setting) -> BadInput:
         here = f"{group}={option} has no such key" if option else f"no {group} is chosen"
         needed = either([f"{group}={owner}" for owner in owners])
         return BadInput(f"{typed}: {here}; {setting.key} needs {needed}, and must be {_rule_in_words(group, owners[0], last)}")
-    meant = suggestion(setting.key, keys)
+    meant = meant_key(setting.key, keys)
     where = f" for {group}={option}" if option else ""
     return BadInput(f"{setting.key}: unknown key{where}{meant or ';'} allowed: {', '.join(keys) or 'no keys'}")
 

@@ -48,6 +48,9 @@ class RunSettings:
     progress: Literal["auto", "off"] = hyper(
         "auto", help="progress; auto: a bar on a terminal, else a line now and then", choices=("auto", "off")
     )
+    certificate: Literal["hide", "show"] = hyper(
+        "hide", help="show: a column with the interval that the run itself proves to hold the optimum", choices=("hide", "show")
+    )
     compile: Literal["auto", "on", "off"] = hyper(
         "auto",
         help="compiled steps; auto: in C for linear models of moderate size on dense data, by torch.compile for long other runs",

@@ -18,8 +18,9 @@ from hydra.errors import HydraException
 
 from implicit_bias.config.files import groups, main_page
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.hints import asked, key_meant, of_options
 from implicit_bias.core.runtime_keys import RUNTIME_KEYS
-from implicit_bias.core.words import either, no_such_option, shown, suggestion
+from implicit_bias.core.words import closest, either, no_such_option, shown, suggestion
 
 #: Groups that may be left empty.
 OPTIONAL_GROUPS = ("norm", "experiment")
@@ -28,6 +29,12 @@ LAUNCHER_ALIAS = "hydra.launcher."
 
 _WORD = re.compile(r"[A-Za-z_][\w./-]*")
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
+
+#: Where arrays go that somebody has given a key.
+ARRAYS = (
+    "arrays go to judge(make_optimizer, data=(X, y)) and margins(W, X, y), or by numpy.savez('my.npz', x=X, y=y) to dataset=file"
+    " dataset.path=my.npz"
+)
 
 # Values of one swept key. Every cell is composed and checked before the first is computed.
 MOST_VALUES = 100_000
@@ -45,6 +52,15 @@ class Setting:
 
 def as_override(key: str, value: Any) -> str:
     """The override that gives ``key`` a Python value; a list, tuple or range is a sweep, unless the key takes a list."""
+    try:
+        return _as_override(key, value)
+    except _NoText as error:
+        what = type(error.args[0]).__name__
+        must = ARRAYS if hasattr(error.args[0], "ndim") else "must be a number, a text, or a list of them"
+        raise BadInput(f"{key}: a value of type {what} cannot be a key's; {must}") from None
+
+
+def _as_override(key: str, value: Any) -> str:
     from implicit_bias.config.schema import list_keys
 
     several = isinstance(value, list | tuple | range)
@@ -52,6 +68,10 @@ def as_override(key: str, value: Any) -> str:
     if several and not one_list:
         return f"{key}=choice({','.join(map(_literal, value))})"
     return f"{key}={_literal(value)}"
+
+
+class _NoText(Exception):
+    """A value that cannot be typed: an array, or a function."""
 
 
 def _literal(value: Any) -> str:
@@ -67,6 +87,8 @@ def _literal(value: Any) -> str:
         return _literal(f"{value.__module__}.{value.__qualname__}")
     if isinstance(value, os.PathLike):
         return _literal(os.fspath(value))
+    if getattr(value, "ndim", 0) or callable(value):
+        raise _NoText(value)
     return shown(value.item() if hasattr(value, "item") else value)
 
 
@@ -197,8 +219,53 @@ def _sections() -> list[str]:
 def _unknown(key: str, note: str = "") -> BadInput:
     """The error for a key whose first part is unknown."""
     first, dot, rest = key.partition(".")
-    meant = suggestion(first, _sections()).replace("?", f"{dot}{rest}?")
+    known = _sections()
+    meant = suggestion(first, known).replace("?", f"{dot}{rest}?") if dot else meant_key(key, known)
     return BadInput(f"{key}: unknown key{note}{meant or ';'} allowed: {', '.join(_sections())}")
+
+
+def meant_key(key: str, known: Sequence[str]) -> str:
+    """``; did you mean schedule.lr?`` for a key that there is not.
+
+    A word that is called otherwise elsewhere is known; then what it is most like of ``known``, then keys of any group that end in
+    it, or in what it is most like.
+
+    Args:
+        key: As it was typed, with its group or without.
+        known: The keys that would have been allowed in its place.
+    """
+    group, _, last = key.rpartition(".")
+    translated, homes = key_meant(last), _homes_of_keys()
+    home, _, leaf = (translated or "").partition(" ")[0].rpartition(".")
+    if translated is not None and translated != key and (leaf == last or last not in homes):
+        if home != group or translated in known or home not in homes.get(leaf, {}):
+            return asked(translated)
+        return asked(of_options(translated, home, homes[leaf][home]))  # in this group, but not of this option
+    near = closest(key, known)
+    if near is not None:
+        return asked(near)
+    found = last if last in homes else closest(last, [name for name in homes if not group or group in homes[name]])
+    if found is None:
+        return ""
+    home = group if group in homes[found] else next(iter(homes[found]))
+    owners = homes[found][home]
+    return asked(of_options(f"{home}.{found}", home, owners) if owners else f"{home}.{found}")
+
+
+@cache
+def _homes_of_keys() -> dict[str, dict[str, list[str]]]:
+    """For the last part of every dotted key, the groups that have it, each with the options that do (of a section: none)."""
+    homes: dict[str, dict[str, list[str]]] = {}
+    for group, options in groups().items():
+        for option, page in options.items() if group != "experiment" else ():
+            for key in page.keys:
+                if key != "name" and "." not in key:
+                    homes.setdefault(key, {}).setdefault(group, []).append(option)
+    for key in main_page().keys:
+        section, dot, last = key.partition(".")
+        if dot:
+            homes.setdefault(last, {}).setdefault(section, [])
+    return homes
 
 
 def _meant_option(word: str) -> str:

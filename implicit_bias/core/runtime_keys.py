@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 #: They are no part of a run's hash, and cannot be swept.
-RUNTIME_KEYS = ("device", "reference_timeout", "results_dir", "name", "force", "progress", "compile", "hydra", "launcher")
+RUNTIME_KEYS = (
+    "device", "reference_timeout", "results_dir", "name", "force", "progress", "certificate", "compile", "hydra", "launcher",
+)  # fmt: skip
 #: Keys that change nothing at these values, and came later than folders that are to be found again.
 UNUSED: tuple[tuple[str, object], ...] = (
     ("start", None),

@@ -30,8 +30,8 @@ from implicit_bias.figures.base import FIGURES, Preset
 from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
 from implicit_bias.optimizers.foreign.target import EXTRA
 from implicit_bias.storage.files import atomic_write_text
+from implicit_bias.storage.integrity import PROVENANCE
 from implicit_bias.storage.provenance import PACKAGES
-from implicit_bias.storage.runs import PROVENANCE
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Packages, and modules at the top, whose sources no table, claim or picture depends on.

@@ -31,7 +31,7 @@ from implicit_bias.engine import Problem, Snapshot
 from implicit_bias.engine.snapshot_checks import misfit
 from implicit_bias.runtime.signals import reason_to_stop
 from implicit_bias.storage.files import atomic_write_bytes, remove_leftovers
-from implicit_bias.storage.runs import damage
+from implicit_bias.storage.integrity import damage
 
 #: Seconds between two checkpoints of a batch, and before the first; the variable is there for tests.
 INTERVAL, VARIABLE = 120.0, "IMPLICIT_BIAS_CHECKPOINT_SECONDS"

@@ -21,6 +21,7 @@ from implicit_bias.cli.messages import warn
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
 from implicit_bias.storage.files import csv_bytes, npz_bytes, read_table, write_folder
+from implicit_bias.storage.integrity import PROVENANCE, damage
 from implicit_bias.storage.naming import dataset_name, default_name
 from implicit_bias.storage.provenance import surroundings
 
@@ -45,8 +46,6 @@ EXTRA_COLUMNS = (
     "layer_margin",
     "layer_alignment",
 )
-PROVENANCE = "provenance.json"
-REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
 
 #: The section of a run's ``config.yaml`` that says what was found in a data file; no key, and so no part of the hash.
 DATA = "data"
@@ -116,28 +115,6 @@ def is_finished(directory: Path) -> bool:
     if found:
         warn(f"{directory}: {found}; the run is computed again")
     return found is None
-
-
-def damage(directory: Path) -> str | None:
-    """The damage to a run folder in words; None if there is none."""
-    try:
-        checksums = dict(json.loads((directory / PROVENANCE).read_bytes())["files"])
-        plain = all(name.isprintable() and name == Path(name).name for name in checksums)
-    except Exception:  # noqa: BLE001 - bytes that anybody wrote surface as almost anything (KeyError, RecursionError)
-        plain = False
-    if not plain:
-        return f"{PROVENANCE} is missing or damaged"
-    for name in sorted({*REQUIRED, *checksums}):
-        path = directory / name
-        try:
-            content = path.read_bytes() if path.is_file() else None
-        except (OSError, ValueError):
-            content = None
-        if content is None:
-            return f"{name} is missing"
-        if hashlib.sha256(content).hexdigest() != checksums.get(name):
-            return f"{name} was changed"
-    return None
 
 
 def read_run(directory: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

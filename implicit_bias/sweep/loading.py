@@ -21,7 +21,8 @@ from implicit_bias.norms.identities import check_added
 from implicit_bias.runtime.memory import check_fits
 from implicit_bias.solvers.enclosure import relative_gap
 from implicit_bias.solvers.reference import PROVEN
-from implicit_bias.storage.runs import PROVENANCE, damage, fingerprint_of, kept_directory, read_finished, read_run
+from implicit_bias.storage.integrity import PROVENANCE, damage
+from implicit_bias.storage.runs import fingerprint_of, kept_directory, read_finished, read_run
 from implicit_bias.sweep.content import tell_content
 from implicit_bias.sweep.outcome import Kind, Outcome
 from implicit_bias.sweep.plan import Cell

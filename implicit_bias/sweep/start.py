@@ -12,7 +12,8 @@ from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import Dataset
 from implicit_bias.models import Data
-from implicit_bias.storage.runs import damage, read_parameters
+from implicit_bias.storage.integrity import damage
+from implicit_bias.storage.runs import read_parameters
 
 Blocks = dict[str, np.ndarray]
 

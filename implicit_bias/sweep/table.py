@@ -12,8 +12,8 @@ import pandas as pd
 
 from implicit_bias.probes import PROBES
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
+from implicit_bias.storage.integrity import PROVENANCE
 from implicit_bias.storage.naming import dataset_name
-from implicit_bias.storage.runs import PROVENANCE
 from implicit_bias.sweep.outcome import Outcome
 
 #: Behind the swept keys.
@@ -39,7 +39,7 @@ def sweep_table(swept: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome])
         if outcome.diverged_at is not None:
             part = _diverged(outcome)
         elif outcome.summary is not None and outcome.directory is not None:
-            story = _provenance(outcome.directory)
+            story = known_provenance(outcome.directory)
             behind: dict[str, Any] = {"wall_seconds": _number(story, "wall_seconds"), "folder": outcome.directory.name}
             if outcome.spec.batch.size is not None:
                 behind["epochs"] = _number(story.get("mini_batches"), "epochs")
@@ -85,7 +85,7 @@ def sweep_folder(outcomes: Sequence[Outcome], results_dir: str | Path) -> Path:
     return earlier if earlier.is_dir() and not folder.exists() else folder
 
 
-def _provenance(directory: Path) -> dict[str, Any]:
+def known_provenance(directory: Path) -> dict[str, Any]:
     """What a run's folder says of how it was made; empty where that cannot be read."""
     try:
         story = json.loads((directory / PROVENANCE).read_bytes())

@@ -18,7 +18,8 @@ import pytest
 
 from implicit_bias.run import main, run
 from implicit_bias.storage import checkpoints
-from implicit_bias.storage.runs import damage, is_finished
+from implicit_bias.storage.integrity import damage
+from implicit_bias.storage.runs import is_finished
 from tests.support.commands import checkpoint_files
 
 module = import_module("implicit_bias.sweep.execute")

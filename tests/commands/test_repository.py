@@ -17,6 +17,7 @@ import pytest
 from implicit_bias.figures import FIGURES
 from implicit_bias.figures.claims import PUBLISHED_KINDS
 from implicit_bias.report.page import read_claims
+from implicit_bias.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 Followed = Callable[[str], Path]
@@ -49,6 +50,16 @@ def test_the_number_that_the_readme_shows_of_a_papers_figure_is_the_papers() -> 
         numbers = any(c.figure == name and c.kind in PUBLISHED_KINDS and c.expected and c.holds is not None for c in claims)
         if FIGURES.get(name).kind in PUBLISHED_KINDS and numbers:
             assert told.kind in PUBLISHED_KINDS and told.expected, name
+
+
+@pytest.mark.slow
+def test_the_first_result_of_the_readme_is_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- run -->\n```\n")[1].split("```\n<!-- /run -->")[0]
+    monkeypatch.chdir(tmp_path)
+    assert main(["optimizer=muon", "progress=off"]) == 0
+    assert capsys.readouterr().out == written
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import re
 import signal
@@ -19,8 +20,11 @@ import yaml
 
 import implicit_bias
 from implicit_bias import sweep
+from implicit_bias.cli.grid import latex, markdown
+from implicit_bias.cli.matrix import MOST_ROWS, Swept, sweep_grid
 from implicit_bias.cli.progress import Progress, ProgressLines
-from implicit_bias.cli.tables import MOST_ROWS, print_table, results_table, sweep_table
+from implicit_bias.cli.show import Answer, show
+from implicit_bias.cli.tables import run_grid
 from implicit_bias.config.overrides import compose
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, NotSeparable
@@ -412,20 +416,26 @@ def test_failed_cells_of_a_sweep_are_warnings(fake: Any) -> None:
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def printed(table: Any, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    print_table(table)
+def printed(summary: pd.DataFrame, capsys: pytest.CaptureFixture[str], certificate: bool = False) -> list[str]:
+    show(Answer(run_grid(summary, certificate)))
+    return capsys.readouterr().out.splitlines()
+
+
+def printed_sweep(swept: Sequence[Swept], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    grid, captions = sweep_grid(swept)
+    show(Answer(grid, tuple(captions)))
     return capsys.readouterr().out.splitlines()
 
 
 def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     _, summary = tables(compose([])[0].spec)
-    lines = printed(results_table(summary), capsys)
-    assert lines[0].split() == ["optimizer", "norm", "margin", "optimum", "ratio", "certified", "optimum"]
+    lines = printed(summary, capsys)
+    assert lines[0].split() == ["norm", "margin", "best", "possible", "share"]
     row = next(line for line in lines if "spectral" in line)
-    assert row.split() == ["spectral", "*", "0.8300", "1.000", "0.8300", "[0.8300,", "1.010]"]
-    assert sum("+" in line for line in lines[2:-1]) == 1
-    assert "nuclear" in next(line for line in lines[2:] if "+" in line)
+    assert row.split() == ["spectral", "*", "0.8300", "1.000", "83.00", "%", "████████▎░"]
     assert "\x1b" not in "".join(lines)
+    row = next(line for line in printed(summary, capsys, certificate=True) if "spectral" in line)
+    assert row.split()[-2:] == ["[0.8300,", "1.010]"]
 
 
 @pytest.mark.slow
@@ -436,52 +446,74 @@ def test_tables_fit_80_columns(optimizer: str, capsys: pytest.CaptureFixture[str
     if OPTIMIZERS.get(optimizer).own_norm is not None:  # only those that take a norm can have this one for their own
         summary["own"] = summary["norm"] == "nuclear"
     summary[["margin", "max_margin", "upper_bound"]] *= 0.012345
-    assert max(map(len, printed(results_table(summary), capsys))) <= 80
+    assert max(map(len, printed(summary, capsys, certificate=True))) <= 80
     swept = [({"optimizer": optimizer, "schedule.lr": 0.01, "seed": seed}, summary) for seed in range(3)]
-    assert max(map(len, printed(sweep_table(swept), capsys))) <= 80
+    grid, _ = sweep_grid(swept)
+    assert all(part.width() <= 80 for part in grid.fitted(80))
+    assert sum(len(part.head) - 2 for part in grid.fitted(80)) == len(NORMS)
 
 
-def test_a_table_without_references_or_margins_shows_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_without_references_shows_what_is_proven_and_else_dashes(capsys: pytest.CaptureFixture[str]) -> None:
     _, summary = tables(compose(["reference=none"])[0].spec)
-    summary[["max_margin", "ratio", "upper_bound"]] = np.nan
+    summary[["max_margin", "ratio"]] = np.nan
+    assert printed(summary, capsys)[2].split() == ["linf", "0.8000", "<=", "1.010", ">=", "79.21", "%", "███████▉░░"]
+    summary["upper_bound"] = np.nan
     summary.loc[0, "margin"] = np.nan
-    lines = printed(results_table(summary), capsys)
-    assert lines[2].split() == ["muon", "linf", "-", "-", "-", "-"]
+    assert printed(summary, capsys)[2].split() == ["linf", "-", "-", "-"]
     summary["margin"] = -0.5
-    assert "-0.5000" in printed(results_table(summary), capsys)[2]
-    assert "nan" not in "".join(printed(sweep_table([({"seed": 1}, summary)]), capsys))
+    assert printed(summary, capsys)[2].split() == ["linf", "-0.5000", "-", "-"]
+    assert "nan" not in "".join(printed_sweep([({"seed": 1}, summary)], capsys))
 
 
-def test_a_sweep_is_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_is_a_matrix_aggregated_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     cells = compose(["optimizer=muon,ngd", "seed=range(4)"], multirun=True)
     swept = []
     for cell in cells:
         _, summary = tables(cell.spec)
-        summary["ratio"] += 0.01 * cell.spec.seed
+        summary["ratio"] += 0.01 * cell.spec.seed + 0.02 * (cell.swept["optimizer"] == "ngd")
         swept.append((cell.swept, summary))
-    lines = printed(sweep_table(swept), capsys)
-    assert lines[0].split() == ["optimizer", "norm", "runs", "margin", "ratio", "least", "proven"]
-    assert len(lines) == 2 + 2 * len(NORMS) + 1
-    row = next(line for line in lines if "spectral" in line)
-    assert row.split() == ["spectral", "*", "4", "0.8300", "0.8450", "0.8300", "0.8218"]
+    lines = printed_sweep(swept, capsys)
+    assert lines[0].split() == ["optimizer", *NORMS]
+    assert lines[2].startswith("muon ") and "84.5 ± 1.3* " in lines[2] and "+" not in lines[2]
+    assert lines[3].startswith("ngd ") and lines[3].count("+") == len(NORMS) and "86.5 ± 1.3*+" in lines[3]
+    assert lines[4].startswith("share of the best possible margin in percent, mean ± standard deviation of 4 runs")
+    grid, _ = sweep_grid(swept)
+    assert "| **86.5 ± 1.3\\*** |" in markdown(grid) and r"\textbf{86.5 $\pm$ 1.3*} &" in latex(grid)
 
 
 @pytest.mark.slow
 def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
     cells = compose(["optimizer=muon,ngd", "schedule.lr=range(1,60)", "seed=1,2"], multirun=True)
-    swept = [(cell.swept, tables(cell.spec)[1]) for cell in cells]
-    lines = printed(sweep_table(swept), capsys)
+    lines = printed_sweep([(cell.swept, tables(cell.spec)[1]) for cell in cells], capsys)
     assert len(lines) == 2 + MOST_ROWS + 2
-    assert f"... and {2 * 59 - MOST_ROWS} more" in lines[-2]
+    assert f"... and {2 * 59 - MOST_ROWS} more" in lines[-1]
 
 
 def test_many_folders_are_counted_not_listed(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(outcome)
     assert main(["-m", "seed=range(30)"]) == 0
-    *_, counts, folders, table = capsys.readouterr().out.splitlines()
+    *_, counts, folders, table, _, command = capsys.readouterr().out.splitlines()
     assert counts == "30 computed, 0 finished before, 0 failed"
     assert folders == "30 folders in results/runs"
     assert table.startswith("table of the sweep: results/sweeps/")
+    assert command == f"  python -m implicit_bias.compare {Path(table.removeprefix('table of the sweep: ')).parent}"
+
+
+def test_an_answer_for_programs(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(outcome)
+    assert main(["--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["folder"] == "results/runs/muon-1"
+    assert told["sentence"].startswith("muon reached 83.0 % of the largest spectral margin, ")
+    (own,) = [norm for norm in told["norms"] if norm["own"]]
+    assert own["norm"] == "spectral" and own["best_possible"] == 1 and own["share"] == pytest.approx(0.83)
+    assert not own["share_is_a_lower_bound"] and own["kkt_ratio"] is None
+    assert main(["-m", "seed=1,2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [run["seed"] for run in told["runs"]] == [1, 2] and told["next"].endswith(str(Path(told["table"]).parent))
+    assert main(["--md"]) == 0 and capsys.readouterr().out.startswith("| norm | margin | best possible | share |\n| :-- | --: |")
+    assert main(["--json", "--md"]) == 2
+    assert capsys.readouterr().err == "error: --json --md: must be one of --json, --md, --latex\n"
 
 
 def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,6 +111,7 @@ CHANGES = [
 RUNTIME = [
     "device=cpu", "results_dir=elsewhere", "name=other", "force=true", "progress=off", "compile=off", "launcher.cluster=local",
     "reference_timeout=5",
+    "certificate=show",
 ]  # fmt: skip
 
 

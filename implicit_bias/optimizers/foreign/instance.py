@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -25,6 +26,8 @@ Evaluate = Callable[[Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
 LOOKED_AT_BELOW = {torch.float64: -600.0, torch.float32: -60.0}
 # Random numbers that an optimizer draws come from here; every run begins with the same.
 SEED = 0
+# torch's complaint of tensors that do not fit together.
+_OF_SHAPES = re.compile(r"\b(shapes?|sizes?) (of|cannot|mismatch|does|do|must)\b|\bmat1 and mat2\b")
 
 
 class NoRate(RunFailed):
@@ -334,6 +337,9 @@ class Instances:
 
     def _failed(self, error: Exception, t: int) -> RunFailed:
         said = " ".join(str(error).split())
+        if _OF_SHAPES.search(said):  # torch names the sizes that do not fit, not whose they are
+            sizes = " and ".join(" x ".join(map(str, block.shape)) for block in self.instances[0].trained().values())
+            said = f"parameters are {sizes}, and it computes with another shape ({said})"
         return RunFailed(f"{self.label}: {type(error).__name__} in step {t}: {said}".removesuffix(": "))
 
 

@@ -1,0 +1,189 @@
+"""What a run's table says, in words: how far it came, and one sentence on which margin it maximises."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from implicit_bias.cli.tables import share_of
+
+# A margin has come to rest where its share changes by less than this over a decade of steps.
+AT_REST = 1e-3
+# `maximises` as identify has it: from this share on, and where what is missing falls at least by a factor of two a decade.
+MAXIMISED, HALVED = 0.97, 2.0
+# Norms are one here where margins and optima agree to these, relative (optima are known to 1e-6 each).
+SAME_MARGIN, SAME_OPTIMUM = 1e-9, 1e-5
+# From this KKT ratio on a direction is called one.
+KKT_REACHED = 0.97
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """The share of a norm's best possible margin.
+
+    Attributes:
+        norm: Its label.
+        share: The share at the end.
+        about: What to say before it: ``at least `` where no optimum is known.
+        before: The share a decade of steps earlier; nan where that is not recorded.
+        alike: The labels of the norms that are this one on these data.
+    """
+
+    norm: str
+    share: float
+    about: str
+    before: float
+    alike: tuple[str, ...]
+
+    @property
+    def percent(self) -> str:
+        return f"{self.about}{100 * self.share:.1f} %"
+
+    @property
+    def change(self) -> float:
+        return self.share - self.before
+
+    @property
+    def maximised(self) -> bool:
+        """Whether it is reached, as far as a run of finite length can say."""
+        missing, before = 1 - self.share, 1 - self.before
+        return self.share >= MAXIMISED and (missing <= AT_REST or before >= HALVED * missing)
+
+    def trend(self) -> str:
+        if math.isnan(self.change):
+            return ""
+        if abs(self.change) < AT_REST:
+            return ", at rest"
+        return f", {'still rising' if self.change > 0 else 'falling'} {abs(100 * self.change):.1f} % a decade"
+
+
+def depth_line(summary: pd.DataFrame) -> str:
+    """``step 10,000: loss 10^-90.1, accuracy 1.0000``, with the accuracy on the test set where there is one."""
+    row = summary.iloc[0]
+    told = f"step {int(row['step']):,}: loss 10^{row['log_loss'] / math.log(10):.1f}, accuracy {row['accuracy']:.4f}"
+    more = {"on the test set": "test_accuracy", "robust": "robust_accuracy"}
+    return told + "".join(f", {words} {row[key]:.4f}" for words, key in more.items() if key in summary)
+
+
+def missed_line(summary: pd.DataFrame, stop_log10_loss: float | None) -> str | None:
+    """That a loss was asked for and not reached; None where it was, or none was asked for."""
+    reached = float(summary["log_loss"].iloc[0]) / math.log(10)
+    if stop_log10_loss is None or reached < stop_log10_loss:
+        return None
+    return f"the loss asked for, 10^{stop_log10_loss:g}, was not reached (stop_log10_loss): more steps, or a larger schedule.lr"
+
+
+def answer_sentence(name: str, trajectory: pd.DataFrame, summary: pd.DataFrame, classes: int | None = None) -> str | None:
+    """One sentence: the share of the largest margin that was reached in the optimizer's own norm, that of the others, whether it
+    still rises, and what follows.
+
+    Args:
+        name: Of the optimizer.
+        trajectory, summary: Of one run, with the columns of ``trajectory.csv`` and ``summary.csv``.
+        classes: Of the data: with two, some norms are one.
+
+    Returns:
+        The sentence; None where nothing is separated yet, or nothing is known to compare with.
+    """
+    if summary["accuracy"].iloc[0] < 1 or not (summary["margin"] > 0).all():
+        return None
+    if "soft_margin" in summary:
+        return _of_network(name, summary)
+    reached = _all_reached(trajectory, summary)
+    own = summary.loc[summary["own"], "norm"]
+    if not reached:
+        return None
+    if len(own) and str(own.iloc[0]) in reached:
+        return _with_own(name, reached[str(own.iloc[0])], reached, classes)
+    return _without_own(name, reached, classes)
+
+
+def _all_reached(trajectory: pd.DataFrame, summary: pd.DataFrame) -> dict[str, _Reached]:
+    last = int(summary["step"].iloc[0])
+    steps = trajectory.loc[trajectory["step"] > 0, "step"].unique()
+    earlier = min(steps, key=lambda step: abs(math.log(step * 10 / last)), default=last)
+    decades = math.log10(last / earlier) if 0 < earlier < last else math.nan
+    then = trajectory[trajectory["step"] == earlier].set_index("norm")["margin"]
+    found = {}
+    for _, row in summary.iterrows():
+        share, about = share_of(row)
+        if math.isfinite(share):
+            # The share of then is of the same largest margin; spread over one decade.
+            change = share * (1 - then.get(row["norm"], math.nan) / row["margin"]) / decades
+            before = share - change if then.get(row["norm"], -1.0) > 0 else math.nan
+            found[str(row["norm"])] = _Reached(
+                str(row["norm"]), share, "at least " if about else "", before, _alike(row, summary)
+            )
+    return found
+
+
+def _alike(row: pd.Series, summary: pd.DataFrame) -> tuple[str, ...]:
+    """The other norms whose margin and optimum are those of this row."""
+    key = "max_margin" if pd.notna(row["max_margin"]) else "upper_bound"
+    same = (summary["margin"] / row["margin"] - 1).abs() <= SAME_MARGIN
+    same &= (summary[key] / row[key] - 1).abs() <= SAME_OPTIMUM
+    return tuple(str(norm) for norm in summary.loc[same, "norm"] if norm != row["norm"])
+
+
+def _with_own(name: str, own: _Reached, reached: dict[str, _Reached], classes: int | None) -> str:
+    others = [one for label, one in reached.items() if label != own.norm and label not in own.alike]
+    best = max(others, key=lambda one: one.share, default=None)
+    told = f"{name} reached {own.percent} of the largest {own.norm} margin{_also(own, classes)}{own.trend()}"
+    return f"{told}{_beside(own, best)}: {_conclusion(own, best)}"
+
+
+def _beside(own: _Reached, best: _Reached | None) -> str:
+    if best is None:
+        return ""
+    if best.about or best.share > own.share:
+        return f", and {best.percent} of the largest {best.norm} margin"
+    return f", and at most {best.percent} of any other ({best.norm})"
+
+
+def _conclusion(own: _Reached, best: _Reached | None) -> str:
+    ahead = best is None or own.share >= best.share
+    if ahead and own.maximised:
+        return f"it maximises the {own.norm} margin"
+    if ahead:
+        more = "more steps will tell" if own.change > AT_REST else "without reaching it"
+        return f"nearest to the {own.norm} margin, {more}"
+    rising = own.change > AT_REST
+    seen = f"that it maximises the {own.norm} margin, its own norm's, does not show"
+    return f"{seen} yet" if rising else seen
+
+
+def _without_own(name: str, reached: dict[str, _Reached], classes: int | None) -> str:
+    best = max(reached.values(), key=lambda one: one.share)
+    told = f"{name}, of which no own norm is known, reached {best.percent} of the largest {best.norm} margin"
+    told = f"{told}{_also(best, classes)}{best.trend()}, and less of any other"
+    if best.maximised:
+        return f"{told}: it maximises the {best.norm} margin"
+    return f"{told}: none of these is maximised so far"
+
+
+def _also(one: _Reached, classes: int | None) -> str:
+    """That other norms are this one here, in brackets."""
+    if not one.alike:
+        return ""
+    names = " and ".join(one.alike) if len(one.alike) < 3 else ", ".join(one.alike)
+    why = "with two classes" if classes == 2 else "on these data"
+    return f" ({why} also the largest {names} margin)"
+
+
+def _of_network(name: str, summary: pd.DataFrame) -> str | None:
+    """How near to a KKT direction a network came: ratios are proven lower bounds of that, 1 exactly there."""
+    known = summary[summary["kkt_ratio"].notna()]
+    if not len(known):
+        return None
+    best = known.sort_values("kkt_ratio", kind="stable").iloc[-1]
+    own = known[known["own"]]
+    row = own.iloc[0] if len(own) else best
+    whose = "its own norm" if len(own) else "the best of these norms"
+    told = f"{name} reached a KKT ratio of {row['kkt_ratio']:.3f} under {row['norm']}, {whose}"
+    if len(own) and best["norm"] != row["norm"]:
+        told += f", and {best['kkt_ratio']:.3f} under {best['norm']}"
+    if row["kkt_ratio"] >= KKT_REACHED:
+        return f"{told}: close to a KKT direction of the {row['norm']} margin problem"
+    return f"{told}: no KKT direction of the {row['norm']} margin problem yet (1 is one; a ratio is proven from below)"
