@@ -11,7 +11,7 @@ ARGS ?=
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report smoke bench test system-tests coverage numeric lint typecheck format clean
+.PHONY: help setup figures report smoke verify bench test system-tests coverage numeric lint typecheck format clean
 
 help:  ## this list
 	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=fan_fig1,rates] [ARGS=...]'
@@ -36,6 +36,9 @@ report: figures  ## the same
 
 smoke: $(READY)  ## the figures in small, in two or three minutes
 	$(BIN)/python -m implicit_bias.report preset=smoke workers=$(WORKERS)
+
+verify: $(READY)  ## every figure's table made again in results/verify and compared with the one in results/figures (or FIGURE=...)
+	$(BIN)/python -m implicit_bias.report verify=true preset=$(PRESET) workers=$(WORKERS) only=$(FIGURE)
 
 bench: $(READY)  ## speed beside the usual and the tight loop
 	$(BIN)/python -m implicit_bias.bench

@@ -7,7 +7,7 @@ again, and its claims judged again, without a run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar, get_args
@@ -63,6 +63,9 @@ class Figure(ABC):
     order: ClassVar[int] = 100
     #: Expected minutes of each preset on two cores, from nothing.
     minutes: ClassVar[PerPreset[float]]
+    #: How far, relative, a table that is made again may be from the one that is kept; of single columns below.
+    tolerance: ClassVar[float] = 1e-3
+    tolerances: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
     def caption(self, preset: Preset) -> str:

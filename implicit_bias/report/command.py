@@ -29,6 +29,7 @@ from implicit_bias.runtime.processors import limit_threads, prepare_process
 
 if TYPE_CHECKING:
     from implicit_bias.figures import Claim, Figure
+    from implicit_bias.report.make import Making
 
 ABOUT = """\
 Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims. \
@@ -82,6 +83,35 @@ INTERFACE = Interface(
 
 def report(request: Request) -> int:
     """Make the figures, then the tables of all of them. Returns the exit code."""
+    if request.verify:
+        return _verify(request)
+    made = _made(request)
+    _write_tables(request, made.claims)
+    _print_claims(made.claims)
+    print(f"report: {request.folder / 'report.html'}", flush=True)
+    return _told(request, made)
+
+
+def _verify(request: Request) -> int:
+    """Make all tables again, and print how far each is from the one that is kept."""
+    from implicit_bias.report.make import chosen
+    from implicit_bias.report.verify import beside, compared
+
+    if request.redraw:
+        raise BadInput("verify=true: not with redraw=true, which makes no table")
+    apart = beside(request)
+    made = _made(apart)
+    agree: list[bool] = []
+    for figure, found in compared(chosen(request.only or ()), request.folder, apart.folder):
+        agree.append(found.within)
+        print(f"{figure.name}: {found}", flush=True)
+    print(f"{sum(agree)} of {len(agree)} tables agree", flush=True)
+    code = _told(request, made)
+    return code if all(agree) else FAILED
+
+
+def _made(request: Request) -> Making:
+    """Make the figures that are not up to date."""
     from implicit_bias.cli.progress import Progress
     from implicit_bias.report.make import Making, Titled, chosen, keep_unchanged, make, make_pooled
 
@@ -102,10 +132,12 @@ def report(request: Request) -> int:
             for i, figure in enumerate(changed):
                 title = Titled(progress, f"[{i + 1}/{len(changed)}] {figure.name}")
                 made.attempt(figure, partial(make, figure, request, title))
-    claims, missing, failures = made.claims, made.missing, made.failures
-    _write_tables(request, claims)
-    _print_claims(claims)
-    print(f"report: {request.folder / 'report.html'}", flush=True)
+    return made
+
+
+def _told(request: Request, made: Making) -> int:
+    """Say what could not be made. Returns the exit code."""
+    missing, failures = made.missing, made.failures
     if missing:  # no fault of this program, unless the figure was asked for by name
         messages.note(f"left out: {', '.join(missing)}: {next(iter(missing.values()))}")
     for name, reason in failures.items():
@@ -117,10 +149,15 @@ def _outlook(figures: Sequence[Figure], changed: Sequence[Figure], request: Requ
     """One line that announces what will be computed."""
     kept = len(figures) - len(changed)
     if not changed:
-        return f"preset {request.preset}: {kept} figures are up to date"
+        return f"preset {request.preset}: {_count(kept)} up to date"
     minutes = sum(figure.minutes.at(request.preset) for figure in changed)
-    line = f"{len(changed)} figures, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet"
-    return f"{line}; {kept} more are up to date" if kept else line
+    line = f"{_count(len(changed), '')}, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet"
+    return f"{line}; {kept} more {'is' if kept == 1 else 'are'} up to date" if kept else line
+
+
+def _count(figures: int, verb: str = "are") -> str:
+    one = figures == 1
+    return f"{figures} {'figure' if one else 'figures'} {'is' if one and verb else verb}".rstrip()
 
 
 def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:

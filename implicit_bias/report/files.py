@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -34,8 +35,16 @@ def draw_and_judge(figure: Figure, target: Path, preset: Preset) -> list[Claim]:
         picture = figure.draw(table, preset)
         header(picture, figure.title, failed_notes(claims), "" if preset == "default" else f"preset {preset}")
         for kind in ("png", "pdf"):
-            atomic_write_bytes(target.with_suffix(f".{kind}"), saved(picture, kind))
+            _write_changed(target.with_suffix(f".{kind}"), saved(picture, kind))
     return claims
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    """Write a file unless that is its content already."""
+    with suppress(OSError):
+        if path.read_bytes() == content:
+            return
+    atomic_write_bytes(path, content)
 
 
 def failed_notes(claims: Sequence[Claim]) -> list[str]:

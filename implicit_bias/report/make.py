@@ -18,6 +18,7 @@ from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import NoData
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.report import uptodate
+from implicit_bias.report.agreement import kept_beside
 from implicit_bias.report.files import draw_and_judge, write_table
 from implicit_bias.report.minutes import keep_minutes
 from implicit_bias.report.request import Request
@@ -156,6 +157,8 @@ RunsOf = Callable[[], _Computed]
 def make(figure: Figure, request: Request, progress: Titled, runs_of: RunsOf | None = None) -> list[Claim]:
     """One figure: runs, table, verdicts, picture; each file written whole or not at all.
 
+    A table that agrees with the one that is there leaves it as it is, and so are the picture and the verdicts.
+
     Args:
         runs_of: Gives runs that have been computed already; without it they are computed here.
     """
@@ -167,7 +170,10 @@ def make(figure: Figure, request: Request, progress: Titled, runs_of: RunsOf | N
     computed = runs_of() if runs_of else _runs(figure, request, progress)
     progress.status("measuring and drawing")
     began = time.perf_counter()
-    write_table(figure.table(computed.runs, request.preset), target)
+    table = figure.table(computed.runs, request.preset)
+    apart = kept_beside(figure, target, table)
+    if apart is None or not apart.within:
+        write_table(table, target)
     keep_minutes(request.folder, figure.name, (computed.seconds + time.perf_counter() - began) / 60)
     claims = draw_and_judge(figure, target, request.preset)
     write_stamp(request.folder, figure.name, type(figure).__module__, request.preset, computed.folders, claims)

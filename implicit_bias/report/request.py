@@ -27,6 +27,11 @@ class Request:
         " in it",
     )
     redraw: bool = hyper(False, help="true: draw and judge the tables that are there, without any run")
+    verify: bool = hyper(
+        False,
+        help="true: make the tables again from nothing in results_dir/verify, and print how far each is from the one in"
+        " results_dir; exit code 1 if one is beyond its tolerance",
+    )
     force: bool = hyper(False, help="true: compute again what is finished, and draw what has not changed")
     workers: int = hyper(
         1,

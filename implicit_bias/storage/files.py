@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,8 @@ _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision":
 _PARTIAL = ".partial-"
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file of this package; floats read back to the last bit."""
+def read_table(path: Path | IO[bytes]) -> pd.DataFrame:
+    """A CSV file of this package, or one that is open; floats read back to the last bit."""
     table: pd.DataFrame = pd.read_csv(path, **_EXACT_FLOATS)
     return table
 

@@ -631,7 +631,7 @@ def test_a_figure_of_a_plugin_is_drawn_judged_and_drawn_again_when_it_changes(tm
     assert ended.returncode == 0 and "1 of 1 own checks hold here" in ended.stdout, ended
     (run,) = (tmp_path / "smoke" / "runs").iterdir()
     assert "slow_sign" in run.name
-    assert "1 figures are up to date" in report("mine").stderr
+    assert "1 figure is up to date" in report("mine").stderr
     written(folder, {"figures/mine.py": FIGURE.replace('"it ends"', '"it has ended"')})
     assert "it has ended" in report("mine").stdout
     assert list((tmp_path / "smoke" / "runs").iterdir()) == [run]

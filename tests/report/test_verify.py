@@ -1,0 +1,83 @@
+"""Tables that are made again: how far they are from those that are kept, and what is written then."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from implicit_bias.figures.base import PerPreset
+from implicit_bias.figures.own.newton_schulz import NewtonSchulz
+from implicit_bias.report import command as report
+from implicit_bias.report.agreement import difference, relative
+from implicit_bias.report.minutes import keep_minutes, read_minutes
+from implicit_bias.storage.files import csv_bytes, read_table
+
+FIGURE = NewtonSchulz()
+KEPT = pd.DataFrame({"method": ["exact", "NS5"], "step": [1, 2], "ratio": [0.5, np.nan]})
+
+
+def test_differences_are_relative_and_missing_numbers_are_none() -> None:
+    def apart(kept: list[float], made: list[float]) -> list[float]:
+        return [float(f"{share:.3g}") for share in relative(np.array(kept), np.array(made))]
+
+    assert apart([100.0, 1e-6], [101.0, 2e-6]) == [0.0099, 0.5]
+    assert apart([0.0, 1e-12, np.nan, np.inf], [1e-10, 5e-11, np.nan, np.inf]) == [0, 0, 0, 0]
+    assert apart([1.0, np.nan, 1.0], [np.nan, 1.0, np.inf]) == [np.inf] * 3
+    # A number that passes through zero is held against the size that the column usually has.
+    assert apart([-1.0, 0.001, 1.0], [-1.0, 0.002, 1.0]) == [0, 0.001, 0]
+
+
+def test_two_tables_differ_by_a_column_or_cannot_be_compared() -> None:
+    near, far = KEPT.assign(ratio=[0.5002, np.nan]), KEPT.assign(ratio=[0.51, np.nan])
+    assert str(difference(FIGURE, KEPT, near)) == "largest difference 4e-4, within 1e-3"
+    assert str(difference(FIGURE, KEPT, far)) == "largest difference 2e-2 in ratio, beyond 1e-3"
+    assert difference(FIGURE, KEPT, KEPT).within and not difference(FIGURE, KEPT, far).within
+    loose = type("Loose", (NewtonSchulz,), {"tolerances": {"ratio": 0.1}})()
+    assert difference(loose, KEPT, far).within
+    for other, reason in (
+        (KEPT.assign(method=["exact", "NS10"]), "other names in column method"),
+        (KEPT.iloc[:1], "1 rows; 2 are kept"),
+        (KEPT.rename(columns={"ratio": "share"}), "columns method, step, share; those kept are method, step, ratio"),
+    ):
+        assert str(difference(FIGURE, KEPT, other)) == reason and not difference(FIGURE, KEPT, other).within
+
+
+def test_minutes_are_noted_anew_where_they_are_others(tmp_path: Path) -> None:
+    for minutes, noted in ((1.0, 1.0), (1.9, 1.0), (0.55, 1.0), (2.1, 2.1), (0.001, 0.01), (0.0, 0.01)):
+        keep_minutes(tmp_path, "rates", minutes)
+        assert read_minutes(tmp_path)["rates"] == noted
+
+
+@pytest.mark.slow
+def test_what_agrees_is_left_as_it_is_and_what_does_not_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("implicit_bias.figures.own.newton_schulz.STEPS", PerPreset(20, 20, 20))
+    arguments = ["only=newton_schulz", f"results_dir={tmp_path}"]
+    assert report.main([*arguments, "verify=true"]) == 1
+    assert f"there is no {tmp_path}/figures/newton_schulz.csv to compare with" in capsys.readouterr().out
+    assert report.main(arguments) == 0
+    path = tmp_path / "figures" / "newton_schulz.csv"
+    kept = read_table(path)
+    for factor, code in ((1 + 1e-4, 0), (1.1, 1)):
+        changed = csv_bytes(kept.assign(ratio=kept["ratio"] * factor))
+        path.write_bytes(changed)
+        before = {file: file.read_bytes() for file in tmp_path.rglob("figures/*") if "cache" not in file.parts}
+        capsys.readouterr()
+        assert report.main([*arguments, "verify=true"]) == code
+        told = capsys.readouterr().out.splitlines()
+        assert told[-2].startswith(
+            "newton_schulz: largest difference 1" if code == 0 else "newton_schulz: largest difference 9.1e-2 in"
+        )
+        assert told[-1] == f"{1 - code} of 1 tables agree"
+        assert {file: file.read_bytes() for file in before} == before
+        assert report.main(arguments) == 0
+        assert (path.read_bytes() == changed) == (code == 0)
+    assert path.read_bytes() == csv_bytes(kept)
+
+
+def test_verify_is_not_for_tables_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["verify=true", "redraw=true", f"results_dir={tmp_path}"]) == 2
+    assert capsys.readouterr().err == "error: verify=true: not with redraw=true, which makes no table\n"
+    assert list(tmp_path.iterdir()) == []
