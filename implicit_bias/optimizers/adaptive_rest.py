@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from implicit_bias.core.scaled import average, log_inner, root_mean_square
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
 from implicit_bias.optimizers.adam import SECOND_ROOT, over_root
 from implicit_bias.optimizers.base import Blocks, Number, State, Step
-from implicit_bias.optimizers.descent import MOMENTUM
+from implicit_bias.optimizers.descent import MOMENTUM, read_by
 from implicit_bias.optimizers.hybrid import MATRICES_HELP, matrices_among, matrices_and_rest
 from implicit_bias.optimizers.truncation import Move, TruncatedFromFirst, remembered, since_first
 from implicit_bias.optimizers.weight_decay import WithWeightDecay
@@ -82,6 +82,9 @@ class AdaptiveRest(TruncatedFromFirst, WithWeightDecay):
 
     def averages_so_far(self, state: State) -> Blocks:
         return state[MOMENTUM]
+
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, AdaptiveRest.update)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, move = self.move(state, gradient, t, norm)

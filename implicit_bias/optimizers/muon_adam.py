@@ -1,5 +1,6 @@
 """Muon on the hidden matrices, Adam on the rest."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from implicit_bias.core.scaled import Scaled, average, root_mean_square
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT, Adam, over_root
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, State, Step
-from implicit_bias.optimizers.descent import MOMENTUM
+from implicit_bias.optimizers.descent import MOMENTUM, read_by
 from implicit_bias.optimizers.hybrid import MuonHybrid, matrices_and_rest
 from implicit_bias.optimizers.truncation import Move, Truncated, moved_by, since_first
 
@@ -53,6 +54,9 @@ class MuonAdam(Truncated, MuonHybrid):
 
     def averages_so_far(self, state: State) -> Blocks:
         return state[MOMENTUM] or state[FIRST]
+
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, MuonAdam.update)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         buffers, direction = self._stepped(state, gradient, t, norm)

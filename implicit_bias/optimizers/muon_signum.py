@@ -1,10 +1,12 @@
 """Muon on the hidden matrices, Signum on the rest."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, State, Step
+from implicit_bias.optimizers.descent import read_by
 from implicit_bias.optimizers.hybrid import MuonHybrid
 
 
@@ -18,6 +20,9 @@ class MuonSignum(MuonHybrid):
     """
 
     name: ClassVar[str] = "muon_signum"
+
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, MuonSignum.update)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, momentum = self.averaged(state, gradient)

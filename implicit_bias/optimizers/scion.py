@@ -1,12 +1,13 @@
 """Scion: normalised momentum descent in the hybrid norm."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
 from implicit_bias.core.registry import hyper
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers.base import OPTIMIZERS, Blocks, Number, State, Step
-from implicit_bias.optimizers.descent import MOMENTUM
+from implicit_bias.optimizers.descent import MOMENTUM, read_by
 from implicit_bias.optimizers.hybrid import MuonHybrid, matrices_and_rest
 from implicit_bias.optimizers.truncation import Move, TruncatedFromFirst, moved_by
 
@@ -31,6 +32,9 @@ class Scion(TruncatedFromFirst, MuonHybrid):
 
     def averages_so_far(self, state: State) -> Blocks:
         return state[MOMENTUM]
+
+    def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
+        return read_by(norm, names, self, Scion.update)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, momentum = self.averaged(state, gradient)

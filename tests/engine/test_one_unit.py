@@ -18,14 +18,15 @@ from tests.support.networks import mlp, problem, six
 RELU = mlp(width=6, depth=3, activation="relu", init_scale=1.0)
 #: Methods by the norm that they are given, with the blocks whose gradients they read as plain numbers.
 READS: list[tuple[str, str | None, int]] = [
-    ("muon", None, 3), ("ngd", None, 3), ("nucgd", None, 3), ("nsd", "l1", 3), ("nmd", "hybrid", 2), ("sd", "schatten3", 3),
+    ("muon", None, 3), ("ngd", None, 3), ("nucgd", None, 3), ("nsd", "l1", 3), ("nmd", "hybrid", 2), ("sd", "schatten3", 3), 
+    ("scion", None, 2), ("muon_adam", None, 2), ("muon_max", None, 2),
     ("signum", None, 0), ("nsd", "lp3", 0), ("nsd", "row", 0), ("adam", None, 0),
 ]  # fmt: skip
 
 
 def batch(method: str, norm: str | None) -> Problem:
     data, _ = six()
-    rate = SCHEDULES.get("constant")(lr=4.0 if method == "sd" else 100.0)
+    rate = SCHEDULES.get("constant")(lr=4.0 if method in ("sd", "muon_max") else 100.0)
     given = problem(RELU, data, method, 8, 1.0, logged=("l2",), kkt_products=0, schedule=rate)
     return replace(given, norm=None if norm is None else make_norm(norm), weights="all")
 
