@@ -11,7 +11,7 @@ ARGS ?=
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report smoke verify bench test system-tests coverage numeric lint typecheck format clean
+.PHONY: help setup figures report smoke verify bench test system-tests coverage numeric lint typecheck site format clean
 
 help:  ## this list
 	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=fan_fig1,rates] [ARGS=...]'
@@ -68,10 +68,14 @@ lint: typecheck  ## style, formatting, spelling, types, and which package may im
 typecheck: $(READY)  ## types alone
 	$(BIN)/mypy
 
+site: $(READY)  ## the documentation as a site in site/, warnings being errors
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file .ci/site/mkdocs.yml
+
 format: $(READY)  ## mend style and formatting in place
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:  ## remove runs, sweeps and caches; figures, tables and the environment stay
-	rm -rf results/runs results/sweeps results/cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf results/runs results/sweeps results/cache build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find implicit_bias scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
-"""Fill the generated parts of README.md (the output of the default run, how many claims hold, and the table figure -> command ->
+"""Fill the generated parts of README.md (the output of the default run, how many claims hold), of docs/figures.md (figure ->
 minutes -> number) and of docs/papers.md (paper -> figures -> verdicts, and verdicts by whose number it is).
 
-python scripts/readme_tables.py          rewrite both from results/claims.csv and a run
+python scripts/readme_tables.py          rewrite them from results/claims.csv and a run
 python scripts/readme_tables.py --check  exit 1 if a table of them is not what results/ says
 """
 
@@ -25,17 +25,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def figures_table(claims: Sequence[Claim], minutes: dict[str, float]) -> str:
-    """One row a figure: command, minutes, a claim with the number that is expected, whose that is, and ours; and how many of the
-    tested claims hold, published ones and own checks apart."""
-    head = "| figure | command | minutes | a number: expected | whose | ours | claims that hold |"
+    """One row a figure: minutes, a claim, the number that is expected, whose that is, and ours; and how many of the tested claims
+    hold, published ones and own checks apart."""
+    head = "| figure | minutes | a claim | expected | whose | ours | claims that hold |"
     rows = [head, "| --- | --- | --- | --- | --- | --- | --- |"]
     for name in dict.fromkeys(claim.figure for claim in claims):
         mine = [claim for claim in claims if claim.figure == name]
         told = example(name, mine)
         holding = ", ".join(f"{c.holds} of {c.tested} {words}" for words, c in counts_by_kind(mine).items() if c.tested)
         rows.append(
-            f"| [{name}](results/figures/{name}.png) | `python -m implicit_bias.report only={name}` | {minutes[name]:.1f} "
-            f"| {told.claim}{': ' * bool(told.expected)}{told.expected} | {KIND_WORDS[told.kind]} | {told.measured} | {holding} |"
+            f"| [{name}](../results/figures/{name}.png) | {minutes[name]:.1f} "
+            f"| {told.claim} | {told.expected} | {KIND_WORDS[told.kind]} | {told.measured} | {holding} |"
         )
     return "\n".join(rows)
 
@@ -99,18 +99,19 @@ def replaced(page: Path, text: str, mark: str, content: str) -> str:
 
 
 def main() -> int:
-    """Rewrite or check README.md and docs/papers.md."""
-    readme, papers = ROOT / "README.md", ROOT / "docs" / "papers.md"
+    """Rewrite or check README.md, docs/figures.md and docs/papers.md."""
+    readme, figures, papers = ROOT / "README.md", ROOT / "docs" / "figures.md", ROOT / "docs" / "papers.md"
     claims = read_claims(ROOT / "results" / "claims.csv")
     minutes = json.loads((ROOT / "results" / "figures" / "minutes.json").read_text())
-    before = {page: page.read_text(encoding="utf-8") for page in (readme, papers)}
+    before = {page: page.read_text(encoding="utf-8") for page in (readme, figures, papers)}
     after = {
         readme: replaced(
             readme,
-            replaced(readme, before[readme], "figures", figures_table(claims, minutes)),
+            before[readme],
             "verdict",
             f"{verdict_line(claims)} ([by whose number each is held against](docs/papers.md#whose-number)).",
         ),
+        figures: replaced(figures, before[figures], "figures", figures_table(claims, minutes)),
         papers: replaced(papers, replaced(papers, before[papers], "papers", papers_table(claims)), "kinds", kinds_table(claims)),
     }
     if "--check" in sys.argv[1:]:
