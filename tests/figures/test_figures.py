@@ -338,6 +338,7 @@ def test_the_heat_map_asks_for_the_diagonal() -> None:
     assert verdicts(claims(0.99, 0.9, signs=0.8), "Prodigy") == [False]
 
 
+@pytest.mark.slow
 def test_figures_share_the_runs_of_methods_below_the_line() -> None:
     """Those of more_methods that are below the line of which_margin are computed once, in every preset."""
     for preset in PRESETS:
@@ -486,6 +487,7 @@ def test_the_report_is_made_from_runs_and_drawn_again_without(
     assert other in read_claims(tmp_path / "claims.csv")
 
 
+@pytest.mark.slow
 def test_a_broken_figure_costs_exit_code_one_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: None
 ) -> None:
