@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from implicit_bias.sweep.outcome import Outcome
 
 #: Folders of a results folder in which files are written whole or not at all, by way of a temporary name.
 WRITTEN_TO = ("runs", "cache/references", "cache/checkpoints", "sweeps/*")
+#: How often a run folder is looked for, and how many seconds apart.
+LOOKS, BETWEEN_LOOKS = 5, 0.05
 
 
 def tidy_before(specs: Sequence[RunSpec]) -> None:
@@ -40,8 +43,15 @@ def _results(specs: Sequence[RunSpec]) -> list[Path]:
 
 
 def _whole(directory: Path) -> bool:
-    """Whether its files are there; what is in them was checked when they were written or found."""
-    return all((directory / name).is_file() for name in (*REQUIRED, PROVENANCE))
+    """Whether its files are there; what is in them was checked when they were written or found.
+
+    Where another process puts the same run in its place, there is none for an instant: it is looked for several times.
+    """
+    for _ in range(LOOKS):
+        if all((directory / name).is_file() for name in (*REQUIRED, PROVENANCE)):
+            return True
+        time.sleep(BETWEEN_LOOKS)
+    return False
 
 
 def _gone(outcome: Outcome) -> Outcome:

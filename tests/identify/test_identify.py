@@ -341,18 +341,12 @@ def test_none_of_these_names_no_exponent(results: Path) -> None:
 
 
 @pytest.mark.slow
-def test_exponents_of_both_families_are_found_on_the_default_data(tmp_path: Path) -> None:
-    keys: dict[str, Any] = {
-        "results_dir": tmp_path,
-        "progress": "off",
-        "reference": "none",
-        "log.norms": ["l2"],
-        "log.points": 12,
-    }
+def test_exponents_of_both_families_are_found_between_the_points_of_a_grid(results: Path, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"results_dir": tmp_path, "progress": "off", "reference": "none", **OPTIONS}
     keys |= {"optimizer": "nsd", "steps": 3000, "log.weights": "all"}
     for family, p in (("lp", 2.3), ("schatten", 4)):  # the first between the points of the grid
         run(**{**keys, "norm": family, "norm.p": p})
-    found = identify(str(tmp_path / "runs" / "*"), results_dir=tmp_path)
+    found = identify(str(tmp_path / "runs" / "*"), results_dir=results)
     for family, p, error in (("lp", 2.3, 0.03), ("schatten", 4, 0.05)):
         mine = found[found["run"].str.contains(f"-{family}{p}-")].set_index("family")
         right, wrong = mine.loc[family], mine.loc["schatten" if family == "lp" else "lp"]
