@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -116,7 +116,7 @@ def parsed(text: str, multirun: bool) -> Setting:
     if not key or not equals:
         raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
     try:
-        override = _parser().parse_overrides([text])[0]
+        override = _override(text)
     except HydraException as error:
         raise BadInput(f"{key}={value}: cannot be read ({_reason(error)}); quote the value: '{key}=\"...\"'") from None
     if override.package is not None or "/" in key:
@@ -129,6 +129,12 @@ def parsed(text: str, multirun: bool) -> Setting:
         command = f"python -m implicit_bias.run -m {shlex.quote(f'{key}={value}')}"
         raise BadInput(f"{key}={value}: several values need -m: {command}")
     return _sweep(override, key)
+
+
+@lru_cache(maxsize=10_000)
+def _override(text: str) -> Override:
+    """What Hydra's grammar makes of an override, which takes a millisecond, and figures have many alike. Not to be changed."""
+    return _parser().parse_overrides([text])[0]
 
 
 @cache

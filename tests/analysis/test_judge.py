@@ -267,6 +267,7 @@ def test_an_optimizer_that_fails_is_one_line(tmp_path: Path) -> None:
         judge(lambda p: torch.optim.SGD(p, lr=1e308, maximize=True), blobs(), steps=50, norms=["l2"])
 
 
+@pytest.mark.slow
 def test_where_time_is_short_the_sentence_says_what_is_proven() -> None:
     """Intervals stand in the place of optima, and it is said that exponents were not looked for."""
     found = judge(torch.optim.SGD, blobs(), steps=200, lr=1.0, norms=["l2", "linf"], optima_timeout=1e-6)

@@ -104,6 +104,7 @@ def test_what_classes_of_others_are(name: str) -> None:
     assert found.constant.alignment >= 0.9999 if own else found.constant.alignment < 0.98
 
 
+@pytest.mark.slow
 def test_symmetries_are_exact_or_far() -> None:
     adam, spectral = study(torch_class("torch.optim.Adam")).symmetries, study(OPTIMIZERS.get("spectral_gd")()).symmetries
     assert adam["entries"] < 1e-12 and min(adam[key] for key in ("left", "right", "all")) > 0.1
@@ -112,6 +113,7 @@ def test_symmetries_are_exact_or_far() -> None:
     assert max(sgd.values()) < ROUNDING
 
 
+@pytest.mark.slow
 def test_the_response_shows_absolute_constants() -> None:
     found = study(torch_class("torch.optim.Adam")).response
     assert found[-27][0] == pytest.approx(0.42, abs=0.02)
@@ -121,6 +123,7 @@ def test_the_response_shows_absolute_constants() -> None:
     assert study(torch_class("torch.optim.SGD")).constant.degree == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_it_is_said_in_words(tmp_path: Path) -> None:
     path = mine(tmp_path)
     assert study(torch_class(path, "SignDescent")).lines() == [

@@ -59,6 +59,7 @@ def test_a_sweep_of_seeds_on_the_same_data_is_one_of_orders() -> None:
     assert cannot_differ(compose(typed, multirun=True)) is not None
 
 
+@pytest.mark.slow
 def test_a_batch_of_all_samples_gives_the_numbers_of_the_full_one(tmp_path: Path) -> None:
     keys = [*SMALL, f"results_dir={tmp_path}", "optimizer=muon"]
     full, _ = run(keys)
@@ -89,6 +90,7 @@ def test_a_curve_of_mini_batches_says_so_and_one_of_an_earlier_version_is_no_oth
     assert labels(sources) == ["muon", "muon size 4", "muon"]
 
 
+@pytest.mark.slow
 def test_runs_are_compared_by_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = ["-m", *SMALL, f"results_dir={tmp_path}", "batch.size=6,null"]
     assert main(keys) == 0

@@ -147,27 +147,19 @@ def test_looks_are_known_ones_shades_of_them_or_free_colours() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_draws_writes_and_prints(results: Path, tmp_path: Path) -> None:
+def test_the_command_draws_writes_and_prints(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """End to end, with a table from elsewhere between our runs."""
     mine = own_table(tmp_path / "adamw" / "trajectory.csv")
-    command = [
-        sys.executable,
-        "-m",
-        "implicit_bias.compare",
-        f"{results}/runs/*",
-        str(mine),
-        f"out={tmp_path}/out",
-        "title=A title",
-    ]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
+    assert compare.main([f"{results}/runs/*", str(mine), f"out={tmp_path}/out", "title=A title"]) == 0
+    answer = capsys.readouterr()
+    assert answer.err == ""
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"comparison.{kind}" for kind in ("csv", "pdf", "png")]
     with Image.open(tmp_path / "out" / "comparison.png") as image:
         assert image.width == 1360
     table = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert list(table["label"].unique()) == ["muon lr 0.1", "muon lr 0.2", "signgd", "adamw"]
     assert set(table["norm"]) == {"linf"}  # the only norm that all have
-    lines = answer.stdout.splitlines()
+    lines = answer.out.splitlines()
     means = table[table["step"] == 20].groupby("label")["margin"].mean()
     for label, mean in means.items():
         row = next(line for line in lines if str(label) in line).removeprefix("linf")

@@ -288,8 +288,23 @@ def test_options_make_what_hydra_composes(turn: int) -> None:
     assert is_what_hydra_composes(turned(turn))
 
 
+def forms() -> list[str]:
+    """One experiment of every set of keys: those that set the same are composed alike."""
+    found = {tuple(sorted(keys_of(composition.option_file("experiment", name)))): name for name in sorted(groups()["experiment"])}
+    return list(found.values())
+
+
+def keys_of(node: Any, prefix: str = "") -> list[str]:
+    """The dotted keys that a file sets, and the groups whose options it chooses."""
+    if prefix == "defaults.":
+        return [f"{prefix}{key}" for entry in node for key in entry]
+    if not isinstance(node, dict):
+        return [prefix]
+    return [key for name, value in node.items() for key in keys_of(value, f"{prefix}{name}.")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("turn", "experiment"), list(enumerate(sorted(groups()["experiment"]))))
+@pytest.mark.parametrize(("turn", "experiment"), list(enumerate(forms())))
 def test_options_under_an_experiment_make_what_hydra_composes(turn: int, experiment: str) -> None:
     assert is_what_hydra_composes([f"experiment={experiment}", *turned(turn)])
 

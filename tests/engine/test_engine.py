@@ -293,7 +293,7 @@ def test_different_seeds_give_different_runs() -> None:
 def test_float32_runs_and_stays_float32() -> None:
     data = mixtures([1])
     single = Data(data.x.float(), data.y, data.num_classes)
-    low, high = (simulate(problem("signgd", d, 1, 200, 0.05)) for d in (single, data))
+    low, high = (simulate(problem("signgd", d, 1, 200, 0.05, logged=("linf",))) for d in (single, data))
     assert low.parameters[200]["weight"].dtype == torch.float32
     assert low.by_norm["linf"]["margin"][-1, 0] == pytest.approx(high.by_norm["linf"]["margin"][-1, 0], rel=0.05)
 
@@ -301,7 +301,7 @@ def test_float32_runs_and_stays_float32() -> None:
 @pytest.mark.parametrize(("optimizer", "amplifies"), [("nucgd", True), ("signgd", False)])
 def test_nucgd_amplifies_round_off(optimizer: str, amplifies: bool) -> None:
     """A finding of docs/findings.md: W0 changed by 1e-16, and the own-norm margin over 200 steps of eight runs."""
-    calm = problem(optimizer, mixtures(list(range(8))), 8, 200)
+    calm = problem(optimizer, mixtures(list(range(8))), 8, 200, logged=())
     noise = 1e-16 * torch.randn(8, 5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     a, b = simulate(calm), simulate(replace(calm, initial={"weight": noise}))
     moved = np.abs(a.by_norm[a.own]["margin"][1:] - b.by_norm[a.own]["margin"][1:]).max()
@@ -391,9 +391,9 @@ def network_problem(schedule: str, optimizer: str = "gd", **more: Any) -> Proble
 @pytest.mark.parametrize(("schedule", "weights"), [("constant", "all"), ("lyu_li", "last")])
 def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weights: Any) -> None:
     """With KKT ratios, levels of loss, runs that stop early, a test set and cosines with later iterates."""
-    free = simulate(network_problem(schedule))
+    free = simulate(replace(network_problem(schedule), steps=60, kkt_products=0))
     stop = float(np.median(free.common["log_loss"][-1]))
-    batch = network_problem(schedule, levels=3, stop_log_loss=stop, weights=weights)
+    batch = replace(network_problem(schedule, levels=3, stop_log_loss=stop, weights=weights), steps=60)
     (snapshot,), undisturbed = snapshots_at((41,), batch)
     assert undisturbed.steps[-1] > 41
     assert not undisturbed.recorded[-1].all()
@@ -408,8 +408,9 @@ def test_a_network_goes_on_from_a_snapshot_to_the_last_bit(schedule: str, weight
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", quick_of(["muon_adam", "signum"], "muon_adam"))
 def test_a_network_with_momentum_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str) -> None:
-    (snapshot,), undisturbed = snapshots_at((50,), network_problem("constant", optimizer))
-    assert_same_bits(simulate(network_problem("constant", optimizer), resume=snapshot), undisturbed)
+    batch = replace(network_problem("constant", optimizer), steps=50)
+    (snapshot,), undisturbed = snapshots_at((30,), batch)
+    assert_same_bits(simulate(batch, resume=snapshot), undisturbed)
 
 
 def test_snapshots_are_asked_for_between_steps_only() -> None:

@@ -29,6 +29,7 @@ from implicit_bias.optimizers.base import steepest
 from implicit_bias.probes import PROBES
 from implicit_bias.schedules import SCHEDULES
 from tests.engine.test_engine import assert_same_bits, mixtures, network_problem, one, problem, snapshots_at
+from tests.support.quick import quick_of
 
 N, K = 20, 4
 ORDERS = ("reshuffle", "cyclic", "replace")
@@ -43,7 +44,8 @@ def linear(
     optimizer: str, size: int, order: Any, seeds: Sequence[int] = (1,), steps: int = 40, data: Data | None = None, **more: Any
 ) -> Problem:
     data = mixtures(list(seeds), k=K, d=6, per_class=N // K) if data is None else data
-    given = problem(optimizer, data, len(seeds), steps, more.pop("lr", 0.1), points=more.pop("points", 8), **more)
+    more = {"points": 8, "logged": ("linf", "l2"), **more}
+    given = problem(optimizer, data, len(seeds), steps, more.pop("lr", 0.1), **more)
     return batched(given, size, order, seeds)
 
 
@@ -368,11 +370,12 @@ def zero_over_zero(cls: Any) -> Any:
 @pytest.mark.parametrize("order", ["cyclic", "reshuffle"])
 @pytest.mark.parametrize("optimizer", ["signum", "muon", "adam", "sd"])
 def test_a_batch_of_all_samples_is_the_full_batch_to_the_last_bit(optimizer: str, order: Any) -> None:
-    full = replace(problem(optimizer, mixtures([1, 2]), 2, 50, 0.1, points=8), compile="off")
+    full = replace(problem(optimizer, mixtures([1, 2]), 2, 25, 0.1, points=8), compile="off")
     batch = MiniBatches(full.data.x.shape[1], order, torch.tensor([1, 2]), full.data.x.shape[1])
     assert_same_bits(simulate(replace(full, batch=batch)), simulate(full))
 
 
+@pytest.mark.slow
 def test_a_network_on_batches_of_all_samples_is_the_full_batch_to_the_last_bit() -> None:
     full = replace(network_problem("constant", "muon_adam", levels=3), points=6, kkt_products=2)
     batch = MiniBatches(12, "reshuffle", torch.tensor([1, 2, 3]), 12)
@@ -465,16 +468,16 @@ def test_a_run_has_the_same_bits_alone_and_beside_others(optimizer: str, shared:
     seeds = (4, 9, 4)
     data = mixtures([5] if shared else list(seeds), k=K, d=6, per_class=N // K)
     reduced: Any = {"variance_reduction": REDUCED[order]}
-    together = simulate(replace(linear(optimizer, 3, order, seeds, 60, data), **reduced))
+    together = simulate(replace(linear(optimizer, 3, order, seeds, 30, data), **reduced))
     for run, seed in enumerate(seeds):
-        alone = simulate(replace(linear(optimizer, 3, order, [seed], 60, data if shared else one(data, run)), **reduced))
+        alone = simulate(replace(linear(optimizer, 3, order, [seed], 30, data if shared else one(data, run)), **reduced))
         for label, columns in alone.by_norm.items():
             np.testing.assert_array_equal(together.by_norm[label]["margin"][:, run], columns["margin"][:, 0])
             np.testing.assert_array_equal(together.by_norm[label]["upper_bound"][:, run], columns["upper_bound"][:, 0])
         np.testing.assert_array_equal(together.common["log_loss"][:, run], alone.common["log_loss"][:, 0])
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", quick_of(ORDERS, "reshuffle"))
 def test_a_run_that_goes_on_at_any_step_has_the_bits_of_an_undisturbed_one(order: Any) -> None:
     given = linear("adam", 3, order, (1, 2), 10, levels=1.0, certificate_iterations=2, points=6)
     reduced: Any = {"variance_reduction": REDUCED[order]}
@@ -486,6 +489,7 @@ def test_a_run_that_goes_on_at_any_step_has_the_bits_of_an_undisturbed_one(order
         assert_same_bits(simulate(given, resume=snapshot), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_network_goes_on_with_its_batches_to_the_last_bit() -> None:
     given = batched(network_problem("constant", "muon_adam", levels=3), 5, "reshuffle", [0, 1, 2], steps=40, points=6)
     snapshots, undisturbed = snapshots_at((7, 30), given)

@@ -78,6 +78,7 @@ def same_bits(a: Trajectory, b: Trajectory, own: slice = slice(None)) -> bool:
     return all(torch.equal(*pair) for pair in pairs) and all(x[:, own].tobytes() == y.tobytes() for x, y in columns)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.numeric
 @pytest.mark.parametrize("method", ["nmd, l2, linf", "muon"])

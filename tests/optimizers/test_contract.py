@@ -358,6 +358,7 @@ def test_the_parts_of_a_step() -> None:
 # --- fast steps ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @dataclass(frozen=True)
 class DecayedSignGD(SignGD):
     """A subclass of an optimizer with steps in C, which sees the parameters."""

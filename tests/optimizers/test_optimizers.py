@@ -287,12 +287,11 @@ def test_every_hyper_parameter_changes_the_trajectory(name: str) -> None:
 def test_updates_leave_their_inputs_alone_and_batches_equal_single_runs(name: str) -> None:
     optimizer = OPTIMIZERS.get(name)()
     data = mixture(runs=5)
-    together = run(optimizer, data, 30, 0.4)
-    for r in range(5):
-        alone = run(optimizer, Data(data.x[r : r + 1], data.y[r : r + 1], K), 30, 0.4)
+    together = run(optimizer, data, 20, 0.4)
+    for r in (0, 2, 4):
+        alone = run(optimizer, Data(data.x[r : r + 1], data.y[r : r + 1], K), 20, 0.4)
         torch.testing.assert_close(together[-1][r], alone[-1][0], rtol=1e-9, atol=1e-11)
-        one_step = run(optimizer, Data(data.x[r : r + 1], data.y[r : r + 1], K), 1, 0.4)
-        torch.testing.assert_close(together[0][r], one_step[0][0], rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(together[0][r], alone[0][0], rtol=1e-11, atol=1e-13)
     gradient = objective(data).gradient({"weight": together[3]})
     state = optimizer.init(gradient.blocks)
     state, _ = step_with(optimizer, state, gradient.blocks, 1, optimizer.geometry(["weight"], None))

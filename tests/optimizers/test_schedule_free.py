@@ -264,6 +264,7 @@ def test_fast_steps_are_left_to_the_plain_methods(optimizer: str) -> None:
     assert_same_bits(*both)
 
 
+@pytest.mark.slow
 def test_levels_of_the_loss_and_the_end_are_of_what_is_recorded() -> None:
     given = averaged("nsd", 400, 0.3, more={"levels": 2.0, "stop_log_loss": math.log(1e-3)})
     every = simulate(replace(given, levels=0, stop_log_loss=-math.inf)).common["log_loss"]

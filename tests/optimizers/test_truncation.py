@@ -134,7 +134,7 @@ def separating() -> Tensor:
 @pytest.mark.parametrize("stale", [False, True])
 def test_it_goes_on_where_the_loss_is_below_every_double(optimizer: str, stale: bool) -> None:
     """From a separating point scaled up; the model there is as exact as the logarithm of the loss."""
-    deep = simulate(truncated(optimizer, 120, math.inf, start={"weight": 3000 * separating()}, stale=stale))
+    deep = simulate(truncated(optimizer, 60, math.inf, start={"weight": 3000 * separating()}, stale=stale))
     log_loss = deep.common["log_loss"]
     assert (log_loss[0] < -3000).all()
     assert (log_loss[-1] < log_loss[0] - 2).all()
@@ -146,8 +146,8 @@ def test_it_goes_on_where_the_loss_is_below_every_double(optimizer: str, stale: 
 @pytest.mark.parametrize("keys", [{}, {"stale": True, "lower": 1e-3}])
 def test_a_batch_is_its_runs_and_a_snapshot_goes_on_to_the_bit(optimizer: str, keys: dict[str, Any]) -> None:
     first = {"published": True} if optimizer == "muon_adam" else {"beta": 0.9, "first": "gradient"}
-    batch = truncated(optimizer, 40, math.inf, **keys, **first)
-    (snapshot,), whole = snapshots_at((17,), batch)
+    batch = truncated(optimizer, 20, math.inf, **keys, **first)
+    (snapshot,), whole = snapshots_at((9,), batch)
     assert_same_bits(simulate(batch, resume=snapshot), whole)
     for r in range(3):
         alone = simulate(replace(batch, data=one(DATA, r), initial={"weight": START["weight"][r : r + 1]}))

@@ -63,6 +63,7 @@ def test_the_step_by_pairs_is_the_line_searchs_minimum() -> None:
         assert found == pytest.approx(numeric.x, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_several_classes_fall_at_every_round_and_runs_of_a_batch_are_runs_alone(tmp_path: Path) -> None:
     words = ("dataset=scaled_rademacher", "dataset.spread=0", "dataset.num_classes=3", "dataset.samples=30", "dataset.dim=40",
              "steps=80", "log.points=81")  # fmt: skip
@@ -75,6 +76,7 @@ def test_several_classes_fall_at_every_round_and_runs_of_a_batch_are_runs_alone(
         assert np.array_equal(theirs, losses[1:])
 
 
+@pytest.mark.slow
 def test_adaboost_cycles_where_smaller_steps_reach_the_optimum(tmp_path: Path) -> None:
     """Rudin, Daubechies and Schapire (2004): 1/3 and 3/8."""
     _, full = boosted(tmp_path, "dataset=rudin", "steps=2000")

@@ -328,9 +328,9 @@ def test_round_off_does_not_grow(label: str) -> None:
     x, y = torch.tensor(points)[None], torch.tensor(labels)[None]
     weights = Game.of(x, y, 5).uniform().mT
     noise = 1 + 1e-15 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    _, upper = improve_weights(x, y, make_norm(label), weights, None, 600)
+    _, upper = improve_weights(x, y, make_norm(label), weights, None, 250)
     both = torch.cat([weights * noise, weights])
-    _, batched = improve_weights(torch.cat([x, x]), torch.cat([y, y]), make_norm(label), both, None, 600)
+    _, batched = improve_weights(torch.cat([x, x]), torch.cat([y, y]), make_norm(label), both, None, 250)
     assert torch.allclose(upper, batched, rtol=1e-9)
 
 
@@ -378,7 +378,7 @@ def mixtures(seeds: range) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("label", ["linf", "l2", "spectral"])
 def test_a_batch_over_data_seeds_is_certified_and_agrees_with_cvxpy(label: str) -> None:
     """Seed 30 is among them: its spectral optimum is all but degenerate, and takes first-order steps by the 100,000."""
-    x, y = mixtures(range(15, 35))
+    x, y = mixtures(range(25, 33))
     found = solve_certified(x, y, 5, make_norm(label))
     for r, certified in enumerate(found):
         assert 0 <= (certified.upper - certified.lower) / certified.upper <= 1e-6

@@ -458,6 +458,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_leaves_no_half_folder(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -502,6 +503,7 @@ def put_often(results_dir: Path) -> None:
         assert cache.get(x, y, L2, "exact") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", [write_often, put_often])
 def test_processes_that_write_the_same_do_not_break_each_other(tmp_path: Path, work: Any) -> None:
     context = multiprocessing.get_context("fork")

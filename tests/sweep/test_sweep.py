@@ -95,6 +95,7 @@ def test_a_cell_of_a_sweep_writes_what_it_writes_alone(tmp_path: Path) -> None:
         assert labels == {"linf", "lp5", spec.working_norm.label}
 
 
+@pytest.mark.slow
 def test_finished_cells_are_skipped_and_force_recomputes(tmp_path: Path) -> None:
     first = run(tmp_path, "seed=1,2")
     assert [o.status for o in first] == ["done", "done"]
@@ -141,6 +142,7 @@ def test_divergence_is_said_and_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_runs_that_diverge_are_stopped_and_named_and_the_others_are_as_without_them(tmp_path: Path) -> None:
     sweep = [*NETWORK, "optimizer=gd", "schedule=constant", "steps=40", "reference=none", "log.kkt_iters=0"]
     cells = specs(tmp_path / "all", *sweep, "schedule.lr=0.1,30,300,0.2")
@@ -257,7 +259,7 @@ def test_the_default_constant_step_lowers_the_loss_at_every_step(tmp_path: Path,
         dataset.append("dataset.samples_per_class=3")
     elif data == "teacher_student":
         dataset += ["dataset.dim=100", "dataset.samples=20"]
-    common = [*dataset, f"loss={loss}", f"results_dir={tmp_path}", "steps=40", "log.points=500", "log.norms=[]", "reference=none"]
+    common = [*dataset, f"loss={loss}", f"results_dir={tmp_path}", "steps=20", "log.points=500", "log.norms=[]", "reference=none"]
     methods = ["optimizer=gd"], ["optimizer=sd", "norm=linf,l1,spectral,nuclear,row"]
     cells = [cell for method in methods for cell in compose([*common, *method], multirun=True)]
     for outcome in execute([cell.spec for cell in cells], command="test"):
