@@ -66,6 +66,7 @@ PAPERS = {
         Paper("not_optimal", "On Margin Maximization in Linear and ReLU Networks", "Vardi, Shamir and Srebro", "2110.02732"),
         Paper("natural", "Is All Learning (Natural) Gradient Descent?", "Shoji, Suzuki and Kozachkov", "2409.16422"),
         Paper("acceleration", "Faster Acceleration for Steepest Descent", "Bai and Bullins", "2409.19200"),
+        Paper("infinite", "The Method of Infinite Descent", "Batley and Saha", "2510.05489"),
         Paper(
             "fromage",
             "On the Distance between Two Neural Networks and the Stability of Learning",

@@ -1,0 +1,1 @@
+"""A reconstruction of Batley and Saha, arXiv 2510.05489."""
