@@ -61,6 +61,14 @@ def test_the_committed_claims_are_those_of_the_committed_tables() -> None:
     assert again.splitlines() == (RESULTS / "claims.csv").read_text(encoding="utf-8").splitlines()
 
 
+def test_the_committed_claims_at_preset_paper_are_those_of_their_tables() -> None:
+    folder = RESULTS / "paper"
+    there = sorted((made(path.stem) for path in (folder / "figures").glob("*.csv")), key=lambda f: (f.order, f.name))
+    tables = {figure.name: read_table(folder / "figures" / f"{figure.name}.csv") for figure in there}
+    again = csv_bytes(claims_table([claim for f in there for claim in f.claims(tables[f.name], "paper")])).decode()
+    assert there and again.splitlines() == (folder / "claims.csv").read_text(encoding="utf-8").splitlines()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_claim_says_where_it_was_measured_or_why_it_was_not(name: str) -> None:
     figure = made(name)

@@ -22,7 +22,7 @@ from implicit_bias.figures.fromage.measured import COMPOSITIONS, Composition
 from implicit_bias.figures.fromage.measured import growth as norm_growth
 from implicit_bias.figures.own import torch_classes
 from implicit_bias.figures.own.adam_batch import AdamBatch
-from implicit_bias.figures.own.adam_batch_judged import BINARY
+from implicit_bias.figures.own.adam_batch_judged import BINARY, EXPONENT
 from implicit_bias.figures.own.atlas import Atlas
 from implicit_bias.figures.own.atlas_drawn import exponent_text
 from implicit_bias.figures.own.atlas_judged import nearest, own_norms
@@ -216,22 +216,29 @@ def test_rates_of_compositions_are_in_units_of_their_balls() -> None:
     assert Composition("max", (1, 1)).relative_rate((1, 1)) == pytest.approx(0.5**0.5)
 
 
-def ended(off: float, cosine: float, ratios: tuple[float, ...] = (0.5, 0.6, 0.98)) -> pd.DataFrame:
-    """Last records of Adam at three batch sizes, so far off the prediction in one seed."""
+def ended(
+    off: float, cosine: float, ratios: tuple[float, ...] = (0.5, 0.6, 0.98), us: tuple[float, ...] = (0.5, 0.4, 0.0)
+) -> pd.DataFrame:
+    """Last records of Adam at three batch sizes, so far off the prediction in one seed, and exponents ``us`` in the other."""
     rows = [
         (END, BINARY, b, norm, seed, ratio, ratio - off * (seed == 2), cosine)
         for b, ratio in zip((1, 3, 12), ratios, strict=True)
         for norm in ("linf", "l2")
         for seed in (1, 2)
     ]
-    return pd.DataFrame(rows, columns=["part", "problem", "batch", "norm", "seed", "ratio", "predicted", "cosine"])
+    table = pd.DataFrame(rows, columns=["part", "problem", "batch", "norm", "seed", "ratio", "predicted", "cosine"])
+    found = [(EXPONENT, BINARY, b, seed, u) for b, u in zip((1, 3, 12), us, strict=True) for seed in (1, 2)]
+    exponents = pd.DataFrame(found, columns=["part", "problem", "batch", "seed", "u"])
+    exponents.loc[exponents["seed"] == 2, "u"] = 0.5 - exponents["batch"] / 24
+    return pd.concat([table, exponents])
 
 
 def test_adam_by_batches_is_judged_in_every_seed() -> None:
     def judged(table: pd.DataFrame, preset: Preset = "default") -> list[bool | None]:
         return [claim.holds for claim in AdamBatch().claims(table, preset)]
 
-    assert judged(ended(0.029, 0.991)) == [True, True, True, True]
-    assert judged(ended(0.029, 0.991), "paper") == [False, False, False, True]
-    assert judged(ended(0.031, 0.989)) == [False, False, False, True]
-    assert judged(ended(0.0, 1.0, (0.5, 0.98, 0.6))) == [True, True, True, False]
+    assert judged(ended(0.029, 0.991)) == [True, True, True, True, True]
+    assert judged(ended(0.029, 0.991), "paper") == [False, False, False, True, True]
+    assert judged(ended(0.031, 0.989)) == [False, False, False, True, True]
+    assert judged(ended(0.0, 1.0, (0.5, 0.98, 0.6))) == [True, True, True, False, True]
+    assert judged(ended(0.0, 1.0, us=(0.4, 0.5, 0.0))) == [True, True, True, True, False]

@@ -27,7 +27,7 @@ from implicit_bias.plotting.style import Look
 from implicit_bias.report.page import read_claims, write_report
 from implicit_bias.report.page.content import content
 from implicit_bias.report.page.curves import curves
-from implicit_bias.report.page.html import formula
+from implicit_bias.report.page.html import formula, html
 from implicit_bias.report.page.markdown import markdown
 from implicit_bias.report.page.text import plain
 from implicit_bias.storage.files import csv_bytes, read_table
@@ -167,6 +167,21 @@ def test_the_committed_report_is_what_the_results_say() -> None:
     assert said.figures and {figure.name for figure in said.figures} == set(FIGURES.names())
     page = unescape((RESULTS / "report.html").read_text(encoding="utf-8"))
     assert all(" ".join(claim.measured.split()) in page for figure in said.figures for claim in figure.claims)
+
+
+def test_what_was_made_at_preset_paper_stands_beside_and_is_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "paper" / "figures").mkdir(parents=True)
+    (tmp_path / "figures").symlink_to(RESULTS / "figures")
+    larger = replace(ODD, claim="the claim at length", preset="paper", setting="many steps")
+    (tmp_path / "paper" / "claims.csv").write_bytes(csv_bytes(claims_table([larger])))
+    assert content(tmp_path, "default", [FanFig1()], [UNTESTED], {}).figures[0].at_paper is None  # without a table
+    (tmp_path / "paper" / "figures" / "fan_fig1.csv").write_text("a\n1\n")
+    said = content(tmp_path, "default", [FanFig1()], [UNTESTED], {})
+    assert (said.counts.all, said.counts.fails) == (1, 0)
+    for text in (markdown(said), unescape(html(said, tmp_path))):
+        assert "At preset paper 0 of 1 claims hold" in text and "the claim at length" in text and "many steps" in text
+        assert "paper/figures/fan_fig1.csv" in text and "preset=paper only=fan_fig1" in text
+    assert content(tmp_path, "paper", [FanFig1()], [], {}).figures[0].at_paper is None
 
 
 def test_figures_stand_under_the_paper_they_name() -> None:

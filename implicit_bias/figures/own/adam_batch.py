@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,23 +13,27 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure as Drawing
 
+from implicit_bias.analysis.identification import found_fingerprints
 from implicit_bias.analysis.runs import Run
 from implicit_bias.analysis.weights import run_weights
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.own import adam_batch_drawn as drawn
 from implicit_bias.figures.own import adam_batch_judged as judged
-from implicit_bias.figures.own.adam_batch_judged import BINARY, CURVE, END, MULTICLASS, PREDICTED
+from implicit_bias.figures.own.adam_batch_judged import BINARY, CURVE, END, EXPONENT, LP, MULTICLASS, PREDICTED
 from implicit_bias.measures.adam_limits import AdamLimit, adam_limit
 from implicit_bias.measures.margins import cosine
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import Look
+from implicit_bias.storage.references import ReferenceCache
 
 NORMS = ("linf", "l2")
 STEPS = PerPreset(smoke=2_000, default=1_500_000, paper=6_000_000)
 SEEDS = PerPreset(smoke=1, default=3, paper=3)
 BETA2 = 0.9998
-COLUMNS = ["part", "problem", "batch", "norm", "seed", "step", "epoch", "ratio", "predicted", "cosine"]
+COLUMNS = ["part", "problem", "batch", "norm", "seed", "step", "epoch", "ratio", "predicted", "cosine", "u", "low", "high"]
+#: Seconds for one optimum of the exponents.
+TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,9 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
 )
 
 
+CHOSEN = " With four classes the step lengths were chosen after runs had been seen."
+
+
 @FIGURES.register
 class AdamBatch(Figure):
     """Between the max-norm's optimum, for the full batch, and another one for single samples: each batch size has its own."""
@@ -102,7 +110,7 @@ class AdamBatch(Figure):
             batch size, a marker a seed (shades); curves are the limit as the data tell it beforehand, at every size, nothing
             fitted. Right: how far the max-norm ratio is from the prediction against epochs, by batch size, mean over seeds. Steps
             are so small that the loss changes little within Adam's memory of 1 / (1 - beta2) steps.
-        """)
+        """) + (CHOSEN if MULTICLASS in drawn_problems(preset) else "")
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
         steps = STEPS.at(preset)
@@ -119,15 +127,16 @@ class AdamBatch(Figure):
         ]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
-        """part, problem, batch, norm, seed, step, epoch, ratio, predicted, cosine.
+        """part, problem, batch, norm, seed, step, epoch, ratio, predicted, cosine, u, low, high.
 
         Parts: ``end``, a run's last record in each norm, with the prediction and the cosine of its parameters with the predicted
-        ones; ``curve``, the records of the max-norm ratio; ``predicted``, the limit at every batch size, run or not.
+        ones; ``curve``, the records of the max-norm ratio; ``predicted``, the limit at every batch size, run or not;
+        ``exponent``, u = 1/p of the l_p margin that the last parameters are nearest to, its interval, and their ratio there.
         """
         frames = [frame for run in runs for frame in (_end(run), _curve(run))]
         for name in drawn_problems(preset):
             frames += [_limits(run, name) for run in runs if _problem(run) == name and run.spec.batch.size == 1]
-        return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
+        return pd.concat([*frames, _exponents(runs)], ignore_index=True).reindex(columns=COLUMNS)
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
         rows = table[(table["part"] == CURVE) & (table["problem"] == BINARY)]
@@ -201,6 +210,20 @@ def _limits(run: Run, name: str) -> pd.DataFrame:
     sizes = range(1, PROBLEMS[name].samples + 1)
     cells = [{"batch": b, "norm": norm, "predicted": _ratio(_limit(run, b), norm, optima[norm])} for b in sizes for norm in NORMS]
     return pd.DataFrame(cells).assign(part=PREDICTED, problem=name, seed=run.spec.seed)
+
+
+def _exponents(runs: Sequence[Run]) -> pd.DataFrame:
+    """The exponents that the last parameters show, of the runs that are separated."""
+    folders = {run.folder.parents[1] for run in runs if run.folder is not None}
+    cache = ReferenceCache(min(folders, default=Path()))
+    found = found_fingerprints(run_weights(runs), (LP,), cache, TIMEOUT, "cpu", lambda text: None)
+    rows = []
+    for run, of in zip(runs, found, strict=True):
+        fit = of[LP].fit
+        if fit is not None:
+            told = {"part": EXPONENT, "norm": LP, "step": run.spec.steps, "epoch": _epochs(run, run.spec.steps)}
+            rows.append({**_told(run), **told, "ratio": fit.kappa, "u": fit.u, "low": fit.low, "high": fit.high})
+    return pd.DataFrame(rows)
 
 
 _found: dict[tuple[str, int], AdamLimit] = {}

@@ -9,11 +9,13 @@ from implicit_bias.figures.base import Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
 
 #: Parts of the table, and problems.
-END, CURVE, PREDICTED = "end", "curve", "predicted"
+END, CURVE, PREDICTED, EXPONENT = "end", "curve", "predicted", "exponent"
+LP = "lp"
 BINARY, MULTICLASS = "two classes", "four classes"
 # How far off the prediction a run may end, and how near its direction has to be.
 OFF = PerPreset(smoke=1.0, default=0.03, paper=0.01)
 NEAR = PerPreset(smoke=0.0, default=0.99, paper=0.995)
+MOVES = "margins still move at the last step; whether towards the prediction is not known"
 
 
 def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
@@ -26,6 +28,7 @@ def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
             _ratios(figure, str(problem), mine, "l2", preset),
             _directions(figure, str(problem), mine, preset),
             _ordered(figure, str(problem), mine, preset),
+            _slides(figure, str(problem), table[(table["part"] == EXPONENT) & (table["problem"] == problem)], preset),
         ]
     return found
 
@@ -64,7 +67,7 @@ def _ratios(figure: Figure, problem: str, ends: pd.DataFrame, norm: str, preset:
         expected=numbers(means["predicted"].to_numpy(), 4),
         tolerance=f"{OFF.at(preset):g}",
         holds=bool((off <= OFF.at(preset)).all()),
-        reason="it has not arrived: the ratio still moves at the last step",
+        reason=MOVES,
     )
 
 
@@ -78,7 +81,7 @@ def _directions(figure: Figure, problem: str, ends: pd.DataFrame, preset: Preset
         expected="1",
         tolerance=f">= {NEAR.at(preset):g}",
         holds=bool((least >= NEAR.at(preset)).all()),
-        reason="it has not arrived: the direction still moves at the last step",
+        reason=MOVES,
     )
 
 
@@ -91,4 +94,18 @@ def _ordered(figure: Figure, problem: str, ends: pd.DataFrame, preset: Preset) -
         measured=f"{steps.min().min():.3f}",
         tolerance="> 0",
         holds=bool((steps > 0).all(axis=None)),
+    )
+
+
+def _slides(figure: Figure, problem: str, found: pd.DataFrame, preset: Preset) -> Claim:
+    """The exponent found slides from p = inf towards 2 as batches shrink, in every seed."""
+    by_batch = found.pivot(index="seed", columns="batch", values="u")
+    means = by_batch.mean()
+    return figure.claim(
+        preset,
+        f"{problem}: the smaller the batch, the larger 1/p of the l_p margin that the parameters are nearest to, in every seed"
+        f" (at b = {', '.join(f'{b:g}' for b in means.index)}, means over seeds; 0 is the max-norm, .5 is l2)",
+        measured=numbers(means.to_numpy()),
+        tolerance="falls with b in every seed",
+        holds=bool((by_batch.diff(axis=1).iloc[:, 1:] < 0).all(axis=None)),
     )

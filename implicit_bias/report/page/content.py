@@ -14,6 +14,7 @@ from implicit_bias.figures.claims import KINDS, Counts, counted, counts_by_kind,
 from implicit_bias.figures.papers import OWN, PAPERS, Paper
 from implicit_bias.report.page.curves import curves
 from implicit_bias.report.page.glossary import GLOSSARY, Term
+from implicit_bias.report.page.kept_claims import read_claims
 from implicit_bias.storage.files import read_table
 
 TITLE = "Which margin does each optimizer maximise?"
@@ -34,6 +35,8 @@ KIND_WORDS = {
 }
 VERDICTS = {True: "holds", False: "does not hold", None: "not testable here"}
 ENDINGS = ("png", "pdf", "csv")
+#: The preset, and the folder in the default one's, of what may stand beside the default figures.
+LARGER: Preset = "paper"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,31 @@ class Group:
     source: str
     setting: str
     claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class AtPaper:
+    """A figure at preset=paper, beside the default one: its own claims, which the report's counts leave out.
+
+    Attributes:
+        command: What makes it.
+        claims: Each with its setting.
+        files: Paths beside the report, by ending.
+    """
+
+    command: str
+    claims: tuple[Claim, ...]
+    files: Mapping[str, str]
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of its claims."""
+        return counted(self.claims)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Its claims in their order."""
+        return grouped(self.claims)
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,7 @@ class FigurePart:
         findings: What else is found.
         curves: What its explorer draws; None where its table holds no trajectories.
         files: Paths beside the report, by ending; only what is there.
+        at_paper: The same figure at preset=paper, where that has been made.
     """
 
     name: str
@@ -71,6 +100,7 @@ class FigurePart:
     findings: tuple[Finding, ...]
     curves: Mapping[str, Any] | None
     files: Mapping[str, str]
+    at_paper: AtPaper | None = None
 
     @property
     def counts(self) -> Counts:
@@ -80,8 +110,7 @@ class FigurePart:
     @property
     def groups(self) -> tuple[Group, ...]:
         """Its claims in their order."""
-        parts = groupby(self.claims, key=lambda claim: (claim.kind, claim.source, claim.setting))
-        return tuple(Group(*shared, tuple(claims)) for shared, claims in parts)
+        return grouped(self.claims)
 
     @property
     def failed(self) -> tuple[Claim, ...]:
@@ -158,22 +187,39 @@ class Content:
 def content(
     folder: Path, preset: Preset, figures: Sequence[Figure], claims: Sequence[Claim], minutes: Mapping[str, float]
 ) -> Content:
-    """The report of the figures drawn in ``folder``, in their order; papers by their first figure, our own checks last."""
+    """The report of the figures drawn in ``folder``, in their order; papers by their first figure, our own checks last.
+
+    Beside figures of the default preset stand those that ``folder/paper`` has.
+    """
     option = "" if preset == "default" else f" preset={preset}"
     command = f"python -m implicit_bias.report{option}"
     drawn = [figure for figure in figures if (folder / "figures" / f"{figure.name}.png").exists()]
     parts: dict[str, list[FigurePart]] = {}
+    larger = read_claims(folder / LARGER / "claims.csv") if preset == "default" else []
     for figure in drawn:
         mine = tuple(_settled(claim, figure, preset) for claim in claims if claim.figure == figure.name)
         part = _figure_part(folder, preset, figure, mine, f"{command} only={figure.name}", minutes.get(figure.name))
-        parts.setdefault(figure.paper, []).append(part)
+        parts.setdefault(figure.paper, []).append(replace(part, at_paper=_at_paper(folder, figure, larger)))
     keys = sorted(parts, key=lambda key: key == OWN.key)  # a stable sort: the others stay as they are
     return Content(preset, command, tuple(PaperPart(PAPERS[key], tuple(parts[key])) for key in keys))
+
+
+def grouped(claims: Sequence[Claim]) -> tuple[Group, ...]:
+    """Claims in their order, those in a row with one kind, source and setting together."""
+    parts = groupby(claims, key=lambda claim: (claim.kind, claim.source, claim.setting))
+    return tuple(Group(*shared, tuple(mine)) for shared, mine in parts)
 
 
 def _settled(claim: Claim, figure: Figure, preset: Preset) -> Claim:
     """The claim with its setting; what cannot be tested here was measured nowhere."""
     return claim if claim.setting or claim.holds is None else replace(claim, setting=figure.setting(preset))
+
+
+def _at_paper(folder: Path, figure: Figure, claims: Sequence[Claim]) -> AtPaper | None:
+    mine = tuple(_settled(claim, figure, LARGER) for claim in claims if claim.figure == figure.name)
+    paths = {kind: f"{LARGER}/figures/{figure.name}.{kind}" for kind in ENDINGS}
+    files = {kind: path for kind, path in paths.items() if (folder / path).exists()}
+    return AtPaper(f"python -m implicit_bias.report preset={LARGER} only={figure.name}", mine, files) if mine and files else None
 
 
 def _figure_part(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from implicit_bias.figures import Claim
-from implicit_bias.report.page.content import KIND_WORDS, VERDICTS, Content, FigurePart, PaperPart
+from implicit_bias.report.page.content import KIND_WORDS, VERDICTS, AtPaper, Content, FigurePart, PaperPart
 
 MARKS = {True: "holds", False: "**does not hold**", None: "*not testable here*"}
 CLAIM_HEAD = ("claim", "expected", "whose", "measured", "tolerance", "verdict", "setting", "source")
@@ -68,6 +68,15 @@ def _figure(figure: FigurePart) -> Iterator[str]:
     if figure.claims:
         yield from _table(CLAIM_HEAD, map(_claim, figure.claims))
         yield ""
+    if figure.at_paper is not None:
+        yield from _at_paper(figure.at_paper)
+
+
+def _at_paper(larger: AtPaper) -> Iterator[str]:
+    counts, links = larger.counts, ", ".join(f"[{kind.upper()}]({path})" for kind, path in larger.files.items())
+    yield from (f"At preset paper {counts.holds} of {counts.all} claims hold: `{larger.command}`. {links}.", "")
+    yield from _table(CLAIM_HEAD, map(_claim, larger.claims))
+    yield ""
 
 
 def _claim(claim: Claim) -> tuple[str, ...]:
