@@ -102,6 +102,12 @@ PAPERS = {
             "The Dynamics of AdaBoost: Cyclic Behavior and Convergence of Margins",
             "Rudin, Daubechies and Schapire",
         ),
+        Paper(
+            "price",
+            "The Price of Implicit Bias in Adversarially Robust Generalization",
+            "Tsilivis, Frank, Srebro and Kempe",
+            "2406.04981",
+        ),
         OWN,
     )
 }

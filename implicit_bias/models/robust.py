@@ -69,14 +69,17 @@ class RobustObjective(LinearObjective):
         return super()._negative_gaps(parameters[WEIGHT])
 
     def _negative_gaps(self, w: Tensor) -> Tensor:
-        return super()._negative_gaps(w).add_(self._taken(w))
+        return super()._negative_gaps(w).add_(self._of_labels(self.ball.dual(self._differences(w))))
 
-    def _taken(self, w: Tensor) -> Tensor:
-        """eps |w_y - w_c|_p* of every pair, (R, k, n)."""
-        k, labels = self.data.num_classes, self.data.y.expand(len(w), -1)
-        sizes = w.new_zeros(len(w), k, k)
-        sizes[:, self.first, self.second] = sizes[:, self.second, self.first] = self.ball.dual(self._differences(w))
-        return (self.eps * sizes).gather(2, labels.unsqueeze(1).expand(-1, k, -1))
+    def _of_labels(self, of_pairs: Tensor) -> Tensor:
+        """eps times a number of every pair of classes, (R, pairs), for the pair (y_i, c) of each sample, 0 at the label:
+        (R, k, n)."""
+        k, runs = self.data.num_classes, len(of_pairs)
+        if k == 2:
+            return (self.eps * of_pairs.unsqueeze(-1)) * ~self.label
+        sizes = of_pairs.new_zeros(runs, k, k)
+        sizes[:, self.first, self.second] = sizes[:, self.second, self.first] = of_pairs
+        return (self.eps * sizes).gather(2, self.data.y.expand(runs, -1).unsqueeze(1).expand(-1, k, -1))
 
     def _differences(self, w: Tensor) -> Tensor:
         """w_a - w_b of all pairs a < b, (R, pairs, d)."""
@@ -100,8 +103,8 @@ class RobustObjective(LinearObjective):
         block = self._held(block, held)
         doubtful = block.mantissa.abs() < terms.total.sum(dim=-1)[:, None, None] * self.doubtful
         # What is held at zero is known to be zero.
-        known = (block.mantissa == 0) & torch.bmm(self.incidence.abs().expand(len(w), -1, -1), held.to(w)).bool()
-        exact = ~(doubtful & ~known).any()
+        known = held if len(self.first) == 1 else torch.bmm(self.incidence.abs().expand(len(w), -1, -1), held.to(w)).bool()
+        exact = ~(doubtful & ~(known & (block.mantissa == 0))).any()
         quick = Quick({WEIGHT: block}, terms, torch.cat([coefficients, of_pairs], dim=-1), exact)
         if bool(exact) and not self.uneven:
             return LinearObjective.finished(self, parameters, quick)
@@ -178,13 +181,10 @@ class RobustObjective(LinearObjective):
 
     def push(self, parameters: Mapping[str, Tensor], tangent: Mapping[str, Tensor]) -> Tensor:
         """The derivative with S the smallest of the subdifferential, where there are several."""
-        v, k = self._differences(parameters[WEIGHT]), self.data.num_classes
+        v = self._differences(parameters[WEIGHT])
         along = (self.ball.nearest(v, torch.zeros_like(v)) * self._differences(tangent[WEIGHT])).sum(dim=-1)
-        lost = v.new_zeros(len(v), k, k)
-        lost[:, self.first, self.second] = lost[:, self.second, self.first] = along
-        labels = self.data.y.expand(len(v), -1).unsqueeze(1).expand(-1, k, -1)
         plain = -super()._negative_gaps(tangent[WEIGHT]).masked_fill(self.label, 0.0)
-        return plain - (self.eps * lost).gather(2, labels)
+        return plain - self._of_labels(along)
 
     def landed(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Parameters:
         """With p = inf a step ends, in every feature by itself, where the weights of two classes meet that it would lead past

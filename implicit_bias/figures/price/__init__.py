@@ -1,0 +1,1 @@
+"""Tsilivis, Frank, Srebro and Kempe: the price of implicit bias in adversarially robust generalization."""
