@@ -101,6 +101,12 @@ PAPERS = {
             "The Dynamics of AdaBoost: Cyclic Behavior and Convergence of Margins",
             "Rudin, Daubechies and Schapire",
         ),
+        Paper(
+            "fast_margins",
+            "Fast Margin Maximization via Dual Acceleration",
+            "Ji, Srebro and Telgarsky",
+            "2107.00595",
+        ),
         OWN,
     )
 }
