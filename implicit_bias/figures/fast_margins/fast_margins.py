@@ -56,8 +56,8 @@ class FastMargins(Figure):
             seeds 1 to {SEEDS.at(preset)}. (a) Relative gap to the certified maximum margin in the method's own norm; in the
             legend its slope, fitted from step {FIRST} on. (b) What is proven without the optimum: the certificate's upper bound
             less the margin. GD over the loss is mirror descent in l2, eta_t = 1 / (B^2 L); NGD has eta_t proportional to t^-1/2.
-            (c) Mirror descent in the potential |w|_p^p / p, {FEW} samples with 100 features, {TABLE_STEPS.at(preset):,} steps: l_q
-            margin over the certified maximum, mean and spread over the seeds; framed, q = p.
+            (c) Mirror descent in the potential |w|_p^p / p, {FEW} samples with 100 features, {TABLE_STEPS.at(preset):,} steps:
+            l_q margin over the certified maximum, mean and spread over the seeds; framed, q = p.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:

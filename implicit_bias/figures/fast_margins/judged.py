@@ -29,7 +29,7 @@ MIRROR = "Sun, Ahn, Thrampoulidis and Azizan, arXiv 2205.12808"
 def slopes(table: pd.DataFrame, column: str = "gap") -> dict[tuple[str, float], NDArray[np.float64]]:
     """The slope of the logarithm of a gap against that of the step, from FIRST on, by method and p: one number a seed."""
     race = table[table["part"] == RACE]
-    return {(str(method), float(p)): _by_seed(rows, column) for (method, p), rows in race.groupby(["method", "p"])}
+    return {(m, p): _by_seed(race[(race["method"] == m) & (race["p"] == p)], column) for m, p in METHODS}
 
 
 def _by_seed(rows: pd.DataFrame, column: str = "gap") -> NDArray[np.float64]:
