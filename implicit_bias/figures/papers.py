@@ -108,6 +108,12 @@ PAPERS = {
             "Tsilivis, Frank, Srebro and Kempe",
             "2406.04981",
         ),
+        Paper(
+            "fast_margins",
+            "Fast Margin Maximization via Dual Acceleration",
+            "Ji, Srebro and Telgarsky",
+            "2107.00595",
+        ),
         OWN,
     )
 }

@@ -63,8 +63,10 @@ class Norm(Option, ABC):
 
     @property
     def dual_norm(self) -> Norm | None:
-        """N_* as a norm of its own, where both balls are strictly convex: then N_*(z) direction(z) and N(w) dual_norm.direction(w)
-        are inverse maps, the gradients of N_*^2 / 2 and N^2 / 2. None where they are not, or nobody has said so."""
+        """N_* as a norm of its own, where both balls are strictly convex; None where they are not, or nobody has said so.
+
+        Then N_*(z) direction(z) and N(w) dual_norm.direction(w) are inverse maps, the gradients of N_*^2 / 2 and N^2 / 2.
+        """
         return None
 
     @property

@@ -11,7 +11,16 @@ from torch import Tensor
 from implicit_bias.core.registry import hyper
 from implicit_bias.norms.base import NORMS, Norm, normalised
 from implicit_bias.norms.singular import RANK_TOLERANCE, polar, rank_one, singular_values
-from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one, lp_direction_log, lp_value, project_lp, square_convexity
+from implicit_bias.norms.vectors import (
+    Exponent,
+    conjugate,
+    is_inf,
+    is_one,
+    lp_direction_log,
+    lp_value,
+    project_lp,
+    square_convexity,
+)
 
 if TYPE_CHECKING:
     import cvxpy

@@ -56,8 +56,9 @@ def conjugate(p: Exponent) -> Exponent:
 
 
 def square_convexity(p: Exponent) -> Exponent:
-    """The modulus of strong convexity of ||x||_p^2 / 2 in ||.||_p: p - 1 for 1 < p <= 2 (Ball, Carlen and Lieb, Invent. Math. 115,
-    1994, of the Schatten norms too), 0 for others.
+    """The modulus of strong convexity of ||x||_p^2 / 2 in ||.||_p: p - 1 for 1 < p <= 2, 0 for others.
+
+    Of the Schatten norms, too (Ball, Carlen and Lieb, Invent. Math. 115, 1994).
 
     Args:
         p: The exponent, in [1, inf].

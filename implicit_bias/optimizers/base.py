@@ -90,8 +90,11 @@ class Here:
 
     @property
     def log_loss_rate(self) -> Tensor:
-        """log(eta_t L), the rate at which a step -eta_t g goes along -grad log L; of no dimension or (R,). Where a schedule divides
-        by the loss it is what the schedule has before it does, at any depth: of log eta_t - log L no digit may be left there."""
+        """log(eta_t L), of no dimension or (R,): a step -eta_t g is one of rate eta_t L along -grad log L.
+
+        Where a schedule divides by the loss it is what the schedule has before it does: far down no digit of it is left in the
+        difference log eta_t.
+        """
         rate = self.log_lr + self.log_loss if self._log_loss_rate is None else self._log_loss_rate
         return rate.to(next(iter(self.parameters.values())))
 
@@ -191,7 +194,7 @@ class Optimizer(Option):
         return 1.0
 
     def unit_in(self, norm: Norm, unit_step: Tensor) -> Number:
-        """:attr:`unit`, where it depends on the norm that the user names, or on the data: what ``schedule.lr=auto`` is divided by.
+        """What ``schedule.lr=auto`` is divided by: :attr:`unit`, unless it depends on the norm that is named, or on the data.
 
         Args:
             norm: The norm that it works in.

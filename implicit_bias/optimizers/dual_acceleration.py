@@ -29,10 +29,10 @@ class DualAcceleration(Optimizer):
         M_t = (1 - 2/(t+1)) M_{t-1} + 2/(t+1) C_t,    V_t = (1 - 2/(t+2)) M_t + 2/(t+2) C_t,
         theta_{t+1} = theta_t + lr (t+2)/2 N_*(V_t) direction(V_t),    t from 0, M_0 = V_0 = C_0.
 
-    In l2 this is Algorithm 1 of Ji, Srebro and Telgarsky (arXiv 2107.00595) with theta_t = 1, beta_t = t/(t+1) and lr = 1 for data
-    with ||x_i|| <= 1, in the dual form; in other norms the accelerated method whose rate Wang, Hu, Muthukumar and Abernethy prove
-    (2305.17544). schedule.lr=auto is 1 / L_N, L_N = max N_*(grad m_ic)^2 / c, c the modulus of strong convexity of N^2 / 2 (p - 1);
-    steps are those of schedule=loss_based, lr / L times the loss. N_*(M_t) bounds the maximum margin, and enters the certificate.
+    In l2 this is Algorithm 1 of Ji, Srebro and Telgarsky (arXiv 2107.00595) with its beta_t = t/(t+1) and, for data with |x_i| <=
+    1, its step size 1, in the dual form; the rate in other norms is that of Wang, Hu, Muthukumar and Abernethy (2305.17544).
+    schedule.lr=auto is 1 / L_N, L_N = max N_*(grad m_ic)^2 / c, c = p - 1 the modulus of strong convexity of N^2 / 2 (l2: 1).
+    The schedule is loss_based: lr is eta_t L. N_*(M_t) bounds the maximum margin, and enters the certificate.
     """
 
     name: ClassVar[str] = "dual_acceleration"

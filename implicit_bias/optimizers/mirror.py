@@ -23,6 +23,8 @@ DUAL = "dual"
 POWER, SQUARE = "power", "square"
 #: Below this exponent |w| = |z|^(1/(p-1)) leaves the doubles within some ten thousand steps.
 LEAST_P = 1.01
+#: For p > 2 steps change gaps by less, the larger these are: at the automatic rate by at most 1 from this size on.
+GAP = 100.0
 
 
 @OPTIMIZERS.register
@@ -36,8 +38,8 @@ class Mirror(Optimizer):
 
     The state is z itself, a plain sum of numbers of order one where the schedule divides by the loss: w is made anew from it,
     by log|w| = log|z| / (p - 1), and no power of w is taken again. schedule.lr=auto is 1 / L_N, L_N = max N_*(grad m_ic)^2 / c
-    with c the modulus of strong convexity of N^2 / 2 (p - 1 in l_p, p <= 2; 1 where it has none), and for ``power``
-    min(1, p - 1) B^-p, B = max N_*(grad m_ic), the same at p = 2.
+    with c the modulus of strong convexity of N^2 / 2 (p - 1 in l_p, p <= 2; 1 where it has none), and for ``power`` (p - 1)
+    100^max(0, p - 2) B^-p, B = max N_*(grad m_ic), which at p = 2 is the same.
     """
 
     name: ClassVar[str] = "mirror"
@@ -52,11 +54,11 @@ class Mirror(Optimizer):
         if isinstance(other, Norm) and self.potential == POWER:
             p = _exponent(other)
             if p is None:
-                return f"optimizer.potential={POWER} of optimizer={self.name} is of an l_p norm; optimizer.potential={SQUARE} of any"
+                return f"optimizer={self.name} with optimizer.potential={POWER} needs l2 or lp; with {SQUARE} it takes any norm"
             if not isinstance(p, Tensor) and p < LEAST_P:
                 return (
-                    f"with optimizer.potential={POWER} p is {p:g}, must be at least {LEAST_P}, below which weights are beyond every"
-                    f" double; optimizer.potential={SQUARE} takes any"
+                    f"p is {p:g}; with optimizer.potential={POWER} it must be at least {LEAST_P}, below which weights are beyond"
+                    f" every double, with {SQUARE} it may be any"
                 )
         return super().incompatible(other)
 
@@ -73,14 +75,14 @@ class Mirror(Optimizer):
     def unit_in(self, norm: Norm, unit_step: Tensor) -> Number:
         if self.potential == POWER:
             p = torch.as_tensor(_exponent(norm), dtype=unit_step.dtype, device=unit_step.device)
-            return unit_step ** (p - 2) / (p - 1).clamp(max=1)
+            return unit_step ** (p - 2) * GAP ** -(p - 2).clamp(min=0) / (p - 1)
         return 1 / modulus(norm)
 
     def check_start(self, initial: Mapping[str, Tensor], norm: ParameterNorm) -> None:
         if self.potential == SQUARE and norm.dual_norm is None and any(bool(block.any()) for block in initial.values()):
             raise BadInput(
-                f"optimizer.potential={SQUARE}: in norm {norm.label} a start that is not zero has no dual point that leads back to"
-                f" it; needs model=linear with model.init=zero, or a norm l2, lp or (one matrix) schatten with 1 < p < inf"
+                f"optimizer.potential={SQUARE}: in norm {norm.label} a start other than zero has no dual point that leads back"
+                f" to it; needs model=linear with model.init=zero, or a norm l2, lp or (one matrix) schatten with 1 < p < inf"
             )
 
     def init(self, gradient: Blocks) -> State:

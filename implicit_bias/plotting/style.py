@@ -121,6 +121,8 @@ OPTIMIZER_LOOKS = {
     "soap": Look("SOAP", "#6A4C93", "d", DASHED),
     "prodigy": Look("Prodigy", "#9D8DC7", "X", DOTTED),
     "polar_grad": Look("PolarGrad", "#7FBF9F", "d", DASHED),
+    "mirror": Look("mirror descent", "#2F3E9E", "h", DASHDOT),
+    "dual_acceleration": Look("dual acceleration", "#B5179E", "*"),
     "torch": Look("torch class", "#7A7A7A", "*"),
 }
 

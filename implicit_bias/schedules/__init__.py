@@ -10,7 +10,7 @@ from implicit_bias.schedules.automatic import (
     auto_network_lr,
     auto_power,
 )
-from implicit_bias.schedules.base import SCHEDULES, Evaluation, Schedule, ScheduleState
+from implicit_bias.schedules.base import SCHEDULES, Evaluated, Evaluation, Schedule, ScheduleState
 from implicit_bias.schedules.constant import Constant
 from implicit_bias.schedules.edge import Edge
 from implicit_bias.schedules.loss_based import LossBased
@@ -26,6 +26,7 @@ __all__ = [
     "AsGiven",
     "Constant",
     "Edge",
+    "Evaluated",
     "Evaluation",
     "LossBased",
     "LyuLi",

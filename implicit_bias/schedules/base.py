@@ -46,6 +46,23 @@ class Evaluation(Protocol):
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """A gradient that is made up, or of a loss without gaps, as an :class:`Evaluation` whose weights sum to the loss."""
+
+    blocks: Mapping[str, Scaled]
+    log_loss: Tensor
+
+    @property
+    def weight_over_loss(self) -> Tensor:
+        """One, (R,)."""
+        return torch.ones_like(self.log_loss)
+
+    def per_weight(self) -> dict[str, Tensor]:
+        """-grad log L, a plain tensor (R, p, q) a block."""
+        return {name: -block.relative_to(self.log_loss[:, None, None]) for name, block in self.blocks.items()}
+
+
+@dataclass(frozen=True)
 class Schedule(Option, ABC):
     """eta_t as a function of t, of the log loss before the t-th update, and of what came of earlier updates.
 

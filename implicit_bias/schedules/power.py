@@ -14,8 +14,8 @@ from implicit_bias.schedules.automatic import AUTO_POWER_LINEAR
 from implicit_bias.schedules.base import SCHEDULES, Schedule
 
 POWER_HELP = (
-    "exponent a in eta0 * t^-a; 0 is constant, auto 0.5 on linear models (0 for the unnormalised gd, momentum_gd and sd), 0.8 on"
-    " networks"
+    "exponent a in eta0 * t^-a; 0 is constant, auto 0.5 on linear models (0 for the unnormalised gd, mirror, momentum_gd and sd),"
+    " 0.8 on networks"
 )
 
 

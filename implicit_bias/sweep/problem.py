@@ -44,7 +44,10 @@ def build_problem(cells: Sequence[Cell], references: Sequence[Optima]) -> Proble
     names = list(initial)
     working = [cell.spec.working_norm.label for cell in cells]
     norm = _batched_norm([cell.spec.working_norm for cell in cells], dtype, device)
-    measured = {norm.label if label == working[0] else label: logged for label, logged in spec.measured.items()}
+    # Where exponents differ, a norm that was asked for by name stays beside each run's own.
+    by_name = {working[0]} & set(spec.log.norms) if norm.label != working[0] else set()
+    own = {working[0]: norm.label} if not by_name else {}
+    measured = {own.get(label, label): logged for label, logged in spec.measured.items()}
     measured[norm.label] = norm
     optimizer.check_start(initial, optimizer.geometry(names, norm, model.row_bases(data), model.hidden_matrices(names)))
     labels = {label: working if label == norm.label else [label] * len(cells) for label in measured}

@@ -50,7 +50,7 @@ def test_a_loss_based_schedule_needs_steps_that_shrink_with_the_loss() -> None:
     signs = OPTIMIZERS.get("signgd")()
     assert refused(optimizer=signs, schedule=LossBased()) == (
         "schedule=loss_based: steps of optimizer=signgd do not shrink with the loss; allowed: schedule=constant or power,"
-        " or optimizer=gd, momentum_gd or sd"
+        " or optimizer=dual_acceleration, gd, mirror, momentum_gd or sd"
     )
     check_together({"optimizer": signs, "schedule": Power()}, REGISTRIES)
     check_together({"optimizer": OPTIMIZERS.get("gd")(), "schedule": LossBased()}, REGISTRIES)

@@ -108,8 +108,14 @@ BAD = [
     ("optimizer=nsd norm=lp norm.p=0.5", "norm.p=0.5: must be a number in [1, inf]"),
     ("optimizer=nsd norm=lp norm.p=nan", "norm.p=nan: must be a number in [1, inf]"),
     ("optimizer=nsd norm=l2 norm.p=3", "norm.p=3: norm=l2 has no such key; norm.p needs norm=lp, norm=neuron or norm=schatten"),
-    ("norm=linf", "norm=linf: norm is read by optimizer=nmd, nsd or sd only; optimizer=muon works in its own (spectral)"),
-    ("optimizer=adam norm=l2", "norm=l2: norm is read by optimizer=nmd, nsd or sd only; optimizer=adam"),
+    (
+        "norm=linf",
+        "norm=linf: norm is read by optimizer=dual_acceleration, mirror, nmd, nsd or sd only; optimizer=muon works in",
+    ),
+    (
+        "optimizer=adam norm=l2",
+        "norm=l2: norm is read by optimizer=dual_acceleration, mirror, nmd, nsd or sd only; optimizer=adam",
+    ),
     ("schedule.lr=abc", "schedule.lr=abc: must be 'auto' or a number > 0"),
     ("schedule.lr=0", "schedule.lr=0: must be 'auto' or a number > 0"),
     ("schedule.lr=-.1", "schedule.lr=-0.1: must be 'auto' or a number > 0"),
@@ -203,6 +209,8 @@ def test_yaml_defaults_are_those_of_the_registered_class(group: str, option: str
     written = yaml.safe_load((config_directory() / group / f"{option}.yaml").read_text())
     fields = hyper_fields(REGISTRIES[group].get(option))
     declared = {name: list(f.default) if isinstance(f.default, tuple) else f.default for name, f in fields.items()}
+    beside = written.pop("beside", {})
+    assert all(chosen in REGISTRIES[other] for other, chosen in beside.items())
     assert written == {"name": option, **declared} | ({"seed": "${seed}"} if "seed" in declared else {})
     assert groups()[group][option].help
 
@@ -264,9 +272,13 @@ def test_the_defaults_of_the_contract() -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
 def test_the_automatic_power(optimizer: str) -> None:
     def power(*typed: str) -> float:
-        return float(config_of(f"optimizer={optimizer}", *typed)["schedule"]["power"])
+        return float(config_of(f"optimizer={optimizer}", "schedule=power", *typed)["schedule"]["power"])
 
-    assert power() == (0 if optimizer in ("gd", "momentum_gd", "sd") else 0.5)
+    if optimizer == "dual_acceleration":  # which has no other schedule than its own
+        with pytest.raises(BadInput, match="schedule=power: steps of optimizer=dual_acceleration are divided by the loss"):
+            power()
+        return
+    assert power() == (0 if optimizer in ("gd", "mirror", "momentum_gd", "sd") else 0.5)
     assert power("schedule.power=0.3") == 0.3
     assert power("model=mlp") == 0.8
 
@@ -279,7 +291,23 @@ def turned(turn: int) -> list[str]:
 def is_what_hydra_composes(typed: list[str]) -> bool:
     ((_, ours),) = overrides._plans(typed, multirun=False)
     with hydra.initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
-        return bool(ours == OmegaConf.to_container(hydra.compose("config", overrides=typed), resolve=True))
+        theirs: Any = OmegaConf.to_container(hydra.compose("config", overrides=typed), resolve=True)
+    theirs["optimizer"].pop("beside", None)  # which is ours: Hydra has no default of a group that another group's option gives
+    return bool(ours == theirs)
+
+
+def test_an_option_has_others_beside_it_where_nobody_names_them() -> None:
+    def schedule(*typed: str) -> str:
+        return str(config_of(*typed)["schedule"]["name"])
+
+    assert schedule("optimizer=mirror") == schedule("optimizer=dual_acceleration", "schedule.lr=2") == "loss_based"
+    assert schedule("optimizer=mirror", "schedule=constant") == "constant"
+    assert schedule("optimizer=gd") == schedule("experiment=fast_margins", "optimizer=gd") == "power"
+    assert schedule("experiment=fast_margins") == schedule("experiment=rates", "schedule=loss_based", "optimizer=mirror")
+    assert schedule("experiment=rates", "optimizer=mirror") == "power"  # which the experiment names
+    assert "beside" not in config_of("optimizer=mirror")["optimizer"]
+    ways = [cell.spec.schedule.name for cell in compose(["optimizer=mirror,gd"], multirun=True)]
+    assert ways == ["loss_based", "power"]
 
 
 @pytest.mark.slow

@@ -355,3 +355,25 @@ def test_the_labels_that_are_allowed_are_those_that_make_norms() -> None:
         ("hybrid<ratio>[-<outer>-<rest>][-rms]", "hybrid2-l2-l2"),
     ):
         assert make_norm(label).label_form() == form
+
+
+@pytest.mark.parametrize("label", ["l2", "lp1.1", "lp1.5", "lp2", "schatten1.3", "schatten2"])
+def test_half_squares_are_as_convex_as_is_said(label: str) -> None:
+    """N(u + v)^2 / 2 >= N(u)^2 / 2 + <d, v> + c N(v)^2 / 2, with d = N(u) dual_norm.direction(u); and no larger c would do."""
+    norm, rng = make_norm(label), torch.Generator().manual_seed(1)
+    u = torch.randn(400, 3, 4, generator=rng, dtype=torch.float64)
+    v = (
+        torch.randn(400, 3, 4, generator=rng, dtype=torch.float64)
+        * torch.logspace(-2, 1, 400, dtype=torch.float64)[:, None, None]
+    )
+    u[200:], v[200:] = 0, 0
+    u[200:, 0, 0], u[200:, 1, 1] = 1, 1  # where p-norms are least curved
+    size = torch.logspace(-2, 0, 200, dtype=torch.float64)
+    v[200:, 0, 0], v[200:, 1, 1] = size, -size
+    dual, c = norm.dual_norm, norm.strong_convexity
+    assert dual is not None and isinstance(c, float) and c > 0
+    inner = (norm.value(u)[:, None, None] * dual.direction(u) * v).sum(dim=(-2, -1))
+    left, right = norm.value(u + v) ** 2 / 2, norm.value(u) ** 2 / 2 + inner
+    share = (left - right) / (norm.value(v) ** 2 / 2)
+    assert share.min() >= c - 1e-6 and share.min() <= 1.01 * c
+    torch.testing.assert_close(dual.value(u), norm.dual(u), rtol=1e-12, atol=0)

@@ -26,7 +26,7 @@ from tests.support.optimizer_steps import step_with
 
 #: All that have the key.
 DECAYED = [name for name in OPTIMIZERS if "weight_decay" in hyper_fields(OPTIMIZERS.get(name))]
-WITHOUT = {"fromage", "lars", "momentum_gd", "prodigy", "torch"}
+WITHOUT = {"dual_acceleration", "fromage", "lars", "mirror", "momentum_gd", "prodigy", "torch"}
 K, D, N = 4, 6, 20
 DECAY, RATE = 0.3, 0.2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,21 +11,7 @@ from torch import Tensor
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.optimizers import Here, Optimizer, Step
-
-
-@dataclass(frozen=True)
-class Given:
-    """A gradient that is made up, and the loss that it is said to be of."""
-
-    blocks: Mapping[str, Scaled]
-    log_loss: Tensor
-
-    @property
-    def weight_over_loss(self) -> Tensor:
-        return torch.ones_like(self.log_loss)
-
-    def per_weight(self) -> dict[str, Tensor]:
-        return {name: -block.relative_to(self.log_loss[:, None, None]) for name, block in self.blocks.items()}
+from implicit_bias.schedules import Evaluated
 
 
 def nowhere_else(parameters: Mapping[str, Tensor]) -> Any:
@@ -38,7 +23,7 @@ def here_with(gradient: Mapping[str, Scaled], parameters: Mapping[str, Tensor] |
     first = next(iter(gradient.values())).mantissa
     at = {name: torch.zeros_like(g.mantissa) for name, g in gradient.items()} if parameters is None else parameters
     log_lr = torch.as_tensor(lr, dtype=first.dtype).log()
-    return Here(at, nowhere_else, log_lr, Given(gradient, first.new_zeros(len(first))))
+    return Here(at, nowhere_else, log_lr, Evaluated(gradient, first.new_zeros(len(first))))
 
 
 def step_with(

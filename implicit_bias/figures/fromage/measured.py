@@ -22,18 +22,10 @@ from implicit_bias.norms.blocks import Part, ProductNorm, SingleBlock
 from implicit_bias.norms.l2 import L2
 from implicit_bias.optimizers import OPTIMIZERS, Here
 from implicit_bias.optimizers.descent import NormalisedMomentumDescent
-from implicit_bias.schedules import SCHEDULES, auto_network_lr
+from implicit_bias.schedules import SCHEDULES, Evaluated, auto_network_lr
 
 #: Rows and columns of the matrix, and samples, of the loss that is blind to size.
 SHAPE, SAMPLES = (10, 20), 50
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A gradient, and the loss that it is of."""
-
-    blocks: Mapping[str, Scaled]
-    log_loss: Tensor
 
 
 def growth(method: str, eta: float, steps: int, seed: int) -> list[float]:

@@ -23,6 +23,7 @@ from implicit_bias.norms import Norm, make_norm
 from implicit_bias.optimizers.base import Here, Optimizer
 from implicit_bias.optimizers.foreign.instance import Instances, NoRate
 from implicit_bias.optimizers.foreign.target import in_a_line
+from implicit_bias.schedules.base import Evaluated
 
 ROWS, COLUMNS = 10, 25
 #: Steps at a constant gradient; those of the last third are looked at, their decay beside those of the second.
@@ -161,23 +162,6 @@ class ConstantSteps:
         if not STEADY[0] <= self.steady <= STEADY[1]:
             return "the size of its steps changes with the distance that it has come"
         return None
-
-
-@dataclass(frozen=True)
-class Flat:
-    """A loss of 1 with a made-up gradient: what the optimizers are played on."""
-
-    blocks: Mapping[str, Scaled]
-    log_loss: Tensor
-
-    @property
-    def weight_over_loss(self) -> Tensor:
-        """Its weights sum to one."""
-        return torch.ones_like(self.log_loss)
-
-    def per_weight(self) -> dict[str, Tensor]:
-        """-g, a tensor a block."""
-        return {name: -block.relative_to(self.log_loss[:, None, None]) for name, block in self.blocks.items()}
 
 
 Apply = Callable[[Any, Here], Tensor]
@@ -411,5 +395,5 @@ def _through_a_file(snapshot: Mapping[str, Any]) -> Any:
 
 def _here(gradient: Tensor, point: Tensor, lr: float) -> Here:
     blocks = {BLOCK: Scaled(gradient[None].clone(), torch.zeros(1, len(gradient), 1, dtype=gradient.dtype))}
-    flat = Flat(blocks, torch.zeros(1, dtype=gradient.dtype))
+    flat = Evaluated(blocks, torch.zeros(1, dtype=gradient.dtype))  # a loss of 1
     return Here({BLOCK: point[None]}, lambda parameters: flat, torch.tensor(lr, dtype=torch.float64).log(), flat)
