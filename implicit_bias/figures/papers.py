@@ -101,6 +101,18 @@ PAPERS = {
             "The Dynamics of AdaBoost: Cyclic Behavior and Convergence of Margins",
             "Rudin, Daubechies and Schapire",
         ),
+        Paper(
+            "morwani",
+            "Feature Emergence via Margin Maximization: Case Studies in Algebraic Tasks",
+            "Morwani, Edelman, Oncescu, Zhao and Kakade",
+            "2311.07568",
+        ),
+        Paper(
+            "grokking",
+            "Dichotomy of Early and Late Phase Implicit Biases Can Provably Induce Grokking",
+            "Lyu, Jin, Li, Du, Lee and Hu",
+            "2311.18817",
+        ),
         OWN,
     )
 }
