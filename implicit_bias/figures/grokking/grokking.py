@@ -210,12 +210,12 @@ def transitions(table: pd.DataFrame) -> pd.DataFrame:
 
 def _two_margins(run: pd.DataFrame) -> dict[str, float]:
     """Of one run: ``l2`` and ``peak``, the largest l2 ratio and its time; ``l1``, the last l1 ratio; ``crossing``, the first time
-    after the peak at which it is above the l2 ratio, inf where there is none."""
+    after the peak at which it is above the l2 ratio, nan where there is none."""
     rows = run.sort_values("step")
     time, l2, l1 = (rows[key].to_numpy() for key in ("time", "l2", "l1"))
     top = int(l2.argmax())
     above = np.flatnonzero(l1[top:] > l2[top:])
-    crossing = time[top + above[0]] if len(above) else np.inf
+    crossing = time[top + above[0]] if len(above) else np.nan
     return {"l2": float(l2[top]), "peak": float(time[top]), "l1": float(l1[-1]), "crossing": float(crossing)}
 
 

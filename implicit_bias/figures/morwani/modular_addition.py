@@ -110,7 +110,7 @@ class ModularAddition(Figure):
             measured=numbers(ratios, 4),
             tolerance=f">= {REACHED:g}",
             holds=bool((ratios >= REACHED).all() and (ratios <= 1).all()),
-            source=f"{self.source}, Theorem 7 (the maximum); the descent is this project's",
+            source=f"{self.source} (the maximum, derived again here); the descent is this project's",
         )
 
     def _frequencies(self, last: Any, preset: Preset) -> Claim:
@@ -122,7 +122,7 @@ class ModularAddition(Figure):
             measured=numbers(shares),
             tolerance=f">= {PURE:g}",
             holds=bool((shares >= PURE).all()),
-            source=f"{self.source}, Theorem 7",
+            source=f"{self.source}, abstract",
         )
 
     def _others(self, last: Any, preset: Preset) -> Claim:
