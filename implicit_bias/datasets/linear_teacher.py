@@ -106,7 +106,5 @@ class LinearTeacher(Synthetic):
 
     def _entries(self, rng: np.random.RandomState, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Independent entries of this shape."""
-        if self.features == "gaussian":
-            return rng.randn(*shape)
-        signs: NDArray[np.float64] = 2.0 * rng.randint(2, size=shape) - 1
-        return signs
+        entries = rng.randn(*shape) if self.features == "gaussian" else 2.0 * rng.randint(2, size=shape) - 1
+        return np.asarray(entries, dtype=np.float64)

@@ -114,6 +114,18 @@ PAPERS = {
             "Ji, Srebro and Telgarsky",
             "2107.00595",
         ),
+        Paper(
+            "morwani",
+            "Feature Emergence via Margin Maximization: Case Studies in Algebraic Tasks",
+            "Morwani, Edelman, Oncescu, Zhao and Kakade",
+            "2311.07568",
+        ),
+        Paper(
+            "grokking",
+            "Dichotomy of Early and Late Phase Implicit Biases Can Provably Induce Grokking",
+            "Lyu, Jin, Li, Du, Lee and Hu",
+            "2311.18817",
+        ),
         OWN,
     )
 }

@@ -3,8 +3,9 @@
 Unit i gives w_i (u_i(a) + v_i(b))^2. With uniform weights on all pairs of classes its mean gap is p / (p - 1) 2 sum_{k != 0}
 u^(k) v^(k) conj(w^(k)) in Fourier coefficients, at most sqrt(2/27) / (sqrt(p) (p - 1)) times the cube of the l2 norm of its
 weights, with one frequency k in all three. Scores add up over units, so that this bounds the margin in the norm
-(sum_i |unit i|_2^3)^(1/3); eight units a frequency, 4 (p - 1) in all, reach it with equal gaps (Morwani, Edelman, Oncescu, Zhao
-and Kakade, arXiv 2311.07568, Theorem 7, for primes; the argument is that of odd p, whose frequencies come in pairs).
+(sum_i |unit i|_2^3)^(1/3); eight units a frequency, 4 (p - 1) in all, reach it with equal gaps. The value and the width are those
+of Morwani, Edelman, Oncescu, Zhao and Kakade, arXiv 2311.07568, for primes; the argument is that of odd p, whose frequencies come
+in pairs.
 """
 
 from __future__ import annotations

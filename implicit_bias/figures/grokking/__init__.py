@@ -1,0 +1,1 @@
+"""Figures of Lyu et al., arXiv 2311.18817."""

@@ -1,0 +1,1 @@
+"""Figures of Morwani et al., arXiv 2311.07568."""
