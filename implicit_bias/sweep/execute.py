@@ -116,7 +116,7 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Reference
     wanted = [(cell.dataset, of_cell) for cell, of_cell in zip(batch, norms, strict=True)]
     with threads_for(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
         cache = ReferenceCache(spec.results_dir)
-        return solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout)
+        return solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout, progress.part)
 
 
 def _compute(
@@ -173,7 +173,13 @@ def _simulated(
         lambda steps, ratio: progress.advance(done + steps, total, ratio),
         checkpoint.keep,
         None if saved is None else saved.snapshot,
+        partial(_told_of_certificates, progress, description),
     )
+
+
+def _told_of_certificates(progress: Progress, description: str, done: int, total: int) -> None:
+    progress.status(f"{description}: tightening last certificate {done + 1} of {total}")
+    progress.part(done, total)
 
 
 def _written(
