@@ -17,6 +17,7 @@ Swept = tuple[Mapping[str, Any], pd.DataFrame]
 
 SEED_KEYS = ("seed", "dataset.seed")
 MOST_ROWS = 40
+MARKS = "* the optimizer's own norm   + best under the norm"
 #: What the numbers of a matrix are.
 SHARE, MARGIN, KKT = "share", "margin", "KKT ratio"
 _CAPTIONS = {
@@ -51,7 +52,7 @@ def sweep_grid(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> tuple[Grid
         entries = [_entry(part, norm, kind, norm in best and row in best[norm]) for norm in norms]
         rows.append((*map(Text, names[row]), *count, *entries))
     head = (*short_keys(keys), *(() if alike else ("runs",)), *norms)
-    said = [_caption(kind, numbers, runs)]
+    said = [_caption(kind, numbers, runs), MARKS]
     hidden = len(by_row) - most_rows
     if hidden > 0:
         said.append(f"... and {hidden} more configurations, in the table of the sweep")
@@ -129,7 +130,7 @@ def _caption(kind: str, numbers: pd.DataFrame, runs: Mapping[str, int]) -> str:
     of = f", mean ± standard deviation of {many} runs" if counts[-1] > 1 else ""
     least = ", at least: no optimum is known" if kind == SHARE and numbers["least"].any() else ""
     missing = f"; {NO_VALUE}: none of its runs is separated" if kind != MARGIN and numbers["share"].isna().any() else ""
-    return f"{_CAPTIONS[kind]}{least}{of}   * own norm   + best under the norm{missing}"
+    return f"{_CAPTIONS[kind]}{least}{of}{missing}"
 
 
 def _text(value: Any) -> str:

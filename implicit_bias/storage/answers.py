@@ -2,7 +2,8 @@
 
 An answer is kept in the results folder, ``cache/answers/``, under a digest of what was typed. It counts only where all that it
 follows from is unchanged: the package's files, the installed distributions, the environment, and the run folder, whose checksums
-are compared. A results folder with what killed processes left is tidied first. Everything else is left to the command proper. The standard library alone.
+are compared; and where no killed process left anything to tidy up. Everything else is left to the command proper. The standard
+library alone.
 """
 
 from __future__ import annotations

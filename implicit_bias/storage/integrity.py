@@ -1,4 +1,7 @@
-"""Whether a run folder is as it was written, and its results folder tidy. The standard library alone: a finished run is answered without more."""
+"""Whether a run folder is as it was written, and its results folder tidy.
+
+The standard library alone: a finished run is answered without more.
+"""
 
 from __future__ import annotations
 
