@@ -143,15 +143,14 @@ def _beside(own: _Reached, best: _Reached | None) -> str:
 
 
 def _conclusion(own: _Reached, best: _Reached | None) -> str:
-    ahead = best is None or own.share >= best.share
-    if ahead and own.maximised:
-        return f"it maximises the {own.norm} margin"
-    if ahead:
+    if own.maximised:
+        close = best is not None and best.share >= MAXIMISED
+        return f"it maximises the {own.norm} margin{', as far as these data tell norms apart' if close else ''}"
+    if best is None or own.share >= best.share:
         more = "more steps will tell" if own.change > AT_REST else "without reaching it"
         return f"nearest to the {own.norm} margin, {more}"
-    rising = own.change > AT_REST
     seen = f"that it maximises the {own.norm} margin, its own norm's, does not show"
-    return f"{seen} yet" if rising else seen
+    return f"{seen} yet" if own.change > AT_REST else seen
 
 
 def _without_own(name: str, reached: dict[str, _Reached], classes: int | None) -> str:

@@ -17,6 +17,7 @@ Swept = tuple[Mapping[str, Any], pd.DataFrame]
 
 SEED_KEYS = ("seed", "dataset.seed")
 MOST_ROWS = 40
+MARKS = "* the optimizer's own norm   + best under the norm"
 #: What the numbers of a matrix are.
 SHARE, MARGIN, KKT = "share", "margin", "KKT ratio"
 _CAPTIONS = {
@@ -51,7 +52,7 @@ def sweep_grid(cells: Sequence[Swept], most_rows: int = MOST_ROWS) -> tuple[Grid
         entries = [_entry(part, norm, kind, norm in best and row in best[norm]) for norm in norms]
         rows.append((*map(Text, names[row]), *count, *entries))
     head = (*short_keys(keys), *(() if alike else ("runs",)), *norms)
-    said = [_caption(kind, numbers, runs)]
+    said = [_caption(kind, numbers, runs), MARKS]
     hidden = len(by_row) - most_rows
     if hidden > 0:
         said.append(f"... and {hidden} more configurations, in the table of the sweep")
@@ -84,9 +85,7 @@ def _numbers(cells: Sequence[Swept]) -> tuple[str, pd.DataFrame]:
 def _aggregated(numbers: pd.DataFrame) -> pd.DataFrame:
     """A line a configuration and norm: the mean, the standard deviation (nan of a single run), and how many runs."""
     by = numbers.groupby(["row", "norm"], sort=False)
-    return by.agg(
-        mean=("number", "mean"), spread=("number", "std"), runs=("number", "size"), known=("number", "count"), own=("own", "any")
-    ).reset_index()
+    return by.agg(mean=("number", "mean"), spread=("number", "std"), runs=("number", "size"), own=("own", "any")).reset_index()
 
 
 def _best(by_row: Mapping[str, pd.DataFrame]) -> dict[str, set[str]]:
@@ -128,8 +127,16 @@ def _caption(kind: str, numbers: pd.DataFrame, runs: Mapping[str, int]) -> str:
     many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     of = f", mean ± standard deviation of {many} runs" if counts[-1] > 1 else ""
     least = ", at least: no optimum is known" if kind == SHARE and numbers["least"].any() else ""
-    missing = f"; {NO_VALUE}: none of its runs is separated" if kind != MARGIN and numbers["share"].isna().any() else ""
-    return f"{_CAPTIONS[kind]}{least}{of}   * own norm   + best under the norm{missing}"
+    return f"{_CAPTIONS[kind]}{least}{of}{_left_out(kind, numbers)}"
+
+
+def _left_out(kind: str, numbers: pd.DataFrame) -> str:
+    """How many runs are not in the means, having no number: they separate nothing yet."""
+    if kind == MARGIN or not numbers["share"].isna().any():
+        return ""
+    without = int((numbers["share"].isna() & (numbers["norm"] == numbers["norm"].iloc[0])).sum())
+    runs = int((numbers["norm"] == numbers["norm"].iloc[0]).sum())
+    return f"; {without} of {runs} runs separate nothing yet, and are left out" if without else ""
 
 
 def _text(value: Any) -> str:

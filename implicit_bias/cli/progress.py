@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -18,6 +18,8 @@ from implicit_bias.cli.messages import note
 
 # Seconds between two lines of progress where there is no bar, at least; and the part of the time that has passed.
 LINE_EVERY, LINE_SHARE = 10.0, 0.1
+# What a bar counts.
+STEPS, PARTS = "steps", "parts"
 
 
 class Progress:
@@ -34,13 +36,13 @@ class Progress:
             TextColumn("{task.percentage:>3.0f}%"),
             _Rate(),
             TimeRemainingColumn(compact=True),
-            TimeElapsedColumn(),
+            _Elapsed(),
             TextColumn("{task.fields[ratio]}"),
         )
         visible = enabled and sys.stderr.isatty()
         self._lines = ProgressLines() if enabled and not visible else None
         self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
-        self._task = self._bar.add_task("starting", total=None, ratio="", cells="")
+        self._task = self._bar.add_task("starting", total=None, ratio="", cells="", unit="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -57,17 +59,32 @@ class Progress:
 
     def turn_to(self, text: str) -> None:
         """Show what is done from here on; the steps that were made were of something else."""
-        cells = self._bar.tasks[0].fields["cells"]
-        self._bar.reset(self._task, total=None, description=text, ratio="", cells=cells)
+        self._begin("", text)
         if self._lines:
             self._lines.turn_to(text)
 
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
         """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
+        if self._bar.tasks[0].fields["unit"] != STEPS:
+            self._begin(STEPS)
         ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
         self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
         if self._lines:
             self._lines.advance(steps, total)
+
+    def part(self, done: int, total: int) -> None:
+        """``done`` of ``total`` optima or certificates are made: the bar and the time left are theirs until the next step."""
+        if self._bar.tasks[0].fields["unit"] != PARTS or done == 0:
+            self._begin(PARTS)
+        self._bar.update(self._task, completed=done, total=total)
+        if self._lines:
+            self._lines.part(done, total)
+
+    def _begin(self, unit: str, text: str | None = None) -> None:
+        """From here on the bar counts something else: what is left of it is not told from the pace of what went before."""
+        task = self._bar.tasks[0]
+        said = task.description if text is None else text
+        self._bar.reset(self._task, total=None, description=said, ratio="", unit=unit, cells=task.fields["cells"])
 
     def cells(self, done: int, total: int) -> None:
         """``done`` of the sweep's ``total`` cells have come to their end; a single run has no use for it."""
@@ -92,6 +109,7 @@ class ProgressLines:
         self._text = "starting"
         self._steps = self._total = 0
         self._first: tuple[float, int] | None = None
+        self._unit = STEPS
 
     def status(self, text: str) -> None:
         """Set the text of the next line, and print it if a line is due."""
@@ -105,6 +123,15 @@ class ProgressLines:
 
     def advance(self, steps: int, total: int) -> None:
         """``steps`` of ``total`` are made."""
+        self._count(STEPS, steps, total)
+
+    def part(self, done: int, total: int) -> None:
+        """``done`` of ``total`` optima or certificates are made."""
+        self._count(PARTS, done, total)
+
+    def _count(self, unit: str, steps: int, total: int) -> None:
+        if unit != self._unit or steps < self._steps:
+            self._unit, self._first = unit, None
         self._first = self._first or (self._clock(), steps)
         self._steps, self._total = steps, total
         self._say()
@@ -116,7 +143,8 @@ class ProgressLines:
         self._said = now
         parts = [self._text, self.cells]
         if self._total:
-            parts.append(f"{self._steps / self._total:.0%} of the steps")
+            if self._unit == STEPS:
+                parts.append(f"{self._steps / self._total:.0%} of the steps")
             parts.append(self._left(now))
         note(f"{_time(now - self._began)}: {', '.join(filter(None, parts))}")
 
@@ -132,7 +160,19 @@ class _Rate(ProgressColumn):
     """Steps a second."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f} steps/s")
+        return Text("" if task.speed is None or task.fields["unit"] != STEPS else f"{task.speed:,.0f} steps/s")
+
+
+class _Elapsed(ProgressColumn):
+    """The time since the command began, whatever the bar has counted since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.monotonic()
+
+    def render(self, task: Task) -> Text:
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        return Text(f"{minutes // 60}:{minutes % 60:02}:{seconds:02}", style="progress.elapsed")
 
 
 def _time(seconds: float) -> str:

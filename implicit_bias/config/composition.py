@@ -1,7 +1,7 @@
 """The configuration that the YAML files make under a choice of options, before any key is set.
 
-Hydra takes 0.1 s for it, too long for every combination of options in a report. A group is the file of its option, with
-what the experiment sets there over it: only the defaults, and every experiment alone, are left to Hydra.
+Hydra takes 0.1 s for it, and as long to be imported: too long for every combination of options in a report, and for a first
+answer. A group is the file of its option, with what the experiment sets there over it: only experiments alone are left to Hydra.
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from implicit_bias.config.files import BESIDE, config_directory, groups, plugins_of
+from implicit_bias.config.files import BESIDE, config_directory, groups, main_page, plugins_of
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import shown
 
@@ -42,7 +38,7 @@ def composition(options: Mapping[str, str | None]) -> Config:
     if any("defaults" in file for file in files.values()) or not _stands_alone(experiment):
         base = composed(tuple(f"{group}={option}" for group, option in named.items()))
     else:
-        alone = composed(() if experiment is None else (f"experiment={experiment}",))
+        alone = defaults_alone() if experiment is None else composed((f"experiment={experiment}",))
         base = {**alone, **{group: under_experiment(experiment, group, named[group]) for group in files}}
     bare = {group: _without_beside(base[group]) for group in groups() if isinstance(base.get(group), dict)}
     # Hydra has no override that empties a group.
@@ -99,8 +95,21 @@ def under_experiment(experiment: str | None, group: str, option: str) -> Any:
 
 
 @cache
+def defaults_alone() -> Config:
+    """What ``config.yaml`` says, with the files of the options that it chooses in their groups: as Hydra composes it."""
+    written = as_mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml")))
+    chosen = {group: option for group, option in main_page().defaults.items() if option != "null"}
+    own = {key: value for key, value in written.items() if key != "defaults"}
+    return {**own, **{group: option_file(group, option) for group, option in chosen.items()}}
+
+
+@cache
 def composed(choices: tuple[str, ...]) -> Config:
     """What Hydra makes of the YAML files under a choice of options."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
     try:
         with _plugins_stored(), initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
             return as_mapping(OmegaConf.to_container(hydra_compose("config", overrides=list(choices))))
@@ -137,6 +146,8 @@ def _plugin_file(path: Path) -> Config:
 @contextmanager
 def _plugins_stored() -> Iterator[None]:
     """While active Hydra finds the options of plugins, which have no file in its folder."""
+    from hydra.core.config_store import ConfigStore
+
     added = [(group, option) for group in groups() for option in plugins_of(group)]
     if not added:
         yield

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
@@ -92,6 +91,8 @@ class LinearTeacher(Synthetic):
             scores[ties] = (x[ties] * teacher).sum(axis=1)
         if self.strength is None:
             return x, (scores > 0).astype(np.int64)
+        from scipy.special import expit  # here: importing it takes time that not every command has to spend
+
         return x, (rng.rand(count) < expit(self.strength * scores)).astype(np.int64)
 
     def _rows(self, rng: np.random.RandomState, count: int, active: int | None) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -13,7 +13,7 @@ from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.shown import Shown
 from implicit_bias.engine.snapshot import Snapshot, arrays, stacked, unstacked
 from implicit_bias.engine.steppers.base import Setup, Stepper
-from implicit_bias.engine.tighten import tighten
+from implicit_bias.engine.tighten import parts, takes_steps, tighten
 from implicit_bias.engine.trajectory import Trajectory
 from implicit_bias.measures.certificate import Certificate, rounding_of
 from implicit_bias.measures.frank_wolfe import FrankWolfeGap
@@ -178,9 +178,9 @@ class Recorder:
         for name, probe in self.probes.items():
             probe.restore(snapshot["probes"][name])
 
-    def finished(self) -> Trajectory:
-        """The trajectory, its last certificates tightened."""
-        self._tighten()
+    def finished(self, certified: Callable[[int, int], None] | None = None) -> Trajectory:
+        """The trajectory, its last certificates tightened; ``certified`` is told how many are, of how many."""
+        self._tighten(certified or (lambda done, total: None))
         trajectory = self.trajectory
         trajectory.recorded = np.stack(self._recorded)
         trajectory.common = arrays(self._rows)
@@ -200,7 +200,7 @@ class Recorder:
             if tuple(column.shape) != wanted:
                 raise ValueError(f"probe {probe.name}: column {name} is {tuple(column.shape)}; must be {wanted}, (records, runs)")
 
-    def _tighten(self) -> None:
+    def _tighten(self, certified: Callable[[int, int], None]) -> None:
         """Tighten the last record's certificates.
 
         This comes after the last step, and is no reason to lose it: what goes wrong is said, and an interrupt ends the tightening
@@ -210,8 +210,16 @@ class Recorder:
         if not isinstance(certificate, Certificate) or self._last is None or self._last.t != self._problem.steps:
             return
         try:
+            open_ones = [label for label in self._norm_rows if takes_steps(self._problem, label)]
+            total, done = len(open_ones) * parts(self._problem), 0
+
+            def counted() -> None:
+                nonlocal done
+                certified(done, total)
+                done += 1
+
             for label, rows in self._norm_rows.items():
-                tighten(self._problem, certificate, self._last, label, rows[-1])
+                tighten(self._problem, certificate, self._last, label, rows[-1], counted)
         except KeyboardInterrupt as interrupt:
             self.trajectory.interrupted = interrupt
         except (ArithmeticError, RuntimeError) as error:

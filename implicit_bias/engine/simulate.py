@@ -31,6 +31,8 @@ Watch = Callable[[int, float], None]
 WATCH_SECONDS = 0.1
 # Called between steps with (steps made, a function that takes a snapshot); the next step may overwrite what that gives. After
 # every step, or where many are made in one call, between those.
+# Called at the end, between certificates that are tightened, with (how many are, of how many).
+Certified = Callable[[int, int], None]
 Keep = Callable[[int, Callable[[], Snapshot]], None]
 
 
@@ -39,6 +41,7 @@ def simulate(
     watch: Watch | None = None,
     keep: Keep | None = None,
     resume: Snapshot | None = None,
+    certified: Certified | None = None,
 ) -> Trajectory:
     """Run every run of the batch and record it.
 
@@ -53,6 +56,7 @@ def simulate(
             snapshot of the state.
         resume: A snapshot of the same problem, to go on from: on the same device, with as many threads, the trajectory is that
             of an undisturbed batch to the last bit.
+        certified: Told how many of the last record's certificates are tightened, of how many.
 
     Raises:
         Diverged: some runs have, see :class:`implicit_bias.engine.divergence.Divergence`. It is looked for at every record, and
@@ -61,7 +65,7 @@ def simulate(
         ValueError: the schedule takes steps back, and the optimizer's state cannot be.
     """
     with torch.no_grad():
-        return _Simulation(problem).run(watch, keep, resume)
+        return _Simulation(problem).run(watch, keep, resume, certified)
 
 
 def stepping_of(problem: Problem) -> Stepping:
@@ -88,7 +92,7 @@ class _Simulation:
         self.looks_back = any(probe.looks_back for probe in self.recorder.probes.values())
         self.before: Reached | None = None
 
-    def run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None) -> Trajectory:
+    def run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None, certified: Certified | None) -> Trajectory:
         """All steps, or those after the snapshot."""
         t = self._begin(resume)
         try:
@@ -102,7 +106,7 @@ class _Simulation:
             raise OverflowError(
                 "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
             ) from None
-        trajectory = self.recorder.finished()
+        trajectory = self.recorder.finished(certified)
         trajectory.stepping, trajectory.stepping_refused = self.stepper.stepping, self.choice.refusals()
         trajectory.compiled_with = dict(self.stepper.made_with)
         trajectory.facts = self.problem.optimizer.facts(self.stepper.state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,28 +18,42 @@ SMOOTH_SHARE = 5
 TIGHTENED_TOGETHER = 16
 
 
-def tighten(problem: Problem, certificate: Certificate, last: Record, label: str, columns: Columns) -> None:
-    """Lower a norm's bound at the last record, in its columns, where a tighter one is proven."""
-    bound = _improved_bound(problem, certificate, last, label)
+def takes_steps(problem: Problem, label: str) -> bool:
+    """Whether a norm's last certificate is tightened by steps: not where the optimum is proven for all runs."""
+    optimum = problem.optima.get(label)
+    return problem.certificate_iterations > 0 and not (optimum is not None and bool(optimum.proven.all()))
+
+
+def parts(problem: Problem) -> int:
+    """In how many parts the runs' certificates of one norm are tightened."""
+    return -(-problem.runs // TIGHTENED_TOGETHER)
+
+
+def tighten(
+    problem: Problem, certificate: Certificate, last: Record, label: str, columns: Columns, begun: Callable[[], None]
+) -> None:
+    """Lower a norm's bound at the last record, in its columns, where a tighter one is proven; ``begun`` is called before each of
+    its :func:`parts` that takes steps."""
+    bound = _improved_bound(problem, certificate, last, label, begun)
     if bound is not None:
         upper = certificate.lower(label, bound)
         columns.update(upper_bound=upper, kkt_ratio=kkt_ratio(columns["margin"], upper, columns["margin"]))
 
 
-def _improved_bound(problem: Problem, certificate: Certificate, last: Record, label: str) -> Tensor | None:
+def _improved_bound(
+    problem: Problem, certificate: Certificate, last: Record, label: str, begun: Callable[[], None]
+) -> Tensor | None:
     """A proven upper bound (R,) that is likely to be tighter than the trajectory's own; None where there is none."""
     optimum = problem.optima.get(label)
     known = None if optimum is None else optimum.upper
-    if optimum is not None and bool(optimum.proven.all()):
+    if not takes_steps(problem, label):
         return known
-    if problem.certificate_iterations == 0:
-        return known
-    upper = _by_steps(problem, last, label)
+    upper = _by_steps(problem, last, label, begun)
     upper = upper * (1 + 1e-14) + torch.finfo(upper.dtype).eps * certificate.rounding[label]
     return upper if known is None else torch.minimum(upper, known.to(upper))
 
 
-def _by_steps(problem: Problem, last: Record, label: str) -> Tensor:
+def _by_steps(problem: Problem, last: Record, label: str, begun: Callable[[], None]) -> Tensor:
     """N_*(C) of the loss gradient's weights after some first-order steps, (R,)."""
     block, data = problem.model.as_matrix(last.parameters), last.objective.data
     norm = problem.model.matrix_norm(problem.measured[label], (block.shape[-2], block.shape[-1]))
@@ -46,5 +62,8 @@ def _by_steps(problem: Problem, last: Record, label: str) -> Tensor:
     runs = len(block)
     x, y = data.x.expand(runs, -1, -1), data.y.expand(runs, -1)
     weights = last.objective.weights(last.parameters)
-    parts = torch.arange(runs, device=block.device).split(TIGHTENED_TOGETHER)
-    return torch.cat([improve_weights(x[i], y[i], norm.at(i), weights[i], block[i], steps)[1] for i in parts])
+    bounds = []
+    for i in torch.arange(runs, device=block.device).split(TIGHTENED_TOGETHER):
+        begun()
+        bounds.append(improve_weights(x[i], y[i], norm.at(i), weights[i], block[i], steps)[1])
+    return torch.cat(bounds)

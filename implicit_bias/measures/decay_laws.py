@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import entr
 
 
 def gap_constant(weights: ArrayLike) -> float:
@@ -36,6 +35,8 @@ def gap_constant(weights: ArrayLike) -> float:
         raise ValueError("weights must be finite, >= 0, and not all zero")
     w = w / w.sum()
     # Both parts are rounded; of uniform weights kappa is zero.
+    from scipy.special import entr  # here: importing it takes time that not every command has to spend
+
     return max(0.0, float(entr(w).sum() + np.log(w.max())))
 
 

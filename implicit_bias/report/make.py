@@ -146,6 +146,9 @@ class Titled:
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
         self._progress.advance(steps, total, own_ratio)
 
+    def part(self, done: int, total: int) -> None:
+        self._progress.part(done, total)
+
     def cells(self, done: int, total: int) -> None:
         self._progress.cells(done, total)
 

@@ -2,7 +2,8 @@
 
 An answer is kept in the results folder, ``cache/answers/``, under a digest of what was typed. It counts only where all that it
 follows from is unchanged: the package's files, the installed distributions, the environment, and the run folder, whose checksums
-are compared. Everything else is left to the command proper. The standard library alone.
+are compared; and where no killed process left anything to tidy up. Everything else is left to the command proper. The standard
+library alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from implicit_bias.core.installation import VERSION
 from implicit_bias.core.plugins import VARIABLE
-from implicit_bias.storage.integrity import PROVENANCE, damage
+from implicit_bias.storage.integrity import PROVENANCE, damage, has_leftovers
 
 FOLDER = "cache/answers"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ def remembered(words: Sequence[str]) -> Mapping[str, Any] | None:
         answer: Mapping[str, Any] = kept["answer"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return answer if same and damage(folder) is None else None
+    return answer if same and damage(folder) is None and not has_leftovers(Path(results)) else None
 
 
 def entry(words: Sequence[str], results: str, folder: Path, answer: Mapping[str, Any]) -> tuple[Path, str] | None:

@@ -18,10 +18,11 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
+from implicit_bias.storage.integrity import PARTIAL
+
 # From 3.1 on pandas always reads floats to the last bit, and complains when it is asked to.
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
-_PARTIAL = ".partial-"
 
 
 def read_table(path: Path | IO[bytes]) -> pd.DataFrame:
@@ -77,7 +78,7 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 def remove_leftovers_of(folder: Path) -> None:
     """Remove what processes of this machine left there when they were killed in the middle of writing."""
-    mine = f"{_PARTIAL}{socket.gethostname()}-"
+    mine = f"{PARTIAL}{socket.gethostname()}-"
     for leftover in folder.glob(f"{mine}*"):
         pid = leftover.name.removeprefix(mine).split("-")[0]
         if pid.isdigit() and not process_is_alive(int(pid)):
@@ -107,7 +108,7 @@ def _temporary_sibling(directory: Path) -> Iterator[Path]:
 
 def _partial_name(path: Path) -> Path:
     """A name beside ``path`` that no other process or thread uses, and that contains its owner's process id."""
-    return path.with_name(f"{_PARTIAL}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
+    return path.with_name(f"{PARTIAL}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
 
 
 def _move_into_place(partial: Path, directory: Path) -> None:

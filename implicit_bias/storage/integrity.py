@@ -1,4 +1,7 @@
-"""Whether a run folder is as it was written. The standard library alone: a finished run is answered without more."""
+"""Whether a run folder is as it was written, and its results folder tidy.
+
+The standard library alone: a finished run is answered without more.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,16 @@ from pathlib import Path
 
 PROVENANCE = "provenance.json"
 REQUIRED = ("trajectory.csv", "summary.csv", "config.yaml")
+CHECKPOINTS = "cache/checkpoints"
+#: Folders of a results folder in which files are written whole or not at all, by way of a temporary name.
+WRITTEN_TO = ("runs", "cache/references", "cache/answers", CHECKPOINTS, "sweeps/*")
+#: What temporary names begin with.
+PARTIAL = ".partial-"
+
+
+def has_leftovers(results: Path) -> bool:
+    """Whether a results folder has temporary files, or checkpoints, of which some may be of processes that were killed."""
+    return any(any(results.glob(f"{place}/{PARTIAL}*")) for place in WRITTEN_TO) or any(results.glob(f"{CHECKPOINTS}/*"))
 
 
 def damage(directory: Path) -> str | None:

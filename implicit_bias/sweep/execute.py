@@ -126,7 +126,7 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Optima | 
             mine = [place for place, cell in enumerate(batch) if cell.spec.model.perturbed == perturbed]
             wanted = [(batch[place].dataset, norms[place]) for place in mine]
             cache = ReferenceCache(spec.results_dir, perturbed)
-            answers = solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout, perturbed)
+            answers = solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout, perturbed, progress.part)
             found.update(zip(mine, answers, strict=True))
     return [found[place] for place in range(len(batch))]
 
@@ -185,7 +185,13 @@ def _simulated(
         lambda steps, ratio: progress.advance(done + steps, total, ratio),
         checkpoint.keep,
         None if saved is None else saved.snapshot,
+        partial(_told_of_certificates, progress, description),
     )
+
+
+def _told_of_certificates(progress: Progress, description: str, done: int, total: int) -> None:
+    progress.status(f"{description}: tightening last certificate {done + 1} of {total}")
+    progress.part(done, total)
 
 
 def _written(

@@ -20,6 +20,8 @@ class Progress(Protocol):
 
     def advance(self, steps: int, total: int, own_ratio: float) -> None: ...
 
+    def part(self, done: int, total: int) -> None: ...
+
     def cells(self, done: int, total: int) -> None: ...
 
 
@@ -30,6 +32,9 @@ class Silent:
         pass
 
     def advance(self, steps: int, total: int, own_ratio: float) -> None:
+        pass
+
+    def part(self, done: int, total: int) -> None:
         pass
 
     def cells(self, done: int, total: int) -> None:

@@ -47,6 +47,7 @@ def solve_all(
     notify: Callable[[str], None],
     timeout: float = TIMEOUT,
     perturbed: Perturbed | None = None,
+    counted: Callable[[int, int], None] | None = None,
 ) -> list[References | NotSeparable]:
     """References of every dataset in every norm that is wanted of it.
 
@@ -61,6 +62,7 @@ def solve_all(
         notify: Told in words what is being solved.
         timeout: Seconds for one optimum.
         perturbed: How samples are perturbed that the optima are of, and the cache is for; None: they are as given.
+        counted: Told how many optima are solved, and how many there are to solve.
 
     Returns:
         For each entry of ``wanted`` its references by label, or the error that says its classes cannot be separated.
@@ -88,7 +90,9 @@ def solve_all(
     total, done = sum(len(datasets) for datasets in todo.values()), 0
 
     def told(label: str) -> None:
-        notify(f"solving the {label} optimum" + (f", {done + 1} of {total}" if total > 1 else ""))
+        notify(f"solving optimum {done + 1} of {total} ({label})" if total > 1 else f"solving the {label} optimum")
+        if counted is not None:
+            counted(done, total)
 
     for label, datasets in todo.items():
         norm = known_norms[label]

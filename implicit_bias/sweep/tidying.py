@@ -10,11 +10,8 @@ from pathlib import Path
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.storage.checkpoints import remove_overtaken
 from implicit_bias.storage.files import remove_leftovers_of
-from implicit_bias.storage.integrity import PROVENANCE, REQUIRED
+from implicit_bias.storage.integrity import PROVENANCE, REQUIRED, WRITTEN_TO
 from implicit_bias.sweep.outcome import Outcome
-
-#: Folders of a results folder in which files are written whole or not at all, by way of a temporary name.
-WRITTEN_TO = ("runs", "cache/references", "cache/answers", "cache/checkpoints", "sweeps/*")
 
 #: So long run folders may be missing altogether: renaming a new one into the place of an old one takes a moment.
 REPLACEMENT_SECONDS = 1.0

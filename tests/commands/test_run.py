@@ -32,6 +32,7 @@ from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.run import main
 from implicit_bias.runtime.processors import available_processors, limit_threads
 from implicit_bias.runtime.termination import Terminated
+from implicit_bias.storage.answers import remembered
 from implicit_bias.storage.runs import COLUMNS
 from implicit_bias.sweep import Outcome
 
@@ -485,7 +486,7 @@ def test_a_sweep_is_a_matrix_aggregated_over_seeds(capsys: pytest.CaptureFixture
 def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
     cells = compose(["optimizer=muon,ngd", "schedule.lr=range(1,60)", "seed=1,2"], multirun=True)
     lines = printed_sweep([(cell.swept, tables(cell.spec)[1]) for cell in cells], capsys)
-    assert len(lines) == 2 + MOST_ROWS + 2
+    assert len(lines) == 2 + MOST_ROWS + 3
     assert f"... and {2 * 59 - MOST_ROWS} more" in lines[-1]
 
 
@@ -547,6 +548,27 @@ def test_progress_on_a_terminal_shows_rate_and_own_ratio(monkeypatch: pytest.Mon
     assert re.search(r"looking for exponents .* 0%", stream.getvalue())
 
 
+def test_the_bar_counts_optima_then_steps_then_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress() as progress:
+        progress.status("solving optimum 37 of 100 (linf)")
+        progress.part(36, 100)
+        progress._bar.refresh()
+        progress.status("muon, 20 runs")
+        progress.advance(5, 10, 0.5)
+        progress.advance(9, 10, 0.5)
+        progress._bar.refresh()
+        progress.status("tightening last certificate 1 of 4")
+        progress.part(0, 4)
+        progress.part(1, 4)
+    assert re.search(r"solving optimum 37 of 100 \(linf\) [^\n]*36%", stream.getvalue())
+    assert re.search(r"muon, 20 runs [^\n]* 90%[^\n]*ratio 0.5000", stream.getvalue())
+    assert re.search(r"last certificate 1 of 4 [^\n]* 25%", stream.getvalue())
+
+
 def test_progress_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -559,6 +581,54 @@ def test_progress_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SMALL = ["steps=20", "dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3"]
 SMALL += ["log.norms=[linf,l2]", "log.points=5", "progress=off"]
+
+
+def test_the_same_command_is_answered_again_without_computing_as_long_as_nothing_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, results = [*SMALL, f"results_dir={tmp_path}/out"], tmp_path / "out"
+    assert main(arguments) == 0
+    *first, folder = capsys.readouterr().out.splitlines()
+
+    def composed(*given: Any) -> Any:
+        raise AssertionError("composed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("implicit_bias.config.overrides.compose", composed)
+        assert main(arguments) == 0
+        assert capsys.readouterr().out.splitlines() == [*first, "finished before; force=true computes it again", folder]
+        assert main([*arguments, "--json"]) == 0 and json.loads(capsys.readouterr().out)["folder"] == folder
+        for others in ([*arguments, "force=true"], ["-m", *arguments], [*arguments, "seed=2"]):
+            assert main(others) == 1 and "composed" in capsys.readouterr().err  # these are other commands
+        patched.setattr("implicit_bias.storage.answers.VERSION", "0.0")
+        assert main(arguments) == 1
+        capsys.readouterr()
+    (known,) = results.glob("cache/answers/*.json")
+    assert remembered(arguments) is not None
+    with monkeypatch.context() as patched:
+        patched.setenv("IMPLICIT_BIAS_PLUGINS", str(tmp_path))
+        assert remembered(arguments) is None
+    summary = Path(folder) / "summary.csv"
+    whole = summary.read_bytes()
+    summary.write_bytes(whole + b"x")
+    assert remembered(arguments) is None
+    assert main(arguments) == 0 and "summary.csv was changed; the run is computed again" in capsys.readouterr().err
+    assert summary.read_bytes() == whole
+    known.write_text("{}")
+    assert remembered(arguments) is None and main(arguments) == 0
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_answered_without_torch_and_pandas(tmp_path: Path) -> None:
+    arguments = [*SMALL, f"results_dir={tmp_path}"]
+    assert main(arguments) == 0
+    code = (
+        f"import sys; from implicit_bias.run import main; code = main({arguments!r});"
+        " print([name for name in ('torch', 'pandas', 'hydra', 'numpy') if name in sys.modules]); sys.exit(code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, finished, _, imported = ended.stdout.splitlines()
+    assert finished == "finished before; force=true computes it again" and imported == "[]"
 
 
 def test_a_real_run_is_written_then_skipped_then_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -694,6 +764,11 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.Captu
     now = 1200.0
     lines.advance(1500, 2500)
     assert capsys.readouterr().err == "20 min: muon, 3 runs, 1 of 4 cells, 60% of the steps, about 20 min left\n"
+    lines.part(0, 10)  # of something else: the pace of steps says nothing of it
+    lines.status("solving optimum 3 of 10 (l1)")
+    now = 1400.0
+    lines.part(2, 10)
+    assert capsys.readouterr().err == "23 min: solving optimum 3 of 10 (l1), 1 of 4 cells, about 13 min left\n"
 
 
 def test_progress_turns_to_what_has_no_steps(capsys: pytest.CaptureFixture[str]) -> None:

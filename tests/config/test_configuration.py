@@ -584,3 +584,8 @@ def test_references_to_other_keys_are_those_of_omegaconf() -> None:
     assert config_of("name='a-${seed}'", "seed=4")["name"] == "a-4"
     with pytest.raises(BadInput, match="dim"):
         config_of("dataset.dim='${dataset.nothing}'")
+
+
+def test_the_defaults_are_composed_as_hydra_does() -> None:
+    assert composition.defaults_alone() == composition.composed(())
+    assert list(composition.defaults_alone()) == list(composition.composed(()))

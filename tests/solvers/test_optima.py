@@ -501,7 +501,7 @@ def test_references_are_kept_one_by_one_and_counted() -> None:
     cache, wanted = Kept(), [(dataset, {label: make_norm(label) for label in ("l2", "linf")}) for dataset in sets(4)]
     with pytest.raises(KeyboardInterrupt):
         solve_all(wanted, "exact", cache, notify)
-    assert told[3:] == ["solving the l2 optimum, 4 of 8", "solving the linf optimum, 5 of 8"]
+    assert told[3:] == ["solving optimum 4 of 8 (l2)", "solving optimum 5 of 8 (linf)"]
     assert len(cache) == 4
     found = solve_all(wanted, "exact", cache, lambda _: None)
     assert len(cache) == 8

@@ -55,6 +55,9 @@ class Reporter:
             self._last = now
             self._emit({"event": "advance", "share": steps / total if total else 0.0, "ratio": own_ratio})
 
+    def part(self, done: int, total: int) -> None:
+        """Does nothing: several processes have parts of their own under way."""
+
     def cells(self, done: int, total: int) -> None:
         """Does nothing: the parent process counts cells itself."""
 

@@ -1,0 +1,117 @@
+"""The sentence under a run's table: what is claimed, and what is not."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from implicit_bias.analysis.answers import answer_sentence, depth_line, missed_line
+
+# The margins a decade of steps earlier and at the end, and the largest there are, by norm.
+Margins = dict[str, tuple[float, float, float]]
+
+
+def run_of(margins: Margins, own: str | None = "spectral", accuracy: float = 1.0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables with what the sentence reads."""
+    rows = [
+        {"step": step, "norm": norm, "margin": of[place], "max_margin": of[2], "upper_bound": of[2] if of[2] == of[2] else 1.0}
+        for place, step in enumerate((1000, 10_000))
+        for norm, of in margins.items()
+    ]
+    trajectory = pd.DataFrame(rows).assign(log_loss=-20 * math.log(10), accuracy=accuracy, optimizer="muon")
+    last = trajectory[trajectory["step"] == 10_000].reset_index(drop=True)
+    return trajectory, last.assign(own=last["norm"] == own, ratio=last["margin"] / last["max_margin"])
+
+
+UNKNOWN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("margins", "own", "said"),
+    [
+        (
+            {"l2": (0.9, 0.91, 1), "spectral": (0.95, 0.985, 1)},
+            "spectral",
+            (
+                "muon reached 98.5 % of the largest spectral margin, still rising 3.5 % a decade"
+                ", and at most 91.0 % of any other (l2)"
+                ": it maximises the spectral margin"
+            ),
+        ),
+        (
+            {"linf": (0.9, 0.99, 1), "spectral": (0.9, 0.95, 1)},
+            "spectral",
+            (
+                "muon reached 95.0 % of the largest spectral margin, still rising 5.0 % a decade"
+                ", and 99.0 % of the largest linf margin"
+                ": that it maximises the spectral margin, its own norm's, does not show yet"
+            ),
+        ),
+        (
+            {"linf": (0.5, 0.5, 1), "spectral": (0.88, 0.88, 1)},
+            "spectral",
+            (
+                "muon reached 88.0 % of the largest spectral margin, at rest"
+                ", and at most 50.0 % of any other (linf)"
+                ": nearest to the spectral margin, without reaching it"
+            ),
+        ),
+        (
+            {"linf": (0.9, 0.98, 1), "spectral": (0.9, 0.99, 1)},
+            "spectral",
+            (
+                "muon reached 99.0 % of the largest spectral margin, still rising 9.0 % a decade"
+                ", and at most 98.0 % of any other (linf)"
+                ": it maximises the spectral margin, as far as these data tell norms apart"
+            ),
+        ),
+        (
+            {"l2": (0.8, 0.8, UNKNOWN), "spectral": (0.9, 0.98, UNKNOWN)},
+            "spectral",
+            (
+                "muon reached at least 98.0 % of the largest spectral margin, still rising 8.0 % a decade"
+                ", and at least 80.0 % of the largest l2 margin"
+                ": it maximises the spectral margin"
+            ),
+        ),
+        (
+            {"l2": (0.8, 0.85, 1), "linf": (0.5, 0.6, 1)},
+            None,
+            (
+                "muon, of which no own norm is known, reached 85.0 % of the largest l2 margin, still rising 5.0 % a decade"
+                ", and less of any other"
+                ": none of these is maximised so far"
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_run(margins: Margins, own: str | None, said: str) -> None:
+    assert answer_sentence("muon", *run_of(margins, own)) == said
+
+
+def test_norms_that_are_one_on_the_data_are_no_rivals() -> None:
+    found = answer_sentence("muon", *run_of({"linf": (0.5, 0.6, 1), "l2": (1.9, 1.98, 2), "spectral": (1.9, 1.98, 2)}), classes=2)
+    assert found is not None
+    assert found.startswith(
+        "muon reached 99.0 % of the largest spectral margin (with two classes also the largest l2 margin), still"
+    )
+    assert found.endswith("and at most 60.0 % of any other (linf): it maximises the spectral margin")
+
+
+def test_nothing_is_said_of_margins_before_separation() -> None:
+    assert answer_sentence("muon", *run_of({"spectral": (-0.5, -0.1, 1)}, accuracy=0.9)) is None
+
+
+def test_a_loss_that_was_asked_for_and_missed_is_said() -> None:
+    _, summary = run_of({"spectral": (0.9, 0.98, 1)})
+    assert depth_line(summary) == "step 10,000: loss 10^-20.0, accuracy 1.0000"
+    assert missed_line(summary, None) is None and missed_line(summary, -19) is None
+    assert str(missed_line(summary, -100)).startswith("the loss asked for, 10^-100, was not reached (stop_log10_loss)")
+
+
+def test_a_network_is_told_by_its_proven_kkt_ratios() -> None:
+    trajectory, summary = run_of({"l2": (0.8, 0.8, UNKNOWN), "spectral": (0.9, 0.98, UNKNOWN)})
+    network = summary.assign(soft_margin=1.0, kkt_ratio=[0.6, 0.98])
+    assert answer_sentence("muon", trajectory, network) == (
+        "muon reached a KKT ratio of 0.980 under spectral, its own norm: close to a KKT direction of the spectral margin problem"
+    )
