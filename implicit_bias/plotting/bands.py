@@ -30,18 +30,32 @@ def mean_and_range(axis: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, *
     axis.plot(at, mean, **look.plot(range(0, len(at), every) if marked else None))
 
 
-def dots(axis: Axes, groups: Mapping[str, pd.DataFrame], order: Sequence[str], looks: Mapping[str, Look], column: str) -> None:
-    """Each group at one place of the x axis: for every optimizer of ``order`` the geometric mean over seeds and their range."""
+def dots(
+    axis: Axes,
+    groups: Mapping[str, pd.DataFrame],
+    order: Sequence[str],
+    looks: Mapping[str, Look],
+    column: str,
+    *,
+    filled_where: str = "",
+) -> None:
+    """Each group at one place of the x axis: for every optimizer of ``order`` the geometric mean over seeds and their range.
+
+    Args:
+        filled_where: A column of truth values; a marker is open where one of its rows has a false one.
+    """
     width = 0.72
     for place, rows in enumerate(groups.values()):
         for i, name in enumerate(order):
-            values = rows[rows["optimizer"] == name][column].to_numpy(float)
+            mine = rows[rows["optimizer"] == name]
+            values = mine[column].to_numpy(float)
             values = values[values > 0]
+            face = "white" if filled_where and not mine[filled_where].all() else looks[name].color
             if not len(values):
                 continue
             at = place + width * ((i + 0.5) / len(order) - 0.5)
             axis.plot([at, at], [values.min(), values.max()], color=looks[name].color, lw=1.1, alpha=0.7)
-            axis.plot(at, np.exp(np.log(values).mean()), looks[name].marker, color=looks[name].color, ms=4.2)
+            axis.plot(at, np.exp(np.log(values).mean()), looks[name].marker, color=looks[name].color, mfc=face, ms=4.2)
     axis.set_xticks(range(len(groups)), list(groups))
     axis.set_xlim(-0.5, len(groups) - 0.5)
     axis.tick_params(axis="x", length=0)

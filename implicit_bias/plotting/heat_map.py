@@ -79,8 +79,8 @@ def heat_map(
     return image
 
 
-def colour_bar(figure: Figure, image: AxesImage, axis: Axes, label: str) -> None:
-    """The scale beside a heat map whose numbers go on below its lower end.
+def colour_bar(figure: Figure, image: AxesImage, axis: Axes, label: str, *, below: bool = False) -> None:
+    """The scale beside a heat map, or below it, whose numbers go on below its lower end.
 
     Args:
         figure: Of the axis.
@@ -88,6 +88,6 @@ def colour_bar(figure: Figure, image: AxesImage, axis: Axes, label: str) -> None
         axis: The heat map's.
         label: What the numbers are.
     """
-    bar = figure.colorbar(image, ax=axis, pad=0.02, aspect=28, extend="min")
+    bar = figure.colorbar(image, ax=axis, pad=0.02, aspect=28, extend="min", location="bottom" if below else "right")
     bar.outline.set_visible(False)
     bar.set_label(label)

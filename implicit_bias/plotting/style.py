@@ -8,7 +8,6 @@ green diamonds.
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -231,21 +230,24 @@ def log_axis(axes: Axes, which: str) -> None:
     axes.grid(False, which="minor")
 
 
-def header(figure: Figure, title: str, notes: Sequence[str] = (), tag: str = "") -> None:
-    """Put the title on top, a tag at its right, and under it, in red, what does not hold; the figure grows by their room."""
+def header(figure: Figure, title: str, mark: str = "", tag: str = "") -> None:
+    """Put the title on top, and small at its right a mark in red and a tag; where all is too wide they stand in a line of their
+    own. The figure grows by their room."""
     width, height = figure.get_size_inches()
-    per_line = int(width * POINTS_PER_INCH / (0.53 * NOTE_SIZE))
-    lines = [line for note in notes for line in textwrap.wrap(note, per_line, subsequent_indent="    ")]
+    told = [text for text in (mark, tag) if text]
+    aside = "   ".join(told)
+    fits = 0.62 * TITLE_SIZE * len(title) + 0.56 * NOTE_SIZE * len(aside) < 0.97 * width * POINTS_PER_INCH
     title_inches = 1.9 * TITLE_SIZE / POINTS_PER_INCH
-    line_inches = 1.4 * NOTE_SIZE / POINTS_PER_INCH
-    top = title_inches + line_inches * len(lines) + (0.04 if lines else 0)
+    top = title_inches + (0 if fits or not told else 1.5 * NOTE_SIZE / POINTS_PER_INCH)
     total = height + top
     figure.set_size_inches(width, total)
     figure.text(0.012, 1 - 0.5 * title_inches / total, title, va="center", size=TITLE_SIZE, weight="bold")
-    figure.text(0.988, 1 - 0.5 * title_inches / total, tag, va="center", ha="right", size=NOTE_SIZE, color=GREY)
-    if lines:
-        y = 1 - title_inches / total
-        figure.text(0.012, y, "\n".join(lines), va="top", size=NOTE_SIZE, color=FAILED, linespacing=1.25)
+    y = 1 - (0.5 * title_inches if fits else title_inches + 0.6 * NOTE_SIZE / POINTS_PER_INCH) / total
+    right = figure.text(0.988, y, tag, va="center", ha="right", size=NOTE_SIZE, color=GREY)
+    if mark:
+        left_of_tag = 0.988 - (0.56 * NOTE_SIZE * (len(tag) + 3) / POINTS_PER_INCH / width if tag else 0)
+        figure.text(left_of_tag, y, mark, va="center", ha="right", size=NOTE_SIZE, color=FAILED)
+    right.set_visible(bool(tag))
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(rect=(0, 0, 1, height / total))  # type: ignore[call-arg]

@@ -10,12 +10,9 @@ import pandas as pd
 
 from implicit_bias.analysis.runs import rounded
 from implicit_bias.figures.base import Figure, Preset
-from implicit_bias.figures.claims import Claim
+from implicit_bias.figures.claims import Claim, counted
 from implicit_bias.plotting.style import drawing, header, saved
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes, read_table
-
-#: Claims that are written under the title before the rest is only counted.
-MOST_NOTES = 5
 
 
 def write_table(table: pd.DataFrame, target: Path) -> None:
@@ -33,7 +30,7 @@ def draw_and_judge(figure: Figure, target: Path, preset: Preset) -> list[Claim]:
     claims = figure.claims(table, preset)
     with drawing():
         picture = figure.draw(table, preset)
-        header(picture, figure.title, failed_notes(claims), "" if preset == "default" else f"preset {preset}")
+        header(picture, figure.title, failed_mark(claims), "" if preset == "default" else f"preset {preset}")
         for kind in ("png", "pdf"):
             _write_changed(target.with_suffix(f".{kind}"), saved(picture, kind))
     return claims
@@ -47,11 +44,9 @@ def _write_changed(path: Path, content: bytes) -> None:
     atomic_write_bytes(path, content)
 
 
-def failed_notes(claims: Sequence[Claim]) -> list[str]:
-    """What is written under the title: the claims that were tested and do not hold."""
-    failed = [claim for claim in claims if claim.holds is False]
-    notes = [
-        f"Does not hold: {c.claim}: {c.measured}{f', expected {c.expected}' if c.expected else ''} ({c.tolerance})"
-        for c in failed[:MOST_NOTES]
-    ]
-    return [*notes, f"... and {len(failed) - MOST_NOTES} more claims."] if len(failed) > MOST_NOTES else notes
+def failed_mark(claims: Sequence[Claim]) -> str:
+    """What a picture says of the claims that were tested and do not hold; which they are, and why, is in the report."""
+    counts = counted(claims)
+    if not counts.fails:
+        return ""
+    return f"{counts.fails} of {counts.tested} claims {'does' if counts.fails == 1 else 'do'} not hold"

@@ -19,11 +19,11 @@ from implicit_bias.datasets.base import DatasetSource
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.figures.base import PRESETS, PerPreset, Preset
 from implicit_bias.figures.claims import claims_table
-from implicit_bias.figures.fan.common import NORMS
+from implicit_bias.figures.fan.common import NORMS, bound
 from implicit_bias.figures.fan.fan_fig1 import FanFig1
 from implicit_bias.figures.fan.fan_fig2 import FanFig2
 from implicit_bias.figures.fan.gaps import OPTIMA, separation_step
-from implicit_bias.figures.fan.rates import METHODS, POWERS, Rates, bound, bound_slope
+from implicit_bias.figures.fan.rates import METHODS, POWERS, Rates, bound_slope
 from implicit_bias.figures.fan.which_margin import FURTHER, OWN, WhichMargin
 from implicit_bias.figures.fan.which_margin import NORMS as COLUMNS
 from implicit_bias.figures.own.exact_tail import DOUBLE, EXACT, FLOAT, ExactTail, usual_loop
@@ -34,6 +34,7 @@ from implicit_bias.measures.adam_limits import throttled_rate
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.plotting.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
 from implicit_bias.report import command as report
+from implicit_bias.report.files import failed_mark
 from implicit_bias.report.page import read_claims
 from implicit_bias.storage.files import csv_bytes, read_table
 
@@ -151,7 +152,7 @@ def test_every_experiment_has_a_figure() -> None:
 def picture(figure: Figure, table: pd.DataFrame, kind: str) -> bytes:
     with drawing():
         drawn = figure.draw(table, "smoke")
-        header(drawn, figure.title, ["Does not hold: a claim"], "preset smoke")
+        header(drawn, figure.title, "1 of 4 claims does not hold", "preset smoke")
         return saved(drawn, kind)
 
 
@@ -209,13 +210,17 @@ def test_markers_are_spread_over_a_log_axis() -> None:
     assert log_spaced([1, 2, 3, 10, 99, 100, 1000], 4) == [0, 3, 5, 6]
 
 
-def test_the_header_makes_room_for_what_does_not_hold() -> None:
-    def height(notes: list[str]) -> float:
+def test_the_mark_of_what_does_not_hold_stands_beside_the_title_where_there_is_room() -> None:
+    def height(title: str, mark: str) -> float:
         figure, _ = panels(1, 1, height=2.0)
-        header(figure, "title", notes)
+        header(figure, title, mark)
         return float(figure.get_size_inches()[1])
 
-    assert height([]) < height(["one"]) < height(["one", "two " * 60])
+    mark = "2 of 21 claims do not hold"
+    assert height("title", "") == height("title", mark) < height("title " * 15, mark)
+    told = [Claim("rates", "c", "", "1", "", holds, "default", "s", kind="check") for holds in (True, False, None)]
+    assert failed_mark(told) == "1 of 2 claims does not hold"
+    assert failed_mark(told[:1]) == failed_mark([]) == ""
 
 
 def test_near_is_absolute_or_relative_and_never_nan() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from implicit_bias import figures
 from implicit_bias.figures import FIGURES
 from implicit_bias.plotting.style import RC, drawing, header
-from implicit_bias.report.files import failed_notes
+from implicit_bias.report.files import failed_mark
 from implicit_bias.storage.files import read_table
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "figures"
@@ -37,7 +37,7 @@ def drawn(name: str) -> Drawing:
     table = read_table(RESULTS / f"{name}.csv")
     with drawing():
         picture: Drawing = figure.draw(table, "default")
-        header(picture, figure.title, failed_notes(figure.claims(table, "default")))
+        header(picture, figure.title, failed_mark(figure.claims(table, "default")))
         FigureCanvasAgg(picture)
         picture.draw_without_rendering()
     return picture

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
 
 from implicit_bias.analysis.runs import Run, last_rows
 from implicit_bias.figures.base import Figure, PerPreset, Preset
 from implicit_bias.figures.papers import PUBLISHED
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
-from implicit_bias.plotting.style import DOTTED, legend_below, log_spaced, norm_look, optimizer_look, panels
+from implicit_bias.plotting.labels import End, end_labels, published, published_handle
+from implicit_bias.plotting.style import DOTTED, GREY, legend_below, log_spaced, norm_look, optimizer_look, panels
 
 #: The order of the paper's curves and of every triple of numbers here.
 NORMS = ("linf", "l2", "spectral")
@@ -181,15 +183,41 @@ class FanFigure(Figure):
                 axis.plot(curve["step"], curve[self.quantity], **emphasis, **look.plot(log_spaced(curve["step"])))
             axis.set_title(method.label.replace("beta2", r"$\beta_2$"))
             axis.set_xlim(0.9, table["step"].max() * 1.12)
-            self.finish_panel(axis)
+            self.finish_panel(axis, rows, method)
         for axis in axes[-1]:
             axis.set_xlabel("step $t$")
         self.finish(axes)
-        legend_below(figure, [norm_look(norm).handle() for norm in NORMS])
+        # The published curves are of the steps of the paper alone.
+        whole = preset != "smoke"
+        for axis, method in zip(axes.flat, self.methods, strict=True):
+            self._name_ends(axis, table[table["method"] == method.label], method, whole)
+        handles = [norm_look(norm).handle() for norm in NORMS]
+        handles.append(Line2D([], [], color=GREY, lw=2.2, label="own norm"))
+        if whole and any(self.printed(method) for method in self.methods):
+            handles.append(published_handle("published, where it ends"))
+        legend_below(figure, handles)
         return figure
 
+    def printed(self, method: Method) -> tuple[float, float, float] | None:
+        """Where the paper's own curves end under the three norms; None where that could not be read."""
+        return None
+
+    def _name_ends(self, axis: Axes, rows: pd.DataFrame, method: Method, whole: bool) -> None:
+        """Names of norms at the ends of their lines, and the published ends as open markers."""
+        last = float(rows["step"].max())
+        ends = dict(zip(NORMS, self.at_end(rows, method), strict=True))
+        for norm, value in zip(NORMS, (self.printed(method) or ()) if whole else ()):  # noqa: B905 - or none at all
+            published(axis, last, value, norm_look(norm))
+        end_labels(
+            axis,
+            [
+                End(last, ends[norm], norm_look(norm).label, norm_look(norm).color, "bold" if norm == method.own else "normal")
+                for norm in NORMS
+            ],
+        )
+
     @abstractmethod
-    def finish_panel(self, axis: Axes) -> None:
+    def finish_panel(self, axis: Axes, rows: pd.DataFrame, method: Method) -> None:
         """Scales and guides of one panel, after its curves."""
 
     @abstractmethod
@@ -208,3 +236,11 @@ class FanFigure(Figure):
 
 def _under_norms(rows: pd.DataFrame, quantity: str) -> list[float]:
     return [float(value) for value in rows.set_index("norm")[quantity].reindex(list(NORMS))]
+
+
+def bound(power: float, steps: np.ndarray, adam: bool = False) -> np.ndarray:
+    """The proven shape of the gap, sum_{s<=t} eta_s^2 / sum_{s<=t} eta_s with eta_s = s^-power; for Adam with eta^(3/2)."""
+    eta = np.arange(1, int(steps.max()) + 1, dtype=float) ** -power
+    ratio: np.ndarray = np.cumsum(eta ** (1.5 if adam else 2.0)) / np.cumsum(eta)
+    shape: np.ndarray = ratio[steps.astype(int) - 1]
+    return shape

@@ -27,8 +27,11 @@ class CorrelationFigure(FanFigure):
     def measured(self, table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(missing=1 - table["correlation"])
 
-    def finish_panel(self, axis: Axes) -> None:
+    def finish_panel(self, axis: Axes, rows: pd.DataFrame, method: Method) -> None:
         axis.axhline(1, color="#9a9a9a", lw=0.6, zorder=1)
+
+    def printed(self, method: Method) -> tuple[float, float, float] | None:
+        return method.published_correlations
 
     def finish(self, axes: np.ndarray) -> None:
         for axis in axes.flat:

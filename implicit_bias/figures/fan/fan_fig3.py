@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from implicit_bias.analysis.curves import at_end, means, over_seeds, tidy, told
-from implicit_bias.analysis.runs import Run
+from implicit_bias.analysis.runs import Run, last_rows
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim
 from implicit_bias.plotting.curves import band, trajectories
 from implicit_bias.plotting.explorer import Explorer
+from implicit_bias.plotting.labels import End, end_labels
 from implicit_bias.plotting.style import GREY, legend_below, log_axis, optimizer_look, panels
 
 PLAIN, MOMENTUM = ("signgd", "ngd", "spectral_gd"), ("signum", "nmgd", "muon")
@@ -27,6 +28,8 @@ WIDTH = PerPreset(smoke=10, default=50, paper=100)
 PIXELS = PerPreset(smoke=7, default=14, paper=28)
 FIRST, BOTH = "V", "both"
 TRAINED = {FIRST: "model.frozen=[layer2]", BOTH: "model.frozen=null"}
+#: Where the first two panels turn from a linear to a logarithmic scale.
+NEAR_ZERO = 0.02
 PANELS = ((FIRST, PLAIN), (FIRST, MOMENTUM), (BOTH, PLAIN), (BOTH, MOMENTUM))
 
 
@@ -88,13 +91,24 @@ class FanFig3(Figure):
             axis.axhline(0, color=GREY, lw=0.7)
             axis.set_xlim(0.9, table["step"].max() * 1.1)
             log_axis(axis, "x")
-            axis.set_title(f"({letter}) {'V trained' if trained == FIRST else 'V and W trained'}", loc="left")
+            if trained == FIRST:  # all end a little above zero, after values 50 times as large below it
+                axis.set_yscale("symlog", linthresh=NEAR_ZERO)
+                axis.set_yticks([-1, -0.1, 0, 0.02, 0.05], ["\N{MINUS SIGN}1", "\N{MINUS SIGN}0.1", "0", "0.02", "0.05"])
+                axis.minorticks_off()
+            momentum = ", with momentum" if methods == MOMENTUM else ""
+            axis.set_title(f"({letter}) {'V trained' if trained == FIRST else 'V and W trained'}{momentum}", loc="left")
+            end_labels(axis, [self._end(table, trained, method) for method in methods])
         for row, label in zip(axes, (r"$q / \|V\|$", r"$q / \max(\|V\|, \|W\|)$"), strict=True):
             row[0].set_ylabel(label)
         for axis in axes[-1]:
             axis.set_xlabel("step $t$")
         legend_below(figure, [optimizer_look(m).handle() for m in (*PLAIN, *MOMENTUM)], columnspacing=1.0)
         return figure
+
+    def _end(self, table: pd.DataFrame, trained: str, method: str) -> End:
+        last = last_rows(table[table["method"] == f"{trained} {method}"])
+        look = optimizer_look(method)
+        return End(float(last["step"].max()), float(last["margin"].mean()), look.label, look.color)
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
         if preset == "smoke":

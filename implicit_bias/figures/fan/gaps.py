@@ -9,11 +9,14 @@ from matplotlib.axes import Axes
 from implicit_bias.analysis.runs import last_rows
 from implicit_bias.figures.base import Preset
 from implicit_bias.figures.claims import Claim
-from implicit_bias.figures.fan.common import MEASURED_BY, NORMS, UNTRUNCATED, FanFigure, Method
+from implicit_bias.figures.fan.common import MEASURED_BY, NORMS, UNTRUNCATED, FanFigure, Method, bound
 from implicit_bias.plotting.explorer import Quantity
+from implicit_bias.plotting.labels import theory
 from implicit_bias.plotting.style import GREY, log_axis
 
 OPTIMA = {"linf": 4.00182, "l2": 0.407561, "spectral": 0.980568, "nuclear": 0.146659}
+#: From here on the line of the proven rate is drawn, and this far under the curve of the own norm.
+LATE, BESIDE = 1000, 0.3
 OPTIMA_FROM = "CVXPY optima that stand beside a public reproduction of Fan et al., arXiv 2502.04664, Fig. 1"
 IN_FIGURE = "Fan et al., arXiv 2502.04664, Fig. 1, read off the picture"
 
@@ -32,12 +35,22 @@ class GapFigure(FanFigure):
         ratio = 1 - table["relative_gap"]  # no margin is above the maximum, so the gap has a sign
         return table.assign(ratio=ratio, margin=ratio * table["max_margin"])
 
-    def finish_panel(self, axis: Axes) -> None:
+    def finish_panel(self, axis: Axes, rows: pd.DataFrame, method: Method) -> None:
         axis.axhline(1, color=GREY, lw=0.8, ls=":", zorder=1)
+        own = rows[rows["norm"] == method.own]
+        late = own[own["step"] >= LATE]
+        if len(late) and method.optimizer != "adam":  # whose proven rate at lr t^-1/2 is another
+            steps = late["step"].to_numpy(float)
+            shape = bound(0.5, steps)
+            start = BESIDE * float(late["relative_gap"].iloc[0])
+            theory(axis, steps, start / shape[0] * shape, "proven rate", at=0.5, below=True, ha="right")
+
+    def printed(self, method: Method) -> tuple[float, float, float] | None:
+        return method.published
 
     def finish(self, axes: np.ndarray) -> None:
         for axis in axes.flat:
-            axis.set_ylim(0.1, 7)
+            axis.set_ylim(0.05, 7)
             log_axis(axis, "x")
             log_axis(axis, "y")
         for axis in axes[:, 0]:

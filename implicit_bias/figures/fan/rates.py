@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
 
 from implicit_bias.analysis.runs import Run, mean_and_spread
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
+from implicit_bias.figures.fan.common import bound
 from implicit_bias.figures.papers import MIXTURE
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import GREY, legend_below, log_axis, optimizer_look, panels
@@ -96,19 +98,28 @@ class Rates(Figure):
         axes[0, 0].set_ylabel("own-norm gap")
         axes[1, 0].set_yticks(range(len(METHODS)), [optimizer_look(m).label for m in METHODS])
         axes[1, 0].set_ylim(len(METHODS) - 0.5, -0.5)
-        legend_below(figure, [optimizer_look(m).handle(marker=False) for m in METHODS], columnspacing=1.3, handlelength=2.0)
+        lines = [
+            Line2D([], [], color=GREY, lw=2.2, alpha=0.7, label="proven, descent"),
+            Line2D([], [], color=GREY, lw=1.1, ls=":", label="proven, Adam"),
+            Line2D([], [], color=GREY, lw=1.1, ls="--", label=r"$1 / \Sigma\,\eta$"),
+        ]
+        methods = [optimizer_look(m).handle(marker=False) for m in METHODS]
+        legend_below(figure, [*methods, *lines], ncols=5, columnspacing=1.3, handlelength=2.2)
         return figure
 
     def _draw_gaps(self, axis: Axes, rows: pd.DataFrame, power: float) -> None:
         for method in METHODS:
-            curve = _mean_gap(rows[rows["optimizer"] == method])
-            axis.plot(curve.index, curve.to_numpy(), **optimizer_look(method).plot())
+            mine = rows[rows["optimizer"] == method]
+            curve, look = _mean_gap(mine), optimizer_look(method)
+            axis.plot(curve.index, curve.to_numpy(), **look.plot())
+            seeds = mine.groupby("step")["relative_gap"].agg(["min", "max"])
+            axis.fill_between(seeds.index, seeds["min"], seeds["max"], color=look.color, alpha=0.13, lw=0)
         steps = curve.index.to_numpy(float)
         late = steps >= window_of(rows)[0]
         guide = bound(power, steps)[late]
         end = _mean_gap(rows).to_numpy()[late]
         axis.plot(steps[late], guide * (end[0] / guide[0]) * 2.5, color=GREY, lw=2.5, alpha=0.6, solid_capstyle="butt")
-        axis.set_title(f"$a = {power:g}$")
+        axis.set_title(f"gap, steps $t^{{-{power:g}}}$")
         axis.set_xlabel("step $t$")
         axis.set_xlim(1, steps[-1])
         axis.set_ylim(4e-4, 4)
@@ -126,7 +137,7 @@ class Rates(Figure):
             axis.plot(values.mean(), i, look.marker, color=look.color, ms=4.5)
         axis.set_xlim(-1.5, 0.1)
         axis.set_xticks([-1, -0.5, 0])
-        axis.set_xlabel("fitted slope")
+        axis.set_xlabel("fitted slope of the gap")
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
         if preset == "smoke":
@@ -191,14 +202,6 @@ class Rates(Figure):
             holds=fitted.mean() <= proven - CLEARLY,
             source="derived here: 1 / sum eta, beyond the theorems",
         )
-
-
-def bound(power: float, steps: np.ndarray, adam: bool = False) -> np.ndarray:
-    """The proven shape of the gap, sum_{s<=t} eta_s^2 / sum_{s<=t} eta_s with eta_s = s^-power; for Adam with eta^(3/2)."""
-    eta = np.arange(1, int(steps.max()) + 1, dtype=float) ** -power
-    ratio: np.ndarray = np.cumsum(eta ** (1.5 if adam else 2.0)) / np.cumsum(eta)
-    shape: np.ndarray = ratio[steps.astype(int) - 1]
-    return shape
 
 
 def bound_slope(power: float, window: tuple[float, float], adam: bool = False) -> float:

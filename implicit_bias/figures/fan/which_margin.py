@@ -15,6 +15,7 @@ from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_l
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.papers import MIXTURE
 from implicit_bias.plotting.heat_map import FRAME, colour_bar, heat_map
+from implicit_bias.plotting.labels import LABEL_SIZE
 from implicit_bias.plotting.style import norm_look, optimizer_look, panels
 
 #: Rows, with the norm that each maximises; in the order that puts the theorem on the diagonal.
@@ -147,6 +148,12 @@ class WhichMargin(Figure):
         )  # fmt: skip
         axis.axhline(len(OWN) - 0.5, color="white", lw=2.4)
         colour_bar(figure, image, axis, "margin / maximum margin")
+        axis.xaxis.set_label_position("bottom")
+        axis.set_xlabel(
+            f"{SEEDS.at(preset)} data sets, mean ± standard deviation after {STEPS.at(preset):,} steps,\nbelow the line"
+            f" {FURTHER_STEPS.at(preset):,} (Prodigy {PRODIGY_STEPS.at(preset):,}); framed: the method's own norm",
+            size=LABEL_SIZE,
+        )
         return figure
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:

@@ -14,6 +14,7 @@ from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_l
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.plotting.curves import band, trajectories
 from implicit_bias.plotting.explorer import Explorer
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, norm_look, optimizer_look, panels
 
 GD, SIGN = "GD", "sign descent"
@@ -111,6 +112,7 @@ class FlavorsAdam(Figure):
         axes[0, 2].axhline(0, color=GREY, lw=0.6)
         axes[0, 0].set_ylabel("accuracy")
         axes[0, 0].set_ylim(0.75, 1.01)
+        titled(axes, ("accuracy (thin: on new digits)", "max-norm margin", r"$\ell_2$ margin"))
         legend_below(figure, [look.handle() for look in LOOKS.values()], columnspacing=0.9, fontsize=6.5)
         return figure
 

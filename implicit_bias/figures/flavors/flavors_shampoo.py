@@ -13,6 +13,7 @@ from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_l
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.plotting.curves import band, log_loss_axis, trajectories
 from implicit_bias.plotting.explorer import Explorer
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import legend_below, log_axis, norm_look, optimizer_look, panels
 
 METHODS = {
@@ -107,6 +108,7 @@ class FlavorsShampoo(Figure):
         for axis in axes[0]:
             log_axis(axis, "x")
             axis.set_xlabel("step $t$")
+        titled(axes, ("training loss", "spectral margin", "max-norm margin"))
         legend_below(figure, [optimizer_look(method).handle() for method in METHODS])
         return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -12,7 +13,8 @@ from implicit_bias.analysis.curves import told
 from implicit_bias.analysis.runs import Run
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
-from implicit_bias.plotting.style import Look, legend_below, log_axis, norm_look, optimizer_look, panels
+from implicit_bias.plotting.labels import LABEL_SIZE, TITLE_SIZE
+from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, norm_look, optimizer_look, panels
 
 # For coordinate descent auto, about 3 here, is too large: runs from the smaller starts diverge.
 METHODS = {
@@ -37,6 +39,8 @@ WIDTH = PerPreset(smoke=8, default=32, paper=1024)
 NEURONS = PerPreset(smoke=16, default=16, paper=64)
 TESTS = PerPreset(smoke=50, default=1000, paper=20_000)
 SIZES = {0.1: 22, 0.01: 12, 0.001: 5}
+#: Below this quantile of the positive margins the axis of final margins is linear.
+SMALL = 0.02
 
 
 @FIGURES.register
@@ -113,7 +117,7 @@ class FlavorsTeacherStudent(Figure):
         curves, ends = table[table["seed"] == 0], table[table["seed"] > 0]
         for column, norm in enumerate(NORMS):
             self._draw_curves(axes[0, column], curves[curves["norm"] == norm], norm)
-            self._draw_accuracy(axes[1, column], ends[(ends["norm"] == norm) & (ends["margin"] > 0)], norm)
+            self._draw_accuracy(axes[1, column], ends[ends["norm"] == norm], norm)
         axes[0, 0].set_ylabel("margin, geometric mean")
         axes[1, 0].set_ylabel("test accuracy")
         legend_below(figure, [look.handle() for look in LOOKS.values()])
@@ -128,15 +132,27 @@ class FlavorsTeacherStudent(Figure):
         log_axis(axis, "y")
         axis.set_title(f"{norm_look(norm).label} margin")
         axis.set_xlabel("step $t$")
+        absent = [look.label for method, look in LOOKS.items() if rows[rows["method"] == method]["margin"].dropna().empty]
+        if absent:
+            said = f"{', '.join(absent)}:\nno run separated yet"
+            axis.text(0.97, 0.04, said, transform=axis.transAxes, ha="right", va="bottom", size=LABEL_SIZE, color=GREY)
 
     def _draw_accuracy(self, axis: Axes, rows: pd.DataFrame, norm: str) -> None:
         for method, look in LOOKS.items():
             for alpha, mine in rows[rows["method"] == method].groupby("alpha"):
                 size = SIZES.get(float(alpha), 5)  # type: ignore[arg-type]
                 axis.scatter(mine["margin"], mine["test_accuracy"], s=size, color=look.color, marker=look.marker, alpha=0.6, lw=0)
-        axis.set_xscale("log")
-        log_axis(axis, "x")
+        separated = rows.loc[rows["margin"] > 0, "margin"]
+        if len(separated):
+            scale = 10.0 ** math.floor(math.log10(separated.quantile(SMALL)))
+            axis.set_xscale("symlog", linthresh=scale)
+            axis.axvline(0, color=GREY, lw=0.6, zorder=0)
+            below = -rows["margin"].min()
+            ticks = [0.0, scale, 10.0 ** math.floor(math.log10(separated.max()))]
+            axis.set_xticks([*([-(10.0 ** math.floor(math.log10(below)))] if below > 3 * scale else []), *ticks])
+            axis.minorticks_off()
         axis.set_xlabel(f"final {norm_look(norm).label} margin")
+        axis.set_title("accuracy, and final margin", size=TITLE_SIZE)
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
         if preset == "smoke":

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
 
 from implicit_bias.analysis.runs import Run, mean_and_spread
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
@@ -17,7 +18,7 @@ from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.gronich_vardi.common import OUTSIDE, TARGET, last_record
 from implicit_bias.plotting.bands import log_where_drawn, mean_and_range
 from implicit_bias.plotting.explorer import DEPTH, STEP, Explorer, Quantity
-from implicit_bias.plotting.style import DASHDOT, DASHED, DOTTED, Look, optimizer_look, panels
+from implicit_bias.plotting.style import DASHDOT, DASHED, DOTTED, GREY, Look, optimizer_look, panels
 
 SEEDS = PerPreset(smoke=1, default=3, paper=10)
 STEPS = PerPreset(smoke=40, default=3000, paper=10_000)
@@ -198,8 +199,9 @@ class FlowConditions(Figure):
         log_where_drawn(axis, "x")
         axis.set_xlabel(r"$\log_{10}(1 / \mathrm{loss})$")
         axis.set_ylabel("alignment, $\\ell_2$")
-        axis.set_title("(a) schedules, NMGD thick, NGD thin")
-        axis.legend(handles=[POWER_LOOKS[p].handle() for p in POWERS], fontsize=6.5, loc="upper right")
+        axis.set_title("(a) alignment under step sizes $t^{-p}$")
+        widths = [Line2D([], [], color=GREY, lw=lw, label=name) for name, lw in (("NMGD", 1.6), ("NGD", 0.6))]
+        axis.legend(handles=[*(POWER_LOOKS[p].handle() for p in POWERS), *widths], fontsize=6.5, loc="center right")
 
     def _draw_growth(self, axis: Axes, rows: pd.DataFrame) -> None:
         axis.set_yscale("log")
@@ -208,7 +210,7 @@ class FlowConditions(Figure):
         log_where_drawn(axis, "y")
         axis.set_xlabel("step $t$")
         axis.set_ylabel(r"$\|\theta_t\|_\infty$")
-        axis.set_title(r"(b) Adam, $(\beta_1, \beta_2)$")
+        axis.set_title(r"(b) Adam's parameters, by $(\beta_1, \beta_2)$")
         axis.legend(handles=[look.handle() for look in PAIR_LOOKS.values()], fontsize=6.5, loc="upper left", labelspacing=0.25)
 
     def _draw_iteration(self, axis: Axes, rows: pd.DataFrame) -> None:
@@ -220,9 +222,9 @@ class FlowConditions(Figure):
         axis.set_xticks([10.0**e for e in range(0, -9, -2)])
         axis.minorticks_off()
         log_where_drawn(axis, "y")
-        axis.set_xlabel("loss")
+        axis.set_xlabel("loss, falling \N{RIGHTWARDS ARROW}")
         axis.set_ylabel("spectral margin")
-        axis.set_title("(c) the polar factor")
+        axis.set_title("(c) margin with the exact polar factor, and without")
         axis.legend(handles=[optimizer_look(m).handle() for m in ("muon", "muon_ns")], fontsize=6.5, loc="lower right")
 
     def _draw_kinks(self, axis: Axes, rows: pd.DataFrame) -> None:
@@ -235,7 +237,7 @@ class FlowConditions(Figure):
         log_where_drawn(axis, "y")
         axis.set_xlabel("step $t$")
         axis.set_ylabel(r"$1 - \cos(\theta_t, \theta_{10 t})$")
-        axis.set_title("(d) activations, NMGD")
+        axis.set_title("(d) turn of NMGD's direction, by activation")
         axis.legend(handles=[look.handle() for look in ACTIVATION_LOOKS.values()], fontsize=6.5, loc="best", labelspacing=0.25)
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:

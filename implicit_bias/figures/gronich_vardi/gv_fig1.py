@@ -152,7 +152,7 @@ class GvFig1(Figure):
         groups = {norm_look(n).label: relu[relu["norm"] == n] for n in BEST}
         dots(axes[1, 0], groups, METHODS, OPTIMIZER_LOOKS, "share")
         axes[1, 0].set_ylabel("share of the best margin")
-        axes[1, 0].set_title("ReLU, at loss $10^{-8}$")
+        axes[1, 0].set_title("margins of ReLU at loss $10^{-8}$")
         axes[1, 0].set_xlabel("norm")
         log_axis(axes[1, 0], "y")
         deep = table[table["part"] == DEEP]
@@ -172,7 +172,7 @@ class GvFig1(Figure):
         axis.set_xticks([10.0**e for e in range(0, -9, -2)])
         axis.minorticks_off()
         log_axis(axis, "y")
-        axis.set_xlabel("loss")
+        axis.set_xlabel("loss, falling \N{RIGHTWARDS ARROW}")
         axis.set_title(f"{norm_look(norm).label} margin")
 
     def _draw_kkt(self, axis: Axes, deep: pd.DataFrame) -> None:
@@ -186,7 +186,7 @@ class GvFig1(Figure):
         axis.set_xlim(left=1)
         log_axis(axis, "x")
         axis.set_xlabel(r"$\log_{10}(1 / \mathrm{loss})$")
-        axis.set_title("KKT ratio, own norm")
+        axis.set_title("deep run: KKT ratio, own norm")
         styles = [Line2D([], [], color=GREY, lw=w, label=t) for w, t in ((1.5, "KKT ratio"), (0.6, "alignment"))]
         axis.legend(handles=styles, loc="lower right", fontsize=6.5)
 
@@ -200,7 +200,8 @@ class GvFig1(Figure):
         log_axis(axis, "x")
         log_axis(axis, "y")
         axis.set_xlabel("step $t$")
-        axis.set_title(r"$1 - \cos(\theta_t, \theta_{10t})$")
+        axis.set_ylabel(r"$1 - \cos(\theta_t, \theta_{10t})$", labelpad=1)
+        axis.set_title("deep run: turn of the direction")
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:
         if preset == "smoke":

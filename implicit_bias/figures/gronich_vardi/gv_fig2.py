@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
 
 from implicit_bias.analysis.runs import Run, mean_and_spread
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
@@ -28,7 +29,7 @@ from implicit_bias.figures.gronich_vardi.common import (
 )
 from implicit_bias.plotting.bands import dots, mean_and_range
 from implicit_bias.plotting.explorer import DEPTH, STEP, Explorer, Quantity
-from implicit_bias.plotting.style import OPTIMIZER_LOOKS, legend_below, log_axis, optimizer_look, panels
+from implicit_bias.plotting.style import GREY, OPTIMIZER_LOOKS, legend_below, log_axis, optimizer_look, panels
 
 METHODS = ("muon_signum", "muon_adam", "muon", "adam", "signum", "nmgd")
 HYBRIDS = ("muon_signum", "muon_adam")
@@ -111,11 +112,13 @@ class GvFig2(Figure):
         right.set_yscale("log")
         groups = {network: shares(ends(table, network)) for network in (TWO, FOUR, CNN)}
         named = {TWO: "2 layers,\nsquared ReLU", FOUR: "4 layers,\nReLU", CNN: "CNN,\nReLU"}
-        dots(right, {named[k]: rows for k, rows in groups.items()}, METHODS, OPTIMIZER_LOOKS, "share")
+        there = {named[k]: rows.assign(there=rows["log10_loss"] <= TARGET) for k, rows in groups.items()}
+        dots(right, there, METHODS, OPTIMIZER_LOOKS, "share", filled_where="there")
         right.set_ylabel("share of the best margin")
-        right.set_title("hybrid margin at loss $10^{-8}$")
+        right.set_title("hybrid margins at loss $10^{-8}$, or where runs end")
         log_axis(right, "y")
-        legend_below(figure, [optimizer_look(m).handle() for m in METHODS], columnspacing=1.0)
+        short = Line2D([], [], ls="", marker="o", mfc="white", mec=GREY, ms=4.2, label="open: not in every seed")
+        legend_below(figure, [*(optimizer_look(m).handle() for m in METHODS), short], ncols=4, columnspacing=1.2)
         return figure
 
     def _draw_margins(self, axis: Axes, table: pd.DataFrame) -> None:
@@ -130,7 +133,7 @@ class GvFig2(Figure):
         axis.set_xticks([10.0**e for e in range(0, -9, -2)])
         axis.minorticks_off()
         log_axis(axis, "y")
-        axis.set_xlabel("loss")
+        axis.set_xlabel("loss, falling \N{RIGHTWARDS ARROW}")
         axis.set_title("hybrid margin, 2 layers, squared ReLU")
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:

@@ -24,7 +24,7 @@ from implicit_bias.figures.gronich_vardi.common import (
     setting,
     shares,
 )
-from implicit_bias.plotting.heat_map import FRAME, heat_map
+from implicit_bias.plotting.heat_map import FRAME, colour_bar, heat_map
 from implicit_bias.plotting.style import norm_look, optimizer_look, panels
 
 #: Rows, with the norm that each maximises; in the order that puts the theorem on the diagonal.
@@ -79,18 +79,19 @@ class MarginMatrixNetworks(Figure):
         return table.reindex(columns=["optimizer", "norm", "seed", "step", "log10_loss", "margin", "share", "alignment"])
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
-        figure, axes = panels(1, 2, height=3.9, sharey=True)
+        figure, axes = panels(1, 2, height=4.3, sharey=True)
         framed = {(i, NORMS.index(OWN[m])): FRAME for i, m in enumerate(OWN)}
         for axis, column, scale, title in (
             (axes[0, 0], "share", LogNorm(LOWEST_SHOWN, 1), "margin / best optimizer's"),
             (axes[0, 1], "alignment", Normalize(0, 1), "alignment"),
         ):
             mean, spread = (part.reindex(index=list(OWN), columns=list(NORMS)) for part in mean_and_std(table, column))
-            heat_map(
+            image = heat_map(
                 axis, mean.to_numpy(float), spread.to_numpy(float), scale, framed,
                 columns=[norm_look(norm).label for norm in NORMS], told=number, size=7.5,
             )  # fmt: skip
             axis.set_title(title, pad=20)
+            colour_bar(figure, image, axis, "share of the best, log scale" if column == "share" else "alignment", below=True)
         axes[0, 0].set_yticks(range(len(OWN)), [optimizer_look(m).label for m in OWN])
         return figure
 

@@ -14,6 +14,7 @@ from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_l
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.plotting.curves import trajectories
 from implicit_bias.plotting.explorer import Explorer
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import Look, legend_below, log_axis, panels
 
 SCHEDULES = {"loss-based": ("schedule=lyu_li", "schedule.lr=0.1"), "constant": ("schedule=constant", "schedule.lr=0.01")}
@@ -104,6 +105,7 @@ class LyuLiSchedule(Figure):
         for axis in (middle, right):
             axis.set_ylabel(r"normalised $\ell_2$ margin")
             axis.set_ylim(bottom=0)
+        titled(axes, ("depth of the loss", "margin", "margin at equal loss"))
         legend_below(figure, [look.handle(marker=False) for look in LOOKS.values()])
         return figure
 

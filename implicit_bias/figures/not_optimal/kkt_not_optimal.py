@@ -14,6 +14,7 @@ from implicit_bias.analysis.runs import Run, numbers
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.not_optimal.kkt_examples import EXAMPLES, SHARE, better_points, blocks_of, flow, noisy
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, panels
 
 DECADES = PerPreset(smoke=1, default=5, paper=8)
@@ -105,8 +106,16 @@ class KktNotOptimal(Figure):
         self._draw_better(axes[0, 1], table[table["part"] == LOWER])
         self._draw_escapes(axes[1, 0], table[table["part"] == NOISE])
         self._draw_random(axes[1, 1], table[table["part"] == RANDOM])
-        for axis, letter in zip(axes.flat, "abcd", strict=True):
-            axis.set_title(f"({letter})", loc="left")
+        titled(
+            axes,
+            (
+                "flows settle above the optimum",
+                "points near the KKT point are better",
+                "how long noise of size s takes to leave it",
+                "random starts, width 8: ends differ",
+            ),
+            letters=True,
+        )
         legend_below(figure, [look.handle() for look in LOOKS.values()])
         return figure
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from implicit_bias.figures.own.adam_batch_judged import CURVE, END, PREDICTED
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import GREY, legend_below, log_axis, norm_look, panels, shade
 
 NORMS = ("linf", "l2")
@@ -29,6 +30,8 @@ def drawing(table: pd.DataFrame, samples: Mapping[str, int]) -> Drawing:
         _way(axes[row, 2], mine[mine["part"] == CURVE], samples[problem])
         if len(problems) > 1:
             axes[row, 0].set_title(problem, loc="left")
+        else:
+            titled(axes, (r"$\ell_\infty$ margin, by batch size", r"$\ell_2$ margin, by batch size", "the way to the prediction"))
         _sizes(axes[row, 2], mine, samples[problem])
     handles = [norm_look(norm).handle() for norm in NORMS]
     told = [Line2D([], [], color=GREY, lw=1.2, label="predicted"), Line2D([], [], color=GREY, ls="", marker="o", label="a run")]

@@ -19,6 +19,7 @@ from implicit_bias.figures.papers import PUBLISHED
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, log_spaced, norm_look, panels
 
 STEPS = PerPreset(smoke=300, default=10_000, paper=10_000)
@@ -91,6 +92,7 @@ class ExactTail(Figure):
             axis.set_xlim(0.9, table["step"].max() * 1.12)
             log_axis(axis, "x")
             axis.set_xlabel("step $t$")
+        titled(axes, ("margin", "what cancellation does to the signs"))
         legend_below(figure, [look.handle() for look in LOOKS.values()])
         return figure
 

@@ -20,6 +20,7 @@ from implicit_bias.figures.own.last_constant_judged import METHODS
 from implicit_bias.figures.own.loss_curves import read_off
 from implicit_bias.measures.decay_laws import gap_constant
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import GREY, legend_below, log_axis, optimizer_look, panels
 from implicit_bias.solvers.reference import solve_exact
 
@@ -88,6 +89,7 @@ class LastConstant(Figure):
         axes[0, 1].set_ylim(-0.5, 3)
         axes[0, 1].set_ylabel(r"$\log L + \gamma^* N(W) - (H - \log n)$")
         _draw_read(axes[0, 2], table)
+        titled(axes, ("constant of the gap, over its law", "offset of the loss, less its law", "optimum, off by"))
         thick = [
             Line2D([], [], color=GREY, lw=1.5, label="read off the loss"),
             Line2D([], [], color=GREY, lw=0.7, label="the margin"),

@@ -14,6 +14,7 @@ from implicit_bias.analysis.runs import Run, last_rows
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.papers import MIXTURE, OWN
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import legend_below, norm_look, panels
 
 NORMS = ("linf", "l2", "spectral")
@@ -84,6 +85,7 @@ class MoreMethods(Figure):
         axis.set_xlim(min(0.2, table["ratio"].min() - 0.02), 1.02)
         axis.axvline(1, color="#222222", lw=0.8)
         axis.set_xlabel("margin / maximum margin")
+        titled(axes, ("where each method ends under three norms: mean and range over seeds",))
         axis.grid(axis="y", visible=False)
         for row in range(len(METHODS) - 1):
             axis.axhline(row + 0.5, color="#e4e4e4", lw=0.6)

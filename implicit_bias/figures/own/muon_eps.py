@@ -21,6 +21,7 @@ from implicit_bias.figures.own.muon_eps_judged import L2_OPTIMUM, RUN, SLOPE, TO
 from implicit_bias.models import Data
 from implicit_bias.norms import make_norm
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import DASHED, GREY, Look, legend_below, log_axis, norm_look, optimizer_look, panels
 from implicit_bias.solvers.reference import solve_exact
 
@@ -100,6 +101,7 @@ class MuonEps(Figure):
         self._draw_lengths(axes[0, 0], rows)
         self._draw_steps(axes[0, 1], rows)
         self._draw_margins(axes[0, 2], rows)
+        titled(axes, ("length of a step, by gradient", "length of a step, by time", "margins (dashed: without eps)"))
         norms = [Line2D([], [], color=norm_look(norm).color, lw=1.4, label=f"{norm_look(norm).label} margin") for norm in NORMS]
         legend_below(
             figure, [*(look.handle(marker=False) for look in LOOKS.values()), *norms], handlelength=1.8, columnspacing=1.2

@@ -15,6 +15,7 @@ from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_l
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.optimizers.muon_ns import newton_schulz
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, optimizer_look, panels
 
 DATA = "40 Gaussian samples in 24 dimensions with 4 random labels"
@@ -102,6 +103,7 @@ class NewtonSchulz(Figure):
             axis.set_xlim(100, table["step"].max())
             log_axis(axis, "x")
         log_axis(middle, "y")
+        titled(axes, ("spectral margin", "what is missing to the optimum", "singular values after the iteration"))
         legend_below(figure, [look.handle(marker=False) for look in LOOKS.values()])
         return figure
 

@@ -18,6 +18,7 @@ from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.own.torch_classes import TorchClass
 from implicit_bias.figures.papers import MIXTURE, OWN
 from implicit_bias.plotting.explorer import DEPTH, STEP, Explorer, Quantity
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import (
     DASHED,
     DOTTED,
@@ -132,6 +133,7 @@ class ShampooAccumulation(Figure):
             log_axis(axis, "x")
             log_axis(axis, "y")
         _draw_ends(axes[0, 2], rows)
+        titled(axes, ("gap of the spectral margin", "depth of the loss", "margins at the end"))
         legend_below(figure, [look.handle() for look in LOOKS.values()])
         return figure
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from implicit_bias.figures.own.weight_decay_judged import ADAM, CURVE, LAW, MOMENTUM, PLAIN, READ, WORDS, ends
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import DOTTED, GREY, legend_below, log_axis, norm_look, optimizer_look, panels
 
 # What is off by less is noise of the last digits.
@@ -28,6 +29,7 @@ def drawing(table: pd.DataFrame, followed: float) -> Drawing:
         _gaps(axes[0, place], mine, norm)
         _over(axes[1, place], mine, norm)
         axes[1, place].set_ylim(*limits)
+        titled(axes[1, place], ("the same, over the law",))
     axes[0, 0].set_ylabel("relative margin gap")
     axes[1, 0].set_ylabel("gap / law")
     _certificates(axes[0, 3], table[table["part"] == CURVE], followed)

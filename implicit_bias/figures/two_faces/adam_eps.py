@@ -18,6 +18,8 @@ from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.papers import MIXTURE
 from implicit_bias.figures.two_faces import throttle
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
+from implicit_bias.plotting.labels import theory as theory_line
+from implicit_bias.plotting.labels import titled
 from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, norm_look, panels
 
 #: Of the table's rows on eps; those of the throttle are that file's.
@@ -101,6 +103,7 @@ class AdamEps(Figure):
             axis.set_xlabel("step $t$")
             axis.set_ylabel(f"{norm_look(norm).label} margin / optimum")
         self._draw_departures(axes[0, 2], departures(table))
+        titled(axes, ("max-norm margin", r"$\ell_2$ margin", "time of departure", "speed of the loss"))
         handles = [Line2D([], [], color=_colour(eps), lw=1.8, label=_label(eps)) for eps in EPS]
         legend_below(figure, handles, columnspacing=1.2, handlelength=1.6)
         return figure
@@ -113,7 +116,7 @@ class AdamEps(Figure):
         if fitted:
             theory = np.log(1 / np.array(list(fitted))) ** EXPONENT
             scale = np.exp((np.log(list(fitted.values())) - np.log(theory)).mean())
-            axis.plot(theory ** (1 / EXPONENT), scale * theory, color=GREY, lw=1, zorder=1)
+            theory_line(axis, theory ** (1 / EXPONENT), scale * theory, f" slope {EXPONENT:g}", at=0.5, below=True, ha="left")
         axis.set_xlabel(r"$\log(1/\epsilon)$")
         axis.set_ylabel("step of departure")
         axis.set_xlim(3.8, 34)

@@ -11,7 +11,8 @@ from implicit_bias.figures.base import Figure, PerPreset, Preset
 from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.papers import MIXTURE
 from implicit_bias.measures.adam_limits import throttled_rate
-from implicit_bias.plotting.style import DOTTED, GREY, NOTE_SIZE, log_axis, optimizer_look, shade
+from implicit_bias.plotting.labels import theory
+from implicit_bias.plotting.style import DOTTED, NOTE_SIZE, log_axis, optimizer_look, shade
 
 #: Of the table's rows.
 PART = "throttle"
@@ -67,7 +68,7 @@ def draw(axis: Axes, table: pd.DataFrame) -> None:
         axis.plot(points["length"], points["fell"], optimizer_look("adam").marker, color=color, ms=3.4, mew=0.5)
         cap = -np.log(beta2) / 2
         axis.text(lengths[-1], cap * 1.08, rf"$\beta_2 = {beta2:g}$", color=color, fontsize=NOTE_SIZE, va="bottom", ha="right")
-    axis.plot(lengths, lengths, color=GREY, lw=0.8, zorder=1)
+    theory(axis, lengths, lengths, "not\nthrottled ", at=0.36, ha="right")
     axis.set_xlim(lengths[0], lengths[-1])
     axis.set_ylim(-np.log(max(BETA2)) / 4, -np.log(min(BETA2)) * 1.5)
     axis.set_xlabel(r"step length $\gamma^*\eta$")
