@@ -123,6 +123,8 @@ class Truncated(Optimizer, ABC):
     def _above(self, log_loss: Tensor) -> Scaled:
         """L - lower, (R, 1, 1)."""
         log_loss = log_loss[:, None, None]
+        if not isinstance(self.lower, Tensor) and self.lower == 0:
+            return Scaled((log_loss > -math.inf).to(log_loss), log_loss)
         log_lower = torch.as_tensor(self.lower, dtype=log_loss.dtype, device=log_loss.device).log().expand_as(log_loss)
         one = torch.ones_like(log_loss)
         return combine(Scaled(one, log_loss), Scaled(-one, log_lower), 1.0, 1.0)

@@ -29,12 +29,14 @@ METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         STALE: (*TRUNCATED, "optimizer.beta=0.95", "optimizer.stale=true"),
     }
 )
+#: What is shown in one norm alone: in l2 the step that is far behind there, in the spectral norm what saves a decomposition.
+ONLY = {DECAYING: "l2", STALE: "spectral"}
 LOOKS = {
     PLAIN: Look("constant step", GREY, "h"),
     DECAYING: Look(r"step $t^{-1/2}$", GREY, "H", DOTTED),
     POLYAK: Look("truncated, no momentum (Polyak)", "#E69F00", "o"),
     MOMO: Look(r"truncated, $\beta$ = .95 (Momo)", "#0072B2", "s"),
-    STALE: Look("the same, stale dual norm", "#D55E00", "v", DASHED),
+    STALE: Look("the same, stale nuclear norm", "#D55E00", "v", DASHED),
 }
 STEPS = PerPreset(smoke=100, default=10_000, paper=100_000)
 SEEDS = PerPreset(smoke=1, default=5, paper=20)
@@ -68,8 +70,8 @@ class Momo(Figure):
             unnormalised steepest descent with the constant step of schedule.lr=auto (in l2, dotted, also times t^-1/2, which
             other methods have). The others have schedule.lr=inf and take a
             step as long as their linear model of the loss allows before it is zero: the tangent (Polyak's step size), or an
-            average of the tangents so far with weights of momentum .95 (Momo), there also with the dual norm of the step before
-            in place of this step's.
+            average of the tangents so far with weights of momentum .95 (Momo), in the spectral norm also with the nuclear norm
+            of the step before in place of this step's.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
@@ -78,7 +80,7 @@ class Momo(Figure):
             [f"experiment={self.name}", f"norm={norm}", *words, *size]
             for norm in NORMS
             for method, words in METHODS.items()
-            if method != DECAYING or norm == "l2"
+            if norm == ONLY.get(method, norm)
         ]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
