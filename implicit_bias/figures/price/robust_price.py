@@ -79,9 +79,9 @@ class RobustPrice(Figure):
         return one_line(f"""
             Linear classification of Gaussian samples in {DIM.at(preset)} dimensions labelled by a Gaussian direction, every
             feature perturbed by up to eps; seeds 1 to {SEEDS.at(preset)}, {TEST.at(preset):,} test samples. (a, b) Robust
-            accuracy in training less that on test samples, by samples over dimensions, means: (a) eps = 0, (b) eps half of the largest
-            there is; trained until the summed worst loss is {STOP:g} (plain loss {STOP_PLAIN:g}), or {STEPS.at(preset):,} steps
-            (network {DIAGONAL_STEPS.at(preset):,}). Dotted: certified robust optima. "Plain loss": GD without eps in its
+            accuracy in training less that on test samples, by samples over dimensions, means: (a) eps = 0, (b) eps half of the
+            largest there is; trained until the summed worst loss is {STOP:g} (plain loss {STOP_PLAIN:g}), or {STEPS.at(preset):,}
+            steps (network {DIAGONAL_STEPS.at(preset):,}). Dotted: certified robust optima. "Plain loss": GD without eps in its
             gradient.
             (c) Robust test accuracy of the l1 optimum less that of the l2 optimum.
             (d) By how much the robust margin in the own norm falls short of its certified maximum, of GD (l2) and coordinate
