@@ -58,7 +58,7 @@ def test_a_class_that_raises_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (["optimizer=muon", "steps=3"], "steps: unknown key"),
         (["optimizer=muon", "optimizer.betta=0.9"], "optimizer.betta: unknown key"),
         (["optimizer=adam", "optimizer.beta1=2"], "optimizer.beta1=2: must be a number in [0, 1)"),
-        (["optimizer=muon", "norm=lp"], "norm=lp: norm is read by optimizer=nmd, nsd or sd only"),
+        (["optimizer=muon", "norm=lp"], "norm=lp: norm is read by optimizer=dual_acceleration, mirror, nmd, nsd or sd only"),
         (["optimizer=torch", "optimizer.target=no.py:X"], "optimizer.target=no.py:X: no.py cannot be read"),
         (["optimizer=torch", "optimizer.kwargs.epps=1"], "optimizer.kwargs.epps: unknown key for torch.optim.AdamW"),
     ],

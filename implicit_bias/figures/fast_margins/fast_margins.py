@@ -28,6 +28,12 @@ TYPED: Mapping[str, tuple[str, ...]] = {
     NGD: ("optimizer=ngd", "schedule=power"),
     GD: ("optimizer=gd", "schedule=constant"),
 }
+WORDS = {
+    ACCELERATED: r"dual acceleration, $\ell_{NORM}$",
+    OVER_LOSS: r"mirror descent, $\ell_2$: GD over the loss",
+    NGD: "NGD",
+    GD: "GD, constant step",
+}
 #: Samples of the heat map, and its lowest colour.
 FEW, LEAST = 15, 0.8
 
@@ -74,8 +80,8 @@ class FastMargins(Figure):
         return [*([*race, *typed, *of_method.get(method, [])] for method, typed in TYPED.items()), table]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
-        """part, method, p, q, seed, step, gap, certified, bound: of the race at every record, of the table at every record for
-        q = p, else at the last. ``bound`` is the theorem's, relative."""
+        """part, method, own, norm, seed, step, gap, certified, bound: of the race at every record, of the table at every record
+        in the run's own norm, in the others at the last. ``bound`` is the theorem's, relative."""
         parts = [_tabled(run) if run.spec.value("dataset.samples") == FEW else _raced(run) for run in runs]
         return pd.concat(parts, ignore_index=True)
 
@@ -109,44 +115,42 @@ def _raced(run: Run) -> pd.DataFrame:
     spec, own = run.spec, run.spec.own_label
     rows = run.trajectory[(run.trajectory["norm"] == own) & (run.trajectory["step"] > 0)]
     method = {"dual_acceleration": ACCELERATED, "mirror": OVER_LOSS, "ngd": NGD, "gd": GD}[spec.optimizer.name]
-    found = _columns(rows).assign(part=RACE, method=method, p=getattr(spec.own_norm, "p", 2.0))
+    found = _columns(rows).assign(part=RACE, method=method, own=own)
     x = spec.dataset.load().x
     # In the theorem's units, |x_i| <= 1: a pair's gradient is (x_i, -x_i), of norm sqrt(2) |x_i|.
     gamma = rows["max_margin"] / (np.sqrt(2) * np.linalg.norm(x, axis=1).max())
     t = rows["step"].astype(float)
     bound = 4 * (1 + np.log(len(x))) * (1 + 2 * np.log(t)) / (gamma * t) ** 2
-    return found.assign(bound=bound if method == ACCELERATED and found["p"].iloc[0] == 2 else np.nan)
+    return found.assign(bound=bound if method == ACCELERATED and own == "lp2" else np.nan)
 
 
 def _tabled(run: Run) -> pd.DataFrame:
     """The gaps of p-GD in its own norm at every record, in the others at the last."""
     rows, own = run.trajectory[run.trajectory["step"] > 0], run.spec.own_label
     rows = rows[(rows["norm"] == own) | (rows["step"] == rows["step"].max())]
-    q = rows["norm"].str.removeprefix("lp").astype(float)
-    return _columns(rows).assign(part=TABLE, method="mirror", p=run.spec.value("norm.p"), q=q, bound=np.nan)
+    return _columns(rows).assign(part=TABLE, method="mirror", own=own, bound=np.nan)
 
 
 def _columns(rows: pd.DataFrame) -> pd.DataFrame:
     proven = (rows["upper_bound"] - rows["margin"]) / rows["max_margin"]
     gap = 1 - rows["margin"] / rows["max_margin"]
-    return rows[["seed", "step"]].assign(gap=gap, certified=proven, q=np.nan)
+    return rows[["seed", "step", "norm"]].assign(gap=gap, certified=proven)
 
 
-def _looks(table: pd.DataFrame) -> dict[tuple[str, float], Look]:
-    """The look of every curve, with its fitted slope, by method and p."""
+def _looks(table: pd.DataFrame) -> dict[tuple[str, str], Look]:
+    """The look of every curve, with its fitted slope, by method and own norm."""
     slopes = judged.slopes(table)
     named = {}
-    for method, p in (key for key in METHODS if len(slopes[key])):
-        words = {ACCELERATED: rf"dual acceleration, $\ell_{{{p:g}}}$", OVER_LOSS: r"mirror descent, $\ell_2$: GD over the loss",
-                 NGD: "NGD", GD: "GD, constant step"}[method]  # fmt: skip
-        named[f"{words} (slope {slopes[method, p].mean():.2f})".replace("-", "\N{MINUS SIGN}")] = (method, p)
+    for method, own in (key for key in METHODS if len(slopes[key])):
+        words = WORDS[method].replace("NORM", own.removeprefix("lp"))
+        named[f"{words} (slope {slopes[method, own].mean():.2f})".replace("-", "\N{MINUS SIGN}")] = (method, own)
     optimizers = {ACCELERATED: "dual_acceleration", OVER_LOSS: "mirror", NGD: "ngd", GD: "gd"}
     looks = curve_looks({label: optimizers[method] for label, (method, _) in named.items()})
     return {named[label]: look for label, look in looks.items()}
 
 
-def _curve(axis: Axes, race: pd.DataFrame, key: tuple[str, float], column: str, look: Look) -> None:
-    rows = race[(race["method"] == key[0]) & (race["p"] == key[1])]
+def _curve(axis: Axes, race: pd.DataFrame, key: tuple[str, str], column: str, look: Look) -> None:
+    rows = race[(race["method"] == key[0]) & (race["own"] == key[1])]
     mean = rows.groupby("step")[column].mean().clip(lower=1e-9)
     mean = mean[mean < 1]
     if len(mean):
@@ -155,8 +159,8 @@ def _curve(axis: Axes, race: pd.DataFrame, key: tuple[str, float], column: str, 
 
 def _draw_table(figure: Drawing, axis: Axes, rows: pd.DataFrame) -> None:
     last = rows[rows["step"] == rows["step"].max()]
-    ratios = (1 - last["gap"]).groupby([last["p"], last["q"]])
-    order = list(TABLED)
+    ratios = (1 - last["gap"]).groupby([last["own"], last["norm"]])
+    order = [f"lp{p:g}" for p in TABLED]
     mean = ratios.mean().unstack().reindex(index=order, columns=order).to_numpy()
     spread = ratios.std(ddof=0).unstack().reindex(index=order, columns=order).to_numpy()
     image = heat_map(
@@ -165,8 +169,8 @@ def _draw_table(figure: Drawing, axis: Axes, rows: pd.DataFrame) -> None:
         spread,
         Normalize(LEAST, 1),
         {(i, i): FRAME for i in range(len(order))},
-        rows=[f"p = {p:g}" for p in order],
-        columns=[rf"$\ell_{{{q:g}}}$" for q in order],
+        rows=[f"p = {p:g}" for p in TABLED],
+        columns=[rf"$\ell_{{{q:g}}}$" for q in TABLED],
         size=7.5,
     )
     axis.set_title("(c) mirror descent: margin over its maximum", loc="left")

@@ -15,7 +15,8 @@ RACE, TABLE = "race", "table"
 ACCELERATED, OVER_LOSS, NGD, GD = "dual_acceleration", "over_loss", "ngd", "gd"
 #: Exponents of dual acceleration, and of the rows and columns of the heat map.
 RACED, TABLED = (2.0, 1.5, 1.1), (1.1, 1.5, 2.0, 3.0, 6.0, 10.0)
-METHODS = (*((ACCELERATED, p) for p in RACED), (OVER_LOSS, 2.0), (NGD, 2.0), (GD, 2.0))
+#: With the labels of their own norms.
+METHODS = (*((ACCELERATED, f"lp{p:g}") for p in RACED), (OVER_LOSS, "l2"), (NGD, "l2"), (GD, "l2"))
 #: Slopes are fitted from this step on.
 FIRST = 300
 FAST, PROVEN = -1.9, 1e-5
@@ -26,15 +27,15 @@ ANY_NORM = "Wang, Hu, Muthukumar and Abernethy, arXiv 2305.17544"
 MIRROR = "Sun, Ahn, Thrampoulidis and Azizan, arXiv 2205.12808"
 
 
-def slopes(table: pd.DataFrame, column: str = "gap") -> dict[tuple[str, float], NDArray[np.float64]]:
-    """The slope of the logarithm of a gap against that of the step, from FIRST on, by method and p: one number a seed."""
+def slopes(table: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """The slope of the logarithm of a gap against that of the step, from FIRST on, by method and own norm: one number a seed."""
     race = table[table["part"] == RACE]
-    return {(m, p): _by_seed(race[(race["method"] == m) & (race["p"] == p)], column) for m, p in METHODS}
+    return {(method, own): _by_seed(race[(race["method"] == method) & (race["own"] == own)]) for method, own in METHODS}
 
 
-def _by_seed(rows: pd.DataFrame, column: str = "gap") -> NDArray[np.float64]:
-    late = rows[(rows["step"] >= FIRST) & (rows[column] > 0)]
-    return np.array([np.polyfit(np.log(mine["step"]), np.log(mine[column]), 1)[0] for _, mine in late.groupby("seed")])
+def _by_seed(rows: pd.DataFrame) -> NDArray[np.float64]:
+    late = rows[(rows["step"] >= FIRST) & (rows["gap"] > 0)]
+    return np.array([np.polyfit(np.log(mine["step"]), np.log(mine["gap"]), 1)[0] for _, mine in late.groupby("seed")])
 
 
 def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
@@ -42,13 +43,13 @@ def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
     found = slopes(table)
     mirror = table[table["part"] == TABLE]
     return [
-        _fast(figure, preset, found[ACCELERATED, 2.0], "l2", figure.source),
-        _fast(figure, preset, found[ACCELERATED, 1.5], "l1.5", ANY_NORM),
-        _fast(figure, preset, found[ACCELERATED, 1.1], "l1.1", ANY_NORM),
+        _fast(figure, preset, found[ACCELERATED, "lp2"], "l2", figure.source),
+        _fast(figure, preset, found[ACCELERATED, "lp1.5"], "l1.5", ANY_NORM),
+        _fast(figure, preset, found[ACCELERATED, "lp1.1"], "l1.1", ANY_NORM),
         _bound(figure, preset, table),
         _proven(figure, preset, table),
-        _over_loss(figure, preset, found[OVER_LOSS, 2.0]),
-        _constant(figure, preset, found[GD, 2.0]),
+        _over_loss(figure, preset, found[OVER_LOSS, "l2"]),
+        _constant(figure, preset, found[GD, "l2"]),
         _reached(figure, preset, mirror),
         _cube(figure, preset, mirror),
         _diagonal(figure, preset, mirror),
@@ -82,7 +83,7 @@ def _bound(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
 
 
 def _proven(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
-    race = table[(table["part"] == RACE) & (table["method"] == ACCELERATED) & (table["p"] == 2)]
+    race = table[(table["part"] == RACE) & (table["method"] == ACCELERATED) & (table["own"] == "lp2")]
     # At the last record the optimum's own proof takes the certificate's place.
     before = race[race["step"] < race["step"].max()].sort_values("step").groupby("seed").tail(1)
     t = int(before["step"].max())
@@ -123,14 +124,14 @@ def _constant(figure: Figure, preset: Preset, found: NDArray[np.float64]) -> Cla
 
 
 def _ratios(mirror: pd.DataFrame) -> pd.DataFrame:
-    """Ratios at the end: a row a (seed, p), a column a q."""
+    """Ratios at the end: a row a (seed, p of the run), a column a norm."""
     last = mirror[mirror["step"] == mirror["step"].max()]
-    ratios: pd.DataFrame = (1 - last.set_index(["seed", "p", "q"])["gap"]).unstack("q")
+    ratios: pd.DataFrame = (1 - last.set_index(["seed", "own", "norm"])["gap"]).unstack("norm")
     return ratios
 
 
 def _own(mirror: pd.DataFrame, p: float) -> pd.Series:
-    return _ratios(mirror)[p].xs(p, level="p")
+    return _ratios(mirror)[f"lp{p:g}"].xs(f"lp{p:g}", level="own")
 
 
 def _reached(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
@@ -148,7 +149,7 @@ def _reached(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
 
 
 def _cube(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
-    rows = mirror[(mirror["p"] == 3) & (mirror["q"] == 3)]
+    rows = mirror[(mirror["own"] == "lp3") & (mirror["norm"] == "lp3")]
     found = _by_seed(rows)
     return figure.claim(
         preset,
@@ -197,8 +198,9 @@ def _largest(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
 
 def _ahead(mirror: pd.DataFrame, q: float) -> pd.Series:
     """By how much the l_q ratio at p = q is above the best of the other p, by seed."""
-    column = _ratios(mirror)[q].unstack("p")
-    return column[q] - column.drop(columns=q).max(axis=1)
+    label = f"lp{q:g}"
+    column = _ratios(mirror)[label].unstack("own")
+    return column[label] - column.drop(columns=label).max(axis=1)
 
 
 def _setting(mirror: pd.DataFrame) -> str:
@@ -214,7 +216,7 @@ def findings(table: pd.DataFrame) -> list[Finding]:
     mirror = table[table["part"] == TABLE]
     told = []
     for p in TABLED[3:]:
-        rows = mirror[(mirror["p"] == p) & (mirror["q"] == p)]
+        rows = mirror[(mirror["own"] == f"lp{p:g}") & (mirror["norm"] == f"lp{p:g}")]
         slope = _by_seed(rows).mean()
         told.append(f"p = {p:g}: slope {slope:.2f} (law {-1 / (p - 1):.2f}), ratio {_own(mirror, p).mean():.4f}")
     return [
