@@ -47,6 +47,7 @@ class FastMargins(Figure):
     order = 220
     title = "How fast can the margin be maximised?"
     source = "Ji, Srebro and Telgarsky, arXiv 2107.00595"
+    kind = "theorem"
     paper = "fast_margins"
     minutes = PerPreset(smoke=0.1, default=0.7, paper=8.0)
 

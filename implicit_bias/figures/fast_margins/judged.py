@@ -61,11 +61,12 @@ def _fast(figure: Figure, preset: Preset, found: NDArray[np.float64], norm: str,
     return figure.claim(
         preset,
         f"dual acceleration in {norm} closes the gap as 1 / t^2: fitted slope, by seed",
-        paper="-2",
+        expected="-2",
         measured=numbers(found),
         tolerance=f"<= {FAST:g} in every seed",
         holds=bool((found <= FAST).all()),
         source=source,
+        kind="theorem",
     )
 
 
@@ -75,7 +76,7 @@ def _bound(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
     return figure.claim(
         preset,
         "the gap of dual acceleration in l2 is below the theorem's bound at every record: largest share of it",
-        paper="4 (1 + log n) (1 + 2 log t) / (gamma* t^2), data with |x_i| <= 1",
+        expected="4 (1 + log n) (1 + 2 log t) / (gamma* t^2), data with |x_i| <= 1",
         measured=f"{share.max():.2g}",
         tolerance="<= 1",
         holds=bool((share <= 1).all()),
@@ -91,6 +92,7 @@ def _proven(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
         preset,
         "dual acceleration in l2 proves its margin by the weights of its own steps, without a solver: upper bound less margin,"
         " relative, at the record before the last, by seed",
+        kind="check",
         measured=" / ".join(f"{gap:.1e}" for gap in before["certified"]) + f" (step {t:,})",
         tolerance=f"<= {PROVEN:.0e}",
         holds=bool((before["certified"] <= PROVEN).all()),
@@ -101,7 +103,7 @@ def _over_loss(figure: Figure, preset: Preset, found: NDArray[np.float64]) -> Cl
     return figure.claim(
         preset,
         "gradient descent divided by the loss closes the gap as 1 / t: fitted slope, by seed",
-        paper="-1",
+        expected="-1",
         measured=numbers(found),
         tolerance=f"{OVER[0]:g} to {OVER[1]:g}",
         holds=bool(((OVER[0] <= found) & (found <= OVER[1])).all()),
@@ -112,7 +114,7 @@ def _constant(figure: Figure, preset: Preset, found: NDArray[np.float64]) -> Cla
     return figure.claim(
         preset,
         "gradient descent with a constant step closes it as 1 / log t, below every power: fitted slope, mean over seeds",
-        paper="1 / log t",
+        expected="1 / log t",
         measured=f"{mean_and_spread(found)} ({numbers(found)})",
         tolerance=f"> {SLOW:g}",
         holds=float(found.mean()) > SLOW,
@@ -139,11 +141,12 @@ def _reached(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
     return figure.claim(
         preset,
         "p-GD reaches the certified l_p optimum for p <= 3: worst ratio over seeds, at p = 1.1, 1.5, 2, 3",
-        paper="-> 1",
+        expected="-> 1",
         measured=numbers(list(worst.values()), 4),
         tolerance=f">= {REACHED:g}",
         holds=min(worst.values()) >= REACHED,
         source=MIRROR,
+        kind="theorem",
         setting=_setting(mirror),
     )
 
@@ -154,11 +157,12 @@ def _cube(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
     return figure.claim(
         preset,
         "norms of p-GD grow as t^(1/(p-1)), and the gap is one over the norm: fitted slope at p = 3, by seed",
-        paper="-1/2",
+        expected="-1/2",
         measured=numbers(found),
         tolerance=f"{CUBE[0]:g} to {CUBE[1]:g}",
         holds=bool(((CUBE[0] <= found) & (found <= CUBE[1])).all()),
         source="own derivation",
+        kind="derived",
         setting=_setting(mirror),
     )
 
@@ -169,11 +173,12 @@ def _diagonal(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
     return figure.claim(
         preset,
         "of all p-GD the one with p = q has the largest l_q margin for q <= 6: least lead in a seed, at q = 1.1, 1.5, 2, 3, 6",
-        paper="smallest norm on the diagonal",
+        expected="smallest norm on the diagonal",
         measured=numbers([lead.min() for lead in ahead.values()], 4),
         tolerance="> 0 in every seed",
         holds=all((lead > 0).all() for lead in ahead.values()),
         source=MIRROR,
+        kind="paper",
         setting=_setting(mirror),
     )
 
@@ -183,11 +188,12 @@ def _largest(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
     return figure.claim(
         preset,
         "of all p-GD the one with p = 10 has the largest l_10 margin: lead by seed",
-        paper="smallest norm on the diagonal",
+        expected="smallest norm on the diagonal",
         measured=f"{numbers(lead.to_numpy(), 4)} (ratio {mean_and_spread(own)})",
         tolerance="> 0 in every seed",
         holds=bool((lead > 0).all()),
         source=MIRROR,
+        kind="paper",
         setting=_setting(mirror),
         reason=one_line("""
             at p = 10 the norm grows as t^(1/9) in the end, and the gap closes as slowly: ten times the steps leave 0.77 of it, so

@@ -51,6 +51,7 @@ class Grokking(Figure):
     order = 240
     title = "Grokking: early and late margins of a diagonal network"
     source = "Lyu, Jin, Li, Du, Lee and Hu, arXiv 2311.18817"
+    kind = "theorem"
     paper = "grokking"
     minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
 
@@ -150,11 +151,12 @@ class Grokking(Figure):
             preset,
             "the time t* of half the rise of test accuracy is linear in log(alpha), with slope 1 / wd: slope of wd t* in"
             " log(alpha), least and largest of all seeds and decays",
-            paper="1",
+            expected="1",
             measured=numbers([min(slopes), max(slopes)]),
             tolerance=f"{SLOPE:g}",
             holds=bool(np.abs(np.array(slopes) - 1).max() <= SLOPE),
             source=f"{self.source}: a sharp transition at log(alpha) / wd",
+            kind="theorem",
         )
 
     def _by_decay(self, found: Any, preset: Preset) -> Claim:
@@ -162,11 +164,12 @@ class Grokking(Figure):
         return self.claim(
             preset,
             f"at one alpha wd t* is the same at wd = {DECAYS[0]:g} and {DECAYS[1]:g}: mean of either, and the largest difference",
-            paper="equal",
+            expected="equal",
             measured=f"{mean_and_spread(first)} and {mean_and_spread(second)}; {(first - second).abs().max():.3f}",
             tolerance=f"{SAME:g}",
             holds=bool((first - second).abs().max() <= SAME),
             source=f"{self.source}: a sharp transition at log(alpha) / wd",
+            kind="theorem",
         )
 
     def _margins(self, table: pd.DataFrame, found: Any, preset: Preset) -> Claim:
@@ -179,11 +182,12 @@ class Grokking(Figure):
             "the linear function has its largest l2 margin before the transition, and after it the l1 margin comes nearer to its"
             f" maximum than the l2 margin: largest l2 ratio and last l1 ratio, least of all seeds (alpha = {SCALES[-1]:g},"
             f" wd = {DECAYS[1]:g})",
-            paper="1 / 1, in the limit of large alpha and small wd",
+            expected="1 / 1, in the limit of large alpha and small wd",
             measured=numbers(margins[["l2", "l1"]].min().to_numpy()),
             tolerance=f"in this order on every seed, >= {LARGE:g}",
             holds=bool(ordered.all() and margins[["l2", "l1"]].min().min() >= LARGE),
             source=f"{self.source}: kernel bias early, margin bias late",
+            kind="theorem",
         )
 
 

@@ -50,6 +50,7 @@ class InfiniteDescent(Figure):
     order = 190
     title = "Infinite Descent, a reconstruction: evaluations behind the one step"
     source = "reconstruction from the abstract of Batley and Saha, arXiv 2510.05489; the network is guessed"
+    kind = "paper"
     paper = "infinite"
     minutes = PerPreset(smoke=0.1, default=0.2, paper=2.0)
 
@@ -105,7 +106,7 @@ class InfiniteDescent(Figure):
                 preset,
                 "a network of the paper's class reaches its optimum in a single descent step",
                 "only the abstract could be read: neither the network nor the equation that is solved is known",
-                paper="one step",
+                expected="one step",
             ),
         ]
 
@@ -115,7 +116,7 @@ class InfiniteDescent(Figure):
             preset,
             "reconstruction: from every start near the truth the optimum is reached in one outer step: starts that arrive",
             measured=f"{int(arrived.sum())} of {len(arrived)}",
-            paper="one step, in a simple test problem",
+            expected="one step, in a simple test problem",
             tolerance="all",
             holds=bool(arrived.all()),
             reason="from the others the inner search ends at another root of the gradient, or at none",
@@ -131,6 +132,7 @@ class InfiniteDescent(Figure):
             tolerance=f"> {ONE}",
             holds=bool(counts.min() > ONE),
             source="reconstruction",
+            kind="check",
         )
 
     def _newton_arrives(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -139,10 +141,11 @@ class InfiniteDescent(Figure):
             preset,
             "reconstruction: from starts further away Newton-CG, which has the loss to go by, arrives more often",
             measured=f"{int(newtons.sum())} against {int(ours.sum())} of {len(ours)}",
-            paper="20 against 13 of 20 (independent computation)",
+            expected="20 against 13 of 20 (independent computation)",
             tolerance="more",
             holds=int(newtons.sum()) > int(ours.sum()),
             source="reconstruction",
+            kind="check",
         )
 
     def _newton_cheaper(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -158,6 +161,7 @@ class InfiniteDescent(Figure):
             tolerance="no more",
             holds=bool(cheaper),
             source="reconstruction",
+            kind="check",
         )
 
     def _margin(self, table: pd.DataFrame, preset: Preset) -> Claim:
@@ -170,6 +174,7 @@ class InfiniteDescent(Figure):
             tolerance="below",
             holds=bool((rows[INFINITE] < rows["ngd"]).all()),
             source="reconstruction",
+            kind="check",
             setting=f"seeds 1 to {SEEDS.at(preset)} of {DATA}; linear model from zero, logistic loss, NGD with"
             f" {STEPS.at(preset):,} steps",
         )

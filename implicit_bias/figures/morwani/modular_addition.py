@@ -38,6 +38,7 @@ class ModularAddition(Figure):
     order = 230
     title = "Modular addition: a network with a proven maximum margin"
     source = "Morwani, Edelman, Oncescu, Zhao and Kakade, arXiv 2311.07568"
+    kind = "theorem"
     paper = "morwani"
     minutes = PerPreset(smoke=0.1, default=0.5, paper=15.0)
 
@@ -106,11 +107,12 @@ class ModularAddition(Figure):
         return self.claim(
             preset,
             f"steepest descent in {NORM} comes near the proven maximum sqrt(2/27) / (sqrt(p) (p - 1)): ratios, all seeds",
-            paper="1",
+            expected="1",
             measured=numbers(ratios, 4),
             tolerance=f">= {REACHED:g}",
             holds=bool((ratios >= REACHED).all() and (ratios <= 1).all()),
             source=f"{self.source} (the maximum, derived again here); the descent is this project's",
+            kind="derived",
         )
 
     def _frequencies(self, last: Any, preset: Preset) -> Claim:
@@ -118,11 +120,12 @@ class ModularAddition(Figure):
         return self.claim(
             preset,
             "its units have one frequency each, as those of every network of maximum margin: share of power, all seeds",
-            paper="1",
+            expected="1",
             measured=numbers(shares),
             tolerance=f">= {PURE:g}",
             holds=bool((shares >= PURE).all()),
             source=f"{self.source}, abstract",
+            kind="theorem",
         )
 
     def _others(self, last: Any, preset: Preset) -> Claim:
@@ -134,6 +137,7 @@ class ModularAddition(Figure):
             tolerance=f"below by {BELOW:g} on every seed",
             holds=all(bool((ratios <= last.loc[NSD, "ratio"] - BELOW).all()) for ratios in others.values()),
             source="this project's own check",
+            kind="check",
         )
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:

@@ -60,6 +60,7 @@ class LrRobustness(Figure):
     order = 145
     title = "Learning rates: the loss after training, with truncated steps and without"
     source = "Crawshaw et al., arXiv 2510.09827, Figure 1, on language models there"
+    kind = "paper"
     paper = "nesgd"
     minutes = PerPreset(smoke=0.1, default=0.8, paper=20.0)
 
@@ -120,7 +121,7 @@ class LrRobustness(Figure):
             f"{batch}: at the largest rate both truncated methods end below the same methods without truncation, in every seed:"
             " log10 loss, mean (MuonAdam, MuonMax)",
             measured=f"{_told(ends, momo)} against {_told(ends, PLAIN)}",
-            paper="low loss over a wide range of rates",
+            expected="low loss over a wide range of rates",
             tolerance="below",
             holds=all(bool((ends[m] < ends[name]).all()) for m, name in zip(momo, PLAIN, strict=True)),
             reason="MuonMax without truncation has not reached its own largest rate here: its steps shrink with the gradient",
@@ -133,7 +134,7 @@ class LrRobustness(Figure):
             preset,
             f"{batch}: truncated methods have at least as many learning rates with a good loss (MuonAdam, MuonMax)",
             measured=f"{_counted(counts, momo)} of {len(_rates(table))} against {_counted(counts, PLAIN)}",
-            paper="more",
+            expected="more",
             tolerance=f"good: mean log10 loss below {GOOD:g}",
             holds=all(counts[m] >= counts[name] for m, name in zip(momo, PLAIN, strict=True)),
         )
@@ -148,7 +149,7 @@ class LrRobustness(Figure):
             preset,
             "nuclear norms of the step before do as well at every rate: largest difference of mean log10 losses",
             measured=f"{away:.2f}",
-            paper="as good",
+            expected="as good",
             tolerance=f"<= {NEAR:g}",
             holds=away <= NEAR,
             reason="a loss that falls or jumps within one step makes the norm of the step before another one",
@@ -160,7 +161,7 @@ class LrRobustness(Figure):
             preset,
             "full batch: MuonMax without truncation has more learning rates with a good loss than MuonAdam",
             measured=f"{len(good[MAX])} against {len(good[ADAM])}",
-            paper="less sensitive to the rate",
+            expected="less sensitive to the rate",
             tolerance=f"more; good: mean log10 loss below {GOOD:g}",
             holds=len(good[MAX]) > len(good[ADAM]),
             reason=f"its good rates are shifted to larger ones ({_span(good[MAX])} against {_span(good[ADAM])}), as its steps"
@@ -177,6 +178,7 @@ class LrRobustness(Figure):
             tolerance="above",
             holds=all(best[f"{name}-{MOMO}"] > best[name] for name in PLAIN),
             source="this project",
+            kind="check",
         )
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:

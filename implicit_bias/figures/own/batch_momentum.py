@@ -217,6 +217,7 @@ class BatchMomentum(Figure):
             tolerance=f">= {KEPT:g}",
             holds=bool((least >= KEPT).all()),
             source="Li, Tang and Zou, arXiv 2602.11557 (its abstract)",
+            kind="theorem",
         )
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:

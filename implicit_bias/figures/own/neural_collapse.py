@@ -37,6 +37,7 @@ class NeuralCollapse(Figure):
     order = 220
     title = "Neural collapse: networks whose maximum margin is known"
     source = "derived here, of the unconstrained features model of neural collapse"
+    kind = "derived"
     minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
 
     def setting(self, preset: Preset) -> str:
@@ -118,11 +119,12 @@ class NeuralCollapse(Figure):
         return self.claim(
             preset,
             f"NGD reaches the maximum {norm} margin of the network, {words}: {named}, means",
-            paper=numbers(wanted, 5),
+            expected=numbers(wanted, 5),
             measured=numbers([margins.mean() for margins in found], 5),
             tolerance=f"{NEAR[norm]:.0e} relative on every seed",
             holds=max(away) <= NEAR[norm],
             source="closed form: proven in implicit_bias/solvers/formulas",
+            kind="derived",
             setting=self.setting(preset).replace("{} classes of {}".format(*SIZES[0]), named),
         )
 
@@ -132,11 +134,12 @@ class NeuralCollapse(Figure):
             preset,
             "features collapse under NGD, to their class means, and these to a simplex: spread within classes, and the largest"
             " distance of a cosine of two centred means from -1 / (k - 1); largest of all seeds",
-            paper="0 / 0",
+            expected="0 / 0",
             measured=numbers([rows["spread"].max(), rows["angle"].max()], 4),
             tolerance=f"{COLLAPSED:g}",
             holds=bool(rows[["spread", "angle"]].max().max() <= COLLAPSED),
             source="Papyan, Han and Donoho, arXiv 2008.08186 (NC1, NC2)",
+            kind="paper",
         )
 
     def _below(self, last: Any, preset: Preset) -> Claim:
@@ -149,6 +152,7 @@ class NeuralCollapse(Figure):
             tolerance=f"below NGD by {BELOW:g} on every seed",
             holds=all(bool((ratios[method] <= ratios[NGD] - BELOW).all()) for method in (SPECTRAL_GD, MUON)),
             source="this project's own check",
+            kind="check",
         )
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:

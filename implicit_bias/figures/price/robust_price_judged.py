@@ -47,6 +47,7 @@ def _identity(figure: Figure, table: pd.DataFrame, preset: Preset) -> Claim:
         tolerance=f"{EXACT:g}",
         holds=away <= EXACT,
         source="derived here",
+        kind="derived",
     )
 
 
@@ -62,6 +63,7 @@ def _margins(figure: Figure, table: pd.DataFrame, preset: Preset) -> Claim:
         tolerance=f"GD >= {GD_RATIO:g}, coordinate descent >= {CD_RATIO:g}",
         holds=bool(gd.min() >= GD_RATIO and cd.min() >= CD_RATIO),
         source="derived here",
+        kind="check",
     )
 
 
@@ -102,6 +104,7 @@ def _near(figure: Figure, means: pd.Series, preset: Preset) -> Claim:
         tolerance=f"{GD_NEAR:g} / {CD_NEAR:g}",
         holds=away["gd"] <= GD_NEAR and away["cd"] <= CD_NEAR,
         source="derived here",
+        kind="check",
     )
 
 
@@ -114,6 +117,7 @@ def _lost(figure: Figure, means: pd.Series, preset: Preset, dim: int) -> Claim:
         tolerance=f">= {LOST:g}",
         holds=bool(lost.min() >= LOST),
         source="derived here",
+        kind="check",
     )
 
 
@@ -132,6 +136,7 @@ def _bounds(figure: Figure, table: pd.DataFrame, preset: Preset) -> Claim:
         tolerance=">= 0",
         holds=least >= 0,
         source="derived here",
+        kind="check",
     )
 
 
