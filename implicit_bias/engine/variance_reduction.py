@@ -69,7 +69,20 @@ class Reduced:
     @property
     def log_loss(self) -> Tensor:
         """Raises ValueError: it is the gradient of no loss that there is."""
-        raise ValueError("the loss is read, which a variance-reduced gradient has none of; needs plain mini-batches")
+        raise _no_loss()
+
+    @property
+    def weight_over_loss(self) -> Tensor:
+        """Raises ValueError, as :attr:`log_loss`."""
+        raise _no_loss()
+
+    def per_weight(self) -> Mapping[str, Tensor]:
+        """Raises ValueError, as :attr:`log_loss`."""
+        raise _no_loss()
+
+
+def _no_loss() -> ValueError:
+    return ValueError("the loss is read, which a variance-reduced gradient has none of; needs plain mini-batches")
 
 
 def anchor_due(t: int, cadence: int) -> int:

@@ -48,6 +48,11 @@ class DualAcceleration(Optimizer):
             return f"steps of optimizer={self.name} are divided by the loss, and none is taken back"
         return super().incompatible(other)
 
+    @property
+    def reads_loss(self) -> bool:
+        """True: its steps are made from weights of the pairs, as shares of the loss."""
+        return True
+
     def unit_in(self, norm: Norm, unit_step: Tensor) -> Number:
         return 1 / norm.strong_convexity
 

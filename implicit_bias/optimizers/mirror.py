@@ -62,6 +62,11 @@ class Mirror(Optimizer):
                 )
         return super().incompatible(other)
 
+    @property
+    def reads_loss(self) -> bool:
+        """True: its steps are made from weights of the pairs, as shares of the loss."""
+        return True
+
     def geometry(
         self,
         names: Sequence[str],
