@@ -51,7 +51,7 @@ class Grokking(Figure):
     order = 240
     title = "Grokking: early and late margins of a diagonal network"
     source = "Lyu, Jin, Li, Du, Lee and Hu, arXiv 2311.18817"
-    kind = "theorem"
+    kind = "paper"
     paper = "grokking"
     minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
 
@@ -156,7 +156,7 @@ class Grokking(Figure):
             tolerance=f"{SLOPE:g}",
             holds=bool(np.abs(np.array(slopes) - 1).max() <= SLOPE),
             source=f"{self.source}: a sharp transition at log(alpha) / wd",
-            kind="theorem",
+            kind="paper",
         )
 
     def _by_decay(self, found: Any, preset: Preset) -> Claim:
@@ -169,7 +169,7 @@ class Grokking(Figure):
             tolerance=f"{SAME:g}",
             holds=bool((first - second).abs().max() <= SAME),
             source=f"{self.source}: a sharp transition at log(alpha) / wd",
-            kind="theorem",
+            kind="paper",
         )
 
     def _margins(self, table: pd.DataFrame, found: Any, preset: Preset) -> Claim:
@@ -187,7 +187,7 @@ class Grokking(Figure):
             tolerance=f"in this order on every seed, >= {LARGE:g}",
             holds=bool(ordered.all() and margins[["l2", "l1"]].min().min() >= LARGE),
             source=f"{self.source}: kernel bias early, margin bias late",
-            kind="theorem",
+            kind="paper",
         )
 
 
