@@ -226,8 +226,7 @@ def test_the_gradient_of_all_samples_can_be_asked_for() -> None:
     torch.testing.assert_close(last(simulate(full)), last(simulate(plain)), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("order", ["reshuffle", "replace"])
-@pytest.mark.parametrize("optimizer", LOOPS)
+@pytest.mark.parametrize(("optimizer", "order"), [("signum", "reshuffle"), ("muon", "replace"), ("adam", "cyclic")])
 def test_variance_is_reduced_as_in_a_plain_loop(optimizer: str, order: Any) -> None:
     """SVRG: the anchor is renewed every ceil(20 / 3) = 7 updates, which is no epoch of 6."""
     given = replace(linear(optimizer, 3, order, seeds=(5,)), variance_reduction="svrg")
@@ -492,6 +491,7 @@ def test_a_run_that_goes_on_at_any_step_has_the_bits_of_an_undisturbed_one(order
 @pytest.mark.slow
 def test_a_network_goes_on_with_its_batches_to_the_last_bit() -> None:
     given = batched(network_problem("constant", "muon_adam", levels=3), 5, "reshuffle", [0, 1, 2], steps=40, points=6)
+    given = replace(given, variance_reduction="svrg")
     snapshots, undisturbed = snapshots_at((7, 30), given)
     for snapshot in snapshots:
         assert_same_bits(simulate(given, resume=snapshot), undisturbed)

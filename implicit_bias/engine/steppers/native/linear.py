@@ -230,6 +230,7 @@ class LinearSteps:
                 self._r, self._r_log = mantissa, log_scale[:, :, 0].contiguous()
             else:
                 self._m, self._m_log = mantissa, log_scale[:, :, 0].contiguous()
+        self._since = None
         if start.anchor is not None:
             self._anchor, self._since = self._in_lanes(self._joined(start.anchor.parameters)), start.anchor.since
         self._parameters, self._gradient = start.parameters, start.gradient
