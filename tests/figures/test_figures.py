@@ -95,7 +95,7 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
     return Run(spec, pd.concat(frames, ignore_index=True), kept)
 
 
-def near_the_start(spec: RunSpec, steps: np.ndarray) -> dict[str, np.ndarray]:
+def near_the_start(spec: RunSpec, steps: np.ndarray) -> dict[str, Any]:
     """A network's parameters at records, its initial ones and noise."""
     source, rng = spec.dataset.load(), np.random.RandomState(spec.seed)
     data = Data(torch.from_numpy(source.x)[None], torch.from_numpy(source.y)[None], source.num_classes)
