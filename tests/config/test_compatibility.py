@@ -67,7 +67,8 @@ def test_an_option_speaks_of_any_other_and_what_would_do_is_found(monkeypatch: p
     linear, exponential = REGISTRIES["model"].get("linear")(), LOSSES.get("exponential")()
     line = refused(model=linear, optimizer=ForNetworks())
     assert line.startswith(
-        "model=linear: optimizer=for_networks needs a network; allowed: model=cnn, diagonal, mlp or signed_diagonal, or optimizer=adam,"
+        "model=linear: optimizer=for_networks needs a network; allowed: model=cnn, diagonal, mlp or signed_diagonal, or"
+        " optimizer=adam,"
     )
     assert refused(optimizer=ForNetworks(), loss=exponential).startswith(
         "loss=exponential: optimizer=for_networks needs a sum of exponentials; allowed: loss=cross_entropy, or optimizer="

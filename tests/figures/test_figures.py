@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from implicit_bias.analysis.runs import rounded
 from implicit_bias.config.files import groups
@@ -31,6 +32,7 @@ from implicit_bias.figures.own.newton_schulz import NewtonSchulz, closing
 from implicit_bias.figures.two_faces import throttle
 from implicit_bias.figures.two_faces.adam_eps import EPS, EPS_PART, AdamEps, departures
 from implicit_bias.measures.adam_limits import throttled_rate
+from implicit_bias.models import Data
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.plotting.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
 from implicit_bias.report import command as report
@@ -76,6 +78,7 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
             "later_cosine": 1 - 0.5 / (1 + steps),
             "upper_bound": 2.2,
             "test_accuracy": 1 - 0.5 / (1 + steps),
+            "accuracy": 1.0,
         }
         if "natural_gradient" in spec.log.probes:
             frame |= {"cos_psi": 1 / (1 + steps), "metric_condition": 1.0 + steps}
@@ -88,7 +91,19 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
     constants.to_csv(kept / "summary.csv", index=False)
     if spec.model.linear:
         np.savez(kept / "final.npz", weight=perceptron(spec.dataset))
+    elif spec.reference == "formula" or spec.log.weights == "all":
+        np.savez(kept / "final.npz", **near_the_start(spec, steps))
     return Run(spec, pd.concat(frames, ignore_index=True), kept)
+
+
+def near_the_start(spec: RunSpec, steps: np.ndarray) -> dict[str, Any]:
+    """A network's parameters at records, its initial ones and noise."""
+    source, rng = spec.dataset.load(), np.random.RandomState(spec.seed)
+    data = Data(torch.from_numpy(source.x)[None], torch.from_numpy(source.y)[None], source.num_classes)
+    blocks = {name: block[0].numpy() for name, block in spec.model.initial(data, [spec.seed]).items()}
+    moved = {name: np.stack([block + 0.1 * rng.randn(*block.shape) for _ in steps]) for name, block in blocks.items()}
+    ends = {name: block[-1] for name, block in moved.items()}
+    return {**ends, "steps": steps, **{f"{name}_all": block for name, block in moved.items()}}
 
 
 @cache

@@ -36,8 +36,8 @@ class NeuralCollapse(Figure):
     headline = "in Muon's own norm"
     order = 220
     title = "Neural collapse: networks whose maximum margin is known"
-    source = "derived here, of the unconstrained features model of neural collapse"
     kind = "derived"
+    source = "independent; closed form derived here, of the unconstrained features model of neural collapse"
     minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
 
     def setting(self, preset: Preset) -> str:
