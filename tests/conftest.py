@@ -1,5 +1,6 @@
 """One thread a process: tests run side by side, and sums must not depend on how threads split them. Else as in a command."""
 
+import gc
 import os
 
 # Read when the libraries load, so set before any of them is imported.
@@ -11,6 +12,12 @@ from implicit_bias.runtime.processors import prepare_process  # noqa: E402
 prepare_process()  # as a command does
 
 import pytest  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """What all tests have imported stays: the collector of garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

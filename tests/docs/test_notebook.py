@@ -39,6 +39,8 @@ def _text(output: Any) -> str:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (judged,) = [cell for cell in notebook.cells if "steps=4000" in cell.source]
+    judged.source = judged.source.replace("steps=4000", "steps=1500")
     # A class of the session is known to ``run``, too, by the source of its cell.
     notebook.cells.append(
         nbformat.v4.new_code_cell(

@@ -111,7 +111,7 @@ OURS = [name for name in OPTIMIZERS if not issubclass(OPTIMIZERS.get(name), Fore
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_it_is_the_cosine_of_what_every_optimizer_does(name: str) -> None:
-    optimizer, steps = OPTIMIZERS.get(name)(), 12
+    optimizer, steps = OPTIMIZERS.get(name)(), 8
     for model in MODELS:
         if model == "linear" and optimizer.incompatible(MODELS.get(model)()) is None:
             assert_is_the_moves_cosine(problem(optimizer, steps=steps))
