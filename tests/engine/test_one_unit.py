@@ -27,7 +27,7 @@ READS: list[tuple[str, str | None, int]] = [
 def batch(method: str, norm: str | None) -> Problem:
     data, _ = six()
     rate = SCHEDULES.get("constant")(lr=4.0 if method in ("sd", "muon_max") else 100.0)
-    given = problem(RELU, data, method, 8, 1.0, logged=("l2",), kkt_products=0, schedule=rate)
+    given = problem(RELU, data, method, 4, 1.0, logged=("l2",), kkt_products=0, schedule=rate)
     return replace(given, norm=None if norm is None else make_norm(norm), weights="all")
 
 
