@@ -84,7 +84,7 @@ class AdaptiveRest(TruncatedFromFirst, WithWeightDecay):
         return state[MOMENTUM]
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, AdaptiveRest.update)
+        return read_by(norm, names, self, AdaptiveRest)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, move = self.move(state, gradient, t, norm)

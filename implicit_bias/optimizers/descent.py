@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +13,8 @@ from implicit_bias.optimizers.base import Blocks, Number, Optimizer, State, Step
 from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 MOMENTUM = "momentum"
+#: What makes a step of a gradient.
+MADE_BY = ("update", "move", "averaged")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class NormalisedDescent(WithWeightDecay):
     """theta -= eta_t direction(g_t)."""
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, NormalisedDescent.update)
+        return read_by(norm, names, self, NormalisedDescent)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         return state, Step(norm.scaled_direction(gradient))
@@ -33,7 +35,7 @@ class SteepestDescent(WithWeightDecay):
     normalised: ClassVar[bool] = False
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, SteepestDescent.update)
+        return read_by(norm, names, self, SteepestDescent)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         return state, steepest(gradient, norm)
@@ -75,23 +77,21 @@ class NormalisedMomentumDescent(WithWeightDecay, WithMomentum):
     """theta -= eta_t direction(m_t)."""
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, NormalisedMomentumDescent.update)
+        return read_by(norm, names, self, NormalisedMomentumDescent)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, momentum = self.averaged(state, gradient)
         return state, Step(norm.scaled_direction(momentum))
 
 
-def read_by(
-    norm: ParameterNorm, names: Collection[str], optimizer: Optimizer, update: Callable[..., tuple[State, Step]]
-) -> frozenset[str]:
+def read_by(norm: ParameterNorm, names: Collection[str], optimizer: Optimizer, owner: type[Optimizer]) -> frozenset[str]:
     """Blocks whose gradients the norm's direction alone reads, in one unit; none where a subclass makes its steps in its own way.
 
     Args:
         norm: The optimizer's.
         names: The blocks.
         optimizer: Any.
-        update: The method whose steps are the norm's directions of gradients, or of averages of theirs.
+        owner: The class whose steps are made of the norm's directions of gradients, or of averages of theirs.
     """
-    alone = type(optimizer).update is update and optimizer.needs_gradient_only
-    return norm.in_one_unit(names) if alone else frozenset()
+    same = all(getattr(type(optimizer), method, None) is getattr(owner, method, None) for method in MADE_BY)
+    return norm.in_one_unit(names) if same and optimizer.needs_gradient_only else frozenset()

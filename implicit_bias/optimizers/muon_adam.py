@@ -56,7 +56,7 @@ class MuonAdam(Truncated, MuonHybrid):
         return state[MOMENTUM] or state[FIRST]
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, MuonAdam.update)
+        return read_by(norm, names, self, MuonAdam)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         buffers, direction = self._stepped(state, gradient, t, norm)

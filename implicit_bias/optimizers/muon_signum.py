@@ -22,7 +22,7 @@ class MuonSignum(MuonHybrid):
     name: ClassVar[str] = "muon_signum"
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, MuonSignum.update)
+        return read_by(norm, names, self, MuonSignum)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, momentum = self.averaged(state, gradient)

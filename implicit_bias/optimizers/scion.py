@@ -34,7 +34,7 @@ class Scion(TruncatedFromFirst, MuonHybrid):
         return state[MOMENTUM]
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, Scion.update)
+        return read_by(norm, names, self, Scion)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         state, momentum = self.averaged(state, gradient)

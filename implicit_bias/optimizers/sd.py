@@ -45,7 +45,7 @@ class SD(ScheduleFree, TruncatedFromFirst, SteepestDescent):
         return (MOMENTUM,) if self.beta else ()
 
     def in_one_unit(self, norm: ParameterNorm, names: Collection[str]) -> frozenset[str]:
-        return read_by(norm, names, self, SD.update)
+        return read_by(norm, names, self, SD)
 
     def update(self, state: State, gradient: Blocks, t: int, norm: ParameterNorm) -> tuple[State, Step]:
         buffers, momentum = self._averaged(state, gradient)
