@@ -45,8 +45,8 @@ STEPS = PerPreset(smoke=20, default=3000, paper=20_000)
 STOP = 1e-3
 #: And of the plain loss, which the worst ones reach later.
 STOP_PLAIN = 1e-6
-DIAGONAL_STEPS = PerPreset(smoke=20, default=1000, paper=10_000)
-GD_RATE, CD_RATE, CD_RATE_MANY, DIAGONAL_RATE, DIAGONAL_START = 0.1, 0.3, 1.0, 0.05, 0.01
+DIAGONAL_STEPS = PerPreset(smoke=20, default=1500, paper=10_000)
+GD_RATE, CD_RATE, CD_RATE_MANY, DIAGONAL_RATE, DIAGONAL_START = 0.1, 0.3, 1.0, 0.1, 0.01
 #: Of the panel of margins: sizes, seeds, largest radius, steps.
 MARGIN_SIZES = PerPreset(smoke=(12, 16), default=(40, 60), paper=(40, 60))
 MARGIN_SEEDS = PerPreset(smoke=1, default=3, paper=10)
@@ -228,8 +228,8 @@ def _draw_margins(axis: Axes, rows: pd.DataFrame) -> None:
             mine = rows[(rows["method"] == method) & (rows["share"] == share)].groupby("step")["value"].mean()
             mine = 1 - mine[mine < 1]
             axis.plot(mine.index, mine, color=LOOKS[method].color, lw=1.2, alpha=1 - 0.7 * share)
-            axis.annotate(f"{share:g}", (mine.index[-1], mine.iloc[-1]), xytext=(2, 0), textcoords="offset points", size=6.5,
-                          va="center", color=GREY, annotation_clip=False)  # fmt: skip
+            axis.annotate(f"{share:g}", (mine.index[-1], mine.iloc[-1]), xytext=(2 if method == CD else 20, 0), size=6.5,
+                          textcoords="offset points", va="center", color=LOOKS[method].color, annotation_clip=False)  # fmt: skip
     axis.set_xlabel("step")
     axis.set_ylabel("1 - robust margin / maximum")
     axis.set_ylim(1e-3, 1)
