@@ -23,7 +23,7 @@ from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES
 
 RUNS, N, D = 3, 9, 12
-TEACHER = {
+TEACHER: dict[str, Any] = {
     "dataset": "linear_teacher",
     "dataset.dim": 20,
     "dataset.samples": 12,
@@ -41,7 +41,9 @@ def problem(k: int, optimizer: str, norm: str | None = None, *, size: int | None
     rng = np.random.RandomState(0)
     y = np.arange(N) % k
     data = Data(torch.tensor(rng.randn(RUNS, N, D)), torch.tensor(np.tile(y, (RUNS, 1))), k)
-    model = MODELS.get("linear")(perturbation="linf", eps=torch.tensor([0.0, 0.05, 0.1], dtype=torch.float64).reshape(-1, 1, 1))
+    model: Any = MODELS.get("linear")(
+        perturbation="linf", eps=torch.tensor([0.0, 0.05, 0.1], dtype=torch.float64).reshape(-1, 1, 1)
+    )
     rule, named = OPTIMIZERS.get(optimizer)(**keys), None if norm is None else make_norm(norm)
     own = named or make_norm(rule.own or "l2")
     return Problem(
@@ -81,7 +83,8 @@ def test_a_run_is_the_same_alone_and_resumed(k: int, optimizer: str, norm: str |
     assert whole.stepping_refused["c"] == "gaps under perturbations (model.perturbation) have no steps in C"
     same(whole, simulate(batch, resume=torch.load(io.BytesIO(file.getvalue()), weights_only=True)))
     for r in (0, 2):
-        model = replace(batch.model, eps=batch.model.eps[r : r + 1])
+        several: Any = batch.model
+        model = replace(several, eps=several.eps[r : r + 1])
         same(whole, simulate(replace(batch.at(torch.tensor([r])), model=model, measured=batch.measured)), r)
 
 

@@ -23,7 +23,8 @@ CONJUGATE = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 def made(perturbation: str, k: int, *, eps: object = EPS, loss: str = "cross_entropy", runs: int = RUNS) -> Objective:
     rng = np.random.RandomState(k)
     data = Data(torch.tensor(rng.randn(runs, N, D)), torch.tensor(np.stack([rng.permutation(N) % k for _ in range(runs)])), k)
-    return MODELS.get("linear")(perturbation=perturbation, eps=eps).objective(data, LOSSES.get(loss)())
+    objective: Objective = MODELS.get("linear")(perturbation=perturbation, eps=eps).objective(data, LOSSES.get(loss)())
+    return objective
 
 
 def weights(k: int, scale: float = 1.0) -> Tensor:

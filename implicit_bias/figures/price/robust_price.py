@@ -81,8 +81,8 @@ class RobustPrice(Figure):
             feature perturbed by up to eps; seeds 1 to {SEEDS.at(preset)}, {TEST.at(preset):,} test samples. (a, b) Robust
             accuracy in training less that on test samples, by samples over dimensions, means: (a) eps = 0, (b) eps half of the
             largest there is; trained until the summed worst loss is {STOP:g} (plain loss {STOP_PLAIN:g}), or {STEPS.at(preset):,}
-            steps (network {DIAGONAL_STEPS.at(preset):,}). Dotted: certified robust optima. "Plain loss": GD without eps in its
-            gradient.
+            steps (network {DIAGONAL_STEPS.at(preset):,}, too few for it to fit all of the most samples). Dotted: certified robust
+            optima. "Plain loss": GD without eps in its gradient.
             (c) Robust test accuracy of the l1 optimum less that of the l2 optimum.
             (d) By how much the robust margin in the own norm falls short of its certified maximum, of GD (l2) and coordinate
             descent (l1), {MARGIN_SEEDS.at(preset)} seeds of {n} samples in {d} dimensions, means; at the curves' ends eps as a
@@ -228,8 +228,9 @@ def _draw_margins(axis: Axes, rows: pd.DataFrame) -> None:
             mine = rows[(rows["method"] == method) & (rows["share"] == share)].groupby("step")["value"].mean()
             mine = 1 - mine[mine < 1]
             axis.plot(mine.index, mine, color=LOOKS[method].color, lw=1.2, alpha=1 - 0.7 * share)
-            axis.annotate(f"{share:g}", (mine.index[-1], mine.iloc[-1]), xytext=(2 if method == CD else 20, 0), size=6.5,
-                          textcoords="offset points", va="center", color=LOOKS[method].color, annotation_clip=False)  # fmt: skip
+            color, away = (GREY, 20) if method == GD else (LOOKS[CD].color, 2)
+            axis.annotate(f"{share:g}", (mine.index[-1], mine.iloc[-1]), xytext=(away, 0), textcoords="offset points", size=6.5,
+                          va="center", color=color, annotation_clip=False)  # fmt: skip
     axis.set_xlabel("step")
     axis.set_ylabel("1 - robust margin / maximum")
     axis.set_ylim(1e-3, 1)
