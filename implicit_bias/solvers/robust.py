@@ -219,7 +219,7 @@ class _Problem:
 
     @property
     def _slack(self) -> float:
-        return EPS * (16 + 2 * (self.k + self.x.shape[1] + len(self.x)))
+        return float(EPS * (16 + 2 * (self.k + self.x.shape[1] + len(self.x))))
 
     def solved(self, seconds: float, margin: bool = False) -> _Answer | None:
         """The solver's answer to min N(W) s.t. robust gaps >= 1; with ``margin`` to max tau s.t. robust gaps >= tau, N(W) <= 1,

@@ -110,6 +110,7 @@ def test_what_a_run_records(tmp_path: Path) -> None:
     assert isinstance(trajectory, pd.DataFrame)
 
 
+@pytest.mark.slow
 def test_gd_ends_at_the_robust_l2_optimum_and_coordinate_descent_near_that_of_l1(tmp_path: Path) -> None:
     largest = 0.3387  # of these data, the l1 maximum margin
     keys = {**TEACHER, "results_dir": str(tmp_path), "model.perturbation": "linf", "model.eps": largest / 2}
