@@ -193,7 +193,7 @@ class RobustObjective(LinearObjective):
             return dict(after)
         start, end = before[WEIGHT], after[WEIGHT]
         step, v, new = end - start, self._differences(start), self._differences(end)
-        crosses = v * new < 0
+        crosses = (v * new < 0) & (self.eps > 0)
         share = torch.where(crosses, v / torch.where(crosses, v - new, 1.0), 1.0)
         first = share.amin(dim=1, keepdim=True)
         moved = torch.where(first < 1, start + first * step, end)

@@ -45,8 +45,8 @@ STEPS = PerPreset(smoke=20, default=3000, paper=20_000)
 STOP = 1e-3
 #: And of the plain loss, which the worst ones reach later.
 STOP_PLAIN = 1e-6
-DIAGONAL_STEPS = PerPreset(smoke=20, default=1000, paper=10_000)
-GD_RATE, CD_RATE, CD_RATE_MANY, DIAGONAL_RATE, DIAGONAL_START = 0.1, 0.3, 1.0, 0.05, 0.01
+DIAGONAL_STEPS = PerPreset(smoke=20, default=1500, paper=10_000)
+GD_RATE, CD_RATE, CD_RATE_MANY, DIAGONAL_RATE, DIAGONAL_START = 0.1, 0.3, 1.0, 0.1, 0.01
 #: Of the panel of margins: sizes, seeds, largest radius, steps.
 MARGIN_SIZES = PerPreset(smoke=(12, 16), default=(40, 60), paper=(40, 60))
 MARGIN_SEEDS = PerPreset(smoke=1, default=3, paper=10)
@@ -82,8 +82,8 @@ class RobustPrice(Figure):
             feature perturbed by up to eps; seeds 1 to {SEEDS.at(preset)}, {TEST.at(preset):,} test samples. (a, b) Robust
             accuracy in training less that on test samples, by samples over dimensions, means: (a) eps = 0, (b) eps half of the
             largest there is; trained until the summed worst loss is {STOP:g} (plain loss {STOP_PLAIN:g}), or {STEPS.at(preset):,}
-            steps (network {DIAGONAL_STEPS.at(preset):,}). Dotted: certified robust optima. "Plain loss": GD without eps in its
-            gradient.
+            steps (network {DIAGONAL_STEPS.at(preset):,}, too few for it to fit all of the most samples). Dotted: certified robust
+            optima. "Plain loss": GD without eps in its gradient.
             (c) Robust test accuracy of the l1 optimum less that of the l2 optimum.
             (d) By how much the robust margin in the own norm falls short of its certified maximum, of GD (l2) and coordinate
             descent (l1), {MARGIN_SEEDS.at(preset)} seeds of {n} samples in {d} dimensions, means; at the curves' ends eps as a
@@ -229,8 +229,9 @@ def _draw_margins(axis: Axes, rows: pd.DataFrame) -> None:
             mine = rows[(rows["method"] == method) & (rows["share"] == share)].groupby("step")["value"].mean()
             mine = 1 - mine[mine < 1]
             axis.plot(mine.index, mine, color=LOOKS[method].color, lw=1.2, alpha=1 - 0.7 * share)
-            axis.annotate(f"{share:g}", (mine.index[-1], mine.iloc[-1]), xytext=(2, 0), textcoords="offset points", size=6.5,
-                          va="center", color=GREY, annotation_clip=False)  # fmt: skip
+            color, away = (GREY, 20) if method == GD else (LOOKS[CD].color, 2)
+            axis.annotate(f"{share:g}", (mine.index[-1], mine.iloc[-1]), xytext=(away, 0), textcoords="offset points", size=6.5,
+                          va="center", color=color, annotation_clip=False)  # fmt: skip
     axis.set_xlabel("step")
     axis.set_ylabel("1 - robust margin / maximum")
     axis.set_ylim(1e-3, 1)
