@@ -226,7 +226,14 @@ def test_refused_in_a_line(tmp_path: Path, typed: str, told: str) -> None:
     with pytest.raises(BadInput) as caught:
         run(*typed.split(), "steps=5", "reference=none", f"results_dir={tmp_path}")
     assert str(caught.value).startswith(told) and "\n" not in str(caught.value)
-    assert not any((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_norm_logged_by_name_stays_in_a_batch_where_it_is_the_first_ones_own(tmp_path: Path) -> None:
+    table, _ = run("optimizer=mirror", "norm=lp", "norm.p=1.5,3", "log.norms=[lp1.5]", "steps=3", "reference=none",
+                   f"results_dir={tmp_path}", "progress=off", multirun=True)  # fmt: skip
+    last = table[table["step"] == 3]
+    assert sorted(zip(last["norm.p"], last["norm"], strict=True)) == [(1.5, "lp1.5"), (3.0, "lp1.5"), (3.0, "lp3")]
 
 
 def test_automatic_rates_and_why_there_are_no_steps_in_c() -> None:

@@ -81,8 +81,11 @@ class FastMargins(Figure):
         return [*([*race, *typed, *of_method.get(method, [])] for method, typed in TYPED.items()), table]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
-        """part, method, own, norm, seed, step, gap, certified, bound: of the race at every record, of the table at every record
-        in the run's own norm, in the others at the last. ``bound`` is the theorem's, relative."""
+        """part, method, variant, norm, seed, step, gap, certified, bound; variant is the run's own norm.
+
+        Of the race at every record, of the table at every record in the own norm, in the others at the last. ``bound`` is the
+        theorem's, relative.
+        """
         parts = [_tabled(run) if run.spec.value("dataset.samples") == FEW else _raced(run) for run in runs]
         return pd.concat(parts, ignore_index=True)
 
@@ -116,7 +119,7 @@ def _raced(run: Run) -> pd.DataFrame:
     spec, own = run.spec, run.spec.own_label
     rows = run.trajectory[(run.trajectory["norm"] == own) & (run.trajectory["step"] > 0)]
     method = {"dual_acceleration": ACCELERATED, "mirror": OVER_LOSS, "ngd": NGD, "gd": GD}[spec.optimizer.name]
-    found = _columns(rows).assign(part=RACE, method=method, own=own)
+    found = _columns(rows).assign(part=RACE, method=method, variant=own)
     x = spec.dataset.load().x
     # In the theorem's units, |x_i| <= 1: a pair's gradient is (x_i, -x_i), of norm sqrt(2) |x_i|.
     gamma = rows["max_margin"] / (np.sqrt(2) * np.linalg.norm(x, axis=1).max())
@@ -129,7 +132,7 @@ def _tabled(run: Run) -> pd.DataFrame:
     """The gaps of p-GD in its own norm at every record, in the others at the last."""
     rows, own = run.trajectory[run.trajectory["step"] > 0], run.spec.own_label
     rows = rows[(rows["norm"] == own) | (rows["step"] == rows["step"].max())]
-    return _columns(rows).assign(part=TABLE, method="mirror", own=own, bound=np.nan)
+    return _columns(rows).assign(part=TABLE, method="mirror", variant=own, bound=np.nan)
 
 
 def _columns(rows: pd.DataFrame) -> pd.DataFrame:
@@ -151,7 +154,7 @@ def _looks(table: pd.DataFrame) -> dict[tuple[str, str], Look]:
 
 
 def _curve(axis: Axes, race: pd.DataFrame, key: tuple[str, str], column: str, look: Look) -> None:
-    rows = race[(race["method"] == key[0]) & (race["own"] == key[1])]
+    rows = race[(race["method"] == key[0]) & (race["variant"] == key[1])]
     mean = rows.groupby("step")[column].mean().clip(lower=1e-9)
     mean = mean[mean < 1]
     if len(mean):
@@ -160,7 +163,7 @@ def _curve(axis: Axes, race: pd.DataFrame, key: tuple[str, str], column: str, lo
 
 def _draw_table(figure: Drawing, axis: Axes, rows: pd.DataFrame) -> None:
     last = rows[rows["step"] == rows["step"].max()]
-    ratios = (1 - last["gap"]).groupby([last["own"], last["norm"]])
+    ratios = (1 - last["gap"]).groupby([last["variant"], last["norm"]])
     order = [f"lp{p:g}" for p in TABLED]
     mean = ratios.mean().unstack().reindex(index=order, columns=order).to_numpy()
     spread = ratios.std(ddof=0).unstack().reindex(index=order, columns=order).to_numpy()

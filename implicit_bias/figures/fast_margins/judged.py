@@ -30,7 +30,7 @@ MIRROR = "Sun, Ahn, Thrampoulidis and Azizan, arXiv 2205.12808"
 def slopes(table: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.float64]]:
     """The slope of the logarithm of a gap against that of the step, from FIRST on, by method and own norm: one number a seed."""
     race = table[table["part"] == RACE]
-    return {(method, own): _by_seed(race[(race["method"] == method) & (race["own"] == own)]) for method, own in METHODS}
+    return {(method, own): _by_seed(race[(race["method"] == method) & (race["variant"] == own)]) for method, own in METHODS}
 
 
 def _by_seed(rows: pd.DataFrame) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ def _bound(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
 
 
 def _proven(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
-    race = table[(table["part"] == RACE) & (table["method"] == ACCELERATED) & (table["own"] == "lp2")]
+    race = table[(table["part"] == RACE) & (table["method"] == ACCELERATED) & (table["variant"] == "lp2")]
     # At the last record the optimum's own proof takes the certificate's place.
     before = race[race["step"] < race["step"].max()].sort_values("step").groupby("seed").tail(1)
     t = int(before["step"].max())
@@ -128,12 +128,12 @@ def _constant(figure: Figure, preset: Preset, found: NDArray[np.float64]) -> Cla
 def _ratios(mirror: pd.DataFrame) -> pd.DataFrame:
     """Ratios at the end: a row a (seed, p of the run), a column a norm."""
     last = mirror[mirror["step"] == mirror["step"].max()]
-    ratios: pd.DataFrame = (1 - last.set_index(["seed", "own", "norm"])["gap"]).unstack("norm")
+    ratios: pd.DataFrame = (1 - last.set_index(["seed", "variant", "norm"])["gap"]).unstack("norm")
     return ratios
 
 
 def _own(mirror: pd.DataFrame, p: float) -> pd.Series:
-    return _ratios(mirror)[f"lp{p:g}"].xs(f"lp{p:g}", level="own")
+    return _ratios(mirror)[f"lp{p:g}"].xs(f"lp{p:g}", level="variant")
 
 
 def _reached(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
@@ -152,7 +152,7 @@ def _reached(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
 
 
 def _cube(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
-    rows = mirror[(mirror["own"] == "lp3") & (mirror["norm"] == "lp3")]
+    rows = mirror[(mirror["variant"] == "lp3") & (mirror["norm"] == "lp3")]
     found = _by_seed(rows)
     return figure.claim(
         preset,
@@ -205,7 +205,7 @@ def _largest(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
 def _ahead(mirror: pd.DataFrame, q: float) -> pd.Series:
     """By how much the l_q ratio at p = q is above the best of the other p, by seed."""
     label = f"lp{q:g}"
-    column = _ratios(mirror)[label].unstack("own")
+    column = _ratios(mirror)[label].unstack("variant")
     return column[label] - column.drop(columns=label).max(axis=1)
 
 
@@ -222,7 +222,7 @@ def findings(table: pd.DataFrame) -> list[Finding]:
     mirror = table[table["part"] == TABLE]
     told = []
     for p in TABLED[3:]:
-        rows = mirror[(mirror["own"] == f"lp{p:g}") & (mirror["norm"] == f"lp{p:g}")]
+        rows = mirror[(mirror["variant"] == f"lp{p:g}") & (mirror["norm"] == f"lp{p:g}")]
         slope = _by_seed(rows).mean()
         told.append(f"p = {p:g}: slope {slope:.2f} (law {-1 / (p - 1):.2f}), ratio {_own(mirror, p).mean():.4f}")
     return [
