@@ -231,12 +231,13 @@ def _check_writable(folder: Path) -> None:
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
     from implicit_bias.cli.progress import Progress
     from implicit_bias.sweep import execute
-    from implicit_bias.sweep.clusters.launch import launch
 
     specs, launcher = [cell.spec for cell in cells], cells[0].spec.launcher
     with Progress(enabled=cells[0].spec.progress == "auto") as progress:
         if launcher.cluster == "inline":
             return execute(specs, command=command, progress=progress)
+        from implicit_bias.sweep.clusters.launch import launch
+
         return launch(specs, launcher, command=command, progress=progress)
 
 

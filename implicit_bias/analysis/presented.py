@@ -76,7 +76,8 @@ def of_sweep(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Answer:
     precisions = {cell.spec.precision for cell in cells}
     rounding = precision_notes(cells[0].spec.precision) if len(precisions) == 1 else []
     compare = f"python -m implicit_bias.compare {shlex.quote(str(table.parent))}"
-    lines = [*captions, *slow, *rounding, _counts(outcomes), *_folders(outcomes), f"table of the sweep: {table}"]
+    following = ["next, all of them in one picture:", f"  {compare}"]
+    lines = [*captions, *slow, *rounding, *following, _counts(outcomes), *_folders(outcomes), f"table of the sweep: {table}"]
     facts = {
         "runs": [
             {**_swept(cell.swept), **_facts_of_run(outcome.summary), "folder": str(outcome.directory)}
@@ -87,7 +88,7 @@ def of_sweep(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Answer:
         "table": str(table),
         "next": compare,
     }
-    return Answer(grid, (*lines, "next, all of them in one picture:", f"  {compare}"), facts)
+    return Answer(grid, tuple(lines), facts)
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:

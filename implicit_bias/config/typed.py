@@ -10,11 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, lru_cache
-from typing import Any
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, Transformer
-from hydra.errors import HydraException
+from typing import TYPE_CHECKING, Any
 
 from implicit_bias.config.files import groups, main_page
 from implicit_bias.core.errors import BadInput
@@ -22,12 +18,21 @@ from implicit_bias.core.hints import asked, key_meant, of_options
 from implicit_bias.core.runtime_keys import RUNTIME_KEYS
 from implicit_bias.core.words import closest, either, no_such_option, shown, suggestion
 
+# Hydra takes 0.2 s to be imported: what needs none of its grammar is read without it.
+if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Override
+    from hydra.errors import HydraException
+
 #: Groups that may be left empty.
 OPTIONAL_GROUPS = ("norm", "experiment")
 
 LAUNCHER_ALIAS = "hydra.launcher."
 
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _WORD = re.compile(r"[A-Za-z_][\w./-]*")
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"-?([0-9]+\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
 
 #: Where arrays go that somebody has given a key.
@@ -78,7 +83,7 @@ def _literal(value: Any) -> str:
     """A Python value in Hydra's grammar; numpy's scalars count as numbers, and a class is where it is to be found."""
     if isinstance(value, str):
         plain = _WORD.fullmatch(value) and value.lower() not in _SPECIAL_WORDS
-        return value if plain else QuotedString(value, Quote.single).with_quotes()
+        return value if plain else _quoted(value)
     if isinstance(value, list | tuple | range):
         return f"[{','.join(map(_literal, value))}]"
     if isinstance(value, Mapping):
@@ -90,6 +95,12 @@ def _literal(value: Any) -> str:
     if getattr(value, "ndim", 0) or callable(value):
         raise _NoText(value)
     return shown(value.item() if hasattr(value, "item") else value)
+
+
+def _quoted(value: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def parsed(text: str, multirun: bool) -> Setting:
@@ -115,6 +126,11 @@ def parsed(text: str, multirun: bool) -> Setting:
     value = " ".join(value.split())
     if not key or not equals:
         raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
+    simple = plain(key, value)
+    if simple is not None:
+        return simple
+    from hydra.errors import HydraException
+
     try:
         override = _override(text)
     except HydraException as error:
@@ -137,9 +153,27 @@ def _override(text: str) -> Override:
     return _parser().parse_overrides([text])[0]
 
 
+def plain(key: str, value: str) -> Setting | None:
+    """The setting of a number, a truth value or a word, as Hydra's grammar reads it; None: it is left to that."""
+    if not _KEY.fullmatch(key):
+        return None
+    known: dict[str, Any] = {"true": True, "false": False, "null": None}
+    if value in known:
+        return Setting(key, (known[value],), (value,))
+    if _INTEGER.fullmatch(value):
+        return Setting(key, (int(value),), (value,))
+    if _FLOAT.fullmatch(value):
+        return Setting(key, (float(value),), (value,))
+    if _WORD.fullmatch(value) and value.lower() not in _SPECIAL_WORDS:
+        return Setting(key, (value,), (value,))
+    return None
+
+
 @cache
 def _parser() -> OverridesParser:
     """Hydra's parser, which keeps nothing of what it has parsed; making one takes as long as parsing does."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
     return OverridesParser.create()
 
 
@@ -157,6 +191,8 @@ def _without_hydra(text: str) -> str:
 def _sweep(override: Override, key: str) -> Setting:
     if key.split(".")[0] in RUNTIME_KEYS:
         raise BadInput(f"{key}: cannot be swept, since it does not change what a run computes; give one value")
+    from hydra.core.override_parser.types import Glob, Transformer
+
     pattern: Any = override.value()  # Hydra does not declare that it may be a glob
     if isinstance(pattern, Glob):
         names = list(groups().get(key, {}))
@@ -184,7 +220,9 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _unquoted(value: Any) -> Any:
-    """A parsed value as plain Python."""
+    """A value that Hydra has parsed as plain Python."""
+    from hydra.core.override_parser.types import QuotedString
+
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):

@@ -493,7 +493,7 @@ def test_a_large_sweep_is_not_thousands_of_rows(capsys: pytest.CaptureFixture[st
 def test_many_folders_are_counted_not_listed(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(outcome)
     assert main(["-m", "seed=range(30)"]) == 0
-    *_, counts, folders, table, _, command = capsys.readouterr().out.splitlines()
+    *_, command, counts, folders, table = capsys.readouterr().out.splitlines()
     assert counts == "30 computed, 0 finished before, 0 failed"
     assert folders == "30 folders in results/runs"
     assert table.startswith("table of the sweep: results/sweeps/")

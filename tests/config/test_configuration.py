@@ -11,6 +11,7 @@ import hydra
 import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from implicit_bias.config import composition, files, overrides, schema
@@ -18,6 +19,7 @@ from implicit_bias.config.files import config_directory, groups, main_page
 from implicit_bias.config.overrides import as_override, cannot_differ, compose
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
 from implicit_bias.config.schema import REGISTRIES, checked, rules
+from implicit_bias.config.typed import plain
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.optimizers import OPTIMIZERS
@@ -584,6 +586,52 @@ def test_references_to_other_keys_are_those_of_omegaconf() -> None:
     assert config_of("name='a-${seed}'", "seed=4")["name"] == "a-4"
     with pytest.raises(BadInput, match="dim"):
         config_of("dataset.dim='${dataset.nothing}'")
+
+
+def test_plain_values_are_read_as_hydra_does() -> None:
+    words = [
+        "muon",
+        "torch.optim.AdamW",
+        "my.npz",
+        "a/b-c_1.csv",
+        "x-1",
+        "e5",
+        "_a",
+        "a.",
+        "True",
+        "NULL",
+        "nan",
+        "Inf",
+        "a--b",
+        "a/",
+    ]
+    numbers = [
+        "0",
+        "-0",
+        "7",
+        "-12",
+        "007",
+        "1_000",
+        "+3",
+        "1.5",
+        "-0.25",
+        ".5",
+        "5.",
+        "1e4",
+        "1E-8",
+        "-2e+3",
+        "1.50e-2",
+        "1e",
+        "--1",
+    ]
+    read = 0
+    for value in [*words, *numbers, "true", "false", "null", "a b", "a:b", "a=b", "[1]", "$x", "", "1,2"]:
+        setting = plain("optimizer.beta", value)
+        if setting is not None:
+            override = OverridesParser.create().parse_overrides([f"optimizer.beta={value}"])[0]
+            assert (repr(setting.values[0]), setting.texts[0]) == (repr(override.value()), override.get_value_string()), value
+            read += 1
+    assert read >= 20 and plain("a+b", "1") is None
 
 
 def test_the_defaults_are_composed_as_hydra_does() -> None:
