@@ -252,11 +252,11 @@ def header(figure: Figure, title: str, mark: str = "", tag: str = "") -> None:
     figure.set_size_inches(width, total)
     figure.text(0.012, 1 - 0.5 * title_inches / total, title, va="center", size=TITLE_SIZE, weight="bold")
     y = 1 - (0.5 * title_inches if fits else title_inches + 0.6 * NOTE_SIZE / POINTS_PER_INCH) / total
-    right = figure.text(0.988, y, tag, va="center", ha="right", size=NOTE_SIZE, color=GREY)
+    if tag:
+        figure.text(0.988, y, tag, va="center", ha="right", size=NOTE_SIZE, color=GREY)
     if mark:
         left_of_tag = 0.988 - (0.56 * NOTE_SIZE * (len(tag) + 3) / POINTS_PER_INCH / width if tag else 0)
         figure.text(left_of_tag, y, mark, va="center", ha="right", size=NOTE_SIZE, color=FAILED)
-    right.set_visible(bool(tag))
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(rect=(0, 0, 1, height / total))  # type: ignore[call-arg]
