@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,19 +88,22 @@ def labels(sources: Sequence[Source]) -> list[str]:
     ]
 
 
-def comparison_table(sources: Sequence[Source], epochs: bool = False) -> pd.DataFrame:
+def comparison_table(sources: Sequence[Source], epochs: bool = False, keys: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row a run, step and norm, with COLUMNS; a run that is there twice counts once, what was not measured is empty.
 
     Args:
         sources: The runs.
         epochs: Also a column ``epoch``, step * b / n, empty where that is not known.
+        keys: Further columns, with the key of the configuration whose value, in words, is in each (:func:`values_of`).
 
     Raises:
-        BadInput: tables from elsewhere have the name of another curve, or the same seed under one name.
+        BadInput: tables from elsewhere have the name of another curve, or the same seed under one name; no run has a key.
     """
+    keys = keys or {}
     unique = list({(source.called, source.name): source for source in sources}.values())
     named = labels(unique)
     _check_names(unique, named)
+    told = {column: values_of(unique, key, column) for column, key in keys.items()}
     bases = list(dict.fromkeys(source.base for source in unique))
     ordered = sorted(zip(unique, named, strict=True), key=lambda pair: (bases.index(pair[0].base), _natural(pair[1])))
     parts = []
@@ -114,10 +117,71 @@ def comparison_table(sources: Sequence[Source], epochs: bool = False) -> pd.Data
         derived = {key: values.where(values.abs() < np.inf) for key, values in derived.items()}
         measured = {key: rows.get(key, derived.get(key, np.nan)) for key in (*USED, "ratio")}
         about = {"label": label, "run": source.name, "optimizer": source.optimizer, "own": rows["norm"] == source.own}
+        about |= {column: values[source.called, source.name] for column, values in told.items()}
         passed = {"epoch": rows["step"] * (np.nan if source.share is None else source.share)} if epochs else {}
         parts.append(pd.DataFrame({**about, **{key: rows[key] for key in NEEDED}, **measured, **passed}))
-    columns = [*COLUMNS, "epoch"] if epochs else list(COLUMNS)
+    columns = [*COLUMNS, *(["epoch"] if epochs else []), *keys]
     return pd.concat([part[columns].astype({"own": bool}) for part in parts], ignore_index=True)
+
+
+def values_of(sources: Sequence[Source], key: str, option: str) -> dict[tuple[str, str], str]:
+    """The value of a key of the configuration in words, by what a source is called and its name.
+
+    A table from elsewhere has none, and goes by its own name, as a style by no word. ``optimizer`` is the method's name.
+
+    Args:
+        key: With its group, or its last part where no other key ends in it.
+        option: Of the command, for the error.
+
+    Raises:
+        BadInput: no run has the key.
+    """
+    flat = [{} if source.config is None else _flat(source.config) for source in sources]
+    known = sorted({name for config in flat for name in config})
+    full = [name for name in known if name in (key, f"{key}.name")] or [n for n in known if n.endswith(f".{key}")]
+    if len(full) != 1:
+        differ = [n for n in known if len({shown(config.get(n)) for config in flat if config}) > 1]
+        allowed = f"must be a key of the runs, such as {', '.join(short_keys(differ)[:6]) or 'optimizer'}"
+        raise BadInput(f"{option}={key}: {'in no run' if not full else 'one of ' + ', '.join(full)}; {allowed}")
+    return {
+        (source.called, source.name): (source.base if option != "style" else "")
+        if source.config is None
+        else shown(config.get(full[0]))
+        for source, config in zip(sources, flat, strict=True)
+    }
+
+
+def with_optima(sources: Sequence[Source], like: Sequence[Source]) -> list[Source]:
+    """Tables from elsewhere with the optima of runs on the same data, where they have none of their own.
+
+    Args:
+        sources: All that is compared; runs are left as they are.
+        like: Runs that were made with optima. A seed takes those of its own run, and where there is one run, of that one.
+
+    Raises:
+        BadInput: a run has no optimum, or none of the runs has a table's seed.
+    """
+    optima = {}
+    for run in like:
+        known = run.trajectory.get("max_margin", pd.Series(dtype=float)).dropna()
+        if known.empty:
+            raise BadInput(f"like={run.name}: it has no optimum; must be a run without reference=none")
+        rows = run.trajectory.loc[known.index]
+        optima.update({(int(s), n): float(m) for s, n, m in zip(rows["seed"], rows["norm"], known, strict=True)})
+    seeds = {seed for seed, _ in optima}
+    return [source if source.config is not None else _with_optima(source, optima, seeds) for source in sources]
+
+
+def _with_optima(source: Source, optima: Mapping[tuple[int, str], float], seeds: set[int]) -> Source:
+    table = source.trajectory
+    missing = sorted(set(table["seed"]) - seeds) if len(seeds) > 1 else []
+    if missing:
+        raise BadInput(f"like: no run has seed {missing[0]} of {source.name}; must be one run, or one of every seed")
+    alone = next(iter(seeds))
+    pairs = zip(table["seed"] if len(seeds) > 1 else [alone] * len(table), table["norm"], strict=True)
+    taken = pd.Series([optima.get((int(seed), norm), np.nan) for seed, norm in pairs], index=table.index)
+    own = table["max_margin"] if "max_margin" in table else pd.Series(np.nan, index=table.index)
+    return replace(source, trajectory=table.assign(max_margin=own.fillna(taken)))
 
 
 def common_norms(table: pd.DataFrame, wanted: Sequence[str] = (), known: Sequence[str] = ()) -> list[str]:

@@ -25,7 +25,7 @@ from implicit_bias.core.words import suggestion
 from implicit_bias.runtime.processors import prepare_process
 
 if TYPE_CHECKING:
-    pass
+    from implicit_bias.analysis.comparison import Source
 
 USAGE = "python -m implicit_bias.compare RUN [RUN ...] [key=value ...]"
 ABOUT = """\
@@ -41,6 +41,7 @@ log_loss, max_margin, alignment and kkt_ratio are used where they are there
 QUANTITIES = ("auto", "margin", "relative_gap", "ratio", "log_loss", "alignment", "kkt_ratio")
 AXES = ("step", "epoch", "log_loss")
 MOST_CURVES = 20
+MOST_FACETS = 6
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Request:
         "auto", help="what to draw; auto: relative_gap where every run has an optimum, else margin", choices=QUANTITIES
     )
     x: str = hyper("step", help="the horizontal axis; epoch: passes through the samples, step b / n", choices=AXES)
+    color: str = hyper(
+        "", help="a key whose values are colours, as in color=lr; the optimizer, where only style= or facet= is given"
+    )
+    style: str = hyper("", help="a key whose values are dashes, as in style=optimizer.beta")
+    facet: str = hyper("", help="a key whose values are panels beside each other, at most 6")
+    like: str = hyper("", help="run folder on the same data, or several: their optima are those of tables of your own, too")
     out: str = hyper("", help="where comparison.png, .pdf and .csv go; without it results/compare/<hash of the inputs>")
     title: str = hyper("", help=f"over the picture, at most {MOST_LETTERS} letters")
 
@@ -134,6 +141,7 @@ def compare(request: Request) -> int:
         different_seeds,
         lacking,
         quantity_of,
+        with_optima,
     )
     from implicit_bias.cli.tables import COMPARISON_LEGEND, print_table
     from implicit_bias.cli.tables import comparison_table as printed
@@ -141,7 +149,12 @@ def compare(request: Request) -> int:
     from implicit_bias.plotting.style import NORM_LOOKS, drawing, header, saved
     from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
-    table = comparison_table(sources, epochs=request.x == "epoch")
+    if request.like:
+        sources = with_optima(sources, _runs_like(request.like))
+    keys = {column: key for column in ("color", "style", "facet") if (key := getattr(request, column))}
+    table = comparison_table(sources, epochs=request.x == "epoch", keys=keys)
+    if request.facet and table["facet"].nunique() > MOST_FACETS:
+        raise BadInput(f"facet={request.facet}: {table['facet'].nunique()} values; must be at most {MOST_FACETS}, as many panels")
     curves = table["label"].nunique()
     if curves > MOST_CURVES:
         raise BadInput(f"RUN: {curves} configurations; must be at most {MOST_CURVES}, more cannot be told apart")
@@ -153,7 +166,8 @@ def compare(request: Request) -> int:
     if without:
         raise BadInput(f"x={request.x}: {without[0]} has none; allowed here: step")
     with drawing():
-        picture = overlay(rows, norms, quantity, request.x)
+        words = {column: key.rsplit(".", 1)[-1] for column, key in keys.items()}
+        picture = overlay(rows, norms, quantity, request.x, words)
         if request.title:
             header(picture, request.title)
         files = {f"comparison.{kind}": saved(picture, kind) for kind in ("png", "pdf")}
@@ -167,7 +181,17 @@ def compare(request: Request) -> int:
     return DONE
 
 
+def _runs_like(path: str) -> list[Source]:
+    """The runs whose optima are taken over. Raises BadInput: there are none, or one is a table."""
+    runs = list(sources_of("", path))
+    for run in runs:
+        if run.config is None:
+            raise BadInput(f"like={path}: {run.name} is no run folder; must be one such as results/runs/<name>-<hash>")
+    return runs
+
+
 def _digest(request: Request, table: bytes) -> str:
     """What the picture's folder is called: a name that its contents determine."""
-    text = json.dumps([request.norms, request.quantity, request.x, request.title])
+    keys = [key for key in (request.color, request.style, request.facet) if key]
+    text = json.dumps([request.norms, request.quantity, request.x, request.title, *keys])
     return hashlib.sha256(text.encode() + table).hexdigest()[:12]

@@ -7,6 +7,7 @@ green diamonds.
 
 from __future__ import annotations
 
+import colorsys
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,8 @@ NORM_LOOKS = {
 
 DASHED, DOTTED, DASHDOT = (0, (4, 1.6)), (0, (1, 1.3)), (0, (4, 1.4, 1, 1.4))
 LINES: tuple[Any, ...] = ("-", DASHED, DASHDOT, DOTTED)
+#: Lightness of the darkest and the lightest shade of a colour.
+DARKEST, LIGHTEST = 0.25, 0.78
 VARIANT_MARKERS = ("o", "^", "v", "P", "X", "s")
 OPTIMIZER_LOOKS = {
     "signgd": Look("SignGD", "#0072B2", "s"),
@@ -144,7 +147,7 @@ def optimizer_look(name: str) -> Look:
 def curve_looks(curves: Mapping[str, str]) -> dict[str, Look]:
     """A look for every curve of one picture, by its label, no two of them equal.
 
-    A known optimizer looks as everywhere; several curves of it are shades of its colour, from dark to light, each in a line and
+    A known optimizer looks as everywhere; several curves of it are shades of its colour, none of them black, each in a line and
     with a marker of its own. Others take the free colours in turn, and so do several curves of one that is black or grey.
 
     Args:
@@ -163,7 +166,7 @@ def curve_looks(curves: Mapping[str, str]) -> dict[str, Look]:
         elif name not in several:
             looks[label] = replace(OPTIMIZER_LOOKS[name], label=label)
         else:
-            color = shade(OPTIMIZER_LOOKS[name].color, place / (names.count(name) - 1))
+            color = tint(OPTIMIZER_LOOKS[name].color, place / (names.count(name) - 1))
             marker = VARIANT_MARKERS[place % len(VARIANT_MARKERS)]
             looks[label] = Look(label, color, marker, LINES[place % len(LINES)])
     return looks
@@ -178,6 +181,14 @@ def shade(color: str, place: float) -> str:
     white, keep = max(0.0, 2 * place - 1) * 0.6, 1 - max(0.0, 1 - 2 * place) * 0.65
     red, green, blue = (white + (1 - white) * keep * part for part in to_rgb(color))
     return to_hex((red, green, blue))
+
+
+def tint(color: str, place: float) -> str:
+    """A colour of the same hue, from itself (``place`` 0), if it is no darker than DARKEST, to a light one (1)."""
+    hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(color))
+    low = min(max(light, DARKEST), LIGHTEST - 0.3)
+    high = min(low + 0.4, LIGHTEST)
+    return to_hex(colorsys.hls_to_rgb(hue, low + (high - low) * place, max(saturation, 0.45)))
 
 
 @contextmanager
@@ -243,11 +254,11 @@ def header(figure: Figure, title: str, mark: str = "", tag: str = "") -> None:
     figure.set_size_inches(width, total)
     figure.text(0.012, 1 - 0.5 * title_inches / total, title, va="center", size=TITLE_SIZE, weight="bold")
     y = 1 - (0.5 * title_inches if fits else title_inches + 0.6 * NOTE_SIZE / POINTS_PER_INCH) / total
-    right = figure.text(0.988, y, tag, va="center", ha="right", size=NOTE_SIZE, color=GREY)
+    if tag:
+        figure.text(0.988, y, tag, va="center", ha="right", size=NOTE_SIZE, color=GREY)
     if mark:
         left_of_tag = 0.988 - (0.56 * NOTE_SIZE * (len(tag) + 3) / POINTS_PER_INCH / width if tag else 0)
         figure.text(left_of_tag, y, mark, va="center", ha="right", size=NOTE_SIZE, color=FAILED)
-    right.set_visible(bool(tag))
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(rect=(0, 0, 1, height / total))  # type: ignore[call-arg]

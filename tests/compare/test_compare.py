@@ -5,12 +5,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from implicit_bias import run
@@ -23,10 +26,13 @@ from implicit_bias.analysis.comparison import (
     labels,
     over_runs,
     quantity_of,
+    values_of,
+    with_optima,
 )
 from implicit_bias.compare import command as compare
 from implicit_bias.compare.sources import sources_of
 from implicit_bias.core.errors import BadInput
+from implicit_bias.plotting.keyed import colours_of
 from implicit_bias.plotting.overlay import overlay
 from implicit_bias.plotting.style import FREE_COLORS, OPTIMIZER_LOOKS, curve_looks, drawing
 from implicit_bias.storage.files import read_table
@@ -146,6 +152,52 @@ def test_looks_are_known_ones_shades_of_them_or_free_colours() -> None:
     assert not {look.color.lower() for look in OPTIMIZER_LOOKS.values()} & {color.lower() for color in FREE_COLORS}
 
 
+def test_shades_of_several_optimizers_are_no_black_and_no_two_alike() -> None:
+    looks = curve_looks({f"{name} lr {lr}": name for name in ("signgd", "adam", "muon", "signum") for lr in (1, 2, 3)})
+    seen = [np.array(to_rgb(look.color)) for look in looks.values()]
+    assert min(max(color) for color in seen) > 0.3
+    dashes = [str(look.line) for look in looks.values()]
+    for i, j in combinations(range(len(seen)), 2):
+        assert dashes[i] != dashes[j] or np.abs(seen[i] - seen[j]).max() > 0.1, (list(looks)[i], list(looks)[j])
+
+
+def test_keys_are_colours_dashes_and_panels() -> None:
+    runs = [
+        source(f"{name}{lr}{beta}", name, schedule__lr=lr, optimizer__beta=beta)
+        for name in ("muon", "signum")
+        for lr in (0.1, 1.0)
+        for beta in (0.5, 0.9)
+    ]
+    table = comparison_table(runs, keys={"color": "lr", "style": "optimizer.beta", "facet": "optimizer"})
+    with drawing():
+        picture = overlay(table, ["l2"], "margin", words={"color": "lr", "style": "beta", "facet": "optimizer"})
+    assert [axis.get_title() for axis in picture.axes] == ["$\\ell_2$, muon", "$\\ell_2$, signum"]
+    for axis in picture.axes:
+        looks = [(line.get_color(), line.get_linestyle()) for line in axis.lines if "lr" in str(line.get_label())]
+        assert len(set(looks)) == 4 and len({color for color, _ in looks}) == 2
+    (legend,) = picture.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["lr 0.1", "lr 1.0", "beta 0.5", "beta 0.9"]
+    assert colours_of(["muon", "mine"])["muon"] == OPTIMIZER_LOOKS["muon"].color
+    assert values_of([source(), source(called="own")], "optimizer", "color") == {("", "a1"): "muon", ("own", "a1"): "muon"}
+    with pytest.raises(BadInput, match=r"style=seed: in no run; must be a key of the runs, such as lr"):
+        values_of([source(schedule__lr=1), source(schedule__lr=2)], "seed", "style")
+
+
+def test_a_table_takes_over_the_optima_of_a_run() -> None:
+    run, mine = source(), Source("mine.csv", source(seed=3).trajectory, "mine")
+    best = replace(run, trajectory=run.trajectory.assign(max_margin=4.0))
+    ours, theirs = with_optima([run, mine], [best])
+    assert ours is run and theirs.trajectory["max_margin"].tolist() == [4.0] * 3
+    other = replace(best, trajectory=best.trajectory.assign(seed=3, max_margin=8.0))
+    (of_seed,) = with_optima([mine], [best, other])
+    assert of_seed.trajectory["max_margin"].tolist() == [8.0] * 3
+    assert comparison_table([of_seed])["ratio"].iloc[-1] == 5 / 8
+    with pytest.raises(BadInput, match=r"^like: no run has seed 3 of mine.csv; must be"):
+        with_optima([mine], [best, replace(best, trajectory=best.trajectory.assign(seed=2))])
+    with pytest.raises(BadInput, match=r"^like=a1: it has no optimum; must be"):
+        with_optima([mine], [run])
+
+
 @pytest.mark.slow
 def test_the_command_draws_writes_and_prints(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """End to end, with a table from elsewhere between our runs."""
@@ -228,7 +280,7 @@ def test_auto_is_the_gap_where_there_are_optima_else_the_margin(table: pd.DataFr
         (["--frobnicate"], "--frobnicate: unknown flag; allowed: -h, --help"),
         (
             ["RUNS", "norm=linf"],
-            "norm: unknown key; did you mean norms? allowed: norms=, quantity=, x=, out=, title=, or name=path",
+            "norm: unknown key; did you mean norms? allowed: norms=, quantity=, x=, color=, style=, facet=, like=, out=",
         ),
         (["RUNS", "norms=row"], "norms=row: not measured in muon lr 0.1; allowed: linf, l2"),
         (["RUNS", "norms="], "norms=: must be names of norms"),
@@ -236,6 +288,9 @@ def test_auto_is_the_gap_where_there_are_optima_else_the_margin(table: pd.DataFr
         (["RUNS", "x=time"], "x=time: no such x; must be one of step, epoch, log_loss"),
         (["RUNS", "OWN", "x=log_loss"], "x=log_loss: own has none; allowed here: step"),
         (["RUNS", "OWN", "quantity=ratio"], "quantity=ratio: own has none; allowed here: auto, margin"),
+        (["RUNS", "color=frob"], "color=frob: in no run; must be a key of the runs, such as beta, name, nesterov, lr"),
+        (["RUNS", "like=OWN"], "like=OWN: OWN is no run folder; must be one such as"),
+        (["RUNS", "OWN", "like=nowhere/*"], "nowhere/*: no run matches"),
         (["RUNS", "out=OWN"], "out=OWN: must be a folder, or a name that is free"),
         (["nowhere/at-all"], "nowhere/at-all: no such run; must be a run folder, a sweep's folder or a trajectory.csv"),
         (["nowhere/*"], "nowhere/*: no run matches"),

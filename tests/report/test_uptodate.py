@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the sources that stamps are compared with, which may be edited; figures at sizes that take a second."""
     shutil.copytree(uptodate.ROOT, tmp_path / "implicit_bias", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(uptodate, "ROOT", tmp_path / "implicit_bias")
-    # Pictures take most of the time; that they are drawn is tested elsewhere.
-    monkeypatch.setattr("implicit_bias.report.files.saved", lambda picture, kind: kind.encode())
+    # Pictures take most of the time; that they are drawn is tested elsewhere. One that stays the same would not be written.
+    drawn = count()
+    monkeypatch.setattr("implicit_bias.report.files.saved", lambda picture, kind: f"{kind} {next(drawn)}".encode())
     monkeypatch.setattr("implicit_bias.report.page.write_report", lambda *given: None)
     for name in QUICK:
         monkeypatch.setattr(f"{FIGURES.get(name).__module__}.STEPS", PerPreset(20, 20, 20))
