@@ -186,17 +186,16 @@ def test_a_step_taken_back_leaves_the_dual_point_of_the_start(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("words", "gap"), [(("norm=l2",), 4e-4), (("norm=lp", "norm.p=1.5"), 1e-3),
-                                            (("norm=schatten", "norm.p=1.5"), 1e-3)])  # fmt: skip
-def test_dual_acceleration_proves_what_it_reaches(tmp_path: Path, words: tuple[str, ...], gap: float) -> None:
+@pytest.mark.parametrize("words", [("norm=lp", "norm.p=1.5"), ("norm=schatten", "norm.p=1.5")])
+def test_dual_acceleration_proves_what_it_reaches(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Several classes; without the reference, by the average that it keeps; beside cvxpy's optimum."""
     typed = ["optimizer=dual_acceleration", "dataset.num_classes=4", "dataset.dim=12", "dataset.samples_per_class=6",
-             "steps=3000", "log.norms=[linf]", f"results_dir={tmp_path}", "progress=off", *words]  # fmt: skip
+             "steps=1500", "log.norms=[linf]", f"results_dir={tmp_path}", "progress=off", *words]  # fmt: skip
     table = run(*typed)[0]
     rows = table[table["norm"] == table["norm"].iloc[-1]]
     last = rows.iloc[-2]  # at the last record the optimum's own proof stands
     assert last["upper_bound"] >= last["max_margin"] * (1 - 1e-8)
-    assert last["upper_bound"] - last["margin"] <= gap * last["max_margin"]
+    assert last["upper_bound"] - last["margin"] <= 4e-3 * last["max_margin"]
 
 
 @pytest.mark.parametrize(
