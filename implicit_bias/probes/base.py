@@ -14,7 +14,7 @@ TAKEN = frozenset(
     (
         *("seed", "step", "lr", "log_loss", "accuracy", "norm", "margin", "max_margin", "relative_gap", "upper_bound"),
         *("correlation", "alignment", "kkt_ratio", "param_norm", "soft_margin", "later_cosine", "test_accuracy", "evaluations"),
-        *("fw_gap", "layer_margin", "layer_alignment"),
+        *("fw_gap", "robust_accuracy", "layer_margin", "layer_alignment"),
         *("optimizer", "own", "ratio", "optimum_lower", "optimum_upper", "gap_constant", "wall_seconds", "folder"),
     )
 )

@@ -74,6 +74,8 @@ def test_a_run_that_is_finished_makes_no_more(made: Counter[str], tmp_path: Path
     assert main([*QUICK, "optimizer=muon", f"results_dir={tmp_path}"]) == 0
     made.clear()
     assert main([*QUICK, "optimizer=muon", f"results_dir={tmp_path}"]) == 0
+    assert not made  # its answer is remembered
+    assert main([*QUICK, "optimizer=muon", "certificate=show", f"results_dir={tmp_path}"]) == 0
     assert made == {**OBJECTS, **LOGGED}
 
 

@@ -92,6 +92,7 @@ def _proven(figure: Figure, preset: Preset, table: pd.DataFrame) -> Claim:
         preset,
         "dual acceleration in l2 proves its margin by the weights of its own steps, without a solver: upper bound less margin,"
         " relative, at the record before the last, by seed",
+        source="this project's own check",
         kind="check",
         measured=" / ".join(f"{gap:.1e}" for gap in before["certified"]) + f" (step {t:,})",
         tolerance=f"<= {PROVEN:.0e}",
@@ -161,7 +162,7 @@ def _cube(figure: Figure, preset: Preset, mirror: pd.DataFrame) -> Claim:
         measured=numbers(found),
         tolerance=f"{CUBE[0]:g} to {CUBE[1]:g}",
         holds=bool(((CUBE[0] <= found) & (found <= CUBE[1])).all()),
-        source="own derivation",
+        source="derived here",
         kind="derived",
         setting=_setting(mirror),
     )

@@ -131,7 +131,7 @@ class InfiniteDescent(Figure):
             measured=f"{counts.min():.0f} / {counts.median():.0f} / {counts.max():.0f}",
             tolerance=f"> {ONE}",
             holds=bool(counts.min() > ONE),
-            source="reconstruction",
+            source="this project's reconstruction",
             kind="check",
         )
 
@@ -141,10 +141,10 @@ class InfiniteDescent(Figure):
             preset,
             "reconstruction: from starts further away Newton-CG, which has the loss to go by, arrives more often",
             measured=f"{int(newtons.sum())} against {int(ours.sum())} of {len(ours)}",
-            expected="20 against 13 of 20 (independent computation)",
+            expected="20 against 13 of 20",
             tolerance="more",
             holds=int(newtons.sum()) > int(ours.sum()),
-            source="reconstruction",
+            source="this project's reconstruction",
             kind="check",
         )
 
@@ -160,7 +160,7 @@ class InfiniteDescent(Figure):
             measured=", ".join(told),
             tolerance="no more",
             holds=bool(cheaper),
-            source="reconstruction",
+            source="this project's reconstruction",
             kind="check",
         )
 
@@ -173,7 +173,7 @@ class InfiniteDescent(Figure):
             measured=f"{numbers(rows[INFINITE].to_numpy())}; {numbers(rows['ngd'].to_numpy())}",
             tolerance="below",
             holds=bool((rows[INFINITE] < rows["ngd"]).all()),
-            source="reconstruction",
+            source="this project's reconstruction",
             kind="check",
             setting=f"seeds 1 to {SEEDS.at(preset)} of {DATA}; linear model from zero, logistic loss, NGD with"
             f" {STEPS.at(preset):,} steps",

@@ -37,7 +37,7 @@ class NeuralCollapse(Figure):
     order = 220
     title = "Neural collapse: networks whose maximum margin is known"
     kind = "derived"
-    source = "independent; closed form derived here, of the unconstrained features model of neural collapse"
+    source = "derived here: a closed form for the unconstrained features model of neural collapse"
     minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
 
     def setting(self, preset: Preset) -> str:
@@ -123,7 +123,7 @@ class NeuralCollapse(Figure):
             measured=numbers([margins.mean() for margins in found], 5),
             tolerance=f"{NEAR[norm]:.0e} relative on every seed",
             holds=max(away) <= NEAR[norm],
-            source="closed form: proven in implicit_bias/solvers/formulas",
+            source="derived here, in implicit_bias/solvers/formulas",
             kind="derived",
             setting=self.setting(preset).replace("{} classes of {}".format(*SIZES[0]), named),
         )
