@@ -52,6 +52,8 @@ class AdamLimit:
         metric: M(c) (k, d), in the unit of the data, with its smallest entries raised to 1e-6 of the largest.
         residual: What the last iteration changed: the larger of the weights' change in l1 and W's in the max-norm.
         iterations: How many were made.
+        decayed: Where max |W| wd ends with a small decoupled weight decay wd. There W wd = m / sqrt(v), the mean of the gradients
+            over the root of the batches' mean square, sqrt(b / n) max |sum c x| / M(c). 1 for the full batch, less for others.
     """
 
     batch: int
@@ -61,6 +63,7 @@ class AdamLimit:
     metric: Array = field(repr=False)
     residual: float
     iterations: int
+    decayed: float
 
 
 def adam_limit(
@@ -97,14 +100,16 @@ def adam_limit(
         metric = _metric(weights, pairs, owner, n, batch)
         found = _shortest(pairs / np.sqrt(metric))
         arrived = found @ pairs / metric
-        arrived /= np.abs(arrived).max()
+        largest = float(np.abs(arrived).max())
+        arrived /= largest
         residual = max(float(np.abs(found - weights).sum()), float(np.abs(arrived - separator).max()))
         separator = arrived
         if residual <= tol:
             shape = num_classes, features.shape[1]
             full = _by_sample(found, labels, num_classes)
             margin = float((pairs @ separator).min())
-            return AdamLimit(batch, separator.reshape(shape), margin, full, metric.reshape(shape), residual, iteration)
+            decayed = math.sqrt(batch / n) * largest
+            return AdamLimit(batch, separator.reshape(shape), margin, full, metric.reshape(shape), residual, iteration, decayed)
         weights = (1 - DAMPING) * weights + DAMPING * found
     raise ArithmeticError(f"batch {batch}: the weights still move by {residual:.1e} after {most} iterations")
 

@@ -145,3 +145,13 @@ def test_a_run_is_throttled_by_the_law(tmp_path: Path, beta2: float, steps: int,
     predicted = throttled_rate(0.03 * late["max_margin"].iloc[0], 0.9, beta2)
     assert predicted == pytest.approx(law, abs=1e-6)
     assert measured == pytest.approx(predicted, abs=5e-7)
+
+
+def test_decay_stops_the_full_batch_at_one_and_single_samples_where_their_own_formula_says() -> None:
+    rng = np.random.RandomState(5)
+    x, y = rng.randn(12, 50), np.arange(12) % 2
+    full, single = (adam_limit(x, y, 2, batch) for batch in (len(x), 1))
+    assert full.decayed == pytest.approx(1, abs=1e-9)
+    towards = (2.0 * y - 1)[:, None] * x * single.weights.sum(axis=1)[:, None]
+    asked = np.abs(towards.sum(axis=0)) / np.sqrt(len(x) * np.square(towards).sum(axis=0))
+    assert single.decayed == pytest.approx(asked.max(), rel=1e-6) and single.decayed < 0.95

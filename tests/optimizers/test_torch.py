@@ -168,7 +168,10 @@ BAD = [
         "schedule=lyu_li: takes steps back, which optimizer=torch does not bear; allowed: schedule=as_given, constant or power",
     ),
     ("schedule=loss_based", "schedule=loss_based: divides the rate by the loss, which optimizer=torch does not bear; allowed:"),
-    ("norm=l1", "norm=l1: norm is read by optimizer=dual_acceleration, mirror, nmd, nsd or sd only; optimizer=torch works in its own (linf)"),
+    (
+        "norm=l1",
+        "norm=l1: norm is read by optimizer=dual_acceleration, mirror, nmd, nsd or sd only; optimizer=torch works in its own",
+    ),
 ]
 
 

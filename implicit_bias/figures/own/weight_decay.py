@@ -17,7 +17,8 @@ from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.own import weight_decay_drawn as drawn
 from implicit_bias.figures.own import weight_decay_judged as judged
 from implicit_bias.figures.own.loss_curves import read_off
-from implicit_bias.figures.own.weight_decay_judged import ADAM, CURVE, END, MOMENTUM, PLAIN, READ
+from implicit_bias.figures.own.weight_decay_judged import ADAM, CURVE, END, MOMENTUM, PLAIN, READ, SINGLE, SINGLE_TOLD
+from implicit_bias.measures.adam_limits import adam_limit
 from implicit_bias.measures.decay_laws import decay_gap
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import optimizer_look
@@ -32,6 +33,11 @@ STEPS = PerPreset(smoke=1000, default=250_000, paper=1_000_000)
 SEEDS = PerPreset(smoke=2, default=5, paper=10)
 # The sum of eta_t weight_decay: of a start outside of the limit e^-TOTAL is left.
 TOTAL = 12.0
+# AdamW by single samples, whose size is known before the run as well: steps are so many that each is small, its memory is short.
+SINGLE_DECAYS, SINGLE_BETA2 = (0.3, 0.1), 0.99
+SINGLE_STEPS = PerPreset(smoke=2000, default=1_000_000, paper=4_000_000)
+SINGLE_SEEDS = PerPreset(smoke=1, default=3, paper=10)
+SINGLE_DATA = ("dataset.num_classes=2", "dataset.dim=50", "dataset.samples=12")
 COLUMNS = ["part", "method", "norm", "seed", "weight_decay", "step", "gap", "predicted", "path", "size", "fw_gap", "read"]
 
 
@@ -62,7 +68,8 @@ class WeightDecay(Figure):
             momentum), lines the solver's; the grey band is 10 %. Right, top: the certificate fw_gap at wd = {FOLLOWED:g},
             geometric means; max-norm steps are slow there. Right, bottom, without decay and with lr=auto: how far off the optimum
             is as it is read off the loss curve over the last decade, -d log L / d(sum of steps) (thick), and how far the margin
-            itself is from it (thin).
+            itself is from it (thin). Not drawn, but in the table and judged: AdamW (beta1 .9, beta2 {SINGLE_BETA2:g}, eps 0) by
+            single samples of {SINGLE_TOLD}, {SINGLE_SEEDS.at(preset)} seeds.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
@@ -76,6 +83,20 @@ class WeightDecay(Figure):
                 for decay in DECAYS
             ),
             [*size, f"optimizer={free}"],
+            *(self._single(decay, preset) for decay in SINGLE_DECAYS),
+        ]
+
+    def _single(self, decay: float, preset: Preset) -> list[str]:
+        steps = SINGLE_STEPS.at(preset)
+        return [
+            "experiment=adam_batch",
+            *SINGLE_DATA,
+            f"steps={steps}",
+            f"seed=range(1,{SINGLE_SEEDS.at(preset) + 1})",
+            f"optimizer.beta2={SINGLE_BETA2:g}",
+            "batch.size=1",
+            f"optimizer.weight_decay={decay}",
+            f"schedule.lr={TOTAL / steps / decay:.6g}",
         ]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
@@ -83,10 +104,10 @@ class WeightDecay(Figure):
 
         Parts: ``end``, the last record of every run with decay: relative gap, what the law and the solver say, the largest
         N(W) wd - 1 of all records (its digits would be lost beside the 1); ``curve``, the records of those with the decay that
-        is followed; ``read``, runs without decay: what the loss shows over the decade before a record is off the optimum by,
-        relative.
+        is followed; ``single``, the last records of AdamW by single samples: max|W| wd (``size``) and what it is to be;
+        ``read``, runs without decay: what the loss shows over the decade before a record is off the optimum by, relative.
         """
-        found = [_free(run) if run.spec.value("optimizer.weight_decay") == 0 else _held(run) for run in runs]
+        found = [_rows(run) for run in runs]
         return pd.concat(found, ignore_index=True).reindex(columns=COLUMNS)
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
@@ -103,6 +124,23 @@ class WeightDecay(Figure):
 
     def findings(self, table: pd.DataFrame, preset: Preset) -> list[Finding]:
         return [] if preset == "smoke" else judged.findings(table)
+
+
+def _rows(run: Run) -> pd.DataFrame:
+    if run.spec.batch.size is not None:
+        return _single_samples(run)
+    return _free(run) if run.spec.value("optimizer.weight_decay") == 0 else _held(run)
+
+
+def _single_samples(run: Run) -> pd.DataFrame:
+    """Where max|W| wd has ended, and where the law puts it."""
+    spec, decay = run.spec, float(run.spec.value("optimizer.weight_decay"))
+    data = spec.dataset.load()
+    last = run.trajectory[run.trajectory["norm"] == "linf"].iloc[-1]
+    told = {"part": SINGLE, "method": spec.optimizer.name, "norm": "linf", "seed": spec.seed, "weight_decay": decay}
+    size = float(last["param_norm"]) * decay
+    law = adam_limit(data.x, data.y, data.num_classes, 1).decayed
+    return pd.DataFrame([{**told, "step": last["step"], "size": size, "predicted": law}])
 
 
 def _held(run: Run) -> pd.DataFrame:

@@ -11,7 +11,9 @@ from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.plotting.style import optimizer_look
 
 #: Parts of the table.
-END, CURVE, READ = "end", "curve", "read"
+END, CURVE, READ, SINGLE = "end", "curve", "read", "single"
+#: The data of AdamW by single samples, and how near to the law its size is to be.
+SINGLE_TOLD, SINGLE_NEAR = "12 Gaussian samples of 50 features, two random labels", 0.01
 PLAIN, MOMENTUM, ADAM = ("signgd", "ngd", "spectral_gd"), ("signum", "nmgd", "muon"), "adam"
 WORDS = {"linf": "max-norm", "l2": "l2", "spectral": "spectral"}
 # At these decays the law is judged, and it is to be nearer at the second.
@@ -36,6 +38,7 @@ def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
     judged += [_law_of_signs(figure, rows, method, preset) for method in ("signgd", "signum", ADAM)]
     judged.append(_in_the_ball(figure, rows, preset))
     judged += [_as_solved(figure, rows, norm, preset) for norm in WORDS]
+    judged.append(_single(figure, table, preset))
     return [*judged, *(_read(figure, table, method, preset) for method in (*PLAIN, "muon"))]
 
 
@@ -93,6 +96,27 @@ def _law_of_signs(figure: Figure, rows: pd.DataFrame, method: str, preset: Prese
         tolerance=f"{LAW:g}",
         holds=abs(over.mean() - 1) <= LAW,
         reason=f"it has not arrived: entries of the gradient change sign from step to step, and fw_gap is still {gap:.2g}",
+    )
+
+
+def _single(figure: Figure, table: pd.DataFrame, preset: Preset) -> Claim:
+    """By the law, and nearer to it at the smaller decay."""
+    rows = table[table["part"] == SINGLE]
+    off = (rows["size"] / rows["predicted"] - 1).abs().groupby(rows["weight_decay"]).max()
+    mine = rows[rows["weight_decay"] == rows["weight_decay"].min()].sort_values("seed")
+    steps = int(rows["step"].max())
+    return figure.claim(
+        preset,
+        "AdamW by single samples stops at a size that its fixed point tells beforehand, not at 1: max|W| wd at the smaller decay,"
+        " by seed",
+        measured=numbers(mine["size"].to_numpy(), 4),
+        expected=numbers(mine["predicted"].to_numpy(), 4),
+        tolerance=f"{SINGLE_NEAR:g} relative, and nearer than at the larger decay",
+        holds=off.loc[off.index.min()] <= min(SINGLE_NEAR, off.loc[off.index.max()]),
+        setting=f"seeds 1 to {rows['seed'].max()}; {SINGLE_TOLD}; linear model from zero, cross entropy, AdamW, eps 0,"
+        f" reshuffled, constant step, wd = {numbers(sorted(off.index, reverse=True), 1).replace(' / ', ' and ')}, {steps:,} steps",
+        source="derived here: `decayed` in implicit_bias/measures/adam_limits.py",
+        kind="derived",
     )
 
 

@@ -64,7 +64,9 @@ class RobustPrice(Figure):
     headline = "coordinate descent is ahead"
     order = 220
     title = "The price of implicit bias in robust training"
-    source = "Tsilivis, Frank, Srebro and Kempe, arXiv 2406.04981, Figure 1 (which is better; sizes and thresholds are chosen here)"
+    source = (
+        "Tsilivis, Frank, Srebro and Kempe, arXiv 2406.04981, Figure 1 (which is better; sizes and thresholds are chosen here)"
+    )
     kind = "paper"
     paper = "price"
     minutes = PerPreset(smoke=0.1, default=0.8, paper=20.0)
