@@ -114,7 +114,7 @@ def _single(figure: Figure, table: pd.DataFrame, preset: Preset) -> Claim:
         tolerance=f"{SINGLE_NEAR:g} relative, and nearer than at the larger decay",
         holds=off.loc[off.index.min()] <= min(SINGLE_NEAR, off.loc[off.index.max()]),
         setting=f"seeds 1 to {rows['seed'].max()}; {SINGLE_TOLD}; linear model from zero, cross entropy, AdamW, eps 0,"
-        f" reshuffled, constant step, wd = {numbers(sorted(off.index, reverse=True), 1).replace(' / ', ' and ')}, {steps:,} steps",
+        f" reshuffled, constant step, wd {numbers(sorted(off.index, reverse=True), 1).replace(' / ', ' and ')}, {steps:,} steps",
         source="derived here: `decayed` in implicit_bias/measures/adam_limits.py",
         kind="derived",
     )
