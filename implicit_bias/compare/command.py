@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from implicit_bias.analysis.sources import sources_of
 from implicit_bias.cli.arguments import Interface, Reader, a_folder
 from implicit_bias.cli.exit_codes import DONE
 from implicit_bias.cli.paths import MOST_LETTERS, exists, is_path, named_path
 from implicit_bias.cli.streams import unharmed_by_output
-from implicit_bias.compare.sources import sources_of
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
 from implicit_bias.core.words import suggestion

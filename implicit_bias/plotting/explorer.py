@@ -33,6 +33,23 @@ DEPTH = Quantity("depth", "log10(1 / loss)")
 
 
 @dataclass(frozen=True)
+class Level:
+    """A horizontal line, such as an optimum.
+
+    Attributes:
+        column: The quantity on whose axis it lies.
+        value: Where.
+        label: What it is called.
+        chosen: The values of ``choose`` with which it is drawn.
+    """
+
+    column: str
+    value: float
+    label: str
+    chosen: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
 class Explorer:
     """A table of trajectories, and how it is read.
 
@@ -43,6 +60,7 @@ class Explorer:
         x, y: What can be put on the axes; the first of each is drawn at first.
         choose: For a column what it is called, and its values with their names: one value is drawn at a time.
         at: The column by whose values the seeds are pooled.
+        levels: Horizontal lines beside the curves.
     """
 
     rows: pd.DataFrame
@@ -52,3 +70,4 @@ class Explorer:
     y: tuple[Quantity, ...]
     choose: Mapping[str, tuple[str, Mapping[Any, str]]] = field(default_factory=dict)
     at: str = "step"
+    levels: tuple[Level, ...] = ()

@@ -3,6 +3,7 @@
 Computes the runs that the figures need (finished ones are skipped), and writes for each figure its table, png and pdf, and
 for all of them claims.csv, REPORT.md and report.html: to ``results_dir`` for the default preset, to ``results_dir/<preset>``
 for the others.
+``runs=GLOB`` makes a page of one's own runs instead, ``results_dir/report-runs.html``.
 A figure of which nothing has changed since it was made is left as it is (:mod:`implicit_bias.report.uptodate`).
 
 Exit codes: 0 done, even if a claim does not hold (it is shown as such then); 1 a figure could not be made; 2 bad input;
@@ -12,15 +13,18 @@ Exit codes: 0 done, even if a claim does not hold (it is shown as such then); 1 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from implicit_bias.cli import messages
 from implicit_bias.cli.arguments import TRACEBACK, Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE, FAILED
 from implicit_bias.cli.messages import warn
+from implicit_bias.cli.paths import exists
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.plugins import problem_of, untold
@@ -33,8 +37,10 @@ if TYPE_CHECKING:
 
 ABOUT = """\
 Draws every figure: computes the runs it needs (finished ones are skipped), writes table, png and pdf, and judges its claims. \
-A figure is left as it is if neither its runs nor what draws it have changed."""
+A figure is left as it is if neither its runs nor what draws it have changed.
+With runs= it writes a page of your own runs instead, to filter and overlay."""
 
+OWN_PAGE = "report-runs.html"
 SHOWN_VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", None: "[dim]not testable[/]"}
 
 
@@ -65,6 +71,21 @@ def _figures_named(text: str) -> tuple[str, ...] | None:
     return names
 
 
+def _runs_named(text: str) -> tuple[str, ...] | None:
+    """Paths and patterns; one with a comma in its name stands alone."""
+    paths = (text,) if exists(text) else tuple(dict.fromkeys(text.split(",")))
+    if not all(paths):
+        raise BadInput(f"runs={text}: must be run folders, sweeps or tables, or patterns of them, with commas between them")
+    return None if text == "null" else paths
+
+
+def _page_named(text: str) -> str | None:
+    """A file that is there or can be made."""
+    if not text or text.endswith("/") or Path(text).is_dir():
+        raise BadInput(f"out={text}: must be a file, such as {OWN_PAGE}, or null")
+    return None if text == "null" else text
+
+
 def _figures_there_are() -> str:
     from implicit_bias.figures import FIGURES
 
@@ -75,7 +96,12 @@ INTERFACE = Interface(
     Request,
     "python -m implicit_bias.report [key=value ...]",
     ABOUT,
-    readers={"only": _figures_named, "results_dir": a_folder("results_dir", "claims.csv")},
+    readers={
+        "only": _figures_named,
+        "results_dir": a_folder("results_dir", "claims.csv"),
+        "runs": _runs_named,
+        "out": _page_named,
+    },
     ending=_figures_there_are,
     interrupted="interrupted; finished runs are kept, and the same command goes on from there",
 )
@@ -83,6 +109,10 @@ INTERFACE = Interface(
 
 def report(request: Request) -> int:
     """Make the figures, then the tables of all of them. Returns the exit code."""
+    if request.runs is not None:
+        return _own_runs(request)
+    if request.out is not None:
+        raise BadInput(f"out={request.out}: only with runs=, which it is the page of")
     if request.verify:
         return _verify(request)
     made = _made(request)
@@ -90,6 +120,28 @@ def report(request: Request) -> int:
     _print_claims(made.claims)
     print(f"report: {request.folder / 'report.html'}", flush=True)
     return _told(request, made)
+
+
+def _own_runs(request: Request) -> int:
+    """Write the page of one's own runs. Returns the exit code."""
+    from implicit_bias.analysis.sources import sources_of
+
+    other = next((key for key in ("only", "redraw", "verify", "force") if getattr(request, key)), None)
+    if other is not None:
+        raise BadInput(f"{other}: not with runs=, which draws no figure")
+    named = request.runs or ()
+    try:
+        sources = [source for path in named for source in sources_of("", path)]
+    except BadInput as error:
+        raise BadInput(f"runs={error}") from None
+    from implicit_bias.report.page.runs import runs_page
+    from implicit_bias.storage.files import atomic_write_text
+
+    out = Path(request.out or Path(request.results_dir) / OWN_PAGE)
+    typed = shlex.quote(f"runs={','.join(named)}")
+    atomic_write_text(out, runs_page(sources, f"python -m implicit_bias.report {typed}"))
+    print(f"page of your runs: {out}", flush=True)
+    return DONE
 
 
 def _verify(request: Request) -> int:

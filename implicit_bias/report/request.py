@@ -26,6 +26,12 @@ class Request:
         help="where runs/, figures/, claims.csv, REPORT.md and report.html go; presets other than default to a folder of theirs"
         " in it",
     )
+    runs: tuple[str, ...] | None = hyper(
+        None,
+        help="no figures but a page of your own runs, to filter and overlay: run folders, sweeps or tables, as in"
+        " runs='results/runs/*muon*'",
+    )
+    out: str | None = hyper(None, help="with runs=: the page; null for results_dir/report-runs.html")
     redraw: bool = hyper(False, help="true: draw and judge the tables that are there, without any run")
     verify: bool = hyper(
         False,

@@ -29,8 +29,8 @@ from implicit_bias.analysis.comparison import (
     values_of,
     with_optima,
 )
+from implicit_bias.analysis.sources import sources_of
 from implicit_bias.compare import command as compare
-from implicit_bias.compare.sources import sources_of
 from implicit_bias.core.errors import BadInput
 from implicit_bias.plotting.keyed import colours_of
 from implicit_bias.plotting.overlay import overlay

@@ -27,8 +27,9 @@ from implicit_bias.plotting.style import Look
 from implicit_bias.report.page import read_claims, write_report
 from implicit_bias.report.page.content import content
 from implicit_bias.report.page.curves import curves
-from implicit_bias.report.page.html import formula, html
+from implicit_bias.report.page.html import html
 from implicit_bias.report.page.markdown import markdown
+from implicit_bias.report.page.templating import formula
 from implicit_bias.report.page.text import plain
 from implicit_bias.storage.files import csv_bytes, read_table
 from tests.support.browser import CHROMIUM, Browser, browser

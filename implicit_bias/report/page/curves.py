@@ -25,10 +25,11 @@ Key = tuple[Any, ...]
 def curves(explorer: Explorer) -> dict[str, Any] | None:
     """What the page draws, as JSON; None if there is nothing to draw.
 
-    Keys: ``choose`` (label, names of the values), ``x`` and ``y`` (label, log), ``arrays`` (each list of numbers once), and
-    ``curves``: the places of its chosen values in ``at``, its look, and for every quantity of x the place of its mean in
-    ``arrays``, for every one of y those of mean, least and largest; null where nothing was measured, and least and largest
-    null where there is one seed.
+    Keys: ``choose`` (label, names of the values), ``x`` and ``y`` (label, log), ``arrays`` (each list of numbers once),
+    ``levels`` (the places of the chosen values in ``at``, that of the quantity in ``y``, value and label), and ``curves``: the
+    places of its chosen values in ``at``, its look, and for every quantity of x the place of its mean in ``arrays``, for every
+    one of y those of mean, least and largest; null where nothing was measured, and least and largest null where there is one
+    seed.
     """
     pool = _Pool()
     drawn = list(_curves(explorer, pool))
@@ -44,6 +45,7 @@ def curves(explorer: Explorer) -> dict[str, Any] | None:
         "x": [_named(explorer.x[i]) for i in x],
         "y": [_named(explorer.y[i]) for i in y],
         "arrays": pool.arrays,
+        "levels": list(_levels(explorer, [explorer.y[i].column for i in y])),
         "curves": drawn,
     }
 
@@ -80,6 +82,15 @@ def _curves(explorer: Explorer, pool: _Pool) -> Iterator[dict[str, Any]]:
                     "x": [pool.place(groups[key]["mean"].reindex(at)) if key in groups else None for groups in x],
                     "y": [_places(groups[key].reindex(at), pool) if key in groups else None for groups in y],
                 }
+
+
+def _levels(explorer: Explorer, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The horizontal lines on the axes of the quantities that are drawn."""
+    places = [list(names) for _, names in explorer.choose.values()]
+    for level in explorer.levels:
+        if level.column in columns:
+            at = [values.index(value) for values, value in zip(places, level.chosen, strict=True)]
+            yield {"at": at, "y": columns.index(level.column), "value": _rounded(level.value), "label": level.label}
 
 
 def _pooled(explorer: Explorer, quantity: Quantity) -> Mapping[Key, pd.DataFrame]:

@@ -1,6 +1,9 @@
 "use strict";
 (() => {
   const BAND = 0.13;
+  // A horizontal line, as it is drawn and as the legend shows it.
+  const GREY = { color: "#6b6b6b", dash: [1, 1.3] };
+  const LEVEL = { stroke: GREY.color, width: 1.5, dash: GREY.dash.map((d) => d * 2.5) };
 
   // A number as short as it can be said.
   const say = (v) => {
@@ -32,6 +35,7 @@
       this.axis = { x: 0, y: 0 };
       this.log = { x: data.x[0].log, y: data.y[0].log };
       this.off = new Set();
+      this.wanted = () => true;
       this.controls = make("div", { className: "controls" });
       this.box = make("div", { className: "plot" });
       this.legend = make("div", { className: "legend" });
@@ -93,9 +97,21 @@
       return kept.length ? [kept.map((i) => arrays[x][i]), pick(mean), pick(least || mean), pick(largest || mean)] : null;
     }
 
+    // Draw only the curves whose names fit.
+    filter(wanted) {
+      this.wanted = wanted;
+      this.draw();
+    }
+
+    // The horizontal lines of this picture that have a place on its axis.
+    levels() {
+      const here = (level) => JSON.stringify(level.at) === JSON.stringify(this.at) && level.y === this.axis.y;
+      return this.data.levels.filter((level) => here(level) && !(this.log.y && level.value <= 0));
+    }
+
     draw() {
-      const wanted = JSON.stringify(this.at);
-      this.shown = this.data.curves.filter((curve) => JSON.stringify(curve.at) === wanted);
+      const chosen = JSON.stringify(this.at);
+      this.shown = this.data.curves.filter((curve) => JSON.stringify(curve.at) === chosen && this.wanted(curve.label));
       this.shown = this.shown.map((curve) => ({ curve, points: this.points(curve) })).filter((one) => one.points);
       if (this.plot) this.plot.destroy();
       this.plot = null;
@@ -107,10 +123,17 @@
         button.setAttribute("aria-pressed", this.log[axis]);
       }
       if (!this.shown.length) {
-        this.hint.textContent = "Nothing was measured here, or nothing of it is positive.";
+        this.hint.textContent = this.data.curves.some((curve) => this.wanted(curve.label))
+          ? "Nothing was measured here, or nothing of it is positive."
+          : "No name has these words.";
         return;
       }
-      const joined = uPlot.join(this.shown.map((one) => one.points));
+      const levels = this.levels();
+      const xs = this.shown.flatMap(({ points }) => [points[0][0], points[0].at(-1)]);
+      const [first, last] = [Math.min(...xs), Math.max(...xs)];
+      const ends = first < last ? [first, last] : [first];
+      const lines = levels.map(({ value }) => [ends, ends.map(() => value)]);
+      const joined = uPlot.join([...this.shown.map((one) => one.points), ...lines]);
       const series = [{}];
       const bands = [];
       this.shown.forEach(({ curve, points }) => {
@@ -122,8 +145,10 @@
         const shade = curve.color + Math.round(BAND * 255).toString(16).padStart(2, "0");
         bands.push({ series: [place + 2, place + 1], fill: shade });
       });
+      levels.forEach(({ label }) => series.push({ label, ...LEVEL, spanGaps: true, points: { show: false } }));
       this.plot = new uPlot(this.options(series, bands, joined), joined, this.box);
       this.shown.forEach((one, i) => this.legend.append(this.entry(one.curve, 1 + 3 * i)));
+      levels.forEach(({ label, value }) => this.legend.append(make("span", {}, swatch(GREY), `${label} ${say(value)}`)));
       this.legend.classList.toggle("banded", this.banded());
       this.idle();
     }
@@ -150,7 +175,7 @@
         scales: { x: { time: false, ...scale("x"), ...this.limits(joined[0]) }, y: scale("y") },
         cursor: {
           dataIdx: (plot, place, hovered) => nearest(plot.data, place, hovered),
-          points: { size: (_, place) => (place % 3 === 1 ? 7 : 0) },
+          points: { size: (_, place) => (place % 3 === 1 && place <= 3 * this.shown.length ? 7 : 0) },
           drag: { x: true, y: false },
         },
         hooks: { setCursor: [(plot) => this.read(plot)] },
@@ -191,7 +216,7 @@
       const { left, idx, idxs } = plot.cursor;
       if (left < 0 || idx === null || idx === undefined) return this.idle();
       this.hint.textContent = `${this.data.x[this.axis.x].label} ${say(plot.data[0][idx])}`;
-      for (const button of this.legend.children) {
+      for (const button of this.legend.querySelectorAll("button")) {
         const place = Number(button.dataset.place);
         const [at, low, high] = [0, 1, 2].map((i) => plot.data[place + i][idxs[place]]);
         const spread = low !== high && low !== undefined ? `\n${say(low)} to ${say(high)}` : "";
@@ -207,7 +232,7 @@
       this.hint.textContent =
         (this.banded() ? "Mean over seeds, and their range as a band. " : "") +
         "Point at the picture for values; drag to zoom, double-click for all; click a name to hide its curve.";
-      for (const button of this.legend.children) button.querySelector(".value").textContent = "";
+      for (const value of this.legend.querySelectorAll(".value")) value.textContent = "";
     }
   }
 
@@ -235,7 +260,10 @@
       for (const { isIntersecting, target } of entries) {
         if (!isIntersecting) continue;
         near.unobserve(target);
-        unpacked(`curves-${target.dataset.figure}`).then((data) => (target.explorer = new Explorer(target, data)));
+        unpacked(`curves-${target.dataset.figure}`).then((data) => {
+          target.explorer = new Explorer(target, data);
+          target.dispatchEvent(new Event("explored"));
+        });
       }
     },
     { rootMargin: "300px" },
@@ -270,5 +298,22 @@
   document.querySelectorAll("article, #top, #findings, #glossary").forEach((part) => reading.observe(part));
 
   // On a narrow page the contents would fill the first screen.
-  if (matchMedia("(max-width: 68rem)").matches) document.querySelector("nav details").open = false;
+  const contents = document.querySelector("nav details");
+  if (contents && matchMedia("(max-width: 68rem)").matches) contents.open = false;
+
+  // Words that a name must have, all of them, to be drawn and to stand in the table.
+  for (const input of document.querySelectorAll("[data-filters]")) {
+    const rows = [...document.querySelectorAll("tr[data-label]")];
+    input.parentElement.hidden = false;
+    const narrow = () => {
+      const words = input.value.toLowerCase().split(/\s+/);
+      const wanted = (label) => words.every((word) => label.toLowerCase().includes(word));
+      rows.forEach((row) => (row.hidden = !wanted(row.dataset.label)));
+      const left = rows.filter((row) => !row.hidden).length;
+      input.nextElementSibling.textContent = left < rows.length ? `${left} of ${rows.length}` : "";
+      explorers.forEach(({ explorer }) => explorer && explorer.filter(wanted));
+    };
+    input.addEventListener("input", narrow);
+    explorers.forEach((host) => host.addEventListener("explored", narrow)); // the words may be there before the curves
+  }
 })();
