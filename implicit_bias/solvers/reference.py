@@ -478,7 +478,8 @@ class _Data:
             pairs = int((known.weights > 0).sum())
             return NotSeparable(
                 "the classes of this dataset cannot be separated by a linear model, which has no bias (proof: weights on"
-                f" {pairs} pair{'s' if pairs > 1 else ''} of a sample and another class cancel): use reference=none{COLUMN_OF_ONES}"
+                f" {pairs} pair{'s' if pairs > 1 else ''} of a sample and another class cancel): use"
+                f" reference=none{COLUMN_OF_ONES}"
             )
         bound = f", proven to be at most {known.residue:.2g}" if math.isfinite(known.residue) else ""
         return NotSeparable(
