@@ -200,6 +200,8 @@ def _of_network(name: str, summary: pd.DataFrame) -> str | None:
     told = f"{name} reached a KKT ratio of {row['kkt_ratio']:.3f} under {row['norm']}, {whose}"
     if len(own) and best["norm"] != row["norm"]:
         told += f", and {best['kkt_ratio']:.3f} under {best['norm']}"
+    if pd.notna(row.get("ratio")):  # by formula
+        told += f", and {100 * row['ratio']:.1f} % of the largest {row['norm']} margin of any such network"
     if row["kkt_ratio"] >= KKT_REACHED:
         return f"{told}: close to a KKT direction of the {row['norm']} margin problem"
     return f"{told}: no KKT direction of the {row['norm']} margin problem yet (1 is one; a ratio is proven from below)"

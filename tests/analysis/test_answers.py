@@ -141,3 +141,10 @@ def test_a_network_is_told_by_its_proven_kkt_ratios() -> None:
     assert answer_sentence("muon", trajectory, network) == (
         "muon reached a KKT ratio of 0.980 under spectral, its own norm: close to a KKT direction of the spectral margin problem"
     )
+
+
+def test_a_network_whose_optimum_is_known_is_held_against_it() -> None:
+    trajectory, summary = run_of({"l2": (0.8, 0.8, UNKNOWN), "spectral": (0.9, 0.98, 1)})
+    found = answer_sentence("muon", trajectory, summary.assign(soft_margin=1.0, kkt_ratio=[0.6, 0.98]))
+    assert found is not None
+    assert ", its own norm, and 98.0 % of the largest spectral margin of any such network: close to" in found
