@@ -103,7 +103,9 @@ def answer_sentence(name: str, trajectory: pd.DataFrame, summary: pd.DataFrame, 
     own = str(named.iloc[0]) if len(named) else None
     if not reached:
         return None
-    return _with_own(name, reached[own], reached, classes) if own in reached else _without_own(name, own, reached, classes)
+    if own is not None and own in reached:
+        return _with_own(name, reached[own], reached, classes)
+    return _without_own(name, own, reached, classes)
 
 
 def _all_reached(trajectory: pd.DataFrame, summary: pd.DataFrame) -> dict[str, _Reached]:
