@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -29,6 +30,7 @@ class _Reached:
         about: What to say before it: ``at least `` where no optimum is known.
         before: The share a decade of steps earlier; nan where that is not recorded.
         alike: The labels of the norms that are this one on these data.
+        robust: Whether samples are perturbed, so that margins and optima are robust ones.
     """
 
     norm: str
@@ -36,6 +38,11 @@ class _Reached:
     about: str
     before: float
     alike: tuple[str, ...]
+    robust: bool
+
+    @property
+    def margin(self) -> str:
+        return f"{'robust ' if self.robust else ''}{self.norm} margin"
 
     @property
     def percent(self) -> str:
@@ -92,12 +99,13 @@ def answer_sentence(name: str, trajectory: pd.DataFrame, summary: pd.DataFrame, 
     if "soft_margin" in summary:
         return _of_network(name, summary)
     reached = _all_reached(trajectory, summary)
-    own = summary.loc[summary["own"], "norm"]
+    named = summary.loc[summary["own"], "norm"]
+    own = str(named.iloc[0]) if len(named) else None
     if not reached:
         return None
-    if len(own) and str(own.iloc[0]) in reached:
-        return _with_own(name, reached[str(own.iloc[0])], reached, classes)
-    return _without_own(name, reached, classes)
+    if own is not None and own in reached:
+        return _with_own(name, reached[own], reached, classes)
+    return _without_own(name, own, reached, classes)
 
 
 def _all_reached(trajectory: pd.DataFrame, summary: pd.DataFrame) -> dict[str, _Reached]:
@@ -114,7 +122,7 @@ def _all_reached(trajectory: pd.DataFrame, summary: pd.DataFrame) -> dict[str, _
             change = share * (1 - then.get(row["norm"], math.nan) / row["margin"]) / decades
             before = share - change if then.get(row["norm"], -1.0) > 0 else math.nan
             found[str(row["norm"])] = _Reached(
-                str(row["norm"]), share, "at least " if about else "", before, _alike(row, summary)
+                str(row["norm"]), share, "at least " if about else "", before, _alike(row, summary), "robust_accuracy" in summary
             )
     return found
 
@@ -128,37 +136,48 @@ def _alike(row: pd.Series, summary: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _with_own(name: str, own: _Reached, reached: dict[str, _Reached], classes: int | None) -> str:
-    others = [one for label, one in reached.items() if label != own.norm and label not in own.alike]
+    others = _others(own, reached)
     best = max(others, key=lambda one: one.share, default=None)
-    told = f"{name} reached {own.percent} of the largest {own.norm} margin{_also(own, classes)}{own.trend()}"
-    return f"{told}{_beside(own, best)}: {_conclusion(own, best)}"
+    told = f"{name} reached {own.percent} of the largest {own.margin}{_also(own, classes)}{own.trend()}"
+    return f"{told}{_beside(own, best, others)}: {_conclusion(own, best)}"
 
 
-def _beside(own: _Reached, best: _Reached | None) -> str:
+def _others(one: _Reached, reached: dict[str, _Reached]) -> list[_Reached]:
+    return [other for label, other in reached.items() if label != one.norm and label not in one.alike]
+
+
+def _beside(own: _Reached, best: _Reached | None, others: Sequence[_Reached]) -> str:
     if best is None:
         return ""
-    if best.about or best.share > own.share:
-        return f", and {best.percent} of the largest {best.norm} margin"
+    if best.share > own.share or any(other.about for other in others):  # a share that is known from below may be the largest
+        return f", and {best.percent} of the largest {best.margin}"
     return f", and at most {best.percent} of any other ({best.norm})"
 
 
 def _conclusion(own: _Reached, best: _Reached | None) -> str:
     if own.maximised:
-        close = best is not None and best.share >= MAXIMISED
-        return f"it maximises the {own.norm} margin{', as far as these data tell norms apart' if close else ''}"
+        return f"it maximises the {own.margin}{_apart([best] if best else [])}"
     if best is None or own.share >= best.share:
         more = "more steps will tell" if own.change > AT_REST else "without reaching it"
-        return f"nearest to the {own.norm} margin, {more}"
-    seen = f"that it maximises the {own.norm} margin, its own norm's, does not show"
+        return f"nearest to the {own.margin}, {more}"
+    seen = f"that it maximises the {own.margin}, its own norm's, does not show"
     return f"{seen} yet" if own.change > AT_REST else seen
 
 
-def _without_own(name: str, reached: dict[str, _Reached], classes: int | None) -> str:
+def _apart(others: Sequence[_Reached]) -> str:
+    """The reservation that another norm's margin is reached as well."""
+    return ", as far as these data tell norms apart" if any(one.share >= MAXIMISED for one in others) else ""
+
+
+def _without_own(name: str, own: str | None, reached: dict[str, _Reached], classes: int | None) -> str:
     best = max(reached.values(), key=lambda one: one.share)
-    told = f"{name}, of which no own norm is known, reached {best.percent} of the largest {best.norm} margin"
-    told = f"{told}{_also(best, classes)}{best.trend()}, and less of any other"
+    others = _others(best, reached)
+    whose = "of which no own norm is known" if own is None else f"of whose own norm, {own}, no optimum is known"
+    told = f"{name}, {whose}, reached {best.percent} of the largest {best.margin}{_also(best, classes)}{best.trend()}"
+    if others and not any(one.about for one in others):
+        told = f"{told}, and less of any other"
     if best.maximised:
-        return f"{told}: it maximises the {best.norm} margin"
+        return f"{told}: it maximises the {best.margin}{_apart(others)}"
     return f"{told}: none of these is maximised so far"
 
 
@@ -183,6 +202,8 @@ def _of_network(name: str, summary: pd.DataFrame) -> str | None:
     told = f"{name} reached a KKT ratio of {row['kkt_ratio']:.3f} under {row['norm']}, {whose}"
     if len(own) and best["norm"] != row["norm"]:
         told += f", and {best['kkt_ratio']:.3f} under {best['norm']}"
+    if pd.notna(row.get("ratio")):  # by formula
+        told += f", and {100 * row['ratio']:.1f} % of the largest {row['norm']} margin of any such network"
     if row["kkt_ratio"] >= KKT_REACHED:
         return f"{told}: close to a KKT direction of the {row['norm']} margin problem"
     return f"{told}: no KKT direction of the {row['norm']} margin problem yet (1 is one; a ratio is proven from below)"

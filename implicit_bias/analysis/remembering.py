@@ -9,6 +9,7 @@ from implicit_bias.cli.show import Answer, as_data
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core import plugins
 from implicit_bias.datasets import DatasetSource
+from implicit_bias.datasets.prepared import Prepared
 from implicit_bias.storage.answers import entry
 from implicit_bias.storage.files import atomic_write_text
 from implicit_bias.sweep.loading import proven_optima
@@ -36,6 +37,10 @@ def remember(words: Sequence[str], spec: RunSpec, outcome: Outcome, answer: Answ
 
 
 def _follows_from_words(spec: RunSpec) -> bool:
-    """Whether a run is what its words and the package say: no files of anybody's, no plugins, no device that may not be there."""
+    """Whether a run is what its words and the package say: no files of anybody's, no plugins, no device that may not be there.
+
+    Nor data of which something is told, and may be warned of, whenever they are loaded.
+    """
     files = spec.start is not None or spec.optimizer.identity or type(spec.dataset).fingerprint is not DatasetSource.fingerprint
-    return not (files or plugins.are_there() or spec.force or spec.device == "cuda" or spec.launcher.cluster != "inline")
+    here = spec.device != "cuda" and spec.launcher.cluster == "inline"
+    return here and not (files or isinstance(spec.dataset, Prepared) or plugins.are_there() or spec.force)

@@ -77,8 +77,9 @@ def _network_grid(summary: pd.DataFrame) -> Grid:
     for _, row in summary.iterrows():
         numbers = [_number(row["margin"]), _number(row["soft_margin"]), _ratio(row["alignment"]), _ratio(row["kkt_ratio"])]
         numbers += [text(row[column]) for column, text in known.values()]
-        drawn = bar(row["kkt_ratio"]) if _known(row["kkt_ratio"]) else ""
-        rows.append(_texts([_own(str(row["norm"]), bool(row["own"])), *numbers, drawn], bool(row["own"])))
+        drawn = row["ratio" if formula else "kkt_ratio"]  # of the column that it stands behind
+        texts = [_own(str(row["norm"]), bool(row["own"])), *numbers, bar(drawn) if _known(drawn) else ""]
+        rows.append(_texts(texts, bool(row["own"])))
     return Grid(("norm", "margin", "soft margin", "alignment", "KKT ratio", *known, ""), 1, tuple(rows))
 
 

@@ -95,7 +95,7 @@ class RobustDiagonal(NetworkObjective):
 
     def _outputs(self, parameters: Mapping[str, Tensor]) -> Tensor:
         w, ball = self.network.product({**parameters, **self.frozen}), BALLS[str(self.network.perturbation)]
-        eps = torch.as_tensor(self.network.eps).to(w)
+        eps = torch.as_tensor(self.network.eps, dtype=w.dtype, device=w.device)
         f = w @ self.inputs
         if self.binary:
             return f - self.sign * eps * ball.dual(w).unsqueeze(-1)

@@ -161,7 +161,7 @@ class Linear(Model):
             return unit
         s = BALLS[self.perturbation].corners(data.x.shape[-1]).to(data.x)
         reach = of_shape.dual(torch.stack([s, -s], dim=-2)).amax()
-        return unit + torch.as_tensor(self.eps).to(unit).flatten() * reach
+        return unit + torch.as_tensor(self.eps, dtype=unit.dtype, device=unit.device).flatten() * reach
 
 
 def robust_objective(data: Data, loss: Loss, perturbation: str, eps: float) -> Objective:

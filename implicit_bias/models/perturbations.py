@@ -173,7 +173,8 @@ class L1(Ball):
         return torch.where(zero & ~outside, target, sign * sizes)
 
     def has_kink(self, v: Tensor) -> Tensor:
-        return (v.abs() == self.dual(v).unsqueeze(-1)).sum(dim=-1) > 1
+        # At zero there is one of a single feature, too.
+        return ((v.abs() == self.dual(v).unsqueeze(-1)).sum(dim=-1) > 1) | (v == 0).all(dim=-1)
 
     def size(self, s: Tensor) -> Tensor:
         return s.abs().sum(dim=-1)

@@ -49,7 +49,9 @@ class RobustObjective(LinearObjective):
     """
 
     def __init__(self, data: Data, loss: Loss, perturbation: str, eps: Any) -> None:
-        self.ball, self.eps = BALLS[perturbation], torch.as_tensor(eps).to(data.x)
+        self.ball = BALLS[perturbation]
+        # A number becomes a tensor in the precision of the data: by way of torch's default it would be rounded to single.
+        self.eps = torch.as_tensor(eps, dtype=data.x.dtype, device=data.x.device)
         self.first, self.second = pairs_of(data.num_classes)
         incidence = data.x.new_zeros(data.num_classes, len(self.first))
         pairs = torch.arange(len(self.first))

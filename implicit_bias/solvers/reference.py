@@ -41,6 +41,7 @@ from implicit_bias.solvers.separability import Separability, decide
 from implicit_bias.solvers.tightening import improve_weights
 
 __all__ = [
+    "COLUMN_OF_ONES",
     "PROVEN",
     "SOLVER_VERSION",
     "TIMEOUT",
@@ -60,6 +61,8 @@ Labels = NDArray[np.int64]
 SOLVER_VERSION = 2
 #: An optimum counts as known where its interval is no wider than this, relative.
 PROVEN = 1e-4
+#: How the refusal of classes that cannot be separated ends: what often helps.
+COLUMN_OF_ONES = ", or give the data a column of ones"
 #: Seconds for one optimum; past them the interval that is proven by then stands in its place.
 TIMEOUT = 60.0
 # Whether classes can be separated is asked for so long at least.
@@ -475,8 +478,8 @@ class _Data:
             pairs = int((known.weights > 0).sum())
             return NotSeparable(
                 "the classes of this dataset cannot be separated by a linear model, which has no bias (proof: weights on"
-                f" {pairs} pair{'s' if pairs > 1 else ''} of a sample and another class cancel): use reference=none, or give the"
-                " data a column of ones"
+                f" {pairs} pair{'s' if pairs > 1 else ''} of a sample and another class cancel): use"
+                f" reference=none{COLUMN_OF_ONES}"
             )
         bound = f", proven to be at most {known.residue:.2g}" if math.isfinite(known.residue) else ""
         return NotSeparable(

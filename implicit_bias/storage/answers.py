@@ -28,6 +28,8 @@ _PLAIN = re.compile(r"[\w./-]+")
 #: Variables that say where data are.
 _ENVIRONMENT = ("IMPLICIT_BIAS_DATA",)
 _RESULTS, _FORCE = "results_dir=", "force="
+# ``${oc.env:NAME}`` and the like: what such a word means is not in the word.
+_INTERPOLATED = "${"
 
 
 def results_folder(words: Sequence[str]) -> str | None:
@@ -41,7 +43,7 @@ def results_folder(words: Sequence[str]) -> str | None:
 def remembered(words: Sequence[str]) -> Mapping[str, Any] | None:
     """What was remembered of the command that these words make; None where nothing is, or something may have changed since."""
     results = results_folder(words)
-    if results is None or os.environ.get(VARIABLE) or any(word.startswith(_FORCE) for word in words):
+    if results is None or os.environ.get(VARIABLE) or any(word.startswith(_FORCE) or _INTERPOLATED in word for word in words):
         return None
     try:
         kept = json.loads(_path(results, words).read_bytes())
@@ -62,7 +64,7 @@ def entry(words: Sequence[str], results: str, folder: Path, answer: Mapping[str,
         folder: The run's folder, finished.
         answer: In JSON's types.
     """
-    if results_folder(words) != results or damage(folder) is not None:
+    if results_folder(words) != results or any(_INTERPOLATED in word for word in words) or damage(folder) is not None:
         return None
     kept = {"folder": str(folder), "provenance": _digest(folder), "surroundings": surroundings(), "answer": answer}
     return _path(results, words), json.dumps(kept, ensure_ascii=False)

@@ -13,6 +13,7 @@ from implicit_bias.datasets import Dataset, DatasetSource
 from implicit_bias.datasets.prepared import Prepared
 from implicit_bias.datasets.words import shortened
 from implicit_bias.solvers.blocking import blocking_samples, separates
+from implicit_bias.solvers.reference import COLUMN_OF_ONES
 
 # Classes that the line about a dataset names.
 MOST_CLASSES = 10
@@ -49,7 +50,10 @@ def told(error: NotSeparable, dataset: Dataset, source: DatasetSource) -> str:
     """The error about classes that cannot be separated, and for data that can be prepared how they could be."""
     if not isinstance(source, Prepared) or not error.proven:
         return str(error)
-    return "; ".join([str(error), *remedies(dataset, source)])
+    found = remedies(dataset, source)
+    # Where it is known what helps, what only often does is not advised; a column of ones may be there, or change nothing.
+    refusal = str(error).removesuffix(COLUMN_OF_ONES) if found or source.bias else str(error)
+    return "; ".join([refusal, *found])
 
 
 def remedies(dataset: Dataset, source: Prepared) -> list[str]:

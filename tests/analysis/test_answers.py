@@ -98,6 +98,32 @@ def test_norms_that_are_one_on_the_data_are_no_rivals() -> None:
     assert found.endswith("and at most 60.0 % of any other (linf): it maximises the spectral margin")
 
 
+def test_a_share_known_from_below_bounds_no_other() -> None:
+    found = answer_sentence("muon", *run_of({"l2": (0.9, 0.91, 1), "linf": (0.5, 0.6, UNKNOWN), "spectral": (0.95, 0.985, 1)}))
+    assert found is not None and ", and 91.0 % of the largest l2 margin: it maximises" in found
+    found = answer_sentence("muon", *run_of({"l2": (0.9, 0.91, 1), "linf": (0.5, 0.6, UNKNOWN)}, own=None))
+    assert found is not None and "any other" not in found
+
+
+def test_without_an_own_norm_two_margins_that_are_reached_are_told_apart_by_nothing() -> None:
+    found = answer_sentence("mine", *run_of({"l2": (0.9, 0.99, 1), "linf": (0.9, 0.98, 1)}, own=None))
+    assert found is not None and found.endswith("it maximises the l2 margin, as far as these data tell norms apart")
+
+
+def test_an_own_norm_without_an_optimum_is_not_called_unknown() -> None:
+    trajectory, summary = run_of({"l2": (0.8, 0.85, 1), "spectral": (0.9, 0.98, UNKNOWN)})
+    summary.loc[summary["norm"] == "spectral", "upper_bound"] = UNKNOWN
+    found = answer_sentence("muon", trajectory, summary)
+    assert found is not None and found.startswith("muon, of whose own norm, spectral, no optimum is known, reached 85.0 %")
+
+
+def test_margins_of_perturbed_samples_are_called_robust() -> None:
+    trajectory, summary = run_of({"l2": (0.9, 0.91, 1), "spectral": (0.95, 0.985, 1)})
+    found = answer_sentence("muon", trajectory, summary.assign(robust_accuracy=1.0))
+    assert found is not None and found.startswith("muon reached 98.5 % of the largest robust spectral margin")
+    assert found.endswith("it maximises the robust spectral margin")
+
+
 def test_nothing_is_said_of_margins_before_separation() -> None:
     assert answer_sentence("muon", *run_of({"spectral": (-0.5, -0.1, 1)}, accuracy=0.9)) is None
 
@@ -115,3 +141,10 @@ def test_a_network_is_told_by_its_proven_kkt_ratios() -> None:
     assert answer_sentence("muon", trajectory, network) == (
         "muon reached a KKT ratio of 0.980 under spectral, its own norm: close to a KKT direction of the spectral margin problem"
     )
+
+
+def test_a_network_whose_optimum_is_known_is_held_against_it() -> None:
+    trajectory, summary = run_of({"l2": (0.8, 0.8, UNKNOWN), "spectral": (0.9, 0.98, 1)})
+    found = answer_sentence("muon", trajectory, summary.assign(soft_margin=1.0, kkt_ratio=[0.6, 0.98]))
+    assert found is not None
+    assert ", its own norm, and 98.0 % of the largest spectral margin of any such network: close to" in found

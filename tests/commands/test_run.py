@@ -618,6 +618,23 @@ def test_the_same_command_is_answered_again_without_computing_as_long_as_nothing
     assert remembered(arguments) is None and main(arguments) == 0
 
 
+def test_an_answer_that_hangs_on_more_than_its_words_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable of the environment may be another the next time, and what is told of data is told again."""
+    potential = [*SMALL, "optimizer=mirror", "norm=lp", "norm.p=3", "optimizer.potential=${oc.env:POTENTIAL}"]
+    folders = set()
+    for value in ("power", "square"):
+        monkeypatch.setenv("POTENTIAL", value)
+        assert main([*potential, f"results_dir={tmp_path}"]) == 0
+        folders.add(capsys.readouterr().out.splitlines()[-1])
+    assert len(folders) == 2
+    told = ["dataset=sklearn", "dataset.set=wine", "optimizer=signgd", "steps=5", "reference=none", f"results_dir={tmp_path}"]
+    for _ in range(2):
+        assert main(told) == 0
+        assert "warning: dataset=sklearn dataset.set=wine: column 'proline'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_finished_run_is_answered_without_torch_and_pandas(tmp_path: Path) -> None:
     arguments = [*SMALL, f"results_dir={tmp_path}"]

@@ -143,3 +143,13 @@ def test_keys_that_do_not_go_together() -> None:
         MODELS.get("linear")(eps=0.1)
     with pytest.raises(BadInput, match=r"model\.blocks=\[2,3\]: must be null with model\.perturbation=l2"):
         MODELS.get("linear")(blocks=[2, 3], perturbation="l2", eps=0.1)
+
+
+@pytest.mark.parametrize("perturbation", BALLS)
+def test_a_single_feature_leaves_zero_where_the_samples_outweigh_the_ball(perturbation: str) -> None:
+    """All balls are one interval there, with a kink at zero: the gradient is that of the samples less eps, not zero."""
+    data = Data(torch.tensor([[[1.0], [2.0], [-1.0], [-2.0]]], dtype=torch.float64), torch.tensor([[1, 1, 0, 0]]), 2)
+    objective = MODELS.get("linear")(perturbation=perturbation, eps=0.1).objective(data, LOSSES.get("cross_entropy")())
+    gradient = objective.gradient({"weight": torch.zeros(1, 2, 1, dtype=torch.float64)}).blocks["weight"]
+    found = gradient.relative_to(torch.zeros(1, dtype=torch.float64)).flatten().tolist()
+    assert found == pytest.approx([(1.5 - 0.1) / 2, -(1.5 - 0.1) / 2], rel=1e-14)
