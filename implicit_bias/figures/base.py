@@ -22,6 +22,7 @@ from implicit_bias.core.registry import Registry
 from implicit_bias.figures.claims import UNKNOWN, Claim, Finding, Kind
 from implicit_bias.figures.papers import OWN
 from implicit_bias.plotting.explorer import Explorer
+from implicit_bias.plotting.matrix import Matrix
 
 FIGURES = Registry("implicit_bias.figures", "figure")
 
@@ -81,6 +82,10 @@ class Figure(ABC):
 
     def explorer(self, table: pd.DataFrame) -> Explorer | None:
         """How the table's trajectories can be looked at one by one; None where it holds none."""
+        return None
+
+    def matrix(self, table: pd.DataFrame, preset: Preset) -> Matrix | None:
+        """The answer that the table gives as a matrix, methods by norms; None where it is no such answer."""
         return None
 
     @abstractmethod

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 from implicit_bias.figures import FIGURES, Claim, Figure, Finding
 from implicit_bias.figures.claims import COUNTED_AS, OWN_KINDS, claims_table
 from implicit_bias.figures.fan.fan_fig1 import FanFig1
+from implicit_bias.figures.fan.which_margin import WhichMargin
 from implicit_bias.figures.papers import OWN, PAPERS
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import Look
@@ -107,7 +109,7 @@ class Page(HTMLParser):
         if not {"script", "style"} & set(self.open):
             self.words.append(data)
 
-    @property
+    @cached_property
     def text(self) -> str:
         return " ".join("".join(self.words).split())
 
@@ -137,6 +139,15 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(page: Page, folder: Path)
 def test_the_page_is_small(written: str, request: pytest.FixtureRequest) -> None:
     path = (RESULTS if written == "committed" else request.getfixturevalue("folder")) / "report.html"
     assert 500_000 < path.stat().st_size < 4_000_000
+
+
+@pytest.mark.slow
+def test_the_answer_comes_first_and_the_ledger_last(page: Page, folder: Path) -> None:
+    sections = ["top", "failed", "paper-fan", "paper-own", "findings", "glossary", "ledger"]
+    assert [name for name in page.ids if name in sections] == sections
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert text.count('<details class="claims">') > len(figures()) / 2 and '<details class="claims" open' not in text
+    assert text.count('<span class="size') == len(figures()) + 1  # beside every figure, and the heat map
 
 
 @pytest.mark.slow
@@ -183,6 +194,16 @@ def test_what_was_made_at_preset_paper_stands_beside_and_is_not_counted(tmp_path
         assert "At preset paper 0 of 1 claims hold" in text and "the claim at length" in text and "many steps" in text
         assert "paper/figures/fan_fig1.csv" in text and "preset=paper only=fan_fig1" in text
     assert content(tmp_path, "paper", [FanFig1()], [], {}).figures[0].at_paper is None
+
+
+@pytest.mark.parametrize(("figure", "size"), [(FanFig1, "sizes of the paper"), (WhichMargin, "smaller than the paper")])
+def test_a_figure_says_whether_it_is_of_the_papers_size(figure: type[Figure], size: str, tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / f"{figure.name}.png").symlink_to(RESULTS / "figures" / f"{figure.name}.png")
+    (part,) = content(tmp_path, "default", [figure()], [], {}).figures
+    assert (part.size, part.at_paper_size) == (size, size.startswith("sizes"))
+    (part,) = content(tmp_path, "paper", [figure()], [], {}).figures
+    assert part.at_paper_size
 
 
 def test_figures_stand_under_the_paper_they_name() -> None:
@@ -355,6 +376,58 @@ def test_without_programs_the_pictures_are_still_there(opened: Browser, folder: 
         assert opened.value("[...document.querySelectorAll('.explorer, .copy')].every((e) => e.offsetParent === null)")
     finally:
         opened.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.mark.system
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_screen_needs_nothing_that_follows(
+    opened: Browser, folder: Path, tmp_path: Path, width: int, height: int
+) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "cut.html").write_text(text[: text.index("</header>")], encoding="utf-8")
+    assert (tmp_path / "cut.html").stat().st_size < 100_000
+    opened.open(tmp_path / "cut.html", width=width, height=height)
+    cells = "[...document.querySelectorAll('.heat button')]"
+    left, top, seen = opened.value(
+        f"(() => {{ const r = {cells}[0].getBoundingClientRect();"
+        f" return [r.left + 5, r.top + 5, {cells}.filter((c) => c.getBoundingClientRect().bottom < innerHeight).length] }})()"
+    )
+    assert seen > 60
+    opened.move(left, top)
+    opened.until("document.querySelector('.heat-told').textContent.startsWith('SignGD under')")
+    assert opened.complaints == []
+
+
+@pytest.mark.system
+@pytest.mark.slow
+@needs_chromium
+def test_a_cell_of_the_heat_map_leads_to_command_and_curve(opened: Browser, folder: Path) -> None:
+    opened.open(folder / "report.html")
+    muon = "[...document.querySelectorAll('.heat tbody tr')].find((r) => r.cells[0].textContent === 'Muon')"
+    opened.value(f"{muon}.cells[3].firstElementChild.click()")
+    assert "optimizer=muon" in opened.value("document.querySelector('.heat-more code').textContent")
+    opened.value("document.querySelector('.heat-more a').click()")
+    opened.until(f"{DRAWN} && {DRAWN}.plot")
+    assert opened.value("location.hash") == "#explorer-fan_fig1"
+    assert opened.value("document.querySelector('#fan_fig1 select').selectedOptions[0].textContent") == "spectral"
+    assert opened.value(f"{DRAWN}.shown.some((one) => one.curve.label === 'Muon')")
+
+
+@pytest.mark.system
+@pytest.mark.slow
+@needs_chromium
+def test_printing_draws_every_plot_and_unfolds_every_claim(opened: Browser, folder: Path) -> None:
+    opened.open(folder / "report.html")
+    hosts, folded = "[...document.querySelectorAll('.explorer')]", "document.querySelectorAll('main details:not([open])').length"
+    opened.until(f"{hosts}.every((host) => host.data)")
+    before = opened.value(folded)
+    opened.value("dispatchEvent(new Event('beforeprint'))")
+    assert opened.value(f"{hosts}.every((host) => host.explorer.plot.width === 640)") and opened.value(folded) == 0
+    opened.value("dispatchEvent(new Event('afterprint'))")
+    assert opened.value(folded) == before > 0
+    assert opened.complaints == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from implicit_bias.figures.claims import Claim
 from implicit_bias.figures.papers import MIXTURE
 from implicit_bias.plotting.heat_map import FRAME, colour_bar, heat_map
 from implicit_bias.plotting.labels import LABEL_SIZE
+from implicit_bias.plotting.matrix import Matrix
 from implicit_bias.plotting.style import norm_look, optimizer_look, panels
 
 #: Rows, with the norm that each maximises; in the order that puts the theorem on the diagonal.
@@ -134,6 +136,32 @@ class WhichMargin(Figure):
         table = pd.concat(parts, ignore_index=True).drop_duplicates(["optimizer", "norm", "seed", "step"])
         table["ratio"] = table["margin"] / table["max_margin"]
         return table[["optimizer", "norm", "seed", "step", "margin", "max_margin", "ratio", "param_norm"]]
+
+    def matrix(self, table: pd.DataFrame, preset: Preset) -> Matrix:
+        own = [*OWN.values(), *(further.own for further in FURTHER.values())]
+        names = [*map(_label, OWN), *(further.words for further in FURTHER.values())]
+        typed = [f"python -m implicit_bias.run -m {shlex.join(sweep)}" for sweep in self.sweeps(preset)]
+        numbers = _at_the_end(table).groupby(["optimizer", "norm"])["ratio"].agg(list)
+        methods = [*OWN, *FURTHER]
+        return Matrix(
+            rows=dict(zip(names, typed, strict=True)),
+            columns=tuple(norm_look(norm).label for norm in NORMS),
+            values={
+                (i, j): tuple(numbers[method, norm])
+                for i, method in enumerate(methods)
+                for j, norm in enumerate(NORMS)
+                if (method, norm) in numbers
+            },
+            framed=frozenset((i, NORMS.index(norm)) for i, norm in enumerate(own) if norm is not None),
+            lowest=LOWEST_SHOWN,
+            quantity="margin / maximum margin",
+            about=one_line(f"""
+                Share of the certified maximum margin, mean over {SEEDS.at(preset)} data sets after {STEPS.at(preset):,} steps,
+                below the line {FURTHER_STEPS.at(preset):,} (Prodigy {PRODIGY_STEPS.at(preset):,}). Framed: the norm in which the
+                method descends; bold: best of the column.
+            """),
+            rule=len(OWN),
+        )
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         mean, spread = _over_seeds(table)

@@ -12,8 +12,10 @@ from implicit_bias.figures import Claim, Figure, Finding, Preset
 from implicit_bias.figures.base import one_line
 from implicit_bias.figures.claims import KINDS, Counts, counted, counts_by_kind, verdict_line
 from implicit_bias.figures.papers import OWN, PAPERS, Paper
+from implicit_bias.plotting.matrix import Matrix
 from implicit_bias.report.page.curves import curves
 from implicit_bias.report.page.glossary import GLOSSARY, Term
+from implicit_bias.report.page.heat import Heat, heat
 from implicit_bias.report.page.kept_claims import read_claims
 from implicit_bias.storage.files import read_table
 
@@ -87,6 +89,9 @@ class FigurePart:
         findings: What else is found.
         curves: What its explorer draws; None where its table holds no trajectories.
         files: Paths beside the report, by ending; only what is there.
+        at_paper_size: Whether its runs are those of preset=paper.
+        size: How its runs compare with those, in a few words.
+        matrix: Its answer as a matrix, where it is one.
         at_paper: The same figure at preset=paper, where that has been made.
     """
 
@@ -100,6 +105,9 @@ class FigurePart:
     findings: tuple[Finding, ...]
     curves: Mapping[str, Any] | None
     files: Mapping[str, str]
+    at_paper_size: bool
+    size: str
+    matrix: Matrix | None = None
     at_paper: AtPaper | None = None
 
     @property
@@ -174,6 +182,17 @@ class Content:
         return tuple(figure for figure in self.figures if figure.name in HEAT_MAPS)
 
     @property
+    def other_maps(self) -> tuple[FigurePart, ...]:
+        """Those of them that the page shows as pictures."""
+        return tuple(figure for figure in self.heat_maps if not figure.matrix)
+
+    @property
+    def heat(self) -> tuple[FigurePart, Heat] | None:
+        """The answer as a heat map, and the figure whose it is."""
+        drawn = [(figure.name, figure.curves) for figure in self.figures if figure.curves]
+        return next(((figure, heat(figure.matrix, drawn)) for figure in self.figures if figure.matrix), None)
+
+    @property
     def failed(self) -> tuple[FigurePart, ...]:
         """The figures with claims that do not hold."""
         return tuple(figure for figure in self.figures if figure.failed)
@@ -198,8 +217,9 @@ def content(
     larger = read_claims(folder / LARGER / "claims.csv") if preset == "default" else []
     for figure in drawn:
         mine = tuple(_settled(claim, figure, preset) for claim in claims if claim.figure == figure.name)
-        part = _figure_part(folder, preset, figure, mine, f"{command} only={figure.name}", minutes.get(figure.name))
-        parts.setdefault(figure.paper, []).append(replace(part, at_paper=_at_paper(folder, figure, larger)))
+        beside = _at_paper(folder, figure, larger)
+        part = _figure_part(folder, preset, figure, mine, f"{command} only={figure.name}", minutes.get(figure.name), beside)
+        parts.setdefault(figure.paper, []).append(part)
     keys = sorted(parts, key=lambda key: key == OWN.key)  # a stable sort: the others stay as they are
     return Content(preset, command, tuple(PaperPart(PAPERS[key], tuple(parts[key])) for key in keys))
 
@@ -222,16 +242,32 @@ def _at_paper(folder: Path, figure: Figure, claims: Sequence[Claim]) -> AtPaper 
     return AtPaper(f"python -m implicit_bias.report preset={LARGER} only={figure.name}", mine, files) if mine and files else None
 
 
+def _size(figure: Figure, full: bool, has_larger: bool) -> str:
+    """How the runs of a figure compare with those at the paper's sizes; our own figures have no paper."""
+    paper = "preset=paper" if figure.paper == OWN.key else "the paper"
+    if full:
+        return f"sizes of {paper}"
+    return f"smaller than {paper}" + (", whose sizes are below" if has_larger else "")
+
+
 def _figure_part(
-    folder: Path, preset: Preset, figure: Figure, claims: tuple[Claim, ...], command: str, minutes: float | None
+    folder: Path,
+    preset: Preset,
+    figure: Figure,
+    claims: tuple[Claim, ...],
+    command: str,
+    minutes: float | None,
+    at_paper: AtPaper | None,
 ) -> FigurePart:
     files = {kind: f"figures/{figure.name}.{kind}" for kind in ENDINGS}
     found: tuple[Finding, ...] = ()
-    drawn = None
+    drawn, matrix = None, None
+    full = figure.sweeps(preset) == figure.sweeps(LARGER) and figure.setting(preset) == figure.setting(LARGER)
     if (folder / files["csv"]).exists():
         table = read_table(folder / files["csv"])
         explorer = figure.explorer(table)
         drawn = None if explorer is None else curves(explorer)
+        matrix = figure.matrix(table, preset)
         # As claims: at the sizes of smoke there is nothing to find.
         found = () if preset == "smoke" else tuple(figure.findings(table, preset))
     return FigurePart(
@@ -245,4 +281,8 @@ def _figure_part(
         findings=found,
         curves=drawn,
         files={kind: path for kind, path in files.items() if (folder / path).exists()},
+        at_paper_size=full,
+        size=_size(figure, full, at_paper is not None),
+        matrix=matrix,
+        at_paper=at_paper,
     )

@@ -17,7 +17,7 @@ def html(said: Content, folder: Path) -> str:
     """The text of report.html; the pictures are read from ``folder``."""
     full = {figure.name: (folder / figure.files["png"]).read_bytes() for figure in said.figures}
     pictures = {name: compact(png) for name, png in full.items()}
-    maps = {figure.name: compact(full[figure.name], HALF) for figure in said.heat_maps}
+    maps = {figure.name: compact(full[figure.name], HALF) for figure in said.other_maps}
     words = {"verdicts": VERDICTS, "kinds": KIND_WORDS, "signs": SIGNS, "classes": CLASSES}
     shown = environment(data_url=data_url, minutes=_minutes).get_template("report.html.j2")
     return shown.render(said=said, pictures=pictures, maps=maps, **words)

@@ -1,6 +1,8 @@
 "use strict";
 (() => {
   const BAND = 0.13;
+  // What a sheet of paper has room for.
+  const PRINTED = { width: 640, height: 280 };
   // A horizontal line, as it is drawn and as the legend shows it.
   const GREY = { color: "#6b6b6b", dash: [1, 1.3] };
   const LEVEL = { stroke: GREY.color, width: 1.5, dash: GREY.dash.map((d) => d * 2.5) };
@@ -51,6 +53,7 @@
         this.log.x = data.x[place].log;
       });
       this.scales = ["x", "y"].map((axis) => this.toggle(axis));
+      this.printed = false;
       new ResizeObserver(() => this.plot && this.plot.setSize(this.size())).observe(this.box);
       this.draw();
     }
@@ -78,6 +81,7 @@
     }
 
     size() {
+      if (this.printed) return PRINTED;
       return { width: Math.max(240, this.box.clientWidth), height: this.box.clientWidth < 500 ? 270 : 330 };
     }
 
@@ -95,6 +99,20 @@
       const kept = order.filter((i, k) => k === 0 || arrays[x][i] > arrays[x][order[k - 1]]);
       const pick = (list) => kept.map((i) => (fits(list[i], "y") ? list[i] : mean[i]));
       return kept.length ? [kept.map((i) => arrays[x][i]), pick(mean), pick(least || mean), pick(largest || mean)] : null;
+    }
+
+    // Choose as a reader does in one of the lists.
+    pick(choice, place) {
+      const select = [...this.controls.querySelectorAll("select")].find((one) => one.dataset.choice === choice);
+      if (!select) return;
+      select.value = place;
+      select.dispatchEvent(new Event("change"));
+    }
+
+    // Fit the paper's width, and the window's again.
+    paper(printed) {
+      this.printed = printed;
+      if (this.plot) this.plot.setSize(this.size());
     }
 
     // Draw only the curves whose names fit.
@@ -249,21 +267,28 @@
   };
 
   // The numbers are JSON, deflated, in base64.
-  const unpacked = (id) => {
-    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  const unpacked = async (host) => {
+    if (host.data) return host.data;
+    const text = document.getElementById(`curves-${host.dataset.figure}`).textContent;
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    host.data = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+    return host.data;
   };
 
   const explorers = document.querySelectorAll(".explorer");
+  const explore = (host, data) => {
+    if (host.explorer) return;
+    near.unobserve(host);
+    host.explorer = new Explorer(host, data);
+    if (host.first) host.explorer.pick(...host.first);
+    host.dispatchEvent(new Event("explored"));
+  };
   const near = new IntersectionObserver(
     (entries) => {
       for (const { isIntersecting, target } of entries) {
         if (!isIntersecting) continue;
         near.unobserve(target);
-        unpacked(`curves-${target.dataset.figure}`).then((data) => {
-          target.explorer = new Explorer(target, data);
-          target.dispatchEvent(new Event("explored"));
-        });
+        unpacked(target).then((data) => explore(target, data));
       }
     },
     { rootMargin: "300px" },
@@ -271,6 +296,22 @@
   explorers.forEach((host) => {
     host.hidden = false;
     near.observe(host);
+  });
+
+  // On paper every plot is drawn and every list unfolded. Printing does not wait: the numbers are unpacked before, at leisure.
+  const idly = window.requestIdleCallback || ((work) => setTimeout(work, 50));
+  const prepare = ([host, ...others]) => host && idly(() => unpacked(host).then(() => prepare(others)));
+  addEventListener("load", () => prepare([...explorers]));
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    explorers.forEach((host) => host.data && explore(host, host.data));
+    explorers.forEach(({ explorer }) => explorer && explorer.paper(true));
+    folded = [...document.querySelectorAll("main details:not([open])")];
+    folded.forEach((part) => (part.open = true));
+  });
+  addEventListener("afterprint", () => {
+    folded.forEach((part) => (part.open = false));
+    explorers.forEach(({ explorer }) => explorer && explorer.paper(false));
   });
 
   for (const button of document.querySelectorAll(".copy")) {
@@ -295,11 +336,7 @@
     },
     { rootMargin: "-10% 0px -80% 0px" },
   );
-  document.querySelectorAll("article, #top, #findings, #glossary").forEach((part) => reading.observe(part));
-
-  // On a narrow page the contents would fill the first screen.
-  const contents = document.querySelector("nav details");
-  if (contents && matchMedia("(max-width: 68rem)").matches) contents.open = false;
+  document.querySelectorAll("article, #top, #failed, #findings, #glossary, #ledger").forEach((part) => reading.observe(part));
 
   // Words that a name must have, all of them, to be drawn and to stand in the table.
   for (const input of document.querySelectorAll("[data-filters]")) {
