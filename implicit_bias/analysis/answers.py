@@ -139,7 +139,7 @@ def _with_own(name: str, own: _Reached, reached: dict[str, _Reached], classes: i
     others = _others(own, reached)
     best = max(others, key=lambda one: one.share, default=None)
     told = f"{name} reached {own.percent} of the largest {own.margin}{_also(own, classes)}{own.trend()}"
-    return f"{told}{_beside(own, best, others)}: {_conclusion(own, best)}"
+    return f"{told}{_beside(own, best, others)}: {_conclusion(own, best, others)}"
 
 
 def _others(one: _Reached, reached: dict[str, _Reached]) -> list[_Reached]:
@@ -154,11 +154,14 @@ def _beside(own: _Reached, best: _Reached | None, others: Sequence[_Reached]) ->
     return f", and at most {best.percent} of any other ({best.norm})"
 
 
-def _conclusion(own: _Reached, best: _Reached | None) -> str:
+def _conclusion(own: _Reached, best: _Reached | None, others: Sequence[_Reached]) -> str:
     if own.maximised:
         return f"it maximises the {own.margin}{_apart([best] if best else [])}"
     if best is None or own.share >= best.share:
-        more = "more steps will tell" if own.change > AT_REST else "without reaching it"
+        rising = own.change > AT_REST
+        if any(one.about for one in (own, *others)):  # how near any of them is, is known from below alone
+            return f"whether it maximises the {own.margin} {'more steps will tell' if rising else 'is not known'}"
+        more = "more steps will tell" if rising else "without reaching it"
         return f"nearest to the {own.margin}, {more}"
     seen = f"that it maximises the {own.margin}, its own norm's, does not show"
     return f"{seen} yet" if own.change > AT_REST else seen

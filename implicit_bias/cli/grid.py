@@ -70,11 +70,16 @@ class Grid:
         return sum(self._widths()) + 2 * (len(self.head) - 1)
 
     def fitted(self, width: int) -> list[Grid]:
-        """The table, or where it is wider than ``width`` several that are not, each with the columns at the left."""
+        """The table, or where it is wider than ``width`` several that are not, each with the columns at the left.
+
+        A column of bars that does not fit beside the one before it is left out.
+        """
         places, parts = list(range(self.left)), list[Grid]()
         rest = list(range(self.left, len(self.head)))
         while rest:
             taken = [rest.pop(0)]
+            if parts and not self.head[taken[0]]:
+                continue  # bars say nothing without the column that they stand behind
             while rest and self.of_columns([*places, *taken, rest[0]]).width() <= width:
                 taken.append(rest.pop(0))
             parts.append(self.of_columns([*places, *taken]))

@@ -77,7 +77,7 @@ class Ball(ABC):
         Returns:
             Truth values, the same shape.
         """
-        inside = (v == 0).all(dim=-1) & (self.size(s) < 1)
+        inside = (v == 0).all(dim=-1) & (self.size(s) < _inside(s))
         return inside.unsqueeze(-1).expand_as(v)
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Linf(Ball):
         return (v == 0).any(dim=-1)
 
     def holds(self, v: Tensor, s: Tensor) -> Tensor:
-        return (v == 0) & (s.abs() < 1)
+        return (v == 0) & (s.abs() < _inside(s))
 
     def size(self, s: Tensor) -> Tensor:
         return s.abs().amax(dim=-1)
@@ -181,6 +181,11 @@ class L1(Ball):
 
     def corners(self, dim: int) -> Tensor:
         return torch.eye(dim, dtype=torch.float64)
+
+
+def _inside(s: Tensor) -> float:
+    """What sizes of s (..., d) are inside of the ball below: one, less what rounding may take from a size of one."""
+    return 1 - 4 * (s.shape[-1] + 2) * torch.finfo(s.dtype).eps
 
 
 def _onto_simplex(a: Tensor) -> Tensor:

@@ -57,19 +57,26 @@ def told(error: NotSeparable, dataset: Dataset, source: DatasetSource) -> str:
 
 
 def remedies(dataset: Dataset, source: Prepared) -> list[str]:
-    """What would make the classes separable: a constant feature, or fewer samples, as keys to type."""
+    """What would make the classes separable: a constant feature, or fewer samples, as keys to type.
+
+    Features that are standardised are others once samples are left out, shifted and scaled anew. With a constant feature that
+    changes nothing of what can be separated; without one it may, so there both are advised.
+    """
+    considered, keys = dataset, ""
     if not source.bias:
         constant = replace(dataset, x=np.hstack([dataset.x, np.ones((len(dataset.x), 1))]))
         if separates(constant.x, constant.y, constant.num_classes, SECONDS):
             return ["with dataset.bias=true they can be separated"]
-    blocking = blocking_samples(dataset.x, dataset.y, dataset.num_classes, LONGER)
+        if source.standardize:
+            considered, keys = constant, "dataset.bias=true "
+    blocking = blocking_samples(considered.x, considered.y, considered.num_classes, LONGER)
     if blocking is None or not blocking.samples:
         return []
     rows = [dataset.rows[place] if dataset.rows else place + 1 for place in blocking.samples]
     if len(rows) > MOST_SAMPLES:
         return [f"{len(rows)} of {len(dataset.y)} samples stand in the way"]
     others = "the others can be separated" if blocking.irreducible else "the others can be separated, perhaps with some of them"
-    key = f"dataset.leave_out=[{','.join(map(str, sorted({*rows, *(source.leave_out or ())})))}]"
+    key = f"{keys}dataset.leave_out=[{','.join(map(str, sorted({*rows, *(source.leave_out or ())})))}]"
     return [f"{standing(rows)} stand{'s' if len(rows) == 1 else ''} in the way, {others}: {key}"]
 
 

@@ -101,6 +101,8 @@ def test_norms_that_are_one_on_the_data_are_no_rivals() -> None:
 def test_a_share_known_from_below_bounds_no_other() -> None:
     found = answer_sentence("muon", *run_of({"l2": (0.9, 0.91, 1), "linf": (0.5, 0.6, UNKNOWN), "spectral": (0.95, 0.985, 1)}))
     assert found is not None and ", and 91.0 % of the largest l2 margin: it maximises" in found
+    found = answer_sentence("muon", *run_of({"l2": (0.4, 0.4, UNKNOWN), "spectral": (0.9, 0.95, UNKNOWN)}))
+    assert found is not None and found.endswith(": whether it maximises the spectral margin more steps will tell")
     found = answer_sentence("muon", *run_of({"l2": (0.9, 0.91, 1), "linf": (0.5, 0.6, UNKNOWN)}, own=None))
     assert found is not None and "any other" not in found
 

@@ -20,7 +20,7 @@ import yaml
 
 import implicit_bias
 from implicit_bias import sweep
-from implicit_bias.cli.grid import latex, markdown
+from implicit_bias.cli.grid import Grid, Text, bar, latex, markdown
 from implicit_bias.cli.matrix import MOST_ROWS, Swept, sweep_grid
 from implicit_bias.cli.progress import Progress, ProgressLines
 from implicit_bias.cli.show import Answer, show
@@ -437,6 +437,12 @@ def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in "".join(lines)
     row = next(line for line in printed(summary, capsys, certificate=True) if "spectral" in line)
     assert row.split()[-2:] == ["[0.8300,", "1.010]"]
+
+
+def test_bars_that_do_not_fit_beside_their_column_are_left_out() -> None:
+    grid = Grid(("norm", "margin", "share", ""), 1, ((Text("l2"), Text("0.5"), Text("50.00 %"), Text(bar(0.5))),))
+    assert [part.head for part in grid.fitted(grid.width())] == [grid.head]
+    assert [part.head for part in grid.fitted(grid.width() - 1)] == [grid.head[:3]]
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
 from implicit_bias.datasets.base import Dataset
+from implicit_bias.datasets.prepared import Prepared
+from implicit_bias.solvers.blocking import is_separable
+from implicit_bias.sweep.content import remedies
 from tests.support.datasets import load, refused
 
 
@@ -137,3 +140,18 @@ def test_a_dataset_from_a_frame_can_be_written_to() -> None:
     from implicit_bias.analysis.data import as_dataset
 
     assert as_dataset((frame, [0, 1])).x.flags["WRITEABLE"]
+
+
+@pytest.mark.parametrize("seed", [9, 32, 37])  # where without a constant feature the rest, standardised anew, is not separable
+def test_samples_to_leave_out_of_standardised_data_leave_the_others_separable(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    y = np.array([0, 1]).repeat(6)
+    np.savez(tmp_path / "data.npz", X=np.exp(2 * rng.normal(size=(12, 2))) + 0.8 * y[:, None], y=y)
+    keys = {"name": "file", "path": str(tmp_path / "data.npz"), "standardize": True}
+    source = make_dataset(keys)
+    assert isinstance(source, Prepared)
+    (advice,) = remedies(source.load(), source)
+    assert ": dataset.bias=true dataset.leave_out=[" in advice
+    left_out = [int(number) for number in advice.split("[")[1].rstrip("]").split(",")]
+    rest = make_dataset({**keys, "bias": True, "leave_out": left_out}).load()
+    assert is_separable(rest.x, rest.y, rest.num_classes, 10.0) is True

@@ -153,3 +153,22 @@ def test_a_single_feature_leaves_zero_where_the_samples_outweigh_the_ball(pertur
     gradient = objective.gradient({"weight": torch.zeros(1, 2, 1, dtype=torch.float64)}).blocks["weight"]
     found = gradient.relative_to(torch.zeros(1, dtype=torch.float64)).flatten().tolist()
     assert found == pytest.approx([(1.5 - 0.1) / 2, -(1.5 - 0.1) / 2], rel=1e-14)
+
+
+@pytest.mark.parametrize("perturbation", BALLS)
+@pytest.mark.parametrize("k", [2, 3, 8])
+def test_at_zero_the_gradient_is_the_steepest_descent_that_there_is(k: int, perturbation: str) -> None:
+    """W = 0 is a kink of every pair. Along the smallest subgradient g the loss falls by |g|^2, and no rounding of a perturbation
+    of full length, which is then none inside of the ball, holds classes together that the samples part."""
+    for seed in range(5):
+        rng = np.random.RandomState(seed)
+        y = np.arange(4 * k) % k
+        x = 2.0 * np.eye(k, 11)[y] + 0.3 * rng.randn(4 * k, 11)
+        data = Data(torch.tensor(x)[None], torch.tensor(y)[None], k)
+        objective = MODELS.get("linear")(perturbation=perturbation, eps=0.05).objective(data, LOSSES.get("cross_entropy")())
+        zero, h = torch.zeros(1, k, 11, dtype=torch.float64), 1e-6
+        at_zero = objective.gradient({"weight": zero})
+        g = at_zero.blocks["weight"].relative_to(torch.zeros(1, dtype=torch.float64))
+        after = objective.gradient({"weight": -h * g}).log_loss.exp()
+        assert float(at_zero.log_loss.exp() - after) / h == pytest.approx(float((g**2).sum()), rel=1e-4)
+        assert float(g.abs().amax()) > 0.1
