@@ -138,8 +138,8 @@ def _own_runs(request: Request) -> int:
     from implicit_bias.storage.files import atomic_write_text
 
     out = Path(request.out or Path(request.results_dir) / OWN_PAGE)
-    typed = shlex.quote(f"runs={','.join(named)}")
-    atomic_write_text(out, runs_page(sources, f"python -m implicit_bias.report {typed}"))
+    typed = [f"runs={','.join(named)}", *([f"out={request.out}"] if request.out else [])]
+    atomic_write_text(out, runs_page(sources, f"python -m implicit_bias.report {shlex.join(typed)}"))
     print(f"page of your runs: {out}", flush=True)
     return DONE
 
