@@ -53,6 +53,8 @@ def is_separable(x: Array, y: Labels, num_classes: int, seconds: float) -> bool 
     Returns:
         The truth value; None past the time, beyond :data:`LARGEST_SIZE`, or where double precision cannot tell.
     """
+    if not len(x):
+        return True
     if _size(x, num_classes) > LARGEST_SIZE:
         return None
     kept = x[:, (x != 0).any(axis=0)]

@@ -43,7 +43,7 @@ from implicit_bias.figures.own.torch_classes import (
 )
 from implicit_bias.figures.own.weight_decay import WeightDecay
 from implicit_bias.figures.own.weight_decay_judged import ADAM as ADAMW
-from implicit_bias.figures.own.weight_decay_judged import END, MOMENTUM, PLAIN, READ
+from implicit_bias.figures.own.weight_decay_judged import END, MOMENTUM, PLAIN, READ, SINGLE
 from implicit_bias.plotting.style import norm_look
 
 
@@ -125,9 +125,12 @@ def test_exponents_are_told_and_coloured_by_their_norms() -> None:
     assert len({exponent_color("lp", 1 / p) for p in (1, 1.5, 2, 3, 4, 6, 8)}) == 7
 
 
-def decayed(over: float, size: float = 0.0, read: float = 0.0) -> pd.DataFrame:
+def decayed(over: float, size: float = 0.0, read: float = 0.0, single: float = 1.005) -> pd.DataFrame:
     """A table of weight decay whose gaps are the law's at small decay, and off by a factor from .02 on."""
-    rows = []
+    rows: list[dict[str, object]] = []
+    for decay, factor in ((0.3, 1.02), (0.1, single)):
+        told = {"part": SINGLE, "method": ADAMW, "norm": "linf", "seed": 1, "weight_decay": decay, "step": 100}
+        rows.append({**told, "size": 0.7 * factor, "predicted": 0.7})
     for method in (*PLAIN, *MOMENTUM, ADAMW):
         norm = {"ngd": "l2", "nmgd": "l2", "spectral_gd": "spectral", "muon": "spectral"}.get(method, "linf")
         for seed in (1, 2):
@@ -145,7 +148,10 @@ def test_weight_decay_is_held_against_the_law_the_ball_and_the_solver() -> None:
         return [claim.claim for claim in WeightDecay().claims(table, "default") if not claim.holds]
 
     assert failing(decayed(1.08)) == []
-    assert len(WeightDecay().claims(decayed(1.08), "default")) == 15
+    assert len(WeightDecay().claims(decayed(1.08), "default")) == 16
+    assert [text.split(":")[0] for text in failing(decayed(1.08, single=1.015))] == [
+        "AdamW by single samples stops at a size that its fixed point tells beforehand, not at 1"
+    ]
     # Off at .02 by more than a tenth; at .01, where max-norm steps are judged, by 6 % only.
     assert [text.split(":")[0] for text in failing(decayed(1.12))] == ["NGD", "NMGD", "Spectral-GD", "Muon"]
     (outside,) = failing(decayed(1.08, size=1e-9))

@@ -46,7 +46,7 @@ class InfiniteDescent(Figure):
     """One step of Infinite Descent, as reconstructed, is an inner search; Newton's method arrives more often."""
 
     name = "infinite_descent"
-    headline = "one step hides"
+    headline = "is reached in one outer step"
     order = 190
     title = "Infinite Descent, a reconstruction: evaluations behind the one step"
     source = "reconstruction from the abstract of Batley and Saha, arXiv 2510.05489; the network is guessed"

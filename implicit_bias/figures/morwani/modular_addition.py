@@ -34,7 +34,7 @@ class ModularAddition(Figure):
     """Steepest descent in the l_{2,3} norm comes near the proven maximum margin of a network, with one frequency a unit."""
 
     name = "modular_addition"
-    headline = "comes near the proven maximum"
+    headline = "its units have one frequency each"
     order = 230
     title = "Modular addition: a network with a proven maximum margin"
     source = "Morwani, Edelman, Oncescu, Zhao and Kakade, arXiv 2311.07568"
