@@ -84,13 +84,13 @@ def announce() -> None:
     """In a command: make a file as soon as hundred steps are made."""
     simulate = module.simulate
 
-    def announced(problem: Problem, watch: Any, keep: Any, resume: Any) -> Trajectory:
+    def announced(problem: Problem, watch: Any, keep: Any, resume: Any, *more: Any) -> Trajectory:
         def keeping(step: int, snapshot: Any) -> None:
             if step == 100:
                 Path(os.environ[STARTED]).touch()
             keep(step, snapshot)
 
-        trajectory: Trajectory = simulate(problem, watch, keeping, resume)
+        trajectory: Trajectory = simulate(problem, watch, keeping, resume, *more)
         return trajectory
 
     module.simulate = announced  # type: ignore[attr-defined]

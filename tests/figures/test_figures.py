@@ -93,6 +93,9 @@ def fake_run(spec: RunSpec, folder: Path) -> Run:
         np.savez(kept / "final.npz", weight=perceptron(spec.dataset))
     elif spec.reference == "formula" or spec.log.weights == "all":
         np.savez(kept / "final.npz", **near_the_start(spec, steps))
+    elif spec.model.name == "diagonal":  # of other networks no figure reads the last parameters
+        found = near_the_start(spec, steps)
+        np.savez(kept / "final.npz", **{name: block for name, block in found.items() if f"{name}_all" in found})
     return Run(spec, pd.concat(frames, ignore_index=True), kept)
 
 
