@@ -47,9 +47,11 @@ def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
     found = slopes(table)
     mirror = table[table["part"] == TABLE]
     return [
-        _fast(figure, preset, found[ACCELERATED, "lp2"], "l2", figure.source),
-        _fast(figure, preset, found[ACCELERATED, "lp1.5"], "l1.5", ANY_NORM),
-        _fast(figure, preset, found[ACCELERATED, "lp1.1"], "l1.1", ANY_NORM),
+        *(
+            _fast(figure, preset, found[ACCELERATED, f"lp{p:g}"], f"l{p:g}", figure.source if p == 2 else ANY_NORM)
+            for p in RACED
+            if len(found[ACCELERATED, f"lp{p:g}"])  # at preset=smoke some are not run
+        ),
         _bound(figure, preset, table),
         _proven(figure, preset, table),
         _over_loss(figure, preset, found[OVER_LOSS, "l2"]),
