@@ -118,7 +118,7 @@ class TestParquet:
     @pytest.mark.parametrize(
         ("change", "part"),
         [
-            (lambda t: t.rename(columns={"label": "lable"}), "dataset.label=label: no such column"),
+            (lambda t: t.rename(columns={"label": "kind"}), "dataset.label=label: no such column"),
             (lambda t: t.assign(ash="much"), "column 'ash' has type"),
             (lambda t: t.assign(ash=[*[1.0] * 177, None]), "row 178, column 'ash': no value"),
             (lambda t: t.assign(label=[*["a"] * 100, None, *["b"] * 77]), "the label of sample 101 is missing"),
