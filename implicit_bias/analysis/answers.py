@@ -155,6 +155,9 @@ def _beside(own: _Reached, best: _Reached | None, others: Sequence[_Reached]) ->
 
 
 def _conclusion(own: _Reached, best: _Reached | None, others: Sequence[_Reached]) -> str:
+    if own.maximised and best is not None and best.share > own.share:
+        ahead = f"and nearer still to the {best.margin}, as far as these data tell norms apart"
+        return f"it comes to the {own.margin}, its own norm's, {ahead}"
     if own.maximised:
         return f"it maximises the {own.margin}{_apart([best] if best else [])}"
     if best is None or own.share >= best.share:
@@ -162,6 +165,8 @@ def _conclusion(own: _Reached, best: _Reached | None, others: Sequence[_Reached]
         if any(one.about for one in (own, *others)):  # how near any of them is, is known from below alone
             return f"whether it maximises the {own.margin} {'more steps will tell' if rising else 'is not known'}"
         more = "more steps will tell" if rising else "without reaching it"
+        if best is None:
+            return f"the {own.margin} is not reached yet, {more}" if rising else f"the {own.margin} is not reached"
         return f"nearest to the {own.margin}, {more}"
     seen = f"that it maximises the {own.margin}, its own norm's, does not show"
     return f"{seen} yet" if own.change > AT_REST else seen

@@ -26,6 +26,8 @@ def read_parquet(path: Path, label: str, origin: str) -> tuple[NDArray[np.float6
         import pandas as pd  # only these files need it here, and pyarrow
 
         table = pd.read_parquet(path)
+        if not isinstance(table.index, pd.RangeIndex):  # a column that was an index when it was written
+            table = table.reset_index()
     except ImportError:
         raise BadInput(f"{origin}: .parquet files need pyarrow: pip install 'implicit-bias[parquet]', or save as .csv") from None
     except Exception as error:  # noqa: BLE001 - pyarrow has many classes of errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +22,8 @@ MOST_CLASSES = 10
 MOST_SAMPLES = 50
 # Seconds for the line about a dataset, and for the samples that stand in the way.
 SECONDS, LONGER = 2.0, 10.0
+
+_remedies: WeakKeyDictionary[Dataset, list[str]] = WeakKeyDictionary()
 
 
 def tell_content(dataset: Dataset) -> None:
@@ -50,7 +53,9 @@ def told(error: NotSeparable, dataset: Dataset, source: DatasetSource) -> str:
     """The error about classes that cannot be separated, and for data that can be prepared how they could be."""
     if not isinstance(source, Prepared) or not error.proven:
         return str(error)
-    found = remedies(dataset, source)
+    if dataset not in _remedies:  # other cells of a sweep fail on the same data
+        _remedies[dataset] = remedies(dataset, source)
+    found = _remedies[dataset]
     # Where it is known what helps, what only often does is not advised; a column of ones may be there, or change nothing.
     refusal = str(error).removesuffix(COLUMN_OF_ONES) if found or source.bias else str(error)
     return "; ".join([refusal, *found])

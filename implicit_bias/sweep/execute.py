@@ -104,7 +104,9 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
 
 
 def _not_separable(cell: Cell, error: NotSeparable) -> Outcome:
-    return Outcome(cell.spec, None, "failed", told(error, cell.dataset, cell.spec.dataset), "not_separable")
+    # Of perturbed samples nothing is advised: what separates them as they are need not separate them then.
+    text = str(error) if cell.spec.model.perturbed is not None else told(error, cell.dataset, cell.spec.dataset)
+    return Outcome(cell.spec, None, "failed", text, "not_separable")
 
 
 def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Optima | NotSeparable]:

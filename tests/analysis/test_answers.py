@@ -48,6 +48,21 @@ UNKNOWN = math.nan
             ),
         ),
         (
+            {"linf": (0.97, 0.99, 1), "spectral": (0.95, 0.98, 1)},
+            "spectral",
+            (
+                "muon reached 98.0 % of the largest spectral margin, still rising 3.0 % a decade"
+                ", and 99.0 % of the largest linf margin"
+                ": it comes to the spectral margin, its own norm's, and nearer still to the linf margin"
+                ", as far as these data tell norms apart"
+            ),
+        ),
+        (
+            {"spectral": (0.88, 0.88, 1)},
+            "spectral",
+            "muon reached 88.0 % of the largest spectral margin, at rest: the spectral margin is not reached",
+        ),
+        (
             {"linf": (0.5, 0.5, 1), "spectral": (0.88, 0.88, 1)},
             "spectral",
             (

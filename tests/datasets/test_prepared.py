@@ -128,6 +128,11 @@ class TestParquet:
         change(pd.read_csv(wine)).to_parquet(wine.with_suffix(".parquet"))
         assert part in _refused(path=str(wine.with_suffix(".parquet")))
 
+    def test_an_index_that_was_written_is_a_column_again(self, wine: Path) -> None:
+        frame = pd.read_csv(wine)
+        frame.set_index("label").to_parquet(wine.with_suffix(".parquet"))
+        assert load("file", path=str(wine.with_suffix(".parquet"))).names == ("barbera", "barolo", "grignolino")
+
     def test_a_file_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
         assert "dataset.path=" in _refused(path=str(tmp_path / "a.parquet"))
