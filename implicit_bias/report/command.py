@@ -113,6 +113,8 @@ def report(request: Request) -> int:
         return _own_runs(request)
     if request.out is not None:
         raise BadInput(f"out={request.out}: only with runs=, which it is the page of")
+    if request.estimate:
+        return _estimate(request)
     if request.verify:
         return _verify(request)
     made = _made(request)
@@ -126,7 +128,7 @@ def _own_runs(request: Request) -> int:
     """Write the page of one's own runs. Returns the exit code."""
     from implicit_bias.analysis.sources import sources_of
 
-    other = next((key for key in ("only", "redraw", "verify", "force") if getattr(request, key)), None)
+    other = next((key for key in ("only", "redraw", "verify", "estimate", "force") if getattr(request, key)), None)
     if other is not None:
         raise BadInput(f"{other}: not with runs=, which draws no figure")
     named = request.runs or ()
@@ -142,6 +144,33 @@ def _own_runs(request: Request) -> int:
     atomic_write_text(out, runs_page(sources, f"python -m implicit_bias.report {shlex.join(typed)}"))
     print(f"page of your runs: {out}", flush=True)
     return DONE
+
+
+def _estimate(request: Request) -> int:
+    """Measure what the runs of each figure cost, and print it; what is not there to be measured is said."""
+    from implicit_bias.cli.progress import Progress
+    from implicit_bias.report.costs import Cost, cost_of, lasting, write_costs
+    from implicit_bias.report.make import Making, Titled, chosen, specs_of
+
+    other = next((key for key in ("redraw", "verify", "force") if getattr(request, key)), None)
+    if other is not None:
+        raise BadInput(f"estimate=true: not with {other}=true, since no figure is made")
+    costs: list[Cost] = []
+    failed = Making()
+
+    def measure(figure: Figure, progress: Titled) -> list[Claim]:
+        progress.status("the first steps of each kind of batch")
+        costs.append(cost_of(figure.name, specs_of(figure, request)))
+        return []
+
+    with Progress() as progress:
+        for figure in chosen(request.only or ()):
+            failed.attempt(figure, partial(measure, figure, Titled(progress, figure.name)))
+            print("".join(f"{cost}\n" for cost in costs[-1:] if cost.figure == figure.name), end="", flush=True)
+            write_costs(request.folder, costs)
+    together = lasting(sum(cost.hours for cost in costs))
+    print(f"all together: {together} of one processor, without optima", flush=True)
+    return _told(request, failed)
 
 
 def _verify(request: Request) -> int:

@@ -39,7 +39,7 @@ def keep_unchanged(figure: Figure, request: Request, progress: Progress, changed
         # Naming the runs takes a while: not where it could not help.
         if claims is None and uptodate.drawn_alike(request.folder, figure.name, module):
             progress.status(f"{figure.name}: looking for what has changed")
-            folders = _finished_folders(_specs(figure, request))
+            folders = _finished_folders(specs_of(figure, request))
             if folders is not None:
                 claims = uptodate.same_runs(request.folder, figure.name, module, request.preset, folders)
     if claims is None:
@@ -122,7 +122,7 @@ def make_pooled(figures: Sequence[Figure], request: Request, progress: Progress,
 
 
 def _compose_into(wanted: dict[str, list[RunSpec]], figure: Figure, request: Request) -> list[Claim]:
-    wanted[figure.name] = _specs(figure, request)
+    wanted[figure.name] = specs_of(figure, request)
     return []
 
 
@@ -185,7 +185,7 @@ def make(figure: Figure, request: Request, progress: Titled, runs_of: RunsOf | N
 
 def _runs(figure: Figure, request: Request, progress: Titled) -> _Computed:
     """Compute the figure's runs, unless they are there; what :func:`_read` makes of them."""
-    specs = _specs(figure, request)
+    specs = specs_of(figure, request)
     unique = list(dict.fromkeys(specs))
     outcomes = execute(unique, command=_command(request), progress=progress)
     return _read(specs, dict(zip(unique, outcomes, strict=True)))
@@ -211,7 +211,7 @@ def _read(specs: Sequence[RunSpec], outcomes: Mapping[RunSpec, Outcome]) -> _Com
     return _Computed(runs, _computing_seconds(folders), folders)
 
 
-def _specs(figure: Figure, request: Request) -> list[RunSpec]:
+def specs_of(figure: Figure, request: Request) -> list[RunSpec]:
     """The runs of all cells of the figure's sweeps, in order; some may be there twice."""
     fixed = [f"results_dir={json.dumps(str(request.folder))}", f"force={str(request.force).lower()}"]
     return [cell.spec for sweep in figure.sweeps(request.preset) for cell in compose([*sweep, *fixed], multirun=True)]

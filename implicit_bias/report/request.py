@@ -38,6 +38,11 @@ class Request:
         help="true: make the tables again from nothing in results_dir/verify, and print how far each is from the one in"
         " results_dir; exit code 1 if one is beyond its tolerance",
     )
+    estimate: bool = hyper(
+        False,
+        help="true: no figure is made; the first hundredth of every kind of batch is, at most 20 seconds of each, and the hours"
+        " are printed that all of them would take",
+    )
     force: bool = hyper(False, help="true: compute again what is finished, and draw what has not changed")
     workers: int = hyper(
         1,

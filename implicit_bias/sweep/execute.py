@@ -152,7 +152,7 @@ def _compute(
     if caution is not None:
         warn(caution)
     try:
-        with threads_for(_elements(problem)):
+        with threads_for(elements(problem)):
             trajectory = _simulated(problem, checkpoint, description, progress, done, total)
     except Diverged as error:
         checkpoint.remove()
@@ -206,7 +206,7 @@ def _written(
         return io_failure(cell, error)
 
 
-def _elements(problem: Problem) -> int:
+def elements(problem: Problem) -> int:
     """Numbers in the arrays of a batch, in proportion to the time that its longest operations take."""
     runs, samples = len(next(iter(problem.initial.values()))), problem.data.x.shape[1]
     parameters = None if problem.model.linear else sum(block[0].numel() for block in problem.initial.values())

@@ -13,6 +13,7 @@ from implicit_bias.figures.base import one_line
 from implicit_bias.figures.claims import KINDS, Counts, counted, counts_by_kind, verdict_line
 from implicit_bias.figures.papers import OWN, PAPERS, Paper
 from implicit_bias.plotting.matrix import Matrix
+from implicit_bias.report.costs import lasting, read_hours
 from implicit_bias.report.page.curves import curves
 from implicit_bias.report.page.glossary import GLOSSARY, Term
 from implicit_bias.report.page.heat import Heat, heat
@@ -215,10 +216,12 @@ def content(
     drawn = [figure for figure in figures if (folder / "figures" / f"{figure.name}.png").exists()]
     parts: dict[str, list[FigurePart]] = {}
     larger = read_claims(folder / LARGER / "claims.csv") if preset == "default" else []
+    hours = read_hours(folder / LARGER) if preset == "default" else {}
     for figure in drawn:
         mine = tuple(_settled(claim, figure, preset) for claim in claims if claim.figure == figure.name)
         beside = _at_paper(folder, figure, larger)
-        part = _figure_part(folder, preset, figure, mine, f"{command} only={figure.name}", minutes.get(figure.name), beside)
+        own, took, expected = f"{command} only={figure.name}", minutes.get(figure.name), hours.get(figure.name)
+        part = _figure_part(folder, preset, figure, mine, own, took, beside, expected)
         parts.setdefault(figure.paper, []).append(part)
     keys = sorted(parts, key=lambda key: key == OWN.key)  # a stable sort: the others stay as they are
     return Content(preset, command, tuple(PaperPart(PAPERS[key], tuple(parts[key])) for key in keys))
@@ -242,12 +245,18 @@ def _at_paper(folder: Path, figure: Figure, claims: Sequence[Claim]) -> AtPaper 
     return AtPaper(f"python -m implicit_bias.report preset={LARGER} only={figure.name}", mine, files) if mine and files else None
 
 
-def _size(figure: Figure, full: bool, has_larger: bool) -> str:
-    """How the runs of a figure compare with those at the paper's sizes; our own figures have no paper."""
+def _size(figure: Figure, full: bool, has_larger: bool, hours: float | None) -> str:
+    """How the runs of a figure compare with those at the paper's sizes; our own figures have no paper.
+
+    Args:
+        hours: What those would take, where that has been measured.
+    """
     paper = "preset=paper" if figure.paper == OWN.key else "the paper"
     if full:
         return f"sizes of {paper}"
-    return f"smaller than {paper}" + (", whose sizes are below" if has_larger else "")
+    if has_larger:
+        return f"smaller than {paper}, whose sizes are below"
+    return f"smaller than {paper}" + (f", whose sizes take {lasting(hours)} of one processor" if hours else "")
 
 
 def _figure_part(
@@ -258,6 +267,7 @@ def _figure_part(
     command: str,
     minutes: float | None,
     at_paper: AtPaper | None,
+    hours: float | None,
 ) -> FigurePart:
     files = {kind: f"figures/{figure.name}.{kind}" for kind in ENDINGS}
     found: tuple[Finding, ...] = ()
@@ -282,7 +292,7 @@ def _figure_part(
         curves=drawn,
         files={kind: path for kind, path in files.items() if (folder / path).exists()},
         at_paper_size=full,
-        size=_size(figure, full, at_paper is not None),
+        size=_size(figure, full, at_paper is not None, hours),
         matrix=matrix,
         at_paper=at_paper,
     )
