@@ -23,7 +23,8 @@ from implicit_bias.config.files import groups
 from implicit_bias.config.typed import Setting, as_override, check_options, meant_key, parsed
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
-from implicit_bias.core.words import either, shown, suggestion
+from implicit_bias.core.hints import asked
+from implicit_bias.core.words import either, shown
 
 if TYPE_CHECKING:
     from implicit_bias.config.spec import RunSpec
@@ -237,8 +238,9 @@ def _unknown_here(config: Config, setting: Setting) -> BadInput:
     if owners:
         here = f"{group}={option} has no such key" if option else f"no {group} is chosen"
         needed = either([f"{group}={owner}" for owner in owners])
-        meant, rule = suggestion(setting.key, keys), _rule_in_words(group, owners[0], last)
-        return BadInput(f"{typed}: {here}{meant or ';'} {setting.key} needs {needed}, and must be {rule}")
+        longer = [key for key in keys if key.startswith(setting.key)]  # optimizer.beta1 for optimizer.beta
+        meant, rule = asked(longer[0]) if longer else ";", _rule_in_words(group, owners[0], last)
+        return BadInput(f"{typed}: {here}{meant} {setting.key} needs {needed}, and must be {rule}")
     meant = meant_key(setting.key, keys)
     where = f" for {group}={option}" if option else ""
     return BadInput(f"{setting.key}: unknown key{where}{meant or ';'} allowed: {', '.join(keys) or 'no keys'}")

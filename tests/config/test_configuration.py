@@ -131,7 +131,7 @@ BAD = [
     ("dataset.noise=-1", "dataset.noise=-1: must be a number >= 0"),
     (
         "dataset.samples=3",
-        "dataset.samples=3: dataset=gaussian_mixture has no such key; did you mean dataset.samples_per_class? dataset.samples needs dataset=",
+        "dataset.samples=3: dataset=gaussian_mixture has no such key; did you mean dataset.samples_per_class? ",
     ),
     ("dataset=digits dataset.classes=3", "dataset.classes=3: must be null or a list [a,b,...] of integers"),
     ("dataset=digits dataset.classes=[a]", "dataset.classes=[a]: must be null or a list"),
