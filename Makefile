@@ -23,9 +23,9 @@ setup: $(READY)  ## the environment in .venv, with the tested versions
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'make: Python 3.11 or newer is needed; name one with PYTHON=...' >&2; exit 1; }
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@echo 'installing into $(VENV), which takes a minute or two'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,optimizers]'
+	@echo 'installing into $(VENV), which takes a few minutes'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,optimizers]'
 	@touch $@
 	@echo 'ready; now type: source $(BIN)/activate; implicit-bias optimizer=muon'
 

@@ -204,7 +204,7 @@ def _folder(folder: Path) -> Iterator[None]:
     """Make the folder before hours go into what it is to hold; it goes again where nothing came into it.
 
     Raises:
-        OSError: It cannot be made or written to.
+        BadInput: It cannot be made or written to.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     _check_writable(folder)
@@ -219,13 +219,17 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def _check_writable(folder: Path) -> None:
+    """Make the folder. Raises BadInput: it cannot be made, or not be written to."""
+    refused = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno != errno.ENOSPC:  # a disk that is full now may not be by then; it is reported where something is lost
-            raise
+            refused = error.strerror
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        refused = os.strerror(errno.EACCES)
+    if refused:
+        raise BadInput(f"results_dir={folder}: must be a folder that can be written to ({refused})")
 
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:

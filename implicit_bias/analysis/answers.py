@@ -156,8 +156,8 @@ def _beside(own: _Reached, best: _Reached | None, others: Sequence[_Reached]) ->
 
 def _conclusion(own: _Reached, best: _Reached | None, others: Sequence[_Reached]) -> str:
     if own.maximised and best is not None and best.share > own.share:
-        ahead = f"and nearer still to the {best.margin}, as far as these data tell norms apart"
-        return f"it comes to the {own.margin}, its own norm's, {ahead}"
+        ahead = f"and the {best.margin} even more nearly, as far as these data tell norms apart"
+        return f"it reaches the {own.margin}, its own norm's, {ahead}"
     if own.maximised:
         return f"it maximises the {own.margin}{_apart([best] if best else [])}"
     if best is None or own.share >= best.share:

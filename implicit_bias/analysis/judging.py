@@ -32,6 +32,7 @@ from implicit_bias.analysis.sentences import sentence
 from implicit_bias.analysis.study import study
 from implicit_bias.analysis.weights import BLOCK, Weights
 from implicit_bias.cli.progress import Progress
+from implicit_bias.cli.wrapping import fitted, terminal_width
 from implicit_bias.core.errors import BadInput, NotSeparable, RunFailed
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
@@ -144,7 +145,7 @@ def judge(
         with threads_for(dataset.x.shape[0] * dataset.num_classes):
             judgement = task.judged()
     if not hasattr(sys, "ps1"):
-        print(judgement)
+        print(fitted(str(judgement), terminal_width()) if sys.stdout.isatty() else judgement)
     return judgement
 
 

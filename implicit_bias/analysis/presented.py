@@ -36,11 +36,11 @@ def of_run(spec: RunSpec, outcome: Outcome) -> Answer:
     summary, trajectory = outcome.summary, outcome.trajectory
     assert summary is not None and trajectory is not None and outcome.directory is not None
     story = known_provenance(outcome.directory)
-    sentence = answer_sentence(spec.method, trajectory, summary, (story.get("data") or {}).get("num_classes"))
+    sentence = answer_sentence(_called(spec), trajectory, summary, (story.get("data") or {}).get("num_classes"))
     missed = missed_line(summary, spec.stop_log10_loss)
     said = [depth_line(summary), *([f"=> {sentence}"] if sentence else []), *([missed] if missed else [])]
     notes = [
-        *(network_notes(summary, spec.model.homogeneous) if "soft_margin" in summary else linear_notes(summary)),
+        *(network_notes(summary, spec.model.homogeneous) if "soft_margin" in summary else linear_notes(summary, _scales(spec))),
         *_batches(spec, story),
         *_remarks(spec, summary, story),
         *(slow_notes([spec.optimizer.name]) if _takes_constant_steps(spec) else []),
@@ -50,6 +50,11 @@ def of_run(spec: RunSpec, outcome: Outcome) -> Answer:
     facts = {**_facts_of_run(summary), "sentence": sentence, "notes": notes, "folder": str(outcome.directory)}
     answer = Answer(run_grid(summary, spec.certificate == "show"), (*legend, *said, *notes, str(outcome.directory)), facts)
     return as_finished(answer) if outcome.status == "skipped" else answer
+
+
+def _called(spec: RunSpec) -> str:
+    """The method as a sentence begins: of a class from elsewhere its name, without where it is."""
+    return spec.optimizer.class_name or spec.method
 
 
 def as_finished(answer: Answer) -> Answer:
@@ -133,6 +138,11 @@ def _number(value: Any) -> float | None:
 
 def _swept(values: Any) -> dict[str, Any]:
     return {key: value if isinstance(value, str | int | float | bool | None) else str(value) for key, value in values.items()}
+
+
+def _scales(spec: RunSpec) -> bool:
+    """Whether the data have features as they were brought, in units of their own."""
+    return getattr(spec.dataset, "standardize", None) is False
 
 
 def _batches(spec: RunSpec, story: dict[str, Any]) -> list[str]:

@@ -139,7 +139,8 @@ def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         raise BadInput(f"{path}: rows have more values than there are columns; must be as many")
     missing = [column for column in NEEDED if column not in table]
     if missing:
-        raise BadInput(f"{path}: no column {', '.join(missing)}; must have {', '.join(NEEDED)}")
+        lacks = "" if len(missing) == len(NEEDED) else f"no column {', '.join(missing)}; "
+        raise BadInput(f"{path}: {lacks}must have the columns {', '.join(NEEDED)}")
     if table.empty:
         raise BadInput(f"{path}: empty; must have a row a step and norm")
     for column in [c for c in ("seed", "step", "margin", *USED) if c in table]:

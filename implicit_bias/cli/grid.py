@@ -9,6 +9,8 @@ from typing import Any
 #: What a bar is made of: a whole block, its eighths, and the empty place.
 _FULL, _EIGHTHS, _EMPTY = "█", " ▏▎▍▌▋▊▉", "░"
 BLOCKS = 10
+#: Shares stand beside their bar in percent with two digits, rounded.
+HALF_A_DIGIT = 5e-5
 _LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _LATEX |= {"±": r"$\pm$", "<=": r"$\leq$", ">=": r"$\geq$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
@@ -90,12 +92,12 @@ class Grid:
 
 
 def bar(share: float) -> str:
-    """A share of one as a bar of ten blocks, its end to an eighth of a block; empty below 0, full above 1.
+    """A share of one as a bar of ten blocks, its end to an eighth of a block; empty below 0, full where it is written 100.00 %.
 
     Args:
         share: Not nan.
     """
-    eighths = int(min(max(share, 0.0), 1.0) * BLOCKS * 8)
+    eighths = int(min(max(share + HALF_A_DIGIT, 0.0), 1.0) * BLOCKS * 8)
     full, part = divmod(eighths, 8)
     drawn = _FULL * full + (_EIGHTHS[part] if part else "")
     return drawn + _EMPTY * (BLOCKS - len(drawn))

@@ -76,8 +76,12 @@ def slow_notes(optimizers: Sequence[str]) -> list[str]:
     return [f"{names}: with a constant step the margin nears its optimum like 1 / log t, with schedule=loss_based polynomially"]
 
 
-def linear_notes(summary: pd.DataFrame) -> list[str]:
-    """What limits the reading of a linear model's table."""
+def linear_notes(summary: pd.DataFrame, unscaled: bool = False) -> list[str]:
+    """What limits the reading of a linear model's table.
+
+    Args:
+        unscaled: Whether features could be given one scale by a key.
+    """
     notes = []
     if "optimum_lower" in summary and (summary["max_margin"].isna() & summary["optimum_lower"].notna()).any():
         notes.append(
@@ -87,7 +91,7 @@ def linear_notes(summary: pd.DataFrame) -> list[str]:
         # A positive lower end of an optimum is a separator.
         separable = "optimum_lower" in summary and bool((summary["optimum_lower"] > 0).any())
         unless = ", though the classes can be separated" if separable else ""
-        advice = "try more steps, another schedule.lr, or columns of like size"
+        advice = f"try {'dataset.standardize=true, ' * unscaled}more steps or another schedule.lr"
         reason = "" if separable else " (or the classes cannot be separated)"
         notes.append(f"not separated yet{unless}: margins are negative; {advice}{reason}")
     return notes

@@ -12,6 +12,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 from rich.text import Text
 
 from implicit_bias.cli.messages import note
@@ -20,6 +21,8 @@ from implicit_bias.cli.messages import note
 LINE_EVERY, LINE_SHARE = 10.0, 0.1
 # What a bar counts.
 STEPS, PARTS = "steps", "parts"
+# From this width on a line holds the cells of a sweep and the ratio.
+WIDE = 100
 
 
 class Progress:
@@ -67,7 +70,8 @@ class Progress:
         """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
         if self._bar.tasks[0].fields["unit"] != STEPS:
             self._begin(STEPS)
-        ratio = "" if math.isnan(own_ratio) else f"ratio {own_ratio:.4f}"
+        left_out = math.isnan(own_ratio) or (self._bar.tasks[0].fields["cells"] and self._bar.console.width < WIDE)
+        ratio = "" if left_out else f"ratio {own_ratio:.4f}"
         self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
         if self._lines:
             self._lines.advance(steps, total)
@@ -158,6 +162,9 @@ class ProgressLines:
 
 class _Rate(ProgressColumn):
     """Steps a second."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None or task.fields["unit"] != STEPS else f"{task.speed:,.0f} steps/s")

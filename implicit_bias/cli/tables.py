@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from implicit_bias.cli.grid import Grid, Text, bar
+from implicit_bias.cli.wrapping import fitted
 
 # Without a terminal there is no width to ask for; then tables are as wide as they need.
 PLAIN_WIDTH = 120
@@ -21,6 +22,8 @@ LEGEND = "* the optimizer's own norm"
 COMPARISON_LEGEND = "* in its own norm   + best margin under the norm; of several runs the mean"
 # From this size on a ratio is written as other numbers are.
 LARGE_RATIO = 100.0
+# Ratios are written with four digits.
+DIGITS_SHOWN = 1e-4
 
 
 def run_grid(summary: pd.DataFrame, certificate: bool = False) -> Grid:
@@ -92,6 +95,8 @@ def comparison_table(ends: pd.DataFrame) -> Table:
     rest = {"optimum": ("max_margin", _number), "ratio": ("ratio", _ratio), "alignment": ("alignment", _ratio)}
     rest["KKT ratio"] = ("kkt_ratio", _ratio)
     rest = {title: of for title, of in rest.items() if ends[of[0]].notna().any()}
+    if _said_twice(ends):
+        del rest["KKT ratio"]
     table = _table("norm", "optimizer", right=("runs", "step", "margin", *rest))
     table.columns[1].no_wrap = False  # labels can be long
     for norm, rows in ends.groupby("norm", sort=False):
@@ -110,12 +115,20 @@ def comparison_table(ends: pd.DataFrame) -> Table:
     return table
 
 
+def _said_twice(ends: pd.DataFrame) -> bool:
+    """Whether KKT ratios are, to the digits shown, the ratios to the optima, as they are of linear models at the end."""
+    known = ends[ends["kkt_ratio"].notna()]
+    return len(known) > 0 and bool(((known["ratio"] - known["kkt_ratio"]).abs() < DIGITS_SHOWN).all())
+
+
 def print_table(table: Table, lines: Sequence[str] = (), legend: str = LEGEND) -> None:
     """Print a table, its legend and then lines to stdout; without colours where that is no terminal."""
-    console = Console() if sys.stdout.isatty() else Console(no_color=True, width=PLAIN_WIDTH, highlight=False)
+    terminal = sys.stdout.isatty()
+    console = Console() if terminal else Console(no_color=True, width=PLAIN_WIDTH, highlight=False)
     console.print(table)
     for line in (legend, *lines):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        # Words are never parted, and paths stay whole.
+        console.print(fitted(line, console.width) if terminal else line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(*left: str, right: Sequence[str]) -> Table:

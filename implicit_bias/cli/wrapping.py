@@ -8,7 +8,9 @@ import textwrap
 
 #: Of lines where there is no terminal, and the bounds of what is taken for one.
 WIDTH, NARROWEST, WIDEST = 100, 40, 120
-_COPIED = re.compile(r" *(python -m |\w+, \w+ = )")
+_SHELL = re.compile(r" *python -m ")
+_COPIED = re.compile(r" *\w+, \w+ = ")
+_ARGUMENT = re.compile(r"""python -m \S+|(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 _TWO_COLUMNS = re.compile(r"(?P<left> *\S+(?: \S+)*) {2,}(?P<right>\S.*)")
 
 
@@ -42,7 +44,7 @@ def entry(term: str, text: str, *, column: int, indent: int, width: int) -> list
 def fitted(text: str, width: int) -> str:
     """A text of fixed lines for a terminal of ``width``: longer lines are wrapped at their indent, or in their second column.
 
-    A command line stays whole, so that it can be copied; what is said of it goes below.
+    A line that can be copied stays whole, or goes on behind a backslash as a shell reads it; what is said of it goes below.
     """
     return "\n".join(piece for line in text.split("\n") for piece in _fitted(line, width))
 
@@ -55,4 +57,18 @@ def _fitted(line: str, width: int) -> list[str]:
     if parts is not None:
         column = parts.start("right") - 2 - indent
         return entry(parts["left"].strip(), parts["right"], column=column, indent=indent, width=width)
+    if _SHELL.match(line):
+        return _continued(line.strip(), indent, width)
     return [line] if _COPIED.match(line) else wrapped(line.strip(), indent=indent, width=width)
+
+
+def _continued(command: str, indent: int, width: int) -> list[str]:
+    """A command in lines that end in a backslash, broken between its words, never within quotes."""
+    lines, line = list[str](), " " * indent
+    for word in _ARGUMENT.findall(command):
+        beside = f"{line} {word}" if line.strip() else line + word
+        if len(beside) > width - 2 and line.strip():
+            lines.append(f"{line} \\")
+            beside = " " * (indent + 2) + word
+        line = beside
+    return [*lines, line]

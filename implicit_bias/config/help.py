@@ -21,12 +21,14 @@ from implicit_bias.core.words import no_such_option, shown, suggestion
 PROBE_TOPICS = ("probe", "probes")
 COMMANDS = """\
 implicit_bias: on data that can be separated, which margin does an optimizer maximise, how fast, and how do we know?
+(implicit-bias is short for python -m implicit_bias.run)
 
 USAGE
   python -m implicit_bias.run [group=option ...] [key=value ...]      one run
   python -m implicit_bias.run -m key=value,value key=range(20) ...    a sweep over every combination
   python -m implicit_bias.compare RUN RUN ...                         any runs in the same plots (see its --help)
   python -m implicit_bias.identify RUN ...                            which norm's margin they maximise (see its --help)
+  python -m implicit_bias.report runs=RUN,...                         a page of any runs, to filter and overlay
   make figures                                                        every figure of the papers, with its claims
 
   A run writes results/runs/<name>-<hash>/ (trajectory.csv, summary.csv, config.yaml, final.npz, provenance.json) and prints \
@@ -37,8 +39,8 @@ stopped when the same command is given again.
 EXAMPLES
   python -m implicit_bias.run optimizer=muon
   python -m implicit_bias.run optimizer=nsd norm=lp norm.p=4 steps=2000
-  python -m implicit_bias.run optimizer=adam optimizer.eps=1e-8 schedule.lr=0.01 dataset.noise=0.5
-  python -m implicit_bias.run dataset=file dataset.path=my.npz reference=certified
+  python -m implicit_bias.run optimizer=adam optimizer.eps=1e-8 steps=20000
+  python -m implicit_bias.run dataset=file dataset.path=my.csv
   python -m implicit_bias.run -m optimizer=signgd,ngd,spectral_gd 'seed=range(20)'
   python -m implicit_bias.run -m optimizer=nsd norm=lp 'norm.p=1.5,3,6' schedule.lr=auto,0.1
   python -m implicit_bias.run -m optimizer=muon 'seed=range(500)' hydra.launcher.cluster=local hydra.launcher.workers=8
@@ -52,6 +54,7 @@ FLAGS
   --version        the version
 """
 
+MORE = "implicit-bias --help says what each is, with all keys, their defaults and what is allowed."
 ENDING = """\
 FROM PYTHON
   from implicit_bias import run
@@ -79,6 +82,19 @@ def help_text(width: int | None = None) -> str:
     width = width or terminal_width()
     parts = [fitted(COMMANDS, width), *_group_lines(width), *_key_lines(width), fitted(ENDING, width).rstrip()]
     return "\n".join(parts)
+
+
+def overview_text(width: int | None = None) -> str:
+    """What ``implicit-bias`` alone prints: commands, examples, and what every group has, without keys.
+
+    Args:
+        width: Of the lines; without it that of the terminal.
+    """
+    width = width or terminal_width()
+    named = {f"{group}=": ", ".join(options) for group, options in groups().items() if options}
+    column = max(map(len, named))
+    lines = [line for term, names in named.items() for line in entry(term, names, column=column, indent=2, width=width)]
+    return "\n".join([fitted(COMMANDS, width), "GROUPS", *lines, "", *wrapped(MORE, indent=0, width=width)])
 
 
 def topics_text(topics: Sequence[str], width: int | None = None) -> str:

@@ -23,6 +23,7 @@ from implicit_bias.config.files import groups
 from implicit_bias.config.typed import Setting, as_override, check_options, meant_key, parsed
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.hints import asked
 from implicit_bias.core.words import either, shown
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> list[Cell]:
     cells: dict[RunSpec, Cell] = {}
     parts = Parts()
     for chosen, unchecked in plans:
-        config = checked(unchecked, parts)
+        try:
+            config = checked(unchecked, parts)
+        except BadInput as error:
+            raise _as_typed(error, overrides) from None
         swept = {s.key: _final(config, s) for s in chosen if s.swept}
         cell = Cell(parts.spec(config), tuple(f"{s.key}={s.texts[0]}" for s in chosen), swept)
         cells.setdefault(cell.spec, cell)
@@ -130,6 +134,15 @@ def _of_members(chosen: list[Setting]) -> list[Setting]:
     options = _named(chosen)
     several = {f"{group}.name" for group, option in options.items() if option and _SET in option_file(group, option)}
     return [replace(s, key=f"{s.key.removesuffix('name')}{_SET}") if s.key in several else s for s in chosen]
+
+
+def _as_typed(error: BadInput, overrides: Sequence[str]) -> BadInput:
+    """An error about ``dataset.set`` in the words of whoever typed ``dataset.name``."""
+    key = re.match(rf"(\w+)\.{_SET}=", str(error))
+    name = f"{key[1]}.name=" if key else ""
+    if key is None or not any(text.replace(" ", "").startswith(name) for text in overrides):
+        return error
+    return BadInput(f"{name}{str(error)[key.end() :]}")
 
 
 def _named(chosen: Sequence[Setting]) -> dict[str, str | None]:
@@ -225,7 +238,9 @@ def _unknown_here(config: Config, setting: Setting) -> BadInput:
     if owners:
         here = f"{group}={option} has no such key" if option else f"no {group} is chosen"
         needed = either([f"{group}={owner}" for owner in owners])
-        return BadInput(f"{typed}: {here}; {setting.key} needs {needed}, and must be {_rule_in_words(group, owners[0], last)}")
+        longer = [key for key in keys if key.startswith(setting.key)]  # optimizer.beta1 for optimizer.beta
+        meant, rule = asked(longer[0]) if longer else ";", _rule_in_words(group, owners[0], last)
+        return BadInput(f"{typed}: {here}{meant} {setting.key} needs {needed}, and must be {rule}")
     meant = meant_key(setting.key, keys)
     where = f" for {group}={option}" if option else ""
     return BadInput(f"{setting.key}: unknown key{where}{meant or ';'} allowed: {', '.join(keys) or 'no keys'}")

@@ -35,6 +35,9 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?([0-9]+\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
 
+#: Commands beside this one, which somebody may take for a word of it.
+COMMANDS = ("bench", "compare", "identify", "report")
+
 #: Where arrays go that somebody has given a key.
 ARRAYS = (
     "arrays go to judge(make_optimizer, data=(X, y)) and margins(W, X, y), or by numpy.savez('my.npz', x=X, y=y) to dataset=file"
@@ -124,6 +127,8 @@ def parsed(text: str, multirun: bool) -> Setting:
             raise BadInput(f"{bare}: keys cannot be added with +; write {bare}={value}")
         raise _unknown(bare, " (nor can keys be added with +)")
     value = " ".join(value.split())
+    if key.startswith("-"):
+        raise BadInput(f"{key}: keys have no dashes; write {key.lstrip('-')}={value}")
     if not key or not equals:
         raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
     simple = plain(key, value)
@@ -313,6 +318,8 @@ def _homes_of_keys() -> dict[str, dict[str, list[str]]]:
 
 
 def _meant_option(word: str) -> str:
-    """``, such as optimizer=muon`` for a bare word that is an option."""
+    """``, such as optimizer=muon`` for a bare word that is an option; of another command how that is called."""
+    if word in COMMANDS:
+        return f"; another command is called python -m implicit_bias.{word}"
     homes = [f"{group}={word}" for group, options in groups().items() if word in options]
     return f", such as {either(homes)}" if homes else ", such as optimizer=muon"

@@ -77,6 +77,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "dataset": {
         **dict.fromkeys(("csv", "npz", "own", "custom"), "dataset=file dataset.path=my.npz"),
+        **{name: f"dataset=sklearn dataset.name={name}" for name in ("iris", "wine", "breast_cancer")},
         "gaussian": "dataset=gaussian_mixture",
         "synthetic": "dataset=gaussian_mixture",
     },

@@ -211,7 +211,7 @@ def fetch(name: str, folder: Path) -> bytes:
                 note(f"downloading {mirror}/{name}")
                 content: bytes = response.read(MAX_DOWNLOAD_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            failures.append(f"{mirror}: {one_line(error)}")
+            failures.append(f"{mirror}: {reason(error)}")
             continue
         if hashlib.sha256(content).hexdigest() == SHA256[name]:
             return content
@@ -223,6 +223,12 @@ def fetch(name: str, folder: Path) -> bytes:
         f" {' and '.join(SHA256)} from {MIRRORS[0]} into {folder},"
         " or set IMPLICIT_BIAS_DATA to a folder that has them"
     )
+
+
+def reason(error: Exception) -> str:
+    """Why a download failed, in the system's words rather than urllib's."""
+    cause = getattr(error, "reason", error)
+    return getattr(cause, "strerror", None) or one_line(cause if isinstance(cause, Exception) else error)
 
 
 def store(content: bytes, path: Path) -> None:

@@ -34,6 +34,6 @@ class ScikitLearn(Prepared):
 
         bunch = getattr(sklearn.datasets, LOADERS[self.set])()
         names = tuple(map(str, bunch.target_names))
-        origin = f"dataset={self.name} dataset.set={self.set}"
+        origin = f"dataset={self.name} dataset.name={self.set}"
         dataset = checked_dataset(np.asarray(bunch.data), np.asarray(bunch.target), len(names), origin=origin)
         return self.prepared(replace(dataset, names=names, origin=origin), list(map(str, bunch.feature_names)))

@@ -18,11 +18,13 @@ from implicit_bias.measures.exponents import MAXIMISES, NOT_SEPARATED
 
 MOST_ROWS = 40
 NO_VALUE = "-"
+HEAD = ("run", "seed", "family", "p", "interval", "kappa", "1-kappa", "apart", "verdict")
+NUMBERS = HEAD[3:-1]
 #: How far apart in 1/p two exponents are whose difference is shown.
 APART = 0.05
 LEGEND = (
-    "kappa: margin / certified optimum at the best p   1 - kappa: the factor that it falls by in a decade of steps\n"
-    "apart: what kappa of an optimum loses .05 away in 1/p, how well these data tell exponents apart"
+    "kappa: margin / certified optimum at the best p   1-kappa: / 2 says that it halves in a decade of steps\n"
+    "apart: what kappa of an optimum loses where 1/p is off by .05: how well these data tell exponents apart"
 )
 
 
@@ -34,33 +36,43 @@ def verdict_table(found: Identified, labels: Sequence[str], most_rows: int = MOS
         labels: What the run of each verdict is called.
         most_rows: The others are counted only.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("run", overflow="fold")  # where the terminal is narrow it is the names that wrap, never a number
-    for name in ("seed", "family"):
-        table.add_column(name, no_wrap=True)
-    for name in ("p", "interval", "kappa", "1 - kappa", "apart"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    before = None
+    rows, before = list[tuple[str, ...]](), None
     for label, (_, row) in zip(labels, found.verdicts.head(most_rows).iterrows(), strict=False):
-        interval = f"[{row['p_low']:.3g}, {row['p_high']:.3g}]" if pd.notna(row["p_low"]) else NO_VALUE
         same, before = (row["run"], row["seed"]) == before, (row["run"], row["seed"])
-        table.add_row(
-            "" if same else label,
-            "" if same or pd.isna(row["seed"]) else str(row["seed"]),
-            str(row["family"]),
-            _number(row["p"], ".3g"),
-            interval,
-            _number(row["kappa"], ".4f"),
-            f"/ {row['trend']:.2f}" if pd.notna(row["trend"]) else NO_VALUE,
-            _number(resolution(found.curves, row), ".1e"),
-            str(row["verdict"]),
-            style="bold" if row["verdict"] == MAXIMISES else None,
-        )
+        rows.append(_texts("" if same else label, row, same, resolution(found.curves, row)))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    told = [place for place, name in enumerate(HEAD) if not _says_nothing(name, [row[place] for row in rows])]
+    for name in (HEAD[place] for place in told):
+        # Where the terminal is narrow it is names that wrap, never a number.
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name != "run", overflow="fold")
+    for texts in rows:
+        table.add_row(*(texts[place] for place in told), style="bold" if texts[-1] == MAXIMISES else None)
     hidden = len(found.verdicts) - most_rows
     if hidden > 0:
         table.add_row(f"... and {hidden} more", style="dim")
     return table
+
+
+def _says_nothing(name: str, texts: Sequence[str]) -> bool:
+    """Whether a column is left out: how kappa grew is not known of any run, or all that there are have one seed."""
+    told = {text for text in texts if text not in ("", NO_VALUE)}
+    return (name == "1-kappa" and not told) or (name == "seed" and len(told) == 1 and texts.count("") < len(texts) - 1)
+
+
+def _texts(label: str, row: pd.Series, same: bool, apart: float) -> tuple[str, ...]:
+    """A verdict's row; what is the same as above it, and so is not repeated, is empty."""
+    interval = f"[{row['p_low']:.3g}, {row['p_high']:.3g}]" if pd.notna(row["p_low"]) else NO_VALUE
+    return (
+        label,
+        "" if same or pd.isna(row["seed"]) else str(row["seed"]),
+        str(row["family"]),
+        _number(row["p"], ".3g"),
+        interval,
+        _number(row["kappa"], ".4f"),
+        f"/ {row['trend']:.2f}" if pd.notna(row["trend"]) else NO_VALUE,
+        _number(apart, ".1e"),
+        str(row["verdict"]),
+    )
 
 
 def resolution(curves: pd.DataFrame, row: pd.Series) -> float:

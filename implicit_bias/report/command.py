@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,16 @@ from implicit_bias.cli.exit_codes import DONE, FAILED
 from implicit_bias.cli.messages import warn
 from implicit_bias.cli.paths import exists
 from implicit_bias.cli.streams import unharmed_by_output
+from implicit_bias.cli.wrapping import entry, fitted, terminal_width
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.plugins import problem_of, untold
+from implicit_bias.core.words import suggestion
 from implicit_bias.report.request import Request
 from implicit_bias.runtime.processors import limit_threads, prepare_process
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from implicit_bias.figures import Claim, Figure
     from implicit_bias.report.make import Making
 
@@ -41,7 +46,13 @@ A figure is left as it is if neither its runs nor what draws it have changed.
 With runs= it writes a page of your own runs instead, to filter and overlay."""
 
 OWN_PAGE = "report-runs.html"
+VERDICTS = {True: "holds", False: "does not hold", None: "not testable"}
 SHOWN_VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", None: "[dim]not testable[/]"}
+COLUMN = max(map(len, VERDICTS.values()))
+# Without a terminal.
+PLAIN_WIDTH = 160
+# Of so many figures the pictures are named one by one.
+MOST_PICTURES = 6
 
 
 @unharmed_by_output
@@ -66,7 +77,7 @@ def _figures_named(text: str) -> tuple[str, ...] | None:
     for name in names or ():
         if name not in FIGURES:
             raise problem_of("figure", name, "only") or BadInput(
-                f"only={name}: no such figure; allowed: {', '.join(FIGURES.names())}"
+                f"only={name}: no such figure{suggestion(name, FIGURES.names()) or ';'} allowed: {', '.join(FIGURES.names())}"
             )
     return names
 
@@ -117,11 +128,25 @@ def report(request: Request) -> int:
         return _estimate(request)
     if request.verify:
         return _verify(request)
+    from implicit_bias.cli.progress import Progress
+
     made = _made(request)
-    _write_tables(request, made.claims)
-    _print_claims(made.claims)
-    print(f"report: {request.folder / 'report.html'}", flush=True)
+    with Progress() as progress:
+        progress.status("writing the report of all figures")
+        _write_tables(request, made.claims)
+    _print_claims(made.claims, request.only or ())
+    _print_places(request, made)
     return _told(request, made)
+
+
+def _print_places(request: Request, made: Making) -> None:
+    """Where the pictures are, if few were asked for, and the report."""
+    asked = request.only or ()
+    pictures = [request.folder / "figures" / f"{name}.png" for name in asked if len(asked) <= MOST_PICTURES]
+    for path in pictures:
+        if path.stem not in {*made.missing, *made.failures}:
+            print(f"figure: {path}")
+    print(f"report: {request.folder / 'report.html'}", flush=True)
 
 
 def _own_runs(request: Request) -> int:
@@ -257,12 +282,41 @@ def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
     write_report(request.folder, request.preset, figures, claims, read_minutes(request.folder))
 
 
-def _print_claims(claims: Sequence[Claim]) -> None:
-    from rich import box
+def _print_claims(claims: Sequence[Claim], asked: Sequence[str]) -> None:
+    """On a terminal those of the figures that were asked for by name, of all figures those that do not hold; and the counts."""
     from rich.console import Console
-    from rich.table import Table
 
     from implicit_bias.figures.claims import verdict_line
+
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False) if terminal else Console(no_color=True, width=PLAIN_WIDTH, highlight=False)
+    if claims and terminal:
+        for line in _claims_in_lines([claim for claim in claims if asked or not claim.holds], terminal_width()):
+            console.print(line, soft_wrap=True)
+    elif claims:
+        console.print(_claims_in_a_table(claims))
+    line = verdict_line(claims) or "no claims: they are judged from preset=default on"
+    console.print(fitted(line, console.width) if terminal else line, soft_wrap=True)
+
+
+def _claims_in_lines(claims: Sequence[Claim], width: int) -> Iterator[str]:
+    """What holds, a claim a paragraph; what does not is nearest to the prompt, with what is known of why."""
+    for figure, of_figure in groupby(claims, lambda claim: claim.figure):
+        yield f"[bold]{figure}[/]"
+        for claim in sorted(of_figure, key=lambda claim: (True, None, False).index(claim.holds)):
+            beside = f"; expected {claim.expected}" if claim.expected else ""
+            tolerance = "" if claim.tolerance in ("<", ">") else claim.tolerance  # the claim has it in words
+            within = f" ({', '.join(filter(None, (claim.kind, tolerance)))})"
+            said = f"{claim.claim}: {claim.measured}{beside}{within}" if claim.measured else f"{claim.claim}{within}"
+            why = f"; {claim.reason}" if claim.reason and claim.holds is not True else ""
+            first, *more = entry(VERDICTS[claim.holds], said + why, column=COLUMN, indent=0, width=width)
+            yield _escaped(first).replace(VERDICTS[claim.holds], SHOWN_VERDICTS[claim.holds], 1)
+            yield from map(_escaped, more)
+
+
+def _claims_in_a_table(claims: Sequence[Claim]) -> Table:
+    from rich import box
+    from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in ("figure", "claim", "expected", "whose", "measured", "tolerance", ""):
@@ -273,10 +327,7 @@ def _print_claims(claims: Sequence[Claim]) -> None:
         texts = (claim.claim, claim.expected, claim.kind, claim.measured or claim.reason, claim.tolerance)
         table.add_row("" if claim.figure == before else claim.figure, *map(_escaped, texts), verdict)
         before = claim.figure
-    console = Console() if sys.stdout.isatty() else Console(no_color=True, width=160, highlight=False)
-    if claims:
-        console.print(table)
-    console.print(verdict_line(claims) or "no claims: they are judged from preset=default on", highlight=False)
+    return table
 
 
 def _escaped(text: str) -> str:

@@ -42,6 +42,7 @@ from implicit_bias.solvers.tightening import improve_weights
 
 __all__ = [
     "COLUMN_OF_ONES",
+    "NO_BIAS",
     "PROVEN",
     "SOLVER_VERSION",
     "TIMEOUT",
@@ -62,6 +63,8 @@ SOLVER_VERSION = 2
 #: An optimum counts as known where its interval is no wider than this, relative.
 PROVEN = 1e-4
 #: How the refusal of classes that cannot be separated ends: what often helps.
+#: Parts of the refusal that are not true of every dataset: a constant feature is a bias.
+NO_BIAS = ", which has no bias"
 COLUMN_OF_ONES = ", or give the data a column of ones"
 #: Seconds for one optimum; past them the interval that is proven by then stands in its place.
 TIMEOUT = 60.0
@@ -477,7 +480,7 @@ class _Data:
         if known.separable is False:
             pairs = int((known.weights > 0).sum())
             return NotSeparable(
-                "the classes of this dataset cannot be separated by a linear model, which has no bias (proof: weights on"
+                f"the classes of this dataset cannot be separated by a linear model{NO_BIAS} (proof: weights on"
                 f" {pairs} pair{'s' if pairs > 1 else ''} of a sample and another class cancel): use"
                 f" reference=none{COLUMN_OF_ONES}"
             )

@@ -14,7 +14,7 @@ from implicit_bias.datasets import Dataset, DatasetSource
 from implicit_bias.datasets.prepared import Prepared
 from implicit_bias.datasets.words import shortened
 from implicit_bias.solvers.blocking import blocking_samples, separates
-from implicit_bias.solvers.reference import COLUMN_OF_ONES
+from implicit_bias.solvers.reference import COLUMN_OF_ONES, NO_BIAS
 
 # Classes that the line about a dataset names.
 MOST_CLASSES = 10
@@ -58,6 +58,7 @@ def told(error: NotSeparable, dataset: Dataset, source: DatasetSource) -> str:
     found = _remedies[dataset]
     # Where it is known what helps, what only often does is not advised; a column of ones may be there, or change nothing.
     refusal = str(error).removesuffix(COLUMN_OF_ONES) if found or source.bias else str(error)
+    refusal = refusal.replace(NO_BIAS, ", even with a bias") if source.bias else refusal
     return "; ".join([refusal, *found])
 
 

@@ -53,7 +53,7 @@ UNKNOWN = math.nan
             (
                 "muon reached 98.0 % of the largest spectral margin, still rising 3.0 % a decade"
                 ", and 99.0 % of the largest linf margin"
-                ": it comes to the spectral margin, its own norm's, and nearer still to the linf margin"
+                ": it reaches the spectral margin, its own norm's, and the linf margin even more nearly"
                 ", as far as these data tell norms apart"
             ),
         ),

@@ -331,8 +331,8 @@ def test_bad_input_is_one_line(
     ("content", "says"),
     [
         ("", "cannot be read as CSV"),
-        ("\x00\xff\n", "cannot be read as CSV|no column seed"),
-        ("seed,step,margin\n1,1,2\n", "no column norm; must have seed, step, norm, margin"),
+        ("\x00\xff\n", "cannot be read as CSV|must have the columns seed"),
+        ("seed,step,margin\n1,1,2\n", "no column norm; must have the columns seed, step, norm, margin"),
         ("seed,step,norm,margin\n", "empty"),
         ("seed,step,norm,margin\n1,1,l2,big\n", "margin=big in row 1; must be a number or empty"),
         ("seed,step,norm,margin\n1,1,l2,2\n1,1.5,l2,2\n", "step=1.5 in row 2; must be an integer"),

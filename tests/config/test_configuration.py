@@ -129,7 +129,10 @@ BAD = [
     ("schedule=loss_based", "schedule=loss_based: steps of optimizer=muon do not shrink with the loss; allowed: schedule="),
     ("dataset.num_classes=1", "dataset.num_classes=1: must be an integer >= 2"),
     ("dataset.noise=-1", "dataset.noise=-1: must be a number >= 0"),
-    ("dataset.samples=3", "dataset.samples=3: dataset=gaussian_mixture has no such key; dataset.samples needs dataset="),
+    (
+        "dataset.samples=3",
+        "dataset.samples=3: dataset=gaussian_mixture has no such key; did you mean dataset.samples_per_class? ",
+    ),
     ("dataset=digits dataset.classes=3", "dataset.classes=3: must be null or a list [a,b,...] of integers"),
     ("dataset=digits dataset.classes=[a]", "dataset.classes=[a]: must be null or a list"),
     ("dataset=mnist dataset.pixels=8", "dataset.pixels=8: must be 28, 14 or 7"),

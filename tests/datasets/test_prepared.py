@@ -92,7 +92,7 @@ def test_a_set_of_scikit_learn_by_either_key() -> None:
     assert np.array_equal(data.x, bunch.data[bunch.target != 1]) and data.names == ("setosa", "virginica")
     swept = compose(["dataset=sklearn", "dataset.name=iris,wine"], multirun=True)
     assert [cell.swept for cell in swept] == [{"dataset.set": "iris"}, {"dataset.set": "wine"}]
-    with pytest.raises(BadInput, match=r"dataset\.set=diabetes: must be iris, wine, breast_cancer or digits"):
+    with pytest.raises(BadInput, match=r"^dataset\.name=diabetes: must be iris, wine, breast_cancer or digits"):
         compose(["dataset=sklearn", "dataset.name=diabetes"])
     with pytest.raises(BadInput, match="an option is chosen by its group"):
         compose(["dataset.name=iris"])
