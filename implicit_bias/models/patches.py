@@ -49,12 +49,11 @@ def add_patches(columns: Tensor, kernel: int, cell: int, rows: int) -> Tensor:
     """
     _, _, _, high, wide, m = columns.shape
     parts = columns.unflatten(2, (cell, cell)).unflatten(1, (-1, kernel, kernel))
-    # In the order of rows and columns, whole lines are added at a time: (R, c, kernel, kernel, cell * rows', cell * columns', m).
-    parts = parts.permute(0, 1, 2, 3, 6, 4, 7, 5, 8).flatten(start_dim=6, end_dim=7).flatten(start_dim=4, end_dim=5)
+    parts = parts.permute(0, 1, 2, 3, 6, 4, 7, 5, 8)  # (R, c, kernel, kernel, rows', cell, columns', cell, m)
     # Along columns first, then along rows: 2 kernel additions in place of kernel^2.
     along = columns.new_zeros(*parts.shape[:3], cell * high, rows, m)
     for j in reversed(range(kernel)):
-        along[..., j : j + cell * wide, :].add_(parts[:, :, :, j])
+        along[..., j : j + cell * wide, :].unflatten(4, (wide, cell)).unflatten(3, (high, cell)).add_(parts[:, :, :, j])
     total = columns.new_zeros(*parts.shape[:2], rows, rows, m)
     for i in reversed(range(kernel)):
         total[:, :, i : i + cell * high].add_(along[:, :, i])
