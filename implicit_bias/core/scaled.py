@@ -60,10 +60,15 @@ class Scaled:
 
 def rescaled(mantissa: Tensor, log_scale: Tensor) -> Scaled:
     """Move the size of each scale group from the mantissa into its log scale (largest |mantissa| becomes 1)."""
+    return _rescaled(mantissa.clone(), log_scale)
+
+
+def _rescaled(mantissa: Tensor, log_scale: Tensor) -> Scaled:
+    """The same in the memory of the mantissa."""
     per_entry = log_scale.shape[-1] == mantissa.shape[-1]
     size = mantissa.abs() if per_entry else mantissa.abs().amax(dim=-1, keepdim=True)
     # The logarithm of an empty group's size is the -inf that marks it.
-    return Scaled(mantissa / size.masked_fill(size == 0, 1.0), log_scale + size.log())
+    return Scaled(mantissa.div_(size.masked_fill(size == 0, 1.0)), log_scale + size.log())
 
 
 def _finite(log_unit: Tensor) -> Tensor:
@@ -97,7 +102,8 @@ def average(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
 def combine(a: Scaled, b: Scaled, weight_a: Tensor | float, weight_b: Tensor | float) -> Scaled:
     """``weight_a * a + weight_b * b`` for non-negative weights of shape (R, 1, 1) or plain numbers."""
     common, factor_a, factor_b = _units(_counted(a, weight_a), _counted(b, weight_b))
-    return rescaled(weight_a * factor_a * a.mantissa + weight_b * factor_b * b.mantissa, common)
+    total = (weight_a * factor_a * a.mantissa).add_(weight_b * factor_b * b.mantissa)
+    return _rescaled(total, common)
 
 
 def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
@@ -105,7 +111,7 @@ def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
     as early."""
     common, factor_old, factor_new = _units(_counted(old, beta), new.log_scale)
     keep, add = (beta**0.5, (1 - beta) ** 0.5) if isinstance(beta, float) else (beta.sqrt(), (1 - beta).sqrt())
-    return rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
+    return _rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
 
 
 def log_inner(a: Scaled, b: Tensor) -> Tensor:

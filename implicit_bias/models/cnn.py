@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from implicit_bias.core.data import Parameters
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.base import MODELS
 from implicit_bias.models.layered import Layered
+from implicit_bias.models.linearised import Linearised
 from implicit_bias.models.network import Shape
+from implicit_bias.models.patches import Spread, add_patches, largest, mean, patches
+
+
+class _Remembered(NamedTuple):
+    """What differentiates a convolution with its activation and pooling.
+
+    Attributes:
+        patches: What its kernels are multiplied by, (R, c * kernel * kernel, places * rows * columns * m).
+        image: What it makes, (R, channels, rows, columns, m).
+        kept: What is remembered of the activation's argument.
+        spread: The adjoint of pooling.
+        places: (places, rows, columns, m).
+    """
+
+    patches: Tensor
+    image: Tensor
+    kept: Tensor
+    spread: Spread
+    places: torch.Size
 
 
 @MODELS.register
@@ -74,7 +95,7 @@ class CNN(Layered):
         return shapes
 
     def prepared(self, x: Tensor) -> Tensor:
-        """The patches of the first convolution, see :meth:`_patches`.
+        """The patches of the first convolution, see :func:`implicit_bias.models.patches.patches`.
 
         Args:
             x: Samples (R or 1, m, d).
@@ -89,16 +110,11 @@ class CNN(Layered):
         h = self._convolved(blocks, 1, inputs)
         for j in range(2, len(self.channels) + 1):
             h = self._convolved(blocks, j, self._patches(h))
-        last = self.layer_count()
-        f = blocks[f"layer{last}"] @ h.flatten(start_dim=1, end_dim=3)
-        return f + blocks[f"bias{last}"].mT if self.has_bias(last) else f
+        return self._affine(blocks, self.layer_count(), h.flatten(start_dim=1, end_dim=3))
 
     def _convolved(self, blocks: Mapping[str, Tensor], j: int, patches: Tensor) -> Tensor:
         """Layer j with its activation and pooling: (R, channels, rows, columns, m)."""
-        z = blocks[f"layer{j}"] @ patches.flatten(start_dim=2)
-        if self.has_bias(j):
-            z = z + blocks[f"bias{j}"].mT
-        z = z.unflatten(-1, patches.shape[2:])
+        z = self._affine(blocks, j, patches.flatten(start_dim=2)).unflatten(-1, patches.shape[2:])
         if self._monotone():
             return self.activate(self._pooled(z))  # the same where pooling takes maxima, on a quarter of the numbers
         return self._pooled(self.activate(z))
@@ -107,22 +123,64 @@ class CNN(Layered):
         falls = self.activation == "leaky_relu" and bool(torch.as_tensor(self.slope).lt(0).any())
         return self.pool == "max" and ACTIVATIONS[self.activation].monotone and not falls
 
+    def _pooled(self, z: Tensor) -> Tensor:
+        """The mean or maximum over the places of a cell, as autograd differentiates it: by the first place that attains it."""
+        return z.mean(dim=2) if self.pool == "average" else z.max(dim=2).values
+
     def _patches(self, h: Tensor) -> Tensor:
-        """(R, c, rows, columns, m) to (R, c * kernel * kernel, 4, rows', columns', m): every patch as a column.
+        return patches(h, self.kernel, self._cell)
 
-        Patches stand by their place in the 2 x 2 cell that is pooled, so that pooling is a reduction over whole arrays; without
-        pooling there is one place. A last odd row or column is left out.
-        """
-        windows = h.unfold(2, self.kernel, 1).unfold(3, self.kernel, 1)  # (R, c, rows', columns', m, kernel, kernel)
-        cell = 1 if self.pool == "none" else 2
-        rows, columns = windows.shape[2] // cell, windows.shape[3] // cell
-        cells = windows[:, :, : cell * rows, : cell * columns].unflatten(3, (columns, cell)).unflatten(2, (rows, cell))
-        pooled: Tensor = cells.permute(0, 1, 7, 8, 3, 5, 2, 4, 6).flatten(start_dim=4, end_dim=5).flatten(start_dim=1, end_dim=3)
-        return pooled
+    @property
+    def _cell(self) -> int:
+        """Rows and columns of what is pooled."""
+        return 1 if self.pool == "none" else 2
 
-    def _pooled(self, h: Tensor) -> Tensor:
-        """The maximum (its derivative is that of the first place where it is attained) or mean over the places of a cell."""
-        return h.mean(dim=2) if self.pool == "average" else h.max(dim=2).values
+    def linearised(self, trained: Mapping[str, Tensor], frozen: Mapping[str, Tensor], inputs: Tensor) -> Linearised:
+        """Back-propagation in closed form: the kernels' gradients are products with the patches, which add up to that of the
+        images before."""
+        blocks = {**trained, **frozen}
+        layers = [self._remembered(blocks, 1, inputs)]
+        for j in range(2, len(self.channels) + 1):
+            layers.append(self._remembered(blocks, j, self._patches(layers[-1].image)))
+        head, image = self.layer_count(), layers[-1].image
+        flat = image.flatten(start_dim=1, end_dim=3)
+        first = self.first_of(trained)
+
+        def pull(weights: Tensor) -> Parameters:
+            found = self.gradients(head, trained, weights, flat)
+            g = weights
+            for j in range(head - 1, first - 1, -1):
+                back = blocks[f"layer{j + 1}"].mT @ g
+                g = self._back_through(layers[j - 1], self._image(back, layers, j)).flatten(start_dim=2)
+                found |= self.gradients(j, trained, g, layers[j - 1].patches)
+            return {name: found[name] for name in trained}
+
+        return Linearised(self._affine(blocks, head, flat), pull)
+
+    def _remembered(self, blocks: Mapping[str, Tensor], j: int, patches: Tensor) -> _Remembered:
+        columns = patches.flatten(start_dim=2)
+        z = self._affine(blocks, j, columns).unflatten(-1, patches.shape[2:])
+        pool = mean if self.pool == "average" else largest
+        if self._monotone():
+            top, spread = pool(z)
+            kept = self.kept(top)
+            return _Remembered(columns, self.value_of(kept), kept, spread, patches.shape[2:])
+        kept = self.kept(z)
+        image, spread = pool(self.value_of(kept))
+        return _Remembered(columns, image, kept, spread, patches.shape[2:])
+
+    def _back_through(self, layer: _Remembered, g: Tensor) -> Tensor:
+        """From the derivative in the image that a layer makes to that in z, by places."""
+        if self._monotone():
+            return layer.spread(self.pull_through(g, layer.kept))
+        return self.pull_through(layer.spread(g), layer.kept)
+
+    def _image(self, back: Tensor, layers: Sequence[_Remembered], j: int) -> Tensor:
+        """The derivative in the image that layer j makes, from that in what the next layer multiplies."""
+        image = layers[j - 1].image
+        if j == len(layers):
+            return back.reshape(image.shape)
+        return add_patches(back.unflatten(-1, layers[j].places), self.kernel, self._cell, image.shape[2])
 
     def _sides(self, side: int) -> list[int]:
         """Rows of the image after each convolution and its pooling."""

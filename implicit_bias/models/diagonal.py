@@ -14,6 +14,7 @@ from implicit_bias.core.data import Data
 from implicit_bias.core.registry import hyper
 from implicit_bias.losses import Loss
 from implicit_bias.models.base import MODELS, Objective
+from implicit_bias.models.linearised import Linearised, by_autograd
 from implicit_bias.models.network import Network, NetworkObjective, Shape
 from implicit_bias.models.perturbations import BALLS, EPS, NAMES, PERTURBATION, Perturbed, check_keys, perturbed, refused_beside
 
@@ -102,6 +103,9 @@ class RobustDiagonal(NetworkObjective):
         sizes = ball.dual(w.unsqueeze(2) - w.unsqueeze(1))
         labels = self.data.y.expand(len(w), -1).unsqueeze(1).expand_as(f)
         return f + (eps * sizes).gather(2, labels)
+
+    def _linearised(self, parameters: Mapping[str, Tensor]) -> Linearised:
+        return by_autograd(self._outputs, parameters)
 
     def unperturbed_gaps(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._negative_gaps(super()._outputs(parameters))

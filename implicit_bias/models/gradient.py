@@ -31,6 +31,7 @@ class Gradient:
         log_unit: The scale of the totals, shape (R, 1).
         log_losses: Gives the log loss of every sample, shape (R, n).
         weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
+        negative_gaps: u_ic that it was made from, (R, pairs, n), where they are at hand; not to be changed.
     """
 
     blocks: dict[str, Scaled]
@@ -38,6 +39,7 @@ class Gradient:
     log_unit: Tensor
     log_losses: Callable[[], Tensor]
     weights: Callable[[], Tensor] | None = None
+    negative_gaps: Tensor | None = None
 
     @cached_property
     def log_weight(self) -> Tensor:

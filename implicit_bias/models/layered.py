@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from implicit_bias.core.data import Parameters
 from implicit_bias.core.registry import hyper
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.network import Network, layers_degree
@@ -59,6 +61,75 @@ class Layered(Network):
             s(z), the same shape.
         """
         return ACTIVATIONS[self.activation].apply(z, self.power, self.slope)
+
+    def _affine(self, blocks: Mapping[str, Tensor], j: int, h: Tensor) -> Tensor:
+        """W_j h + b_j of inputs (R, p, m)."""
+        z = blocks[f"layer{j}"] @ h
+        return z + blocks[f"bias{j}"].mT if self.has_bias(j) else z
+
+    def gradients(self, j: int, trained: Collection[str], g: Tensor, h: Tensor) -> Parameters:
+        """The derivatives in the blocks of layer j.
+
+        Args:
+            j: From 1 on.
+            trained: The blocks that are wanted.
+            g: The derivative in z_j = W_j h + b_j, (R, q, m).
+            h: (R, p, m).
+
+        Returns:
+            g h^T (R, q, p) and the sum of g (R, 1, q), as far as they are wanted.
+        """
+        found: Parameters = {}
+        if f"layer{j}" in trained:
+            found[f"layer{j}"] = g @ h.mT
+        if f"bias{j}" in trained:
+            found[f"bias{j}"] = g.sum(dim=-1).unsqueeze(-2)
+        return found
+
+    def first_of(self, trained: Collection[str]) -> int:
+        """The first layer with a block among these: nothing is differentiated below it.
+
+        Args:
+            trained: Some blocks.
+
+        Returns:
+            The layer's number, from 1 on.
+        """
+        return next(j for j in range(1, self.layer_count() + 1) if {f"layer{j}", f"bias{j}"} & set(trained))
+
+    def kept(self, z: Tensor) -> Tensor:
+        """What is remembered of an activation's argument, see :class:`implicit_bias.models.activations.Activation`.
+
+        Args:
+            z: Any shape.
+
+        Returns:
+            h, the same shape.
+        """
+        return ACTIVATIONS[self.activation].kept(z)
+
+    def value_of(self, h: Tensor) -> Tensor:
+        """The activation, from what was remembered.
+
+        Args:
+            h: What :meth:`kept` gave of z.
+
+        Returns:
+            s(z).
+        """
+        return ACTIVATIONS[self.activation].value(h, self.power, self.slope)
+
+    def pull_through(self, g: Tensor, h: Tensor) -> Tensor:
+        """The chain rule through the activation. ``g`` may be overwritten.
+
+        Args:
+            g: The derivative in s(z).
+            h: What :meth:`kept` gave of z.
+
+        Returns:
+            The derivative in z, g s'(z).
+        """
+        return ACTIVATIONS[self.activation].pull(g, h, self.power, self.slope)
 
     def _degree(self) -> float | str:
         layers = range(1, self.layer_count() + 1)

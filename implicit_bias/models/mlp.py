@@ -8,9 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from implicit_bias.core.data import Parameters
 from implicit_bias.core.registry import hyper
 from implicit_bias.models.base import MODELS
 from implicit_bias.models.layered import Layered
+from implicit_bias.models.linearised import Linearised
 from implicit_bias.models.network import Shape
 
 
@@ -46,8 +48,24 @@ class MLP(Layered):
     def forward(self, blocks: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         h = inputs
         for j in range(1, self.depth + 1):
-            z = blocks[f"layer{j}"] @ h
-            if self.has_bias(j):
-                z = z + blocks[f"bias{j}"].mT
+            z = self._affine(blocks, j, h)
             h = self.activate(z) if j < self.depth else z
         return h
+
+    def linearised(self, trained: Mapping[str, Tensor], frozen: Mapping[str, Tensor], inputs: Tensor) -> Linearised:
+        """Back-propagation in closed form: G_j = g_j h_{j-1}^T of layer j, with g_k the weights on the scores and
+        g_{j-1} = (W_j^T g_j) s'(z_{j-1})."""
+        blocks, kept, layer_inputs = {**trained, **frozen}, [], [inputs]
+        for j in range(1, self.depth):
+            kept.append(self.kept(self._affine(blocks, j, layer_inputs[-1])))
+            layer_inputs.append(self.value_of(kept[-1]))
+        first = self.first_of(trained)
+
+        def pull(weights: Tensor) -> Parameters:
+            g, found = weights, self.gradients(self.depth, trained, weights, layer_inputs[-1])
+            for j in range(self.depth - 1, first - 1, -1):
+                g = self.pull_through(blocks[f"layer{j + 1}"].mT @ g, kept[j - 1])
+                found |= self.gradients(j, trained, g, layer_inputs[j - 1])
+            return {name: found[name] for name in trained}
+
+        return Linearised(self._affine(blocks, self.depth, layer_inputs[-1]), pull)

@@ -49,6 +49,11 @@ class Norm(Option, ABC):
         return False
 
     @property
+    def separable(self) -> bool:
+        """Whether an entry of :meth:`direction` depends on that entry of the gradient alone, so that blocks need not be joined."""
+        return False
+
+    @property
     def in_one_unit(self) -> bool:
         """Whether :meth:`scaled_direction` brings a matrix to plain numbers, in units of its largest scale, first."""
         return type(self).scaled_direction is Norm.scaled_direction

@@ -54,6 +54,8 @@ class WholeVector(ParameterNorm):
         return self.norm.dual(_joined(blocks))
 
     def direction(self, blocks: Blocks) -> dict[str, Tensor]:
+        if self.norm.separable:
+            return {name: self.norm.direction(b) for name, b in blocks.items()}
         return _parted(self.norm.direction(_joined(blocks)), blocks)
 
     def project(self, blocks: Blocks) -> dict[str, Tensor]:
@@ -78,7 +80,7 @@ class WholeVector(ParameterNorm):
 
     def scaled_direction(self, blocks: ScaledBlocks) -> dict[str, Tensor]:
         mantissas = {name: b.mantissa for name, b in blocks.items()}
-        if len(blocks) == 1:
+        if len(blocks) == 1 or self.norm.separable:
             return {name: self.norm.scaled_direction(b) for name, b in blocks.items()}
         scales = {name: b.log_scale.expand_as(b.mantissa) for name, b in blocks.items()}
         joined = Scaled(_joined(mantissas), _joined(scales))

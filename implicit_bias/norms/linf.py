@@ -29,6 +29,10 @@ class Linf(Norm):
     def saturating(self) -> bool:
         return True
 
+    @property
+    def separable(self) -> bool:
+        return type(self).direction is Linf.direction and type(self).scaled_direction is Linf.scaled_direction
+
     def value(self, w: Tensor) -> Tensor:
         return w.abs().amax(dim=(-2, -1))
 
