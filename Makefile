@@ -40,8 +40,8 @@ smoke: $(READY)  ## the figures in small, in two or three minutes
 verify: $(READY)  ## every figure's table made again in results/verify and compared with the one in results/figures (or FIGURE=...)
 	$(BIN)/python -m implicit_bias.report verify=true preset=$(PRESET) workers=$(WORKERS) only=$(FIGURE)
 
-bench: $(READY)  ## speed beside the usual and the tight loop
-	$(BIN)/python -m implicit_bias.bench
+bench: $(READY)  ## speed beside plain PyTorch loops (or a part: ARGS="size=100x10x25 optimizer=muon")
+	$(BIN)/python -m implicit_bias.bench $(ARGS)
 
 test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

@@ -1,43 +1,111 @@
-"""What the machine can do: measured rates of matrix products and exponentials, and the least time of a step's arithmetic."""
+"""What the machine can do: measured rates of multiply-adds and exponentials, and the least time of a step's arithmetic."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
-# Large enough to be limited by arithmetic alone; the exponentials stay in the cache.
-MATRIX_SIDE = 1024
-EXPONENTIALS = 2**16
+from implicit_bias.engine.steppers import native
+from implicit_bias.engine.steppers.native.compiling import library
+from implicit_bias.engine.steppers.native.rules import DEFINITIONS
+
+# Large enough to be limited by arithmetic alone, small enough for the cache; on a GPU large enough to fill it.
+MATRIX_SIDE, GPU_MATRIX_SIDE = 384, 4096
+EXPONENTIALS, GPU_EXPONENTIALS = 2**15, 2**24
 REPEATS = 5
+
+SOURCE = Path(native.__file__).with_name("rates.c")
+SYMBOLS = ("multiply_adds", "exponentials", "chains", "lanes")
+CHAIN_LENGTH, COUNT, ROUNDS = 20_000, 2048, 20
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Float64, per second: floating-point operations of a large matrix product, and exponentials of an array in the cache."""
+    """Float64, per second: floating-point operations (a multiply-add is two), and exponentials of an array in the cache."""
 
-    matrix: float
+    arithmetic: float
     exponential: float
 
     def least_seconds(self, n: int, k: int, d: int) -> float:
         """The roofline of one step of one linear run: products (k, d) (d, n) and (k, n) (n, d) are 4 n k d operations, and n k
         exponentials make the weights. What else an optimizer does is not counted.
         """
-        return 4 * n * k * d / self.matrix + n * k / self.exponential
+        return 4 * n * k * d / self.arithmetic + n * k / self.exponential
+
+    def or_faster(self, other: Rates) -> Rates:
+        """The larger of each, so that a disturbed measurement does not make the limit easier."""
+        return Rates(max(self.arithmetic, other.arithmetic), max(self.exponential, other.exponential))
 
 
-def measured_rates(device: str = "cpu") -> Rates:
-    """The rates of this machine with the threads that torch has now."""
-    a = torch.randn(MATRIX_SIDE, MATRIX_SIDE, dtype=torch.float64, device=device)
-    x = torch.randn(EXPONENTIALS, dtype=torch.float64, device=device)
-    out = torch.empty_like(x)
-    product = seconds_of(lambda: a @ a, device)
-    exponentials = seconds_of(lambda: torch.exp(x, out=out), device, calls=100)
-    return Rates(2 * MATRIX_SIDE**3 / product, EXPONENTIALS / exponentials)
+def measured_rates(device: str = "cpu", threads: int = 1) -> Rates:
+    """The rates of this machine: those of PyTorch, or on a CPU of the project's own C where they are higher.
+
+    Args:
+        device: cpu or cuda.
+        threads: On a CPU, how many work at a time.
+    """
+    if device != "cpu":
+        return _of_torch(device, GPU_MATRIX_SIDE, GPU_EXPONENTIALS)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        rates = _of_torch(device, MATRIX_SIDE, EXPONENTIALS * threads)
+    finally:
+        torch.set_num_threads(before)
+    compiled = compiled_rates(threads)
+    return rates if compiled is None else rates.or_faster(compiled)
+
+
+def _of_torch(device: str, side: int, count: int) -> Rates:
+    a = torch.randn(side, side, dtype=torch.float64, device=device)
+    x = torch.randn(count, dtype=torch.float64, device=device)
+    product, out = torch.empty_like(a), torch.empty_like(x)
+    products = seconds_of(lambda: torch.mm(a, a, out=product), device, calls=5)
+    exponentials = seconds_of(lambda: torch.exp(x, out=out), device, calls=20)
+    return Rates(2 * side**3 / products, count / exponentials)
+
+
+def compiled_rates(threads: int) -> Rates | None:
+    """The rates of rates.c: multiply-adds in registers, and the exponential of the steps in C. None without a C compiler."""
+    compiled = _rates_library()
+    if compiled is None:
+        return None
+    x, starts = -20 * torch.rand(threads, COUNT, dtype=torch.float64), torch.full((threads, 8), 0.5, dtype=torch.float64)
+    out, vectors = torch.empty_like(x), COUNT // compiled.lanes()
+
+    def exponentials(thread: int) -> None:
+        compiled.exponentials(vectors, ROUNDS, x[thread].data_ptr(), out[thread].data_ptr())
+
+    def multiply_adds(thread: int) -> None:
+        compiled.multiply_adds(CHAIN_LENGTH, starts[thread].data_ptr())
+
+    with ThreadPoolExecutor(threads) as pool:
+
+        def on_all(work: Callable[[int], None]) -> None:
+            list(pool.map(work, range(threads)))
+
+        seconds = [seconds_of(partial(on_all, work), calls=4) for work in (multiply_adds, exponentials)]
+    operations = 2 * CHAIN_LENGTH * compiled.chains() * compiled.lanes()
+    return Rates(threads * operations / seconds[0], threads * COUNT * ROUNDS / seconds[1])
+
+
+@cache
+def _rates_library() -> ctypes.CDLL | None:
+    compiled = library(SOURCE, SYMBOLS, DEFINITIONS)
+    if compiled is not None:
+        compiled.chains.restype = compiled.lanes.restype = ctypes.c_int64
+        compiled.multiply_adds.argtypes = [ctypes.c_int64, ctypes.c_void_p]
+        compiled.exponentials.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+        compiled.multiply_adds.restype = compiled.exponentials.restype = None
+    return compiled
 
 
 def kernel_seconds(name: str, runs: int, n: int, k: int, d: int, device: str = "cpu") -> float:
@@ -80,6 +148,11 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def named_device(device: str) -> str:
+    """What computes, in words."""
+    return processor() if device == "cpu" else torch.cuda.get_device_name()
 
 
 def _wait_for(device: str) -> None:

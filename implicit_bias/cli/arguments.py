@@ -161,7 +161,7 @@ def allowed(kind: Kind) -> str:
     """What a key may be, as it is typed behind a command: items of lists stand between commas, without brackets."""
     if not kind.is_list:
         return kind.allowed
-    item = Kind(kind.scalar, kind.spec, optional=kind.optional).allowed.replace("a text", "names")
+    item = Kind(kind.scalar, kind.spec, choices=kind.choices, optional=kind.optional).allowed.replace("a text", "names")
     return f"{item}, with commas between them"
 
 

@@ -80,7 +80,7 @@ def kind_of(hint: Any, default: Any, spec: HyperSpec) -> Kind:
     choices = spec.choices or next((typing.get_args(m) for m in members if typing.get_origin(m) is typing.Literal), None)
     lists = [m for m in members if typing.get_origin(m) in (list, tuple)]
     if choices is not None:
-        return Kind(type(choices[0]), spec, choices=choices, optional=optional)
+        return Kind(type(choices[0]), spec, choices=choices, is_list=bool(lists), optional=optional)
     if lists:
         return Kind(typing.get_args(lists[0])[0], spec, is_list=True, optional=optional)
     if isinstance(default, str) and _bounded(spec):

@@ -1,0 +1,89 @@
+"""Timings that can be compared: what is compared is timed in turn, several times, so that what else the machine does meets all of
+it; of each the median counts, and how far the timings are spread is said."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+#: How often each is timed.
+TIMES = 5
+#: Seconds that one timing should take, and the updates that it makes at least: of fewer, fixed costs are all there is.
+SECONDS, LEAST = 0.25, 40
+#: What that is found out from: more and more updates, until they take so long.
+PROBE, GROWTH, ENOUGH = 20, 4, 0.06
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is timed.
+
+    Attributes:
+        call: Makes so many updates, of all its runs.
+        updates: How many.
+        runs: Runs that it makes them of.
+        threads: Of torch while it is timed.
+    """
+
+    call: Callable[[int], object]
+    updates: int
+    runs: int = 1
+    threads: int = 1
+
+    def seconds(self) -> float:
+        """Of one update of one run, timed once."""
+        torch.set_num_threads(self.threads)
+        start = time.perf_counter()
+        self.call(self.updates)
+        return (time.perf_counter() - start) / self.updates / self.runs
+
+    def sized(self) -> Work:
+        """The same with as many updates as take about SECONDS, or as there are. Some are made to find that out, so that what is
+        made only once (a compiled library, say) is made by then."""
+        replace(self, updates=min(self.updates, PROBE)).seconds()
+        tried = replace(self, updates=min(self.updates, PROBE))
+        while (whole := tried.seconds() * tried.updates * self.runs) < ENOUGH and tried.updates < self.updates:
+            tried = replace(tried, updates=min(self.updates, GROWTH * tried.updates))
+        return replace(self, updates=min(self.updates, max(LEAST, round(SECONDS / whole * tried.updates))))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one update of one run.
+
+    Attributes:
+        seconds: The median.
+        spread: The range that the middle half of the timings lies in, relative to the median.
+    """
+
+    seconds: float
+    spread: float
+
+    @staticmethod
+    def of(seconds: list[float]) -> Timing:
+        """What several timings say."""
+        median = statistics.median(seconds)
+        if len(seconds) == 1:
+            return Timing(median, 0.0)
+        low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        return Timing(median, (high - low) / median)
+
+
+def interleaved(works: Mapping[str, Work]) -> dict[str, Timing]:
+    """Each timed TIMES times, all of them in turn."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(TIMES):
+        for name, work in works.items():
+            found[name].append(work.seconds())
+    return {name: Timing.of(seconds) for name, seconds in found.items()}
+
+
+def faster(works: Mapping[Any, Work], times: int = 2) -> Any:
+    """The name of the one that is done first, by the least of a few timings."""
+    least = {name: min(work.seconds() for _ in range(times)) for name, work in works.items()}
+    return min(least, key=lambda name: least[name])
