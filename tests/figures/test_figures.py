@@ -454,7 +454,7 @@ def test_adam_eps_judges_the_handover_and_its_exponent() -> None:
     ("argument", "words"),
     [
         ("preset=big", "preset=big: must be one of smoke, default, paper"),
-        ("only=fan_fig9", "only=fan_fig9: no such figure; allowed: adam_batch"),
+        ("only=fan_fig9", "only=fan_fig9: no such figure; did you mean fan_fig1? allowed: adam_batch"),
         ("pre=smoke", "pre: unknown key"),
         ("smoke", "smoke: unknown key"),
         ("force=1", "force=1: must be true or false"),

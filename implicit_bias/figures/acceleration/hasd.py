@@ -29,10 +29,10 @@ NORMS = ("l2", "lp4", "lp8", "linf")
 FOLLOWED, MEASURED = "lp8", ("l2", "lp4", "lp8")
 LOOKS = {
     AGD: Look("AGD", "#000000", "p", DASHED),
-    "l2": Look("HASD, p = 2", "#E69F00", "o"),
-    "lp4": Look("HASD, p = 4", "#CC79A7", "^"),
-    "lp8": Look("HASD, p = 8", "#009E73", "D"),
-    "linf": Look("HASD, p = inf", "#0072B2", "s"),
+    "l2": Look("HASD, $p=2$", "#E69F00", "o"),
+    "lp4": Look("HASD, $p=4$", "#CC79A7", "^"),
+    "lp8": Look("HASD, $p=8$", "#009E73", "D"),
+    "linf": Look(r"HASD, $p=\infty$", "#0072B2", "s"),
     DESCENT: Look("steepest descent, p = 8", "#8C510A", "P", DOTTED),
 }
 MARGIN_COLORS = {"l2": norm_look("l2").color, "lp4": "#CC79A7", "lp8": "#009E73"}
@@ -54,7 +54,7 @@ class Hasd(Figure):
     name = "hasd"
     headline = "the gap never exceeds"
     order = 160
-    title = "Accelerated steepest descent in l_p (HASD)"
+    title = r"Accelerated steepest descent in $\ell_p$ (HASD)"
     source = "Bai and Bullins, arXiv 2409.19200"
     kind = "theorem"
     paper = "acceleration"

@@ -102,7 +102,7 @@ class LargeSteps(Figure):
         law.set_ylim(1e-3, 1e3)
         loss.set_ylabel("loss $L$")
         law.set_ylabel(r"$\gamma^2 \eta t L$")
-        ratio.set_ylabel("l2 margin / maximum margin")
+        ratio.set_ylabel(r"$\ell_2$ margin / maximum")
         ratio.set_ylim(-0.5, 1.05)
         others.set_ylabel(r"$\gamma^2 \eta t L$")
         others.set_ylim(0, 1.1)

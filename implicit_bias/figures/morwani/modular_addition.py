@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ class ModularAddition(Figure):
         ends.set(xlabel=f"{NORM} margin / maximum", ylabel="power in one frequency", xlim=(0, 1.02), ylim=(0.5, 1.02))
         for axis, letter, title in zip(axes[0], "ab", ("margin", "frequencies of units at the end"), strict=True):
             axis.set_title(f"({letter}) {title}", loc="left")
-        legend_below(figure, [optimizer_look(method).handle() for method in METHODS])
+        own = replace(optimizer_look(NSD), label=f"NSD, {NORM}")
+        legend_below(figure, [own.handle(), *(optimizer_look(method).handle() for method in METHODS if method != NSD)])
         return figure
 
     def claims(self, table: pd.DataFrame, preset: Preset) -> list[Claim]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -116,7 +117,8 @@ class KktNotOptimal(Figure):
             ),
             letters=True,
         )
-        legend_below(figure, [look.handle() for look in LOOKS.values()])
+        named = [replace(LOOKS[example.name], label=f"{example.name}: {example.label}") for example in EXAMPLES]
+        legend_below(figure, [look.handle() for look in named], ncols=3)
         return figure
 
     def _draw_flows(self, axis: Axes, rows: pd.DataFrame) -> None:

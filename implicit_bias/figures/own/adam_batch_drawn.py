@@ -34,7 +34,10 @@ def drawing(table: pd.DataFrame, samples: Mapping[str, int]) -> Drawing:
             titled(axes, (r"$\ell_\infty$ margin, by batch size", r"$\ell_2$ margin, by batch size", "the way to the prediction"))
         _sizes(axes[row, 2], mine, samples[problem])
     handles = [norm_look(norm).handle() for norm in NORMS]
-    told = [Line2D([], [], color=GREY, lw=1.2, label="predicted"), Line2D([], [], color=GREY, ls="", marker="o", label="a run")]
+    told = [
+        Line2D([], [], color=GREY, lw=1.2, label="predicted"),
+        Line2D([], [], color=GREY, ls="", marker="o", label="a run (a shade a data set)"),
+    ]
     legend_below(figure, [*told, *handles])
     return figure
 

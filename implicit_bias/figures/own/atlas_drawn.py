@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from implicit_bias.figures.own.atlas_judged import NORMS, SAME_P, aligned, nearest, own_norms
 from implicit_bias.figures.own.torch_classes import OF_LOG, OF_TORCH, TRUE, TorchClass
 from implicit_bias.measures.exponents import AT, NEAR
+from implicit_bias.plotting.labels import LABEL_SIZE
 from implicit_bias.plotting.style import GREY, norm_look, panels
 
 TITLES = {TRUE: "true gradients", OF_LOG: "gradients of log L"}
@@ -24,6 +25,10 @@ LEAST = 0.3
 ROW = 0.185
 # From here on numbers are white.
 DARK = 0.8
+ABOUT = (
+    "margin / maximum margin; framed: the norm of the steps on a constant gradient; nearest: the best exponent's norm and share,"
+    f"\nbold from {AT:g}, grey below {NEAR:g}; above the line classes of torch, below it those of other packages"
+)
 NOTHING = "\N{EN DASH}"
 INK, FRAME = "#222222", "#D55E00"
 
@@ -47,6 +52,7 @@ def draw(table: pd.DataFrame, classes: Sequence[TorchClass]) -> Drawing:
         axis.axhline(sum(one in OF_TORCH for one in shown) - 0.5, color=INK, lw=0.8)
         for side in axis.spines.values():
             side.set_visible(False)
+    figure.supxlabel(ABOUT, size=LABEL_SIZE)
     return figure
 
 

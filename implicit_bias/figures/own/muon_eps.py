@@ -21,7 +21,7 @@ from implicit_bias.figures.own.muon_eps_judged import L2_OPTIMUM, RUN, SLOPE, TO
 from implicit_bias.models import Data
 from implicit_bias.norms import make_norm
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
-from implicit_bias.plotting.labels import titled
+from implicit_bias.plotting.labels import theory, titled
 from implicit_bias.plotting.style import DASHED, GREY, Look, legend_below, log_axis, norm_look, optimizer_look, panels
 from implicit_bias.solvers.reference import solve_exact
 
@@ -129,7 +129,7 @@ class MuonEps(Figure):
             axis.plot(mean.index, mean, color=look.color, ls=look.line, lw=width)
         last = rows["step"].max()
         times = np.array([last / 30, last])
-        axis.plot(times, 100 / times, color=GREY, lw=1, zorder=1)
+        theory(axis, times, 100 / times, "$1/t$", at=0, ha="left")
         axis.set_xlim(10, last)
         axis.set_ylim(1e-4, 3)
         log_axis(axis, "x")

@@ -88,7 +88,7 @@ class NeuralCollapse(Figure):
                 axes[0], (_missing(spectral), _missing(l2), l2), ("missing", "missing", "spread"), strict=True
             ):
                 _draw(axis, rows[rows["method"] == method], column, method)
-        titles = ("spectral norm", "l2", "collapse")
+        titles = ("spectral margin", r"$\ell_2$ margin", "collapse")
         labels = ("1 - margin / maximum", "1 - margin / maximum", "spread within classes")
         for axis, letter, title, label in zip(axes[0], "abc", titles, labels, strict=True):
             axis.set_title(f"({letter}) {title}", loc="left")

@@ -15,7 +15,7 @@ from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_l
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.optimizers.muon_ns import newton_schulz
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
-from implicit_bias.plotting.labels import titled
+from implicit_bias.plotting.labels import LABEL_SIZE, titled
 from implicit_bias.plotting.style import GREY, Look, legend_below, log_axis, optimizer_look, panels
 
 DATA = "40 Gaussian samples in 24 dimensions with 4 random labels"
@@ -118,6 +118,8 @@ class NewtonSchulz(Figure):
         axis.plot(few["step"], few["ratio"], color=LOOKS["NS5"].color, lw=1.2)
         # More steps only fold the same range more often: as curves they could not be read.
         axis.axhspan(many["ratio"].min(), many["ratio"].max(), color=LOOKS["NS20"].color, alpha=0.25, lw=0)
+        told = f"band: range of {NS_STEPS[-1]} steps"
+        axis.text(3e-3, many["ratio"].min() - 0.02, told, size=LABEL_SIZE, color=GREY, va="top")
         axis.set_xlim(1e-3, 1)
         log_axis(axis, "x")
         axis.set_ylim(0, 1.3)

@@ -68,7 +68,7 @@ def _gaps(axis: Axes, rows: pd.DataFrame, norm: str) -> None:
         look, gap = optimizer_look(str(method)), mine.groupby("weight_decay")["gap"].mean()
         size = 6 if method in MOMENTUM else 3.4
         axis.plot(gap.index, gap, look.marker, color=look.color, ms=size, mew=0.8, **_face(str(method)))
-    axis.set_title(WORDS[norm])
+    axis.set_title(f"{norm_look(norm).label} margin")
     axis.set_xlim(0.004, 0.4)
     log_axis(axis, "x")
     log_axis(axis, "y")
@@ -98,7 +98,7 @@ def _certificates(axis: Axes, rows: pd.DataFrame, followed: float) -> None:
         mean = np.exp(np.log(mine["fw_gap"].clip(lower=1e-16)).groupby(mine["step"]).mean())
         axis.plot(mean.index, mean, **optimizer_look(method).plot())
     axis.set_title(f"$wd$ = {followed:g}")
-    axis.set_ylabel("fw_gap")
+    axis.set_ylabel("Frank-Wolfe gap")
     axis.set_xlim(10, rows["step"].max())
     log_axis(axis, "x")
     log_axis(axis, "y")

@@ -18,7 +18,8 @@ from implicit_bias.figures.price import robust_price_judged as judged
 from implicit_bias.figures.price.measured import accuracies, certificates, l2_identity, optimum, vector_of
 from implicit_bias.models.perturbations import Perturbed
 from implicit_bias.plotting.heat_map import heat_map
-from implicit_bias.plotting.style import DASHED, DOTTED, GREY, Look, legend_below, log_axis, panels
+from implicit_bias.plotting.labels import End, end_labels
+from implicit_bias.plotting.style import DASHED, DOTTED, GREY, Look, legend_below, log_axis, panels, shade
 
 GD, CD, DIAGONAL, CLEAN, L2, L1 = "gd", "cd", "diagonal", "clean", "l2", "l1"
 LOOKS = {
@@ -226,16 +227,20 @@ def _draw_map(axis: Axes, accuracy: pd.DataFrame, preset: Preset) -> None:
 
 
 def _draw_margins(axis: Axes, rows: pd.DataFrame) -> None:
+    ends = []
     for method in (GD, CD):
+        # The names of the light curves are darker than these, so that they can be read.
+        color = LOOKS[method].color
+        ink = shade(color, 0.25) if method == GD else color
         for share in SHARES:
             mine = rows[(rows["method"] == method) & (rows["share"] == share)].groupby("step")["value"].mean()
             mine = 1 - mine[mine < 1]
-            axis.plot(mine.index, mine, color=LOOKS[method].color, lw=1.2, alpha=1 - 0.7 * share)
-            color, away = (GREY, 20) if method == GD else (LOOKS[CD].color, 2)
-            axis.annotate(f"{share:g}", (mine.index[-1], mine.iloc[-1]), xytext=(away, 0), textcoords="offset points", size=6.5,
-                          va="center", color=color, annotation_clip=False)  # fmt: skip
+            axis.plot(mine.index, mine, color=color, lw=1.2, alpha=1 - 0.7 * share)
+            ends.append(End(float(mine.index[-1]), float(mine.iloc[-1]), f"eps {share:g}", ink))
     axis.set_xlabel("step")
     axis.set_ylabel("1 - robust margin / maximum")
+    axis.set_xlim(rows["step"].min(), rows["step"].max())
     axis.set_ylim(1e-3, 1)
     for which in ("x", "y"):
         log_axis(axis, which)
+    end_labels(axis, ends)

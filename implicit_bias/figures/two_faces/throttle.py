@@ -68,7 +68,7 @@ def draw(axis: Axes, table: pd.DataFrame) -> None:
         axis.plot(points["length"], points["fell"], optimizer_look("adam").marker, color=color, ms=3.4, mew=0.5)
         cap = -np.log(beta2) / 2
         axis.text(lengths[-1], cap * 1.08, rf"$\beta_2 = {beta2:g}$", color=color, fontsize=NOTE_SIZE, va="bottom", ha="right")
-    theory(axis, lengths, lengths, "not\nthrottled ", at=0.36, ha="right")
+    theory(axis, lengths, lengths, "not throttled ", at=0.6, ha="right")
     axis.set_xlim(lengths[0], lengths[-1])
     axis.set_ylim(-np.log(max(BETA2)) / 4, -np.log(min(BETA2)) * 1.5)
     axis.set_xlabel(r"step length $\gamma^*\eta$")
