@@ -1,27 +1,33 @@
-"""Speed of networks: batches of seeds beside the usual loop, one run at a time with torch.nn and autograd."""
+"""Speed of networks: batches of seeds beside the usual loop, one run at a time with torch.nn and autograd, and the leanest."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, max_pool2d, softplus
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from implicit_bias.bench.baselines import UsualOptimizer, best_time
+from implicit_bias.bench.baselines import UsualOptimizer
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.record_times import record_steps
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model
 from implicit_bias.norms import make_norm
+from implicit_bias.norms.singular import polar
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES
 
 POINTS = 10
 SEEDS = 16
+TIMES = 5
 LEARNING_RATES = {"signgd": 0.002, "muon": 0.05}
 
 
@@ -75,7 +81,7 @@ class Case:
         return model
 
 
-CASES = (Case("mlp", 64, 8, 200, width=16), Case("mlp", 512, 28, 20, width=64), Case("cnn", 64, 14, 30))
+CASES = (Case("mlp", 64, 8, 200, width=16), Case("mlp", 512, 28, 60, width=64), Case("cnn", 64, 14, 100))
 
 
 def usual_network_loop(case: Case, name: str, data: Data, run: int, blocks: dict[str, Tensor]) -> float:
@@ -96,6 +102,66 @@ def usual_network_loop(case: Case, name: str, data: Data, run: int, blocks: dict
             with torch.no_grad():
                 smallest = float((sign * model(x).squeeze(-1)).min())
     return smallest
+
+
+def lean_network_loop(case: Case, name: str, data: Data, run: int, blocks: dict[str, Tensor]) -> float:
+    """One run with as few operations as plain PyTorch can do with; the smallest gap at the end, found at the same steps.
+
+    No class of an optimizer, no scheduler, one update in place, a gradient that is exact at moderate losses alone: of an MLP
+    written out, of a CNN by ``torch.autograd.grad``. A factor of a block's gradient changes no direction, and is left out.
+    """
+    x, sign = data.x[run], (2 * data.y[run] - 1).double()
+    parameters = [block[run].clone() for block in blocks.values()]
+    gradients = _mlp_gradients(x, sign) if case.kind == "mlp" else _cnn_gradients(x.reshape(-1, 1, case.side, case.side), sign)
+    momenta = [torch.zeros_like(w) for w in parameters]
+    records, smallest = set(record_steps(case.steps, POINTS)), math.nan
+    for t in range(1, case.steps + 1):
+        eta = LEARNING_RATES[name] * t**-0.8
+        for w, m, g in zip(parameters, momenta, gradients(parameters)[0], strict=True):
+            w.sub_(g.sign_() if name == "signgd" else polar(m.lerp_(g, 0.1)), alpha=eta)
+        if t in records:
+            smallest = float((sign * gradients(parameters, scores_alone=True)[1]).min())
+    return smallest
+
+
+class _Gradients(Protocol):
+    """Gradients in all parameters, each in a unit of its own, and the scores; or the scores alone."""
+
+    def __call__(self, parameters: list[Tensor], scores_alone: bool = False) -> tuple[list[Tensor], Tensor]: ...
+
+
+def _mlp_gradients(x: Tensor, sign: Tensor) -> _Gradients:
+    x_t = x.T.contiguous()
+
+    def gradients(parameters: list[Tensor], scores_alone: bool = False) -> tuple[list[Tensor], Tensor]:
+        w, v = parameters
+        h = (w @ x_t).relu_()
+        squares = h * h
+        f = v @ squares
+        if scores_alone:
+            return [], f[0]
+        c = torch.sigmoid(-sign * f).mul_(-sign)
+        return [h.mul_(v.T).mul_(c) @ x, c @ squares.T], f[0]
+
+    return gradients
+
+
+def _cnn_gradients(images: Tensor, sign: Tensor) -> _Gradients:
+    def scores(parameters: list[Tensor]) -> Tensor:
+        *kernels, head = parameters
+        h = images
+        for kernel in kernels:
+            h = max_pool2d(conv2d(h, kernel.unflatten(1, (-1, 3, 3))), 2).relu().square()
+        return h.flatten(start_dim=1) @ head[0]
+
+    def gradients(parameters: list[Tensor], scores_alone: bool = False) -> tuple[list[Tensor], Tensor]:
+        if scores_alone:
+            return [], scores(parameters)
+        leaves = [w.detach().requires_grad_() for w in parameters]
+        f = scores(leaves)
+        return list(torch.autograd.grad(softplus(-sign * f).sum(), leaves)), f
+
+    return gradients
 
 
 class _ByMatrix(UsualOptimizer):
@@ -124,29 +190,82 @@ def batched_networks(case: Case, name: str, data: Data, blocks: dict[str, Tensor
 
 
 def network_rows(threads: int) -> Iterator[dict[str, Any]]:
-    """Microseconds a step and run of the usual loop on one thread and of 16 seeds at once, as rows of the bench table."""
+    """Microseconds a step and run of 16 seeds at once, of the usual and of the leanest loop on one thread, and of the batch's
+    products alone, as rows of the bench table: medians, all of them timed in turn."""
     for case in CASES:
         data = case.data(SEEDS)
         blocks = case.model().initial(data, range(SEEDS))
         for name in LEARNING_RATES:
             torch.set_num_threads(1)
             _assert_equal(case, name, data, blocks)
-            usual = best_time(lambda n=name, c=case, d=data, b=blocks: usual_network_loop(c, n, d, 0, b)) / case.steps  # type: ignore[misc]
-            times = {}
-            for count in sorted({1, threads}):
-                torch.set_num_threads(count)
-                whole = best_time(lambda n=name, c=case, d=data, b=blocks: batched_networks(c, n, d, b))  # type: ignore[misc]
-                times[count] = whole / case.steps / SEEDS
-            count = min(times, key=lambda c: times[c])
-            yield {
-                "size": str(case), "optimizer": name, "runs": SEEDS, "threads": count, "usual_us": 1e6 * usual,
-                "batched_us": 1e6 * times[count], "ratio_usual": usual / times[count],
-            }  # fmt: skip
+            yield _row(case, name, data, blocks, sorted({1, threads}))
+
+
+def _row(case: Case, name: str, data: Data, blocks: dict[str, Tensor], counts: list[int]) -> dict[str, Any]:
+    work: dict[str, tuple[Callable[[], object], int, int]] = {
+        "usual": (lambda: usual_network_loop(case, name, data, 0, blocks), 1, case.steps),
+        "lean": (lambda: lean_network_loop(case, name, data, 0, blocks), 1, case.steps),
+    }
+    for count in counts:
+        work[f"batched {count}"] = (lambda: batched_networks(case, name, data, blocks), count, case.steps * SEEDS)
+        work[f"products {count}"] = (products_alone(case, data, blocks, case.steps), count, case.steps * SEEDS)
+    times = {key: 1e6 * seconds for key, seconds in medians_in_turn(work).items()}
+    count = min(counts, key=lambda c: times[f"batched {c}"])
+    batched, products = times[f"batched {count}"], times[f"products {count}"]
+    return {
+        "size": str(case), "optimizer": name, "runs": SEEDS, "threads": count, "usual_us": times["usual"],
+        "lean_us": times["lean"], "batched_us": batched, "ratio_usual": times["usual"] / batched,
+        "ratio_lean": times["lean"] / batched, "lean_by": "closed form" if case.kind == "mlp" else "autograd",
+        "roofline_us": products, "of_roofline": products / batched,
+    }  # fmt: skip
+
+
+def medians_in_turn(work: dict[str, tuple[Callable[[], object], int, int]]) -> dict[str, float]:
+    """Seconds of a unit of each work, (what is done, threads, units): the median of several timings, all works timed in turn."""
+    seconds: dict[str, list[float]] = {key: [] for key in work}
+    for _ in range(TIMES):
+        for key, (call, threads, units) in work.items():
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            call()
+            seconds[key].append((time.perf_counter() - start) / units)
+    return {key: statistics.median(found) for key, found in seconds.items()}
+
+
+class _Products(TorchDispatchMode):
+    """Remembers the operands of batched matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operands: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.operands.append(args)
+        return func(*args, **(kwargs or {}))
+
+
+def products_alone(case: Case, data: Data, blocks: dict[str, Tensor], steps: int) -> Callable[[], None]:
+    """The matrix products of so many gradients, of the engine's own shapes and layouts, and nothing else: what a step takes at
+    least. Of Muon those of its polar factors are not among them."""
+    objective = case.model().objective(data, LOSSES.get("cross_entropy")())
+    with _Products() as made:
+        objective.gradient(blocks)
+
+    def multiply() -> None:
+        for _ in range(steps):
+            for a, b in made.operands:
+                torch.bmm(a, b)
+
+    return multiply
 
 
 def _assert_equal(case: Case, name: str, data: Data, blocks: dict[str, Tensor]) -> None:
     ours = batched_networks(case, name, data, blocks)
-    for run in (0, SEEDS - 1):
-        theirs = usual_network_loop(case, name, data, run, blocks)
-        if not math.isclose(ours[run], theirs, rel_tol=1e-6, abs_tol=1e-9):
-            raise AssertionError(f"{case}, {name}: the engine's smallest gap {ours[run]} is not the usual loop's {theirs}")
+    for loop, called in ((usual_network_loop, "usual"), (lean_network_loop, "leanest")):
+        for run in (0, SEEDS - 1):
+            theirs = loop(case, name, data, run, blocks)
+            if not math.isclose(ours[run], theirs, rel_tol=1e-6, abs_tol=1e-9):
+                raise AssertionError(
+                    f"{case}, {name}: the engine's smallest gap {ours[run]} is not the {called} loop's {theirs}"
+                )

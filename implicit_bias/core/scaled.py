@@ -58,17 +58,17 @@ class Scaled:
         return Scaled(self.mantissa, self.log_scale + log_factor)
 
 
-def rescaled(mantissa: Tensor, log_scale: Tensor) -> Scaled:
-    """Move the size of each scale group from the mantissa into its log scale (largest |mantissa| becomes 1)."""
-    return _rescaled(mantissa.clone(), log_scale)
+def rescaled(mantissa: Tensor, log_scale: Tensor, out: Tensor | None = None) -> Scaled:
+    """Move the size of each scale group from the mantissa into its log scale (largest |mantissa| becomes 1).
 
-
-def _rescaled(mantissa: Tensor, log_scale: Tensor) -> Scaled:
-    """The same in the memory of the mantissa."""
+    Args:
+        mantissa, log_scale: As of :class:`Scaled`.
+        out: Where the new mantissa goes, such as the memory of the old; None for memory of its own.
+    """
     per_entry = log_scale.shape[-1] == mantissa.shape[-1]
     size = mantissa.abs() if per_entry else mantissa.abs().amax(dim=-1, keepdim=True)
     # The logarithm of an empty group's size is the -inf that marks it.
-    return Scaled(mantissa.div_(size.masked_fill(size == 0, 1.0)), log_scale + size.log())
+    return Scaled(torch.div(mantissa, size.masked_fill(size == 0, 1.0), out=out), log_scale + size.log())
 
 
 def _finite(log_unit: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def combine(a: Scaled, b: Scaled, weight_a: Tensor | float, weight_b: Tensor | f
     """``weight_a * a + weight_b * b`` for non-negative weights of shape (R, 1, 1) or plain numbers."""
     common, factor_a, factor_b = _units(_counted(a, weight_a), _counted(b, weight_b))
     total = (weight_a * factor_a * a.mantissa).add_(weight_b * factor_b * b.mantissa)
-    return _rescaled(total, common)
+    return rescaled(total, common, out=total)
 
 
 def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
@@ -111,7 +111,7 @@ def root_mean_square(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
     as early."""
     common, factor_old, factor_new = _units(_counted(old, beta), new.log_scale)
     keep, add = (beta**0.5, (1 - beta) ** 0.5) if isinstance(beta, float) else (beta.sqrt(), (1 - beta).sqrt())
-    return _rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
+    return rescaled(_hypot(keep * factor_old * old.mantissa, add * factor_new * new.mantissa), common)
 
 
 def log_inner(a: Scaled, b: Tensor) -> Tensor:

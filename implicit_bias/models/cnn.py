@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -20,25 +20,25 @@ from implicit_bias.models.base import MODELS
 from implicit_bias.models.layered import Layered
 from implicit_bias.models.linearised import Linearised
 from implicit_bias.models.network import Shape
-from implicit_bias.models.patches import Spread, add_patches, largest, mean, patches
+from implicit_bias.models.patches import Spread, add_patches, at_places, from_places, largest, mean, patches
 
 
 class _Remembered(NamedTuple):
     """What differentiates a convolution with its activation and pooling.
 
     Attributes:
-        patches: What its kernels are multiplied by, (R, c * kernel * kernel, places * rows * columns * m).
-        image: What it makes, (R, channels, rows, columns, m).
-        kept: What is remembered of the activation's argument.
+        kernels: At every place of a cell, (R, places * channels, c * s * s).
+        columns: The patches, (R, c * s * s, n), n = rows * columns * m.
+        image: What it makes of them, (R, channels, rows, columns, m).
+        kept: What is remembered of the activation's argument, (R, channels, n) or (R, places * channels, n).
         spread: The adjoint of pooling.
-        places: (places, rows, columns, m).
     """
 
-    patches: Tensor
+    kernels: Tensor
+    columns: Tensor
     image: Tensor
     kept: Tensor
     spread: Spread
-    places: torch.Size
 
 
 @MODELS.register
@@ -114,10 +114,21 @@ class CNN(Layered):
 
     def _convolved(self, blocks: Mapping[str, Tensor], j: int, patches: Tensor) -> Tensor:
         """Layer j with its activation and pooling: (R, channels, rows, columns, m)."""
-        z = self._affine(blocks, j, patches.flatten(start_dim=2)).unflatten(-1, patches.shape[2:])
-        if self._monotone():
-            return self.activate(self._pooled(z))  # the same where pooling takes maxima, on a quarter of the numbers
-        return self._pooled(self.activate(z))
+        z = self._products(blocks, j, self._kernels(blocks, j), patches.flatten(start_dim=2))
+        if self._monotone():  # the same where pooling takes maxima, on a quarter of the numbers
+            h = self.activate(self._pooled(z))
+        else:
+            h = self._pooled(self.activate(z.flatten(start_dim=1, end_dim=2)).reshape(z.shape))
+        return h.unflatten(-1, patches.shape[2:])
+
+    def _kernels(self, blocks: Mapping[str, Tensor], j: int) -> Tensor:
+        """Those of layer j at every place of a cell, (R, places * channels, c * s * s)."""
+        return at_places(blocks[f"layer{j}"], self.kernel, self._cell)
+
+    def _products(self, blocks: Mapping[str, Tensor], j: int, kernels: Tensor, columns: Tensor) -> Tensor:
+        """The kernels on every patch, with their biases: (R, places, channels, rows * columns * m)."""
+        z = (kernels @ columns).unflatten(1, (self._cell**2, -1))
+        return z + blocks[f"bias{j}"].mT.unsqueeze(1) if self.has_bias(j) else z
 
     def _monotone(self) -> bool:
         falls = self.activation == "leaky_relu" and bool(torch.as_tensor(self.slope).lt(0).any())
@@ -125,7 +136,7 @@ class CNN(Layered):
 
     def _pooled(self, z: Tensor) -> Tensor:
         """The mean or maximum over the places of a cell, as autograd differentiates it: by the first place that attains it."""
-        return z.mean(dim=2) if self.pool == "average" else z.max(dim=2).values
+        return z.mean(dim=1) if self.pool == "average" else z.max(dim=1).values
 
     def _patches(self, h: Tensor) -> Tensor:
         return patches(h, self.kernel, self._cell)
@@ -136,51 +147,57 @@ class CNN(Layered):
         return 1 if self.pool == "none" else 2
 
     def linearised(self, trained: Mapping[str, Tensor], frozen: Mapping[str, Tensor], inputs: Tensor) -> Linearised:
-        """Back-propagation in closed form: the kernels' gradients are products with the patches, which add up to that of the
-        images before."""
+        """Back-propagation in closed form: a product with the patches for the kernels, and one whose patches add up to the
+        derivative in the image before."""
         blocks = {**trained, **frozen}
         layers = [self._remembered(blocks, 1, inputs)]
         for j in range(2, len(self.channels) + 1):
             layers.append(self._remembered(blocks, j, self._patches(layers[-1].image)))
-        head, image = self.layer_count(), layers[-1].image
-        flat = image.flatten(start_dim=1, end_dim=3)
+        head, flat = self.layer_count(), layers[-1].image.flatten(start_dim=1, end_dim=3)
         first = self.first_of(trained)
 
         def pull(weights: Tensor) -> Parameters:
             found = self.gradients(head, trained, weights, flat)
-            g = weights
+            g = blocks[f"layer{head}"].mT @ weights
             for j in range(head - 1, first - 1, -1):
-                back = blocks[f"layer{j + 1}"].mT @ g
-                g = self._back_through(layers[j - 1], self._image(back, layers, j)).flatten(start_dim=2)
-                found |= self.gradients(j, trained, g, layers[j - 1].patches)
+                layer = layers[j - 1]
+                g = self._through_cells(layer, g.reshape(layer.kept.shape[0], -1, layer.columns.shape[-1]))
+                found |= self._kernels_gradients(j, trained, g, layer.columns)
+                if j > first:
+                    back = layer.kernels.mT @ g.flatten(start_dim=1, end_dim=2)
+                    image = layers[j - 2].image
+                    g = add_patches(back.unflatten(-1, layer.image.shape[2:]), self.kernel, self._cell, image.shape[2])
             return {name: found[name] for name in trained}
 
         return Linearised(self._affine(blocks, head, flat), pull)
 
     def _remembered(self, blocks: Mapping[str, Tensor], j: int, patches: Tensor) -> _Remembered:
-        columns = patches.flatten(start_dim=2)
-        z = self._affine(blocks, j, columns).unflatten(-1, patches.shape[2:])
-        pool = mean if self.pool == "average" else largest
+        kernels, columns = self._kernels(blocks, j), patches.flatten(start_dim=2)
+        z, pool = self._products(blocks, j, kernels, columns), mean if self.pool == "average" else largest
         if self._monotone():
             top, spread = pool(z)
             kept = self.kept(top)
-            return _Remembered(columns, self.value_of(kept), kept, spread, patches.shape[2:])
-        kept = self.kept(z)
-        image, spread = pool(self.value_of(kept))
-        return _Remembered(columns, image, kept, spread, patches.shape[2:])
+            h = self.value_of(kept)
+        else:
+            kept = self.kept(z.flatten(start_dim=1, end_dim=2))
+            h, spread = pool(self.value_of(kept).reshape(z.shape))
+        return _Remembered(kernels, columns, h.unflatten(-1, patches.shape[2:]), kept, spread)
 
-    def _back_through(self, layer: _Remembered, g: Tensor) -> Tensor:
-        """From the derivative in the image that a layer makes to that in z, by places."""
+    def _through_cells(self, layer: _Remembered, g: Tensor) -> Tensor:
+        """From the derivative in what a layer makes, (R, channels, n), to that in z, (R, places, channels, n)."""
         if self._monotone():
             return layer.spread(self.pull_through(g, layer.kept))
-        return self.pull_through(layer.spread(g), layer.kept)
+        spread = layer.spread(g)
+        return self.pull_through(spread.flatten(start_dim=1, end_dim=2), layer.kept).reshape(spread.shape)
 
-    def _image(self, back: Tensor, layers: Sequence[_Remembered], j: int) -> Tensor:
-        """The derivative in the image that layer j makes, from that in what the next layer multiplies."""
-        image = layers[j - 1].image
-        if j == len(layers):
-            return back.reshape(image.shape)
-        return add_patches(back.unflatten(-1, layers[j].places), self.kernel, self._cell, image.shape[2])
+    def _kernels_gradients(self, j: int, trained: Collection[str], g: Tensor, columns: Tensor) -> Parameters:
+        """Those of :meth:`gradients`, from the derivative in z at every place, (R, places, channels, n)."""
+        found: Parameters = {}
+        if f"layer{j}" in trained:
+            found[f"layer{j}"] = from_places(g.flatten(start_dim=1, end_dim=2) @ columns.mT, self.kernel, self._cell)
+        if f"bias{j}" in trained:
+            found[f"bias{j}"] = g.sum(dim=(1, 3)).unsqueeze(-2)
+        return found
 
     def _sides(self, side: int) -> list[int]:
         """Rows of the image after each convolution and its pooling."""

@@ -20,7 +20,7 @@ MODELS_HERE: dict[str, tuple[str, dict[str, Any], int]] = {
     "mlp": ("mlp", {"width": 5, "init_scale": 1.0}, K),
     "one output": ("mlp", {"width": 5, "init_scale": 1.0}, 2),
     "diagonal": ("diagonal", {"init_scale": 1.0}, 2),
-    "cnn": ("cnn", {"channels": [3], "init_scale": 1.0}, K),
+    "cnn": ("cnn", {"channels": [3], "kernel": 2, "init_scale": 1.0}, K),
 }
 KINDS = ("dense", "with zeros", "shared")
 
