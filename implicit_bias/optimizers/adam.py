@@ -55,7 +55,9 @@ def over_root(m: Scaled, r: Scaled, eps: Number, correct_m: Number = 1.0, correc
         correct_m: What the weights of the average m sum to.
         correct_r: The root of what the weights of the average of squares sum to.
     """
-    log_eps = torch.as_tensor(eps, dtype=m.mantissa.dtype, device=m.mantissa.device).log()
+    # A number is written on the device, not copied to it, for which the host would have to wait.
+    eps = eps if isinstance(eps, Tensor) else m.mantissa.new_full((), eps)
+    log_eps = eps.to(m.mantissa).log()
     # Both in units of r's scale, where eps becomes eps e^-scale: late in training it dominates, as it does in exact
     # arithmetic.
     denominator = r.mantissa / correct_r + torch.exp(log_eps - r.log_scale)

@@ -21,8 +21,8 @@ from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
 from implicit_bias.schedules.base import Evaluation
 
-#: What makes the steps: linear.c, a function compiled by torch, or torch's operations one by one.
-Stepping = Literal["c", "torch.compile", "torch"]
+#: What makes the steps: linear.c, a function compiled by torch, a recorded CUDA graph, or torch's operations one by one.
+Stepping = Literal["c", "torch.compile", "cuda graph", "torch"]
 
 
 class Reached(NamedTuple):

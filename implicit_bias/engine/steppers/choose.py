@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from implicit_bias.engine.steppers import native, torch_compile
+from implicit_bias.engine.steppers import cuda_graph, native, torch_compile
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepper, Stepping
 from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.verification import wrong
@@ -19,15 +19,21 @@ class Kind(NamedTuple):
         stepping: What it is called.
         refusal: Why there is none for a batch, in words; None: there is one.
         make: Makes it.
+        device: The only kind of device that it is for; on another it is not in question. None: any.
     """
 
     stepping: Stepping
     refusal: Callable[[Setup], str | None]
     make: Callable[[Setup], Stepper]
+    device: str | None = None
 
 
 #: The fast ones, in the order in which they are tried.
-KINDS = (Kind("c", native.refusal, native.LinearSteps), Kind("torch.compile", torch_compile.refusal, torch_compile.TorchCompile))
+KINDS = (
+    Kind("c", native.refusal, native.LinearSteps),
+    Kind("torch.compile", torch_compile.refusal, torch_compile.TorchCompile),
+    Kind("cuda graph", cuda_graph.refusal, cuda_graph.CudaGraph, device="cuda"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ def choose(setup: Setup) -> Choice:
     """The fastest stepper that does not refuse the batch."""
     refused: dict[str, str] = {}
     for kind in KINDS:
+        if kind.device not in (None, setup.like.device.type):
+            continue
         reason = kind.refusal(setup)
         if reason is None:
             return Choice(kind.make(setup), kind, refused)

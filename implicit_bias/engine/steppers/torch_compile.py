@@ -131,7 +131,7 @@ class Compiled:
             except (ArithmeticError, KeyboardInterrupt, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
                 raise
             except Exception as error:  # noqa: BLE001 - a compiler fails in any way; plain steps are taken
-                self.refused = f"the step cannot be compiled ({_in_a_line(error)})"
+                self.refused = f"the step cannot be compiled ({in_a_line(error)})"
                 self._tell(f"{self.refused}; plain steps are taken")
             else:
                 finished = self._objective.gradient(moved) if quick is None else self._objective.finished(moved, quick)
@@ -148,7 +148,7 @@ class Compiled:
         return done
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
     """The kind of an error, and the first line of what it says."""
     said = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
