@@ -13,11 +13,14 @@ prepare_process()  # as a command does
 
 import pytest  # noqa: E402
 
+# What is imported and collected stays: the collector of garbage need not go through it again and again, now or later.
+gc.disable()
+
 
 def pytest_collection_finish() -> None:
-    """What all tests have imported stays: the collector of garbage need not go through it again and again."""
-    gc.collect()
+    """Only what tests make is garbage."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -229,12 +229,19 @@ def hard(kind: str, k: int, d: int, n: int) -> Data:
     return Data(made[kind], torch.arange(n).remainder(k).unsqueeze(0), k)
 
 
-#: A rule on data; of rules that only add a memory, a decay or a bound to another's directions, on few.
-ON_DATA = [
-    f"{rule} on {kind}"
-    for rule in sorted(RULES)
-    for kind in (("copies", "nearly a line", "scales") if "," in rule or rule == "heavy ball" else HARD)
-]
+#: Rules whose directions come from a matrix's singular vectors, which data that is nearly of a rank makes uncertain.
+BY_SINGULAR_VECTORS = ("spectral_gd", "muon", "muon_ns", "nucgd", "sd in spectral", "sd in nuclear")
+FEW = ("copies", "nearly a line", "scales")
+
+
+def kinds_for(rule: str) -> tuple[str, ...]:
+    """Few for rules that only add a memory, a decay or a bound to the directions of others."""
+    if rule in BY_SINGULAR_VECTORS:
+        return HARD
+    return FEW if "," in rule or rule == "heavy ball" else (*FEW, "signs", "tiny")
+
+
+ON_DATA = [f"{rule} on {kind}" for rule in sorted(RULES) for kind in kinds_for(rule)]
 
 
 @needs_compiler

@@ -1,8 +1,6 @@
 """The committed claims are what the committed tables say, and every one of them can turn."""
 
 import re
-import warnings
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,29 +13,10 @@ from implicit_bias.figures import FIGURES, Claim, Figure
 from implicit_bias.figures.base import PRESETS
 from implicit_bias.figures.claims import KINDS, OWN_KINDS, UNKNOWN, claims_table, counts_by_kind, verdict_line
 from implicit_bias.storage.files import csv_bytes, read_table
+from tests.support.turning import Turning, measured_columns
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 NAMES = FIGURES.names()
-#: What tells rows apart; the other columns are what was measured.
-KEYS = {"seed", "norm", "own", "level", "part", "network", "variant", "example", "run", "method", "optimizer", "gradient"}
-KEYS |= {"eps", "power", "alpha", "weight_decay", "step", "x", "lr", "label", "batch", "window"}
-#: What a perturbation may single out, the finer first.
-GROUPS = (
-    "norm",
-    "part",
-    "network",
-    "variant",
-    "method",
-    "optimizer",
-    "gradient",
-    "example",
-    "power",
-    "alpha",
-    "eps",
-    "weight_decay",
-    "seed",
-)
-FACTORS = (0.0, 1.06, 1.4, 0.5, -1.0, 100.0, 0.97, -10.0, np.nan)
 
 
 def made(name: str) -> Figure:
@@ -155,101 +134,11 @@ def test_findings_are_whole_sentences_with_numbers_of_the_table(name: str) -> No
         assert other.evidence != finding.evidence, finding.title
 
 
-def measured_columns(table: pd.DataFrame) -> list[str]:
-    return [column for column in table.columns if column not in KEYS and table[column].dtype.kind in "if"]
-
-
-def perturbed(table: pd.DataFrame, columns: Callable[[], list[str]]) -> Iterator[pd.DataFrame]:
-    """The table with some of what was measured scaled, negated, lost, given to others, sorted, moved in time or shuffled.
-
-    First what touches much, then single methods, norms, seeds ..., then pairs of them.
-
-    Args:
-        table: What was measured.
-        columns: Which of its columns are worth a try, as far as is known by then.
-    """
-    groups = [key for key in GROUPS if key in table.columns and table[key].nunique() > 1]
-    for factor in FACTORS:
-        for column in columns():
-            yield table.assign(**{column: table[column] * factor})
-    for key in groups:
-        names = list(table[key].unique())
-        for shift in range(1, min(len(names), 4)):
-            yield table.assign(**{key: table[key].map(dict(zip(names, np.roll(names, shift), strict=True)))})
-    yield from moved(table, columns)
-    for few in (list(single(table, groups)), list(pairs(table, groups))):
-        for factor in FACTORS:
-            for rows in few:
-                for column in columns():
-                    yield table.assign(**{column: table[column].astype(float).where(~rows, table[column] * factor)})
-
-
-def moved(table: pd.DataFrame, columns: Callable[[], list[str]]) -> Iterator[pd.DataFrame]:
-    """The table with values moved along its curves, or to any other row."""
-    identity = [key for key in table.columns if key in KEYS - {"step", "x", "level"}]
-    for column in columns():
-        curves = table.groupby(identity, dropna=False)[column]
-        yield table.assign(**{column: curves.cummax()})
-        yield table.assign(**{column: curves.transform(lambda values: values.to_numpy()[::-1])})
-        yield table.assign(**{column: curves.shift(10).fillna(table[column])})
-        yield table.assign(**{column: np.random.default_rng(1).permutation(table[column].to_numpy())})
-    for place in {"step", "x"} & set(table.columns):
-        yield table.assign(**{place: table[place] * 2})
-        late = table[place] > table[place].median()
-        for column in columns():
-            for factor in (0.5, 2.0):
-                yield table.assign(**{column: table[column].astype(float).where(~late, table[column] * factor)})
-
-
-def single(table: pd.DataFrame, groups: list[str]) -> Iterator[pd.Series]:
-    """The rows of one name, and all but those, of every key."""
-    for key in groups:
-        for value in table[key].unique():
-            yield table[key] == value
-            yield table[key] != value
-
-
-def pairs(table: pd.DataFrame, groups: list[str]) -> Iterator[pd.Series]:
-    """The rows of one name of each of two keys."""
-    for i, first in enumerate(groups):
-        for second in groups[i + 1 :]:
-            for _, rows in table.groupby([first, second]):
-                yield table.index.to_series().isin(rows.index)
-
-
-def judged_again(figure: Figure, table: pd.DataFrame) -> list[Claim]:
-    """The claims on a perturbed table; none where it is not a table that runs could have given."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return figure.claims(table, "default")
-        except (ValueError, KeyError, IndexError, ArithmeticError, np.linalg.LinAlgError):
-            return []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_claim_turns_when_what_it_was_measured_on_does(name: str) -> None:
-    figure, table = made(name), committed(name)
-    before = {claim.claim: claim for claim in judged(name) if claim.holds is not None}
-    read = {column: changed(figure, table, column, before) for column in measured_columns(table)}
-    assert before and any(read.values())
-    waiting, of_any = set(before), set(before).difference(*read.values())
-    # Columns that are only drawn, or of claims that have turned, need not be tried.
-    for other in perturbed(table, lambda: [column for column, claims in read.items() if claims and (claims | of_any) & waiting]):
-        after = {claim.claim: claim for claim in judged_again(figure, other)}
-        waiting.difference_update([text for text in waiting if text in after and after[text].holds != before[text].holds])
-        if not waiting:
-            break
-    assert not waiting
-
-
-def changed(figure: Figure, table: pd.DataFrame, column: str, before: dict[str, Claim]) -> set[str]:
-    """The claims that say something else when a column is scaled unevenly, or its values are given to other rows."""
-    uneven = table[column] * np.linspace(0.3, 2, len(table))
-    others = np.random.default_rng(2).permutation(table[column].to_numpy())
-    found: set[str] = set()
-    for values in (uneven, others):
-        after = {claim.claim: claim for claim in judged_again(figure, table.assign(**{column: values}))}
-        found |= {text for text, claim in before.items() if after.get(text) != claim}
-    return found
+    turning = Turning(made(name), committed(name), judged(name))
+    assert turning.waiting
+    turning.try_known()
+    turning.search()
+    assert not turning.waiting

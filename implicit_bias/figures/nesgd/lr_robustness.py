@@ -128,7 +128,7 @@ class LrRobustness(Figure):
         )
 
     def _good_rates(self, table: pd.DataFrame, batch: str, preset: Preset) -> Claim:
-        counts = {method: sum(_by_rate(table, batch, method)[rate].mean() < GOOD for rate in _rates(table)) for method in METHODS}
+        counts = {method: sum(mean < GOOD for mean in _means(table, batch, method).values()) for method in METHODS}
         momo = [f"{name}-{MOMO}" for name in PLAIN]
         return self.claim(
             preset,
@@ -140,11 +140,8 @@ class LrRobustness(Figure):
         )
 
     def _stale(self, table: pd.DataFrame, preset: Preset) -> Claim:
-        away = max(
-            abs(_by_rate(table, batch, f"{MAX}-{MOMO}")[rate].mean() - _by_rate(table, batch, f"{MAX}-{STALE}")[rate].mean())
-            for batch in BATCHES
-            for rate in _rates(table)
-        )
+        pairs = [[_means(table, batch, f"{MAX}-{norms}") for norms in (MOMO, STALE)] for batch in BATCHES]
+        away = max(abs(now[rate] - before[rate]) for now, before in pairs for rate in now)
         return self.claim(
             preset,
             "nuclear norms of the step before do as well at every rate: largest difference of mean log10 losses",
@@ -156,7 +153,7 @@ class LrRobustness(Figure):
         )
 
     def _untruncated(self, table: pd.DataFrame, preset: Preset) -> Claim:
-        good = {method: [rate for rate in _rates(table) if _by_rate(table, FULL, method)[rate].mean() < GOOD] for method in PLAIN}
+        good = {method: [rate for rate, mean in _means(table, FULL, method).items() if mean < GOOD] for method in PLAIN}
         return self.claim(
             preset,
             "full batch: MuonMax without truncation has more learning rates with a good loss than MuonAdam",
@@ -169,7 +166,7 @@ class LrRobustness(Figure):
         )
 
     def _price(self, table: pd.DataFrame, preset: Preset) -> Claim:
-        best = {method: min(_by_rate(table, FULL, method)[rate].mean() for rate in _rates(table)) for method in METHODS}
+        best = {method: min(_means(table, FULL, method).values()) for method in METHODS}
         return self.claim(
             preset,
             "full batch: at their best rates truncated methods end above the same without truncation: mean log10 loss (MuonAdam,"
@@ -213,6 +210,11 @@ def _by_rate(table: pd.DataFrame, batch: str, method: str) -> dict[float, np.nda
     """log10 losses by rate, one a seed in their order."""
     rows = table[(table["batch"] == batch) & (table["method"] == method)].sort_values("seed")
     return {rate: rows[rows["lr"] == rate]["log10_loss"].to_numpy() for rate in _rates(table)}
+
+
+def _means(table: pd.DataFrame, batch: str, method: str) -> dict[float, float]:
+    """Means over seeds of the log10 losses, by rate."""
+    return {rate: float(losses.mean()) for rate, losses in _by_rate(table, batch, method).items()}
 
 
 def _rates(table: pd.DataFrame) -> list[float]:
