@@ -8,6 +8,7 @@ from torch import Tensor
 
 from implicit_bias.engine.trajectory import Diverged
 from implicit_bias.models import Gradient, Parameters
+from implicit_bias.models.gradient import largest_entry
 
 #: A parameter beyond this, and beyond as many times the largest of the start, is no longer trained: its square is nearly as large
 #: as doubles are. Steps of fixed length never come here, whatever the learning rate, nor does growth by a hundredth a step within
@@ -30,7 +31,7 @@ class Divergence:
     """
 
     def __init__(self, initial: Parameters, every: int, exact: bool = False) -> None:
-        self._limit = LARGEST * _largest(initial).clamp(min=1.0)
+        self._limit = (LARGEST * largest_entry(initial).clamp(min=1.0)).double()
         self._every, self._exact = every, exact
 
     def due(self, t: int) -> bool:
@@ -45,8 +46,8 @@ class Divergence:
             gradient: Of all samples, there; None where it is not evaluated: a loss that is no number leaves parameters that are
                 none at the next step.
         """
-        size = max(float(torch.linalg.vector_norm(block, torch.inf)) for block in parameters.values())
-        bounded = gradient is None or bool(torch.linalg.vector_norm(gradient.total, torch.inf) < torch.inf)
+        size = max(float(block.abs().max()) for block in parameters.values())
+        bounded = gradient is None or bool(gradient.total.abs().max() < torch.inf)
         return not (size <= LARGEST and bounded)
 
     def check(self, t: int, parameters: Parameters, gradient: Gradient, counted: np.ndarray) -> None:
@@ -58,20 +59,18 @@ class Divergence:
             gradient: There.
             counted: Which runs count, (R,): one that has stopped may go where it likes.
         """
-        size = _largest(parameters)
-        finite = size.isfinite() & gradient.log_loss.isfinite()
+        size = largest_entry(parameters).double()
+        finite = gradient.log_loss.isfinite()  # a size that is no finite number is within no limit
+        if bool((finite & (size <= self._limit)).all()):
+            return
+        finite &= size.isfinite()
         mine = torch.from_numpy(counted).to(finite.device)
         lost = mine & ~finite
         if bool(lost.any()):
             raise Diverged(_places(lost), t, self._exact)
-        beyond = mine & ~(size.double() <= self._limit.double())
+        beyond = mine & ~(size <= self._limit)
         if bool(beyond.any()):
             raise Diverged(_places(beyond), t, self._exact, LARGEST)
-
-
-def _largest(parameters: Parameters) -> Tensor:
-    """The largest absolute entry of each run, (R,); nan where one is."""
-    return torch.stack([block.abs().amax(dim=(-2, -1)) for block in parameters.values()]).amax(dim=0)
 
 
 def _places(runs: Tensor) -> list[int]:

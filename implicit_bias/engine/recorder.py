@@ -25,7 +25,7 @@ from implicit_bias.measures.margins import accuracy_and_margin, measure
 from implicit_bias.measures.probe import Columns, Probe, Record, Update
 from implicit_bias.measures.robust_accuracy import RobustAccuracy
 from implicit_bias.measures.soft_margin import SoftMargin
-from implicit_bias.models import Data, Objective, Parameters
+from implicit_bias.models import Data, Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm, over_blocks
 from implicit_bias.optimizers import Optimizer
 
@@ -94,10 +94,9 @@ class Recorder:
         if self._precise is not None:
             objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
             measured = objective.gradient(parameters)
-        gaps = objective.negative_gaps(parameters) if measured.negative_gaps is None else measured.negative_gaps
-        share, q = accuracy_and_margin(gaps)
+        share, q = accuracy_and_margin(_largest_gaps(measured, objective, parameters))
         if problem.model.robust:
-            share, _ = accuracy_and_margin(objective.unperturbed_gaps(parameters))
+            share, _ = accuracy_and_margin(objective.unperturbed_gaps(parameters).amax(dim=-2))
         mine = torch.from_numpy(runs).to(q.device)
         record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q, update, self._pair_average(stepper))
         lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)
@@ -120,10 +119,8 @@ class Recorder:
         return None if found is None else dict(found)
 
     def _record_norms(self, record: Record) -> None:
-        downhill = record.gradient.downhill()
         for label, norm in self._norms.items():
-            optimum = self._problem.optima.get(label)
-            columns = measure(norm, record.degree, record.parameters, downhill, record.q, optimum)
+            columns = measure(norm, record.point, self._problem.optima.get(label))
             for probe in self.probes.values():
                 self._add(probe, probe.under(record, label, norm, columns), columns)
             self._norm_rows[label].append(columns)
@@ -225,6 +222,12 @@ class Recorder:
             self.trajectory.interrupted = interrupt
         except (ArithmeticError, RuntimeError) as error:
             self.trajectory.untightened = f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _largest_gaps(gradient: Gradient, objective: Objective, parameters: Parameters) -> Tensor:
+    """The largest negative gap of every sample, (R, n), which most gradients are made from."""
+    known = gradient.largest() if gradient.largest is not None else None
+    return objective.negative_gaps(parameters).amax(dim=-2) if known is None else known
 
 
 def _as_numbers(probe: Probe, name: str, column: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ class _Simulation:
             self.before = reached_by(self.setup, self.stepper) if self.looks_back and last == t + 1 else None
             self.stepper.advance(t, last)
             t = last
-            if (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected():
+            looked_at = t in self.times.fixed  # a record looks more closely
+            if not looked_at and (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected():
                 self._check(t, trained_by(self.stepper), self.times.going)
             self._observe(t)
             if watch is not None and (t == steps or time.monotonic() >= due):
@@ -160,8 +161,10 @@ class _Simulation:
         return next(wanted, last)
 
     def _suspected(self) -> bool:
-        """Whether a run may have diverged. Between records steps by mini-batches do not evaluate what all samples say."""
-        gradient = self.stepper.gradient if self.problem.batch is None else None
+        """Whether a run may have diverged. Between records the parameters tell: what all samples say is looked at where each
+        step has evaluated it, and not for this alone."""
+        evaluated = self.problem.batch is None and self.stepper.most_steps == 1
+        gradient = self.stepper.gradient if evaluated else None
         return self.divergence.suspected(self.stepper.parameters, gradient)
 
     def _observe(self, t: int) -> None:
@@ -174,15 +177,16 @@ class _Simulation:
             return shown[0]
 
         runs = self.times.due(t, lambda: seen().gradient.log_loss)
+        if runs is not None:
+            self._check(t, trained_by(self.stepper), runs | self.times.going)
+            if not self.problem.optimizer.shows_trained:
+                self._check(t, seen(), runs | self.times.going)
         looks, off = divmod(t, self.problem.cadence)
         # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
         for probe in self.recorder.probes.values() if runs is not None else self.unserved:
             if not off and probe.wants(looks):
                 probe.collect(t, self.stepper.gradient)
         if runs is not None:
-            self._check(t, trained_by(self.stepper), runs | self.times.going)
-            if not self.problem.optimizer.shows_trained:
-                self._check(t, seen(), runs | self.times.going)
             before = self.before
             update = None if before is None else update_from(self.setup, before, self.stepper.parameters, t)
             self.recorder.record(t, seen(), self.stepper, runs, update)

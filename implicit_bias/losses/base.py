@@ -100,6 +100,17 @@ class Loss(Option, ABC):
         """
         return terms.size.log().add_(terms.top) if terms.losses is None else terms.losses
 
+    def largest(self, terms: LossTerms) -> Tensor | None:
+        """The largest negative gap of every sample, (R, n), -inf where no pair counts; None where the terms do not have it.
+
+        Args:
+            terms: As :meth:`terms` gave them.
+
+        Returns:
+            max_c u_c with the bits that it has in u, or None.
+        """
+        return None
+
     @abstractmethod
     def curvature(self, log_loss: Tensor, pairs: int) -> Tensor:
         """C, shape (R,): along a direction that changes every gap by at most 1, the second derivative of the mean loss is at most

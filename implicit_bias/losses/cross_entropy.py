@@ -37,6 +37,10 @@ class CrossEntropy(Loss):
     def log_losses(self, terms: LossTerms) -> Tensor:
         return log_log1p_exp(super().log_totals(terms))
 
+    def largest(self, terms: LossTerms) -> Tensor | None:
+        # Rounding is monotone: the offset less than the largest is the largest of what is less than the offset.
+        return terms.top
+
     def log_weights(self, u: Tensor) -> Tensor:
         return u - softplus(u.logsumexp(dim=-2, keepdim=True))
 

@@ -24,6 +24,10 @@ class Exponential(Loss):
     def terms(self, u: Tensor, offset: Tensor | None = None) -> LossTerms:
         return exponential_terms(softmax_in_place(u, offset))
 
+    def largest(self, terms: LossTerms) -> Tensor | None:
+        # Rounding is monotone: the offset less than the largest is the largest of what is less than the offset.
+        return terms.top
+
     def log_weights(self, u: Tensor) -> Tensor:
         return u
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from implicit_bias.measures.averages import AVERAGE_POWER, StepAverage
 from implicit_bias.measures.probe import Columns, Probe, Record
-from implicit_bias.models import Data, Gradient, Model, Parameters
+from implicit_bias.models import Data, Gradient, Model
 from implicit_bias.norms import Norm, ParameterNorm
+from implicit_bias.norms.sizes import Sizes
 
 # Beside the terms of its sum, an entry of a certificate may be off by what gradients take for exactly zero, in units of eps.
 ZEROED = 32
@@ -57,6 +58,8 @@ class Certificate(Probe):
     every_step: bool = True
     average: StepAverage = field(default_factory=StepAverage)
     best: dict[str, Tensor] = field(default_factory=dict)
+    #: Of the average at the present record, under norms.
+    average_sizes: Sizes = field(default_factory=lambda: Sizes({}))
 
     @property
     def averaged(self) -> StepAverage | None:  # type: ignore[override]
@@ -71,16 +74,17 @@ class Certificate(Probe):
     def measure(self, record: Record) -> Columns:
         if not self.every_step:
             self.average.add(record.c)
+        self.average_sizes = Sizes(self.average.value)
         return {}
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
-        upper = self.bound(label, norm, record.c, record.runs)
+        upper = self.bound(label, norm, record.c_sizes, record.runs)
         if record.pair_average is not None and self.every_step:
             bound = self._outwards(label, norm.dual(record.pair_average), 1 + record.t / 2)
             upper = self.lower(label, bound.masked_fill(~record.runs, torch.inf))
         return {"upper_bound": upper, "kkt_ratio": kkt_ratio(columns["margin"], upper, record.q)}
 
-    def bound(self, label: str, norm: ParameterNorm, c: Parameters, runs: Tensor | None = None) -> Tensor:
+    def bound(self, label: str, norm: ParameterNorm, c: Sizes, runs: Tensor | None = None) -> Tensor:
         """The running minimum of N_*(C) and N_*(average), shape (R,), over the records of each run: ``runs`` (R,) are those
         whose record it is, None for all.
 
@@ -90,13 +94,13 @@ class Certificate(Probe):
         Args:
             label: Of the norm.
             norm: On the parameter set.
-            c: C, one tensor (R, p, q) a block.
+            c: Of C under norms.
             runs: The runs whose record it is, (R,); None for all.
 
         Returns:
             The lowest bound so far, (R,).
         """
-        now = torch.minimum(norm.dual(c), norm.dual(self.average.value))
+        now = torch.minimum(c.dual(norm), self.average_sizes.dual(norm))
         now = self._outwards(label, now, 1 + self.average.count / AVERAGE_POWER)
         return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
 

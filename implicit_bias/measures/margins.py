@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from implicit_bias.models import Parameters
+from implicit_bias.models.gradient import largest_entry
 from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,72 @@ class Optimum:
         """Whether an optimum is known, shape (R,)."""
         return self.max_margin.isfinite()
 
+    @cached_property
+    def ray(self) -> Ray | None:
+        """Where the separator points; None where there is none."""
+        return None if self.separator is None else Ray.of(self.separator)
+
+
+class Ray(NamedTuple):
+    """A direction of parameters.
+
+    Attributes:
+        entries: A parameter set divided by its largest absolute entry, one tensor (R, p, q) a block; nan where it is zero.
+        square: <entries, entries>, (R,).
+    """
+
+    entries: Parameters
+    square: Tensor
+
+    @staticmethod
+    def of(a: Mapping[str, Tensor]) -> Ray:
+        """The direction of a parameter set.
+
+        Args:
+            a: One tensor (R, p, q) a block.
+        """
+        entries = unit_entries(a)
+        return Ray(entries, inner(entries, entries))
+
+    def cosine(self, other: Ray) -> Tensor:
+        """Cosine of the angle between two, (R,); nan where either is of zero.
+
+        Args:
+            other: Of the same blocks.
+        """
+        return inner(self.entries, other.entries) / (self.square * other.square).sqrt()
+
+
+class Point:
+    """Where runs are measured, and what all norms share there, computed when it is first asked for.
+
+    Attributes:
+        parameters: theta, one tensor (R, p, q) a block.
+        c: -g, one tensor (R, p, q) a block, in any unit of each run's own.
+        q: The smallest gap, (R,).
+        degree: L.
+        sizes, c_sizes: Of theta and of c under norms.
+    """
+
+    def __init__(self, parameters: Parameters, c: Parameters, q: Tensor, degree: float) -> None:
+        self.parameters, self.c, self.q, self.degree = parameters, c, q, degree
+        self.sizes, self.c_sizes = Sizes(parameters), Sizes(c)
+
+    @cached_property
+    def descent(self) -> Tensor:
+        """<theta, c>, (R,)."""
+        return inner(self.parameters, self.c)
+
+    @cached_property
+    def ray(self) -> Ray:
+        """Where theta points."""
+        return Ray.of(self.parameters)
+
+    @cached_property
+    def nothing(self) -> Tensor:
+        """Empty cells, (R,)."""
+        return torch.full_like(self.q, torch.nan)
+
 
 def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     """<a, b> summed over blocks, shape (R,).
@@ -46,7 +116,8 @@ def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     Returns:
         The inner products, (R,).
     """
-    return torch.stack([(a[n] * b[n]).sum(dim=(-2, -1)) for n in a]).sum(dim=0)
+    of_blocks = [(block * b[n]).sum(dim=(-2, -1)) for n, block in a.items()]
+    return of_blocks[0] if len(of_blocks) == 1 else torch.stack(of_blocks).sum(dim=0)
 
 
 def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
@@ -59,8 +130,7 @@ def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     Returns:
         The cosines, (R,).
     """
-    a, b = unit_entries(a), unit_entries(b)
-    return inner(a, b) / (inner(a, a) * inner(b, b)).sqrt()
+    return Ray.of(a).cosine(Ray.of(b))
 
 
 def unit_entries(a: Mapping[str, Tensor]) -> Parameters:
@@ -72,21 +142,20 @@ def unit_entries(a: Mapping[str, Tensor]) -> Parameters:
     Returns:
         The quotients, the same shapes.
     """
-    size = torch.stack([x.abs().amax(dim=(-2, -1), keepdim=True) for x in a.values()]).amax(dim=0)
+    size = largest_entry(a)[:, None, None]
     return {n: x / size for n, x in a.items()}
 
 
-def accuracy_and_margin(negative_gaps: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of samples whose gaps are all positive, and the margin q = min gap; from u (R, pairs, n) to (R,), (R,).
+def accuracy_and_margin(largest: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of samples whose gaps are all positive, and the margin q = min gap.
 
     Args:
-        negative_gaps: u (R, pairs, n), -inf at pairs that do not count.
+        largest: max_c u_ic, the largest negative gap of every sample, (R, n).
 
     Returns:
         Accuracy in [0, 1] and q, (R,) each.
     """
-    worst = negative_gaps.amax(dim=-2)
-    return (worst < 0).to(worst.dtype).mean(dim=-1), -worst.amax(dim=-1)
+    return (largest < 0).to(largest.dtype).mean(dim=-1), -largest.amax(dim=-1)
 
 
 def accuracy(scores: Tensor, y: Tensor) -> Tensor:
@@ -118,14 +187,7 @@ def over_power(q: Tensor, size: Tensor, degree: float) -> Tensor:
     return q / size if degree == 1 else q.sign() * (q.abs().log() - degree * size.log()).exp()
 
 
-def measure(
-    norm: ParameterNorm,
-    degree: float,
-    parameters: Parameters,
-    c: Parameters,
-    q: Tensor,
-    optimum: Optimum | None,
-) -> dict[str, Tensor]:
+def measure(norm: ParameterNorm, point: Point, optimum: Optimum | None) -> dict[str, Tensor]:
     """The columns of one norm at one record, each of shape (R,); nan stands for an empty cell.
 
     margin = q / N^L; relative_gap = |max_margin - margin| / max_margin; alignment = <theta, -g> / (N(theta) N_*(g)). The columns
@@ -133,28 +195,24 @@ def measure(
 
     Args:
         norm: N, on the parameter set.
-        degree: L.
-        parameters: theta, one tensor (R, p, q) a block.
-        c: -g, one tensor (R, p, q) a block, in any unit of each run's own.
-        q: The smallest gap, (R,).
+        point: Where the runs are.
         optimum: The reference under this norm; None where there is none.
 
     Returns:
         The columns by name.
     """
-    size = norm.value(parameters)
-    nothing = torch.full_like(q, torch.nan)
+    size, nothing = point.sizes.value(norm), point.nothing
     size_or_nan = torch.where(size == 0, nothing, size)
-    margin = over_power(q, size_or_nan, degree)
+    margin = over_power(point.q, size_or_nan, point.degree)
     max_margin = nothing if optimum is None else optimum.max_margin
-    separator = None if optimum is None else optimum.separator
+    ray = None if optimum is None else optimum.ray
     return {
         "margin": margin,
         "max_margin": max_margin,
-        "relative_gap": (max_margin - margin).abs() / max_margin,
+        "relative_gap": nothing if optimum is None else (max_margin - margin).abs() / max_margin,
         "upper_bound": nothing,
-        "correlation": nothing if separator is None else cosine(parameters, separator),
-        "alignment": inner(parameters, c) / (size_or_nan * norm.dual(c)),
+        "correlation": nothing if ray is None else point.ray.cosine(ray),
+        "alignment": point.descent / (size_or_nan * point.c_sizes.dual(norm)),
         "kkt_ratio": nothing,
         "param_norm": size,
     }

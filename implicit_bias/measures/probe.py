@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from implicit_bias.measures.averages import StepAverage
+from implicit_bias.measures.margins import Point
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.sizes import Sizes
 
 #: Numbers of a run each, (R,), by the name of their column; nan stands for an empty cell.
 Columns = dict[str, Tensor]
@@ -69,6 +71,16 @@ class Record:
     def c(self) -> Parameters:
         """-grad L / sum w = sum_j w_j grad m_j with weights that sum to one, one tensor (R, p, q) a block."""
         return self.gradient.per_weight()
+
+    @cached_property
+    def point(self) -> Point:
+        """What all norms share there: margins are of theta and the gradient downhill."""
+        return Point(self.parameters, self.gradient.downhill(), self.q, self.degree)
+
+    @cached_property
+    def c_sizes(self) -> Sizes:
+        """N_*(c) under norms."""
+        return self.point.c_sizes if self.point.c is self.c else Sizes(self.c)
 
     @cached_property
     def weights(self) -> Tensor | None:

@@ -26,4 +26,4 @@ class RobustAccuracy(Probe):
     def measure(self, record: Record) -> Columns:
         x = self.objective.data.x
         parameters = {name: block.to(x.dtype) for name, block in record.parameters.items()}
-        return {"robust_accuracy": accuracy_and_margin(self.objective.negative_gaps(parameters))[0]}
+        return {"robust_accuracy": accuracy_and_margin(self.objective.negative_gaps(parameters).amax(dim=-2))[0]}

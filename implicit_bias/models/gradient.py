@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class Gradient:
         log_unit: The scale of the totals, shape (R, 1).
         log_losses: Gives the log loss of every sample, shape (R, n).
         weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
-        negative_gaps: u_ic that it was made from, (R, pairs, n), where they are at hand; not to be changed.
+        largest: Gives the largest negative gap of every sample there, (R, n), where it is known without evaluating gaps again.
     """
 
     blocks: dict[str, Scaled]
@@ -39,7 +39,7 @@ class Gradient:
     log_unit: Tensor
     log_losses: Callable[[], Tensor]
     weights: Callable[[], Tensor] | None = None
-    negative_gaps: Tensor | None = None
+    largest: Callable[[], Tensor | None] | None = None
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -52,7 +52,11 @@ class Gradient:
         return log_mean(self.log_losses())
 
     def per_weight(self) -> Parameters:
-        """-grad L / sum w = sum_ic w_ic grad m_ic with weights that sum to one, as plain tensors."""
+        """-grad L / sum w = sum_ic w_ic grad m_ic with weights that sum to one, as plain tensors, not to be changed."""
+        return self._per_weight
+
+    @cached_property
+    def _per_weight(self) -> Parameters:
         unit = self.log_weight[:, None, None]
         far = (self.log_unit.abs() > FAR).unsqueeze(-1)
         if not bool(far.any()):
@@ -70,10 +74,14 @@ class Gradient:
         return ratio
 
     def downhill(self) -> Parameters:
-        """-grad L as plain tensors, in a unit of each run's own: sum w, as in :meth:`per_weight`, or where grad L is so small
-        beside it that digits would be lost, the largest scale of the gradient itself."""
+        """-grad L as plain tensors, not to be changed, in a unit of each run's own: sum w, as in :meth:`per_weight`, or where
+        grad L is so small beside it that digits would be lost, the largest scale of the gradient itself."""
+        return self._downhill
+
+    @cached_property
+    def _downhill(self) -> Parameters:
         c = self.per_weight()
-        largest = torch.stack([block.abs().amax(dim=(-2, -1)) for block in c.values()]).amax(dim=0)
+        largest = largest_entry(c)
         small = (largest < LOSES_DIGITS[largest.dtype])[:, None, None]
         if not bool(small.any()):
             return c
@@ -95,6 +103,19 @@ class Quick(NamedTuple):
     terms: LossTerms
     coefficients: Tensor
     exact: Tensor
+
+
+def largest_entry(blocks: Mapping[str, Tensor]) -> Tensor:
+    """The largest absolute entry of each run, over all blocks.
+
+    Args:
+        blocks: One tensor (R, p, q) a block.
+
+    Returns:
+        (R,); nan where an entry is.
+    """
+    sizes = [block.abs().amax(dim=(-2, -1)) for block in blocks.values()]
+    return sizes[0] if len(sizes) == 1 else torch.stack(sizes).amax(dim=0)
 
 
 def log_mean(log_values: Tensor) -> Tensor:

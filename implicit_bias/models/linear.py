@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import ClassVar
 
 import numpy as np
@@ -178,9 +179,10 @@ def robust_objective(data: Data, loss: Loss, perturbation: str, eps: float) -> O
     return RobustObjective(data, loss, perturbation, eps)
 
 
+@cache
 def zero_sum_basis(k: int) -> Tensor:
     """Orthonormal basis (k, k-1) of the vectors that sum to zero (Helmert), where the columns of every multiclass
-    gradient lie.
+    gradient lie. One tensor whoever asks, not to be changed: norms that are given it share decompositions.
 
     Args:
         k: Classes.
@@ -277,7 +279,8 @@ class LinearObjective(Objective):
         block = quick.blocks[WEIGHT] if bool(quick.exact) else self._closer(w, quick)
         if self.uneven:
             block = self._without_underflow(block, w, terms)
-        return Gradient({WEIGHT: block}, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms))
+        log_losses, largest = partial(self.loss.log_losses, terms), partial(self.loss.largest, terms)
+        return Gradient({WEIGHT: block}, terms.total, terms.log_unit, log_losses, largest=largest)
 
     def _closer(self, w: Tensor, quick: Quick) -> Scaled:
         """The gradient with a scale of their own for the rows of runs where one is too small, and zeros where all cancels."""

@@ -329,7 +329,7 @@ class NetworkObjective(Objective):
         def normalised() -> Tensor:
             return weights / weights.sum(dim=(-2, -1), keepdim=True)
 
-        return Gradient(blocks, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms), normalised, u)
+        return Gradient(blocks, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms), normalised, lambda: u.amax(dim=-2))
 
     def _on(self, batch: Tensor) -> NetworkObjective:
         """The same objective of these samples."""

@@ -28,10 +28,20 @@ class Nuclear(Norm):
     unitarily_invariant: ClassVar[bool] = True
 
     def value(self, w: Tensor) -> Tensor:
-        return singular_values(w).sum(dim=-1)
+        return self.value_of(singular_values(w))
 
     def dual(self, g: Tensor) -> Tensor:
-        return singular_values(g)[..., 0]
+        return self.dual_of(singular_values(g))
+
+    @staticmethod
+    def value_of(s: Tensor) -> Tensor:
+        """N(W) from the singular values of W, (..., min(p, q)), descending."""
+        return s.sum(dim=-1)
+
+    @staticmethod
+    def dual_of(s: Tensor) -> Tensor:
+        """N_*(G) from the singular values of G, (..., min(p, q)), descending."""
+        return s[..., 0]
 
     def direction(self, g: Tensor) -> Tensor:
         return rank_one(g)

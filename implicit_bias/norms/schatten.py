@@ -56,10 +56,18 @@ class Schatten(Norm):
         return Schatten(conjugate(self.p)) if self.smooth else None
 
     def value(self, w: Tensor) -> Tensor:
-        return lp_value(singular_values(w), self.p)
+        return self.value_of(singular_values(w))
 
     def dual(self, g: Tensor) -> Tensor:
-        return lp_value(singular_values(g), conjugate(self.p))
+        return self.dual_of(singular_values(g))
+
+    def value_of(self, s: Tensor) -> Tensor:
+        """N(W) from the singular values of W, (..., min(p, q)), descending."""
+        return lp_value(s, self.p)
+
+    def dual_of(self, s: Tensor) -> Tensor:
+        """N_*(G) from the singular values of G, (..., min(p, q)), descending."""
+        return lp_value(s, conjugate(self.p))
 
     def direction(self, g: Tensor) -> Tensor:
         if is_inf(self.p):

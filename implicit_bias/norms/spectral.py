@@ -50,10 +50,20 @@ class Spectral(LayerWeighted):
         return True
 
     def value(self, w: Tensor) -> Tensor:
-        return self.times_weight(singular_values(w)[..., 0], w)
+        return self.times_weight(self.value_of(singular_values(w)), w)
 
     def dual(self, g: Tensor) -> Tensor:
-        return self.times_weight(singular_values(g).sum(dim=-1), g, -1)
+        return self.times_weight(self.dual_of(singular_values(g)), g, -1)
+
+    @staticmethod
+    def value_of(s: Tensor) -> Tensor:
+        """N(W) without weights from the singular values of W, (..., min(p, q)), descending."""
+        return s[..., 0]
+
+    @staticmethod
+    def dual_of(s: Tensor) -> Tensor:
+        """N_*(G) without weights from the singular values of G, (..., min(p, q)), descending."""
+        return s.sum(dim=-1)
 
     def direction(self, g: Tensor) -> Tensor:
         return self.times_weight(polar(g), g, -1)

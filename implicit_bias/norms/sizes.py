@@ -1,0 +1,84 @@
+"""Values and dual values of many norms at one parameter set: what they share is computed once."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from implicit_bias.norms.base import Norm
+from implicit_bias.norms.blocks import InRowSpace, SingleBlock
+from implicit_bias.norms.nuclear import Nuclear
+from implicit_bias.norms.parameter_norm import Blocks, ParameterNorm
+from implicit_bias.norms.schatten import Schatten
+from implicit_bias.norms.singular import singular_values
+from implicit_bias.norms.spectral import Spectral
+
+#: Functions of the singular values, by exact type: a subclass may override anything.
+OF_SINGULAR_VALUES = (Spectral, Nuclear, Schatten)
+
+
+class Sizes:
+    """N(theta) and N_*(theta) of a parameter set theta under one norm after the other, with the bits of the norms' own methods.
+
+    Decompositions are most of what spectral, nuclear and Schatten norms cost; all of one block take them from the same singular
+    values.
+
+    Args:
+        blocks: theta, one tensor (R, p, q) a block, not to be changed while this is used.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        # With what was asked for, which an identity is of only as long as it is held.
+        self._duals: dict[int, tuple[ParameterNorm, Tensor]] = {}
+        self._singular_values: dict[tuple[str, int | None], tuple[Tensor | None, Tensor]] = {}
+
+    def value(self, norm: ParameterNorm) -> Tensor:
+        """N(theta), shape (R,).
+
+        Args:
+            norm: N.
+        """
+        found = _of_singular_values(norm)
+        if found is None:
+            return norm.value(self.blocks)
+        block, inner, _ = found
+        return inner.value_of(self._spectrum(block, None))  # a value is that of the matrix itself
+
+    def dual(self, norm: ParameterNorm) -> Tensor:
+        """N_*(theta), shape (R,); computed once a norm.
+
+        Args:
+            norm: N.
+        """
+        known = self._duals.get(id(norm))
+        if known is None:
+            known = self._duals[id(norm)] = norm, self._dual(norm)
+        return known[1]
+
+    def _dual(self, norm: ParameterNorm) -> Tensor:
+        found = _of_singular_values(norm)
+        if found is None:
+            return norm.dual(self.blocks)
+        block, inner, basis = found
+        return inner.dual_of(self._spectrum(block, basis))
+
+    def _spectrum(self, block: str, basis: Tensor | None) -> Tensor:
+        """Singular values of a block, or of B^T times it."""
+        key = block, None if basis is None else id(basis)
+        if key not in self._singular_values:
+            w = self.blocks[block]
+            self._singular_values[key] = basis, singular_values(w if basis is None else basis.mT @ w)
+        return self._singular_values[key][1]
+
+
+def _of_singular_values(norm: ParameterNorm) -> tuple[str, Spectral | Nuclear | Schatten, Tensor | None] | None:
+    """The block, the function of its singular values and the basis of its columns that a norm is; None: it is no such norm."""
+    if type(norm) is not SingleBlock:
+        return None
+    inner: Norm = norm.norm
+    basis = inner.basis if type(inner) is InRowSpace else None
+    inner = inner.norm if type(inner) is InRowSpace else inner
+    if type(inner) not in OF_SINGULAR_VALUES or not inner.unitarily_invariant:
+        return None
+    assert isinstance(inner, OF_SINGULAR_VALUES)
+    return norm.block, inner, basis
