@@ -19,9 +19,10 @@ a step of p = inf ends, feature by feature, where two classes' weights meet firs
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -157,19 +158,24 @@ class RobustObjective(LinearObjective):
             return s
         lengths = (self.eps.squeeze(-1) * masses).unsqueeze(-1)
         gradient = plain + torch.bmm(self.incidence.expand(len(v), -1, -1), lengths * s)
-        going = torch.ones(len(v), 1, dtype=torch.bool, device=v.device)
+        going = torch.ones(len(v), 1, 1, dtype=torch.bool, device=v.device)
+        at_once = disjoint(tuple(kinks.nonzero().flatten().tolist()), self.data.num_classes)
+        parts = [_Part.of(pairs, self, v, lengths) for pairs in at_once]
         for _ in range(SWEEPS if len(self.first) > 1 else 1):
             # Run by run: a run's bits must not depend on the other runs of its batch.
             changed = torch.zeros_like(going)
-            for pair in kinks.nonzero().flatten().tolist():
-                a, b, length = self.first[pair], self.second[pair], lengths[:, pair]
-                half = (gradient[:, b] - gradient[:, a]) / (2 * length.masked_fill(length == 0, 1.0))
-                moved = self.ball.nearest(v[:, pair], s[:, pair] + half) - s[:, pair]
-                moved = torch.where(going & (length > 0), moved, 0.0)
-                s[:, pair] += moved
-                gradient[:, a] += length * moved
-                gradient[:, b] -= length * moved
-                changed |= moved.abs().amax(dim=-1, keepdim=True) > SETTLED
+            for part in parts:
+                before, of_a, of_b = (
+                    s.index_select(1, part.pairs),
+                    gradient.index_select(1, part.a),
+                    gradient.index_select(1, part.b),
+                )
+                moved = self.ball.nearest(part.differences, before + (of_b - of_a) / part.twice) - before
+                moved = torch.where(going & part.moves, moved, 0.0)
+                s.index_copy_(1, part.pairs, before + moved)
+                pull = part.length * moved
+                gradient.index_copy_(1, part.a, of_a + pull).index_copy_(1, part.b, of_b - pull)
+                changed |= moved.abs().amax(dim=(1, 2), keepdim=True) > SETTLED
             going = changed
             if not bool(going.any()):
                 break
@@ -207,6 +213,50 @@ class RobustObjective(LinearObjective):
             moved[:, a] = torch.where(meet[:, pair], place, moved[:, a])
             moved[:, b] = torch.where(meet[:, pair], place, moved[:, b])
         return {WEIGHT: moved}
+
+
+class _Part(NamedTuple):
+    """Pairs of classes that have none in common: their numbers, the first and the second class of each; of each run and pair the
+    difference w_a - w_b, eps q_ab, whether that is not zero, and twice it, or 2."""
+
+    pairs: Tensor
+    a: Tensor
+    b: Tensor
+    differences: Tensor
+    length: Tensor
+    moves: Tensor
+    twice: Tensor
+
+    @classmethod
+    def of(cls, numbers: Sequence[int], robust: RobustObjective, v: Tensor, lengths: Tensor) -> _Part:
+        pairs, a, b = (
+            torch.tensor(chosen, device=v.device)
+            for chosen in (numbers, [robust.first[pair] for pair in numbers], [robust.second[pair] for pair in numbers])
+        )
+        length = lengths.index_select(1, pairs)
+        moves = length > 0
+        return cls(pairs, a, b, v.index_select(1, pairs), length, moves, 2 * length.masked_fill(~moves, 1.0))
+
+
+@lru_cache(maxsize=1024)
+def disjoint(pairs: tuple[int, ...], classes: int) -> list[list[int]]:
+    """Numbers of pairs of classes, in parts whose pairs have no class in common; made one part after the other, it is as if each
+    had been made in its turn.
+
+    Args:
+        pairs: Their numbers among :func:`pairs_of`, in turn.
+        classes: k.
+    """
+    first, second = pairs_of(classes)
+    parts, free = list[list[int]](), [0] * classes  # of each class the part from which on it is free
+    for pair in pairs:
+        a, b = first[pair], second[pair]
+        place = max(free[a], free[b])
+        if place == len(parts):
+            parts.append([])
+        parts[place].append(pair)
+        free[a] = free[b] = place + 1
+    return parts
 
 
 class _Extended(LinearObjective):

@@ -13,7 +13,8 @@ from torch import Tensor
 from implicit_bias.core.errors import BadInput
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Objective
-from implicit_bias.models.perturbations import BALLS
+from implicit_bias.models.perturbations import BALLS, pairs_of
+from implicit_bias.models.robust import disjoint
 
 D, N, RUNS = 5, 9, 2
 EPS = torch.tensor([0.1, 0.3], dtype=torch.float64).reshape(RUNS, 1, 1)
@@ -172,3 +173,16 @@ def test_at_zero_the_gradient_is_the_steepest_descent_that_there_is(k: int, pert
         after = objective.gradient({"weight": -h * g}).log_loss.exp()
         assert float(at_zero.log_loss.exp() - after) / h == pytest.approx(float((g**2).sum()), rel=1e-4)
         assert float(g.abs().amax()) > 0.1
+
+
+def test_pairs_without_a_class_in_common_are_taken_together_in_their_turn() -> None:
+    first, second = pairs_of(10)
+    parts = disjoint(tuple(range(45)), 10)
+    assert len(parts) == 17 and sorted(pair for part in parts for pair in part) == list(range(45))
+    for part in parts:
+        assert len({*(first[pair] for pair in part), *(second[pair] for pair in part)}) == 2 * len(part)
+    turn = {pair: place for place, part in enumerate(parts) for pair in part}
+    for pair in range(45):
+        for later in range(pair + 1, 45):
+            if {first[pair], second[pair]} & {first[later], second[later]}:
+                assert turn[pair] < turn[later]

@@ -16,7 +16,7 @@ _NAMES = {
     r"\log": "log",
     "-": "\N{MINUS SIGN}",
 }
-_BELOW = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_BELOW = str.maketrans("0123456789p", "₀₁₂₃₄₅₆₇₈₉ₚ")
 _ABOVE = str.maketrans("0123456789\N{MINUS SIGN}", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -28,7 +28,7 @@ def plain(text: str) -> str:
 def _letters(formula: str) -> str:
     for name, letter in _NAMES.items():
         formula = formula.replace(name, letter)
-    formula = re.sub(r"_\{?(\d+|∞)\}?", lambda m: m[1].translate(_BELOW), formula)
+    formula = re.sub(r"_\{?(\d+|p|∞)\}?", lambda m: m[1].translate(_BELOW), formula)
     return re.sub(r"\^\{?([^{}\s]+)\}?", lambda m: _power(m[1]), formula)
 
 
