@@ -329,7 +329,8 @@ class NetworkObjective(Objective):
         def normalised() -> Tensor:
             return weights / weights.sum(dim=(-2, -1), keepdim=True)
 
-        return Gradient(blocks, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms), normalised, lambda: u.amax(dim=-2))
+        log_losses, largest = partial(self.loss.log_losses, terms), partial(u.amax, dim=-2)
+        return Gradient(blocks, terms.total, terms.log_unit, log_losses, normalised, largest)
 
     def _on(self, batch: Tensor) -> NetworkObjective:
         """The same objective of these samples."""
