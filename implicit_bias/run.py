@@ -32,6 +32,7 @@ from implicit_bias.runtime.termination import Terminated, terminable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from implicit_bias.analysis.data import KeptData
     from implicit_bias.cli.show import Form
     from implicit_bias.config.overrides import Cell
     from implicit_bias.sweep import Outcome
@@ -112,26 +113,47 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
     from implicit_bias.config.overrides import as_override, compose
 
     typed = [text for item in overrides for text in ([item] if isinstance(item, str) else item)]
-    given = [as_override(key, value) for key, value in _with_data_files(typed, keys).items()]
+    keys, kept = _with_data_files(typed, keys)
+    given = [as_override(key, value) for key, value in keys.items()]
     cells = compose([*typed, *given], multirun=multirun or any("=choice(" in text for text in given))
-    outcomes = _execute(cells, f"implicit_bias.run({', '.join(map(repr, [*typed, *given]))})")
-    _raise_failures(cells, outcomes)
+    with _kept(kept, Path(cells[0].spec.results_dir)):
+        outcomes = _execute(cells, f"implicit_bias.run({', '.join(map(repr, [*typed, *given]))})")
+        _raise_failures(cells, outcomes)
     good = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status != "failed"]
     return _stacked([(c, o.trajectory) for c, o in good]), _stacked([(c, o.summary) for c, o in good])
 
 
-def _with_data_files(typed: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a call, a dataset that is no name in a file of its own. Raises BadInput: it is none, or cannot be one."""
+def _with_data_files(typed: Sequence[str], keys: Mapping[str, Any]) -> tuple[dict[str, Any], KeptData | None]:
+    """The keys of a call, a dataset that is no name as a file of its own, which is to be written. Raises BadInput: it is none, or
+    cannot be one."""
     data = keys.get("dataset")
     several = isinstance(data, list | tuple | range) and all(isinstance(item, str) for item in data)
     if data is None or isinstance(data, str) or several:
-        return dict(keys)
-    from implicit_bias.analysis.data import as_dataset, saved
+        return dict(keys), None
+    from implicit_bias.analysis.data import as_dataset, kept_in
 
     folders = [text.partition("=")[2] for text in typed if text.startswith("results_dir=")]
     folder = Path(str(keys.get("results_dir", folders[-1] if folders else "results")))
     others = {key: value for key, value in keys.items() if key != "dataset"}
-    return {"dataset": "file", "dataset.path": saved(as_dataset(data), folder / "data"), **others}
+    kept = kept_in(as_dataset(data), folder / "data")
+    return {"dataset": "file", "dataset.path": kept.path, **others}, kept
+
+
+@contextmanager
+def _kept(data: KeptData | None, results: Path) -> Iterator[None]:
+    """Write the data of a call before it is computed; they go again where it is refused. Raises BadInput: they cannot be."""
+    if data is None:
+        yield
+        return
+    with _folder(results):
+        fresh = not data.path.exists()
+        data.write()
+        try:
+            yield
+        except BadInput:
+            if fresh:
+                data.path.unlink(missing_ok=True)
+            raise
 
 
 def _request(arguments: Sequence[str]) -> Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +59,30 @@ def dataset_of(x: Any, y: Any, origin: str = "dataset") -> Dataset:
     return replace(dataset, names=classes.names, origin=origin, cautions=cautions)
 
 
-def saved(dataset: Dataset, folder: Path) -> Path:
-    """A file of the dataset in ``folder``, called by its content, as ``dataset.path`` takes it; one that is there is left.
+@dataclass(frozen=True)
+class KeptData:
+    """A dataset as a file, as ``dataset.path`` takes it."""
+
+    path: Path
+    content: bytes
+
+    def write(self) -> None:
+        """Write the file; one that is there is left. Raises OSError."""
+        if not self.path.exists():
+            atomic_write_bytes(self.path, self.content)
+
+
+def kept_in(dataset: Dataset, folder: Path) -> KeptData:
+    """The file of a dataset in ``folder``, called by its content, and not written yet.
 
     Raises:
         BadInput: the dataset has test samples, for which there is no place.
-        OSError: the file cannot be written.
     """
     if dataset.x_test is not None:
         raise BadInput("dataset: a Dataset with test samples; must be one without (x_test=None), or (X, y)")
     names = np.array(dataset.names) if dataset.names is not None else np.arange(dataset.num_classes)
     content = npz_bytes({"X": dataset.x, "y": names[dataset.y]})
-    path = folder / f"{hashlib.sha256(content).hexdigest()[:12]}.npz"
-    if not path.exists():
-        atomic_write_bytes(path, content)
-    return path
+    return KeptData(folder / f"{hashlib.sha256(content).hexdigest()[:12]}.npz", content)
 
 
 def array_of(values: Any, origin: str, what: str) -> NDArray[Any]:

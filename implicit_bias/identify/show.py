@@ -23,7 +23,7 @@ NUMBERS = HEAD[3:-1]
 #: How far apart in 1/p two exponents are whose difference is shown.
 APART = 0.05
 LEGEND = (
-    "kappa: margin / certified optimum at the best p   1-kappa: / 2 says that it halves in a decade of steps\n"
+    "kappa: margin / certified optimum at the best p; 1-kappa: / 2 says that it halves in a decade of steps\n"
     "apart: what kappa of an optimum loses where 1/p is off by .05: how well these data tell exponents apart"
 )
 

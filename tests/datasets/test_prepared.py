@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_iris, load_wine
 from sklearn.preprocessing import StandardScaler
 
+from implicit_bias import run
 from implicit_bias.config.overrides import compose
 from implicit_bias.core.errors import BadInput
 from implicit_bias.datasets import make_dataset
@@ -160,3 +161,11 @@ def test_samples_to_leave_out_of_standardised_data_leave_the_others_separable(se
     left_out = [int(number) for number in advice.split("[")[1].rstrip("]").split(",")]
     rest = make_dataset({**keys, "bias": True, "leave_out": left_out}).load()
     assert is_separable(rest.x, rest.y, rest.num_classes, 10.0) is True
+
+
+def test_of_a_call_with_arrays_that_is_refused_nothing_is_written(tmp_path: Path) -> None:
+    data = (np.eye(3), ["a", "b", "c"])
+    for keys, key in (({"steps": -1}, "steps"), ({"dataset.classes": ["z"]}, "dataset.classes")):
+        with pytest.raises(BadInput, match=f"^{key}"):
+            run(dataset=data, results_dir=tmp_path / "results", progress="off", **keys)
+        assert not list(tmp_path.iterdir())
