@@ -131,7 +131,7 @@ def last(trajectory: Trajectory) -> Tensor:
 
 
 @pytest.mark.parametrize("order", ["cyclic", "reshuffle"])
-@pytest.mark.parametrize("size", [1, 5, N // 2])
+@pytest.mark.parametrize("size", quick_of([1, 5, N // 2], 5))
 @pytest.mark.parametrize("optimizer", LOOPS)
 def test_steps_are_those_of_a_plain_loop(optimizer: str, size: int, order: str) -> None:
     given = linear(optimizer, size, order, seeds=(5,))
@@ -461,7 +461,7 @@ def test_the_automatic_rate_does_not_depend_on_the_batch() -> None:
 REDUCED = {order: "svrg" if order == "replace" else "none" for order in ORDERS}
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", quick_of(ORDERS, "replace"))
 @pytest.mark.parametrize(("optimizer", "shared"), [("muon", False), ("adam", True)])
 def test_a_run_has_the_same_bits_alone_and_beside_others(optimizer: str, shared: bool, order: Any) -> None:
     seeds = (4, 9, 4)

@@ -31,7 +31,10 @@ def batch(method: str, norm: str | None) -> Problem:
     return replace(given, norm=None if norm is None else make_norm(norm), weights="all")
 
 
-@pytest.mark.parametrize(("method", "norm", "blocks"), READS)
+@pytest.mark.parametrize(
+    ("method", "norm", "blocks"),
+    [case if case[0] in ("muon", "nmd", "adam") else pytest.param(*case, marks=pytest.mark.slow) for case in READS],
+)
 def test_no_bit_of_a_run_changes(method: str, norm: str | None, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given = batch(method, norm)
     setup = Setup.of(given)

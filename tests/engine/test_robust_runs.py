@@ -69,8 +69,14 @@ def same(a: Trajectory, b: Trajectory, run: int | None = None) -> None:
         assert column[:, one].tobytes() == other.tobytes(), key
 
 
-@pytest.mark.parametrize(("k", "optimizer", "norm", "size"), [(2, "coordinate_descent", None, None), (3, "nsd", "l1", None),
-                                                              (3, "signum", None, 4)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("k", "optimizer", "norm", "size"),
+    [
+        (2, "coordinate_descent", None, None),
+        pytest.param(3, "nsd", "l1", None, marks=pytest.mark.slow),
+        pytest.param(3, "signum", None, 4, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_is_the_same_alone_and_resumed(k: int, optimizer: str, norm: str | None, size: int | None) -> None:
     batch, file = problem(k, optimizer, norm, size=size), io.BytesIO()
 

@@ -20,6 +20,7 @@ from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES
 from tests.engine.test_native import RULES, RUNS, gaussian, needs_compiler, problem, same_bits, steps_of
+from tests.support.quick import quick_of
 
 WAYS: tuple[Compile, ...] = ("off", "auto")
 
@@ -44,7 +45,7 @@ def first_weights(given: Problem) -> list[torch.Tensor]:
     return [simulate(replace(given, compile=wanted)).parameters[1]["weight"][0] for wanted in WAYS]
 
 
-@pytest.mark.parametrize("k", [2, 3, 4, 5, 6, 7, 8, 9, 10, 300])
+@pytest.mark.parametrize("k", quick_of([2, 3, 4, 5, 6, 7, 8, 9, 10, 300], 2, 7, 10, 300))
 @pytest.mark.parametrize(
     ("optimizer", "norm"), [("signgd", None), ("signum", None), ("adam", None), ("nsd", 7.0), ("nmd", 7.0), ("row_gd", None)]
 )

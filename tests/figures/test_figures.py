@@ -33,7 +33,7 @@ from implicit_bias.figures.two_faces import throttle
 from implicit_bias.figures.two_faces.adam_eps import EPS, EPS_PART, AdamEps, departures
 from implicit_bias.measures.adam_limits import throttled_rate
 from implicit_bias.models import Data
-from implicit_bias.optimizers import OPTIMIZERS
+from implicit_bias.optimizers import OPTIMIZERS, torch_optim
 from implicit_bias.plotting.style import NORM_LOOKS, OPTIMIZER_LOOKS, drawing, header, log_spaced, optimizer_look, panels, saved
 from implicit_bias.report import command as report
 from implicit_bias.report.files import failed_mark
@@ -150,9 +150,14 @@ def test_the_figures_that_were_asked_for_exist() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_figure_has_a_page_and_composes_at_every_preset(name: str) -> None:
+def test_every_figure_has_a_page_and_composes_at_every_preset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = made(name)
     assert groups()["experiment"][name].help
+    assert composed(name, "smoke")
+    # What the steps of every class in the atlas are takes seconds to find out, and is tested in tests/optimizers.
+    usual = OPTIMIZERS.get("torch")().constant
+    monkeypatch.setattr(torch_optim, "_constants", {})
+    monkeypatch.setattr(torch_optim, "known_of", lambda optimizer: usual)
     for preset in PRESETS:
         specs = list(chain(*composed(name, preset)))
         assert specs

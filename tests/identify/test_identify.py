@@ -43,6 +43,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NSD in l_3 and SignGD after a few steps."""
+    folder = tmp_path_factory.mktemp("early") / "results"
+    keys: dict[str, Any] = {"results_dir": folder, "progress": "off", "reference": "none", "steps": 20, **OPTIONS}
+    run(**{**keys, "optimizer": "nsd", "norm": "lp", "norm.p": 3, "log.weights": "all"})
+    run(**{**keys, "optimizer": "signgd"})
+    return folder
+
+
 def folders(results: Path, pattern: str) -> list[str]:
     return sorted(str(path) for path in (results / "runs").glob(pattern))
 
@@ -242,7 +252,7 @@ def test_margins_stand_beside_certified_maxima() -> None:
 def test_bad_input_is_one_line(
     words: list[str],
     says: str,
-    results: Path,
+    early: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -254,8 +264,8 @@ def test_bad_input_is_one_line(
     np.savez(tmp_path / "nan.npz", W=np.full((3, 30), np.nan))
     before = sorted(tmp_path.rglob("*"))
     places = {
-        "run": folders(results, "*signgd*")[0],
-        "nsd": folders(results, "*nsd*seed1*")[0],
+        "run": folders(early, "*signgd*")[0],
+        "nsd": folders(early, "*nsd*seed1*")[0],
         **{name: f"{name}.npz" for name in ("w", "vectors", "nan")},
         "empty": "empty",
     }
@@ -295,9 +305,9 @@ def test_optima_that_ran_out_of_time_are_told_of(results: Path, tmp_path: Path, 
     assert "(a larger reference_timeout allows more)" in told
 
 
-def test_damaged_folders_and_changed_data_are_refused(results: Path, tmp_path: Path) -> None:
-    folder = tmp_path / Path(folders(results, "*signgd*")[0]).name
-    shutil.copytree(folders(results, "*signgd*")[0], folder)
+def test_damaged_folders_and_changed_data_are_refused(early: Path, tmp_path: Path) -> None:
+    folder = tmp_path / Path(folders(early, "*signgd*")[0]).name
+    shutil.copytree(folders(early, "*signgd*")[0], folder)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump({**config, "seed": 7}))
     with pytest.raises(BadInput, match=r"damaged, config.yaml was changed"):

@@ -69,7 +69,7 @@ ARCHITECTURES: dict[str, tuple[Any, int, Callable[[Mapping[str, Tensor], int], n
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("k", quick_of([2, 3], 3))
 def test_gradient_equals_torch_nn_in_every_run_of_a_batch(architecture: str, k: int) -> None:
     """Parameters that separate, scaled: losses from about 1 down to 1e-10 and below."""
     model, dim, make = ARCHITECTURES[architecture]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.column_blocks import ColumnBlocks, block_names, cut_columns, joined_columns
+from tests.support.quick import quick_of
 
 LABELS = ["spectral", "nuclear", "row", "schatten1.5", "hybrid0.5", "hybrid2-max-l2", "hybrid2-l2-linf", "hybrid0.5-l2-l2"]
 LABELS += ["spectral-rms", "hybrid0.5-rms", "hybrid2-l2-linf-rms"]
@@ -42,7 +43,7 @@ def by_numpy(label: str, sizes: tuple[int, ...], w: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("label", LABELS)
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", quick_of(SIZES, *SIZES[:2]))
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(0.01, 1e4))
 def test_value_dual_direction_and_projection(label: str, sizes: tuple[int, ...], seed: int, size: float) -> None:
@@ -62,7 +63,7 @@ def test_value_dual_direction_and_projection(label: str, sizes: tuple[int, ...],
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("label", LABELS)
-@pytest.mark.parametrize("sizes", [(2, 4), (1, 2, 3), (4, 0, 2)])
+@pytest.mark.parametrize("sizes", quick_of([(2, 4), (1, 2, 3), (4, 0, 2)], (1, 2, 3)))
 def test_expression_is_the_same_norm(label: str, sizes: tuple[int, ...]) -> None:
     """min N(V) s.t. <G, V> = 1 is 1 / N_*(G)."""
     norm, g = ColumnBlocks.of_rows(make_norm(label), sizes, 4), matrices(5)[0]

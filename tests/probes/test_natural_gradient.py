@@ -24,6 +24,7 @@ from tests.engine.test_engine import network_problem
 from tests.engine.test_native import gaussian, needs_compiler, same_bits
 from tests.engine.test_native import problem as native_problem
 from tests.optimizers.test_contract import LR, RULES, problem
+from tests.support.quick import quick_of
 
 COLUMNS = NaturalGradient.columns
 
@@ -118,7 +119,7 @@ def test_it_is_the_cosine_of_what_every_optimizer_does(name: str) -> None:
     assert_is_the_moves_cosine(problem(optimizer, "mlp", steps=steps))
 
 
-@pytest.mark.parametrize("model", ["linear", "mlp"])
+@pytest.mark.parametrize("model", quick_of(["linear", "mlp"], "mlp"))
 @pytest.mark.parametrize("rule", RULES)
 def test_it_is_the_cosine_of_every_kind_of_step(rule: str, model: str) -> None:
     """Shrinking steps, whole lengths, points that are named, and state."""
