@@ -16,7 +16,7 @@ from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, OWN, STEPS, lea
 from implicit_bias.bench.machine import Rates, kernel_seconds, measured_rates
 from implicit_bias.bench.timing import Timing, Work, faster, interleaved
 from implicit_bias.datasets import make_dataset
-from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine import Problem, simulate, stepping_of
 from implicit_bias.engine.problem import Compile
 from implicit_bias.engine.steppers.base import Setup
 from implicit_bias.engine.steppers.native import LinearSteps, refusal
@@ -142,7 +142,8 @@ def measure(size: Size, name: str, plan: Plan) -> Iterator[dict[str, Any]]:
         row |= _numbers(timings, runs) | _limit(timings, runs, size, rates[threads])
         row["peak_mb"] = peak_bytes(partial(batched, name, part, MEMORY_STEPS)) / 1e6
         if plan.device != "cpu":
-            row |= {"steps_us": 1e6 * kernel_seconds(name, runs, size.n, size.k, size.d, plan.device) / runs, "differs": differs}
+            kernels = kernel_seconds(name, runs, size.n, size.k, size.d, plan.device) / runs
+            row |= {"steps_us": 1e6 * kernels, "stepping": stepping_of(problem_of(name, part, STEPS)), "differs": differs}
         yield row | {"lean_by": by, "load": load}
 
 
@@ -169,7 +170,7 @@ def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
     """The engine on a batch, its steps in C alone and, of some batches, PyTorch's steps, by as many threads as are faster."""
     runs = len(part.x)
     calls: dict[str, Callable[[int], object]] = {"batched": partial(batched, name, part)}
-    if runs in PLAIN:
+    if runs in PLAIN or plan.device != "cpu":
         calls["plain"] = partial(batched, name, part, stepping="off")
     works: dict[str, Work] = {}
     for key, call in calls.items():

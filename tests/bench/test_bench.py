@@ -167,6 +167,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(command, "SIZES", ("12x3x5",))
     monkeypatch.setattr(command, "PARTS", ("12x3x5", "batches", "networks", "scaling"))
     monkeypatch.setattr(command, "BATCHES", (1, 3))
+    monkeypatch.setattr(command, "GPU_BATCHES", (1, 3))
     monkeypatch.setattr(command, "LEARNING_RATES", {"signgd": 0.01, "muon": 0.05})
     networks = {
         "size": "mlp",
