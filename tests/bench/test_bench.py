@@ -91,9 +91,10 @@ def test_timings_are_taken_in_turn_and_the_median_counts(monkeypatch: pytest.Mon
     assert interleaved(works) == {"a": Timing(3.0, 4 / 6), "b": Timing(1.5, 0.0)}
     assert "".join(order) == "ab" * 5
     assert faster({"a": call("a", [5, 1]), "b": call("b", [2, 2])}) == "a"
-    # Enough updates for a quarter of a second, none more than there are.
+    # Enough updates for a quarter of a second, at least LEAST, none more than there are.
     sized = call("c", [1e-3] * 20)
-    assert sized.sized().updates == 10 and replace(sized, updates=10_000).sized().updates == 250
+    assert sized.sized().updates == 10 and replace(sized, updates=10_000).sized(0.25).updates == 250
+    assert replace(sized, updates=10_000).sized(0.001).updates == timing.LEAST
 
 
 def test_what_others_do_is_what_this_process_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

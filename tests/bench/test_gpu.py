@@ -96,5 +96,5 @@ def test_the_table_of_a_gpu_is_written_beside_the_other(small: Path, monkeypatch
     assert {path.name for path in small.iterdir()} == {"gpu.csv"}
     made = pd.read_csv(small / "gpu.csv")
     assert (made["device"] == "cuda").all() and (made["gpu"] == "a pretended GPU").all() and (made["differs"] <= 1e-12).all()
-    assert set(made["runs"]) == set(command.GPU_BATCHES) and (made["plain_us"] > 0).all() and made["stepping"].notna().all()
+    assert set(made["runs"]) == {2} and (made["plain_us"] > 0).all() and made["stepping"].notna().all()
     assert gpu.judged(made)[1]
