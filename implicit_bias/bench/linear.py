@@ -155,7 +155,10 @@ def _part(data: Data, runs: int, device: str) -> Data:
 def _loops(size: Size, name: str, data: Data) -> dict[str, Work]:
     """The three loops, the leanest by each gradient."""
     run = (data.x[0], data.y[0], size.k)
-    calls = {"usual": partial(usual_loop, name, *run), "tight": partial(tight_loop, name, *run)}
+    calls: dict[str, Callable[[int], float]] = {
+        "usual": partial(usual_loop, name, *run),
+        "tight": partial(tight_loop, name, *run),
+    }
     calls |= lean_calls(partial(lean_loop, name, *run))
     return {key: Work(call, STEPS).sized() for key, call in calls.items()}
 
