@@ -185,7 +185,7 @@ def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
     for key, call in calls.items():
         seconds = LONG if key == "batched" else SHORT
         tried = {count: Work(call, STEPS, runs, count).sized(seconds) for count in plan.thread_counts}
-        works[key] = tried[faster(tried) if len(tried) > 1 else plan.thread_counts[0]]
+        works[key] = tried[faster(tried)]
     torch.set_num_threads(works["batched"].threads)  # it makes as many workers as there are threads
     advance = compiled_steps(name, part, STEPS)
     if advance is not None:

@@ -91,6 +91,8 @@ def test_timings_are_taken_in_turn_and_the_median_counts(monkeypatch: pytest.Mon
     assert interleaved(works) == {"a": Timing(3.0, 4 / 6), "b": Timing(1.5, 0.0)}
     assert "".join(order) == "ab" * 5
     assert faster({"a": call("a", [5, 1]), "b": call("b", [2, 2])}) == "a"
+    assert faster({"a": call("a", [2, 2]), "b": call("b", [1.95, 3])}) == "a"
+    assert faster({"a": call("a", [2, 2]), "b": call("b", [1.8, 3])}) == "b"
     # Enough updates for a quarter of a second, at least LEAST, none more than there are.
     sized = call("c", [1e-3] * 20)
     assert sized.sized().updates == 10 and replace(sized, updates=10_000).sized(0.25).updates == 250
