@@ -172,7 +172,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(command, "BATCHES", (1, 3))
     monkeypatch.setattr(command, "GPU_BATCHES", (1, 3))
     monkeypatch.setattr(command, "LEARNING_RATES", {"signgd": 0.01, "muon": 0.05})
-    networks = {
+    of_network = {
         "size": "mlp",
         "optimizer": "muon",
         "runs": 16,
@@ -181,7 +181,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "batched_us": 2.0,
         "ratio_usual": 4.0,
     }
-    monkeypatch.setattr(command, "network_rows", lambda threads: iter([networks]))
+    monkeypatch.setattr(command, "network_rows", lambda threads: iter([of_network]))
     for module in (linear, scaling, mini_batches):
         monkeypatch.setattr(module, "STEPS", 12)
     monkeypatch.setattr(linear, "CHECKED_STEPS", 12)
