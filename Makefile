@@ -11,7 +11,7 @@ ARGS ?=
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report smoke verify bench test system-tests coverage numeric lint typecheck site format clean
+.PHONY: help setup figures report smoke verify bench gpu test system-tests coverage numeric lint typecheck site format clean
 
 help:  ## this list
 	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=fan_fig1,rates] [ARGS=...]'
@@ -42,6 +42,9 @@ verify: $(READY)  ## every figure's table made again in results/verify and compa
 
 bench: $(READY)  ## speed beside plain PyTorch loops (or a part: ARGS="size=100x10x25 optimizer=muon")
 	$(BIN)/python -m implicit_bias.bench $(ARGS)
+
+gpu: $(READY)  ## all that is to be found out on a GPU: tests, speed, figures of networks in small (or ARGS="tests bench smoke paper")
+	$(BIN)/python scripts/gpu.py $(ARGS)
 
 test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

@@ -14,9 +14,9 @@ import torch
 from implicit_bias.bench.busy import Watch
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, OWN, STEPS, lean_loop, points_of, tight_loop, usual_loop
 from implicit_bias.bench.machine import Rates, kernel_seconds, measured_rates
-from implicit_bias.bench.timing import Timing, Work, faster, interleaved
+from implicit_bias.bench.timing import LONG, SHORT, Timing, Work, faster, interleaved
 from implicit_bias.datasets import make_dataset
-from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine import Problem, simulate, stepping_of
 from implicit_bias.engine.problem import Compile
 from implicit_bias.engine.steppers.base import Setup
 from implicit_bias.engine.steppers.native import LinearSteps, refusal
@@ -30,6 +30,7 @@ from implicit_bias.schedules import SCHEDULES
 BATCHES = (1, 8, 64, 512)
 GPU_BATCHES = (1, 64, 512, 4096)
 PLAIN = (1, 64)
+LEAN = "lean"
 MEMORY_STEPS = 3
 CHECKED_STEPS, CHECKED_RUNS = 100, 3
 
@@ -131,7 +132,7 @@ def measure(size: Size, name: str, plan: Plan) -> Iterator[dict[str, Any]]:
     data = size.data(max(max(plan.batches), CHECKED_RUNS))
     differs = _difference(size, name, data, plan.device)
     before, watch = plan.rates(), Watch()
-    works, by = _loops(size, name, data)
+    works = _loops(size, name, data)
     for runs in plan.batches:
         works |= _batch(name, _part(data, runs, plan.device), plan)
     timings = interleaved(works)
@@ -142,39 +143,49 @@ def measure(size: Size, name: str, plan: Plan) -> Iterator[dict[str, Any]]:
         row |= _numbers(timings, runs) | _limit(timings, runs, size, rates[threads])
         row["peak_mb"] = peak_bytes(partial(batched, name, part, MEMORY_STEPS)) / 1e6
         if plan.device != "cpu":
-            row |= {"steps_us": 1e6 * kernel_seconds(name, runs, size.n, size.k, size.d, plan.device) / runs, "differs": differs}
-        yield row | {"lean_by": by, "load": load}
+            kernels = kernel_seconds(name, runs, size.n, size.k, size.d, plan.device) / runs
+            row |= {"steps_us": 1e6 * kernels, "stepping": stepping_of(problem_of(name, part, STEPS)), "differs": differs}
+        yield row | {"load": load}
 
 
 def _part(data: Data, runs: int, device: str) -> Data:
     return Data(data.x[:runs].to(device), data.y[:runs].to(device), data.num_classes)
 
 
-def _loops(size: Size, name: str, data: Data) -> tuple[dict[str, Work], str]:
-    """The three loops, and which gradient is the leaner one."""
+def _loops(size: Size, name: str, data: Data) -> dict[str, Work]:
+    """The three loops, the leanest by each gradient."""
     run = (data.x[0], data.y[0], size.k)
-    by = leaner({by: partial(lean_loop, name, *run, by=by) for by in GRADIENTS})
-    calls = {"usual": partial(usual_loop, name, *run), "tight": partial(tight_loop, name, *run)}
-    calls["lean"] = partial(lean_loop, name, *run, by=by)
-    return {key: Work(call, STEPS).sized() for key, call in calls.items()}, by
+    calls: dict[str, Callable[[int], float]] = {
+        "usual": partial(usual_loop, name, *run),
+        "tight": partial(tight_loop, name, *run),
+    }
+    calls |= lean_calls(partial(lean_loop, name, *run))
+    return {key: Work(call, STEPS).sized() for key, call in calls.items()}
 
 
-def leaner(loops: dict[str, Callable[[int], object]]) -> str:
-    """The name of the loop that is done first."""
-    found: str = faster({by: Work(loop, CHECKED_STEPS) for by, loop in loops.items()})
-    return found
+def lean_calls(loop: Callable[..., float]) -> dict[str, Callable[[int], float]]:
+    """The leanest loop by each gradient."""
+    return {f"{LEAN} {by}": partial(loop, by=by) for by in GRADIENTS}
+
+
+def leaner(timings: dict[str, Timing]) -> tuple[str, Timing]:
+    """Which gradient makes the leanest loop, and how long it takes."""
+    found = {by: timings[f"{LEAN} {by}"] for by in GRADIENTS}
+    by = min(found, key=lambda by: found[by].seconds)
+    return by, found[by]
 
 
 def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
     """The engine on a batch, its steps in C alone and, of some batches, PyTorch's steps, by as many threads as are faster."""
     runs = len(part.x)
     calls: dict[str, Callable[[int], object]] = {"batched": partial(batched, name, part)}
-    if runs in PLAIN:
+    if runs in PLAIN or plan.device != "cpu":
         calls["plain"] = partial(batched, name, part, stepping="off")
     works: dict[str, Work] = {}
     for key, call in calls.items():
-        tried = {count: Work(call, STEPS, runs, count).sized() for count in plan.thread_counts}
-        works[key] = tried[faster(tried) if len(tried) > 1 else plan.thread_counts[0]]
+        seconds = LONG if key == "batched" else SHORT
+        tried = {count: Work(call, STEPS, runs, count).sized(seconds) for count in plan.thread_counts}
+        works[key] = tried[faster(tried)]
     torch.set_num_threads(works["batched"].threads)  # it makes as many workers as there are threads
     advance = compiled_steps(name, part, STEPS)
     if advance is not None:
@@ -184,14 +195,14 @@ def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
 
 def _numbers(timings: dict[str, Timing], runs: int) -> dict[str, Any]:
     """What a row says of times; its spread is the largest of those that its ratios are made of."""
-    batch = timings[f"batched {runs}"]
-    loops = {key: timings[key] for key in ("usual", "tight", "lean")}
+    batch, (by, lean) = timings[f"batched {runs}"], leaner(timings)
+    loops = {"usual": timings["usual"], "tight": timings["tight"], LEAN: lean}
     row = {f"{key}_us": 1e6 * timing.seconds for key, timing in loops.items()} | {"batched_us": 1e6 * batch.seconds}
     row |= {f"ratio_{key}": timing.seconds / batch.seconds for key, timing in loops.items()}
     for key in ("steps", "plain"):
         if f"{key} {runs}" in timings:
             row[f"{key}_us"] = 1e6 * timings[f"{key} {runs}"].seconds
-    return row | {"spread": max(timing.spread for timing in (batch, *loops.values()))}
+    return row | {"lean_by": by, "spread": max(timing.spread for timing in (batch, *loops.values()))}
 
 
 def _limit(timings: dict[str, Timing], runs: int, size: Size, rates: Rates) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from implicit_bias.bench.busy import Watch
-from implicit_bias.bench.linear import Size, assert_equal, leaner, problem_of
+from implicit_bias.bench.linear import Size, assert_equal, lean_calls, leaner, problem_of
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, OWN, STEPS, lean_loop, usual_loop
-from implicit_bias.bench.timing import Work, faster, interleaved
+from implicit_bias.bench.timing import LONG, Work, faster, interleaved
 from implicit_bias.engine import Trajectory, simulate
 from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.models import Data
@@ -49,18 +49,19 @@ def mini_batch_rows(threads: int, methods: Collection[str] = tuple(LEARNING_RATE
     for name in (method for method in METHODS if method in methods):
         torch.set_num_threads(1)
         stepping, watch = _assert_equal(name, data), Watch()
-        by = leaner({by: partial(lean_run, name, data, 0, by=by) for by in GRADIENTS})
-        tried = {count: Work(partial(batched_runs, name, data), STEPS, RUNS, count).sized() for count in sorted({1, threads})}
-        works = {"batched": tried[faster(tried) if len(tried) > 1 else 1]}
+        batch = {count: Work(partial(batched_runs, name, data), STEPS, RUNS, count) for count in sorted({1, threads})}
+        tried = {count: work.sized(LONG) for count, work in batch.items()}
+        works = {"batched": tried[faster(tried)]}
         works["usual"] = Work(partial(usual_run, name, data, 0), STEPS).sized()
-        works["lean"] = Work(partial(lean_run, name, data, 0, by=by), STEPS).sized()
+        works |= {key: Work(call, STEPS).sized() for key, call in lean_calls(partial(lean_run, name, data, 0)).items()}
         timings = interleaved(works)
-        usual, lean, batched = (timings[key].seconds for key in ("usual", "lean", "batched"))
+        usual, batched, (by, leanest) = timings["usual"].seconds, timings["batched"].seconds, leaner(timings)
+        lean = leanest.seconds
         yield {
             "size": f"{SIZE}, b={BATCH}", "optimizer": name, "runs": RUNS, "device": "cpu", "threads": works["batched"].threads,
             "usual_us": 1e6 * usual, "lean_us": 1e6 * lean, "batched_us": 1e6 * batched, "ratio_usual": usual / batched,
             "ratio_lean": lean / batched, "stepping": stepping, "lean_by": by, "load": watch.load(),
-            "spread": max(timing.spread for timing in timings.values()),
+            "spread": max(timing.spread for timing in (timings["usual"], leanest, timings["batched"])),
         }  # fmt: skip
 
 

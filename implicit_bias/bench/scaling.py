@@ -11,7 +11,7 @@ import pandas as pd
 
 from implicit_bias.bench.linear import Size, batched
 from implicit_bias.bench.loops import STEPS
-from implicit_bias.bench.timing import Work, interleaved
+from implicit_bias.bench.timing import LONG, Work, interleaved
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def growth_table(methods: Collection[str]) -> pd.DataFrame:
         works = {}
         for i, shape in enumerate(shapes):
             data = Size(shape.k, shape.per_class, shape.d).data(shape.runs)
-            works[str(i)] = Work(partial(batched, name, data), STEPS, shape.runs).sized()
+            works[str(i)] = Work(partial(batched, name, data), STEPS, shape.runs).sized(LONG / 2)
         timings = interleaved(works)
         return [timings[str(i)].seconds * shape.runs for i, shape in enumerate(shapes)]
 

@@ -13,10 +13,12 @@ import torch
 
 #: How often each is timed.
 TIMES = 5
-#: Seconds that one timing should take, and the updates that it makes at least: of fewer, fixed costs are all there is.
-SECONDS, LEAST = 0.25, 40
+#: Seconds that one timing should take, of what has next to no fixed costs and of what has some; and the updates that it makes at
+#: least.
+SHORT, LONG, LEAST = 0.1, 0.25, 40
 #: What that is found out from: more and more updates, until they take so long.
-PROBE, GROWTH, ENOUGH = 20, 4, 0.06
+PROBE, GROWTH, ENOUGH = 20, 4, 0.04
+TRIALS, MARGIN = 2, 0.05
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ class Work:
         self.call(self.updates)
         return (time.perf_counter() - start) / self.updates / self.runs
 
-    def sized(self) -> Work:
-        """The same with as many updates as take about SECONDS, or as there are. Some are made to find that out, so that what is
-        made only once (a compiled library, say) is made by then."""
+    def sized(self, seconds: float = SHORT) -> Work:
+        """The same with as many updates as take about so many seconds, or as there are. Some are made to find that out, so that
+        what is made only once (a compiled library, say) is made by then."""
         replace(self, updates=min(self.updates, PROBE)).seconds()
         tried = replace(self, updates=min(self.updates, PROBE))
         while (whole := tried.seconds() * tried.updates * self.runs) < ENOUGH and tried.updates < self.updates:
             tried = replace(tried, updates=min(self.updates, GROWTH * tried.updates))
-        return replace(self, updates=min(self.updates, max(LEAST, round(SECONDS / whole * tried.updates))))
+        return replace(self, updates=min(self.updates, max(LEAST, round(seconds / whole * tried.updates))))
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,12 @@ def interleaved(works: Mapping[str, Work]) -> dict[str, Timing]:
     return {name: Timing.of(seconds) for name, seconds in found.items()}
 
 
-def faster(works: Mapping[Any, Work], times: int = 2) -> Any:
-    """The name of the one that is done first, by the least of a few timings."""
-    least = {name: min(work.seconds() for _ in range(times)) for name, work in works.items()}
-    return min(least, key=lambda name: least[name])
+def faster(works: Mapping[Any, Work]) -> Any:
+    """The name of the one that is done first, by the least of a few timings, which are shorter than those that count; an earlier
+    one, unless a later one is faster by more than MARGIN."""
+    tried = {name: replace(work, updates=min(work.updates, max(PROBE, work.updates // 4))) for name, work in works.items()}
+    least = {name: min(work.seconds() for _ in range(TRIALS)) for name, work in tried.items()}
+    best = next(iter(least))
+    for name, seconds in least.items():
+        best = name if seconds < (1 - MARGIN) * least[best] else best
+    return best

@@ -91,9 +91,12 @@ def test_timings_are_taken_in_turn_and_the_median_counts(monkeypatch: pytest.Mon
     assert interleaved(works) == {"a": Timing(3.0, 4 / 6), "b": Timing(1.5, 0.0)}
     assert "".join(order) == "ab" * 5
     assert faster({"a": call("a", [5, 1]), "b": call("b", [2, 2])}) == "a"
-    # Enough updates for a quarter of a second, none more than there are.
+    assert faster({"a": call("a", [2, 2]), "b": call("b", [1.95, 3])}) == "a"
+    assert faster({"a": call("a", [2, 2]), "b": call("b", [1.8, 3])}) == "b"
+    # Enough updates for a quarter of a second, at least LEAST, none more than there are.
     sized = call("c", [1e-3] * 20)
-    assert sized.sized().updates == 10 and replace(sized, updates=10_000).sized().updates == 250
+    assert sized.sized().updates == 10 and replace(sized, updates=10_000).sized(0.25).updates == 250
+    assert replace(sized, updates=10_000).sized(0.001).updates == timing.LEAST
 
 
 def test_what_others_do_is_what_this_process_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -167,8 +170,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(command, "SIZES", ("12x3x5",))
     monkeypatch.setattr(command, "PARTS", ("12x3x5", "batches", "networks", "scaling"))
     monkeypatch.setattr(command, "BATCHES", (1, 3))
+    monkeypatch.setattr(command, "GPU_BATCHES", (1, 3))
     monkeypatch.setattr(command, "LEARNING_RATES", {"signgd": 0.01, "muon": 0.05})
-    networks = {
+    of_network = {
         "size": "mlp",
         "optimizer": "muon",
         "runs": 16,
@@ -177,7 +181,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "batched_us": 2.0,
         "ratio_usual": 4.0,
     }
-    monkeypatch.setattr(command, "network_rows", lambda threads: iter([networks]))
+    monkeypatch.setattr(command, "network_rows", lambda threads: iter([of_network]))
     for module in (linear, scaling, mini_batches):
         monkeypatch.setattr(module, "STEPS", 12)
     monkeypatch.setattr(linear, "CHECKED_STEPS", 12)
