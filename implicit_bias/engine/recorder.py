@@ -94,8 +94,8 @@ class Recorder:
         if self._precise is not None:
             objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
             measured = objective.gradient(parameters)
-        gaps = objective.negative_gaps(parameters) if measured.negative_gaps is None else measured.negative_gaps
-        share, q = accuracy_and_margin(gaps)
+        known = measured.largest() if measured.largest is not None else None
+        share, q = accuracy_and_margin(objective.negative_gaps(parameters) if known is None else known.unsqueeze(-2))
         if problem.model.robust:
             share, _ = accuracy_and_margin(objective.unperturbed_gaps(parameters))
         mine = torch.from_numpy(runs).to(q.device)

@@ -31,7 +31,7 @@ class Gradient:
         log_unit: The scale of the totals, shape (R, 1).
         log_losses: Gives the log loss of every sample, shape (R, n).
         weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
-        negative_gaps: u_ic that it was made from, (R, pairs, n), where they are at hand; not to be changed.
+        largest: Gives the largest negative gap of every sample there, (R, n), where it is known without evaluating gaps again.
     """
 
     blocks: dict[str, Scaled]
@@ -39,7 +39,7 @@ class Gradient:
     log_unit: Tensor
     log_losses: Callable[[], Tensor]
     weights: Callable[[], Tensor] | None = None
-    negative_gaps: Tensor | None = None
+    largest: Callable[[], Tensor | None] | None = None
 
     @cached_property
     def log_weight(self) -> Tensor:

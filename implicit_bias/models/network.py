@@ -1,9 +1,9 @@
 """What all networks share: blocks and their initial values, frozen blocks, heads, exact gradients and Jacobian products.
 
 A network is a function ``forward`` of blocks (R, p, q) and samples, written for a batch of runs; everything else is derived
-from it by ``torch.func`` and autograd, unless it says itself what pulls weights back (``linearised``). Gradients are taken in a frame: the weights w_ic = -dl_i/dm_ic that multiply the
-gaps' gradients are divided by the largest of the run, whose logarithm becomes the scale of the result, so that nothing
-depends on how small the loss is.
+from it by ``torch.func`` and autograd, unless it says itself what pulls weights on its scores back (``linearised``). Gradients
+are taken in a frame: the weights w_ic = -dl_i/dm_ic that multiply the gaps' gradients are divided by the largest of the run,
+whose logarithm becomes the scale of the result, so that nothing depends on how small the loss is.
 """
 
 from __future__ import annotations
@@ -281,6 +281,8 @@ class NetworkObjective(Objective):
     label's counts for nothing.
     """
 
+    inputs: Tensor
+
     def __init__(self, network: Network, data: Data, loss: Loss, frozen: Mapping[str, Tensor]) -> None:
         self.network = network
         self.loss = loss
@@ -329,7 +331,8 @@ class NetworkObjective(Objective):
         def normalised() -> Tensor:
             return weights / weights.sum(dim=(-2, -1), keepdim=True)
 
-        return Gradient(blocks, terms.total, terms.log_unit, lambda: self.loss.log_losses(terms), normalised, u)
+        log_losses, largest = partial(self.loss.log_losses, terms), partial(u.amax, dim=-2)
+        return Gradient(blocks, terms.total, terms.log_unit, log_losses, normalised, largest)
 
     def _on(self, batch: Tensor) -> NetworkObjective:
         """The same objective of these samples."""

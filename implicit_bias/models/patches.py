@@ -78,7 +78,8 @@ def at_places(w: Tensor, kernel: int, cell: int) -> Tensor:
     placed = w.new_zeros(len(w), cell * cell, rows, channels, size, size)
     for p, (a, b) in enumerate(_places(cell)):
         placed[:, p, ..., a : a + kernel, b : b + kernel] = square
-    return placed.flatten(start_dim=3).flatten(start_dim=1, end_dim=2)
+    rows_of_kernels: Tensor = placed.flatten(start_dim=3).flatten(start_dim=1, end_dim=2)
+    return rows_of_kernels
 
 
 def from_places(g: Tensor, kernel: int, cell: int) -> Tensor:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from implicit_bias.bench import command, linear, mini_batches, scaling
+from implicit_bias.bench import command, linear, mini_batches, networks, scaling
 from implicit_bias.bench.machine import Rates, measured_rates, processor
 from implicit_bias.bench.scaling import AXES, METHODS, Shape, log_slope, scaling_table
 
@@ -31,6 +31,20 @@ def test_the_roofline_counts_products_and_exponentials() -> None:
 def test_rates_of_this_machine_are_those_of_a_computer() -> None:
     rates = measured_rates()
     assert 1e8 < rates.matrix < 1e15 and 1e6 < rates.exponential < 1e13 and processor()
+
+
+def test_a_row_of_networks_says_what_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every loop comes to the engine's gaps first; the products alone are a part of what the batch takes."""
+    monkeypatch.setattr(networks, "CASES", (networks.Case("mlp", 12, 3, 3, width=4), networks.Case("cnn", 6, 10, 3)))
+    monkeypatch.setattr(networks, "TIMES", 1)
+    rows = pd.DataFrame(networks.network_rows(1))
+    assert rows["lean_by"].tolist() == ["closed form"] * 2 + ["autograd"] * 2
+    assert rows["ratio_lean"].tolist() == pytest.approx((rows["lean_us"] / rows["batched_us"]).tolist())
+    assert rows["ratio_usual"].tolist() == pytest.approx((rows["usual_us"] / rows["batched_us"]).tolist())
+    assert (rows["roofline_us"] > 0).all() and (rows["of_roofline"] < 1).all()
+    monkeypatch.setattr(networks, "polar", lambda m: m)
+    with pytest.raises(AssertionError, match="leanest"):
+        list(networks.network_rows(1))
 
 
 @pytest.mark.slow
