@@ -8,14 +8,11 @@ in place of 4 x 9, and pooling is a reduction over whole arrays. A last odd row 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-#: The largest double below zero: differences of doubles are zero or beyond it.
-BELOW_ZERO = -math.ulp(0.0)
 #: What differentiates pooling: the derivative in what was pooled, (R, c, n), which it may overwrite, to that in all places,
 #: (R, places, c, n).
 Spread = Callable[[Tensor], Tensor]
@@ -117,6 +114,8 @@ def largest(z: Tensor) -> tuple[Tensor, Spread]:
         (R, c, n), and the adjoint of the derivative.
     """
     top = z.amax(dim=1)
+    # The largest number below zero: differences are zero, or not above it.
+    below_zero = -torch.finfo(z.dtype).smallest_normal * torch.finfo(z.dtype).eps
 
     def spread(g: Tensor) -> Tensor:
         found, (*earlier, last) = torch.empty_like(z), range(z.shape[1])
@@ -124,7 +123,7 @@ def largest(z: Tensor) -> tuple[Tensor, Spread]:
         for p in earlier:
             mine = found[:, p]
             torch.sub(z[:, p], top, out=mine)
-            torch.ops.aten.threshold_backward.grad_input(g, mine, BELOW_ZERO, grad_input=mine)
+            torch.ops.aten.threshold_backward.grad_input(g, mine, below_zero, grad_input=mine)
             g.sub_(mine)
         found[:, last] = g
         return found

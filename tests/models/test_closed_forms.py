@@ -11,6 +11,7 @@ from implicit_bias.models import Data
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.linearised import by_autograd
 from implicit_bias.models.network import NetworkObjective
+from implicit_bias.models.patches import largest
 from implicit_bias.norms import make_norm, over_blocks
 from implicit_bias.norms.linf import Linf
 from tests.support.networks import BATCH, F64, cnn, mlp, objective, problem, random_blocks, six, trained
@@ -50,6 +51,18 @@ def test_a_cnns_gradients_are_those_of_autograd(activation: str, pool: str, keys
     """9 x 9 pixels under kernels of 2 x 2, then 4 x 4 under the next: a last odd row and column are left out."""
     model = cnn(channels=[3, 2], kernel=2, pool=pool, activation=activation, power=1.5, allow_inhomogeneous=True, **keys)
     assert_closed_form(model, SIDE**2, 1)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)
+def test_the_first_place_that_attains_a_maximum_has_its_derivative(dtype: torch.dtype) -> None:
+    """Ties, and the least differences that there are."""
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    places = [[1.0, 1.0, 0.0, 1.0], [0.0, least, least, 0.0], [-2.0, -3.0, -2.0, -1.0], [0.0, 0.0, 0.0, 0.0]]
+    z = torch.tensor(places, dtype=dtype)[:, :, None, None]  # a cell a run
+    top, spread = largest(z)
+    assert torch.equal(top, z.max(dim=1).values)
+    expected = torch.tensor([[7, 0, 0, 0], [0, 7, 0, 0], [0, 0, 0, 7], [7, 0, 0, 0]], dtype=dtype)
+    assert torch.equal(spread(torch.full_like(top, 7))[:, :, 0, 0], expected)
 
 
 def test_a_cnns_slopes_may_differ_by_run() -> None:
