@@ -96,7 +96,8 @@ def from_places(g: Tensor, kernel: int, cell: int) -> Tensor:
     total = first.clone()
     for part in others:
         total.add_(part)
-    return total.flatten(start_dim=2)
+    kernels: Tensor = total.flatten(start_dim=2)
+    return kernels
 
 
 def _places(cell: int) -> Iterator[tuple[int, int]]:
