@@ -266,6 +266,4 @@ def _assert_equal(case: Case, name: str, data: Data, blocks: dict[str, Tensor]) 
         for run in (0, SEEDS - 1):
             theirs = loop(case, name, data, run, blocks)
             if not math.isclose(ours[run], theirs, rel_tol=1e-6, abs_tol=1e-9):
-                raise AssertionError(
-                    f"{case}, {name}: the engine's smallest gap {ours[run]} is not the {called} loop's {theirs}"
-                )
+                raise AssertionError(f"{case}, {name}: the engine's smallest gap {ours[run]} is not the {called} loop's {theirs}")

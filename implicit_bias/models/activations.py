@@ -18,7 +18,7 @@ class Activation:
     """An entrywise function s, with its derivative.
 
     Attributes:
-        kept: (z, slope) to the tensor h that s(z) and s'(z) are both made from, which is all that is remembered of z.
+        kept: z to the tensor h that s(z) and s'(z) are both made from, which is all that is remembered of z.
         value: (h, q, slope) to s(z).
         pull: (g, h, q, slope) to g s'(z). ``g`` may be overwritten.
         order: q -> p with s(c z) = c^p s(z) for c > 0; None where there is no such p.
@@ -49,11 +49,11 @@ def _itself(z: Tensor) -> Tensor:
     return z
 
 
-def _leaky(z: Tensor, q: Power, slope: Slope) -> Tensor:
+def _leaky(z: Tensor, slope: Slope) -> Tensor:
     return torch.where(z > 0, z, slope * z)
 
 
-def _pull_leaky(g: Tensor, z: Tensor, q: Power, slope: Slope) -> Tensor:
+def _pull_leaky(g: Tensor, z: Tensor, slope: Slope) -> Tensor:
     return torch.where(z > 0, g, slope * g)
 
 
@@ -63,12 +63,12 @@ def _where_positive(g: Tensor, h: Tensor) -> Tensor:
     return passed
 
 
-def _pull_square(g: Tensor, h: Tensor, q: Power, slope: Slope) -> Tensor:
-    """2 h g in one pass, rounded once."""
+def _twice(g: Tensor, h: Tensor) -> Tensor:
+    """2 g h in one pass, rounded once, in the memory of g."""
     return torch.addcmul(g.new_zeros(()), g, h, value=2, out=g)
 
 
-def _pull_relu_power(g: Tensor, h: Tensor, q: Power, slope: Slope) -> Tensor:
+def _pull_power(g: Tensor, h: Tensor, q: Power) -> Tensor:
     # h^0 is 1 at the kink, too.
     return _where_positive(g * (q * h.pow(q - 1)), h)
 
@@ -77,10 +77,14 @@ def _pull_relu_power(g: Tensor, h: Tensor, q: Power, slope: Slope) -> Tensor:
 ACTIVATIONS: Mapping[str, Activation] = {
     "linear": Activation(_itself, lambda h, q, slope: h, lambda g, h, q, slope: g, lambda q: 1.0),
     "relu": Activation(torch.relu, lambda h, q, slope: h, lambda g, h, q, slope: _where_positive(g, h), lambda q: 1.0),
-    "leaky_relu": Activation(_itself, _leaky, _pull_leaky, lambda q: 1.0),
-    "squared_relu": Activation(torch.relu, lambda h, q, slope: h.square(), _pull_square, lambda q: 2.0),
-    "relu_power": Activation(torch.relu, lambda h, q, slope: h.pow(q), _pull_relu_power, lambda q: q),
-    "quadratic": Activation(_itself, lambda h, q, slope: h.square(), _pull_square, lambda q: 2.0, monotone=False),
+    "leaky_relu": Activation(
+        _itself, lambda h, q, slope: _leaky(h, slope), lambda g, h, q, slope: _pull_leaky(g, h, slope), lambda q: 1.0
+    ),
+    "squared_relu": Activation(torch.relu, lambda h, q, slope: h.square(), lambda g, h, q, slope: _twice(g, h), lambda q: 2.0),
+    "relu_power": Activation(torch.relu, lambda h, q, slope: h.pow(q), lambda g, h, q, slope: _pull_power(g, h, q), lambda q: q),
+    "quadratic": Activation(
+        _itself, lambda h, q, slope: h.square(), lambda g, h, q, slope: _twice(g, h), lambda q: 2.0, monotone=False
+    ),
     "sigmoid": Activation(torch.sigmoid, lambda h, q, slope: h, lambda g, h, q, slope: g * (1 - h) * h, None),
     "tanh": Activation(torch.tanh, lambda h, q, slope: h, lambda g, h, q, slope: g * (1 - h * h), None),
 }

@@ -119,7 +119,8 @@ class CNN(Layered):
             h = self.activate(self._pooled(z))
         else:
             h = self._pooled(self.activate(z.flatten(start_dim=1, end_dim=2)).reshape(z.shape))
-        return h.unflatten(-1, patches.shape[2:])
+        image: Tensor = h.unflatten(-1, patches.shape[2:])
+        return image
 
     def _kernels(self, blocks: Mapping[str, Tensor], j: int) -> Tensor:
         """Those of layer j at every place of a cell, (R, places * channels, c * s * s)."""
@@ -127,7 +128,7 @@ class CNN(Layered):
 
     def _products(self, blocks: Mapping[str, Tensor], j: int, kernels: Tensor, columns: Tensor) -> Tensor:
         """The kernels on every patch, with their biases: (R, places, channels, rows * columns * m)."""
-        z = (kernels @ columns).unflatten(1, (self._cell**2, -1))
+        z: Tensor = (kernels @ columns).unflatten(1, (self._cell**2, -1))
         return z + blocks[f"bias{j}"].mT.unsqueeze(1) if self.has_bias(j) else z
 
     def _monotone(self) -> bool:

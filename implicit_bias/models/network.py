@@ -1,9 +1,9 @@
 """What all networks share: blocks and their initial values, frozen blocks, heads, exact gradients and Jacobian products.
 
 A network is a function ``forward`` of blocks (R, p, q) and samples, written for a batch of runs; everything else is derived
-from it by ``torch.func`` and autograd, unless it says itself what pulls weights back (``linearised``). Gradients are taken in a frame: the weights w_ic = -dl_i/dm_ic that multiply the
-gaps' gradients are divided by the largest of the run, whose logarithm becomes the scale of the result, so that nothing
-depends on how small the loss is.
+from it by ``torch.func`` and autograd, unless it says itself what pulls weights on its scores back (``linearised``). Gradients
+are taken in a frame: the weights w_ic = -dl_i/dm_ic that multiply the gaps' gradients are divided by the largest of the run,
+whose logarithm becomes the scale of the result, so that nothing depends on how small the loss is.
 """
 
 from __future__ import annotations
@@ -280,6 +280,8 @@ class NetworkObjective(Objective):
     With a scalar output there is one pair, with gap y f for y = +-1 (class 1 is +1); else a pair for each class, of which the
     label's counts for nothing.
     """
+
+    inputs: Tensor
 
     def __init__(self, network: Network, data: Data, loss: Loss, frozen: Mapping[str, Tensor]) -> None:
         self.network = network

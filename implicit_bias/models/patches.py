@@ -8,14 +8,11 @@ in place of 4 x 9, and pooling is a reduction over whole arrays. A last odd row 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-#: The largest double below zero: differences of doubles are zero or beyond it.
-BELOW_ZERO = -math.ulp(0.0)
 #: What differentiates pooling: the derivative in what was pooled, (R, c, n), which it may overwrite, to that in all places,
 #: (R, places, c, n).
 Spread = Callable[[Tensor], Tensor]
@@ -78,7 +75,8 @@ def at_places(w: Tensor, kernel: int, cell: int) -> Tensor:
     placed = w.new_zeros(len(w), cell * cell, rows, channels, size, size)
     for p, (a, b) in enumerate(_places(cell)):
         placed[:, p, ..., a : a + kernel, b : b + kernel] = square
-    return placed.flatten(start_dim=3).flatten(start_dim=1, end_dim=2)
+    rows_of_kernels: Tensor = placed.flatten(start_dim=3).flatten(start_dim=1, end_dim=2)
+    return rows_of_kernels
 
 
 def from_places(g: Tensor, kernel: int, cell: int) -> Tensor:
@@ -98,7 +96,8 @@ def from_places(g: Tensor, kernel: int, cell: int) -> Tensor:
     total = first.clone()
     for part in others:
         total.add_(part)
-    return total.flatten(start_dim=2)
+    kernels: Tensor = total.flatten(start_dim=2)
+    return kernels
 
 
 def _places(cell: int) -> Iterator[tuple[int, int]]:
@@ -116,6 +115,8 @@ def largest(z: Tensor) -> tuple[Tensor, Spread]:
         (R, c, n), and the adjoint of the derivative.
     """
     top = z.amax(dim=1)
+    # The largest number below zero: differences are zero, or not above it.
+    below_zero = -torch.finfo(z.dtype).smallest_normal * torch.finfo(z.dtype).eps
 
     def spread(g: Tensor) -> Tensor:
         found, (*earlier, last) = torch.empty_like(z), range(z.shape[1])
@@ -123,7 +124,7 @@ def largest(z: Tensor) -> tuple[Tensor, Spread]:
         for p in earlier:
             mine = found[:, p]
             torch.sub(z[:, p], top, out=mine)
-            torch.ops.aten.threshold_backward.grad_input(g, mine, BELOW_ZERO, grad_input=mine)
+            torch.ops.aten.threshold_backward.grad_input(g, mine, below_zero, grad_input=mine)
             g.sub_(mine)
         found[:, last] = g
         return found

@@ -50,7 +50,7 @@ class Norm(Option, ABC):
 
     @property
     def separable(self) -> bool:
-        """Whether an entry of :meth:`direction` depends on that entry of the gradient alone, so that blocks need not be joined."""
+        """Whether an entry of :meth:`direction` depends on that entry of the gradient alone: blocks need not be joined for it."""
         return False
 
     @property

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from implicit_bias.bench import busy, command, linear, loops, machine, mini_batches, scaling, timing
+from implicit_bias.bench import busy, command, linear, loops, machine, mini_batches, networks, scaling, timing
 from implicit_bias.bench.busy import Clock, Remarks
 from implicit_bias.bench.linear import Size, batched
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, lean_loop, tight_loop, usual_loop
@@ -45,6 +45,20 @@ def test_rates_of_this_machine_are_those_of_a_computer_and_none_of_our_own_is_hi
     assert (compiled is None) == (not compilers())
     # Measured a moment later, perhaps on a machine that is busy by then.
     assert compiled is None or min(rates.arithmetic / compiled.arithmetic, rates.exponential / compiled.exponential) > 0.1
+
+
+def test_a_row_of_networks_says_what_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every loop comes to the engine's gaps first; the products alone are a part of what the batch takes."""
+    monkeypatch.setattr(networks, "CASES", (networks.Case("mlp", 12, 3, 3, width=4), networks.Case("cnn", 6, 10, 3)))
+    monkeypatch.setattr(networks, "TIMES", 1)
+    rows = pd.DataFrame(networks.network_rows(1))
+    assert rows["lean_by"].tolist() == ["closed form"] * 2 + ["autograd"] * 2
+    assert rows["ratio_lean"].tolist() == pytest.approx((rows["lean_us"] / rows["batched_us"]).tolist())
+    assert rows["ratio_usual"].tolist() == pytest.approx((rows["usual_us"] / rows["batched_us"]).tolist())
+    assert (rows["roofline_us"] > 0).all() and (rows["of_roofline"] < 1).all()
+    monkeypatch.setattr(networks, "polar", lambda m: m)
+    with pytest.raises(AssertionError, match="leanest"):
+        list(networks.network_rows(1))
 
 
 @pytest.mark.skipif(not compilers(), reason="needs a C compiler")
