@@ -25,6 +25,7 @@ from implicit_bias.cli.show import FORMS
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData, NotSeparable
 from implicit_bias.core.plugins import folders, untold
+from implicit_bias.runtime.collection import uncollected
 from implicit_bias.runtime.processors import limit_threads, prepare_process
 from implicit_bias.runtime.termination import Terminated, terminable
 
@@ -190,10 +191,11 @@ def _answer(request: Request) -> int:
     _ = request.form  # of which there is one at most
     if _answered_before(request):
         return DONE
-    from implicit_bias.config.overrides import cannot_differ, compose
-
     multirun = request.multirun
-    cells = compose(request.overrides, multirun)
+    with uncollected():
+        from implicit_bias.config.overrides import cannot_differ, compose
+
+        cells = compose(request.overrides, multirun)
     if "--cfg" in request.flags:
         _print_configurations(cells)
         return DONE
@@ -255,8 +257,9 @@ def _check_writable(folder: Path) -> None:
 
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
-    from implicit_bias.cli.progress import Progress
-    from implicit_bias.sweep import execute
+    with uncollected():
+        from implicit_bias.cli.progress import Progress
+        from implicit_bias.sweep import execute
 
     specs, launcher = [cell.spec for cell in cells], cells[0].spec.launcher
     with Progress(enabled=cells[0].spec.progress == "auto") as progress:
@@ -276,9 +279,10 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], request: Request) -> None:
     """The table of what was computed, or was there already, what it says, and where the files are."""
-    from implicit_bias.analysis.presented import of_run, of_sweep
-    from implicit_bias.analysis.remembering import remember
-    from implicit_bias.cli.show import show
+    with uncollected():
+        from implicit_bias.analysis.presented import of_run, of_sweep
+        from implicit_bias.analysis.remembering import remember
+        from implicit_bias.cli.show import show
 
     if all(outcome.summary is None for outcome in outcomes):
         return

@@ -34,10 +34,9 @@ def gap_constant(weights: ArrayLike) -> float:
     if not np.isfinite(w).all() or (w < 0).any() or not w.any():
         raise ValueError("weights must be finite, >= 0, and not all zero")
     w = w / w.sum()
+    entropy = -(w * np.log(np.where(w > 0, w, 1.0))).sum()
     # Both parts are rounded; of uniform weights kappa is zero.
-    from scipy.special import entr  # here: importing it takes time that not every command has to spend
-
-    return max(0.0, float(entr(w).sum() + np.log(w.max())))
+    return max(0.0, float(entropy + np.log(w.max())))
 
 
 def decay_gap(weight_decay: ArrayLike, constant: ArrayLike, max_margin: ArrayLike) -> NDArray[np.float64]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from implicit_bias.solvers.conic import all_classes, gap_rows
 from implicit_bias.solvers.coordinates import power_of_two
@@ -117,13 +116,14 @@ def _size(x: Array, num_classes: int) -> int:
 
 def _elastic_gaps(x: Array, y: Labels, k: int, seconds: float) -> Array | None:
     """The smallest gap of each sample (n,) at a solution of the linear program; None where the solver has none in time."""
+    from scipy import sparse  # here: importing these takes time that not every command has to spend
     from scipy.optimize import linprog
 
     columns = np.abs(x).max(axis=0)
     f = x[:, columns > 0] / columns[columns > 0]
     sizes = np.abs(f).max(axis=1, initial=0.0)
     f = f / np.where(sizes > 0, sizes, 1.0)[:, None]
-    rows = gap_rows(f, all_classes(y, k))
+    rows = gap_rows(f, all_classes(y, k)).to_scipy()
     samples = np.repeat(np.arange(len(f)), k - 1)
     slack = sparse.csc_matrix((np.ones(len(samples)), (np.arange(len(samples)), samples)), shape=(len(samples), len(f)))
     weights = rows.shape[1]

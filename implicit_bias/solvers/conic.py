@@ -16,18 +16,16 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from implicit_bias.norms import Norm
 from implicit_bias.solvers.enclosure import Labels
 from implicit_bias.solvers.forms import Form, form_of, nonnegative
+from implicit_bias.solvers.sparse import Compressed, Sparse, Triples, beside, stacked
 
 Array = NDArray[np.float64]
-Sparse: TypeAlias = Any  # scipy's sparse matrices have no types
 
 TOLERANCE = 1e-11
 # The smallest that HiGHS takes.
@@ -105,10 +103,11 @@ def separability(f: Array, y: Labels, num_classes: int, seconds: float, large: b
     sizes = np.abs(f).max(axis=1)
     unit = f / np.where(sizes > 0, sizes, 1.0)[:, None]
     count = num_classes * f.shape[1]
-    box = sparse.hstack([sparse.vstack([sparse.eye(count), -sparse.eye(count)]), sparse.csc_matrix((2 * count, 1))])
+    eye = Triples.diagonal(np.ones(count))
+    box = beside([stacked([eye, -eye]), Triples.nothing(2 * count, 1)])
     linear = np.zeros(count + 1)
     linear[-1] = -1.0
-    form = Form(1, None, linear, sparse.csc_matrix(box), np.ones(2 * count), [nonnegative(2 * count)])
+    form = Form(1, None, linear, box, np.ones(2 * count), [nonnegative(2 * count)])
     found = _solve_form(unit, all_classes(y, num_classes), form, seconds, tau=True, large=large)
     return None if found is None else _expanded(found, None, len(f), y, num_classes)
 
@@ -136,11 +135,9 @@ def _solve_form(f: Array, classes: Array, form: Form, seconds: float, tau: bool 
     m = f.shape[1]
     rows = classes.shape[1]
     count = rows * m
-    gap_block = sparse.hstack([-gap_rows(f, classes), sparse.csc_matrix((len(classes), form.extra))])
-    if tau:
-        gap_block = sparse.hstack([-gap_rows(f, classes), np.ones((len(classes), 1))])
+    further = Triples.of(np.ones((len(classes), 1))) if tau else Triples.nothing(len(classes), form.extra)
     right = np.zeros(len(classes)) if tau else -np.ones(len(classes))
-    a = sparse.csc_matrix(sparse.vstack([gap_block, form.rows]))
+    a = stacked([beside([-gap_rows(f, classes), further]), form.rows])
     b = np.concatenate([right, form.right])
     diagonal = np.zeros(count + form.extra)
     if form.quadratic is not None:
@@ -148,12 +145,12 @@ def _solve_form(f: Array, classes: Array, form: Form, seconds: float, tau: bool 
     if large:
         answer = _highs(form.linear, a, b, seconds)
     else:
-        answer = clarabel_answer(diagonal, form.linear, a, b, form.cones, len(classes), seconds)
+        answer = clarabel_answer(diagonal, form.linear, a.compressed(), b, form.cones, len(classes), seconds)
     if answer is None:
         return None
     x, z, late = answer
     multipliers = np.clip(z[: len(classes)], 0, None)
-    target = form.rows[:, :count].T @ z[len(classes) :]
+    target = form.rows.pulled(z[len(classes) :])[:count]
     if form.quadratic is not None:
         target = target + form.quadratic * x[:count]
     value = float(x[-1]) if tau else float(form.linear @ x)
@@ -163,14 +160,14 @@ def _solve_form(f: Array, classes: Array, form: Form, seconds: float, tau: bool 
 
 
 def clarabel_answer(
-    diagonal: Array, linear: Array, a: Sparse, b: Array, cones: list[object], pairs: int, seconds: float
+    diagonal: Array, linear: Array, a: Compressed | Sparse, b: Array, cones: list[object], pairs: int, seconds: float
 ) -> tuple[Array, Array, bool] | None:
     """Clarabel's variables, multipliers, and whether time ran out; None where the problem is said to have no solution.
 
     Args:
         diagonal: Of the quadratic part.
         linear: The linear part.
-        a: Rows of a x + s = b.
+        a: Rows of a x + s = b, compressed by columns.
         b: Their right side.
         cones: Of s, behind the first rows.
         pairs: So many first rows are inequalities a x <= b.
@@ -178,7 +175,8 @@ def clarabel_answer(
     """
     import clarabel
 
-    p = sparse.csc_matrix(sparse.diags(diagonal))
+    count, curved = len(diagonal), np.flatnonzero(diagonal)
+    p = Triples(diagonal[curved], curved, curved, (count, count)).compressed()
     solver = clarabel.DefaultSolver(p, linear, a, b, [clarabel.NonnegativeConeT(pairs), *cones], settings(seconds))
     solution = solver.solve()
     x, z = np.asarray(solution.x), np.asarray(solution.z)
@@ -187,27 +185,26 @@ def clarabel_answer(
     return x, z, str(solution.status) == "MaxTime"
 
 
-def _highs(linear: Array, a: Sparse, b: Array, seconds: float) -> tuple[Array, Array, bool] | None:
+def _highs(linear: Array, a: Triples, b: Array, seconds: float) -> tuple[Array, Array, bool] | None:
     """The same for a linear program a x <= b, by HiGHS' interior point with crossover."""
     from scipy.optimize import linprog
 
     tolerances = {"primal_feasibility_tolerance": VERTEX_TOLERANCE, "dual_feasibility_tolerance": VERTEX_TOLERANCE}
     options = {"time_limit": max(seconds, 1e-3), **tolerances}
-    found = linprog(linear, A_ub=a, b_ub=b, bounds=(None, None), method="highs-ipm", options=options)
+    found = linprog(linear, A_ub=a.to_scipy(), b_ub=b, bounds=(None, None), method="highs-ipm", options=options)
     if found.x is None or found.ineqlin is None:
         return None
     return np.asarray(found.x), -np.asarray(found.ineqlin.marginals), found.status == 1
 
 
-def gap_rows(f: Array, classes: Array) -> Sparse:
+def gap_rows(f: Array, classes: Array) -> Triples:
     """<B, class part x f_i> of every pair, (pairs, rows m)."""
     samples = np.repeat(np.arange(len(f)), len(classes) // len(f))
     pairs, rows = np.nonzero(classes)
     m = f.shape[1]
     values = classes[pairs, rows][:, None] * f[samples[pairs]]
     columns = rows[:, None] * m + np.arange(m)
-    places = (np.repeat(pairs, m), columns.ravel())
-    return sparse.csc_matrix((values.ravel(), places), shape=(len(classes), classes.shape[1] * m))
+    return Triples(values.ravel(), np.repeat(pairs, m), columns.ravel(), (len(classes), classes.shape[1] * m))
 
 
 def settings(seconds: float) -> object:

@@ -29,10 +29,11 @@ from scipy import sparse
 from scipy.special import entr, logsumexp
 
 from implicit_bias.norms import Norm
-from implicit_bias.solvers.conic import TOLERANCE, Sparse, all_classes, gap_rows, settings
+from implicit_bias.solvers.conic import TOLERANCE, all_classes, gap_rows, settings
 from implicit_bias.solvers.enclosure import Labels
 from implicit_bias.solvers.forms import form_of
 from implicit_bias.solvers.reference import TIMEOUT
+from implicit_bias.solvers.sparse import Sparse
 
 Array = NDArray[np.float64]
 
@@ -148,7 +149,7 @@ def _by_form(f: Array, y: Labels, k: int, norm: Norm, seconds: float) -> _Found 
     """By Clarabel; variables are V, those of the norm's form, t and one u a pair."""
     import clarabel
 
-    pairs, count = gap_rows(f, all_classes(y, k)), k * f.shape[1]
+    pairs, count = gap_rows(f, all_classes(y, k)).to_scipy(), k * f.shape[1]
     number = pairs.shape[0]
     rows, right, cones = _ball(k, f.shape[1], norm)
     extra = rows.shape[1] - count
@@ -174,7 +175,7 @@ def _ball(k: int, m: int, norm: Norm) -> tuple[Sparse, Array, list[object]]:
     if form.quadratic is not None:  # (1, V) in the second-order cone
         rows = sparse.vstack([sparse.csc_matrix((1, count)), -sparse.eye(count)])
         return sparse.csc_matrix(rows), np.concatenate([[1.0], np.zeros(count)]), [clarabel.SecondOrderConeT(count + 1)]
-    rows = sparse.vstack([form.rows, sparse.csc_matrix(form.linear[None])])
+    rows = sparse.vstack([form.rows.to_scipy(), sparse.csc_matrix(form.linear[None])])
     return sparse.csc_matrix(rows), np.concatenate([form.right, [1.0]]), [*form.cones, clarabel.NonnegativeConeT(1)]
 
 
@@ -197,7 +198,7 @@ def _by_expression(f: Array, y: Labels, k: int, norm: Norm, seconds: float) -> _
     import cvxpy
 
     v = cvxpy.Variable((k, f.shape[1]))
-    gaps = gap_rows(f, all_classes(y, k)) @ cvxpy.reshape(v, (k * f.shape[1],), order="C")
+    gaps = gap_rows(f, all_classes(y, k)).to_scipy() @ cvxpy.reshape(v, (k * f.shape[1],), order="C")
     problem = cvxpy.Problem(cvxpy.Minimize(cvxpy.log_sum_exp(-gaps)), [norm.expression(v) <= 1])
     options = {"tol_gap_abs": TOLERANCE, "tol_gap_rel": TOLERANCE, "tol_feas": TOLERANCE, "time_limit": seconds, "max_threads": 1}
     try:

@@ -28,6 +28,8 @@ Labels = NDArray[np.int64]
 EPS = float(np.finfo(np.float64).eps)
 # Dekker's constant for 53 bits.
 SPLITTER = 134217729.0
+# Products of a sum in twice the precision that are made at a time: arrays of them are to stay in the cache.
+PRODUCTS_TOGETHER = 2**13
 # Columns count as stiff where the rounding of weights moves a bound by this share of itself, and weights may change by less than
 # this to cancel there.
 STIFF, ROOM = 1e-9, 0.5
@@ -76,16 +78,23 @@ def double_product(a: Array, b: Array) -> tuple[Array, Array]:
     low = np.zeros_like(high)
     a_top, b_top = _top_half(a), _top_half(b)
     a_rest, b_rest = a - a_top, b - b_top
-    for j in range(a.shape[1]):
-        product = np.multiply.outer(a[:, j], b[j])
-        missed = product - np.multiply.outer(a_top[:, j], b_top[j])
-        missed -= np.multiply.outer(a_rest[:, j], b_top[j])
-        missed -= np.multiply.outer(a_top[:, j], b_rest[j])
-        lost = np.multiply.outer(a_rest[:, j], b_rest[j]) - missed
-        total, rounding = two_sum(high, product)
-        high = total
-        low += lost + rounding
+    together = max(1, PRODUCTS_TOGETHER // max(1, high.size))
+    for first in range(0, a.shape[1], together):
+        some = slice(first, first + together)
+        product = _outer(a[:, some], b[some])
+        missed = product - _outer(a_top[:, some], b_top[some])
+        missed -= _outer(a_rest[:, some], b_top[some])
+        missed -= _outer(a_top[:, some], b_rest[some])
+        lost = _outer(a_rest[:, some], b_rest[some]) - missed
+        for of_product, of_lost in zip(product, lost, strict=True):
+            high, rounding = two_sum(high, of_product)
+            low += of_lost + rounding
     return high, low
+
+
+def _outer(a: Array, b: Array) -> Array:
+    """a_pj b_jr of columns (p, m) and rows (m, r), (m, p, r)."""
+    return np.asarray(a.T[:, :, None] * b[:, None, :])
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:

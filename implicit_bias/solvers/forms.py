@@ -18,20 +18,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from implicit_bias.norms import Norm, ParameterNorm, ProductNorm
 from implicit_bias.norms.blocks import SingleBlock, WholeVector
 from implicit_bias.norms.column_blocks import ColumnBlocks, block_names
 from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.norms.spectral import Spectral
+from implicit_bias.solvers.sparse import Triples, beside, stacked
 
 Array = NDArray[np.float64]
-Sparse: TypeAlias = Any  # scipy's sparse matrices have no types
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Form:
     extra: int
     quadratic: Array | None  # diagonal of P on B
     linear: Array  # q over B and extra
-    rows: Sparse
+    rows: Triples
     right: Array
     cones: list[object]
 
@@ -128,18 +127,17 @@ def _product(outer: str, places: Sequence[_Place], k: int, scale: Array) -> Form
         own = (np.arange(k)[:, None] * len(scale) + place.columns).ravel()  # B is laid out row by row
         variables = np.concatenate([own, count + used + np.arange(form.extra)])
         used += form.extra
-        embedded = sparse.csc_matrix(
-            (np.ones(len(variables)), (np.arange(len(variables)), variables)), shape=(len(variables), count + extra)
-        )
-        rows.append(form.rows @ embedded)
-        sizes.append(place.weight * (form.linear @ embedded))
+        rows.append(form.rows.embedded(variables, count + extra))
+        size = np.zeros(count + extra)
+        size[variables] = place.weight * form.linear
+        sizes.append(size)
     z = _last(count, extra)
     if outer == "max":
         coupling, cones = [size - z for size in sizes], [nonnegative(len(sizes))]
     else:
         coupling, cones = [-z, *(-size for size in sizes)], [clarabel.SecondOrderConeT(len(sizes) + 1)]
     right = np.concatenate([*(form.right for form in forms), np.zeros(len(coupling))])
-    matrix = sparse.csc_matrix(sparse.vstack([*rows, sparse.csc_matrix(np.stack(coupling))]))
+    matrix = stacked([*rows, Triples.of(np.stack(coupling))])
     return Form(extra, None, z, matrix, right, [*(cone for form in forms for cone in form.cones), *cones])
 
 
@@ -147,9 +145,13 @@ def _second_order(k: int, scale: Array) -> Form:
     import clarabel
 
     count = k * len(scale)
-    rows = sparse.block_diag([sparse.diags(np.tile(-scale, k)), -np.ones((1, 1))]).tocsc()
-    rows = rows[[count, *range(count)]]
-    return Form(1, None, _last(count, 1), sparse.csc_matrix(rows), np.zeros(count + 1), [clarabel.SecondOrderConeT(count + 1)])
+    rows = stacked([Triples.of(-_last(count, 1)[None]), beside([-_scales(k, scale), Triples.nothing(count, 1)])])
+    return Form(1, None, _last(count, 1), rows, np.zeros(count + 1), [clarabel.SecondOrderConeT(count + 1)])
+
+
+def _scales(k: int, scale: Array) -> Triples:
+    """What makes B diag(scale) of B, entry by entry."""
+    return Triples.diagonal(np.tile(scale, k))
 
 
 def nonnegative(count: int) -> object:
@@ -168,23 +170,22 @@ def nonnegative(count: int) -> object:
 
 def _max_norm(k: int, scale: Array) -> Form:
     count = k * len(scale)
-    t = sparse.diags(np.tile(scale, k))
-    bound = -np.ones((count, 1))
-    rows = sparse.vstack([sparse.hstack([t, bound]), sparse.hstack([-t, bound])])
-    return Form(1, None, _last(count, 1), sparse.csc_matrix(rows), np.zeros(2 * count), [nonnegative(2 * count)])
+    t, bound = _scales(k, scale), Triples.of(-np.ones((count, 1)))
+    rows = stacked([beside([t, bound]), beside([-t, bound])])
+    return Form(1, None, _last(count, 1), rows, np.zeros(2 * count), [nonnegative(2 * count)])
 
 
 def _sum_norm(k: int, scale: Array) -> Form:
     count = k * len(scale)
-    t, eye = sparse.diags(np.tile(scale, k)), sparse.eye(count)
-    rows = sparse.vstack([sparse.hstack([t, -eye]), sparse.hstack([-t, -eye])])
+    t, eye = _scales(k, scale), Triples.diagonal(np.ones(count))
+    rows = stacked([beside([t, -eye]), beside([-t, -eye])])
     linear = np.concatenate([np.zeros(count), np.ones(count)])
-    return Form(count, None, linear, sparse.csc_matrix(rows), np.zeros(2 * count), [nonnegative(2 * count)])
+    return Form(count, None, linear, rows, np.zeros(2 * count), [nonnegative(2 * count)])
 
 
 def _euclidean(k: int, scale: Array) -> Form:
     count = k * len(scale)
-    return Form(0, np.tile(scale, k) ** 2, np.zeros(count), sparse.csc_matrix((0, count)), np.zeros(0), [])
+    return Form(0, np.tile(scale, k) ** 2, np.zeros(count), Triples.nothing(0, count), np.zeros(0), [])
 
 
 def _column_norm(k: int, scale: Array) -> Form:
@@ -197,7 +198,7 @@ def _column_norm(k: int, scale: Array) -> Form:
         block[0, -1] = -1.0
         block[1 + np.arange(k), np.arange(k) * m + j] = -scale[j]
         blocks.append(block)
-    rows = sparse.csc_matrix(np.vstack(blocks))
+    rows = Triples.of(np.vstack(blocks))
     return Form(1, None, _last(k * m, 1), rows, np.zeros(m * (k + 1)), [clarabel.SecondOrderConeT(k + 1) for _ in range(m)])
 
 
@@ -212,7 +213,7 @@ def _row_norm(k: int, scale: Array) -> Form:
         block[0, -1] = -1.0
         block[1 + np.arange(m), c * m + np.arange(m)] = -scale
         blocks.append(block)
-    rows = sparse.csc_matrix(np.vstack(blocks))
+    rows = Triples.of(np.vstack(blocks))
     return Form(1, None, _last(count, 1), rows, np.zeros(k * (m + 1)), [clarabel.SecondOrderConeT(m + 1) for _ in range(k)])
 
 
@@ -223,7 +224,7 @@ def _triangle(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
     return rows, columns, np.where(rows == columns, 1.0, math.sqrt(2.0))
 
 
-def _semidefinite(k: int, scale: Array, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Sparse:
+def _semidefinite(k: int, scale: Array, diagonal: Callable[[NDArray[np.intp], NDArray[np.intp]], Array]) -> Triples:
     """-svec of [[., T], [T^T, .]] over (B, further variables): T = B diag(scale) off the diagonal blocks, ``diagonal``,
     (entries, further variables), in them."""
     m = len(scale)
@@ -232,9 +233,8 @@ def _semidefinite(k: int, scale: Array, diagonal: Callable[[NDArray[np.intp], ND
     places = np.flatnonzero(cross)
     variable = rows[cross] * m + (columns[cross] - k)
     values = factors[cross] * scale[columns[cross] - k]
-    off = sparse.csc_matrix((values, (places, variable)), shape=(len(rows), k * m))
-    inside = diagonal(rows, columns) * factors[:, None]
-    return sparse.csc_matrix(-sparse.hstack([off, sparse.csc_matrix(inside)]))
+    off = Triples(values, places, variable, (len(rows), k * m))
+    return -beside([off, Triples.of(diagonal(rows, columns) * factors[:, None])])
 
 
 def _spectral(k: int, scale: Array) -> Form:

@@ -128,17 +128,23 @@ def _groups(scale: Array) -> list[NDArray[np.intp]]:
 def _hierarchical(system: Array, missing: Array, scale: Array, groups: list[NDArray[np.intp]]) -> Array:
     """e (pairs,) with sum_j e_j system_j = missing, group by group, each as far as those before it leave freedom."""
     count = len(system)
-    found, free = np.zeros(count), np.eye(count)
+    found, taken = np.zeros(count), np.zeros((0, count))
     for group in groups:
         unit = scale[group[0]] / scale[group]
         rows = (system[:, :, group] * unit).reshape(count, -1).T
         rest = (missing[:, group] * unit).ravel() - rows @ found
-        last = group is groups[-1]
-        left, values, right = np.linalg.svd(rows @ free, full_matrices=not last)
+        left, values, right = np.linalg.svd(_outside(rows, taken), full_matrices=False)
         noise = RANK_TOLERANCE * max(float(np.abs(rows).max(initial=0.0)), np.finfo(np.float64).tiny)
         rank = int((values > noise).sum())
-        found = found + free @ (right[:rank].T @ ((left[:, :rank].T @ rest) / values[:rank]))
-        if last or rank == free.shape[1]:
+        # Once more: rounding beside a small singular value is as much of its vector.
+        right = _outside(right[:rank], taken)
+        found = found + right.T @ ((left[:, :rank].T @ rest) / values[:rank])
+        if group is groups[-1] or len(taken) + rank >= count:
             break
-        free = free @ right[rank:].T
+        taken = np.linalg.qr(np.concatenate([taken, right]).T)[0].T
     return found
+
+
+def _outside(rows: Array, taken: Array) -> Array:
+    """What is left of rows (r, m) without their parts in the span of orthonormal ones (t, m)."""
+    return rows - (rows @ taken.T) @ taken

@@ -22,15 +22,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.models.perturbations import Perturbed, pairs_of
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.solvers.conic import TOLERANCE, all_classes, clarabel_answer, gap_rows
 from implicit_bias.solvers.enclosure import EPS, Labels, combination, gaps
-from implicit_bias.solvers.forms import Sparse, form_of, nonnegative, semidefinite_side
+from implicit_bias.solvers.forms import form_of, nonnegative, semidefinite_side
 from implicit_bias.solvers.reference import CONIC_SIDE, TIMEOUT, Reference, solve_exact
+from implicit_bias.solvers.sparse import Sparse
 
 Array = NDArray[np.float64]
 
@@ -224,6 +224,8 @@ class _Problem:
     def solved(self, seconds: float, margin: bool = False) -> _Answer | None:
         """The solver's answer to min N(W) s.t. robust gaps >= 1; with ``margin`` to max tau s.t. robust gaps >= tau, N(W) <= 1,
         for norms that are one number z, which always has one. None: the solver has none."""
+        from scipy import sparse  # here: importing it takes time that not every command has to spend
+
         built = form_of(self.norm)
         if built is None:
             return self._by_expression(seconds)
@@ -237,8 +239,9 @@ class _Problem:
         taken = sparse.csc_matrix(
             (np.full(len(pair), self.perturbed.eps), (np.arange(len(pair)), count + pair)), shape=(len(pair), count + further)
         )
-        gap_block = taken - sparse.hstack([gap_rows(self.x, classes), sparse.csc_matrix((len(classes), form.extra + further))])
-        norm_rows = sparse.hstack([form.rows, sparse.csc_matrix((form.rows.shape[0], further))])
+        nothing = sparse.csc_matrix((len(classes), form.extra + further))
+        gap_block = taken - sparse.hstack([gap_rows(self.x, classes).to_scipy(), nothing])
+        norm_rows = sparse.hstack([form.rows.to_scipy(), sparse.csc_matrix((form.rows.shape[0], further))])
         linear = np.concatenate([form.linear, np.zeros(further)])
         bound, bound_right = sparse.csc_matrix((0, count + further)), np.zeros(0)
         low, objective = -np.ones(len(classes)), linear
@@ -276,6 +279,7 @@ class _Problem:
         """s_ab >= |w_a - w_b|_p* for all pairs, as rows and cones over (B, the norm's, s, u): (rows, right side, cones, how many
         s and u there are). With p = inf u_abj >= |(w_a - w_b)_j| and s = sum u."""
         import clarabel
+        from scipy import sparse
 
         first, second = pairs_of(self.k)
         pairs, d = len(first), self.x.shape[1]
