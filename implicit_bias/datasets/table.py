@@ -124,7 +124,7 @@ def _other_form(header: Sequence[str], label: str) -> str:
     if header[0].startswith("#"):
         return "; its first line is a comment, must name the columns"
     if any(map(is_number, header)) and not _counting(header):
-        return "; its first line is data, must name the columns"
+        return "; its first line holds data, but must name the columns"
     if len(header) == 1 and label in header[0].split():
         return "; its columns are separated by blanks, must be by commas"
     return ""

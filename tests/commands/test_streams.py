@@ -88,7 +88,7 @@ def test_the_exit_code_of_work_that_fails_stays_its_own(
         assert capsys.readouterr().err == "error: dataset.noise=-1: must be a number >= 0\n"
         file = tmp_path / "file"
         file.write_text("")
-        assert main([*SMALL, f"results_dir={file / 'below'}"]) == 1
+        assert main([*SMALL, f"results_dir={file / 'below'}"]) == 2
         assert capsys.readouterr().err.startswith("error: results_dir=")
         assert main(["-m", *SMALL, "dataset.noise=0.3,1e150", f"results_dir={tmp_path}/out"]) == 1
     lines = capsys.readouterr().err.splitlines()

@@ -259,7 +259,7 @@ def test_a_measurement_of_many_samples_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "label", "part"),
     [
-        ("5.1,3.5,setosa\n4.9,3.0,setosa\n6,2,other\n", "label", "its first line is data"),
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n6,2,other\n", "label", "its first line holds data"),
         ("5.1,3.5,setosa\n4.9,3.0,setosa\n6,2,other\n", "setosa", "line 1 is data (5.1, 3.5, setosa)"),
         ("5.1,NA,setosa\n4.9,3.0,setosa\n6,2,other\n", "setosa", "line 1 is data"),
         ("5.1,3.5,1\n4.9,3.0,0\n6,2,1\n", "1", "line 1 is data"),
