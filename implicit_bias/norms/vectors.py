@@ -99,7 +99,7 @@ def lp_value(x: Tensor, p: Exponent) -> Tensor:
     if is_inf(p):
         return size
     unit = torch.where(size == 0, torch.ones_like(size), size).unsqueeze(-1)
-    return size * a.div_(unit).pow_(along(p, a)).sum(dim=-1).pow(1 / along(p, size))
+    return size * (a / unit).pow(along(p, a)).sum(dim=-1).pow(1 / along(p, size))
 
 
 def lp_direction_log(sign: Tensor, log_abs: Tensor, p: Exponent) -> Tensor:
