@@ -18,7 +18,8 @@ from tests.support.networks import BATCH, SquaredReLU, alone, assert_same_column
 def test_lyu_li_equals_a_loop_written_out(optimizer: str, beta: float, lr: float) -> None:
     """Parameters of every step against autograd; parameters and momentum of a step that is taken back are those before it."""
     every, _ = six()
-    data = Data(every.x[:3], every.y[:3], every.num_classes)
+    # The last goes down to e^-500,000.
+    data = Data(every.x[[0, 3, 5]], every.y[[0, 3, 5]], every.num_classes)
     schedule = SCHEDULES.get("lyu_li")(lr=lr, up=1.3, down=1.7)
     hyper = {"beta": beta} if optimizer == "momentum_gd" else {}
     ours = simulate(
@@ -29,7 +30,7 @@ def test_lyu_li_equals_a_loop_written_out(optimizer: str, beta: float, lr: float
     assert ours.steps == list(range(41))
     assert (np.diff(ours.common["log_loss"], axis=0) <= 0).all()
     back = 0
-    for r in (0, 2):
+    for r in (0, 1):
         module = torch_mlp(ours.parameters[0], r, SquaredReLU)
         parameters, alpha = list(module.parameters()), lr
         momentum = [torch.zeros_like(p) for p in parameters]
