@@ -157,8 +157,8 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     TAKE(scores, k * n);
-    TAKE(top, n);
-    TAKE(size, n);
+    TAKE(from, n);
+    TAKE(at_label, n);
     TAKE(g, k * d);
     TAKE(ahead, k * d);
     TAKE(reduced, k * d);
@@ -210,6 +210,7 @@ void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const
     Work v;
     laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
+    v.most_doubtful = largest_of(p->doubtful, p->d);
     if (p->anchored && first % p->anchored) {
         gradient_at_anchor(p, &p->samples, &v);
         keep_gradient(p, &v, v.mean, v.mean_log);
