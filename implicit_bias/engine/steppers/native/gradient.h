@@ -5,21 +5,23 @@
 #define GRADIENT_H
 
 #include "group.h"
+#include "products.h"
 
 #define TILE 32 /* samples whose features stay in the first cache between two uses */
 
 /* scores[c, i] = <w_c, x_i>. */
 static void all_scores(const Group *p, const Samples *of, Work *v)
 {
-    for (int64_t i = 0; i < of->n; i += TILE)
-        product(p->k, least(TILE, of->n - i), 0, p->d, p->w, p->d, of->x + i * p->d, 1, p->d, v->scores + i, of->n);
+    const Matrix w = {p->w, p->d, 1}, x = {(vec *)of->x, p->d, 1}, scores = {v->scores, of->n, 1};
+    product(p->k, of->n, 0, p->d, w, transposed(x), scores);
 }
 
 /* g_c = sum_i weights[c, i] x_i. */
 static void weighted_sums(const Group *p, const Samples *of, const Work *v, vec *g)
 {
+    const Matrix weights = {v->scores, of->n, 1}, x = {(vec *)of->x, p->d, 1}, to = {g, p->d, 1};
     for (int64_t i = 0; i < of->n; i += TILE)
-        product(p->k, p->d, i > 0, least(TILE, of->n - i), v->scores + i, of->n, of->x + i * p->d, p->d, 1, g, p->d);
+        product(p->k, p->d, i > 0, least(TILE, of->n - i), part_of(weights, 0, i), part_of(x, i, 0), to);
 }
 
 /* The largest |entry| of row c of g (k, d). */

@@ -165,10 +165,14 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(factor, k * d);
     TAKE(direction, k * d);
     TAKE(divide, k * parts);
+    TAKE(gram, least(k, d) * least(k, d));
     TAKE(rotation, least(k, d) * least(k, d));
+    TAKE(corrected, least(k, d) * least(k, d));
+    TAKE(norm, least(k, d));
+    TAKE(inverse, least(k, d));
+    TAKE(basis, k);
     TAKE(row, k);
     TAKE(ahead_log, k);
-    TAKE(norm, k + d);
     TAKE(dual, parts);
     TAKE(dual_log, parts);
     TAKE(batch_x, batch * d);
@@ -178,6 +182,7 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
     v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
+    v->turn = (Turn *)(start ? start + used : NULL), used += least(k, d) / 2 * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }
@@ -210,6 +215,7 @@ void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const
     Work v;
     laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
+    for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
     v.most_doubtful = largest_of(p->doubtful, p->d);
     if (p->anchored && first % p->anchored) {
         gradient_at_anchor(p, &p->samples, &v);
