@@ -152,14 +152,27 @@ static void turn_rows(int64_t rows, int64_t sweep, const Turn *turn, vec *m, int
             rotate_rows(*turn, m + a * columns, m + (a + 1) * columns, columns);
 }
 
+/* An odd number of sweeps has turned the order of rows about, in all lanes: also in those that had stopped before, whose bits must
+ * not tell. */
+static void put_back(int64_t sweeps, int64_t rows, vec *m, int64_t columns)
+{
+    if (sweeps % 2 == 0) return;
+    for (int64_t a = 0; a < rows / 2; a++)
+        for (int64_t j = 0; j < columns; j++) {
+            vec *one = m + a * columns + j, *other = m + (rows - 1 - a) * columns + j, swap = *one;
+            *one = *other, *other = swap;
+        }
+}
+
 /* Rotations, into `rotation`, that make the Gram matrix (its upper triangle) diagonal to ENOUGH; `turn` has room for a sweep. */
 static void diagonalise(vec *gram, int64_t rows, Turn *turn, vec *rotation)
 {
     mask going = ~(mask){0};
+    int64_t sweep = 0;
     identity(rows, rotation);
-    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+    for (; sweep < SWEEPS; sweep++) {
         going &= askew(gram, rows, ENOUGH);
-        if (!any(going)) return;
+        if (!any(going)) break;
         Turn *now = turn;
         for (int64_t round = 0; round < rows; round++) {
             const Turn *start = now;
@@ -169,13 +182,15 @@ static void diagonalise(vec *gram, int64_t rows, Turn *turn, vec *rotation)
         }
         turn_rows(rows, sweep, turn, rotation, rows);
     }
+    put_back(sweep, rows, rotation, rows);
 }
 
 /* Rotations, applied to g (rows, columns) and to `rotation`, that make the rows of g orthogonal, to high relative accuracy whatever
  * their lengths, in the lanes `going`: one-sided Jacobi (Demmel and Veselic 1992). */
 static void orthogonalise(vec *g, int64_t rows, int64_t columns, mask going, vec *norm, vec *rotation)
 {
-    for (int sweep = 0; sweep < SWEEPS && any(going); sweep++) {
+    int64_t sweep = 0;
+    for (; sweep < SWEEPS && any(going); sweep++) {
         mask again = {0};
         for (int64_t a = 0; a < rows; a++) norm[a] = dot(g + a * columns, g + a * columns, columns);
         for (int64_t round = 0; round < rows; round++)
@@ -190,6 +205,8 @@ static void orthogonalise(vec *g, int64_t rows, int64_t columns, mask going, vec
             }
         going &= again;
     }
+    put_back(sweep, rows, g, columns);
+    put_back(sweep, rows, rotation, rows);
 }
 
 #endif
