@@ -57,10 +57,11 @@ static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int top_pair_on
     vec *of = v->rotation;
     if (!top_pair_only) correct(gram, rows, norm, inverse, v->rotation, of = v->corrected);
     for (int64_t a = 0; a < rows; a++)
-        for (int64_t b = 0; b < rows; b++) of[a * rows + b] *= inverse[a]; /* the rows N */
+        for (int64_t b = 0; b < rows; b++) of[a * rows + b] *= inverse[a]; /* N = inverse C */
     product(rows, columns, 0, rows, transposed((Matrix){of, rows, 1}), to, from);
     return top_pair_only ? top : nuclear;
 }
+
 /* a (k, d) becomes its polar factor, or its top pair, taken in the basis of vectors that sum to zero (models/linear.py:
  * zero_sum_basis, Helmert's: column r has r + 1 ones, then -(r + 1), over sqrt((r + 1)(r + 2))). Returns as polar(). */
 static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int top_pair_only, vec *a)

@@ -21,13 +21,13 @@ typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 
 #define LOWEST -708.0 /* e^x is a normal number from here to HIGHEST */
 #define HIGHEST 709.0
-#define PARTS 16                           /* 2^(0 / PARTS), 2^(1 / PARTS), ... are in a table */
-#define PER_LOG_2 0x1.71547652b82fep+4     /* PARTS / log 2 */
-#define LOG_2_HIGH 0x1.62e42fefap-5       /* log(2) / PARTS in two parts: the first ends in zeros, times a whole number it is exact */
+#define PARTS 16                       /* 2^(0 / PARTS), 2^(1 / PARTS), ... are in a table */
+#define PER_LOG_2 0x1.71547652b82fep+4 /* PARTS / log 2 */
+#define LOG_2_HIGH 0x1.62e42fefap-5    /* log(2) / PARTS in two parts: the first ends in zeros, times a whole number it is exact */
 #define LOG_2_LOW 0x1.cf79abc9e3b3ap-44
-#define LEAST 0x1p-900
+#define ROUND_BY 0x1.8p52 /* added and subtracted, it rounds to whole numbers */
+#define LEAST 0x1p-900    /* between these two, the estimates of quotient and hypotenuse are good */
 #define MOST 0x1p900
-#define ROUND_BY 0x1.8p52                  /* added and subtracted, it rounds to whole numbers */
 
 static inline vec all(double value) { return value - (vec){0}; }
 static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes & where) | ((mask)no & ~where)); }
@@ -62,6 +62,7 @@ static inline vec reciprocal(vec x)
     return y + (y * e) * (1 + e * (1 + e));
 }
 
+/* sqrt(x), likewise. */
 static inline vec positive_root(vec x) { return x * reciprocal_root(x); }
 
 #else
@@ -126,7 +127,7 @@ static inline vec share_of(vec x) { return exponential_inside(larger(x, all(FLOO
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* The lanes in which x > 0 is no number whose reciprocal, or squares that it is the sum of, are normal numbers. */
+/* The lanes in which x is not between LEAST and MOST: its reciprocal, or squares that it is the sum of, may be no normal numbers. */
 static inline mask extreme(vec x) { return ~((x > LEAST) & (x < MOST)); }
 
 /* a / b, b >= 0, to about two ulps. */
