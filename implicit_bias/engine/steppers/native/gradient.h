@@ -5,48 +5,74 @@
 #define GRADIENT_H
 
 #include "group.h"
+#include "products.h"
 
-#define TILE 32 /* samples whose features stay in the first cache between two uses */
+#define TILE 320 /* scores that stay in the first cache while they are made, or made into a gradient */
+#define LEAST_SAMPLES 16
+#define ABREAST 4 /* samples whose sums of exponentials are in registers */
 
-/* scores[c, i] = <w_c, x_i>. */
-static void all_scores(const Group *p, const Samples *of, Work *v)
+/* scores[c, i] = <w_c, x_i> for `count` samples from `first` on. */
+static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
-    for (int64_t i = 0; i < of->n; i += TILE)
-        product(p->k, least(TILE, of->n - i), 0, p->d, p->w, p->d, of->x + i * p->d, 1, p->d, v->scores + i, of->n);
+    const Matrix w = {p->w, p->d, 1}, x = {(vec *)of->x, p->d, 1}, scores = {v->scores, of->n, 1};
+    product(p->k, count, 0, p->d, w, transposed(part_of(x, first, 0)), part_of(scores, 0, first));
 }
 
-/* g_c = sum_i weights[c, i] x_i. */
-static void weighted_sums(const Group *p, const Samples *of, const Work *v, vec *g)
+/* g_c (+)= sum_i weights[c, i] x_i over these samples. */
+static void weighted_sum(const Group *p, const Samples *of, const Work *v, int64_t first, int64_t count, vec *g)
 {
-    for (int64_t i = 0; i < of->n; i += TILE)
-        product(p->k, p->d, i > 0, least(TILE, of->n - i), v->scores + i, of->n, of->x + i * p->d, p->d, 1, g, p->d);
+    const Matrix weights = {v->scores, of->n, 1}, x = {(vec *)of->x, p->d, 1}, to = {g, p->d, 1};
+    product(p->k, p->d, first > 0, count, part_of(weights, 0, first), part_of(x, first, 0), to);
 }
 
-/* The largest |entry| of row c of g (k, d). */
-static vec row_top(const Group *p, const vec *g, int64_t c)
+/* Sample i's score of its label in lane l. */
+static inline double *label_score(const Samples *of, const Work *v, int64_t i, int l)
 {
-    vec top = all(0);
-    for (int64_t j = 0; j < p->d; j++) top = larger(top, magnitude(g[c * p->d + j]));
-    return top;
+    return (double *)(v->scores + of->y[i][l] * of->n + i) + l;
+}
+
+/* Scores of labels move into `own` and become -infinity: a lane at a time, which costs less than to ask of each score whether it is
+ * one. Not at once before the same scores are read as vectors: these would have to wait. */
+static void take_own(const Samples *of, Work *v, int64_t first, int64_t count)
+{
+    for (int64_t i = first; i < first + count; i++)
+        for (int l = 0; l < LANES; l++) {
+            double *at = label_score(of, v, i, l);
+            v->own[i][l] = *at;
+            *at = -INFINITY;
+        }
+}
+
+/* The largest score of sample i but its label's, by two that do not wait for each other. */
+static inline vec top_of_others(const Group *p, const Samples *of, const Work *v, int64_t i)
+{
+    const vec *s = v->scores + i;
+    vec even = s[0], odd = all(-INFINITY);
+    int64_t c = 1;
+    for (; c + 1 < p->k; c += 2) {
+        odd = larger(odd, s[c * of->n]);
+        even = larger(even, s[(c + 1) * of->n]);
+    }
+    return larger(even, c < p->k ? larger(odd, s[c * of->n]) : odd);
 }
 
 /* Gradients with one scale a class row, of all lanes; kept where `deep`. models/linear.py: _deep. */
 __attribute__((noinline)) static void deep_gradient(const Group *p, const Samples *of, Work *v, mask deep)
 {
-    all_scores(p, of, v);
+    scores_of(p, of, v, 0, of->n);
+    take_own(of, v, 0, of->n);
     for (int64_t i = 0; i < of->n; i++) {
-        vec own = all(0), own_log, others;
-        for (int64_t c = 0; c < p->k; c++) own = choose(of->y[i] == c, v->scores[c * of->n + i], own);
+        vec *s = v->scores + i, own_log, others, top = top_of_others(p, of, v, i), size = all(0);
+        for (int64_t c = 0; c < p->k; c++) size += share_of(s[c * of->n] - top); /* the label's e^FLOOR is nothing beside 1 */
+        top -= v->own[i];
         for (int l = 0; l < LANES; l++) {
-            double a = v->top[i][l] + log(v->size[i][l]), tail = log1p(exp(-fabs(a)));
+            double a = top[l] + log(size[l]), tail = log1p(exp(-fabs(a)));
             /* log of a weight is u_c - others; of their sum own_log. */
             others[l] = p->loss == EXPONENTIAL ? 0 : fmax(a, 0) + tail;
             own_log[l] = p->loss == EXPONENTIAL ? a : fmin(a, 0) - tail;
         }
-        for (int64_t c = 0; c < p->k; c++) {
-            vec *s = v->scores + c * of->n + i;
-            *s = choose(of->y[i] == c, own_log, *s - own - others);
-        }
+        for (int64_t c = 0; c < p->k; c++)
+            s[c * of->n] = choose(of->y[i] == c, own_log, s[c * of->n] - v->own[i] - others);
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec *s = v->scores + c * of->n, top = s[0];
@@ -57,7 +83,7 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
         }
         v->row[c] = choose(deep, top - v->unit, all(0));
     }
-    weighted_sums(p, of, v, v->factor);
+    weighted_sum(p, of, v, 0, of->n, v->factor);
     for (int64_t e = 0; e < p->k * p->d; e++) v->g[e] = choose(deep, v->factor[e], v->g[e]);
 }
 
@@ -94,60 +120,103 @@ __attribute__((noinline)) static void look_closer(const Group *p, const Samples 
 {
     clear_cancelled(p, of, v, ~(mask){0});
     vec small = all(INFINITY);
-    for (int64_t c = 0; c < p->k; c++) small = smaller(small, row_top(p, v->g, c));
+    for (int64_t c = 0; c < p->k; c++) small = smaller(small, largest_size(v->g + c * p->d, p->d));
     mask deep = small < *p->smallest_row;
     if (!any(deep)) return;
     deep_gradient(p, of, v, deep);
     clear_cancelled(p, of, v, deep);
 }
 
+/* The largest gap of every sample to its label, and with it `unit`; from -infinity on. */
+static void look_for_unit(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
+{
+    vec unit = v->unit;
+    for (int64_t i = first; i < first + count; i++) {
+        vec gap = top_of_others(p, of, v, i) - v->own[i];
+        v->gap[i] = gap;
+        unit = larger(unit, p->loss == EXPONENTIAL ? gap : smaller(gap, all(0)));
+    }
+    v->unit = unit;
+}
+
+/* What the weights of each sample are divided by, into `gap`, and their sum at its label, into `size`; and into `total`. */
+static void share_out(const Group *p, Work *v, int64_t first, int64_t count)
+{
+    const vec scale = exponential(v->unit);
+    vec total = v->total;
+    for (int64_t i = first; i < first + count; i++) {
+        vec share = all(1);
+        if (p->loss == CROSS_ENTROPY) {
+            const vec excess = larger(v->gap[i], all(0)), own = any(excess > 0) ? share_of(-excess) : all(1);
+            share = 1 / (own + scale * v->size[i]);
+        }
+        v->gap[i] = share;
+        v->size[i] *= share;
+        total += v->size[i];
+    }
+    v->total = total;
+}
+
+/* Scores of a few samples become e_c (weigh), and `size` their sums. */
+__attribute__((always_inline)) static inline void exponentials(
+    const int samples, const Group *p, const Samples *of, Work *v, int64_t first)
+{
+    vec from[ABREAST], size[ABREAST], *s = v->scores + first;
+    for (int i = 0; i < samples; i++) from[i] = v->own[first + i], size[i] = all(0);
+    for (int64_t c = 0; c < p->k; c++, s += of->n)
+        for (int i = 0; i < samples; i++) {
+            s[i] = share_of(s[i] - from[i]);
+            size[i] += s[i]; /* the label's e^FLOOR is nothing beside the largest of a sample that counts */
+        }
+    for (int i = 0; i < samples; i++) v->size[first + i] = size[i];
+}
+
+/* Scores become weights in units of e^unit, and add to `total`: those of sample i are e_c / q, and minus their sum at its label,
+ * where
+ *
+ *     e_c = e^(z_c - (z_y + excess + unit)), excess = max(max_c z_c - z_y, 0), unit = max_i min(max_c z_c - z_y, 0)
+ *     q = e^-excess + e^unit sum_c e_c
+ *
+ * over c other than y: p_c e^-unit, for either no excess or `unit` is zero. (Exponential losses: no excess, unit = max_i max_c
+ * z_c - z_y, q = 1.) One exponential a score, and one a sample that is not classified rightly. Sums go by ascending c and i. What
+ * is done to one sample waits for what was done before, so that many are done in turn. */
+static void weigh(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
+{
+    const int64_t last = first + count;
+    for (int64_t i = first; i < last; i++) {
+        const vec excess = p->loss == EXPONENTIAL ? all(0) : larger(v->gap[i], all(0));
+        v->own[i] = (v->own[i] + excess) + v->unit;
+    }
+    int64_t i = first;
+    for (; i + ABREAST <= last; i += ABREAST) exponentials(ABREAST, p, of, v, i);
+    for (; i < last; i++) exponentials(1, p, of, v, i);
+    share_out(p, v, first, count);
+    for (int64_t c = 0; c < p->k; c++)
+        for (i = first; i < last; i++) v->scores[c * of->n + i] *= v->gap[i];
+    for (i = first; i < last; i++)
+        for (int l = 0; l < LANES; l++) *label_score(of, v, i, l) = -v->size[i][l];
+}
+
 /* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give
  * the same bits wherever it is called. */
 __attribute__((noinline)) static void gradient(const Group *p, const Samples *of, Work *v)
 {
-    const int64_t n = of->n, k = p->k;
-    v->log_n = of->log_n;
-    all_scores(p, of, v);
-    v->unit = all(-INFINITY);
-    for (int64_t i = 0; i < n; i++) {
-        vec *s = v->scores + i, own = all(0), top = all(-INFINITY), size = all(0);
-        for (int64_t c = 0; c < k; c++) {
-            mask label = of->y[i] == c;
-            own = choose(label, s[c * n], own);
-            s[c * n] = choose(label, all(-INFINITY), s[c * n]);
-            top = larger(top, s[c * n]);
-        }
-        for (int64_t c = 0; c < k; c++) { /* the label's e^FLOOR is nothing beside the 1 of the largest */
-            s[c * n] = share_of(s[c * n] - top);
-            size += s[c * n];
-        }
-        v->top[i] = top - own;
-        v->size[i] = size;
-        v->unit = larger(v->unit, p->loss == EXPONENTIAL ? v->top[i] : smaller(v->top[i], all(0)));
+    const int64_t n = of->n, most = p->k * LEAST_SAMPLES < TILE ? TILE / p->k : LEAST_SAMPLES;
+    v->log_n = of->log_n, v->unit = all(-INFINITY), v->total = all(0);
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = next_block(n - i, most);
+        scores_of(p, of, v, i, count);
+        take_own(of, v, i, count);
+        look_for_unit(p, of, v, i, count);
     }
-    v->total = all(0);
-    for (int64_t i = 0; i < n; i++) {
-        vec top = v->top[i], low = p->loss == EXPONENTIAL ? top : smaller(top, all(0));
-        vec share = share_of(low - v->unit);
-        if (p->loss == CROSS_ENTROPY) { /* share / (e^(low - top) + size e^low); one of the two is 1 */
-            vec e = exponential(-magnitude(top));
-            share /= choose(top > 0, e, all(1)) + v->size[i] * choose(top > 0, all(1), e);
-        }
-        vec total = v->size[i] * share;
-        v->total += total;
-        for (int64_t c = 0; c < k; c++) {
-            vec *s = v->scores + c * n + i;
-            *s = choose(of->y[i] == c, -total, *s * share);
-        }
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = next_block(n - i, most);
+        weigh(p, of, v, i, count);
+        weighted_sum(p, of, v, i, count, v->g);
     }
-    weighted_sums(p, of, v, v->g);
-    vec least = all(INFINITY);
-    for (int64_t e = 0; e < k * p->d; e++) least = smaller(least, magnitude(v->g[e]));
-    for (int64_t c = 0; c < k; c++) v->row[c] = all(0);
+    for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
-    vec doubtful = p->doubtful[0];
-    for (int64_t j = 1; j < p->d; j++) doubtful = larger(doubtful, p->doubtful[j]);
-    if (any(least < v->total * doubtful)) look_closer(p, of, v);
+    if (any(least_size(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);
 }
 
 /* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */

@@ -44,7 +44,7 @@ static inline vec counted(vec weight, vec log_scale) { return choose(weight == 0
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
 {
-    vec top = row_top(p, row, 0);
+    vec top = largest_size(row, p->d);
     mask far = (top > 0) & ((top < SMALL) | (top > LARGE));
     if (!any(far)) return;
     vec factor = all(1);
@@ -69,20 +69,17 @@ static void average_gradients(const Group *p, const Work *v)
     }
 }
 
-/* r = sqrt(beta2 r^2 + (1 - beta2) g^2), by hypot. */
+/* r = sqrt(beta2 r^2 + (1 - beta2) g^2). */
 static void average_squares(const Group *p, const Work *v)
 {
     vec keep = root(*p->beta2), add = root(1 - *p->beta2);
     for (int64_t c = 0; c < p->k; c++) {
+        const vec *g = v->g + c * p->d;
         vec old, new, *r = p->r + c * p->d;
         p->r_log[c] = in_common(counted(*p->beta2, p->r_log[c]), log_scale(v, c), &old, &new);
         old *= keep;
         new *= add;
-        for (int64_t j = 0; j < p->d; j++) {
-            vec a = magnitude(old * r[j]), b = magnitude(new * v->g[c * p->d + j]), high = larger(a, b);
-            vec ratio = smaller(a, b) / choose(high == 0, all(1), high);
-            r[j] = high * root(1 + ratio * ratio);
-        }
+        for (int64_t j = 0; j < p->d; j++) r[j] = hypotenuse(old * r[j], new * g[j]);
         normalise_row(p, r, p->r_log + c);
     }
 }
@@ -131,10 +128,11 @@ static void adam_step(const Group *p, const Work *v, vec eta, int64_t t)
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
-        vec eps = eps_in(p, p->r_log[c]);
-        for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) {
-            vec step = p->m[e] * factor / (p->r[e] * inverse + eps);
-            p->w[e] -= eta * choose(p->m[e] == 0, all(0), step);
+        vec eps = eps_in(p, p->r_log[c]), *w = p->w + c * p->d;
+        const vec *m = p->m + c * p->d, *r = p->r + c * p->d;
+        for (int64_t j = 0; j < p->d; j++) {
+            vec step = quotient(m[j] * factor, r[j] * inverse + eps);
+            w[j] -= eta * choose(m[j] == 0, all(0), step);
         }
     }
 }
@@ -157,7 +155,8 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     TAKE(scores, k * n);
-    TAKE(top, n);
+    TAKE(own, n);
+    TAKE(gap, n);
     TAKE(size, n);
     TAKE(g, k * d);
     TAKE(ahead, k * d);
@@ -165,10 +164,14 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(factor, k * d);
     TAKE(direction, k * d);
     TAKE(divide, k * parts);
+    TAKE(gram, least(k, d) * least(k, d));
     TAKE(rotation, least(k, d) * least(k, d));
+    TAKE(corrected, least(k, d) * least(k, d));
+    TAKE(norm, least(k, d));
+    TAKE(inverse, least(k, d));
+    TAKE(basis, k);
     TAKE(row, k);
     TAKE(ahead_log, k);
-    TAKE(norm, k + d);
     TAKE(dual, parts);
     TAKE(dual_log, parts);
     TAKE(batch_x, batch * d);
@@ -178,6 +181,7 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
     v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
+    v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(least(k, d)) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }
@@ -210,6 +214,8 @@ void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const
     Work v;
     laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
+    for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
+    v.most_doubtful = largest_of(p->doubtful, p->d);
     if (p->anchored && first % p->anchored) {
         gradient_at_anchor(p, &p->samples, &v);
         keep_gradient(p, &v, v.mean, v.mean_log);
