@@ -9,6 +9,27 @@
 #define ORTHOGONAL 1e-31 /* squared cosine of two rows that are not turned any more: below round-off */
 #define CONVERGED 1e-9   /* cosines that one more sweep of a quadratically convergent method takes below round-off */
 
+/* Where two rows of squared norms `a` and `b` are to be turned until they are orthogonal. */
+static inline mask to_be_turned(vec inner, vec a, vec b)
+{
+    vec square = a * b;
+    return (inner * inner > ORTHOGONAL * square) & (square > 0);
+}
+
+/* Cosine and sine of that rotation, the identity elsewhere; the norms become those after it, `worst` the largest squared cosine
+ * between rows that were turned. */
+static inline void turn(mask turns, vec inner, vec *a, vec *b, vec *worst, vec *c, vec *s)
+{
+    vec square = *a * *b, safe = choose(turns, inner, all(1));
+    *worst = larger(*worst, choose(turns, inner * inner / choose(square > 0, square, all(1)), all(0)));
+    vec zeta = (*b - *a) / (2 * safe);
+    vec t = 1 / (magnitude(zeta) + root(1 + zeta * zeta));
+    t = choose(turns, choose(zeta < 0, -t, t), all(0));
+    *c = 1 / root(1 + t * t), *s = *c * t;
+    *a -= t * choose(turns, inner, all(0));
+    *b += t * choose(turns, inner, all(0));
+}
+
 /* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T; g is overwritten. One-sided
  * Jacobi: rotations J make the rows of J g orthogonal, J g = S V^T, to high relative accuracy whatever the condition; then
  * U V^T = J^T V^T. (Demmel and Veselic 1992.) Returns the sum of the singular values, or the top one. */
@@ -23,17 +44,10 @@ static vec polar(vec *g, int64_t rows, int64_t columns, int top_pair_only, vec *
         for (int64_t a = 0; a < rows; a++)
             for (int64_t b = a + 1; b < rows; b++) {
                 vec *ga = g + a * columns, *gb = g + b * columns;
-                vec inner = dot(ga, gb, columns), square = norm[a] * norm[b];
-                mask turns = going & (inner * inner > ORTHOGONAL * square) & (square > 0);
+                vec inner = dot(ga, gb, columns), c, s;
+                mask turns = going & to_be_turned(inner, norm[a], norm[b]);
                 if (!any(turns)) continue;
-                vec safe = choose(turns, inner, all(1));
-                worst = larger(worst, choose(turns, inner * inner / choose(square > 0, square, all(1)), all(0)));
-                vec zeta = (norm[b] - norm[a]) / (2 * safe);
-                vec t = 1 / (magnitude(zeta) + root(1 + zeta * zeta));
-                t = choose(turns, choose(zeta < 0, -t, t), all(0));
-                vec c = 1 / root(1 + t * t), s = c * t;
-                norm[a] -= t * choose(turns, inner, all(0));
-                norm[b] += t * choose(turns, inner, all(0));
+                turn(turns, inner, norm + a, norm + b, &worst, &c, &s);
                 rotate(ga, gb, c, s, columns);
                 rotate(rotation + a * rows, rotation + b * rows, c, s, rows);
             }
@@ -60,19 +74,39 @@ static vec polar(vec *g, int64_t rows, int64_t columns, int top_pair_only, vec *
     return top_pair_only ? top : nuclear;
 }
 
-/* a (k, d) becomes its polar factor, or its top pair, taken in the basis of vectors that sum to zero (models/linear.py:
- * zero_sum_basis, Helmert's: column r has r + 1 ones, then -(r + 1), over sqrt((r + 1)(r + 2))). Returns as polar(). */
+/* a (k, d) in the basis of vectors that sum to zero (models/linear.py: zero_sum_basis, Helmert's: column r has r + 1 ones, then
+ * -(r + 1), over sqrt((r + 1)(r + 2))), into `reduced` (k - 1, d). */
+static void into_row_space(const vec *a, int64_t k, int64_t d, vec *reduced)
+{
+    for (int64_t j = 0; j < d; j++) {
+        vec sum = all(0);
+        for (int64_t r = 0; r < k - 1; r++) {
+            sum += a[r * d + j];
+            reduced[r * d + j] = (sum - (r + 1.0) * a[(r + 1) * d + j]) / sqrt((r + 1.0) * (r + 2.0));
+        }
+    }
+}
+
+/* a (k, d) of a matrix `reduced` (k - 1, d) in that basis. */
+static void out_of_row_space(const vec *reduced, int64_t k, int64_t d, vec *a)
+{
+    for (int64_t j = 0; j < d; j++) {
+        vec sum = all(0);
+        for (int64_t c = k - 1; c >= 0; c--) {
+            vec u = c < k - 1 ? reduced[c * d + j] / sqrt((c + 1.0) * (c + 2.0)) : all(0);
+            vec before = c > 0 ? reduced[(c - 1) * d + j] / sqrt(c * (c + 1.0)) : all(0);
+            sum += u;
+            a[c * d + j] = sum - (double)c * before;
+        }
+    }
+}
+
+/* a (k, d) becomes its polar factor, or its top pair, taken in the basis of vectors that sum to zero. Returns as polar(). */
 static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int top_pair_only, vec *a)
 {
     const int64_t rows = k - 1;
     vec sizes;
-    for (int64_t j = 0; j < d; j++) {
-        vec sum = all(0);
-        for (int64_t r = 0; r < rows; r++) {
-            sum += a[r * d + j];
-            v->reduced[r * d + j] = (sum - (r + 1.0) * a[(r + 1) * d + j]) / sqrt((r + 1.0) * (r + 2.0));
-        }
-    }
+    into_row_space(a, k, d, v->reduced);
     if (rows <= d) {
         sizes = polar(v->reduced, rows, d, top_pair_only, v->rotation, v->norm, v->factor);
     } else {
@@ -80,17 +114,11 @@ static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int top_pair_only, 
         sizes = polar(a, d, rows, top_pair_only, v->rotation, v->norm, v->reduced);
         transpose(v->reduced, d, rows, v->factor);
     }
-    for (int64_t j = 0; j < d; j++) {
-        vec sum = all(0);
-        for (int64_t c = rows; c >= 0; c--) {
-            vec u = c < rows ? v->factor[c * d + j] / sqrt((c + 1.0) * (c + 2.0)) : all(0);
-            vec before = c > 0 ? v->factor[(c - 1) * d + j] / sqrt(c * (c + 1.0)) : all(0);
-            sum += u;
-            a[c * d + j] = sum - (double)c * before;
-        }
-    }
+    out_of_row_space(v->factor, k, d, a);
     return sizes;
 }
+
+static inline vec combined(double a, vec x, double b, vec y) { return a * x + b * y; }
 
 /* a (k, d) after so many quintic Newton-Schulz steps from a over its norm, or over eps where that is larger; each has three
  * coefficients. optimizers/muon_ns.py. */
@@ -112,7 +140,7 @@ static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, con
             for (int64_t j = 0; j <= i; j++)
                 gram[i * rows + j] = gram[j * rows + i] = dot(x + i * columns, x + j * columns, columns);
         product(rows, rows, 0, rows, gram, rows, gram, rows, 1, both, rows);
-        for (int64_t e = 0; e < rows * rows; e++) both[e] = now[1] * gram[e] + now[2] * both[e];
+        for (int64_t e = 0; e < rows * rows; e++) both[e] = combined(now[1], gram[e], now[2], both[e]);
         product(rows, columns, 0, rows, both, rows, x, columns, 1, next, columns);
         for (int64_t e = 0; e < rows * columns; e++) next[e] += now[0] * x[e];
         vec *swap = x;

@@ -11,6 +11,11 @@
 /* scores[c, i] = <w_c, x_i>. */
 static void all_scores(const Group *p, const Samples *of, Work *v)
 {
+    if (p->alone) {
+        const double *w = (const double *)p->w;
+        spread_product(p->k, of->n, p->features, w, p->d * LANES, 1, of->columns, of->n, v->scores, of->n);
+        return;
+    }
     for (int64_t i = 0; i < of->n; i += TILE)
         product(p->k, least(TILE, of->n - i), 0, p->d, p->w, p->d, of->x + i * p->d, 1, p->d, v->scores + i, of->n);
 }
@@ -18,6 +23,11 @@ static void all_scores(const Group *p, const Samples *of, Work *v)
 /* g_c = sum_i weights[c, i] x_i. */
 static void weighted_sums(const Group *p, const Samples *of, const Work *v, vec *g)
 {
+    if (p->alone) {
+        const double *weights = (const double *)v->scores;
+        spread_product(p->k, p->d, of->count, weights, of->n * LANES, 1, of->x, p->d, g, p->d);
+        return;
+    }
     for (int64_t i = 0; i < of->n; i += TILE)
         product(p->k, p->d, i > 0, least(TILE, of->n - i), v->scores + i, of->n, of->x + i * p->d, p->d, 1, g, p->d);
 }
@@ -27,7 +37,20 @@ static vec row_top(const Group *p, const vec *g, int64_t c)
 {
     vec top = all(0);
     for (int64_t j = 0; j < p->d; j++) top = larger(top, magnitude(g[c * p->d + j]));
-    return top;
+    return p->alone ? largest_across(top) : top;
+}
+
+/* Number i of a row of weights. */
+static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return p->alone ? all(((const double *)row)[i]) : row[i]; }
+
+/* The sum of all weights, which are those at the labels less their sign, of a run alone. */
+static vec total_across(const Samples *of, const Work *v)
+{
+    const double *weights = (const double *)v->scores;
+    const int64_t *y = (const int64_t *)of->y;
+    double total = 0;
+    for (int64_t i = 0; i < of->count; i++) total -= weights[y[i] * of->n * LANES + i];
+    return all(total);
 }
 
 /* Gradients with one scale a class row, of all lanes; kept where `deep`. models/linear.py: _deep. */
@@ -51,6 +74,7 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
     for (int64_t c = 0; c < p->k; c++) {
         vec *s = v->scores + c * of->n, top = s[0];
         for (int64_t i = 1; i < of->n; i++) top = larger(top, s[i]);
+        if (p->alone) top = largest_across(top);
         for (int64_t i = 0; i < of->n; i++) {
             vec weight = share_of(s[i] - top);
             s[i] = choose(of->y[i] == c, -weight, weight);
@@ -66,8 +90,8 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
 static void clear_if_cancelled(const Group *p, const Samples *of, Work *v, int64_t c, int64_t j, mask doubt)
 {
     vec sum = all(0), error = all(0), size = all(0);
-    for (int64_t i = 0; i < of->n; i++) {
-        vec part = v->scores[c * of->n + i] * of->x[i * p->d + j], next = sum + part, added = next - sum;
+    for (int64_t i = 0; i < of->count; i++) {
+        vec part = weight_at(p, v->scores + c * of->n, i) * of->x[i * p->d + j], next = sum + part, added = next - sum;
         error += (sum - (next - added)) + (part - added);
         sum = next;
         size += magnitude(part);
@@ -81,7 +105,7 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
 {
     for (int64_t c = 0; c < p->k; c++) {
         vec *s = v->scores + c * of->n, size = all(0);
-        for (int64_t i = 0; i < of->n; i++) size += magnitude(s[i]);
+        for (int64_t i = 0; i < of->count; i++) size += magnitude(weight_at(p, s, i));
         for (int64_t j = 0; j < p->d; j++) {
             mask doubt = where & (magnitude(v->g[c * p->d + j]) < size * p->doubtful[j]);
             if (any(doubt)) clear_if_cancelled(p, of, v, c, j, doubt);
@@ -125,6 +149,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
         v->size[i] = size;
         v->unit = larger(v->unit, p->loss == EXPONENTIAL ? v->top[i] : smaller(v->top[i], all(0)));
     }
+    if (p->alone) v->unit = largest_across(v->unit);
     v->total = all(0);
     for (int64_t i = 0; i < n; i++) {
         vec top = v->top[i], low = p->loss == EXPONENTIAL ? top : smaller(top, all(0));
@@ -140,6 +165,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
             *s = choose(of->y[i] == c, -total, *s * share);
         }
     }
+    if (p->alone) v->total = total_across(of, v);
     weighted_sums(p, of, v, v->g);
     vec least = all(INFINITY);
     for (int64_t e = 0; e < k * p->d; e++) least = smaller(least, magnitude(v->g[e]));
@@ -147,6 +173,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     /* No row's weights sum to more than the total. */
     vec doubtful = p->doubtful[0];
     for (int64_t j = 1; j < p->d; j++) doubtful = larger(doubtful, p->doubtful[j]);
+    if (p->alone) least = smallest_across(least), doubtful = largest_across(doubtful);
     if (any(least < v->total * doubtful)) look_closer(p, of, v);
 }
 
