@@ -48,7 +48,7 @@ typedef struct {
 } Group;
 
 typedef struct {
-    vec *scores, *top, *size;          /* (k, n), (n), (n): weights in place of scores later */
+    vec *scores, *from, *at_label;     /* (k, n), (n), (n): weights in place of scores later; gradient.h: weigh */
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
     vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
     vec *rotation;                     /* (min(k, d), min(k, d)) */
@@ -60,7 +60,7 @@ typedef struct {
     vec *here, *here_log;              /* (k, d), (k): a batch's gradient, and its log scales */
     vec *mean, *mean_log;              /* the same of all samples, at the anchor */
     vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
-    vec unit, total;
+    vec unit, total, most_doubtful;    /* the largest of `doubtful` */
     double log_n;                      /* of the samples of g */
 } Work;
 

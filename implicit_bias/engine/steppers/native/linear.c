@@ -164,8 +164,8 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     TAKE(scores, k * taken(alone, n));
-    TAKE(top, taken(alone, n));
-    TAKE(size, taken(alone, n));
+    TAKE(from, taken(alone, n));
+    TAKE(at_label, taken(alone, n));
     TAKE(g, k * row);
     TAKE(ahead, k * row);
     TAKE(reduced, either);
@@ -214,6 +214,8 @@ static void make_steps(const Group *p, int64_t first, int64_t steps, const vec *
     Work v;
     laid_out(&v, p->work, p->alone, p->samples.count, p->k, p->features, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
+    v.most_doubtful = largest_of(p->doubtful, p->d);
+    if (p->alone) v.most_doubtful = largest_across(v.most_doubtful);
     if (p->anchored && first % p->anchored) {
         gradient_at_anchor(p, &p->samples, &v);
         keep_gradient(p, &v, v.mean, v.mean_log);
