@@ -1,12 +1,13 @@
 /* A run alone: a vector holds LANES neighbouring features, or samples, of one run instead of one number of LANES runs. What is
  * computed entry by entry is then computed by the same code; what goes across a vector is here, in the order in which a lane of
- * LANES runs takes it, so that a run has the same bits either way (one that has become infinite aside).
+ * LANES runs takes it, so that a run has the same bits either way.
  *
  * Rows are filled up to whole vectors by their last entry, which changes no largest entry, and which no sum reaches. */
 
 #ifndef ACROSS_H
 #define ACROSS_H
 
+#include "products.h"
 #include "vectors.h"
 
 typedef double quad __attribute__((vector_size(32)));
@@ -15,28 +16,44 @@ typedef double loose __attribute__((vector_size(32), aligned(8))); /* one that b
 /* Vectors that so many numbers take. */
 static inline int64_t vectors_of(int64_t numbers) { return (numbers + LANES - 1) / LANES; }
 
+/* larger() of numbers, which is the second where one of the two is none (NaN). */
+static inline double larger_number(double a, double b) { return a > b ? a : b; }
+
 static inline vec largest_across(vec a)
 {
     double top = a[0];
-    for (int l = 1; l < LANES; l++) top = a[l] > top ? a[l] : top;
+    for (int l = 1; l < LANES; l++) top = larger_number(top, a[l]);
     return all(top);
 }
+
+/* larger(top, a), so that largest_across() of the last is what larger() finds number by number: their order shows where one is
+ * none, in a run that has overflowed. */
+static inline vec larger_in_order(vec top, vec a)
+{
+    if (!any(a != a)) return larger(top, a);
+    double found = largest_across(top)[0];
+    for (int l = 0; l < LANES; l++) found = larger_number(found, a[l]);
+    return all(found);
+}
+
+static inline double smaller_number(double a, double b) { return a < b ? a : b; }
 
 static inline vec smallest_across(vec a)
 {
     double least = a[0];
-    for (int l = 1; l < LANES; l++) least = a[l] < least ? a[l] : least;
+    for (int l = 1; l < LANES; l++) least = smaller_number(least, a[l]);
     return all(least);
 }
 
-/* a b + c rounded as it is in a vector: once, where the processor can. (A loop of numbers may have its products made apart.) */
-static inline double fused(double a, double b, double c)
+/* The least |entry| of a matrix as least_entry() finds it where some are none: by four minima, the last entries by the first. */
+static vec least_in_order(const double *a, int64_t rows, int64_t columns, int64_t stride)
 {
-#if defined(__FP_FAST_FMA) || defined(__FMA__)
-    return __builtin_fma(a, b, c);
-#else
-    return a * b + c;
-#endif
+    double found[4] = {INFINITY, INFINITY, INFINITY, INFINITY};
+    for (int64_t e = 0; e < rows * columns; e++) {
+        double *least = found + (e < rows * columns / 4 * 4 ? e % 4 : 0);
+        *least = smaller_number(*least, fabs(a[e / columns * stride + e % columns]));
+    }
+    return all(smaller_number(smaller_number(found[0], found[1]), smaller_number(found[2], found[3])));
 }
 
 /* dot() of one run: a quad holds its four partial sums. */
@@ -46,7 +63,7 @@ static inline double dot_across(const double *a, const double *b, int64_t length
     int64_t j = 0;
     for (; j + 3 < length; j += 4) s += *(const loose *)(a + j) * *(const loose *)(b + j);
     double s0 = s[0];
-    for (; j < length; j++) s0 = fused(a[j], b[j], s0);
+    for (; j < length; j++) s0 = fused_numbers(a[j], b[j], s0);
     return (s0 + s[1]) + (s[2] + s[3]);
 }
 
@@ -57,14 +74,29 @@ static inline double sum_of_magnitudes(const double *a, int64_t length)
     return sum;
 }
 
-/* Rows and columns of a tile's sums, which with a row of vectors and a number fill the registers. */
-#if LANES == 8
-#define TILE_ROWS 5
-#define TILE_VECTORS 5
-#else
-#define TILE_ROWS 4
-#define TILE_VECTORS 3
-#endif
+/* 0, 1, ..., LANES - 1 */
+static inline mask lane_numbers(void)
+{
+    mask numbers = {0};
+    for (int l = 0; l < LANES; l++) numbers[l] = l;
+    return numbers;
+}
+
+/* Rows of numbers are filled up to `stride`, by their last. */
+static inline void fill_up(double *a, int64_t rows, int64_t columns, int64_t stride)
+{
+    for (int64_t c = 0; c < rows; c++)
+        for (int64_t j = columns; j < stride; j++) a[c * stride + j] = a[c * stride + columns - 1];
+}
+
+/* b = a^T, its rows filled up with zeros. */
+static inline void transpose_across(const double *a, int64_t rows, int64_t columns, int64_t stride, double *b, int64_t b_stride)
+{
+    for (int64_t j = 0; j < columns; j++) {
+        for (int64_t i = 0; i < rows; i++) b[j * b_stride + i] = a[i * stride + j];
+        for (int64_t i = rows; i < b_stride; i++) b[j * b_stride + i] = 0;
+    }
+}
 
 /* c[a, b] = sum_l p[a, l] q[l, b], p of numbers, for `rows` x `vectors` vectors b at once, in registers. */
 __attribute__((always_inline)) static inline void spread_tile(
@@ -82,18 +114,15 @@ __attribute__((always_inline)) static inline void spread_tile(
         for (int b = 0; b < vectors; b++) c[a * c_row + b] = sum[a * vectors + b];
 }
 
-/* The size of the next of the equal pieces, of `most` at most, that `left` is cut into. */
-static inline int64_t piece(int64_t left, int64_t most) { return left / ((left + most - 1) / most); }
-
 /* The same for any number of rows and vectors; product() of one run. */
 static void spread_product(
     int64_t rows, int64_t vectors, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q, int64_t q_length,
     vec *c, int64_t c_row)
 {
     for (int64_t b = 0, wide; b < vectors; b += wide) {
-        wide = piece(vectors - b, TILE_VECTORS);
+        wide = next_block(vectors - b, MOST_COLUMNS);
         for (int64_t a = 0, high; a < rows; a += high) {
-            high = piece(rows - a, TILE_ROWS);
+            high = next_block(rows - a, MOST_ROWS);
             const double *pa = p + a * p_row;
             vec *cab = c + a * c_row + b;
             switch (wide * 8 + high) {

@@ -7,6 +7,7 @@
 #include "decompositions.h"
 #include "gradient.h"
 #include "one_matrix.h"
+#include "one_polar.h"
 
 static vec largest_of(const vec *numbers, int64_t count)
 {
@@ -24,7 +25,7 @@ static vec plain(const Group *p, const Part *part, const vec *from, const vec *f
         const vec factor = exponential(from_log[c] - unit), *row = from + c * p->d + part->first;
         for (int64_t j = 0; j < columns; j++) {
             to[c * columns + j] = factor * row[j];
-            top = larger(top, magnitude(to[c * columns + j]));
+            top = larger_of(p, top, magnitude(to[c * columns + j]));
         }
     }
     if (p->alone) top = largest_across(top);
@@ -86,7 +87,7 @@ static vec unit_rows(const Group *p, const Part *part, const vec *from, const ve
     for (int64_t c = 0; c < p->k; c++) {
         const vec *given = from + c * p->d + part->first;
         vec *row = to + c * columns, top = all(0);
-        for (int64_t j = 0; j < columns; j++) top = larger(top, magnitude(given[j]));
+        for (int64_t j = 0; j < columns; j++) top = larger_of(p, top, magnitude(given[j]));
         if (p->alone) top = largest_across(top);
         vec inverse = 1 / choose(top > 0, top, all(1));
         for (int64_t j = 0; j < columns; j++) row[j] = given[j] * inverse;

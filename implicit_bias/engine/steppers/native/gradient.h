@@ -5,6 +5,7 @@
 #define GRADIENT_H
 
 #include "group.h"
+#include "products.h"
 
 #define TILE 32 /* samples whose features stay in the first cache between two uses */
 
@@ -16,8 +17,8 @@ static void all_scores(const Group *p, const Samples *of, Work *v)
         spread_product(p->k, of->n, p->features, w, p->d * LANES, 1, of->columns, of->n, v->scores, of->n);
         return;
     }
-    for (int64_t i = 0; i < of->n; i += TILE)
-        product(p->k, least(TILE, of->n - i), 0, p->d, p->w, p->d, of->x + i * p->d, 1, p->d, v->scores + i, of->n);
+    const Matrix w = {p->w, p->d, 1}, x = {(vec *)of->x, p->d, 1}, scores = {v->scores, of->n, 1};
+    product(p->k, of->n, 0, p->d, w, transposed(x), scores);
 }
 
 /* g_c = sum_i weights[c, i] x_i. */
@@ -28,15 +29,18 @@ static void weighted_sums(const Group *p, const Samples *of, const Work *v, vec 
         spread_product(p->k, p->d, of->count, weights, of->n * LANES, 1, of->x, p->d, g, p->d);
         return;
     }
+    const Matrix weights = {v->scores, of->n, 1}, x = {(vec *)of->x, p->d, 1}, to = {g, p->d, 1};
     for (int64_t i = 0; i < of->n; i += TILE)
-        product(p->k, p->d, i > 0, least(TILE, of->n - i), v->scores + i, of->n, of->x + i * p->d, p->d, 1, g, p->d);
+        product(p->k, p->d, i > 0, least(TILE, of->n - i), part_of(weights, 0, i), part_of(x, i, 0), to);
 }
+
+static inline vec larger_of(const Group *p, vec top, vec a) { return p->alone ? larger_in_order(top, a) : larger(top, a); }
 
 /* The largest |entry| of row c of g (k, d). */
 static vec row_top(const Group *p, const vec *g, int64_t c)
 {
     vec top = all(0);
-    for (int64_t j = 0; j < p->d; j++) top = larger(top, magnitude(g[c * p->d + j]));
+    for (int64_t j = 0; j < p->d; j++) top = larger_of(p, top, magnitude(g[c * p->d + j]));
     return p->alone ? largest_across(top) : top;
 }
 
@@ -62,6 +66,16 @@ static vec least_entry(const vec *g, int64_t count)
         for (int a = 0; a < 4; a++) found[a] = smaller(found[a], magnitude(g[e + a]));
     for (; e < count; e++) found[0] = smaller(found[0], magnitude(g[e]));
     return smaller(smaller(found[0], found[1]), smaller(found[2], found[3]));
+}
+
+/* The same of one run, rows of `wide` vectors each. */
+static vec least_across(const vec *g, int64_t rows, int64_t wide, int64_t columns)
+{
+    vec found = all(INFINITY);
+    mask none = {0};
+    for (int64_t e = 0; e < rows * wide; e++) found = smaller(found, magnitude(g[e])), none |= g[e] != g[e];
+    if (any(none)) return least_in_order((const double *)g, rows, columns, wide * LANES);
+    return smallest_across(found);
 }
 
 /* The largest score of sample i but its label's, which is *own. */
@@ -94,8 +108,8 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
             s[c * of->n] = where_equal(of->y[i], c, own_log, s[c * of->n] - own - others);
     }
     for (int64_t c = 0; c < p->k; c++) {
-        vec *s = v->scores + c * of->n, top = s[0];
-        for (int64_t i = 1; i < of->n; i++) top = larger(top, s[i]);
+        vec *s = v->scores + c * of->n, top = all(-INFINITY);
+        for (int64_t i = 0; i < of->n; i++) top = larger_of(p, top, s[i]);
         if (p->alone) top = largest_across(top);
         for (int64_t i = 0; i < of->n; i++) {
             vec weight = share_of(s[i] - top);
@@ -135,13 +149,13 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
     }
 }
 
-/* Gradients with an entry that may be zero, or a class row too small for the common scale. */
-__attribute__((noinline)) static void look_closer(const Group *p, const Samples *of, Work *v)
+/* Gradients with an entry that may be zero, or a class row too small for the common scale, of the lanes `where`. */
+__attribute__((noinline)) static void look_closer(const Group *p, const Samples *of, Work *v, mask where)
 {
-    clear_cancelled(p, of, v, ~(mask){0});
+    clear_cancelled(p, of, v, where);
     vec small = all(INFINITY);
     for (int64_t c = 0; c < p->k; c++) small = smaller(small, row_top(p, v->g, c));
-    mask deep = small < *p->smallest_row;
+    mask deep = where & (small < *p->smallest_row);
     if (!any(deep)) return;
     deep_gradient(p, of, v, deep);
     clear_cancelled(p, of, v, deep);
@@ -157,7 +171,7 @@ static void look_for_unit(const Group *p, const Samples *of, Work *v)
         vec excess = p->loss == EXPONENTIAL ? all(0) : larger(gap, all(0));
         v->from[i] = own + excess;
         v->at_label[i] = -excess;
-        unit = larger(unit, gap - excess);
+        unit = larger_of(p, unit, gap - excess);
     }
     v->unit = p->alone ? largest_across(unit) : unit;
 }
@@ -202,9 +216,9 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     weighted_sums(p, of, v, v->g);
     for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
-    vec least = least_entry(v->g, p->k * p->d);
-    if (p->alone) least = smallest_across(least);
-    if (any(least < v->total * v->most_doubtful)) look_closer(p, of, v);
+    const vec least = p->alone ? least_across(v->g, p->k, p->d, p->features) : least_entry(v->g, p->k * p->d);
+    const mask doubt = least < v->total * v->most_doubtful;
+    if (any(doubt)) look_closer(p, of, v, doubt);
 }
 
 /* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */

@@ -4,6 +4,7 @@
 #define GROUP_H
 
 #include "across.h"
+#include "jacobi.h"
 #include "vectors.h"
 
 /* A block of columns of w, and the norm in which it descends. */
@@ -51,8 +52,11 @@ typedef struct {
     vec *scores, *from, *at_label;     /* (k, n), (n), (n): weights in place of scores later; gradient.h: weigh */
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
     vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
-    vec *rotation;                     /* (min(k, d), min(k, d)) */
-    vec *row, *ahead_log, *norm;       /* (k): log scales of g less `unit`, of ahead; squared norms of rows */
+    vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */
+    vec *across;                       /* (d, k) or (k, d), of a run alone */
+    vec *norm, *inverse, *basis;       /* (k): lengths of rows; one over them; over those of Helmert's basis */
+    Turn *turn;                        /* (min(k, d) / 2) */
+    vec *row, *ahead_log;              /* (k): log scales of g less `unit`, of ahead */
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
     vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */
     vec *batch_columns;                /* the same transposed, of a run alone */

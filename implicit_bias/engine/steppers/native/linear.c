@@ -172,10 +172,15 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
     TAKE(factor, either);
     TAKE(direction, either);
     TAKE(divide, k * parts);
+    TAKE(gram, few * taken(alone, few));
     TAKE(rotation, few * taken(alone, few));
+    TAKE(corrected, few * taken(alone, few));
+    TAKE(across, alone ? either : 0);
+    TAKE(norm, few);
+    TAKE(inverse, few);
+    TAKE(basis, k);
     TAKE(row, k);
     TAKE(ahead_log, k);
-    TAKE(norm, k + d);
     TAKE(dual, parts);
     TAKE(dual_log, parts);
     TAKE(batch_x, batch * row);
@@ -185,6 +190,7 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
     v->batch_y = (mask *)(start ? start + used : NULL), used += taken(alone, batch);
+    v->turn = (Turn *)(start ? start + used : NULL), used += few / 2 * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }
@@ -214,6 +220,7 @@ static void make_steps(const Group *p, int64_t first, int64_t steps, const vec *
     Work v;
     laid_out(&v, p->work, p->alone, p->samples.count, p->k, p->features, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
+    for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
     v.most_doubtful = largest_of(p->doubtful, p->d);
     if (p->alone) v.most_doubtful = largest_across(v.most_doubtful);
     if (p->anchored && first % p->anchored) {

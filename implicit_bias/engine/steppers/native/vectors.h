@@ -27,6 +27,17 @@ typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 #define LOG_2_LOW 0x1.cf79abc9e3b3ap-44
 #define ROUND_BY 0x1.8p52                  /* added and subtracted, it rounds to whole numbers */
 
+/* a b + c rounded once, where the processor can; as compilers do by themselves, but where they have a choice of two products, or
+ * may make those of a loop of numbers apart, it is said which. */
+static inline double fused_numbers(double a, double b, double c)
+{
+#if defined(__FP_FAST_FMA) || defined(__FMA__)
+    return __builtin_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 static inline vec all(double value) { return value - (vec){0}; }
 static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes & where) | ((mask)no & ~where)); }
 static inline vec magnitude(vec a) { return (vec)((mask)a & INT64_MAX); }
@@ -34,6 +45,7 @@ static inline vec magnitude(vec a) { return (vec)((mask)a & INT64_MAX); }
 /* Where compilers do not find the instruction themselves, it is named. */
 #if LANES == 8
 
+static inline vec fused(vec a, vec b, vec c) { return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
 static inline vec larger(vec a, vec b) { return (vec)_mm512_max_pd((__m512d)a, (__m512d)b); }
 static inline vec smaller(vec a, vec b) { return (vec)_mm512_min_pd((__m512d)a, (__m512d)b); }
 static inline vec root(vec a) { return (vec)_mm512_sqrt_pd((__m512d)a); }
@@ -63,6 +75,12 @@ static inline vec reciprocal_root(vec x)
 }
 
 #else
+
+static inline vec fused(vec a, vec b, vec c)
+{
+    for (int l = 0; l < LANES; l++) c[l] = fused_numbers(a[l], b[l], c[l]);
+    return c;
+}
 
 static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
 static inline vec smaller(vec a, vec b) { return choose(a < b, a, b); }
@@ -121,44 +139,6 @@ static inline vec exponential(vec x) { return exponential_inside(smaller(larger(
 /* e^x for x <= 0, cut at FLOOR. */
 static inline vec share_of(vec x) { return exponential_inside(larger(x, all(FLOOR))); }
 
-/* c[a, b] (+)= sum_l p[a, l] q[l, b] for `rows` x `columns` entries at once, in registers; strides in vectors. */
-__attribute__((always_inline)) static inline void tile_product(
-    const int rows, const int columns, int add, int64_t length, const vec *p, int64_t p_row, const vec *q, int64_t q_length,
-    int64_t q_column, vec *c, int64_t c_row)
-{
-    vec sum[rows * columns];
-    for (int a = 0; a < rows; a++)
-        for (int b = 0; b < columns; b++) sum[a * columns + b] = add ? c[a * c_row + b] : all(0);
-    for (int64_t l = 0; l < length; l++)
-        for (int a = 0; a < rows; a++)
-            for (int b = 0; b < columns; b++) sum[a * columns + b] += p[a * p_row + l] * q[l * q_length + b * q_column];
-    for (int a = 0; a < rows; a++)
-        for (int b = 0; b < columns; b++) c[a * c_row + b] = sum[a * columns + b];
-}
-
-/* The same for any number of rows and columns. A sum's order depends on no other entry, so the blocks do not show. */
-__attribute__((always_inline)) static inline void product(
-    int64_t rows, int64_t columns, int add, int64_t length, const vec *p, int64_t p_row, const vec *q, int64_t q_length,
-    int64_t q_column, vec *c, int64_t c_row)
-{
-    for (int64_t a = 0; a < rows; a += 4)
-        for (int64_t b = 0; b < columns; b += 2) {
-            const vec *pa = p + a * p_row, *qb = q + b * q_column;
-            vec *cab = c + a * c_row + b;
-            int two = b + 1 < columns;
-            switch (rows - a) {
-#define BLOCK(R) \
-    if (two) tile_product(R, 2, add, length, pa, p_row, qb, q_length, q_column, cab, c_row); \
-    else tile_product(R, 1, add, length, pa, p_row, qb, q_length, q_column, cab, c_row); \
-    break
-            case 1: BLOCK(1);
-            case 2: BLOCK(2);
-            case 3: BLOCK(3);
-            default: BLOCK(4);
-            }
-        }
-}
-
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static inline vec dot(const vec *a, const vec *b, int64_t length)
@@ -173,15 +153,6 @@ static inline vec dot(const vec *a, const vec *b, int64_t length)
     }
     for (; j < length; j++) s0 += a[j] * b[j];
     return (s0 + s1) + (s2 + s3);
-}
-
-static inline void rotate(vec *a, vec *b, vec c, vec s, int64_t length)
-{
-    for (int64_t j = 0; j < length; j++) {
-        vec u = a[j], v = b[j];
-        a[j] = c * u - s * v;
-        b[j] = s * u + c * v;
-    }
 }
 
 static void transpose(const vec *a, int64_t rows, int64_t columns, vec *b)
