@@ -67,6 +67,12 @@ static inline double dot_across(const double *a, const double *b, int64_t length
     return (s0 + s[1]) + (s[2] + s[3]);
 }
 
+static inline double added_in_order(double sum, vec a, int64_t count)
+{
+    for (int64_t l = 0; l < count; l++) sum += a[l];
+    return sum;
+}
+
 static inline double sum_of_magnitudes(const double *a, int64_t length)
 {
     double sum = 0;
@@ -103,14 +109,22 @@ __attribute__((always_inline)) static inline void spread_tile(
     const int rows, const int vectors, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q, int64_t q_length,
     vec *c, int64_t c_row)
 {
-    vec sum[rows * vectors];
+    vec sum[MOST_ROWS * MOST_COLUMNS], right[MOST_COLUMNS];
+#pragma GCC unroll 32
     for (int s = 0; s < rows * vectors; s++) sum[s] = all(0);
-    for (int64_t l = 0; l < length; l++)
+    for (int64_t l = 0; l < length; l++, p += p_length, q += q_length) {
+#pragma GCC unroll 8
+        for (int b = 0; b < vectors; b++) right[b] = q[b];
+#pragma GCC unroll 8
         for (int a = 0; a < rows; a++) {
-            vec number = all(p[a * p_row + l * p_length]);
-            for (int b = 0; b < vectors; b++) sum[a * vectors + b] += number * q[l * q_length + b];
+            const vec number = all(p[a * p_row]);
+#pragma GCC unroll 8
+            for (int b = 0; b < vectors; b++) sum[a * vectors + b] += number * right[b];
         }
+    }
+#pragma GCC unroll 8
     for (int a = 0; a < rows; a++)
+#pragma GCC unroll 8
         for (int b = 0; b < vectors; b++) c[a * c_row + b] = sum[a * vectors + b];
 }
 

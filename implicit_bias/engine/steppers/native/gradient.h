@@ -47,16 +47,6 @@ static vec row_top(const Group *p, const vec *g, int64_t c)
 /* Number i of a row of weights. */
 static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return p->alone ? all(((const double *)row)[i]) : row[i]; }
 
-/* The sum of all weights, which are those at the labels less their sign, of a run alone. */
-static vec total_across(const Samples *of, const Work *v)
-{
-    const double *weights = (const double *)v->scores;
-    const int64_t *y = (const int64_t *)of->y;
-    double total = 0;
-    for (int64_t i = 0; i < of->count; i++) total -= weights[y[i] * of->n * LANES + i];
-    return all(total);
-}
-
 /* The least |entry|, by four minima that do not wait for each other. */
 static vec least_entry(const vec *g, int64_t count)
 {
@@ -188,6 +178,7 @@ static void weigh(const Group *p, const Samples *of, Work *v)
     const int64_t n = of->n, k = p->k;
     const vec unit = v->unit, scale = exponential(unit);
     vec all_samples = all(0);
+    double all_across = 0;
     for (int64_t i = 0; i < n; i++) {
         const mask label = of->y[i];
         const vec from = v->from[i] + unit, of_label = v->at_label[i];
@@ -200,9 +191,10 @@ static void weigh(const Group *p, const Samples *of, Work *v)
         }
         const vec share = p->loss == EXPONENTIAL ? all(1) : 1 / (own + scale * size), total = size * share;
         for (int64_t c = 0; c < k; c++) s[c * n] = where_equal(label, c, -total, s[c * n] * share);
-        all_samples += total;
+        if (p->alone) all_across = added_in_order(all_across, total, least(LANES, of->count - i * LANES));
+        else all_samples += total;
     }
-    v->total = p->alone ? total_across(of, v) : all_samples;
+    v->total = p->alone ? all(all_across) : all_samples;
 }
 
 /* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give

@@ -55,7 +55,7 @@ MOST_STEPS = 4096
 # Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
 MOST_SAMPLES = 2**21
 # So many runs that are left over by groups are stepped one by one in less time than a group takes.
-MOST_ALONE = 4
+MOST_ALONE = 3
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
 RATE = 2e9
 EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
