@@ -12,6 +12,7 @@
 
 typedef double quad __attribute__((vector_size(32)));
 typedef double loose __attribute__((vector_size(32), aligned(8))); /* one that begins anywhere */
+typedef double loose_vec __attribute__((vector_size(8 * LANES), aligned(8)));
 
 /* Vectors that so many numbers take. */
 static inline int64_t vectors_of(int64_t numbers) { return (numbers + LANES - 1) / LANES; }
@@ -104,14 +105,16 @@ static inline void transpose_across(const double *a, int64_t rows, int64_t colum
     }
 }
 
-/* c[a, b] = sum_l p[a, l] q[l, b], p of numbers, for `rows` x `vectors` vectors b at once, in registers. */
+/* c[a, b] (+)= sum_l p[a, l] q[l, b], p of numbers, for `rows` x `vectors` vectors b at once, in registers. */
 __attribute__((always_inline)) static inline void spread_tile(
-    const int rows, const int vectors, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q, int64_t q_length,
+    const int rows, const int vectors, int add, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q, int64_t q_length,
     vec *c, int64_t c_row)
 {
     vec sum[MOST_ROWS * MOST_COLUMNS], right[MOST_COLUMNS];
-#pragma GCC unroll 32
-    for (int s = 0; s < rows * vectors; s++) sum[s] = all(0);
+#pragma GCC unroll 8
+    for (int a = 0; a < rows; a++)
+#pragma GCC unroll 8
+        for (int b = 0; b < vectors; b++) sum[a * vectors + b] = add ? c[a * c_row + b] : all(0);
     for (int64_t l = 0; l < length; l++, p += p_length, q += q_length) {
 #pragma GCC unroll 8
         for (int b = 0; b < vectors; b++) right[b] = q[b];
@@ -130,8 +133,8 @@ __attribute__((always_inline)) static inline void spread_tile(
 
 /* The same for any number of rows and vectors; product() of one run. */
 static void spread_product(
-    int64_t rows, int64_t vectors, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q, int64_t q_length,
-    vec *c, int64_t c_row)
+    int64_t rows, int64_t vectors, int add, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q,
+    int64_t q_length, vec *c, int64_t c_row)
 {
     for (int64_t b = 0, wide; b < vectors; b += wide) {
         wide = next_block(vectors - b, MOST_COLUMNS);
@@ -141,7 +144,7 @@ static void spread_product(
             vec *cab = c + a * c_row + b;
             switch (wide * 8 + high) {
 #define SPREAD(V, R) \
-    case V * 8 + R: spread_tile(R, V, length, pa, p_row, p_length, q + b, q_length, cab, c_row); break;
+    case V * 8 + R: spread_tile(R, V, add, length, pa, p_row, p_length, q + b, q_length, cab, c_row); break;
 #define SPREAD_ROWS(V) SPREAD(V, 1) SPREAD(V, 2) SPREAD(V, 3) SPREAD(V, 4)
                 SPREAD_ROWS(1) SPREAD_ROWS(2) SPREAD_ROWS(3)
 #if LANES == 8

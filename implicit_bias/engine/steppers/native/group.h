@@ -49,13 +49,13 @@ typedef struct {
 } Group;
 
 typedef struct {
-    vec *scores, *from, *at_label;     /* (k, n), (n), (n): weights in place of scores later; gradient.h: weigh */
+    vec *scores, *own, *gap, *size;    /* (k, n), (n), (n), (n): weights in place of scores later; gradient.h */
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
     vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
     vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */
-    vec *across;                       /* (d, k) or (k, d), of a run alone */
+    vec *across, *sweep;               /* (d, k) or (k, d), and sweep_size(min(k, d)), of a run alone */
     vec *norm, *inverse, *basis;       /* (k): lengths of rows; one over them; over those of Helmert's basis */
-    Turn *turn;                        /* (min(k, d) / 2) */
+    Turn *turn;                        /* a sweep of min(k, d) rows */
     vec *row, *ahead_log;              /* (k): log scales of g less `unit`, of ahead */
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
     vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */

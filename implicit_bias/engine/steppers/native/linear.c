@@ -164,8 +164,9 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     TAKE(scores, k * taken(alone, n));
-    TAKE(from, taken(alone, n));
-    TAKE(at_label, taken(alone, n));
+    TAKE(own, taken(alone, n));
+    TAKE(gap, taken(alone, n));
+    TAKE(size, taken(alone, n));
     TAKE(g, k * row);
     TAKE(ahead, k * row);
     TAKE(reduced, either);
@@ -176,6 +177,7 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
     TAKE(rotation, few * taken(alone, few));
     TAKE(corrected, few * taken(alone, few));
     TAKE(across, alone ? either : 0);
+    TAKE(sweep, alone ? sweep_size(few) : 0);
     TAKE(norm, few);
     TAKE(inverse, few);
     TAKE(basis, k);
@@ -190,7 +192,7 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
     v->batch_y = (mask *)(start ? start + used : NULL), used += taken(alone, batch);
-    v->turn = (Turn *)(start ? start + used : NULL), used += few / 2 * (int64_t)(sizeof(Turn) / sizeof(vec));
+    if (!alone) v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(few) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }

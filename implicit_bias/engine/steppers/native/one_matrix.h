@@ -34,7 +34,7 @@ static void gram_of_one(const Work *v, const double *g, int64_t rows, int64_t co
 {
     const int64_t wide = vectors_of(rows);
     transpose_across(g, rows, columns, stride, (double *)v->across, wide * LANES);
-    spread_product(rows, wide, columns, g, stride, 1, v->across, wide, v->gram, wide);
+    spread_product(rows, wide, 0, columns, g, stride, 1, v->across, wide, v->gram, wide);
 }
 
 /* newton_schulz() of one matrix. */
@@ -54,9 +54,9 @@ static void newton_schulz_of_one(const Group *p, Work *v, vec eps, vec *a)
     for (int64_t step = 0; step < p->iterations; step++) {
         const double *now = p->coefficients + 3 * step;
         gram_of_one(v, (const double *)x, rows, columns, stride);
-        spread_product(rows, square, rows, (const double *)v->gram, square * LANES, 1, v->gram, square, both, square);
+        spread_product(rows, square, 0, rows, (const double *)v->gram, square * LANES, 1, v->gram, square, both, square);
         for (int64_t e = 0; e < rows * square; e++) both[e] = combined(now[1], v->gram[e], now[2], both[e]);
-        spread_product(rows, wide, rows, (const double *)both, square * LANES, 1, x, wide, next, wide);
+        spread_product(rows, wide, 0, rows, (const double *)both, square * LANES, 1, x, wide, next, wide);
         for (int64_t e = 0; e < rows * wide; e++) next[e] += now[0] * x[e];
         vec *swap = x;
         x = next, next = swap;
