@@ -20,15 +20,11 @@ static vec largest_of(const vec *numbers, int64_t count)
 static vec plain(const Group *p, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
 {
     const int64_t columns = part->end - part->first;
-    vec top = all(0);
     for (int64_t c = 0; c < p->k; c++) {
         const vec factor = exponential(from_log[c] - unit), *row = from + c * p->d + part->first;
-        for (int64_t j = 0; j < columns; j++) {
-            to[c * columns + j] = factor * row[j];
-            top = larger_of(p, top, magnitude(to[c * columns + j]));
-        }
+        for (int64_t j = 0; j < columns; j++) to[c * columns + j] = factor * row[j];
     }
-    if (p->alone) top = largest_across(top);
+    const vec top = largest_in_rows(p, to, p->k, columns);
     vec inverse = 1 / choose(top > 0, top, all(1));
     for (int64_t e = 0; e < p->k * columns; e++) to[e] *= inverse;
     return top;
@@ -86,9 +82,7 @@ static vec unit_rows(const Group *p, const Part *part, const vec *from, const ve
     vec dual = all(0);
     for (int64_t c = 0; c < p->k; c++) {
         const vec *given = from + c * p->d + part->first;
-        vec *row = to + c * columns, top = all(0);
-        for (int64_t j = 0; j < columns; j++) top = larger_of(p, top, magnitude(given[j]));
-        if (p->alone) top = largest_across(top);
+        vec *row = to + c * columns, top = largest_in_rows(p, given, 1, columns);
         vec inverse = 1 / choose(top > 0, top, all(1));
         for (int64_t j = 0; j < columns; j++) row[j] = given[j] * inverse;
         vec size = root(p->alone ? all(dot_across((const double *)row, (const double *)row, p->features)) : dot(row, row, columns));

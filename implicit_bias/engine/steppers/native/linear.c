@@ -45,7 +45,7 @@ static inline vec counted(vec weight, vec log_scale) { return choose(weight == 0
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
 {
-    vec top = row_top(p, row, 0);
+    vec top = largest_in_rows(p, row, 1, p->d);
     mask far = (top > 0) & ((top < SMALL) | (top > LARGE));
     if (!any(far)) return;
     vec factor = all(1);
