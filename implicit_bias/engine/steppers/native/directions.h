@@ -115,7 +115,7 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
         if (p->alone) return top * polar_of_one_in_row_space(p, v, part->kind == RANK_ONE, to);
         return top * polar_in_row_space(v, k, columns, part->kind == RANK_ONE, to);
     }
-    vec size = root(p->alone ? sum_of_squares((const double *)to, k, p->features, columns * LANES, (double *)v->reduced) : dot(to, to, k * columns));
+    vec size = root(p->alone ? sum_of_squares(to, k, p->features, v->reduced) : dot(to, to, k * columns));
     for (int64_t c = 0; c < k; c++) divide[c] = choose(size > 0, size, all(1));
     return top * size;
 }
