@@ -159,7 +159,7 @@ __attribute__((always_inline)) static inline void spread_tile(
 }
 
 /* The same for any number of rows and vectors; product() of one run. */
-static void spread_product(
+__attribute__((noinline)) static void spread_product(
     int64_t rows, int64_t vectors, int add, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q,
     int64_t q_length, vec *c, int64_t c_row)
 {
