@@ -14,6 +14,11 @@
 /* scores[c, i] = <w_c, x_i> for `count` samples from `first` on. */
 static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
+    if (p->alone) {
+        const double *numbers = (const double *)p->w;
+        spread_product(p->k, count, 0, p->features, numbers, p->d * LANES, 1, of->columns + first, of->n, v->scores + first, of->n);
+        return;
+    }
     const Matrix w = {p->w, p->d, 1}, x = {(vec *)of->x, p->d, 1}, scores = {v->scores, of->n, 1};
     product(p->k, count, 0, p->d, w, transposed(part_of(x, first, 0)), part_of(scores, 0, first));
 }
@@ -21,9 +26,32 @@ static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first,
 /* g_c (+)= sum_i weights[c, i] x_i over these samples. */
 static void weighted_sum(const Group *p, const Samples *of, const Work *v, int64_t first, int64_t count, vec *g)
 {
+    if (p->alone) {
+        const double *numbers = (const double *)(v->scores + first);
+        const vec *x = of->x + first * LANES * p->d;
+        const int64_t samples = least(count * LANES, of->count - first * LANES);
+        spread_product(p->k, p->d, first > 0, samples, numbers, of->n * LANES, 1, x, p->d, g, p->d);
+        return;
+    }
     const Matrix weights = {v->scores, of->n, 1}, x = {(vec *)of->x, p->d, 1}, to = {g, p->d, 1};
     product(p->k, p->d, first > 0, count, part_of(weights, 0, first), part_of(x, first, 0), to);
 }
+
+static inline vec larger_of(const Group *p, vec top, vec a) { return p->alone ? larger_in_order(top, a) : larger(top, a); }
+
+/* The largest |entry| of rows of `wide` vectors; and the least. */
+static vec largest_in_rows(const Group *p, const vec *a, int64_t rows, int64_t wide)
+{
+    return p->alone ? largest_size_across(a, rows, wide, p->features) : largest_size(a, rows * wide);
+}
+
+static vec least_in_rows(const Group *p, const vec *a, int64_t rows, int64_t wide)
+{
+    return p->alone ? least_size_across(a, rows, wide, p->features) : least_size(a, rows * wide);
+}
+
+/* Number i of a row of weights. */
+static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return p->alone ? all(((const double *)row)[i]) : row[i]; }
 
 /* Sample i's score of its label in lane l. */
 static inline double *label_score(const Samples *of, const Work *v, int64_t i, int l)
@@ -75,8 +103,9 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
             s[c * of->n] = choose(of->y[i] == c, own_log, s[c * of->n] - v->own[i] - others);
     }
     for (int64_t c = 0; c < p->k; c++) {
-        vec *s = v->scores + c * of->n, top = s[0];
-        for (int64_t i = 1; i < of->n; i++) top = larger(top, s[i]);
+        vec *s = v->scores + c * of->n, top = all(-INFINITY);
+        for (int64_t i = 0; i < of->n; i++) top = larger_of(p, top, s[i]);
+        if (p->alone) top = largest_across(top);
         for (int64_t i = 0; i < of->n; i++) {
             vec weight = share_of(s[i] - top);
             s[i] = choose(of->y[i] == c, -weight, weight);
@@ -92,8 +121,8 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
 static void clear_if_cancelled(const Group *p, const Samples *of, Work *v, int64_t c, int64_t j, mask doubt)
 {
     vec sum = all(0), error = all(0), size = all(0);
-    for (int64_t i = 0; i < of->n; i++) {
-        vec part = v->scores[c * of->n + i] * of->x[i * p->d + j], next = sum + part, added = next - sum;
+    for (int64_t i = 0; i < of->count; i++) {
+        vec part = weight_at(p, v->scores + c * of->n, i) * of->x[i * p->d + j], next = sum + part, added = next - sum;
         error += (sum - (next - added)) + (part - added);
         sum = next;
         size += magnitude(part);
@@ -107,7 +136,7 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
 {
     for (int64_t c = 0; c < p->k; c++) {
         vec *s = v->scores + c * of->n, size = all(0);
-        for (int64_t i = 0; i < of->n; i++) size += magnitude(s[i]);
+        for (int64_t i = 0; i < of->count; i++) size += magnitude(weight_at(p, s, i));
         for (int64_t j = 0; j < p->d; j++) {
             mask doubt = where & (magnitude(v->g[c * p->d + j]) < size * p->doubtful[j]);
             if (any(doubt)) clear_if_cancelled(p, of, v, c, j, doubt);
@@ -115,13 +144,13 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
     }
 }
 
-/* Gradients with an entry that may be zero, or a class row too small for the common scale. */
-__attribute__((noinline)) static void look_closer(const Group *p, const Samples *of, Work *v)
+/* Gradients with an entry that may be zero, or a class row too small for the common scale, of the lanes `where`. */
+__attribute__((noinline)) static void look_closer(const Group *p, const Samples *of, Work *v, mask where)
 {
-    clear_cancelled(p, of, v, ~(mask){0});
+    clear_cancelled(p, of, v, where);
     vec small = all(INFINITY);
-    for (int64_t c = 0; c < p->k; c++) small = smaller(small, largest_size(v->g + c * p->d, p->d));
-    mask deep = small < *p->smallest_row;
+    for (int64_t c = 0; c < p->k; c++) small = smaller(small, largest_in_rows(p, v->g + c * p->d, 1, p->d));
+    mask deep = where & (small < *p->smallest_row);
     if (!any(deep)) return;
     deep_gradient(p, of, v, deep);
     clear_cancelled(p, of, v, deep);
@@ -134,13 +163,13 @@ static void look_for_unit(const Group *p, const Samples *of, Work *v, int64_t fi
     for (int64_t i = first; i < first + count; i++) {
         vec gap = top_of_others(p, of, v, i) - v->own[i];
         v->gap[i] = gap;
-        unit = larger(unit, p->loss == EXPONENTIAL ? gap : smaller(gap, all(0)));
+        unit = larger_of(p, unit, p->loss == EXPONENTIAL ? gap : smaller(gap, all(0)));
     }
     v->unit = unit;
 }
 
 /* What the weights of each sample are divided by, into `gap`, and their sum at its label, into `size`; and into `total`. */
-static void share_out(const Group *p, Work *v, int64_t first, int64_t count)
+static void share_out(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
     const vec scale = exponential(v->unit);
     vec total = v->total;
@@ -152,7 +181,7 @@ static void share_out(const Group *p, Work *v, int64_t first, int64_t count)
         }
         v->gap[i] = share;
         v->size[i] *= share;
-        total += v->size[i];
+        total = p->alone ? all(added_in_order(total[0], v->size[i], least(LANES, of->count - i * LANES))) : total + v->size[i];
     }
     v->total = total;
 }
@@ -190,7 +219,7 @@ static void weigh(const Group *p, const Samples *of, Work *v, int64_t first, int
     int64_t i = first;
     for (; i + ABREAST <= last; i += ABREAST) exponentials(ABREAST, p, of, v, i);
     for (; i < last; i++) exponentials(1, p, of, v, i);
-    share_out(p, v, first, count);
+    share_out(p, of, v, first, count);
     for (int64_t c = 0; c < p->k; c++)
         for (i = first; i < last; i++) v->scores[c * of->n + i] *= v->gap[i];
     for (i = first; i < last; i++)
@@ -209,6 +238,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
         take_own(of, v, i, count);
         look_for_unit(p, of, v, i, count);
     }
+    if (p->alone) v->unit = largest_across(v->unit);
     for (int64_t i = 0, count; i < n; i += count) {
         count = next_block(n - i, most);
         weigh(p, of, v, i, count);
@@ -216,7 +246,8 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     }
     for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
-    if (any(least_size(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);
+    const mask doubt = least_in_rows(p, v->g, p->k, p->d) < v->total * v->most_doubtful;
+    if (any(doubt)) look_closer(p, of, v, doubt);
 }
 
 /* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */

@@ -4,6 +4,9 @@
  * A run is a lane: entry l of every vector belongs to run l, so that sums over samples, features and classes are plain loops, and
  * a run's numbers do not depend on its neighbours. What only some lanes need is computed for all and selected.
  *
+ * A run alone would leave most lanes idle: its lanes are neighbouring samples or features. It is taken out of its group for the time
+ * of a call (alone.h); what goes entry by entry is the same code, and what differs goes by `alone` (across.h).
+ *
  * Arrays are (rows, columns) of vectors, row-major: x (n, d), w and buffers (k, d), scores (k, n). A tensor in the log domain is
  * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: samples' weights are cut at e^FLOOR of the
  * largest, factors between scales at e^LOWEST, and buffers are scaled by powers of two. */
@@ -14,6 +17,7 @@
 #error "compiled by engine/steppers/native/compiling.py only"
 #endif
 
+#include "alone.h"
 #include "anchors.h"
 #include "batches.h"
 #include "decompositions.h"
@@ -44,7 +48,7 @@ static inline vec counted(vec weight, vec log_scale) { return choose(weight == 0
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
 {
-    vec top = largest_size(row, p->d);
+    vec top = largest_in_rows(p, row, 1, p->d);
     mask far = (top > 0) & ((top < SMALL) | (top > LARGE));
     if (!any(far)) return;
     vec factor = all(1);
@@ -149,48 +153,56 @@ const char *made_with(void)
 #endif
 }
 
-/* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. */
-static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
+/* Vectors that so many neighbouring numbers of a run take. */
+static int64_t taken(int64_t alone, int64_t numbers) { return alone ? vectors_of(numbers) : numbers; }
+
+/* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. Of runs with n samples, k
+ * classes and d features. */
+static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
 {
+    const int64_t row = taken(alone, d), column = taken(alone, k), few = least(k, d), rows = batch ? k : 0;
+    const int64_t either = k * row > d * column ? k * row : d * column; /* of a matrix or its transpose */
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
-    TAKE(scores, k * n);
-    TAKE(own, n);
-    TAKE(gap, n);
-    TAKE(size, n);
-    TAKE(g, k * d);
-    TAKE(ahead, k * d);
-    TAKE(reduced, k * d);
-    TAKE(factor, k * d);
-    TAKE(direction, k * d);
+    TAKE(scores, k * taken(alone, n));
+    TAKE(own, taken(alone, n));
+    TAKE(gap, taken(alone, n));
+    TAKE(size, taken(alone, n));
+    TAKE(g, k * row);
+    TAKE(ahead, k * row);
+    TAKE(reduced, either);
+    TAKE(factor, either);
+    TAKE(direction, either);
     TAKE(divide, k * parts);
-    TAKE(gram, least(k, d) * least(k, d));
-    TAKE(rotation, least(k, d) * least(k, d));
-    TAKE(corrected, least(k, d) * least(k, d));
-    TAKE(norm, least(k, d));
-    TAKE(inverse, least(k, d));
+    TAKE(gram, few * taken(alone, few));
+    TAKE(rotation, few * taken(alone, few));
+    TAKE(corrected, few * taken(alone, few));
+    TAKE(across, alone ? either : 0);
+    TAKE(sweep, alone ? sweep_size(few) : 0);
+    TAKE(norm, few);
+    TAKE(inverse, few);
     TAKE(basis, k);
     TAKE(row, k);
     TAKE(ahead_log, k);
     TAKE(dual, parts);
     TAKE(dual_log, parts);
-    TAKE(batch_x, batch * d);
-    int64_t rows = batch ? k : 0; /* gradients of batches alone are corrected */
-    TAKE(here, rows * d);
-    TAKE(mean, rows * d);
+    TAKE(batch_x, batch * row);
+    TAKE(batch_columns, alone ? d * taken(alone, batch) : 0);
+    TAKE(here, rows * row); /* gradients of batches alone are corrected */
+    TAKE(mean, rows * row);
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
-    v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
-    v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(least(k, d)) * (int64_t)(sizeof(Turn) / sizeof(vec));
+    v->batch_y = (mask *)(start ? start + used : NULL), used += taken(alone, batch);
+    if (!alone) v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(few) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }
 
-/* Doubles of memory that `work` of a group needs. */
-int64_t work_size(int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
+/* Doubles of memory that `work` of a group, or of a run alone, needs. */
+int64_t work_size(int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
 {
     Work v;
-    return LANES * laid_out(&v, NULL, n, k, d, parts, batch);
+    return LANES * (laid_out(&v, NULL, alone, n, k, d, parts, batch) + (alone ? held_alone(k, d) : 0));
 }
 
 /* The average, or the gradient, that a step is taken from, after the buffer has taken in the gradient; its log scales. */
@@ -206,16 +218,14 @@ static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
     return v->g;
 }
 
-/* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
- * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average.
- * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor. */
-void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
+static void make_steps(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
-    laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
+    laid_out(&v, p->work, p->alone, p->samples.count, p->k, p->features, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
     for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
     v.most_doubtful = largest_of(p->doubtful, p->d);
+    if (p->alone) v.most_doubtful = largest_across(v.most_doubtful);
     if (p->anchored && first % p->anchored) {
         gradient_at_anchor(p, &p->samples, &v);
         keep_gradient(p, &v, v.mean, v.mean_log);
@@ -233,13 +243,32 @@ void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const
             gradient(p, &batch, &v);
             if (p->anchored) reduce_variance(p, &batch, &v);
         }
-        const vec *from_log, *from = stepped_from(p, &v, &from_log);
-        if (any(*p->decay != 0)) shrink(p, eta[s]);
+        const vec *from_log, *from = stepped_from(p, &v, &from_log), size = p->alone ? all(eta[s][p->lane]) : eta[s];
+        if (any(*p->decay != 0)) shrink(p, size);
         if (p->rule == ADAM) {
             average_squares(p, &v);
-            adam_step(p, &v, eta[s], first + s + 1);
+            adam_step(p, &v, size, first + s + 1);
         } else {
-            descend(p, &v, from, from_log, eta[s]);
+            descend(p, &v, from, from_log, size);
         }
     }
+}
+
+/* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
+ * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average.
+ * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor.
+ *
+ * Of all runs of a group; or, where `alone`, of the run in one lane of it, whose samples those of the group are. */
+void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
+{
+    if (!p->alone) {
+        make_steps(p, first, steps, eta, share, index);
+        return;
+    }
+    Work v;
+    Held held;
+    Group own = *p;
+    hold(p, p->work + laid_out(&v, NULL, 1, p->samples.count, p->k, p->features, p->parts, p->batch), &held, &own);
+    make_steps(&own, first, steps, eta, share, index);
+    give_back(p, &own);
 }
