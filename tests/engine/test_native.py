@@ -22,6 +22,7 @@ from implicit_bias.config.overrides import compose
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
+from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.steppers.native import LinearSteps, refusal
@@ -31,6 +32,7 @@ from implicit_bias.engine.steppers.native.rules import DEFINITIONS
 from implicit_bias.engine.steppers.torch_compile import REPAID_STEPS
 from implicit_bias.losses import FLOOR, LOSSES
 from implicit_bias.losses.pair_logistic import PairLogistic
+from implicit_bias.measures.probe import Columns, Probe, Record
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.singular import RANK_TOLERANCE
@@ -334,13 +336,55 @@ def test_what_is_not_covered_is_left_to_plain_steps(what: dict[str, Any]) -> Non
     assert steps_of(replace(given, **what)) is None
 
 
+class LooksBack(Probe):
+    """Wants the update before every record, wherever the loss says that one is."""
+
+    name = "looked_back"
+    looks_back = True
+
+    def measure(self, record: Record) -> Columns:
+        assert (record.update is None) == (record.t == 0)
+        return {"looked_back": record.q}
+
+
 @needs_compiler
-@pytest.mark.parametrize("what", [{"compile": "off"}, {"levels": 2.0}, {"stop_log_loss": -1e9}])
-def test_runs_that_need_the_loss_of_every_step_are_stepped_one_by_one(
+@pytest.mark.parametrize("what", [{"compile": "off"}, {"levels": 2.0, "probes": (LooksBack(),)}])
+def test_runs_are_stepped_one_by_one_where_every_step_has_to_be_seen(
     what: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LinearSteps, "advance", lambda *_: pytest.fail("stepped in C"))
-    simulate(replace(problem("signgd", gaussian(3, 4, 9), 5), **what))
+    advance = LinearSteps.advance
+    monkeypatch.setattr(LinearSteps, "advance", lambda self, t, last: advance(self, t, last) if last == t + 1 else pytest.fail())
+    simulate(replace(problem("signgd", gaussian(3, 4, 9), 12), **what))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("rule", "loss", "size", "reduction"),
+    [
+        ("signgd", "cross_entropy", None, "none"),
+        ("signum", "exponential", None, "none"),
+        ("signum", "cross_entropy", 4, "none"),
+        ("signum", "cross_entropy", 4, "svrg"),
+    ],
+)
+def test_levels_and_stops_are_those_of_plain_steps(rule: str, loss: str, size: int | None, reduction: Any) -> None:
+    """In several groups of runs, each of which comes to a level of its own first; and to the last bit those of a run alone."""
+    base = problem(rule, gaussian(5, 12, 23), 90, loss=loss, levels=3.0, stop_log_loss=-0.7)
+    batch = None if size is None else mini_batches(size, "reshuffle", torch.arange(3 * RUNS), 23)
+    given = replace(base.at(torch.arange(3 * RUNS) % RUNS), measured=base.measured, batch=batch, variance_reduction=reduction)
+    plain, ours = (simulate(replace(given, compile=wanted)) for wanted in ("off", "auto"))
+    assert ours.stepping == "c" and ours.steps == plain.steps and len(ours.steps) > 12
+    np.testing.assert_array_equal(ours.recorded, plain.recorded)
+    assert not plain.recorded[-1].all(), "some have stopped"
+    assert (apart(ours, plain) <= 1e-9).all()
+    for run in (0, 10):
+        alone = simulate(replace(given.at(torch.tensor([run])), measured=given.measured))
+        mine = ours.recorded[:, run]
+        assert alone.steps == [t for t, recorded in zip(ours.steps, mine, strict=True) if recorded]
+        theirs = [torch.equal(alone.parameters[t]["weight"][0], ours.parameters[t]["weight"][run]) for t in alone.steps]
+        assert all(theirs)
+        bounds = ours.by_norm["l2"]["upper_bound"][mine, run]
+        assert bounds.tobytes() == alone.by_norm["l2"]["upper_bound"][:, 0].tobytes(), "certificates are of the same steps"
 
 
 @pytest.fixture

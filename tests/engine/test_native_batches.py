@@ -102,14 +102,6 @@ def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, reduction: Any, m
 
 
 @needs_compiler
-def test_levels_and_stops_are_those_of_plain_steps() -> None:
-    given = batched("nmgd", 4, steps=120, levels=2.0, stop_log_loss=-1.0)
-    plain, ours = (simulate(replace(given, compile=wanted)) for wanted in ("off", "auto"))
-    assert ours.stepping == "c" and ours.steps == plain.steps
-    np.testing.assert_array_equal(ours.recorded, plain.recorded)
-
-
-@needs_compiler
 def test_an_anchor_that_is_not_there_is_asked_for() -> None:
     setup = Setup.of(batched("signum", 4, variance_reduction="svrg"))
     for stepper in (Eager(setup), LinearSteps(setup)):

@@ -28,7 +28,9 @@ typedef struct {
     double log_batch;
     int64_t batch;              /* samples of a mini-batch; 0: steps are made from all */
     int64_t anchored;           /* variance reduction: steps from one anchor to the next; 0: there is none */
+    int64_t watched;            /* steps from one look at the loss of all samples to the next; 0: it is not looked at */
     const Part *part;           /* one each of the parts; what follows is of each run */
+    const vec *below;           /* log losses below which a call ends where they are looked at */
     const vec *smallest_row;    /* a class row whose largest entry is below it gets a scale of its own */
     const vec *doubtful;        /* (d): times the sum of a row's weights, what its entries are looked at closer below */
     vec *w;                     /* (k, d) */

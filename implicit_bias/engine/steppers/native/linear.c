@@ -20,6 +20,7 @@
 #include "directions.h"
 #include "gradient.h"
 #include "group.h"
+#include "logarithms.h"
 #include "orders.h"
 #include "vectors.h"
 
@@ -204,8 +205,11 @@ static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
 
 /* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
  * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average.
- * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor. */
-void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
+ * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor.
+ *
+ * Returns how many updates were made: fewer where the loss before an update other than the first `seen` is low enough. */
+int64_t advance(
+    const Group *p, int64_t first, int64_t steps, int64_t seen, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
     laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
@@ -216,7 +220,9 @@ void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const
     }
     for (int64_t s = 0; s < steps; s++) {
         int due = p->anchored && (first + s) % p->anchored == 0;
-        if (share[s] != 0 || due || !p->batch) gradient(p, &p->samples, &v);
+        int looks = p->watched && s >= seen && (first + s) % p->watched == 0;
+        if (share[s] != 0 || due || looks || !p->batch) gradient(p, &p->samples, &v);
+        if (looks && any(log_loss(p, &p->samples, &v) < *p->below)) return s;
         if (share[s] != 0) collect(p, &v, share[s]);
         if (due) {
             for (int64_t e = 0; e < p->k * p->d; e++) p->anchor[e] = p->w[e];
@@ -236,4 +242,5 @@ void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const
             descend(p, &v, from, from_log, eta[s]);
         }
     }
+    return steps;
 }

@@ -52,6 +52,10 @@ SCHEDULES = frozenset({Power, Constant})
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
 MOST_STEPS = 4096
+# Updates that several groups make at least before it is seen whether a loss that is watched is low enough in one.
+LEAST_STRIDE = 16
+# Log losses are looked at more closely this far, relative to themselves, above the numbers that they are watched for.
+BORDER = 1e-9
 # Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
 MOST_SAMPLES = 2**21
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
@@ -76,8 +80,9 @@ class _Group(ctypes.Structure):
         ("log_batch", ctypes.c_double),
         ("batch", ctypes.c_int64),
         ("anchored", ctypes.c_int64),
+        ("watched", ctypes.c_int64),
         ("part", ctypes.POINTER(_Part)),
-        *((name, ctypes.c_void_p) for name in ("smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
+        *((name, ctypes.c_void_p) for name in ("below", "smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
         *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
         *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "coefficients", "work")),
@@ -104,8 +109,6 @@ def refusal(setup: Setup) -> str | None:
     problem, objective = setup.problem, whole_of(setup.objective)
     if problem.compile == "off":
         return "compile=off"
-    if problem.watches_loss and problem.batch is None:
-        return "the loss of every step is asked for (log.levels, stop_log10_loss)"
     if problem.model.robust:
         return "gaps under perturbations (model.perturbation) have no steps in C"
     if objective is None or type(objective.loss) not in LOSSES:
@@ -150,8 +153,8 @@ def _told(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
     compiled.work_size.argtypes = [ctypes.c_int64] * 5
-    compiled.advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 3]
-    compiled.advance.restype = None
+    compiled.advance.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3]
+    compiled.advance.restype = ctypes.c_int64
     compiled.made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
     return {"compiler": compiler, "flags": flags}
@@ -185,6 +188,8 @@ class LinearSteps:
         self._anchored = self._cadence if setup.problem.reduces_variance else 0
         self._since: int | None = None  # updates made before the anchor was taken
         self._served: StepAverage | None = None
+        self._below: Tensor | None = None  # log losses that are watched, (groups, LANES)
+        self._stride = LEAST_STRIDE
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
         self._compiled, self._advance = compiled, compiled.advance
@@ -235,18 +240,18 @@ class LinearSteps:
             self._anchor, self._since = self._in_lanes(self._joined(start.anchor.parameters)), start.anchor.since
         self._parameters, self._gradient = start.parameters, start.gradient
 
-    def advance(self, first: int, last: int) -> None:
+    def advance(self, first: int, last: int) -> int:
         average = self._served
         if average is None:
-            self._make(first, last, [0.0] * (last - first))
-            return
+            return self._watched(first, last, [0.0] * (last - first))
         if average.value:
             self._certificate = self._in_lanes(self._joined(average.value))
         shares = [0.0] * (last - first)
         for look in range(-(-first // self._cadence), (last - 1) // self._cadence + 1):
             shares[look * self._cadence - first] = average.share_of(look)
-        self._make(first, last, shares)
-        average.value, average.count = self._cut(self._certificate), average.wanted((last - 1) // self._cadence)
+        reached = self._watched(first, last, shares)
+        average.value, average.count = self._cut(self._certificate), average.wanted((reached - 1) // self._cadence)
+        return reached
 
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
@@ -259,37 +264,84 @@ class LinearSteps:
         self._served = average
         return True
 
-    def _make(self, first: int, last: int, shares: Sequence[float]) -> None:
-        """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
-        step first + s."""
-        self._anchor_at(first, last)
+    def watch(self, below: Tensor) -> bool:
+        border = (BORDER * (1 + below.abs())).masked_fill(below == -math.inf, 0.0)
+        self._below = self._per_run(below + border)
+        return True
+
+    def _watched(self, first: int, last: int, shares: Sequence[float]) -> int:
+        """Updates first + 1 to last, or to where a loss that is watched is low enough; where that is.
+
+        All groups end at one step: those that have gone beyond it go there again from where they were. So that this is not far,
+        as many updates are made at a time as it took until a loss was low enough last time, and twice as many while none is.
+        """
+        if self._below is None:
+            return self._make(first, last, shares)
+        t, stride = first, self._stride if self._groups > 1 else last - first
+        while t < last:
+            end = min(last, t + stride)
+            before = self._held()
+            reached = self._make(t, end, shares[t - first : end - first], watched=True, seen=t == first)
+            if reached < end:
+                if self._groups > 1:
+                    self._put_back(before)
+                    self._make(t, reached, shares[t - first : reached - first])
+                self._stride = max(LEAST_STRIDE, reached - t)
+                return reached
+            t, stride = end, min(2 * stride, self.most_steps)
+        self._stride = stride
+        return last
+
+    def _held(self) -> tuple[Any, ...]:
+        """What updates change."""
+        arrays = (self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate)
+        return (self._since, *(array.clone() for array in arrays)) if self._groups > 1 else ()
+
+    def _put_back(self, held: tuple[Any, ...]) -> None:
+        self._since, self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate = held
+
+    def _make(self, first: int, last: int, shares: Sequence[float], watched: bool = False, seen: bool = True) -> int:
+        """Updates first + 1 to last; or, where losses are watched, in every group to where the first of its own is low enough.
+        Returns to where the first group has come.
+
+        Args:
+            first: The updates made before.
+            last: The last one.
+            shares: ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at step first + s.
+            watched: Whether losses are watched.
+            seen: Whether that after the first updates has been looked at.
+        """
+        self._anchor_for(first)
         self._parameters = self._gradient = None
+        if first == last:
+            return last
         eta, index = self._step_sizes(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
         waiting = iter(range(self._groups))
 
-        def work(memory: Tensor) -> None:
+        def work(memory: Tensor) -> int:
+            fewest = last - first
             for group in waiting:  # each group to the first thread that is free
-                arguments = ctypes.byref(self._group(group, memory))
+                arguments = ctypes.byref(self._group(group, memory, watched))
                 samples = None if index is None else index[group].data_ptr()
-                self._advance(arguments, first, last - first, eta[group].data_ptr(), share.data_ptr(), samples)
+                made = self._advance(arguments, first, fewest, seen, eta[group].data_ptr(), share.data_ptr(), samples)
+                fewest = min(fewest, made)  # no group needs to go further than another that has ended
+            return fewest
 
         if len(self._work) == 1:
-            work(self._work[0])
-            return
-        with ThreadPoolExecutor(len(self._work)) as pool:
-            for done in [pool.submit(work, memory) for memory in self._work]:
-                done.result()
+            reached = first + work(self._work[0])
+        else:
+            with ThreadPoolExecutor(len(self._work)) as pool:
+                reached = first + min(done.result() for done in [pool.submit(work, memory) for memory in self._work])
+        if self._anchored:
+            self._since = anchor_due(reached, self._anchored)
+        return reached
 
-    def _anchor_at(self, first: int, last: int) -> None:
-        """Note the anchor that is held after updates first + 1 to last. Raises ValueError where the first needs one that is not
-        held."""
-        if not self._anchored:
-            return
-        due = anchor_due(first + 1, self._anchored)
+    def _anchor_for(self, first: int) -> None:
+        """Raises ValueError where the first update after ``first`` needs an anchor that is not held."""
+        due = anchor_due(first + 1, self._anchored) if self._anchored else first
         if due != first and due != self._since:
             raise ValueError(f"update {first + 1} needs the parameters after update {due}, at which its anchor was due")
-        self._since = anchor_due(last, self._anchored)
 
     @property
     def parameters(self) -> Parameters:
@@ -321,7 +373,7 @@ class LinearSteps:
     def anchor(self) -> Anchor | None:
         return None if self._since is None else Anchor(self._since, self._cut(self._anchor), self._objective.gradient)
 
-    def _group(self, group: int, memory: Tensor) -> _Group:
+    def _group(self, group: int, memory: Tensor, watched: bool) -> _Group:
         def at(tensor: Tensor) -> int:
             """Its part of this group; data that all runs share are there once."""
             return tensor.data_ptr() + (8 * tensor.stride(0) * group if tensor.shape[0] > 1 else 0)
@@ -335,6 +387,7 @@ class LinearSteps:
             parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
             log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
+            watched=self._cadence if watched else 0, below=at(self._below) if self._below is not None else None,
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip

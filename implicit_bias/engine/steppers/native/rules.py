@@ -15,6 +15,7 @@ import torch
 
 from implicit_bias.engine.steppers.native.compiling import Definitions
 from implicit_bias.losses import FLOOR, Loss
+from implicit_bias.losses.base import EXPONENTIAL_TAIL
 from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.losses.exponential import Exponential
 from implicit_bias.models.linear import CANCELLED, zero_sum_basis
@@ -67,6 +68,7 @@ DEFINITIONS: Definitions = (
     *{"OUTER_MAX": OUTER_MAX, "OUTER_L2": OUTER_L2}.items(),
     ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
     ("FLOOR", FLOOR[torch.float64]),
+    ("TAIL", EXPONENTIAL_TAIL),
     ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
 )
 
