@@ -4,62 +4,62 @@
 #define DECOMPOSITIONS_H
 
 #include "group.h"
+#include "jacobi.h"
+#include "products.h"
 
-#define SWEEPS 30        /* of Jacobi's method at most; five or six are the rule */
-#define ORTHOGONAL 1e-31 /* squared cosine of two rows that are not turned any more: below round-off */
-#define CONVERGED 1e-9   /* cosines that one more sweep of a quadratically convergent method takes below round-off */
+#define NEARLY 1e-8 /* cosines whose squares are nothing */
 
-/* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T; g is overwritten. One-sided
- * Jacobi: rotations J make the rows of J g orthogonal, J g = S V^T, to high relative accuracy whatever the condition; then
- * U V^T = J^T V^T. (Demmel and Veselic 1992.) Returns the sum of the singular values, or the top one. */
-static vec polar(vec *g, int64_t rows, int64_t columns, int top_pair_only, vec *rotation, vec *norm, vec *out)
+/* rotation <- (I - F)^T rotation. Rows C with lengths s_a and cosines e_ab up to NEARLY have the polar factor
+ * (C C^T)^(-1/2) C = (I - F) N + O(e^2), N the rows of length one, F_ab = e_ab s_b / (s_a + s_b): first order of the square root,
+ * whose derivative solves s_a y_ab + y_ab s_b = e_ab s_a s_b. Only rows that are kept count. */
+static void correct(const vec *gram, int64_t rows, const vec *norm, const vec *inverse, vec *rotation, vec *turned)
 {
+    memcpy(turned, rotation, rows * rows * sizeof(vec));
     for (int64_t a = 0; a < rows; a++)
-        for (int64_t b = 0; b < rows; b++) rotation[a * rows + b] = all(a == b);
-    mask going = ~(mask){0};
-    for (int sweep = 0; sweep < SWEEPS && any(going); sweep++) {
-        vec worst = all(0);
-        for (int64_t a = 0; a < rows; a++) norm[a] = dot(g + a * columns, g + a * columns, columns);
-        for (int64_t a = 0; a < rows; a++)
-            for (int64_t b = a + 1; b < rows; b++) {
-                vec *ga = g + a * columns, *gb = g + b * columns;
-                vec inner = dot(ga, gb, columns), square = norm[a] * norm[b];
-                mask turns = going & (inner * inner > ORTHOGONAL * square) & (square > 0);
-                if (!any(turns)) continue;
-                vec safe = choose(turns, inner, all(1));
-                worst = larger(worst, choose(turns, inner * inner / choose(square > 0, square, all(1)), all(0)));
-                vec zeta = (norm[b] - norm[a]) / (2 * safe);
-                vec t = 1 / (magnitude(zeta) + root(1 + zeta * zeta));
-                t = choose(turns, choose(zeta < 0, -t, t), all(0));
-                vec c = 1 / root(1 + t * t), s = c * t;
-                norm[a] -= t * choose(turns, inner, all(0));
-                norm[b] += t * choose(turns, inner, all(0));
-                rotate(ga, gb, c, s, columns);
-                rotate(rotation + a * rows, rotation + b * rows, c, s, rows);
+        for (int64_t b = a + 1; b < rows; b++) {
+            const vec sum = norm[a] + norm[b], cosine = gram[a * rows + b] * inverse[a] * inverse[b];
+            const vec each = cosine / choose(sum > 0, sum, all(1)), to_a = each * norm[a], to_b = each * norm[b];
+            for (int64_t j = 0; j < rows; j++) {
+                turned[b * rows + j] -= to_b * rotation[a * rows + j];
+                turned[a * rows + j] -= to_a * rotation[b * rows + j];
             }
-        going &= worst > CONVERGED * CONVERGED;
+        }
+}
+
+/* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T, into g; `turned` is scratch of
+ * its size. Rotations J make the rows of C = J g orthogonal, C = S V^T; then U V^T = J^T V^T. They are found on the Gram matrix,
+ * which is small, but knows cosines to round-off times the squared condition only: C itself shows whether that is enough, and is
+ * made orthogonal where not. Returns the sum of the singular values, or the top one. */
+static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int top_pair_only, vec *turned)
+{
+    const Matrix rotation = {v->rotation, rows, 1}, from = {g, columns, 1}, to = {turned, columns, 1};
+    vec *gram = v->gram, *norm = v->norm, *inverse = v->inverse;
+    gram_of(g, rows, columns, gram);
+    diagonalise(gram, rows, v->turn, v->rotation);
+    product(rows, columns, 0, rows, rotation, from, to);
+    gram_of(turned, rows, columns, gram);
+    const mask far = top_pair_only ? ~(mask){0} : askew(gram, rows, NEARLY);
+    if (any(far)) {
+        orthogonalise(turned, rows, columns, far, norm, v->rotation);
+        gram_of(turned, rows, columns, gram);
     }
     vec top = all(0), first = all(-1), nuclear = all(0);
     for (int64_t a = 0; a < rows; a++) {
-        norm[a] = root(dot(g + a * columns, g + a * columns, columns));
+        norm[a] = root(gram[a * (rows + 1)]);
         nuclear += norm[a];
         first = choose(norm[a] > top, all(a), first);
         top = larger(top, norm[a]);
     }
     for (int64_t a = 0; a < rows; a++) {
         mask kept = top_pair_only ? first == (double)a : norm[a] > RANK_TOLERANCE * top;
-        vec inverse = choose(kept, 1 / choose(norm[a] > 0, norm[a], all(1)), all(0));
-        for (int64_t j = 0; j < columns; j++) g[a * columns + j] *= inverse;
+        inverse[a] = choose(kept, 1 / choose(norm[a] > 0, norm[a], all(1)), all(0));
+        for (int64_t j = 0; j < columns; j++) turned[a * columns + j] *= inverse[a];
     }
-    for (int64_t a = 0; a < rows; a++)
-        for (int64_t j = 0; j < columns; j++) {
-            vec sum = all(0);
-            for (int64_t b = 0; b < rows; b++) sum += rotation[b * rows + a] * g[b * columns + j];
-            out[a * columns + j] = sum;
-        }
+    vec *of = v->rotation;
+    if (!top_pair_only) correct(gram, rows, norm, inverse, v->rotation, of = v->corrected);
+    product(rows, columns, 0, rows, transposed((Matrix){of, rows, 1}), to, from);
     return top_pair_only ? top : nuclear;
 }
-
 /* a (k, d) becomes its polar factor, or its top pair, taken in the basis of vectors that sum to zero (models/linear.py:
  * zero_sum_basis, Helmert's: column r has r + 1 ones, then -(r + 1), over sqrt((r + 1)(r + 2))). Returns as polar(). */
 static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int top_pair_only, vec *a)
@@ -70,24 +70,24 @@ static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int top_pair_only, 
         vec sum = all(0);
         for (int64_t r = 0; r < rows; r++) {
             sum += a[r * d + j];
-            v->reduced[r * d + j] = (sum - (r + 1.0) * a[(r + 1) * d + j]) / sqrt((r + 1.0) * (r + 2.0));
+            v->reduced[r * d + j] = (sum - (r + 1.0) * a[(r + 1) * d + j]) * v->basis[r];
         }
     }
     if (rows <= d) {
-        sizes = polar(v->reduced, rows, d, top_pair_only, v->rotation, v->norm, v->factor);
+        sizes = polar(v, v->reduced, rows, d, top_pair_only, v->factor);
     } else {
         transpose(v->reduced, rows, d, a);
-        sizes = polar(a, d, rows, top_pair_only, v->rotation, v->norm, v->reduced);
-        transpose(v->reduced, d, rows, v->factor);
+        sizes = polar(v, a, d, rows, top_pair_only, v->factor);
+        transpose(a, d, rows, v->reduced);
     }
     for (int64_t j = 0; j < d; j++) {
         vec sum = all(0);
-        for (int64_t c = rows; c >= 0; c--) {
-            vec u = c < rows ? v->factor[c * d + j] / sqrt((c + 1.0) * (c + 2.0)) : all(0);
-            vec before = c > 0 ? v->factor[(c - 1) * d + j] / sqrt(c * (c + 1.0)) : all(0);
+        for (int64_t r = rows - 1; r >= 0; r--) {
+            vec u = v->reduced[r * d + j] * v->basis[r];
+            a[(r + 1) * d + j] = sum - (r + 1.0) * u;
             sum += u;
-            a[c * d + j] = sum - (double)c * before;
         }
+        a[j] = sum;
     }
     return sizes;
 }
@@ -98,7 +98,7 @@ static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, con
 {
     const int tall = k > d;
     const int64_t rows = tall ? d : k, columns = tall ? k : d;
-    vec *x = a, *next = v->factor, *gram = v->rotation, *both = v->reduced;
+    vec *x = a, *next = v->factor, *gram = v->gram, *both = v->reduced;
     if (tall) {
         transpose(a, k, d, v->factor);
         x = v->factor, next = a;
@@ -108,12 +108,13 @@ static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, con
     for (int64_t e = 0; e < rows * columns; e++) x[e] *= size;
     for (int64_t step = 0; step < iterations; step++) {
         const double *now = coefficients + 3 * step;
+        gram_of(x, rows, columns, gram);
         for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = 0; j <= i; j++)
-                gram[i * rows + j] = gram[j * rows + i] = dot(x + i * columns, x + j * columns, columns);
-        product(rows, rows, 0, rows, gram, rows, gram, rows, 1, both, rows);
+            for (int64_t j = 0; j < i; j++) gram[i * rows + j] = gram[j * rows + i];
+        const Matrix square = {gram, rows, 1}, factor = {both, rows, 1};
+        product(rows, rows, 0, rows, square, square, factor);
         for (int64_t e = 0; e < rows * rows; e++) both[e] = now[1] * gram[e] + now[2] * both[e];
-        product(rows, columns, 0, rows, both, rows, x, columns, 1, next, columns);
+        product(rows, columns, 0, rows, factor, (Matrix){x, columns, 1}, (Matrix){next, columns, 1});
         for (int64_t e = 0; e < rows * columns; e++) next[e] += now[0] * x[e];
         vec *swap = x;
         x = next, next = swap;

@@ -3,6 +3,7 @@
 #ifndef GROUP_H
 #define GROUP_H
 
+#include "jacobi.h"
 #include "vectors.h"
 
 /* A block of columns of w, and the norm in which it descends. */
@@ -45,18 +46,20 @@ typedef struct {
 } Group;
 
 typedef struct {
-    vec *scores, *top, *size;          /* (k, n), (n), (n): weights in place of scores later */
+    vec *scores, *from, *at_label;     /* (k, n), (n), (n): weights in place of scores later; gradient.h: weigh */
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
     vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
-    vec *rotation;                     /* (min(k, d), min(k, d)) */
-    vec *row, *ahead_log, *norm;       /* (k): log scales of g less `unit`, of ahead; squared norms of rows */
+    vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */
+    vec *norm, *inverse, *basis;       /* (k): lengths of rows; one over them; over those of Helmert's basis */
+    Turn *turn;                        /* (min(k, d) / 2) */
+    vec *row, *ahead_log;              /* (k): log scales of g less `unit`, of ahead */
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
     vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */
     mask *batch_y;                     /* (batch) */
     vec *here, *here_log;              /* (k, d), (k): a batch's gradient, and its log scales */
     vec *mean, *mean_log;              /* the same of all samples, at the anchor */
     vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
-    vec unit, total;
+    vec unit, total, most_doubtful;    /* the largest of `doubtful` */
     double log_n;                      /* of the samples of g */
 } Work;
 

@@ -158,18 +158,22 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     TAKE(scores, k * n);
-    TAKE(top, n);
-    TAKE(size, n);
+    TAKE(from, n);
+    TAKE(at_label, n);
     TAKE(g, k * d);
     TAKE(ahead, k * d);
     TAKE(reduced, k * d);
     TAKE(factor, k * d);
     TAKE(direction, k * d);
     TAKE(divide, k * parts);
+    TAKE(gram, least(k, d) * least(k, d));
     TAKE(rotation, least(k, d) * least(k, d));
+    TAKE(corrected, least(k, d) * least(k, d));
+    TAKE(norm, least(k, d));
+    TAKE(inverse, least(k, d));
+    TAKE(basis, k);
     TAKE(row, k);
     TAKE(ahead_log, k);
-    TAKE(norm, k + d);
     TAKE(dual, parts);
     TAKE(dual_log, parts);
     TAKE(batch_x, batch * d);
@@ -179,6 +183,7 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
     v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
+    v->turn = (Turn *)(start ? start + used : NULL), used += least(k, d) / 2 * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }
@@ -214,6 +219,8 @@ int64_t advance(
     Work v;
     laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
+    for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
+    v.most_doubtful = largest_of(p->doubtful, p->d);
     if (p->anchored && first % p->anchored) {
         gradient_at_anchor(p, &p->samples, &v);
         keep_gradient(p, &v, v.mean, v.mean_log);

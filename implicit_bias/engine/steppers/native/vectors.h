@@ -1,6 +1,6 @@
-/* LANES runs in a vector: arithmetic, exponentials, and products of small matrices of such vectors, row-major.
+/* LANES runs in a vector: arithmetic and exponentials, and what is done to rows of such vectors.
  *
- * A sum's order depends on neither the other lanes nor how a product is cut into blocks. FLOOR comes from rules.py. */
+ * An operation's result depends on neither the other lanes nor where it is written. FLOOR comes from rules.py. */
 
 #ifndef VECTORS_H
 #define VECTORS_H
@@ -9,7 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#include <immintrin.h>
 #define LANES 8
 #else
 #define LANES 4
@@ -20,23 +21,52 @@ typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 
 #define LOWEST -708.0 /* e^x is a normal number from here to HIGHEST */
 #define HIGHEST 709.0
-#define PER_LOG_2 0x1.71547652b82fep+0     /* 1 / log 2 */
-#define LOG_2_HIGH 0x1.62e42fefa38p-1      /* log 2 in two parts: the first ends in zeros, times a whole number it is exact */
-#define LOG_2_LOW 0x1.ef35793c7673p-45
+#define PARTS 16                           /* 2^(0 / PARTS), 2^(1 / PARTS), ... are in a table */
+#define PER_LOG_2 0x1.71547652b82fep+4     /* PARTS / log 2 */
+#define LOG_2_HIGH 0x1.62e42fefap-5       /* log(2) / PARTS in two parts: the first ends in zeros, times a whole number it is exact */
+#define LOG_2_LOW 0x1.cf79abc9e3b3ap-44
 #define ROUND_BY 0x1.8p52                  /* added and subtracted, it rounds to whole numbers */
 
 static inline vec all(double value) { return value - (vec){0}; }
 static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes & where) | ((mask)no & ~where)); }
-static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
-static inline vec smaller(vec a, vec b) { return choose(a < b, a, b); }
 static inline vec magnitude(vec a) { return (vec)((mask)a & INT64_MAX); }
 
-static inline int any(mask m)
+/* Where compilers do not find the instruction themselves, it is named. */
+#if LANES == 8
+
+static inline vec larger(vec a, vec b) { return (vec)_mm512_max_pd((__m512d)a, (__m512d)b); }
+static inline vec smaller(vec a, vec b) { return (vec)_mm512_min_pd((__m512d)a, (__m512d)b); }
+static inline vec root(vec a) { return (vec)_mm512_sqrt_pd((__m512d)a); }
+static inline int any(mask m) { return _mm512_test_epi64_mask((__m512i)m, (__m512i)m) != 0; }
+
+/* `yes` where a number is the given one, else `no`. */
+static inline vec where_equal(mask a, int64_t given, vec yes, vec no)
 {
-    int64_t found = 0;
-    for (int l = 0; l < LANES; l++) found |= m[l];
-    return found != 0;
+    return (vec)_mm512_mask_mov_pd((__m512d)no, _mm512_cmpeq_epi64_mask((__m512i)a, _mm512_set1_epi64(given)), (__m512d)yes);
 }
+
+/* table[m mod PARTS] */
+static inline mask looked_up(const int64_t *table, mask m)
+{
+    return (mask)_mm512_permutex2var_epi64(_mm512_loadu_si512(table), (__m512i)m, _mm512_loadu_si512(table + LANES));
+}
+
+/* 1 / sqrt(x) to about an ulp, for normal x > 0: an estimate good to 2^-14, then two steps of Newton's (the first of third
+ * order). No more exact than it has to be, but five times as fast as a root and a division. */
+static inline vec reciprocal_root(vec x)
+{
+    vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
+    vec miss = 1 - (x * y) * y;
+    y += (y * miss) * (0.5 + 0.375 * miss);
+    miss = 1 - (x * y) * y;
+    return y + (0.5 * y) * miss;
+}
+
+#else
+
+static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
+static inline vec smaller(vec a, vec b) { return choose(a < b, a, b); }
+static inline vec where_equal(mask a, int64_t given, vec yes, vec no) { return choose(a == given, yes, no); }
 
 static inline vec root(vec a)
 {
@@ -45,19 +75,44 @@ static inline vec root(vec a)
     return b;
 }
 
-/* e^x to about an ulp for LOWEST <= x <= HIGHEST: x = m log 2 + r, e^r by its Taylor polynomial, |r| <= log(2) / 2. */
+static inline int any(mask m)
+{
+    int64_t found = 0;
+    for (int l = 0; l < LANES; l++) found |= m[l];
+    return found != 0;
+}
+
+static inline mask looked_up(const int64_t *table, mask m)
+{
+    mask found = m & (PARTS - 1);
+    for (int l = 0; l < LANES; l++) found[l] = table[found[l]];
+    return found;
+}
+
+static inline vec reciprocal_root(vec x) { return 1 / root(x); }
+
+#endif
+
+/* The bits of 2^(j / PARTS), less j in the place where m is added for 2^(m / PARTS): what is left there counts in whole powers. */
+static const int64_t POWERS[PARTS] = {
+    0x3ff0000000000000, 0x3fefb5586cf9890f, 0x3fef72b83c7d517b, 0x3fef387a6e756238, 0x3fef06fe0a31b715, 0x3feedea64c123422,
+    0x3feebfdad5362a27, 0x3feeab07dd485429, 0x3feea09e667f3bcd, 0x3feea11473eb0187, 0x3feeace5422aa0db, 0x3feec49182a3f090,
+    0x3feee89f995ad3ad, 0x3fef199bdd85529c, 0x3fef5818dcfba487, 0x3fefa4afa2a490da,
+};
+
+/* e^x to about an ulp for LOWEST <= x <= HIGHEST: x = m log(2) / PARTS + r, |r| <= log(2) / (2 PARTS), and 2^(m / PARTS) e^r with
+ * e^r = 1 + r + r^2 (c_2 + ... + c_6 r^4), the c_j by Remez's algorithm: the relative error is 1.2e-17. */
 static inline vec exponential_inside(vec x)
 {
     vec t = x * PER_LOG_2 + ROUND_BY;
     vec m = t - ROUND_BY;
     vec r = (x - m * LOG_2_HIGH) - m * LOG_2_LOW;
-    /* In pairs, then pairs of pairs: half as long a chain of operations that wait for each other as Horner's. */
-    vec r2 = r * r, r4 = r2 * r2;
-    vec low = (1.0 / 2 + r * (1.0 / 6)) + r2 * (1.0 / 24 + r * (1.0 / 120));
-    vec middle = (1.0 / 720 + r * (1.0 / 5040)) + r2 * (1.0 / 40320 + r * (1.0 / 362880));
-    vec high = (1.0 / 3628800 + r * (1.0 / 39916800)) + r2 * (1.0 / 479001600 + r * (1.0 / 6227020800));
-    vec p = 1.0 + (r + r2 * (low + r4 * (middle + r4 * high)));
-    return p * (vec)(((mask)t - (mask)all(ROUND_BY) + 1023) << 52);
+    vec r2 = r * r;
+    vec low = 0x1.fffffffffffb9p-2 + r * 0x1.555555548f74fp-3;
+    vec high = 0x1.55555558fd05ap-5 + r * 0x1.11123abd8c085p-7;
+    vec less_1 = r + r2 * (low + r2 * (high + r2 * 0x1.6c14c6d1defd6p-10));
+    vec power = (vec)(looked_up(POWERS, (mask)t) + ((mask)t << 48)); /* the last bits of t are those of m */
+    return power + power * less_1;
 }
 
 /* The same for any x, which is cut to that range. */
@@ -65,44 +120,6 @@ static inline vec exponential(vec x) { return exponential_inside(smaller(larger(
 
 /* e^x for x <= 0, cut at FLOOR. */
 static inline vec share_of(vec x) { return exponential_inside(larger(x, all(FLOOR))); }
-
-/* c[a, b] (+)= sum_l p[a, l] q[l, b] for `rows` x `columns` entries at once, in registers; strides in vectors. */
-__attribute__((always_inline)) static inline void tile_product(
-    const int rows, const int columns, int add, int64_t length, const vec *p, int64_t p_row, const vec *q, int64_t q_length,
-    int64_t q_column, vec *c, int64_t c_row)
-{
-    vec sum[rows * columns];
-    for (int a = 0; a < rows; a++)
-        for (int b = 0; b < columns; b++) sum[a * columns + b] = add ? c[a * c_row + b] : all(0);
-    for (int64_t l = 0; l < length; l++)
-        for (int a = 0; a < rows; a++)
-            for (int b = 0; b < columns; b++) sum[a * columns + b] += p[a * p_row + l] * q[l * q_length + b * q_column];
-    for (int a = 0; a < rows; a++)
-        for (int b = 0; b < columns; b++) c[a * c_row + b] = sum[a * columns + b];
-}
-
-/* The same for any number of rows and columns. A sum's order depends on no other entry, so the blocks do not show. */
-__attribute__((always_inline)) static inline void product(
-    int64_t rows, int64_t columns, int add, int64_t length, const vec *p, int64_t p_row, const vec *q, int64_t q_length,
-    int64_t q_column, vec *c, int64_t c_row)
-{
-    for (int64_t a = 0; a < rows; a += 4)
-        for (int64_t b = 0; b < columns; b += 2) {
-            const vec *pa = p + a * p_row, *qb = q + b * q_column;
-            vec *cab = c + a * c_row + b;
-            int two = b + 1 < columns;
-            switch (rows - a) {
-#define BLOCK(R) \
-    if (two) tile_product(R, 2, add, length, pa, p_row, qb, q_length, q_column, cab, c_row); \
-    else tile_product(R, 1, add, length, pa, p_row, qb, q_length, q_column, cab, c_row); \
-    break
-            case 1: BLOCK(1);
-            case 2: BLOCK(2);
-            case 3: BLOCK(3);
-            default: BLOCK(4);
-            }
-        }
-}
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -118,15 +135,6 @@ static inline vec dot(const vec *a, const vec *b, int64_t length)
     }
     for (; j < length; j++) s0 += a[j] * b[j];
     return (s0 + s1) + (s2 + s3);
-}
-
-static inline void rotate(vec *a, vec *b, vec c, vec s, int64_t length)
-{
-    for (int64_t j = 0; j < length; j++) {
-        vec u = a[j], v = b[j];
-        a[j] = c * u - s * v;
-        b[j] = s * u + c * v;
-    }
 }
 
 static void transpose(const vec *a, int64_t rows, int64_t columns, vec *b)
