@@ -164,6 +164,7 @@ static void weigh(const Group *p, const Samples *of, Work *v)
         }
         const vec share = p->loss == EXPONENTIAL ? all(1) : 1 / (own + scale * size), total = size * share;
         for (int64_t c = 0; c < k; c++) s[c * n] = where_equal(label, c, -total, s[c * n] * share);
+        v->from[i] = size; /* for the loss: logarithms.h */
         all_samples += total;
     }
     v->total = all_samples;

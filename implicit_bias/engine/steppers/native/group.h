@@ -46,7 +46,7 @@ typedef struct {
 } Group;
 
 typedef struct {
-    vec *scores, *from, *at_label;     /* (k, n), (n), (n): weights in place of scores later; gradient.h: weigh */
+    vec *scores, *from, *at_label;     /* (k, n), (n), (n): weights, sizes in place of scores, `from` later; gradient.h: weigh */
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
     vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
     vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */

@@ -7,6 +7,8 @@
 
 #define ROOT_HALF_BITS 0x3fe6a09e667f3bcd /* of sqrt(1 / 2) */
 #define TINY 0x1p-1022                    /* the smallest normal number */
+#define LOG_2_FIRST 0x1.62e42fefa38p-1    /* log 2 in two parts: the first ends in zeros, times a whole number it is exact */
+#define LOG_2_REST 0x1.ef35793c7673p-45
 
 /* log x to about an ulp for normal x > 0; -inf for smaller ones. x = 2^e m, 1 / sqrt 2 <= m < sqrt 2, log m = 2 artanh s with
  * s = (m - 1) / (m + 1), by its Taylor series, |s| <= .172. */
@@ -19,7 +21,7 @@ static inline vec logarithm(vec x)
     vec low = (1.0 / 3 + s2 * (1.0 / 5)) + s4 * (1.0 / 7 + s2 * (1.0 / 9));
     vec high = (1.0 / 11 + s2 * (1.0 / 13)) + s4 * (1.0 / 15 + s2 * (1.0 / 17));
     vec series = low + s8 * (high + s8 * (1.0 / 19 + s2 * (1.0 / 21)));
-    vec value = e * LOG_2_HIGH + (2 * s + (2 * s * s2 * series + e * LOG_2_LOW));
+    vec value = e * LOG_2_FIRST + (2 * s + (2 * s * s2 * series + e * LOG_2_REST));
     return choose(x < TINY, all(-INFINITY), value);
 }
 
@@ -30,17 +32,17 @@ static inline vec logarithm_of_more(vec y)
     return choose(more > 0, logarithm(u) * (y / choose(more > 0, more, all(1))), y);
 }
 
-/* log L of these samples, whose gradient was the last to be made. losses/: log l = a for the exponential loss, else log log1p(e^a),
- * where e^a = size e^top. Below `unit` = TAIL that is a, too, and sum e^a is `total`. */
+/* log L of these samples, whose gradient was the last to be made. losses/: log l = a for the exponential loss, else log log1p(e^a);
+ * e^a = e^(excess + unit) size in the words of gradient.h (weigh). Below `unit` = TAIL that is a, too, and sum e^a is `total`. */
 static vec log_loss(const Group *p, const Samples *of, const Work *v)
 {
-    const vec deep = logarithm(v->total) + v->unit;
+    const vec deep = logarithm(v->total) + v->unit, scale = exponential(v->unit);
     const mask shallow = v->unit > TAIL;
     if (p->loss == EXPONENTIAL || !any(shallow)) return deep - of->log_n;
     vec sum = all(0);
-    for (int64_t i = 0; i < of->n; i++) { /* e^a or e^-a, of whichever is smaller the exponential */
-        vec top = v->top[i], size = v->size[i], e = exponential(-magnitude(top));
-        sum += choose(top > 0, larger(top, all(0)) + logarithm(size + e), logarithm_of_more(size * e));
+    for (int64_t i = 0; i < of->n; i++) {
+        const vec excess = -v->at_label[i], y = scale * v->from[i];
+        sum += choose(excess > 0, excess + logarithm(exponential(-excess) + y), logarithm_of_more(y));
     }
     return choose(shallow, logarithm(sum), deep) - of->log_n;
 }
