@@ -100,6 +100,14 @@ def gaussian(k: int, d: int, n: int, runs: int = RUNS, shared: bool = False) -> 
     return Data(x, torch.randint(k, (sets, n), generator=generator), k)
 
 
+def with_zeros(data: Data) -> Data:
+    """Half of the entries zero, a feature that no sample has, and one that two have."""
+    x = data.x.clamp(min=0)
+    x[:, :, 1:3] = 0.0
+    x[:, :2, 1] = torch.tensor([1.0, -1.5])
+    return Data(x, data.y, data.num_classes)
+
+
 def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cross_entropy", **more: Any) -> Problem:
     name, numbers = RULES[rule]
     numbers = {key: value[:runs] if isinstance(value, torch.Tensor) else value for key, value in numbers.items()}
@@ -150,6 +158,16 @@ def assert_each_step_near(given: Problem) -> None:
 @pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signgd", "signum", "muon", "adam", "lion", "sd in spectral"))
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
     assert_each_step_near(problem(rule, gaussian(5, 12, 23), 30, loss=loss))
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam", "lion", "signum, look-ahead"))
+def test_every_step_on_data_with_zeros_is_the_plain_one_to_round_off(rule: str) -> None:
+    """Near, and where entries of gradients are e^-10,000 of others in their row."""
+    near = problem(rule, with_zeros(gaussian(5, 12, 23)), 20)
+    for size in (1.0, 1e4):
+        assert_each_step_near(replace(near, initial={"weight": size * near.initial["weight"]}))
 
 
 COLUMNS = ("margin", "upper_bound", "alignment", "param_norm")
@@ -206,11 +224,17 @@ def test_any_shape_is_covered(rule: str, k: int, d: int) -> None:
 
 @needs_compiler
 @settings(max_examples=25, deadline=None)
-@given(exponent=st.integers(-3, 5), apart=st.integers(0, 4), rule=st.sampled_from(sorted(RULES)), seed=st.integers(0, 1000))
-def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: str, seed: int) -> None:
+@given(
+    exponent=st.integers(-3, 5),
+    apart=st.integers(0, 4),
+    rule=st.sampled_from(sorted(RULES)),
+    seed=st.integers(0, 1000),
+    zeros=st.booleans(),
+)
+def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: str, seed: int, zeros: bool) -> None:
     """Parameters of any size, losses down to e^-1,000,000, and class rows whose gradients differ by as much."""
     generator = torch.Generator().manual_seed(seed)
-    given = problem(rule, gaussian(4, 9, 12), 1)
+    given = problem(rule, with_zeros(gaussian(4, 9, 12)) if zeros else gaussian(4, 9, 12), 1)
     w = torch.randn(RUNS, 4, 9, dtype=torch.float64, generator=generator) * 10.0**exponent
     given.data.x[:, :, 0] = given.data.x[:, :, 0].abs() + 0.5
     w[:, 1, 0] -= 10.0**apart  # this class is far below the others on every sample
@@ -242,11 +266,23 @@ def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:
 
 @needs_compiler
 @pytest.mark.numeric
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("rule", ["signgd", "muon", "adam, eps", "signum, decay", "lion", "sd in spectral"])
-def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool) -> None:
+@pytest.mark.parametrize(
+    ("rule", "shared", "zeros"),
+    [
+        *(
+            (rule, shared, False)
+            for rule in ("signgd", "muon", "adam, eps", "lion", "sd in spectral")
+            for shared in (False, True)
+        ),
+        *(("signum, decay", False, zeros) for zeros in (False, True)),
+        ("adam, eps", True, True),
+    ],
+)
+def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool, zeros: bool) -> None:
     """Also where the others have other momenta, which plain steps only match to round-off."""
     data = gaussian(5, 7, 16, shared=shared)
+    if zeros:
+        data = with_zeros(data)
     together = simulate(problem(rule, data, 60))
     for run in (0, 3, 5):
         own = data if shared else Data(data.x[run : run + 1], data.y[run : run + 1], 5)
@@ -281,9 +317,10 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
 
 
 @needs_compiler
-@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam", "gd", "lion"))
-def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = problem(rule, gaussian(4, 6, 10), 130)
+@pytest.mark.parametrize("case", quick_of([*sorted(RULES), "adam on zeros"], "signum", "muon", "adam on zeros", "gd", "lion"))
+def test_it_goes_on_from_a_snapshot_to_the_last_bit(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, _, zeros = case.partition(" on ")
+    given = problem(rule, with_zeros(gaussian(4, 6, 10)) if zeros else gaussian(4, 6, 10), 130)
     usual = simulate(given)
     monkeypatch.setattr("implicit_bias.engine.steppers.native.linear.MOST_STEPS", 5)
     snapshots: dict[int, Any] = {}
@@ -327,7 +364,11 @@ def test_the_watch_and_the_finite_check_are_kept() -> None:
         {"optimizer": OPTIMIZERS.get("muon_ns")(dtype="bfloat16")},
         {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("lp", p=3.0)},
         {"data": Data(gaussian(5, 12, 23).x.float(), gaussian(5, 12, 23).y, 5)},
-        {"data": Data(gaussian(5, 12, 23).x.clamp(min=0), gaussian(5, 12, 23).y, 5)},
+        {
+            "data": with_zeros(gaussian(5, 12, 23)),
+            "batch": mini_batches(5, "reshuffle", torch.arange(RUNS), 23),
+            "variance_reduction": "svrg",
+        },
     ],
 )
 def test_what_is_not_covered_is_left_to_plain_steps(what: dict[str, Any]) -> None:

@@ -55,8 +55,8 @@ static inline vec top_of_others(const Group *p, const Samples *of, const vec *s,
     return top;
 }
 
-/* Gradients with one scale a class row, of all lanes; kept where `deep`. models/linear.py: _deep. */
-__attribute__((noinline)) static void deep_gradient(const Group *p, const Samples *of, Work *v, mask deep)
+/* The logarithms of the samples' weights, of their sum at the label, in place of scores. */
+static void log_weights(const Group *p, const Samples *of, Work *v)
 {
     all_scores(p, of, v);
     for (int64_t i = 0; i < of->n; i++) {
@@ -72,6 +72,12 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
         for (int64_t c = 0; c < p->k; c++)
             s[c * of->n] = where_equal(of->y[i], c, own_log, s[c * of->n] - own - others);
     }
+}
+
+/* Gradients with one scale a class row, of all lanes; kept where `deep`. models/linear.py: _deep. */
+__attribute__((noinline)) static void deep_gradient(const Group *p, const Samples *of, Work *v, mask deep)
+{
+    log_weights(p, of, v);
     for (int64_t c = 0; c < p->k; c++) {
         vec *s = v->scores + c * of->n, top = s[0];
         for (int64_t i = 1; i < of->n; i++) top = larger(top, s[i]);
@@ -107,7 +113,8 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
         vec *s = v->scores + c * of->n, size = all(0);
         for (int64_t i = 0; i < of->n; i++) size += magnitude(s[i]);
         for (int64_t j = 0; j < p->d; j++) {
-            mask doubt = where & (magnitude(v->g[c * p->d + j]) < size * p->doubtful[j]);
+            vec g = v->g[c * p->d + j];
+            mask doubt = where & (magnitude(g) < size * p->doubtful[j]) & (g != 0);
             if (any(doubt)) clear_if_cancelled(p, of, v, c, j, doubt);
         }
     }
@@ -170,6 +177,23 @@ static void weigh(const Group *p, const Samples *of, Work *v)
     v->total = all_samples;
 }
 
+/* Whether some entry may be zero without being it, or a class row is too small for the common scale: of data with zeros, whose
+ * entries may well be zero, and features of any size. */
+static int any_doubtful(const Group *p, const Work *v)
+{
+    mask found = {0};
+    for (int64_t c = 0; c < p->k; c++) {
+        vec top = all(0);
+        for (int64_t j = 0; j < p->d; j++) {
+            vec size = magnitude(v->g[c * p->d + j]);
+            found |= (size < v->total * p->doubtful[j]) & (size != 0);
+            top = larger(top, size);
+        }
+        found |= top < *p->smallest_row;
+    }
+    return any(found);
+}
+
 /* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give
  * the same bits wherever it is called. */
 __attribute__((noinline)) static void gradient(const Group *p, const Samples *of, Work *v)
@@ -181,7 +205,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     weighted_sums(p, of, v, v->g);
     for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
-    if (any(least_entry(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);
+    if (p->entries ? any_doubtful(p, v) : any(least_entry(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);
 }
 
 /* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */

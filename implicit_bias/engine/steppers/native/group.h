@@ -29,13 +29,14 @@ typedef struct {
     double log_batch;
     int64_t batch;              /* samples of a mini-batch; 0: steps are made from all */
     int64_t anchored;           /* variance reduction: steps from one anchor to the next; 0: there is none */
+    int64_t entries;            /* whether buffers have a log scale an entry, not a row: entries.h */
     int64_t watched;            /* steps from one look at the loss of all samples to the next; 0: it is not looked at */
     const Part *part;           /* one each of the parts; what follows is of each run */
     const vec *below;           /* log losses below which a call ends where they are looked at */
     const vec *smallest_row;    /* a class row whose largest entry is below it gets a scale of its own */
     const vec *doubtful;        /* (d): times the sum of a row's weights, what its entries are looked at closer below */
     vec *w;                     /* (k, d) */
-    vec *m, *m_log, *r, *r_log; /* average of gradients, root of that of squares: (k, d), (k) */
+    vec *m, *m_log, *r, *r_log; /* average of gradients, root of that of squares: (k, d), (k) or (k, d) */
     vec *anchor;                /* (k, d): w where gradients are corrected from */
     vec *certificate;           /* (k, d): average of the certificate's matrices */
     const vec *beta, *gain;     /* m <- beta m + gain g */
@@ -58,6 +59,7 @@ typedef struct {
     mask *batch_y;                     /* (batch) */
     vec *here, *here_log;              /* (k, d), (k): a batch's gradient, and its log scales */
     vec *mean, *mean_log;              /* the same of all samples, at the anchor */
+    vec *g_log, *ahead_m, *ahead_m_log; /* (k, d): by entry, log scales of g, the average that is not m */
     vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
     vec unit, total, most_doubtful;    /* the largest of `doubtful` */
     double log_n;                      /* of the samples of g */

@@ -18,10 +18,12 @@
 #include "batches.h"
 #include "decompositions.h"
 #include "directions.h"
+#include "entries.h"
 #include "gradient.h"
 #include "group.h"
 #include "logarithms.h"
 #include "orders.h"
+#include "scales.h"
 #include "vectors.h"
 
 #define SMALL 0x1p-100       /* a buffer's row is scaled anew when its largest entry leaves [SMALL, LARGE] */
@@ -29,18 +31,6 @@
 #define LEAST_EXPONENT -1000 /* powers of two by which rows are scaled: 2^1023 is the largest there is */
 #define FORGOTTEN -64        /* log2 of a number that changes nothing when it is taken from one */
 #define LOG_2 0x1.62e42fefa39efp-1
-
-/* Factors that bring two rows to a common scale, whose logarithm is returned. */
-static inline vec in_common(vec a_log, vec b_log, vec *a, vec *b)
-{
-    vec common = larger(a_log, b_log);
-    *a = exponential(a_log - common);
-    *b = exponential(b_log - common);
-    return common;
-}
-
-/* The log scale of a buffer that counts with a weight: nothing where that is 0, so that it makes nothing else underflow. */
-static inline vec counted(vec weight, vec log_scale) { return choose(weight == 0, all(-INFINITY), log_scale); }
 
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
@@ -79,11 +69,7 @@ static void average_squares(const Group *p, const Work *v)
         p->r_log[c] = in_common(counted(*p->beta2, p->r_log[c]), log_scale(v, c), &old, &new);
         old *= keep;
         new *= add;
-        for (int64_t j = 0; j < p->d; j++) {
-            vec a = magnitude(old * r[j]), b = magnitude(new * v->g[c * p->d + j]), high = larger(a, b);
-            vec ratio = smaller(a, b) / choose(high == 0, all(1), high);
-            r[j] = high * root(1 + ratio * ratio);
-        }
+        for (int64_t j = 0; j < p->d; j++) r[j] = length_of(old * r[j], new * v->g[c * p->d + j]);
         normalise_row(p, r, p->r_log + c);
     }
 }
@@ -123,12 +109,16 @@ static void shrink(const Group *p, vec eta)
     for (int64_t e = 0; e < p->k * p->d; e++) p->w[e] *= keep;
 }
 
-static void adam_step(const Group *p, const Work *v, vec eta, int64_t t)
+static void adam_step(const Group *p, Work *v, vec eta, int64_t t)
 {
     vec correct_m = all(1), correct_r = all(1);
     if (p->bias_correction) {
         correct_m = debias(*p->beta, v->forget_m, t);
         correct_r = root(debias(*p->beta2, v->forget_r, t));
+    }
+    if (p->entries) {
+        adam_step_by_entry(p, eta, correct_m, correct_r);
+        return;
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
@@ -153,7 +143,7 @@ const char *made_with(void)
 }
 
 /* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. */
-static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
+static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
 {
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
@@ -182,6 +172,10 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(mean, rows * d);
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
+    int64_t count = entries ? k * d : 0;
+    TAKE(g_log, count);
+    TAKE(ahead_m, count);
+    TAKE(ahead_m_log, count);
     v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
     v->turn = (Turn *)(start ? start + used : NULL), used += least(k, d) / 2 * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
@@ -189,15 +183,16 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
 }
 
 /* Doubles of memory that `work` of a group needs. */
-int64_t work_size(int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
+int64_t work_size(int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
 {
     Work v;
-    return LANES * laid_out(&v, NULL, n, k, d, parts, batch);
+    return LANES * laid_out(&v, NULL, n, k, d, parts, batch, entries);
 }
 
 /* The average, or the gradient, that a step is taken from, after the buffer has taken in the gradient; its log scales. */
 static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
 {
+    if (p->entries) return stepped_from_entries(p, v, log_scales);
     if (p->momentum == BEFORE) look_ahead(p, v);
     if (p->momentum != NO_MOMENTUM) average_gradients(p, v);
     if (p->momentum == LOOK_AHEAD) look_ahead(p, v);
@@ -217,7 +212,7 @@ int64_t advance(
     const Group *p, int64_t first, int64_t steps, int64_t seen, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
-    laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch);
+    laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch, p->entries);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
     for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
     v.most_doubtful = largest_of(p->doubtful, p->d);
@@ -228,22 +223,22 @@ int64_t advance(
     for (int64_t s = 0; s < steps; s++) {
         int due = p->anchored && (first + s) % p->anchored == 0;
         int looks = p->watched && s >= seen && (first + s) % p->watched == 0;
-        if (share[s] != 0 || due || looks || !p->batch) gradient(p, &p->samples, &v);
+        if (share[s] != 0 || due || looks || !p->batch) evaluate(p, &p->samples, &v);
         if (looks && any(log_loss(p, &p->samples, &v) < *p->below)) return s;
-        if (share[s] != 0) collect(p, &v, share[s]);
+        if (share[s] != 0) (p->entries ? collect_by_entry : collect)(p, &v, share[s]);
         if (due) {
             for (int64_t e = 0; e < p->k * p->d; e++) p->anchor[e] = p->w[e];
             keep_gradient(p, &v, v.mean, v.mean_log);
         }
         if (p->batch) {
             const Samples batch = samples_of(p, &v, index + s * p->batch * LANES);
-            gradient(p, &batch, &v);
+            evaluate(p, &batch, &v);
             if (p->anchored) reduce_variance(p, &batch, &v);
         }
         const vec *from_log, *from = stepped_from(p, &v, &from_log);
         if (any(*p->decay != 0)) shrink(p, eta[s]);
         if (p->rule == ADAM) {
-            average_squares(p, &v);
+            (p->entries ? average_squares_by_entry : average_squares)(p, &v);
             adam_step(p, &v, eta[s], first + s + 1);
         } else {
             descend(p, &v, from, from_log, eta[s]);

@@ -1,9 +1,9 @@
 """Many steps of many runs of a linear model in one call: linear.c behind tensors.
 
-The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64
-data on a CPU, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the losses
-cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm, in the row
-space the spectral and the nuclear norm, and products of them, normalised or not, with and without momentum, Lion, Muon by
+The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are float64 data on a
+CPU, with zeros or without, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the
+losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm, in the
+row space the spectral and the nuclear norm, and products of them, normalised or not, with and without momentum, Lion, Muon by
 Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the number
 of threads, nor on how its steps are shared out over calls.
 
@@ -79,8 +79,7 @@ class _Group(ctypes.Structure):
         ("samples", _Samples),
         ("log_batch", ctypes.c_double),
         ("batch", ctypes.c_int64),
-        ("anchored", ctypes.c_int64),
-        ("watched", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("anchored", "entries", "watched")),
         ("part", ctypes.POINTER(_Part)),
         *((name, ctypes.c_void_p) for name in ("below", "smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
         *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
@@ -114,8 +113,10 @@ def refusal(setup: Setup) -> str | None:
     if objective is None or type(objective.loss) not in LOSSES:
         return f"model={problem.model.name} with loss={problem.loss.name} has no steps in C"
     x = objective.data.x
-    if objective.uneven or x.device.type != "cpu" or x.dtype != torch.float64:
-        return "needs dense float64 data on a CPU"
+    if x.device.type != "cpu" or x.dtype != torch.float64:
+        return "needs float64 data on a CPU"
+    if objective.uneven and problem.reduces_variance:
+        return "variance reduction (batch.variance_reduction) on data with zeros has no steps in C"
     if type(problem.schedule) not in SCHEDULES:
         return f"schedule={problem.schedule.name} has no steps in C"
     rule = rule_of(problem.optimizer, setup.geometry, columns_of(setup))
@@ -152,7 +153,7 @@ def _log(number: float) -> float:
 def _told(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
-    compiled.work_size.argtypes = [ctypes.c_int64] * 5
+    compiled.work_size.argtypes = [ctypes.c_int64] * 6
     compiled.advance.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3]
     compiled.advance.restype = ctypes.c_int64
     compiled.made_with.restype = ctypes.c_char_p
@@ -182,7 +183,7 @@ class LinearSteps:
         if compiled is None or rule is None or objective is None:
             raise ValueError(f"no steps in C: {refusal(setup)}")
         self._objective, self._rule, self._schedule = setup.objective, rule, setup.problem.schedule
-        self._loss = LOSSES[type(objective.loss)]
+        self._loss, self._by_entry = LOSSES[type(objective.loss)], objective.uneven
         self._batch, self._cadence = setup.problem.batch, setup.problem.cadence
         self._batch_size = 0 if self._batch is None else self._batch.size
         self._anchored = self._cadence if setup.problem.reduces_variance else 0
@@ -200,7 +201,7 @@ class LinearSteps:
         parts = [_Part(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (_Part * len(parts))(*parts)
         threads = max(1, min(torch.get_num_threads(), self._groups))
-        size = int(compiled.work_size(self._n, self._k, self._d, len(self._parts), self._batch_size))
+        size = int(compiled.work_size(self._n, self._k, self._d, len(self._parts), self._batch_size, objective.uneven))
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
         self._lay_out(objective)
         self.most_steps = self._steps_of_a_call()
@@ -213,7 +214,8 @@ class LinearSteps:
         like = (self._groups, self._k, self._d, self._lanes)
         empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
         self._w, self._m, self._r, self._anchor, self._certificate = empty
-        self._m_log, self._r_log = (torch.full((*like[:2], like[3]), -math.inf, dtype=torch.float64) for _ in range(2))
+        scales = like if self._by_entry else (*like[:2], 1, like[3])
+        self._m_log, self._r_log = (torch.full(scales, -math.inf, dtype=torch.float64) for _ in range(2))
         self._numbers = {
             "beta": self._per_run(rule.beta),
             "gain": self._per_run(rule.gain),
@@ -232,9 +234,9 @@ class LinearSteps:
         for buffer, blocks in start.state.items():
             mantissa, log_scale = (self._in_lanes(part) for part in self._joined_buffer(blocks))
             if buffer == SECOND_ROOT:
-                self._r, self._r_log = mantissa, log_scale[:, :, 0].contiguous()
+                self._r, self._r_log = mantissa, log_scale
             else:
-                self._m, self._m_log = mantissa, log_scale[:, :, 0].contiguous()
+                self._m, self._m_log = mantissa, log_scale
         self._since = None
         if start.anchor is not None:
             self._anchor, self._since = self._in_lanes(self._joined(start.anchor.parameters)), start.anchor.since
@@ -387,7 +389,7 @@ class LinearSteps:
             parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
             log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
-            watched=self._cadence if watched else 0, below=at(self._below) if self._below is not None else None,
+            entries=self._by_entry, watched=self._cadence if watched else 0, below=at(self._below) if self._below is not None else None,
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
@@ -418,7 +420,10 @@ class LinearSteps:
         return torch.cat([blocks[name] for name in self._columns], dim=-1)
 
     def _joined_buffer(self, blocks: Mapping[str, Scaled]) -> tuple[Tensor, Tensor]:
-        """Mantissas (R, k, d) and log scales (R, k, 1) of the whole matrix."""
+        """Mantissas (R, k, d) and log scales (R, k, 1), or (R, k, d) where entries have their own, of the whole matrix."""
+        if self._by_entry:
+            mantissas = {name: block.mantissa for name, block in blocks.items()}
+            return self._joined(mantissas), self._joined({name: block.log_scale for name, block in blocks.items()})
         unit = torch.stack([blocks[name].log_scale for name in self._columns]).amax(dim=0)
         known = torch.where(torch.isfinite(unit), unit, torch.zeros_like(unit))
         return self._joined({name: block.relative_to(known) for name, block in blocks.items()}), unit
@@ -428,8 +433,8 @@ class LinearSteps:
         return {name: self._by_run(tensor[:, :, first:end]) for name, (first, end) in self._columns.items()}
 
     def _buffer(self, mantissa: Tensor, log_scale: Tensor) -> dict[str, Scaled]:
-        scale = self._by_run(log_scale.unsqueeze(2))
-        return {name: Scaled(block, scale) for name, block in self._cut(mantissa).items()}
+        scales = self._cut(log_scale) if self._by_entry else dict.fromkeys(self._columns, self._by_run(log_scale))
+        return {name: Scaled(block, scales[name]) for name, block in self._cut(mantissa).items()}
 
     def _per_run(self, number: Any) -> Tensor:
         """A number, or one a run, as (groups, LANES)."""

@@ -6,23 +6,28 @@
 #include "group.h"
 
 #define ROOT_HALF_BITS 0x3fe6a09e667f3bcd /* of sqrt(1 / 2) */
-#define TINY 0x1p-1022                    /* the smallest normal number */
+#define TINY 0x1p-1022                    /* the smallest normal number; smaller ones are multiplied by LIFT = 2^LIFTED */
+#define LIFT 0x1p+54
+#define LIFTED 54
 #define LOG_2_FIRST 0x1.62e42fefa38p-1    /* log 2 in two parts: the first ends in zeros, times a whole number it is exact */
 #define LOG_2_REST 0x1.ef35793c7673p-45
 
-/* log x to about an ulp for normal x > 0; -inf for smaller ones. x = 2^e m, 1 / sqrt 2 <= m < sqrt 2, log m = 2 artanh s with
+/* Whole numbers as doubles. */
+static inline vec whole(mask m) { return (vec)(m + (mask)all(ROUND_BY)) - ROUND_BY; }
+
+/* log x to about an ulp for x >= 0; -inf for zero. x = 2^e m, 1 / sqrt 2 <= m < sqrt 2, log m = 2 artanh s with
  * s = (m - 1) / (m + 1), by its Taylor series, |s| <= .172. */
 static inline vec logarithm(vec x)
 {
-    mask exponent = ((mask)x - ROOT_HALF_BITS) >> 52;
-    vec m = (vec)((mask)x - (exponent << 52));
-    vec e = (vec)(exponent + (mask)all(ROUND_BY)) - ROUND_BY;
-    vec s = (m - 1) / (m + 1), s2 = s * s, s4 = s2 * s2, s8 = s4 * s4;
-    vec low = (1.0 / 3 + s2 * (1.0 / 5)) + s4 * (1.0 / 7 + s2 * (1.0 / 9));
-    vec high = (1.0 / 11 + s2 * (1.0 / 13)) + s4 * (1.0 / 15 + s2 * (1.0 / 17));
-    vec series = low + s8 * (high + s8 * (1.0 / 19 + s2 * (1.0 / 21)));
-    vec value = e * LOG_2_FIRST + (2 * s + (2 * s * s2 * series + e * LOG_2_REST));
-    return choose(x < TINY, all(-INFINITY), value);
+    const mask tiny = x < TINY;
+    const vec normal = choose(tiny, x * LIFT, x);
+    const mask exponent = ((mask)normal - ROOT_HALF_BITS) >> 52;
+    const vec m = (vec)((mask)normal - (exponent << 52)), e = whole(exponent) - choose(tiny, all(LIFTED), all(0));
+    const vec s = (m - 1) / (m + 1), s2 = s * s, s4 = s2 * s2, s8 = s4 * s4;
+    const vec low = (1.0 / 3 + s2 * (1.0 / 5)) + s4 * (1.0 / 7 + s2 * (1.0 / 9));
+    const vec high = (1.0 / 11 + s2 * (1.0 / 13)) + s4 * (1.0 / 15 + s2 * (1.0 / 17));
+    const vec series = low + s8 * (high + s8 * (1.0 / 19 + s2 * (1.0 / 21)));
+    return choose(x == 0, all(-INFINITY), e * LOG_2_FIRST + (2 * s + (2 * s * s2 * series + e * LOG_2_REST)));
 }
 
 /* log(1 + y), y >= 0, to full relative accuracy (Kahan). */

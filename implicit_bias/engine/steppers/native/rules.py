@@ -18,7 +18,7 @@ from implicit_bias.losses import FLOOR, Loss
 from implicit_bias.losses.base import EXPONENTIAL_TAIL
 from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.losses.exponential import Exponential
-from implicit_bias.models.linear import CANCELLED, zero_sum_basis
+from implicit_bias.models.linear import CANCELLED, UNDERFLOW, zero_sum_basis
 from implicit_bias.norms import ParameterNorm, ProductNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
 from implicit_bias.norms.hybrid import Hybrid
@@ -69,6 +69,7 @@ DEFINITIONS: Definitions = (
     ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
     ("FLOOR", FLOOR[torch.float64]),
     ("TAIL", EXPONENTIAL_TAIL),
+    ("UNDERFLOW", UNDERFLOW[torch.float64]),
     ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
 )
 
