@@ -34,7 +34,7 @@ from implicit_bias.losses import FLOOR, LOSSES
 from implicit_bias.losses.pair_logistic import PairLogistic
 from implicit_bias.measures.probe import Columns, Probe, Record
 from implicit_bias.models import MODELS, Data
-from implicit_bias.norms import make_norm
+from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.norms.singular import RANK_TOLERANCE
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.optimizers.muon import Muon
@@ -85,9 +85,24 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "sd in row": ("sd", {"clip": 0.1, "weight_decay": PER_RUN}),
     "sd in spectral": ("sd", {"beta": 0.8}),
     "sd in nuclear": ("sd", {}),
+    "sd, first": ("sd", {"beta": 0.8, "first": "gradient"}),
+    "nsd in lp": ("nsd", {}),
+    "nmd in lp": ("nmd", {"nesterov": True, "beta": PER_RUN}),
+    "sd in lp": ("sd", {"beta": 0.8, "first": "gradient"}),
+    "nsd in schatten": ("nsd", {"weight_decay": PER_RUN}),
+    "nmd in schatten": ("nmd", {"beta": PER_RUN}),
+    "sd in schatten": ("sd", {"clip": 0.1}),
 }
-# Of those whose norm is named.
-NORMS = {"row, momentum": "row", **{rule: rule.removeprefix("sd in ") for rule in RULES if rule.startswith("sd in ")}}
+# The exponents of l_p and Schatten norms.
+EXPONENTS = torch.linspace(1.2, 6, RUNS, dtype=torch.float64)
+
+
+def norm_of(rule: str, runs: int = RUNS) -> Norm | None:
+    """The norm that a rule names."""
+    label = "row" if rule == "row, momentum" else rule.partition(" in ")[2]
+    if label in ("lp", "schatten"):
+        return NORMS.get(label)(EXPONENTS[:runs])
+    return make_norm(label) if label else None
 
 
 WHOLE_RUNS = ("signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam")
@@ -124,7 +139,7 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
         data=data,
         initial=model.initial(data, range(runs)),
         steps=steps,
-        norm=make_norm(NORMS[rule]) if rule in NORMS else None,
+        norm=norm_of(rule, runs),
         measured={label: make_norm(label) for label in ("linf", "l2", "spectral")},
         points=10,
         weights="all",
@@ -241,9 +256,12 @@ def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: s
     given = replace(given, initial={"weight": w})
     plain, ours = (simulate(replace(given, compile=wanted)).parameters[1]["weight"] for wanted in ("off", "auto"))
     size = torch.maximum((plain - w).abs(), 1e-16 * w.abs()).amax(dim=(1, 2), keepdim=True)
-    polar = RULES[rule][0] in ("muon", "spectral_gd", "nucgd") or NORMS.get(rule) in ("spectral", "nuclear")
+    polar = RULES[rule][0] in ("muon", "spectral_gd", "nucgd") or rule.endswith(("spectral", "nuclear", "schatten"))
     # A gradient whose rows are far apart has singular values below round-off of the largest, and no known direction there.
     rounding = condition(given) if polar else torch.ones(RUNS, dtype=torch.float64)
+    if RULES[rule][0] == "adam" or rule.endswith("lp"):  # ratios of numbers by their logarithms, which are rounded
+        logs = given.model.objective(given.data, given.loss).gradient(given.initial).blocks["weight"].log_scale
+        rounding = rounding + 1e-4 * logs.masked_fill(logs == -torch.inf, 0.0).abs().amax(dim=(1, 2))
     known = rounding < 1e6
     assert ((plain - ours).abs() <= 1e-11 * rounding.view(-1, 1, 1) * size)[known].all()
 
@@ -276,6 +294,8 @@ def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:
         ),
         *(("signum, decay", False, zeros) for zeros in (False, True)),
         ("adam, eps", True, True),
+        *(("nmd in lp", shared, shared) for shared in (False, True)),
+        ("sd in schatten", False, False),
     ],
 )
 def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool, zeros: bool) -> None:
@@ -283,18 +303,11 @@ def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: 
     data = gaussian(5, 7, 16, shared=shared)
     if zeros:
         data = with_zeros(data)
-    together = simulate(problem(rule, data, 60))
+    given = problem(rule, data, 60)
+    together = simulate(given)
+    assert together.stepping == "c"
     for run in (0, 3, 5):
-        own = data if shared else Data(data.x[run : run + 1], data.y[run : run + 1], 5)
-        mine = problem(rule, own, 60)
-        numbers = {key: value[run : run + 1] for key, value in RULES[rule][1].items() if isinstance(value, torch.Tensor)}
-        alone = replace(
-            mine,
-            optimizer=replace(mine.optimizer, **numbers),
-            schedule=replace(mine.schedule, lr=mine.schedule.lr[run : run + 1]),
-            initial={"weight": mine.initial["weight"][run : run + 1]},
-        )
-        assert same_bits(together, simulate(alone), run)
+        assert same_bits(together, simulate(replace(given.at(torch.tensor([run])), measured=given.measured)), run)
 
 
 @pytest.fixture
@@ -362,7 +375,7 @@ def test_the_watch_and_the_finite_check_are_kept() -> None:
         {"schedule": SCHEDULES.get("loss_based")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
         {"optimizer": OPTIMIZERS.get("muon_adam")()},
         {"optimizer": OPTIMIZERS.get("muon_ns")(dtype="bfloat16")},
-        {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("lp", p=3.0)},
+        {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("neuron2")},
         {"data": Data(gaussian(5, 12, 23).x.float(), gaussian(5, 12, 23).y, 5)},
         {
             "data": with_zeros(gaussian(5, 12, 23)),

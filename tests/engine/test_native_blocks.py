@@ -35,6 +35,10 @@ METHODS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "lion": ("lion", {}, None),
     "muon_signum": ("muon_signum", {"ratio": 0.3, "weight_decay": 0.2}, None),
     "sd, spectral": ("sd", {"clip": 0.2}, make_norm("spectral")),
+    "nmd, weighted": ("nmd", {}, make_norm("spectral", layer_weights="rms")),
+    "sd, hybrid, weighted": ("sd", {}, make_norm("hybrid", ratio=0.3, outer="l2", layer_weights="rms")),
+    "nmd, schatten": ("nmd", {"beta": PER_RUN}, make_norm("schatten", p=3.0)),
+    "sd, lp": ("sd", {"beta": 0.8}, make_norm("lp", p=1.5)),
     **{
         f"{name}, {outer}, {rest}": (name, keys, make_norm("hybrid", ratio=0.3, outer=outer, rest=rest))
         for name, keys in (("nsd", {}), ("nmd", {"beta": PER_RUN}), ("sd", {}))

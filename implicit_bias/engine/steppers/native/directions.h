@@ -6,6 +6,7 @@
 
 #include "decompositions.h"
 #include "gradient.h"
+#include "powers.h"
 
 static vec largest_of(const vec *numbers, int64_t count)
 {
@@ -98,6 +99,7 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
     switch (part->kind) {
     case SIGN: return signs(p, part, from, from_log, unit, to);
     case COORDINATE: return largest_entry(p, part, from, from_log, unit, to);
+    case LP: return lp_direction(p, v, part, from, from_log, unit, to);
     case ROWS: return unit_rows(p, part, from, from_log, unit, to, divide);
     default: break;
     }
@@ -107,7 +109,7 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
         newton_schulz(v, k, columns, p->iterations, p->coefficients, eps, to);
         return top;
     }
-    if (part->kind != NORMALISED) return top * polar_in_row_space(v, k, columns, part->kind == RANK_ONE, to);
+    if (part->kind != NORMALISED) return top * polar_in_row_space(v, k, columns, part->kind, *p->dual_exponent, to);
     vec size = root(dot(to, to, k * columns));
     for (int64_t c = 0; c < k; c++) divide[c] = choose(size > 0, size, all(1));
     return top * size;

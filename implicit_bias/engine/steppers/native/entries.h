@@ -1,7 +1,7 @@
 /* One log scale an entry, for data with zeros: an entry of a gradient may be fed by samples alone that are nothing beside others of
  * its row. From models/linear.py (_without_underflow) and scaled.py.
  *
- * A tensor is a mantissa (k, d), |mantissa| in [1, 2) where it is a buffer's, and a log scale (k, d); -inf for an entry that is
+ * A tensor is a mantissa (k, d), of a size about one where it is a buffer's, and a log scale (k, d); -inf for an entry that is
  * zero. */
 
 #ifndef ENTRIES_H
@@ -11,6 +11,9 @@
 #include "gradient.h"
 #include "logarithms.h"
 #include "scales.h"
+
+#define NEAR_LESS 0x1p-30 /* times e^LOWEST still a number with a sign */
+#define NEAR_MORE 0x1p+30
 
 /* The lanes in which some of these samples have feature j. */
 static mask there(const Samples *of, int64_t d, int64_t j)
@@ -71,14 +74,16 @@ static void evaluate(const Group *p, const Samples *of, Work *v)
     if (p->entries) spread(p, of, v);
 }
 
-/* Bring a mantissa to [1, 2). */
+/* Bring a mantissa that has left [NEAR_LESS, NEAR_MORE] to [1, 2): seldom, for a log scale is rounded by its own size. */
 static inline void normalise(vec *m, vec *log)
 {
-    const mask exponent = (((mask)*m >> 52) & 0x7ff) - 1023;
-    const mask zero = *m == 0;
+    const vec size = magnitude(*m);
+    const mask zero = size == 0, far = ~zero & ((size < NEAR_LESS) | (size > NEAR_MORE));
+    *log = choose(zero, all(-INFINITY), *log);
+    if (!any(far)) return;
+    const mask exponent = far & (((mask)size >> 52) - 1023);
     *m = (vec)((mask)*m - (exponent << 52));
-    *m = choose(zero, all(0), *m);
-    *log = choose(zero, all(-INFINITY), *log + (whole(exponent) * LOG_2_FIRST + whole(exponent) * LOG_2_REST));
+    *log += whole(exponent) * LOG_2_FIRST + whole(exponent) * LOG_2_REST;
 }
 
 /* weight_a a + weight_b b into `to`, entry by entry. scaled.py: combine. */
@@ -121,11 +126,15 @@ static const vec *stepped_from_entries(const Group *p, Work *v, const vec **log_
     const vec *m = v->g, *m_log = v->g_log;
     if (p->momentum == BEFORE)
         combine_entries(count, p->m, p->m_log, *p->ahead_beta, v->g, v->g_log, *p->ahead_gain, v->ahead_m, v->ahead_m_log);
-    if (p->momentum != NO_MOMENTUM)
-        combine_entries(count, p->m, p->m_log, *p->beta, v->g, v->g_log, *p->gain, p->m, p->m_log), m = p->m, m_log = p->m_log;
+    if (p->momentum != NO_MOMENTUM) {
+        const vec beta = weight_of_past(p, p->m_log, count), gain = weight_of_new(p, beta);
+        combine_entries(count, p->m, p->m_log, beta, v->g, v->g_log, gain, p->m, p->m_log);
+        m = p->m, m_log = p->m_log;
+    }
     if (p->momentum == LOOK_AHEAD)
         combine_entries(count, p->m, p->m_log, *p->ahead_beta, v->g, v->g_log, *p->ahead_gain, v->ahead_m, v->ahead_m_log);
     if (p->momentum == LOOK_AHEAD || p->momentum == BEFORE) m = v->ahead_m, m_log = v->ahead_m_log;
+    v->entry = m, v->entry_log = m_log;
     if (p->rule != ADAM) gather_rows(p, m, m_log, v->ahead, v->ahead_log);
     *log_scales = v->ahead_log;
     return v->ahead;

@@ -29,6 +29,7 @@ typedef struct {
     double log_batch;
     int64_t batch;              /* samples of a mini-batch; 0: steps are made from all */
     int64_t anchored;           /* variance reduction: steps from one anchor to the next; 0: there is none */
+    int64_t from_first;         /* whether averages begin with the first gradient, not with zero */
     int64_t entries;            /* whether buffers have a log scale an entry, not a row: entries.h */
     int64_t watched;            /* steps from one look at the loss of all samples to the next; 0: it is not looked at */
     const Part *part;           /* one each of the parts; what follows is of each run */
@@ -42,6 +43,7 @@ typedef struct {
     const vec *beta, *gain;     /* m <- beta m + gain g */
     const vec *ahead_beta, *ahead_gain; /* the step's average is ahead_beta m + ahead_gain g, where it is not m */
     const vec *beta2, *log_eps, *decay;
+    const vec *dual_exponent;   /* q of l_p and Schatten norms: powers.h */
     const double *coefficients; /* (iterations, 3): of Newton and Schulz's polynomials */
     vec *work;                  /* work_size() vectors */
 } Group;
@@ -59,6 +61,7 @@ typedef struct {
     mask *batch_y;                     /* (batch) */
     vec *here, *here_log;              /* (k, d), (k): a batch's gradient, and its log scales */
     vec *mean, *mean_log;              /* the same of all samples, at the anchor */
+    const vec *entry, *entry_log;       /* (k, d): what a step is taken from, by entry */
     vec *g_log, *ahead_m, *ahead_m_log; /* (k, d): by entry, log scales of g, the average that is not m */
     vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
     vec unit, total, most_doubtful;    /* the largest of `doubtful` */

@@ -50,11 +50,12 @@ static void normalise_row(const Group *p, vec *row, vec *row_log)
 
 static void average_gradients(const Group *p, const Work *v)
 {
+    const vec beta = weight_of_past(p, p->m_log, p->k), gain = weight_of_new(p, beta);
     for (int64_t c = 0; c < p->k; c++) {
         vec old, new, *m = p->m + c * p->d;
-        p->m_log[c] = in_common(counted(*p->beta, p->m_log[c]), log_scale(v, c), &old, &new);
-        old *= *p->beta;
-        new *= *p->gain;
+        p->m_log[c] = in_common(counted(beta, p->m_log[c]), log_scale(v, c), &old, &new);
+        old *= beta;
+        new *= gain;
         for (int64_t j = 0; j < p->d; j++) m[j] = old * m[j] + new * v->g[c * p->d + j];
         normalise_row(p, m, p->m_log + c);
     }

@@ -2,10 +2,10 @@
 
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are float64 data on a
 CPU, with zeros or without, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the
-losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm, in the
-row space the spectral and the nuclear norm, and products of them, normalised or not, with and without momentum, Lion, Muon by
-Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the number
-of threads, nor on how its steps are shared out over calls.
+losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, l_p, the row norm,
+in the row space the spectral, the nuclear and the Schatten norms, and products of them, normalised or not, with and without
+momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on
+its batch, on the number of threads, nor on how its steps are shared out over calls.
 
 What is covered is a table of classes (:mod:`implicit_bias.engine.steppers.native.rules`), compared by exact type: a subclass of
 any of them may override anything, and is left to plain steps.
@@ -79,12 +79,12 @@ class _Group(ctypes.Structure):
         ("samples", _Samples),
         ("log_batch", ctypes.c_double),
         ("batch", ctypes.c_int64),
-        *((name, ctypes.c_int64) for name in ("anchored", "entries", "watched")),
+        *((name, ctypes.c_int64) for name in ("anchored", "from_first", "entries", "watched")),
         ("part", ctypes.POINTER(_Part)),
         *((name, ctypes.c_void_p) for name in ("below", "smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
         *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
-        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "coefficients", "work")),
+        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "dual_exponent", "coefficients", "work")),
     ]
 
 
@@ -224,6 +224,7 @@ class LinearSteps:
             "beta2": self._per_run(rule.beta2),
             "log_eps": self._per_run([_log(eps) for eps in _numbers(rule.eps).tolist()]),
             "decay": self._per_run(rule.decay),
+            "dual_exponent": self._per_run(rule.dual_exponent),
             "smallest_row": self._per_run(objective.smallest_row),
         }
         self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
@@ -389,7 +390,8 @@ class LinearSteps:
             parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
             log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
-            entries=self._by_entry, watched=self._cadence if watched else 0, below=at(self._below) if self._below is not None else None,
+            from_first=rule.from_first, entries=self._by_entry, watched=self._cadence if watched else 0,
+            below=None if self._below is None else at(self._below),
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
