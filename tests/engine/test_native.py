@@ -101,7 +101,8 @@ def norm_of(rule: str, runs: int = RUNS) -> Norm | None:
     """The norm that a rule names."""
     label = "row" if rule == "row, momentum" else rule.partition(" in ")[2]
     if label in ("lp", "schatten"):
-        return NORMS.get(label)(EXPONENTS[:runs])
+        found: Norm = NORMS.get(label)(EXPONENTS[:runs])
+        return found
     return make_norm(label) if label else None
 
 
@@ -183,6 +184,19 @@ def test_every_step_on_data_with_zeros_is_the_plain_one_to_round_off(rule: str) 
     near = problem(rule, with_zeros(gaussian(5, 12, 23)), 20)
     for size in (1.0, 1e4):
         assert_each_step_near(replace(near, initial={"weight": size * near.initial["weight"]}))
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
+@pytest.mark.parametrize(("rule", "size"), [("gd", None), ("gd", 7), ("sd, clip", 7), ("sd in lp", None), ("momentum_gd", None)])
+def test_every_step_over_the_loss_is_the_plain_one_to_round_off(rule: str, loss: str, size: int | None) -> None:
+    """Where losses are about one, and e^-300; by the loss of a batch, too."""
+    given = problem(rule, gaussian(5, 12, 23), 20, loss=loss)
+    batch = None if size is None else mini_batches(size, "reshuffle", torch.arange(RUNS), 23)
+    given = replace(given, schedule=SCHEDULES.get("loss_based")(lr=given.schedule.lr), batch=batch)
+    for scale in (0.0, 200.0):
+        assert_each_step_near(replace(given, initial={"weight": scale * given.initial["weight"]}))
 
 
 COLUMNS = ("margin", "upper_bound", "alignment", "param_norm")
@@ -372,7 +386,7 @@ def test_the_watch_and_the_finite_check_are_kept() -> None:
     "what",
     [
         {"loss": LOSSES.get("pair_logistic")()},
-        {"schedule": SCHEDULES.get("loss_based")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
+        {"schedule": SCHEDULES.get("lyu_li")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
         {"optimizer": OPTIMIZERS.get("muon_adam")()},
         {"optimizer": OPTIMIZERS.get("muon_ns")(dtype="bfloat16")},
         {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("neuron2")},

@@ -152,3 +152,17 @@ def test_a_call_writes_down_a_bounded_number_of_samples() -> None:
     given = replace(problem("signgd", data, 10**6, compile="on"), batch=mini_batches(20_000, "cyclic", SEEDS, 40_000))
     steps = LinearSteps(Setup.of(given)).most_steps
     assert 1 <= steps <= native.MOST_SAMPLES // (RUNS * 20_000)
+
+
+@needs_compiler
+def test_batches_may_be_of_data_that_are_too_large_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = batched("signum", 4)
+    monkeypatch.setattr(native, "MOST_WORK", 5 * 12 * 10)
+    assert "larger problems" in str(native.refusal(Setup.of(replace(part, batch=None))))
+    assert native.refusal(Setup.of(part)) is None
+    monkeypatch.setattr(native, "MOST_NUMBERS", 100)
+    assert "larger problems" in str(native.refusal(Setup.of(part)))
+    asked_for = Setup.of(replace(part, compile="on"))
+    assert native.refusal(asked_for) is None
+    monkeypatch.setattr(native, "MOST_NUMBERS_ASKED_FOR", 100)
+    assert "holds copies" in str(native.refusal(asked_for))

@@ -142,7 +142,7 @@ static vec product_dual(const Group *p, Work *v, vec *whole)
 /* A step in the product of the parts' norms. norms/blocks.py: ProductNorm; optimizers/base.py: steepest. */
 static void steepest(const Group *p, Work *v, const vec *from, const vec *from_log, vec eta)
 {
-    vec *to = v->direction, *divide = v->divide, size = eta, whole = all(1);
+    vec *to = v->direction, *divide = v->divide, divisor = exponential(-v->log_divisor), size = eta * divisor, whole = all(1);
     for (int64_t b = 0; b < p->parts; b++) {
         const Part *part = p->part + b;
         v->dual_log[b] = largest_of(from_log, p->k);
@@ -151,7 +151,7 @@ static void steepest(const Group *p, Work *v, const vec *from, const vec *from_l
     }
     if (sized(p)) {
         vec unit = product_dual(p, v, &whole);
-        if (p->by_dual) size *= smaller(whole * exponential(unit), all(p->clip));
+        if (p->by_dual) size = eta * smaller(whole * exponential(unit - v->log_divisor), p->clip * divisor);
         whole = choose(whole > 0, whole, all(1));
     }
     to = v->direction, divide = v->divide;
@@ -170,7 +170,7 @@ static void descend(const Group *p, Work *v, const vec *from, const vec *from_lo
         return;
     }
     for (int64_t c = 0; c < p->k; c++) {
-        vec size = eta * exponential(from_log[c]);
+        vec size = eta * exponential(from_log[c] - v->log_divisor);
         for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) p->w[e] -= size * from[e];
     }
 }

@@ -29,6 +29,7 @@ typedef struct {
     double log_batch;
     int64_t batch;              /* samples of a mini-batch; 0: steps are made from all */
     int64_t anchored;           /* variance reduction: steps from one anchor to the next; 0: there is none */
+    int64_t per_loss;           /* whether step sizes are divided by the loss of the samples that a step is made from */
     int64_t from_first;         /* whether averages begin with the first gradient, not with zero */
     int64_t entries;            /* whether buffers have a log scale an entry, not a row: entries.h */
     int64_t watched;            /* steps from one look at the loss of all samples to the next; 0: it is not looked at */
@@ -64,6 +65,7 @@ typedef struct {
     const vec *entry, *entry_log;       /* (k, d): what a step is taken from, by entry */
     vec *g_log, *ahead_m, *ahead_m_log; /* (k, d): by entry, log scales of g, the average that is not m */
     vec forget_m, forget_r;            /* steps after which nothing is left of the first gradient */
+    vec log_divisor;                   /* log of the loss that eta is divided by; 0: it is not */
     vec unit, total, most_doubtful;    /* the largest of `doubtful` */
     double log_n;                      /* of the samples of g */
 } Work;

@@ -231,16 +231,16 @@ int64_t advance(
             for (int64_t e = 0; e < p->k * p->d; e++) p->anchor[e] = p->w[e];
             keep_gradient(p, &v, v.mean, v.mean_log);
         }
-        if (p->batch) {
-            const Samples batch = samples_of(p, &v, index + s * p->batch * LANES);
-            evaluate(p, &batch, &v);
-            if (p->anchored) reduce_variance(p, &batch, &v);
-        }
+        const Samples of = p->batch ? samples_of(p, &v, index + s * p->batch * LANES) : p->samples;
+        if (p->batch) evaluate(p, &of, &v);
+        v.log_divisor = p->per_loss ? log_loss(p, &of, &v) : all(0);
+        if (p->anchored) reduce_variance(p, &of, &v);
         const vec *from_log, *from = stepped_from(p, &v, &from_log);
-        if (any(*p->decay != 0)) shrink(p, eta[s]);
+        const vec size = eta[s] * exponential(-v.log_divisor);
+        if (any(*p->decay != 0)) shrink(p, size);
         if (p->rule == ADAM) {
             (p->entries ? average_squares_by_entry : average_squares)(p, &v);
-            adam_step(p, &v, eta[s], first + s + 1);
+            adam_step(p, &v, size, first + s + 1);
         } else {
             descend(p, &v, from, from_log, eta[s]);
         }

@@ -2,10 +2,10 @@
 
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are float64 data on a
 CPU, with zeros or without, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the
-losses cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, l_p, the row norm,
-in the row space the spectral, the nuclear and the Schatten norms, and products of them, normalised or not, with and without
-momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on
-its batch, on the number of threads, nor on how its steps are shared out over calls.
+losses cross_entropy and exponential, the schedules power, constant and loss_based, and steepest descent in linf, l2, l1, l_p, the
+row norm, in the row space the spectral, the nuclear and the Schatten norms, and products of them, normalised or not, with and
+without momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not
+depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
 
 What is covered is a table of classes (:mod:`implicit_bias.engine.steppers.native.rules`), compared by exact type: a subclass of
 any of them may override anything, and is left to plain steps.
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
+from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.native import orders
 from implicit_bias.engine.steppers.native.compiling import library
@@ -38,16 +39,18 @@ from implicit_bias.models.linear import LinearObjective
 from implicit_bias.optimizers import State
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
-from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule, ScheduleState
+from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, LossBased, Power, Schedule, ScheduleState
 
 SOURCE = Path(__file__).with_name("linear.c")
 SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL)
-# Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d, and
-# the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs there are is not asked: a run's
-# bits must not depend on it.
+# Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d (n is
+# the samples of an update), and the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs
+# there are is not asked: a run's bits must not depend on it.
 MOST_WORK, MOST_ROWS = 500_000, 20
+# Numbers n d of a run's data, n all samples: eight copies are held where runs share them. Up to the second compile=on takes C.
+MOST_NUMBERS, MOST_NUMBERS_ASKED_FOR = 2**20, 2**24
 
-SCHEDULES = frozenset({Power, Constant})
+SCHEDULES = frozenset({Power, Constant, LossBased})
 
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
@@ -79,7 +82,7 @@ class _Group(ctypes.Structure):
         ("samples", _Samples),
         ("log_batch", ctypes.c_double),
         ("batch", ctypes.c_int64),
-        *((name, ctypes.c_int64) for name in ("anchored", "from_first", "entries", "watched")),
+        *((name, ctypes.c_int64) for name in ("anchored", "per_loss", "from_first", "entries", "watched")),
         ("part", ctypes.POINTER(_Part)),
         *((name, ctypes.c_void_p) for name in ("below", "smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
         *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
@@ -122,15 +125,19 @@ def refusal(setup: Setup) -> str | None:
     rule = rule_of(problem.optimizer, setup.geometry, columns_of(setup))
     if rule is None:
         return f"optimizer={problem.optimizer.name}, or its norm, has no steps in C"
-    if problem.compile != "on" and not _pays(rule, objective.data):
+    if problem.compile != "on" and not _pays(rule, objective.data, problem.batch):
         return "larger problems are no faster in C than by PyTorch's products and decompositions; compile=on takes C"
+    if x.shape[1] * x.shape[2] > MOST_NUMBERS_ASKED_FOR:
+        return f"data of more than {MOST_NUMBERS_ASKED_FOR:,} numbers have no steps in C, which holds copies of them"
     return None if library(SOURCE, SYMBOLS, DEFINITIONS) else "there is no C compiler (cc, gcc, clang) that compiles them"
 
 
-def _pays(rule: Rule, data: Data) -> bool:
-    """Whether a single run is no slower in C."""
-    n, k, d = data.x.shape[1], data.num_classes, data.x.shape[2]
-    return n * k * d <= MOST_WORK and all(min(k, columns) <= MOST_ROWS for columns in rule.decomposed)
+def _pays(rule: Rule, data: Data, batch: MiniBatches | None) -> bool:
+    """Whether a single run is no slower in C, and copies of its data are small."""
+    (n, d), k = data.x.shape[1:], data.num_classes
+    size = n if batch is None else batch.size
+    small = size * k * d <= MOST_WORK and n * d <= MOST_NUMBERS
+    return small and all(min(k, columns) <= MOST_ROWS for columns in rule.decomposed)
 
 
 def _powers(schedule: Schedule) -> list[float]:
@@ -390,7 +397,8 @@ class LinearSteps:
             parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
             log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
-            from_first=rule.from_first, entries=self._by_entry, watched=self._cadence if watched else 0,
+            per_loss=self._schedule.per_loss, from_first=rule.from_first, entries=self._by_entry,
+            watched=self._cadence if watched else 0,
             below=None if self._below is None else at(self._below),
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
