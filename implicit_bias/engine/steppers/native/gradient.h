@@ -5,23 +5,23 @@
 #define GRADIENT_H
 
 #include "group.h"
+#include "logarithms.h"
 #include "products.h"
 
-#define TILE 32 /* samples whose features stay in the first cache between two uses */
+#define TILE 32 /* samples whose scores stay in the first cache while they are made, or made into a gradient */
 
-/* scores[c, i] = <w_c, x_i>. */
-static void all_scores(const Group *p, const Samples *of, Work *v)
+/* scores[c, i] = <w_c, x_i> for `count` samples from `first` on. */
+static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
     const Matrix w = {p->w, p->d, 1}, x = {(vec *)of->x, p->d, 1}, scores = {v->scores, of->n, 1};
-    product(p->k, of->n, 0, p->d, w, transposed(x), scores);
+    product(p->k, count, 0, p->d, w, transposed(part_of(x, first, 0)), part_of(scores, 0, first));
 }
 
-/* g_c = sum_i weights[c, i] x_i. */
-static void weighted_sums(const Group *p, const Samples *of, const Work *v, vec *g)
+/* g_c (+)= sum_i weights[c, i] x_i over these samples. */
+static void weighted_sum(const Group *p, const Samples *of, const Work *v, int64_t first, int64_t count, vec *g)
 {
     const Matrix weights = {v->scores, of->n, 1}, x = {(vec *)of->x, p->d, 1}, to = {g, p->d, 1};
-    for (int64_t i = 0; i < of->n; i += TILE)
-        product(p->k, p->d, i > 0, least(TILE, of->n - i), part_of(weights, 0, i), part_of(x, i, 0), to);
+    product(p->k, p->d, first > 0, count, part_of(weights, 0, first), part_of(x, first, 0), to);
 }
 
 /* The largest |entry| of row c of g (k, d). */
@@ -43,26 +43,41 @@ static vec least_entry(const vec *g, int64_t count)
     return smaller(smaller(found[0], found[1]), smaller(found[2], found[3]));
 }
 
-/* The largest score of sample i but its label's, which is *own. */
-static inline vec top_of_others(const Group *p, const Samples *of, const vec *s, int64_t i, vec *own)
+/* Sample i's score of its label in lane l. */
+static inline double *label_score(const Samples *of, const Work *v, int64_t i, int l)
+{
+    return (double *)(v->scores + of->y[i][l] * of->n + i) + l;
+}
+
+/* Scores of labels move into `own` and become -infinity: a lane at a time, which costs less than to ask of each score whether it is
+ * one. Not at once before the same scores are read as vectors: these would have to wait. */
+static void take_own(const Samples *of, Work *v, int64_t first, int64_t count)
+{
+    for (int64_t i = first; i < first + count; i++)
+        for (int l = 0; l < LANES; l++) {
+            double *at = label_score(of, v, i, l);
+            v->own[i][l] = *at;
+            *at = -INFINITY;
+        }
+}
+
+/* The largest score of sample i but its label's. */
+static inline vec top_of_others(const Group *p, const Samples *of, const Work *v, int64_t i)
 {
     vec top = all(-INFINITY);
-    *own = all(0);
-    for (int64_t c = 0; c < p->k; c++, s += of->n) {
-        *own = where_equal(of->y[i], c, *s, *own);
-        top = where_equal(of->y[i], c, top, larger(top, *s));
-    }
+    for (int64_t c = 0; c < p->k; c++) top = larger(top, v->scores[c * of->n + i]);
     return top;
 }
 
 /* The logarithms of the samples' weights, of their sum at the label, in place of scores. */
 static void log_weights(const Group *p, const Samples *of, Work *v)
 {
-    all_scores(p, of, v);
+    scores_of(p, of, v, 0, of->n);
+    take_own(of, v, 0, of->n);
     for (int64_t i = 0; i < of->n; i++) {
-        vec *s = v->scores + i, own, own_log, others, top = top_of_others(p, of, s, i, &own), size = all(0);
-        for (int64_t c = 0; c < p->k; c++) size = where_equal(of->y[i], c, size, size + share_of(s[c * of->n] - top));
-        top -= own;
+        vec *s = v->scores + i, own_log, others, top = top_of_others(p, of, v, i), size = all(0);
+        for (int64_t c = 0; c < p->k; c++) size += share_of(s[c * of->n] - top); /* the label's e^FLOOR is nothing beside 1 */
+        top -= v->own[i];
         for (int l = 0; l < LANES; l++) {
             double a = top[l] + log(size[l]), tail = log1p(exp(-fabs(a)));
             /* log of a weight is u_c - others; of their sum own_log. */
@@ -70,7 +85,7 @@ static void log_weights(const Group *p, const Samples *of, Work *v)
             own_log[l] = p->loss == EXPONENTIAL ? a : fmin(a, 0) - tail;
         }
         for (int64_t c = 0; c < p->k; c++)
-            s[c * of->n] = where_equal(of->y[i], c, own_log, s[c * of->n] - own - others);
+            s[c * of->n] = choose(of->y[i] == c, own_log, s[c * of->n] - v->own[i] - others);
     }
 }
 
@@ -83,11 +98,11 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
         for (int64_t i = 1; i < of->n; i++) top = larger(top, s[i]);
         for (int64_t i = 0; i < of->n; i++) {
             vec weight = share_of(s[i] - top);
-            s[i] = where_equal(of->y[i], c, -weight, weight);
+            s[i] = choose(of->y[i] == c, -weight, weight);
         }
         v->row[c] = choose(deep, top - v->unit, all(0));
     }
-    weighted_sums(p, of, v, v->factor);
+    weighted_sum(p, of, v, 0, of->n, v->factor);
     for (int64_t e = 0; e < p->k * p->d; e++) v->g[e] = choose(deep, v->factor[e], v->g[e]);
 }
 
@@ -132,49 +147,68 @@ __attribute__((noinline)) static void look_closer(const Group *p, const Samples 
     clear_cancelled(p, of, v, deep);
 }
 
-/* What the weights of a sample are measured from but for `unit`, and the label's exponent (weigh); and `unit`. */
-static void look_for_unit(const Group *p, const Samples *of, Work *v)
+/* The largest gap of every sample to its label, and with it `unit`; from -infinity on. */
+static void look_for_unit(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
-    vec unit = all(-INFINITY);
-    for (int64_t i = 0; i < of->n; i++) {
-        vec own, gap = top_of_others(p, of, v->scores + i, i, &own);
-        gap -= own;
-        vec excess = p->loss == EXPONENTIAL ? all(0) : larger(gap, all(0));
-        v->from[i] = own + excess;
-        v->at_label[i] = -excess;
-        unit = larger(unit, gap - excess);
+    vec unit = v->unit;
+    for (int64_t i = first; i < first + count; i++) {
+        vec gap = top_of_others(p, of, v, i) - v->own[i];
+        v->gap[i] = gap;
+        unit = larger(unit, p->loss == EXPONENTIAL ? gap : smaller(gap, all(0)));
     }
     v->unit = unit;
 }
 
-/* Scores become weights in units of e^unit: those of sample i are e_c / q, and minus their sum at its label, where
+/* What the weights of each sample are divided by, into `gap`, and their sum at its label, into `size`; and into `total`. */
+static void share_out(const Group *p, Work *v, int64_t first, int64_t count)
+{
+    const vec scale = exponential(v->unit);
+    vec total = v->total;
+    for (int64_t i = first; i < first + count; i++) {
+        vec share = all(1);
+        if (p->loss == CROSS_ENTROPY) {
+            const vec excess = larger(v->gap[i], all(0)), own = any(excess > 0) ? share_of(-excess) : all(1);
+            const vec others = scale * v->size[i];
+            share = 1 / (own + others);
+            if (p->asks_loss) v->losses[i] = sample_loss(excess, own, others);
+        }
+        v->gap[i] = share;
+        v->size[i] *= share;
+        total += v->size[i];
+    }
+    v->total = total;
+}
+
+/* Scores become weights in units of e^unit, and add to `total`: those of sample i are e_c / q, and minus their sum at its label,
+ * where
  *
  *     e_c = e^(z_c - (z_y + excess + unit)), excess = max(max_c z_c - z_y, 0), unit = max_i min(max_c z_c - z_y, 0)
  *     q = e^-excess + e^unit sum_c e_c
  *
  * over c other than y: p_c e^-unit, for either no excess or `unit` is zero. (Exponential losses: no excess, unit = max_i max_c
- * z_c - z_y, q = 1.) One exponential a score: the label's makes e^-excess. Sums go by ascending c and i. */
-static void weigh(const Group *p, const Samples *of, Work *v)
+ * z_c - z_y, q = 1.) One exponential a score, and one a sample that is not classified rightly. Sums go by ascending c and i. What
+ * is done to one sample waits for what was done before, so that many are done in turn. */
+static void weigh(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
-    const int64_t n = of->n, k = p->k;
-    const vec unit = v->unit, scale = exponential(unit);
-    vec all_samples = all(0);
-    for (int64_t i = 0; i < n; i++) {
-        const mask label = of->y[i];
-        const vec from = v->from[i] + unit, of_label = v->at_label[i];
-        vec *s = v->scores + i, size = all(0), own = all(1);
-        for (int64_t c = 0; c < k; c++) {
-            vec e = share_of(where_equal(label, c, of_label, s[c * n] - from));
-            size = where_equal(label, c, size, size + e);
-            own = where_equal(label, c, e, own);
-            s[c * n] = e;
-        }
-        const vec share = p->loss == EXPONENTIAL ? all(1) : 1 / (own + scale * size), total = size * share;
-        for (int64_t c = 0; c < k; c++) s[c * n] = where_equal(label, c, -total, s[c * n] * share);
-        v->from[i] = size; /* for the loss: logarithms.h */
-        all_samples += total;
+    const int64_t last = first + count;
+    for (int64_t i = first; i < last; i++) {
+        const vec excess = p->loss == EXPONENTIAL ? all(0) : larger(v->gap[i], all(0));
+        v->own[i] = (v->own[i] + excess) + v->unit;
+        v->size[i] = all(0);
     }
-    v->total = all_samples;
+    for (int64_t c = 0; c < p->k; c++) {
+        vec *restrict s = v->scores + c * of->n, *restrict size = v->size, *restrict from = v->own;
+        for (int64_t i = first; i < last; i++) {
+            const vec e = share_of(s[i] - from[i]);
+            size[i] += e; /* the label's e^FLOOR is nothing beside the largest of a sample that counts */
+            s[i] = e;
+        }
+    }
+    share_out(p, v, first, count);
+    for (int64_t c = 0; c < p->k; c++)
+        for (int64_t i = first; i < last; i++) v->scores[c * of->n + i] *= v->gap[i];
+    for (int64_t i = first; i < last; i++)
+        for (int l = 0; l < LANES; l++) *label_score(of, v, i, l) = -v->size[i][l];
 }
 
 /* Whether some entry may be zero without being it, or a class row is too small for the common scale: of data with zeros, whose
@@ -198,11 +232,19 @@ static int any_doubtful(const Group *p, const Work *v)
  * the same bits wherever it is called. */
 __attribute__((noinline)) static void gradient(const Group *p, const Samples *of, Work *v)
 {
-    v->log_n = of->log_n;
-    all_scores(p, of, v);
-    look_for_unit(p, of, v);
-    weigh(p, of, v);
-    weighted_sums(p, of, v, v->g);
+    const int64_t n = of->n;
+    v->log_n = of->log_n, v->unit = all(-INFINITY), v->total = all(0);
+    for (int64_t i = 0; i < n; i += TILE) {
+        const int64_t count = least(TILE, n - i);
+        scores_of(p, of, v, i, count);
+        take_own(of, v, i, count);
+        look_for_unit(p, of, v, i, count);
+    }
+    for (int64_t i = 0; i < n; i += TILE) {
+        const int64_t count = least(TILE, n - i);
+        weigh(p, of, v, i, count);
+        weighted_sum(p, of, v, i, count, v->g);
+    }
     for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
     if (p->entries ? any_doubtful(p, v) : any(least_entry(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);

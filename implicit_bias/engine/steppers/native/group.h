@@ -29,6 +29,7 @@ typedef struct {
     double log_batch;
     int64_t batch;              /* samples of a mini-batch; 0: steps are made from all */
     int64_t anchored;           /* variance reduction: steps from one anchor to the next; 0: there is none */
+    int64_t asks_loss;          /* whether losses are: watched, or what steps are divided by */
     int64_t per_loss;           /* whether step sizes are divided by the loss of the samples that a step is made from */
     int64_t from_first;         /* whether averages begin with the first gradient, not with zero */
     int64_t entries;            /* whether buffers have a log scale an entry, not a row: entries.h */
@@ -50,12 +51,13 @@ typedef struct {
 } Group;
 
 typedef struct {
-    vec *scores, *from, *at_label;     /* (k, n), (n), (n): weights, sizes in place of scores, `from` later; gradient.h: weigh */
+    vec *scores, *own, *gap, *size;    /* (k, n), (n), (n), (n): weights in place of scores later; gradient.h */
+    vec *losses;                       /* (n), of samples, where the loss is asked for and is no exponential one */
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
     vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
     vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */
     vec *norm, *inverse, *basis;       /* (k): lengths of rows; one over them; over those of Helmert's basis */
-    Turn *turn;                        /* (min(k, d) / 2) */
+    Turn *turn;                        /* a sweep of min(k, d) rows */
     vec *row, *ahead_log;              /* (k): log scales of g less `unit`, of ahead */
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
     vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */

@@ -1,67 +1,64 @@
 /* Jacobi's method: rotations of pairs of rows until all are orthogonal, or until a Gram matrix is diagonal.
  *
- * A sweep turns every pair of rows once, in rounds as in a tournament: the pairs of a round have no row in common, so that they are
- * turned together and do not wait for each other. Each lane stops by itself. */
+ * A sweep of m rows is m rounds, by turns of the pairs (0, 1), (2, 3), ... and of (1, 2), (3, 4), ...: the rotations of a round have
+ * no row in common and do not wait for each other. The two rows of a pair change places, so that all have met after m rounds. The
+ * next sweep goes on by turns: its first pairs are not again those of the last round. Each lane stops by itself. */
 
 #ifndef JACOBI_H
 #define JACOBI_H
 
 #include "vectors.h"
 
-#define SWEEPS 30        /* at most; four to six are the rule */
+#define SWEEPS 30        /* at most; five are the rule */
 #define ORTHOGONAL 1e-31 /* squared cosine of two rows that are not turned any more: below round-off */
 #define CONVERGED 1e-9   /* cosines that one more sweep of a quadratically convergent method takes below round-off */
-#define ENOUGH 1e-10     /* cosines at which a Gram matrix is as good as diagonal (decompositions.h: correct) */
+#define ENOUGH 1e-8      /* cosines at which a Gram matrix is as good as diagonal (decompositions.h: correct) */
 #define NOTHING 1e-200   /* squares of rows whose product is below this are left alone: they would underflow */
 
 /* A rotation of rows u, v to c u - s v, s u + c v. */
 typedef struct {
-    int64_t a, b; /* the rows */
     vec c, s;
-    mask turns; /* the lanes in which it is not the identity */
 } Turn;
 
-static inline int64_t rounds_of(int64_t rows) { return rows - 1 + rows % 2; }
+/* How many rotations a sweep is. */
+static inline int64_t turns_of(int64_t rows) { return rows * (rows - 1) / 2; }
 
-/* Pair number i = 0, 1, ..., rows / 2 - 1 of a round, by the circle method: one row stays, or where their number is odd one has a
- * bye (and is returned by `bye`), and row round + i meets row round - i. */
-static inline void pair_up(int64_t rows, int64_t round, int64_t i, Turn *turn)
-{
-    const int64_t circle = rounds_of(rows);
-    int64_t a = round + i + rows % 2, b = round - i - rows % 2;
-    if (a >= circle) a -= circle;
-    if (b < 0) b += circle;
-    if (i == 0 && rows % 2 == 0) b = rows - 1;
-    turn->a = least(a, b), turn->b = a + b - turn->a;
-}
+/* The first row of the first pair of a round. */
+static inline int64_t start_of(int64_t rows, int64_t sweep, int64_t round) { return (sweep * rows + round) % 2; }
 
-/* The rotation that makes rows of squared lengths *p, *q and inner product x orthogonal, where the squared cosine is above
- * `above`, in the lanes `going`; the lengths are changed with it. With h = q - p, u = (h^2 + 4 x^2)^(-1/2): c^2 = (1 + |h| u) / 2,
- * c s = +-x u, and the squares change by -+ x s / c. */
-static inline void find_turn(vec *p, vec *q, vec x, mask going, double above, Turn *turn)
+/* The rotation that makes rows of squared lengths *p, *q and inner product x orthogonal, in the lanes `where`; the lengths are
+ * changed with it. With h = q - p, u = (h^2 + 4 x^2)^(-1/2): c^2 = (1 + |h| u) / 2, c s = +-x u, and the squares change by
+ * -+ x s / c. */
+static inline Turn find_turn(vec *p, vec *q, vec x, mask where)
 {
-    const vec square = *p * *q, h = *q - *p, twice = 2 * x;
-    turn->turns = going & (x * x > above * square) & (square > NOTHING);
-    const vec u = reciprocal_root(choose(turn->turns, h * h + twice * twice, all(1)));
+    const vec h = *q - *p, twice = 2 * x, u = reciprocal_root(larger(h * h + twice * twice, all(NOTHING)));
     const vec cosine2 = 0.5 + 0.5 * (magnitude(h) * u), v = reciprocal_root(cosine2); /* 1 / c */
     const vec signed_x = (vec)((mask)x ^ ((mask)h & INT64_MIN));
-    turn->c = choose(turn->turns, cosine2 * v, all(1));
-    turn->s = choose(turn->turns, (signed_x * u) * v, all(0));
-    const vec moved = (turn->s * v) * x;
+    const Turn turn = {choose(where, cosine2 * v, all(1)), choose(where, (signed_x * u) * v, all(0))};
+    const vec moved = (turn.s * v) * x;
     *p -= moved;
     *q += moved;
+    return turn;
 }
 
-static inline void rotate(const Turn *turn, vec *a, vec *b)
+/* Whether the squared cosine of two rows is above a bound, where they are large enough to tell. */
+static inline mask oblique(vec p, vec q, vec x, double above)
+{
+    const vec square = p * q;
+    return (x * x > above * square) & (square > NOTHING);
+}
+
+/* Turned, the two have changed places. */
+static inline void rotate(Turn turn, vec *a, vec *b)
 {
     const vec u = *a, v = *b;
-    *a = turn->c * u - turn->s * v;
-    *b = turn->s * u + turn->c * v;
+    *a = turn.s * u + turn.c * v;
+    *b = turn.c * u - turn.s * v;
 }
 
-static inline void rotate_rows(const Turn *turn, vec *m, int64_t columns)
+static inline void rotate_rows(Turn turn, vec *restrict a, vec *restrict b, int64_t columns)
 {
-    vec *a = m + turn->a * columns, *b = m + turn->b * columns;
+#pragma GCC unroll 4
     for (int64_t j = 0; j < columns; j++) rotate(turn, a + j, b + j);
 }
 
@@ -81,76 +78,135 @@ static mask askew(const vec *gram, int64_t rows, double above)
     top *= RANK_TOLERANCE * RANK_TOLERANCE;
     for (int64_t a = 0; a < rows; a++)
         for (int64_t b = a + 1; b < rows; b++) {
-            const vec p = gram[a * (rows + 1)], q = gram[b * (rows + 1)], x = gram[a * rows + b], square = p * q;
-            found |= (x * x > above * above * square) & (square > NOTHING) & (larger(p, q) > top);
+            const vec p = gram[a * (rows + 1)], q = gram[b * (rows + 1)];
+            found |= oblique(p, q, gram[a * rows + b], above * above) & (larger(p, q) > top);
         }
     return found;
 }
 
-static inline vec *upper(vec *gram, int64_t rows, int64_t a, int64_t b) { return a < b ? gram + a * rows + b : gram + b * rows + a; }
-
-/* gram <- J gram J^T, in its upper triangle, but for the entries of the pairs themselves, for all rotations of a round. */
-static void turn_gram(const Turn *turn, int64_t pairs, int64_t bye, vec *gram, int64_t rows)
+/* The rotation of rows a, a + 1 of a Gram matrix (its upper triangle), with the entries of the two themselves turned. */
+static inline Turn find_in_gram(vec *gram, int64_t rows, int64_t a, mask going)
 {
-    for (int64_t i = 0; i < pairs; i++) {
-        const int64_t a = turn[i].a, b = turn[i].b;
-        for (int64_t j = i + 1; j < pairs; j++) {
-            vec *ac = upper(gram, rows, a, turn[j].a), *ad = upper(gram, rows, a, turn[j].b);
-            vec *bc = upper(gram, rows, b, turn[j].a), *bd = upper(gram, rows, b, turn[j].b);
-            rotate(turn + i, ac, bc);
-            rotate(turn + i, ad, bd);
-            rotate(turn + j, ac, ad);
-            rotate(turn + j, bc, bd);
+    vec *pp = gram + a * (rows + 1), *qq = pp + rows + 1, p = *pp, q = *qq;
+    const vec x = pp[1];
+    const mask where = going & oblique(p, q, x, ENOUGH * ENOUGH);
+    const Turn turn = find_turn(&p, &q, x, where);
+    *pp = q, *qq = p, pp[1] = choose(where, all(0), x);
+    return turn;
+}
+
+/* The other entries of the upper triangle, gram <- J gram J^T, after the rotations of the pairs from row `first` on. */
+static void turn_gram(const Turn *turn, int64_t first, vec *gram, int64_t rows)
+{
+    for (int64_t a = first; a + 1 < rows; a += 2, turn++) {
+        vec *ga = gram + a * rows, *gb = ga + rows;
+        const Turn *other = turn + 1;
+        int64_t c = a + 2;
+        for (; c + 1 < rows; c += 2, other++) {
+            vec ac = ga[c], ad = ga[c + 1], bc = gb[c], bd = gb[c + 1];
+            rotate(*turn, &ac, &bc);
+            rotate(*turn, &ad, &bd);
+            rotate(*other, &ac, &ad);
+            rotate(*other, &bc, &bd);
+            ga[c] = ac, ga[c + 1] = ad, gb[c] = bc, gb[c + 1] = bd;
         }
-        if (bye >= 0) rotate(turn + i, upper(gram, rows, a, bye), upper(gram, rows, b, bye));
+        if (c < rows) rotate(*turn, ga + c, gb + c);
+        if (first) rotate(*turn, gram + a, gram + a + 1);
     }
 }
 
-/* Rotations, into `rotation`, that make the Gram matrix (its upper triangle) diagonal to ENOUGH. `turn` has room for rows / 2. */
+/* The rotations of a sweep that begins at row `start`, applied to the columns of m (rows, columns), each in registers. */
+__attribute__((always_inline)) static inline void turn_columns(
+    const int rows, const int start, const Turn *sweep, vec *m, int64_t columns)
+{
+    for (int64_t j = 0; j < columns; j++) {
+        const Turn *turn = sweep;
+        vec column[rows];
+#pragma GCC unroll 16
+        for (int a = 0; a < rows; a++) column[a] = m[a * columns + j];
+        for (int round = 0; round < rows; round += 2) {
+#pragma GCC unroll 16
+            for (int a = start; a + 1 < rows; a += 2, turn++) rotate(*turn, column + a, column + a + 1);
+            if (round + 1 == rows) break;
+#pragma GCC unroll 16
+            for (int a = 1 - start; a + 1 < rows; a += 2, turn++) rotate(*turn, column + a, column + a + 1);
+        }
+#pragma GCC unroll 16
+        for (int a = 0; a < rows; a++) m[a * columns + j] = column[a];
+    }
+}
+
+/* The same for any number of rows. */
+static void turn_rows(int64_t rows, int64_t sweep, const Turn *turn, vec *m, int64_t columns)
+{
+    switch (2 * rows + start_of(rows, sweep, 0)) {
+#define EVEN(R) case 2 * R: turn_columns(R, 0, turn, m, columns); return;
+#define ODD(R) EVEN(R) case 2 * R + 1: turn_columns(R, 1, turn, m, columns); return;
+        EVEN(2) ODD(3) EVEN(4) ODD(5) EVEN(6) ODD(7) EVEN(8) ODD(9)
+#if LANES == 8
+        EVEN(10) ODD(11) EVEN(12) ODD(13) EVEN(14)
+#endif
+    }
+    for (int64_t round = 0; round < rows; round++)
+        for (int64_t a = start_of(rows, sweep, round); a + 1 < rows; a += 2, turn++)
+            rotate_rows(*turn, m + a * columns, m + (a + 1) * columns, columns);
+}
+
+/* An odd number of sweeps has turned the order of rows about, in all lanes: also in those that had stopped before, whose bits must
+ * not tell. */
+static void put_back(int64_t sweeps, int64_t rows, vec *m, int64_t columns)
+{
+    if (sweeps % 2 == 0) return;
+    for (int64_t a = 0; a < rows / 2; a++)
+        for (int64_t j = 0; j < columns; j++) {
+            vec *one = m + a * columns + j, *other = m + (rows - 1 - a) * columns + j, swap = *one;
+            *one = *other, *other = swap;
+        }
+}
+
+/* Rotations, into `rotation`, that make the Gram matrix (its upper triangle) diagonal to ENOUGH; `turn` has room for a sweep. */
 static void diagonalise(vec *gram, int64_t rows, Turn *turn, vec *rotation)
 {
-    const int64_t pairs = rows / 2;
     mask going = ~(mask){0};
+    int64_t sweep = 0;
     identity(rows, rotation);
-    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+    for (; sweep < SWEEPS; sweep++) {
         going &= askew(gram, rows, ENOUGH);
-        if (!any(going)) return;
-        for (int64_t round = 0; round < rounds_of(rows); round++) {
-            mask turns = {0};
-            for (int64_t i = 0; i < pairs; i++) {
-                pair_up(rows, round, i, turn + i);
-                vec *ga = gram + turn[i].a * rows, *gb = gram + turn[i].b * rows, *x = ga + turn[i].b;
-                find_turn(ga + turn[i].a, gb + turn[i].b, *x, going, ENOUGH * ENOUGH, turn + i);
-                *x = choose(turn[i].turns, all(0), *x);
-                turns |= turn[i].turns;
-            }
-            if (!any(turns)) continue;
-            turn_gram(turn, pairs, rows % 2 ? round : -1, gram, rows);
-            for (int64_t i = 0; i < pairs; i++) rotate_rows(turn + i, rotation, rows);
+        if (!any(going)) break;
+        Turn *now = turn;
+        for (int64_t round = 0; round < rows; round++) {
+            const Turn *start = now;
+            const int64_t first = start_of(rows, sweep, round);
+            for (int64_t a = first; a + 1 < rows; a += 2) *now++ = find_in_gram(gram, rows, a, going);
+            turn_gram(start, first, gram, rows);
         }
+        turn_rows(rows, sweep, turn, rotation, rows);
     }
+    put_back(sweep, rows, rotation, rows);
 }
 
 /* Rotations, applied to g (rows, columns) and to `rotation`, that make the rows of g orthogonal, to high relative accuracy whatever
  * their lengths, in the lanes `going`: one-sided Jacobi (Demmel and Veselic 1992). */
 static void orthogonalise(vec *g, int64_t rows, int64_t columns, mask going, vec *norm, vec *rotation)
 {
-    Turn turn;
-    for (int sweep = 0; sweep < SWEEPS && any(going); sweep++) {
+    int64_t sweep = 0;
+    for (; sweep < SWEEPS && any(going); sweep++) {
         mask again = {0};
         for (int64_t a = 0; a < rows; a++) norm[a] = dot(g + a * columns, g + a * columns, columns);
-        for (int64_t round = 0; round < rounds_of(rows); round++)
-            for (int64_t i = 0; i < rows / 2; i++) {
-                pair_up(rows, round, i, &turn);
-                const vec x = dot(g + turn.a * columns, g + turn.b * columns, columns), square = norm[turn.a] * norm[turn.b];
-                find_turn(norm + turn.a, norm + turn.b, x, going, ORTHOGONAL, &turn);
-                if (!any(turn.turns)) continue;
-                again |= turn.turns & (x * x > CONVERGED * CONVERGED * square);
-                rotate_rows(&turn, g, columns);
-                rotate_rows(&turn, rotation, rows);
+        for (int64_t round = 0; round < rows; round++)
+            for (int64_t a = start_of(rows, sweep, round); a + 1 < rows; a += 2) {
+                vec *ga = g + a * columns, *gb = ga + columns, p = norm[a], q = norm[a + 1];
+                const vec x = dot(ga, gb, columns);
+                again |= oblique(p, q, x, CONVERGED * CONVERGED);
+                const Turn turn = find_turn(&p, &q, x, going & oblique(p, q, x, ORTHOGONAL));
+                norm[a] = q, norm[a + 1] = p;
+                rotate_rows(turn, ga, gb, columns);
+                rotate_rows(turn, rotation + a * rows, rotation + (a + 1) * rows, rows);
             }
         going &= again;
     }
+    put_back(sweep, rows, g, columns);
+    put_back(sweep, rows, rotation, rows);
 }
 
 #endif

@@ -149,8 +149,9 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     TAKE(scores, k * n);
-    TAKE(from, n);
-    TAKE(at_label, n);
+    TAKE(own, n);
+    TAKE(gap, n);
+    TAKE(size, n);
     TAKE(g, k * d);
     TAKE(ahead, k * d);
     TAKE(reduced, k * d);
@@ -173,12 +174,13 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     TAKE(mean, rows * d);
     TAKE(here_log, rows);
     TAKE(mean_log, rows);
+    TAKE(losses, n);
     int64_t count = entries ? k * d : 0;
     TAKE(g_log, count);
     TAKE(ahead_m, count);
     TAKE(ahead_m_log, count);
     v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
-    v->turn = (Turn *)(start ? start + used : NULL), used += least(k, d) / 2 * (int64_t)(sizeof(Turn) / sizeof(vec));
+    v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(least(k, d)) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }

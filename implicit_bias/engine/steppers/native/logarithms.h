@@ -37,18 +37,21 @@ static inline vec logarithm_of_more(vec y)
     return choose(more > 0, logarithm(u) * (y / choose(more > 0, more, all(1))), y);
 }
 
-/* log L of these samples, whose gradient was the last to be made. losses/: log l = a for the exponential loss, else log log1p(e^a);
- * e^a = e^(excess + unit) size in the words of gradient.h (weigh). Below `unit` = TAIL that is a, too, and sum e^a is `total`. */
+/* log(1 + e^a) of cross entropy, e^a = e^excess others, own = e^-excess: gradient.h, share_out. */
+static inline vec sample_loss(vec excess, vec own, vec others)
+{
+    return choose(excess > 0, excess + logarithm(own + others), logarithm_of_more(others));
+}
+
+/* log L of these samples, whose gradient was the last to be made. losses/: log l = a for the exponential loss, else log log1p(e^a).
+ * Below `unit` = TAIL that is a, too, and sum e^a is `total`. */
 static vec log_loss(const Group *p, const Samples *of, const Work *v)
 {
-    const vec deep = logarithm(v->total) + v->unit, scale = exponential(v->unit);
+    const vec deep = logarithm(v->total) + v->unit;
     const mask shallow = v->unit > TAIL;
     if (p->loss == EXPONENTIAL || !any(shallow)) return deep - of->log_n;
     vec sum = all(0);
-    for (int64_t i = 0; i < of->n; i++) {
-        const vec excess = -v->at_label[i], y = scale * v->from[i];
-        sum += choose(excess > 0, excess + logarithm(exponential(-excess) + y), logarithm_of_more(y));
-    }
+    for (int64_t i = 0; i < of->n; i++) sum += v->losses[i];
     return choose(shallow, logarithm(sum), deep) - of->log_n;
 }
 

@@ -39,34 +39,24 @@ static inline vec smaller(vec a, vec b) { return (vec)_mm512_min_pd((__m512d)a, 
 static inline vec root(vec a) { return (vec)_mm512_sqrt_pd((__m512d)a); }
 static inline int any(mask m) { return _mm512_test_epi64_mask((__m512i)m, (__m512i)m) != 0; }
 
-/* `yes` where a number is the given one, else `no`. */
-static inline vec where_equal(mask a, int64_t given, vec yes, vec no)
-{
-    return (vec)_mm512_mask_mov_pd((__m512d)no, _mm512_cmpeq_epi64_mask((__m512i)a, _mm512_set1_epi64(given)), (__m512d)yes);
-}
-
 /* table[m mod PARTS] */
 static inline mask looked_up(const int64_t *table, mask m)
 {
     return (mask)_mm512_permutex2var_epi64(_mm512_loadu_si512(table), (__m512i)m, _mm512_loadu_si512(table + LANES));
 }
 
-/* 1 / sqrt(x) to about an ulp, for normal x > 0: an estimate good to 2^-14, then two steps of Newton's (the first of third
- * order). No more exact than it has to be, but five times as fast as a root and a division. */
+/* 1 / sqrt(x) to about an ulp, for normal x > 0: an estimate y good to 2^-14, and the series of (1 - e)^(-1/2) where e = 1 - x y^2.
+ * A fifth of the time that a root and a division take, and a shorter chain than two steps of Newton's. */
 static inline vec reciprocal_root(vec x)
 {
-    vec y = (vec)_mm512_rsqrt14_pd((__m512d)x);
-    vec miss = 1 - (x * y) * y;
-    y += (y * miss) * (0.5 + 0.375 * miss);
-    miss = 1 - (x * y) * y;
-    return y + (0.5 * y) * miss;
+    vec y = (vec)_mm512_rsqrt14_pd((__m512d)x), e = 1 - (x * y) * y;
+    return y + (y * e) * ((0.5 + 0.375 * e) + (e * e) * (0.3125 + 0.2734375 * e));
 }
 
 #else
 
 static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
 static inline vec smaller(vec a, vec b) { return choose(a < b, a, b); }
-static inline vec where_equal(mask a, int64_t given, vec yes, vec no) { return choose(a == given, yes, no); }
 
 static inline vec root(vec a)
 {
