@@ -92,6 +92,8 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "nsd in schatten": ("nsd", {"weight_decay": PER_RUN}),
     "nmd in schatten": ("nmd", {"beta": PER_RUN}),
     "sd in schatten": ("sd", {"clip": 0.1}),
+    "nmd in column": ("nmd", {"beta": PER_RUN}),
+    "sd in column": ("sd", {"weight_decay": PER_RUN}),
 }
 # The exponents of l_p and Schatten norms.
 EXPONENTS = torch.linspace(1.2, 6, RUNS, dtype=torch.float64)

@@ -90,6 +90,34 @@ static vec unit_rows(const Group *p, const Part *part, const vec *from, const ve
     return dual;
 }
 
+/* Each column in units of its own largest scale. */
+static vec unit_columns(const Group *p, const Work *v, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
+{
+    const int64_t k = p->k, columns = part->end - part->first;
+    vec dual = all(0);
+    for (int64_t j = 0; j < columns; j++) {
+        const int64_t at = part->first + j;
+        const vec *g = (p->entries ? v->entry : from) + at, *logs = p->entries ? v->entry_log + at : from_log;
+        const int64_t next = p->entries ? p->d : 1; /* from one row's log scale to the next's */
+        vec top = all(-INFINITY), largest = all(0), square = all(0);
+        for (int64_t c = 0; c < k; c++) top = larger(top, choose(g[c * p->d] == 0, all(-INFINITY), logs[c * next]));
+        top = choose(top > -INFINITY, top, all(0));
+        for (int64_t c = 0; c < k; c++) {
+            to[c * columns + j] = g[c * p->d] * exponential(logs[c * next] - top);
+            largest = larger(largest, magnitude(to[c * columns + j]));
+        }
+        const vec inverse = 1 / choose(largest > 0, largest, all(1));
+        for (int64_t c = 0; c < k; c++) {
+            to[c * columns + j] *= inverse;
+            square += to[c * columns + j] * to[c * columns + j];
+        }
+        const vec size = root(square), of_size = 1 / choose(size > 0, size, all(1));
+        for (int64_t c = 0; c < k; c++) to[c * columns + j] *= of_size;
+        if (sized(p)) dual += size * largest * exponential(top - unit);
+    }
+    return dual;
+}
+
 /* The direction of steepest descent of a part, its rows times `divide`, into `to` (k, columns); returns the dual norm in units
  * of e^unit (Newton-Schulz has none). */
 static vec direction(const Group *p, Work *v, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to, vec *divide)
@@ -100,6 +128,7 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
     case SIGN: return signs(p, part, from, from_log, unit, to);
     case COORDINATE: return largest_entry(p, part, from, from_log, unit, to);
     case LP: return lp_direction(p, v, part, from, from_log, unit, to);
+    case COLUMNS: return unit_columns(p, v, part, from, from_log, unit, to);
     case ROWS: return unit_rows(p, part, from, from_log, unit, to, divide);
     default: break;
     }

@@ -3,9 +3,9 @@
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are float64 data on a
 CPU, with zeros or without, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the
 losses cross_entropy and exponential, the schedules power, constant and loss_based, and steepest descent in linf, l2, l1, l_p, the
-row norm, in the row space the spectral, the nuclear and the Schatten norms, and products of them, normalised or not, with and
-without momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not
-depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
+row and the column norm, in the row space the spectral, the nuclear and the Schatten norms, and products of them, normalised or
+not, with and without momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's
+numbers do not depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
 
 What is covered is a table of classes (:mod:`implicit_bias.engine.steppers.native.rules`), compared by exact type: a subclass of
 any of them may override anything, and is left to plain steps.

@@ -21,6 +21,7 @@ from implicit_bias.losses.exponential import Exponential
 from implicit_bias.models.linear import CANCELLED, UNDERFLOW, zero_sum_basis
 from implicit_bias.norms import Norm, ParameterNorm, ProductNorm
 from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WeightedByShape, WholeVector
+from implicit_bias.norms.column import Column
 from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.norms.l1 import L1
 from implicit_bias.norms.l2 import L2
@@ -57,7 +58,7 @@ from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 # The codes of rules and norms in linear.c. They are defined here alone, as are the constants that others use too.
 CROSS_ENTROPY, EXPONENTIAL = range(2)
-STEEPEST, GRADIENT, ADAM, SIGN, NORMALISED, POLAR, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ, LP, SCHATTEN = range(12)
+STEEPEST, GRADIENT, ADAM, SIGN, NORMALISED, POLAR, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ, LP, SCHATTEN, COLUMNS = range(13)
 NO_MOMENTUM, AVERAGE, LOOK_AHEAD, BEFORE = range(4)
 OUTER_MAX, OUTER_L2 = range(2)
 LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
@@ -67,6 +68,7 @@ DEFINITIONS: Definitions = (
     *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
     *{"STEEPEST": STEEPEST, "GRADIENT": GRADIENT, "ADAM": ADAM}.items(),
     *{"SIGN": SIGN, "NORMALISED": NORMALISED, "POLAR": POLAR, "COORDINATE": COORDINATE, "ROWS": ROWS}.items(),
+    ("COLUMNS", COLUMNS),
     *{"RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ, "LP": LP, "SCHATTEN": SCHATTEN}.items(),
     *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD, "BEFORE": BEFORE}.items(),
     *{"OUTER_MAX": OUTER_MAX, "OUTER_L2": OUTER_L2}.items(),
@@ -236,8 +238,8 @@ def _part(geometry: ParameterNorm, columns: Columns, weight: float) -> Part | No
 
 
 class Direction(NamedTuple):
-    """Steepest descent in which norm: of all entries, of a matrix in the row space of gradients, or of its rows; a factor of the
-    norm, and its exponent."""
+    """Steepest descent in which norm: of all entries, of a matrix in the row space of gradients, or of its rows or columns; a
+    factor of the norm, and its exponent."""
 
     kind: int
     weight: float = 1.0
@@ -251,7 +253,8 @@ def _direction(geometry: ParameterNorm) -> Direction | None:
         return None
     norm = geometry.norm
     if type(norm) is not InRowSpace:
-        return Direction(ROWS) if type(norm) is Row else None
+        kind = {Row: ROWS, Column: COLUMNS}.get(type(norm))
+        return None if kind is None else Direction(kind)
     basis = norm.basis  # linear.c has this one
     if basis.shape[-2] != basis.shape[-1] + 1 or not torch.equal(basis, zero_sum_basis(basis.shape[-2]).to(basis)):
         return None
