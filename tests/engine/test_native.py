@@ -393,11 +393,6 @@ def test_the_watch_and_the_finite_check_are_kept() -> None:
         {"optimizer": OPTIMIZERS.get("muon_ns")(dtype="bfloat16")},
         {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("neuron2")},
         {"data": Data(gaussian(5, 12, 23).x.float(), gaussian(5, 12, 23).y, 5)},
-        {
-            "data": with_zeros(gaussian(5, 12, 23)),
-            "batch": mini_batches(5, "reshuffle", torch.arange(RUNS), 23),
-            "variance_reduction": "svrg",
-        },
     ],
 )
 def test_what_is_not_covered_is_left_to_plain_steps(what: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ typedef struct {
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
     vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */
     mask *batch_y;                     /* (batch) */
-    vec *here, *here_log;              /* (k, d), (k): a batch's gradient, and its log scales */
+    vec *here, *here_log;              /* (k, d), (k) or (k, d): a batch's gradient, and its log scales */
     vec *mean, *mean_log;              /* the same of all samples, at the anchor */
     const vec *entry, *entry_log;       /* (k, d): what a step is taken from, by entry */
     vec *g_log, *ahead_m, *ahead_m_log; /* (k, d): by entry, log scales of g, the average that is not m */

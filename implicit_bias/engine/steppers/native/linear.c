@@ -172,8 +172,8 @@ static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, in
     int64_t rows = batch ? k : 0; /* gradients of batches alone are corrected */
     TAKE(here, rows * d);
     TAKE(mean, rows * d);
-    TAKE(here_log, rows);
-    TAKE(mean_log, rows);
+    TAKE(here_log, entries ? rows * d : rows);
+    TAKE(mean_log, entries ? rows * d : rows);
     TAKE(losses, n);
     int64_t count = entries ? k * d : 0;
     TAKE(g_log, count);

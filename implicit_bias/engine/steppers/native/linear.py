@@ -118,8 +118,6 @@ def refusal(setup: Setup) -> str | None:
     x = objective.data.x
     if x.device.type != "cpu" or x.dtype != torch.float64:
         return "needs float64 data on a CPU"
-    if objective.uneven and problem.reduces_variance:
-        return "variance reduction (batch.variance_reduction) on data with zeros has no steps in C"
     if type(problem.schedule) not in SCHEDULES:
         return f"schedule={problem.schedule.name} has no steps in C"
     rule = rule_of(problem.optimizer, setup.geometry, columns_of(setup))
