@@ -39,7 +39,8 @@ from implicit_bias.norms.singular import RANK_TOLERANCE
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.optimizers.muon import Muon
 from implicit_bias.optimizers.muon_adam import MuonAdam
-from implicit_bias.schedules import SCHEDULES, LossBased
+from implicit_bias.schedules import SCHEDULES
+from implicit_bias.schedules.lyu_li import LyuLi
 from implicit_bias.sweep.plan import Cell, batches
 from tests.support.quick import quick_of
 
@@ -673,11 +674,10 @@ def test_constants_that_others_have_too_are_theirs_to_the_bit() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "off": ({"compile": "off"}, "compile=off", "compile=off"),
-    "levels": ({"levels": 2.0}, "the loss of every step is asked for", "do not repay compiling"),
-    "schedule": ({"schedule": LossBased(lr=0.1)}, "schedule=loss_based has no steps in C", "do not repay compiling"),
+    "schedule": ({"schedule": LyuLi(lr=0.1)}, "schedule=lyu_li has no steps in C", "do not repay compiling"),
     "optimizer": ({"optimizer": MuonAdam()}, "optimizer=muon_adam, or its norm, has no steps in C", "do not repay"),
     "loss": ({"loss": PairLogistic()}, "model=linear with loss=pair_logistic has no steps in C", "do not repay compiling"),
-    "matrices": ({"levels": 2.0, "optimizer": Muon(), "steps": REPAID_STEPS}, "the loss of every step", "gain nothing"),
+    "matrices": ({"loss": PairLogistic(), "optimizer": Muon(), "steps": REPAID_STEPS}, "pair_logistic has no", "gain nothing"),
 }
 
 
@@ -691,9 +691,9 @@ def test_every_refusal_of_fast_steps_has_a_reason(what: str) -> None:
 
 @needs_compiler
 def test_a_run_says_what_its_steps_were_made_with() -> None:
-    ours, watched = (simulate(problem("ngd", gaussian(3, 4, 9), 5, levels=levels)) for levels in (0.0, 2.0))
+    ours, other = (simulate(problem("ngd", gaussian(3, 4, 9), 5, loss=loss)) for loss in ("cross_entropy", "pair_logistic"))
     assert ours.stepping_refused == {} and "-O3" in ours.compiled_with["flags"] and ours.compiled_with["compiler"]
-    assert "the loss of every step" in watched.stepping_refused["c"] and watched.compiled_with == {}
+    assert "has no steps in C" in other.stepping_refused["c"] and other.compiled_with == {}
 
 
 @needs_compiler

@@ -278,7 +278,7 @@ class Wrong(torch_compile.Compiled):
 
 @pytest.mark.parametrize("optimizer", ["signgd", "adam"])
 def test_compiled_steps_that_are_not_the_plain_ones_are_not_taken(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = problem(optimizer, gaussian(4, 6, 10), 20, stop_log_loss=-1e9)
+    base = problem(optimizer, gaussian(4, 6, 10), 20, loss="pair_logistic")
     plain = simulate(replace(base, compile="off"))
     monkeypatch.setattr(torch_compile, "Compiled", Wrong)
     monkeypatch.setattr(torch, "compile", lambda step, **_: step)
