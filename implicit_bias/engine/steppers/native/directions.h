@@ -19,14 +19,11 @@ static vec largest_of(const vec *numbers, int64_t count)
 static vec plain(const Group *p, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
 {
     const int64_t columns = part->end - part->first;
-    vec top = all(0);
     for (int64_t c = 0; c < p->k; c++) {
         const vec factor = exponential(from_log[c] - unit), *row = from + c * p->d + part->first;
-        for (int64_t j = 0; j < columns; j++) {
-            to[c * columns + j] = factor * row[j];
-            top = larger(top, magnitude(to[c * columns + j]));
-        }
+        for (int64_t j = 0; j < columns; j++) to[c * columns + j] = factor * row[j];
     }
+    const vec top = largest_size(to, p->k * columns);
     vec inverse = 1 / choose(top > 0, top, all(1));
     for (int64_t e = 0; e < p->k * columns; e++) to[e] *= inverse;
     return top;
@@ -79,8 +76,7 @@ static vec unit_rows(const Group *p, const Part *part, const vec *from, const ve
     vec dual = all(0);
     for (int64_t c = 0; c < p->k; c++) {
         const vec *given = from + c * p->d + part->first;
-        vec *row = to + c * columns, top = all(0);
-        for (int64_t j = 0; j < columns; j++) top = larger(top, magnitude(given[j]));
+        vec *row = to + c * columns, top = largest_size(given, columns);
         vec inverse = 1 / choose(top > 0, top, all(1));
         for (int64_t j = 0; j < columns; j++) row[j] = given[j] * inverse;
         vec size = root(dot(row, row, columns));

@@ -9,6 +9,7 @@
 #include "products.h"
 
 #define TILE 32 /* samples whose scores stay in the first cache while they are made, or made into a gradient */
+#define ABREAST 4 /* samples whose sums of exponentials are in registers */
 
 /* scores[c, i] = <w_c, x_i> for `count` samples from `first` on. */
 static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
@@ -22,25 +23,6 @@ static void weighted_sum(const Group *p, const Samples *of, const Work *v, int64
 {
     const Matrix weights = {v->scores, of->n, 1}, x = {(vec *)of->x, p->d, 1}, to = {g, p->d, 1};
     product(p->k, p->d, first > 0, count, part_of(weights, 0, first), part_of(x, first, 0), to);
-}
-
-/* The largest |entry| of row c of g (k, d). */
-static vec row_top(const Group *p, const vec *g, int64_t c)
-{
-    vec top = all(0);
-    for (int64_t j = 0; j < p->d; j++) top = larger(top, magnitude(g[c * p->d + j]));
-    return top;
-}
-
-/* The least |entry|, by four minima that do not wait for each other. */
-static vec least_entry(const vec *g, int64_t count)
-{
-    vec found[4] = {all(INFINITY), all(INFINITY), all(INFINITY), all(INFINITY)};
-    int64_t e = 0;
-    for (; e + 3 < count; e += 4)
-        for (int a = 0; a < 4; a++) found[a] = smaller(found[a], magnitude(g[e + a]));
-    for (; e < count; e++) found[0] = smaller(found[0], magnitude(g[e]));
-    return smaller(smaller(found[0], found[1]), smaller(found[2], found[3]));
 }
 
 /* Sample i's score of its label in lane l. */
@@ -140,7 +122,7 @@ __attribute__((noinline)) static void look_closer(const Group *p, const Samples 
 {
     clear_cancelled(p, of, v, ~(mask){0});
     vec small = all(INFINITY);
-    for (int64_t c = 0; c < p->k; c++) small = smaller(small, row_top(p, v->g, c));
+    for (int64_t c = 0; c < p->k; c++) small = smaller(small, largest_size(v->g + c * p->d, p->d));
     mask deep = small < *p->smallest_row;
     if (!any(deep)) return;
     deep_gradient(p, of, v, deep);
@@ -179,6 +161,20 @@ static void share_out(const Group *p, Work *v, int64_t first, int64_t count)
     v->total = total;
 }
 
+/* Scores of a few samples become e_c (weigh), and `size` their sums. */
+__attribute__((always_inline)) static inline void exponentials(
+    const int samples, const Group *p, const Samples *of, Work *v, int64_t first)
+{
+    vec from[ABREAST], size[ABREAST], *s = v->scores + first;
+    for (int i = 0; i < samples; i++) from[i] = v->own[first + i], size[i] = all(0);
+    for (int64_t c = 0; c < p->k; c++, s += of->n)
+        for (int i = 0; i < samples; i++) {
+            s[i] = share_of(s[i] - from[i]);
+            size[i] += s[i]; /* the label's e^FLOOR is nothing beside the largest of a sample that counts */
+        }
+    for (int i = 0; i < samples; i++) v->size[first + i] = size[i];
+}
+
 /* Scores become weights in units of e^unit, and add to `total`: those of sample i are e_c / q, and minus their sum at its label,
  * where
  *
@@ -194,20 +190,14 @@ static void weigh(const Group *p, const Samples *of, Work *v, int64_t first, int
     for (int64_t i = first; i < last; i++) {
         const vec excess = p->loss == EXPONENTIAL ? all(0) : larger(v->gap[i], all(0));
         v->own[i] = (v->own[i] + excess) + v->unit;
-        v->size[i] = all(0);
     }
-    for (int64_t c = 0; c < p->k; c++) {
-        vec *restrict s = v->scores + c * of->n, *restrict size = v->size, *restrict from = v->own;
-        for (int64_t i = first; i < last; i++) {
-            const vec e = share_of(s[i] - from[i]);
-            size[i] += e; /* the label's e^FLOOR is nothing beside the largest of a sample that counts */
-            s[i] = e;
-        }
-    }
+    int64_t i = first;
+    for (; i + ABREAST <= last; i += ABREAST) exponentials(ABREAST, p, of, v, i);
+    for (; i < last; i++) exponentials(1, p, of, v, i);
     share_out(p, v, first, count);
     for (int64_t c = 0; c < p->k; c++)
-        for (int64_t i = first; i < last; i++) v->scores[c * of->n + i] *= v->gap[i];
-    for (int64_t i = first; i < last; i++)
+        for (i = first; i < last; i++) v->scores[c * of->n + i] *= v->gap[i];
+    for (i = first; i < last; i++)
         for (int l = 0; l < LANES; l++) *label_score(of, v, i, l) = -v->size[i][l];
 }
 
@@ -247,7 +237,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     }
     for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
-    if (p->entries ? any_doubtful(p, v) : any(least_entry(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);
+    if (p->entries ? any_doubtful(p, v) : any(least_size(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);
 }
 
 /* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */

@@ -35,7 +35,7 @@
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
 {
-    vec top = row_top(p, row, 0);
+    vec top = largest_size(row, p->d);
     mask far = (top > 0) & ((top < SMALL) | (top > LARGE));
     if (!any(far)) return;
     vec factor = all(1);

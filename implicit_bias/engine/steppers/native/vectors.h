@@ -113,6 +113,27 @@ static inline vec share_of(vec x) { return exponential_inside(larger(x, all(FLOO
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* The largest and the least |entry|, by four of them that do not wait for each other. */
+static inline vec largest_size(const vec *a, int64_t count)
+{
+    vec top[4] = {all(0), all(0), all(0), all(0)};
+    int64_t e = 0;
+    for (; e + 3 < count; e += 4)
+        for (int i = 0; i < 4; i++) top[i] = larger(top[i], magnitude(a[e + i]));
+    for (; e < count; e++) top[0] = larger(top[0], magnitude(a[e]));
+    return larger(larger(top[0], top[1]), larger(top[2], top[3]));
+}
+
+static inline vec least_size(const vec *a, int64_t count)
+{
+    vec low[4] = {all(INFINITY), all(INFINITY), all(INFINITY), all(INFINITY)};
+    int64_t e = 0;
+    for (; e + 3 < count; e += 4)
+        for (int i = 0; i < 4; i++) low[i] = smaller(low[i], magnitude(a[e + i]));
+    for (; e < count; e++) low[0] = smaller(low[0], magnitude(a[e]));
+    return smaller(smaller(low[0], low[1]), smaller(low[2], low[3]));
+}
+
 static inline vec dot(const vec *a, const vec *b, int64_t length)
 {
     vec s0 = all(0), s1 = all(0), s2 = all(0), s3 = all(0);
