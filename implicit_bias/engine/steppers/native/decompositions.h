@@ -66,19 +66,39 @@ static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, v
     return size;
 }
 
-/* a (k, d) becomes its polar factor, or what polar() has besides, taken in the basis of vectors that sum to zero (models/linear.py:
- * zero_sum_basis, Helmert's: column r has r + 1 ones, then -(r + 1), over sqrt((r + 1)(r + 2))). Returns as polar(). */
-static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q, vec *a)
+/* a (k, d) in the basis of vectors that sum to zero (models/linear.py: zero_sum_basis, Helmert's: column r has r + 1 ones, then
+ * -(r + 1), over sqrt((r + 1)(r + 2))), into v->reduced (k - 1, d). */
+static void into_row_space(const Work *v, int64_t k, int64_t d, const vec *a)
 {
-    const int64_t rows = k - 1;
-    vec sizes;
     for (int64_t j = 0; j < d; j++) {
         vec sum = all(0);
-        for (int64_t r = 0; r < rows; r++) {
+        for (int64_t r = 0; r < k - 1; r++) {
             sum += a[r * d + j];
             v->reduced[r * d + j] = (sum - (r + 1.0) * a[(r + 1) * d + j]) * v->basis[r];
         }
     }
+}
+
+/* And back. */
+static void out_of_row_space(const Work *v, int64_t k, int64_t d, vec *a)
+{
+    for (int64_t j = 0; j < d; j++) {
+        vec sum = all(0);
+        for (int64_t r = k - 2; r >= 0; r--) {
+            vec u = v->reduced[r * d + j] * v->basis[r];
+            a[(r + 1) * d + j] = sum - (r + 1.0) * u;
+            sum += u;
+        }
+        a[j] = sum;
+    }
+}
+
+/* a (k, d) becomes its polar factor, or what polar() has besides, taken in that basis. Returns as polar(). */
+static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q, vec *a)
+{
+    const int64_t rows = k - 1;
+    vec sizes;
+    into_row_space(v, k, d, a);
     if (rows <= d) {
         sizes = polar(v, v->reduced, rows, d, kind, q, v->factor);
     } else {
@@ -86,17 +106,11 @@ static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q
         sizes = polar(v, a, d, rows, kind, q, v->factor);
         transpose(a, d, rows, v->reduced);
     }
-    for (int64_t j = 0; j < d; j++) {
-        vec sum = all(0);
-        for (int64_t r = rows - 1; r >= 0; r--) {
-            vec u = v->reduced[r * d + j] * v->basis[r];
-            a[(r + 1) * d + j] = sum - (r + 1.0) * u;
-            sum += u;
-        }
-        a[j] = sum;
-    }
+    out_of_row_space(v, k, d, a);
     return sizes;
 }
+
+static inline vec combined(double a, vec x, double b, vec y) { return a * x + b * y; }
 
 /* a (k, d) after so many quintic Newton-Schulz steps from a over its norm, or over eps where that is larger; each has three
  * coefficients. optimizers/muon_ns.py. */
@@ -119,7 +133,7 @@ static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, con
             for (int64_t j = 0; j < i; j++) gram[i * rows + j] = gram[j * rows + i];
         const Matrix square = {gram, rows, 1}, factor = {both, rows, 1};
         product(rows, rows, 0, rows, square, square, factor);
-        for (int64_t e = 0; e < rows * rows; e++) both[e] = now[1] * gram[e] + now[2] * both[e];
+        for (int64_t e = 0; e < rows * rows; e++) both[e] = combined(now[1], gram[e], now[2], both[e]);
         product(rows, columns, 0, rows, factor, (Matrix){x, columns, 1}, (Matrix){next, columns, 1});
         for (int64_t e = 0; e < rows * columns; e++) next[e] += now[0] * x[e];
         vec *swap = x;

@@ -6,6 +6,8 @@
 
 #include "decompositions.h"
 #include "gradient.h"
+#include "one_matrix.h"
+#include "one_polar.h"
 #include "powers.h"
 
 static vec largest_of(const vec *numbers, int64_t count)
@@ -23,7 +25,7 @@ static vec plain(const Group *p, const Part *part, const vec *from, const vec *f
         const vec factor = exponential(from_log[c] - unit), *row = from + c * p->d + part->first;
         for (int64_t j = 0; j < columns; j++) to[c * columns + j] = factor * row[j];
     }
-    const vec top = largest_size(to, p->k * columns);
+    const vec top = largest_entry_size(p, to, p->k * columns);
     vec inverse = 1 / choose(top > 0, top, all(1));
     for (int64_t e = 0; e < p->k * columns; e++) to[e] *= inverse;
     return top;
@@ -49,7 +51,8 @@ static vec signs(const Group *p, const Part *part, const vec *from, const vec *f
         vec size = all(0);
         for (int64_t j = 0; j < columns; j++) to[c * columns + j] = sign(row[j]);
         if (!sized(p)) continue;
-        for (int64_t j = 0; j < columns; j++) size += magnitude(row[j]);
+        if (p->alone) size = all(sum_of_magnitudes((const double *)row, p->features));
+        else for (int64_t j = 0; j < columns; j++) size += magnitude(row[j]);
         dual += size * exponential(from_log[c] - unit);
     }
     return dual;
@@ -59,6 +62,10 @@ static vec largest_entry(const Group *p, const Part *part, const vec *from, cons
 {
     const int64_t columns = part->end - part->first;
     const vec dual = plain(p, part, from, from_log, unit, to);
+    if (p->alone) {
+        largest_entry_of_one((double *)to, p->k, p->features, columns * LANES);
+        return dual;
+    }
     vec top = all(0), first = all(-1);
     for (int64_t e = 0; e < p->k * columns; e++) {
         mask higher = magnitude(to[e]) > top;
@@ -76,10 +83,10 @@ static vec unit_rows(const Group *p, const Part *part, const vec *from, const ve
     vec dual = all(0);
     for (int64_t c = 0; c < p->k; c++) {
         const vec *given = from + c * p->d + part->first;
-        vec *row = to + c * columns, top = largest_size(given, columns);
+        vec *row = to + c * columns, top = largest_entry_size(p, given, columns);
         vec inverse = 1 / choose(top > 0, top, all(1));
         for (int64_t j = 0; j < columns; j++) row[j] = given[j] * inverse;
-        vec size = root(dot(row, row, columns));
+        vec size = root(p->alone ? all(dot_across((const double *)row, (const double *)row, p->features)) : dot(row, row, columns));
         divide[c] = choose(size > 0, size, all(1));
         if (sized(p)) dual += size * top * exponential(from_log[c] - unit);
     }
@@ -131,11 +138,15 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
     vec top = plain(p, part, from, from_log, unit, to);
     if (part->kind == NEWTON_SCHULZ) {
         vec eps = eps_in(p, unit) / choose(top > 0, top, all(1));
-        newton_schulz(v, k, columns, p->iterations, p->coefficients, eps, to);
+        if (p->alone) newton_schulz_of_one(p, v, eps, to);
+        else newton_schulz(v, k, columns, p->iterations, p->coefficients, eps, to);
         return top;
     }
-    if (part->kind != NORMALISED) return top * polar_in_row_space(v, k, columns, part->kind, *p->dual_exponent, to);
-    vec size = root(dot(to, to, k * columns));
+    if (part->kind != NORMALISED) {
+        if (p->alone) return top * polar_of_one_in_row_space(p, v, part->kind == RANK_ONE, to);
+        return top * polar_in_row_space(v, k, columns, part->kind, *p->dual_exponent, to);
+    }
+    vec size = root(p->alone ? sum_of_squares((const double *)to, k, p->features, columns * LANES, (double *)v->reduced) : dot(to, to, k * columns));
     for (int64_t c = 0; c < k; c++) divide[c] = choose(size > 0, size, all(1));
     return top * size;
 }

@@ -14,6 +14,11 @@
 /* scores[c, i] = <w_c, x_i> for `count` samples from `first` on. */
 static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
+    if (p->alone) {
+        const double *numbers = (const double *)p->w;
+        spread_product(p->k, count, 0, p->features, numbers, p->d * LANES, 1, of->columns + first, of->n, v->scores + first, of->n);
+        return;
+    }
     const Matrix w = {p->w, p->d, 1}, x = {(vec *)of->x, p->d, 1}, scores = {v->scores, of->n, 1};
     product(p->k, count, 0, p->d, w, transposed(part_of(x, first, 0)), part_of(scores, 0, first));
 }
@@ -21,8 +26,42 @@ static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first,
 /* g_c (+)= sum_i weights[c, i] x_i over these samples. */
 static void weighted_sum(const Group *p, const Samples *of, const Work *v, int64_t first, int64_t count, vec *g)
 {
+    if (p->alone) {
+        const double *numbers = (const double *)(v->scores + first);
+        const vec *x = of->x + first * LANES * p->d;
+        const int64_t samples = least(count * LANES, of->count - first * LANES);
+        spread_product(p->k, p->d, first > 0, samples, numbers, of->n * LANES, 1, x, p->d, g, p->d);
+        return;
+    }
     const Matrix weights = {v->scores, of->n, 1}, x = {(vec *)of->x, p->d, 1}, to = {g, p->d, 1};
     product(p->k, p->d, first > 0, count, part_of(weights, 0, first), part_of(x, first, 0), to);
+}
+
+static inline vec larger_of(const Group *p, vec top, vec a) { return p->alone ? larger_in_order(top, a) : larger(top, a); }
+
+/* The largest |entry|. */
+static vec largest_entry_size(const Group *p, const vec *a, int64_t count)
+{
+    if (!p->alone) return largest_size(a, count);
+    vec top = all(0);
+    for (int64_t e = 0; e < count; e++) top = larger_in_order(top, magnitude(a[e]));
+    return largest_across(top);
+}
+
+/* The largest |entry| of row c of g (k, d). */
+static vec row_top(const Group *p, const vec *g, int64_t c) { return largest_entry_size(p, g + c * p->d, p->d); }
+
+/* Number i of a row of weights. */
+static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return p->alone ? all(((const double *)row)[i]) : row[i]; }
+
+/* The least |entry| of one run, rows of `wide` vectors each. */
+static vec least_across(const vec *g, int64_t rows, int64_t wide, int64_t columns)
+{
+    vec found = all(INFINITY);
+    mask none = {0};
+    for (int64_t e = 0; e < rows * wide; e++) found = smaller(found, magnitude(g[e])), none |= g[e] != g[e];
+    if (any(none)) return least_in_order((const double *)g, rows, columns, wide * LANES);
+    return smallest_across(found);
 }
 
 /* Sample i's score of its label in lane l. */
@@ -76,8 +115,9 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
 {
     log_weights(p, of, v);
     for (int64_t c = 0; c < p->k; c++) {
-        vec *s = v->scores + c * of->n, top = s[0];
-        for (int64_t i = 1; i < of->n; i++) top = larger(top, s[i]);
+        vec *s = v->scores + c * of->n, top = all(-INFINITY);
+        for (int64_t i = 0; i < of->n; i++) top = larger_of(p, top, s[i]);
+        if (p->alone) top = largest_across(top);
         for (int64_t i = 0; i < of->n; i++) {
             vec weight = share_of(s[i] - top);
             s[i] = choose(of->y[i] == c, -weight, weight);
@@ -93,8 +133,8 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
 static void clear_if_cancelled(const Group *p, const Samples *of, Work *v, int64_t c, int64_t j, mask doubt)
 {
     vec sum = all(0), error = all(0), size = all(0);
-    for (int64_t i = 0; i < of->n; i++) {
-        vec part = v->scores[c * of->n + i] * of->x[i * p->d + j], next = sum + part, added = next - sum;
+    for (int64_t i = 0; i < of->count; i++) {
+        vec part = weight_at(p, v->scores + c * of->n, i) * of->x[i * p->d + j], next = sum + part, added = next - sum;
         error += (sum - (next - added)) + (part - added);
         sum = next;
         size += magnitude(part);
@@ -108,7 +148,7 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
 {
     for (int64_t c = 0; c < p->k; c++) {
         vec *s = v->scores + c * of->n, size = all(0);
-        for (int64_t i = 0; i < of->n; i++) size += magnitude(s[i]);
+        for (int64_t i = 0; i < of->count; i++) size += magnitude(weight_at(p, s, i));
         for (int64_t j = 0; j < p->d; j++) {
             vec g = v->g[c * p->d + j];
             mask doubt = where & (magnitude(g) < size * p->doubtful[j]) & (g != 0);
@@ -117,13 +157,13 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
     }
 }
 
-/* Gradients with an entry that may be zero, or a class row too small for the common scale. */
-__attribute__((noinline)) static void look_closer(const Group *p, const Samples *of, Work *v)
+/* Gradients with an entry that may be zero, or a class row too small for the common scale, of the lanes `where`. */
+__attribute__((noinline)) static void look_closer(const Group *p, const Samples *of, Work *v, mask where)
 {
-    clear_cancelled(p, of, v, ~(mask){0});
+    clear_cancelled(p, of, v, where);
     vec small = all(INFINITY);
-    for (int64_t c = 0; c < p->k; c++) small = smaller(small, largest_size(v->g + c * p->d, p->d));
-    mask deep = small < *p->smallest_row;
+    for (int64_t c = 0; c < p->k; c++) small = smaller(small, row_top(p, v->g, c));
+    mask deep = where & (small < *p->smallest_row);
     if (!any(deep)) return;
     deep_gradient(p, of, v, deep);
     clear_cancelled(p, of, v, deep);
@@ -136,13 +176,13 @@ static void look_for_unit(const Group *p, const Samples *of, Work *v, int64_t fi
     for (int64_t i = first; i < first + count; i++) {
         vec gap = top_of_others(p, of, v, i) - v->own[i];
         v->gap[i] = gap;
-        unit = larger(unit, p->loss == EXPONENTIAL ? gap : smaller(gap, all(0)));
+        unit = larger_of(p, unit, p->loss == EXPONENTIAL ? gap : smaller(gap, all(0)));
     }
     v->unit = unit;
 }
 
 /* What the weights of each sample are divided by, into `gap`, and their sum at its label, into `size`; and into `total`. */
-static void share_out(const Group *p, Work *v, int64_t first, int64_t count)
+static void share_out(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
     const vec scale = exponential(v->unit);
     vec total = v->total;
@@ -156,7 +196,7 @@ static void share_out(const Group *p, Work *v, int64_t first, int64_t count)
         }
         v->gap[i] = share;
         v->size[i] *= share;
-        total += v->size[i];
+        total = p->alone ? all(added_in_order(total[0], v->size[i], least(LANES, of->count - i * LANES))) : total + v->size[i];
     }
     v->total = total;
 }
@@ -194,16 +234,16 @@ static void weigh(const Group *p, const Samples *of, Work *v, int64_t first, int
     int64_t i = first;
     for (; i + ABREAST <= last; i += ABREAST) exponentials(ABREAST, p, of, v, i);
     for (; i < last; i++) exponentials(1, p, of, v, i);
-    share_out(p, v, first, count);
+    share_out(p, of, v, first, count);
     for (int64_t c = 0; c < p->k; c++)
         for (i = first; i < last; i++) v->scores[c * of->n + i] *= v->gap[i];
     for (i = first; i < last; i++)
         for (int l = 0; l < LANES; l++) *label_score(of, v, i, l) = -v->size[i][l];
 }
 
-/* Whether some entry may be zero without being it, or a class row is too small for the common scale: of data with zeros, whose
+/* The lanes in which some entry may be zero without being it, or a class row is too small for the common scale: of data with zeros, whose
  * entries may well be zero, and features of any size. */
-static int any_doubtful(const Group *p, const Work *v)
+static mask doubtful_entries(const Group *p, const Work *v)
 {
     mask found = {0};
     for (int64_t c = 0; c < p->k; c++) {
@@ -215,7 +255,7 @@ static int any_doubtful(const Group *p, const Work *v)
         }
         found |= top < *p->smallest_row;
     }
-    return any(found);
+    return found;
 }
 
 /* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give
@@ -230,6 +270,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
         take_own(of, v, i, count);
         look_for_unit(p, of, v, i, count);
     }
+    if (p->alone) v->unit = largest_across(v->unit);
     for (int64_t i = 0; i < n; i += TILE) {
         const int64_t count = least(TILE, n - i);
         weigh(p, of, v, i, count);
@@ -237,7 +278,10 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     }
     for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
-    if (p->entries ? any_doubtful(p, v) : any(least_size(v->g, p->k * p->d) < v->total * v->most_doubtful)) look_closer(p, of, v);
+    mask doubt;
+    if (p->entries) doubt = doubtful_entries(p, v);
+    else doubt = (p->alone ? least_across(v->g, p->k, p->d, p->features) : least_size(v->g, p->k * p->d)) < v->total * v->most_doubtful;
+    if (any(doubt)) look_closer(p, of, v, doubt);
 }
 
 /* The matrix sum w_ic (e_y - e_c) x_i^T, weights summing to one, into the certificates' average. */

@@ -3,6 +3,7 @@
 #ifndef GROUP_H
 #define GROUP_H
 
+#include "across.h"
 #include "jacobi.h"
 #include "vectors.h"
 
@@ -14,15 +15,19 @@ typedef struct {
 
 /* Training samples; the loss is their mean. */
 typedef struct {
-    int64_t n;
+    int64_t count;
+    int64_t n; /* vectors of a row of scores: one a sample; of a run alone, one for LANES samples */
     double log_n;
-    const vec *x;  /* (n, d) */
-    const mask *y; /* (n): labels */
+    const vec *x;       /* (count, d) */
+    const vec *columns; /* (features, n): the same transposed, of a run alone */
+    const mask *y;      /* (n): labels */
 } Samples;
 
-/* One group of LANES runs. */
+/* One group of LANES runs, or one run alone: see across.h. */
 typedef struct {
-    int64_t k, d, loss, rule, momentum, bias_correction, iterations;
+    int64_t alone, lane, features; /* which run, alone */
+    int64_t k, d; /* rows, and vectors of a row: one a feature; of a run alone, one for LANES features */
+    int64_t loss, rule, momentum, bias_correction, iterations;
     int64_t parts, outer, by_dual; /* how many parts; what composes their norms; whether a step has the length N_*(g) */
     double clip;                   /* and at most this */
     Samples samples;
@@ -56,11 +61,13 @@ typedef struct {
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
     vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
     vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */
+    vec *across, *sweep;               /* (d, k) or (k, d), and sweep_size(min(k, d)), of a run alone */
     vec *norm, *inverse, *basis;       /* (k): lengths of rows; one over them; over those of Helmert's basis */
     Turn *turn;                        /* a sweep of min(k, d) rows */
     vec *row, *ahead_log;              /* (k): log scales of g less `unit`, of ahead */
     vec *dual, *dual_log;              /* (parts): N_*(g) of each, and its log scale */
     vec *batch_x;                      /* (batch, d): features of a step's samples, which differ from lane to lane */
+    vec *batch_columns;                /* the same transposed, of a run alone */
     mask *batch_y;                     /* (batch) */
     vec *here, *here_log;              /* (k, d), (k) or (k, d): a batch's gradient, and its log scales */
     vec *mean, *mean_log;              /* the same of all samples, at the anchor */

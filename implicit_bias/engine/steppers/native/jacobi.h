@@ -31,13 +31,13 @@ static inline int64_t start_of(int64_t rows, int64_t sweep, int64_t round) { ret
  * -+ x s / c. */
 static inline Turn find_turn(vec *p, vec *q, vec x, mask where)
 {
-    const vec h = *q - *p, twice = 2 * x, u = reciprocal_root(larger(h * h + twice * twice, all(NOTHING)));
+    const vec h = *q - *p, twice = 2 * x, u = reciprocal_root(larger(fused(h, h, twice * twice), all(NOTHING)));
     const vec cosine2 = 0.5 + 0.5 * (magnitude(h) * u), v = reciprocal_root(cosine2); /* 1 / c */
     const vec signed_x = (vec)((mask)x ^ ((mask)h & INT64_MIN));
     const Turn turn = {choose(where, cosine2 * v, all(1)), choose(where, (signed_x * u) * v, all(0))};
-    const vec moved = (turn.s * v) * x;
-    *p -= moved;
-    *q += moved;
+    const vec rate = turn.s * v;
+    *p = fused(-rate, x, *p);
+    *q = fused(rate, x, *q);
     return turn;
 }
 
@@ -52,8 +52,8 @@ static inline mask oblique(vec p, vec q, vec x, double above)
 static inline void rotate(Turn turn, vec *a, vec *b)
 {
     const vec u = *a, v = *b;
-    *a = turn.s * u + turn.c * v;
-    *b = turn.c * u - turn.s * v;
+    *a = fused(turn.s, u, turn.c * v);
+    *b = fused(turn.c, u, -(turn.s * v));
 }
 
 static inline void rotate_rows(Turn turn, vec *restrict a, vec *restrict b, int64_t columns)

@@ -14,6 +14,7 @@
 #error "compiled by engine/steppers/native/compiling.py only"
 #endif
 
+#include "alone.h"
 #include "anchors.h"
 #include "batches.h"
 #include "decompositions.h"
@@ -143,53 +144,61 @@ const char *made_with(void)
 #endif
 }
 
-/* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. */
-static int64_t laid_out(Work *v, vec *start, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
+/* Vectors that so many neighbouring numbers of a run take. */
+static int64_t taken(int64_t alone, int64_t numbers) { return alone ? vectors_of(numbers) : numbers; }
+
+/* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. Of runs with n samples, k
+ * classes and d features. */
+static int64_t laid_out(
+    Work *v, vec *start, int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
 {
+    const int64_t row = taken(alone, d), column = taken(alone, k), few = least(k, d), rows = batch ? k : 0;
+    const int64_t either = k * row > d * column ? k * row : d * column; /* of a matrix or its transpose */
     int64_t used = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
-    TAKE(scores, k * n);
-    TAKE(own, n);
-    TAKE(gap, n);
-    TAKE(size, n);
-    TAKE(g, k * d);
-    TAKE(ahead, k * d);
-    TAKE(reduced, k * d);
-    TAKE(factor, k * d);
-    TAKE(direction, k * d);
+    TAKE(scores, k * taken(alone, n));
+    TAKE(own, taken(alone, n));
+    TAKE(gap, taken(alone, n));
+    TAKE(size, taken(alone, n));
+    TAKE(g, k * row);
+    TAKE(ahead, k * row);
+    TAKE(reduced, either);
+    TAKE(factor, either);
+    TAKE(direction, either);
     TAKE(divide, k * parts);
-    TAKE(gram, least(k, d) * least(k, d));
-    TAKE(rotation, least(k, d) * least(k, d));
-    TAKE(corrected, least(k, d) * least(k, d));
-    TAKE(norm, least(k, d));
-    TAKE(inverse, least(k, d));
+    TAKE(gram, few * taken(alone, few));
+    TAKE(rotation, few * taken(alone, few));
+    TAKE(corrected, few * taken(alone, few));
+    TAKE(across, alone ? either : 0);
+    TAKE(sweep, alone ? sweep_size(few) : 0);
+    TAKE(norm, few);
+    TAKE(inverse, few);
     TAKE(basis, k);
     TAKE(row, k);
     TAKE(ahead_log, k);
     TAKE(dual, parts);
     TAKE(dual_log, parts);
-    TAKE(batch_x, batch * d);
-    int64_t rows = batch ? k : 0; /* gradients of batches alone are corrected */
-    TAKE(here, rows * d);
-    TAKE(mean, rows * d);
-    TAKE(here_log, entries ? rows * d : rows);
-    TAKE(mean_log, entries ? rows * d : rows);
-    TAKE(losses, n);
-    int64_t count = entries ? k * d : 0;
-    TAKE(g_log, count);
-    TAKE(ahead_m, count);
-    TAKE(ahead_m_log, count);
-    v->batch_y = (mask *)(start ? start + used : NULL), used += batch;
-    v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(least(k, d)) * (int64_t)(sizeof(Turn) / sizeof(vec));
+    TAKE(batch_x, batch * row);
+    TAKE(batch_columns, alone ? d * taken(alone, batch) : 0);
+    TAKE(here, rows * row); /* gradients of batches alone are corrected */
+    TAKE(mean, rows * row);
+    TAKE(here_log, entries ? rows * row : rows);
+    TAKE(mean_log, entries ? rows * row : rows);
+    TAKE(losses, taken(alone, n));
+    TAKE(g_log, entries ? k * row : 0);
+    TAKE(ahead_m, entries ? k * row : 0);
+    TAKE(ahead_m_log, entries ? k * row : 0);
+    v->batch_y = (mask *)(start ? start + used : NULL), used += taken(alone, batch);
+    if (!alone) v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(few) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
     return used;
 }
 
-/* Doubles of memory that `work` of a group needs. */
-int64_t work_size(int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
+/* Doubles of memory that `work` of a group, or of a run alone, needs. */
+int64_t work_size(int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
 {
     Work v;
-    return LANES * laid_out(&v, NULL, n, k, d, parts, batch, entries);
+    return LANES * (laid_out(&v, NULL, alone, n, k, d, parts, batch, entries) + (alone ? held_alone(k, d) : 0));
 }
 
 /* The average, or the gradient, that a step is taken from, after the buffer has taken in the gradient; its log scales. */
@@ -206,19 +215,15 @@ static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
     return v->g;
 }
 
-/* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
- * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average.
- * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor.
- *
- * Returns how many updates were made: fewer where the loss before an update other than the first `seen` is low enough. */
-int64_t advance(
+static int64_t make_steps(
     const Group *p, int64_t first, int64_t steps, int64_t seen, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
-    laid_out(&v, p->work, p->samples.n, p->k, p->d, p->parts, p->batch, p->entries);
+    laid_out(&v, p->work, p->alone, p->samples.count, p->k, p->features, p->parts, p->batch, p->entries);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
     for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
     v.most_doubtful = largest_of(p->doubtful, p->d);
+    if (p->alone) v.most_doubtful = largest_across(v.most_doubtful);
     if (p->anchored && first % p->anchored) {
         gradient_at_anchor(p, &p->samples, &v);
         keep_gradient(p, &v, v.mean, v.mean_log);
@@ -238,14 +243,34 @@ int64_t advance(
         v.log_divisor = p->per_loss ? log_loss(p, &of, &v) : all(0);
         if (p->anchored) reduce_variance(p, &of, &v);
         const vec *from_log, *from = stepped_from(p, &v, &from_log);
-        const vec size = eta[s] * exponential(-v.log_divisor);
+        const vec rate = p->alone ? all(eta[s][p->lane]) : eta[s], size = rate * exponential(-v.log_divisor);
         if (any(*p->decay != 0)) shrink(p, size);
         if (p->rule == ADAM) {
             (p->entries ? average_squares_by_entry : average_squares)(p, &v);
             adam_step(p, &v, size, first + s + 1);
         } else {
-            descend(p, &v, from, from_log, eta[s]);
+            descend(p, &v, from, from_log, rate);
         }
     }
     return steps;
+}
+
+/* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
+ * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average.
+ * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor.
+ *
+ * Returns how many updates were made: fewer where the loss before an update other than the first `seen` is low enough. Of all
+ * runs of a group; or, where `alone`, of the run in one lane of it, whose samples those of the group are. */
+int64_t advance(
+    const Group *p, int64_t first, int64_t steps, int64_t seen, const vec *eta, const double *share, const int32_t *index)
+{
+    if (!p->alone) return make_steps(p, first, steps, seen, eta, share, index);
+    Work v;
+    Held held;
+    Group own = *p;
+    vec *memory = p->work + laid_out(&v, NULL, 1, p->samples.count, p->k, p->features, p->parts, p->batch, p->entries);
+    hold(p, memory, &held, &own);
+    const int64_t made = make_steps(&own, first, steps, seen, eta, share, index);
+    give_back(p, &own);
+    return made;
 }

@@ -29,7 +29,18 @@ from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.native import orders
 from implicit_bias.engine.steppers.native.compiling import library
-from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
+from implicit_bias.engine.steppers.native.rules import (
+    ADAM,
+    COLUMNS,
+    DEFINITIONS,
+    LOSSES,
+    LP,
+    NO_MOMENTUM,
+    SCHATTEN,
+    Columns,
+    Rule,
+    rule_of,
+)
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.averages import StepAverage
@@ -61,6 +72,10 @@ LEAST_STRIDE = 16
 BORDER = 1e-9
 # Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
 MOST_SAMPLES = 2**21
+# So many runs that are left over by groups are stepped one by one in less time than a group takes.
+MOST_ALONE = 3
+# What runs alone do not have: there columns of several parts, too, would not begin where a vector does.
+IN_GROUPS = (LP, SCHATTEN, COLUMNS)
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
 RATE = 2e9
 EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
@@ -71,11 +86,16 @@ class _Part(ctypes.Structure):
 
 
 class _Samples(ctypes.Structure):
-    _fields_ = [("n", ctypes.c_int64), ("log_n", ctypes.c_double), ("x", ctypes.c_void_p), ("y", ctypes.c_void_p)]
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "n")),
+        ("log_n", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("x", "columns", "y")),
+    ]
 
 
 class _Group(ctypes.Structure):
     _fields_ = [
+        *((name, ctypes.c_int64) for name in ("alone", "lane", "features")),
         *((name, ctypes.c_int64) for name in ("k", "d", "loss", "rule", "momentum", "bias_correction", "iterations")),
         *((name, ctypes.c_int64) for name in ("parts", "outer", "by_dual")),
         ("clip", ctypes.c_double),
@@ -158,7 +178,7 @@ def _log(number: float) -> float:
 def _told(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
-    compiled.work_size.argtypes = [ctypes.c_int64] * 6
+    compiled.work_size.argtypes = [ctypes.c_int64] * 7
     compiled.advance.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3]
     compiled.advance.restype = ctypes.c_int64
     compiled.made_with.restype = ctypes.c_char_p
@@ -168,7 +188,8 @@ def _told(compiled: ctypes.CDLL) -> dict[str, str]:
 
 class LinearSteps:
     """Makes many updates in a call. It holds parameters and buffers in the layout of linear.c: groups of LANES runs,
-    (groups, rows, columns, LANES).
+    (groups, rows, columns, LANES). The last runs, where they are too few for a group to pay, are stepped alone, each taken out of
+    its group for the time of a call.
 
     Args:
         setup: A batch that there is no :func:`refusal` of.
@@ -178,7 +199,6 @@ class LinearSteps:
     """
 
     stepping: ClassVar[Stepping] = "c"
-    check_on: ClassVar[int | None] = CHECKED_RUNS
     refused: ClassVar[str | None] = None
 
     def __init__(self, setup: Setup) -> None:
@@ -201,12 +221,19 @@ class LinearSteps:
         self._compiled, self._advance = compiled, compiled.advance
         self.made_with: Mapping[str, str] = _told(compiled)
         self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
-        self._groups = -(-self._runs // self._lanes)
+        self._groups, left = -(-self._runs // self._lanes), self._runs % self._lanes
+        in_groups = self._by_entry or len(rule.parts) > 1 or any(part.kind in IN_GROUPS for part in rule.parts)
+        self._alone = left if left <= MOST_ALONE and not in_groups else 0
+        self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self._alone))]
+        self._tasks += [(self._groups - 1, lane) for lane in range(self._alone)]
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
         parts = [_Part(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (_Part * len(parts))(*parts)
         threads = max(1, min(torch.get_num_threads(), self._groups))
-        size = int(compiled.work_size(self._n, self._k, self._d, len(self._parts), self._batch_size, objective.uneven))
+        size = max(
+            int(compiled.work_size(alone, self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry))
+            for alone in {lane is not None for _, lane in self._tasks}
+        )
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
         self._lay_out(objective)
         self.most_steps = self._steps_of_a_call()
@@ -216,6 +243,7 @@ class LinearSteps:
         rule = self._rule
         self._lr, self._powers = _numbers(self._schedule.lr).unsqueeze(-1), _powers(self._schedule)
         self._x, self._y = self._data(objective.data)
+        self._own = self._data_alone(objective.data)
         like = (self._groups, self._k, self._d, self._lanes)
         empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
         self._w, self._m, self._r, self._anchor, self._certificate = empty
@@ -234,6 +262,11 @@ class LinearSteps:
         }
         self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
         self._coefficients = torch.tensor(rule.triples, dtype=torch.float64)
+
+    @property
+    def check_on(self) -> int | None:
+        # A run more where the last are alone, so that one of each kind is compared.
+        return CHECKED_RUNS + bool(self._alone)
 
     def load(self, start: Reached) -> None:
         self._w = self._in_lanes(self._joined(start.parameters))
@@ -280,18 +313,18 @@ class LinearSteps:
     def _watched(self, first: int, last: int, shares: Sequence[float]) -> int:
         """Updates first + 1 to last, or to where a loss that is watched is low enough; where that is.
 
-        All groups end at one step: those that have gone beyond it go there again from where they were. So that this is not far,
+        All runs end at one step: those that have gone beyond it go there again from where they were. So that this is not far,
         as many updates are made at a time as it took until a loss was low enough last time, and twice as many while none is.
         """
         if self._below is None:
             return self._make(first, last, shares)
-        t, stride = first, self._stride if self._groups > 1 else last - first
+        t, stride = first, self._stride if len(self._tasks) > 1 else last - first
         while t < last:
             end = min(last, t + stride)
             before = self._held()
             reached = self._make(t, end, shares[t - first : end - first], watched=True, seen=t == first)
             if reached < end:
-                if self._groups > 1:
+                if len(self._tasks) > 1:
                     self._put_back(before)
                     self._make(t, reached, shares[t - first : reached - first])
                 self._stride = max(LEAST_STRIDE, reached - t)
@@ -303,7 +336,7 @@ class LinearSteps:
     def _held(self) -> tuple[Any, ...]:
         """What updates change."""
         arrays = (self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate)
-        return (self._since, *(array.clone() for array in arrays)) if self._groups > 1 else ()
+        return (self._since, *(array.clone() for array in arrays)) if len(self._tasks) > 1 else ()
 
     def _put_back(self, held: tuple[Any, ...]) -> None:
         self._since, self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate = held
@@ -325,12 +358,12 @@ class LinearSteps:
             return last
         eta, index = self._step_sizes(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
-        waiting = iter(range(self._groups))
+        waiting = iter(self._tasks)
 
         def work(memory: Tensor) -> int:
             fewest = last - first
-            for group in waiting:  # each group to the first thread that is free
-                arguments = ctypes.byref(self._group(group, memory, watched))
+            for group, lane in waiting:  # each to the first thread that is free
+                arguments = ctypes.byref(self._group(group, lane, memory, watched))
                 samples = None if index is None else index[group].data_ptr()
                 made = self._advance(arguments, first, fewest, seen, eta[group].data_ptr(), share.data_ptr(), samples)
                 fewest = min(fewest, made)  # no group needs to go further than another that has ended
@@ -381,19 +414,29 @@ class LinearSteps:
     def anchor(self) -> Anchor | None:
         return None if self._since is None else Anchor(self._since, self._cut(self._anchor), self._objective.gradient)
 
-    def _group(self, group: int, memory: Tensor, watched: bool) -> _Group:
+    def _group(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> _Group:
+        """What linear.c is given: a group, or the run in one lane of it alone."""
+
         def at(tensor: Tensor) -> int:
             """Its part of this group; data that all runs share are there once."""
             return tensor.data_ptr() + (8 * tensor.stride(0) * group if tensor.shape[0] > 1 else 0)
 
         held = {"w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log, "anchor": self._anchor}
-        rule, (n, log_n) = self._rule, (self._n, math.log(self._n))
+        rule, n = self._rule, self._n
+        samples = _Samples(count=n, n=n, log_n=math.log(n), x=0, columns=0, y=0)
+        if lane is None:
+            samples.x, samples.y = at(self._x), at(self._y)
+        else:
+            rows, columns, labels = (part[min(lane, len(part) - 1)] for part in self._own)
+            samples.n = labels.numel() // self._lanes
+            samples.x, samples.columns, samples.y = rows.data_ptr(), columns.data_ptr(), labels.data_ptr()
         return _Group(
-            k=self._k, d=self._d, loss=self._loss, rule=rule.kind, momentum=rule.momentum,
+            alone=lane is not None, lane=lane or 0, features=self._d, k=self._k, d=self._d,
+            loss=self._loss, rule=rule.kind, momentum=rule.momentum,
             bias_correction=rule.bias_correction, iterations=len(rule.triples),
             coefficients=self._coefficients.data_ptr(), by_dual=rule.by_dual, clip=rule.clip,
             parts=len(self._parts), outer=rule.outer, part=self._parts,
-            samples=_Samples(n=n, log_n=log_n, x=at(self._x), y=at(self._y)), batch=self._batch_size,
+            samples=samples, batch=self._batch_size,
             log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
             per_loss=self._schedule.per_loss, from_first=rule.from_first, entries=self._by_entry,
             watched=self._cadence if watched else 0, asks_loss=watched or self._schedule.per_loss,
@@ -403,19 +446,33 @@ class LinearSteps:
         )  # fmt: skip
 
     def _data(self, data: Data) -> tuple[Tensor, Tensor]:
-        """Samples (groups, n, d, LANES) and labels (groups, n, LANES), one group where all runs share them."""
-        x, y = data.x, data.y
-        if len(x) == len(y) == 1:
+        """Samples (groups, n, d, LANES) and labels (groups, n, LANES) of the runs that are not alone, one group where all share
+        them."""
+        runs = self._runs - self._alone
+        x, y = data.x[:runs], data.y[:runs]
+        if runs and len(x) == len(y) == 1:
             lanes = self._lanes
             return x.unsqueeze(-1).expand(-1, -1, -1, lanes).contiguous(), y.unsqueeze(-1).expand(-1, -1, lanes).contiguous()
-        labels = self._in_lanes(y.expand(self._runs, -1).unsqueeze(-1))
-        return self._in_lanes(x.expand(self._runs, -1, -1)), labels.squeeze(2).contiguous()
+        labels = self._in_lanes(y.expand(runs, -1).unsqueeze(-1))
+        return self._in_lanes(x.expand(runs, -1, -1)), labels.squeeze(2).contiguous()
+
+    def _data_alone(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the runs that are alone: samples (runs, n, d), the same transposed, and labels (runs, n), in whole vectors; one run
+        where all share them."""
+        x, y = (part[-self._alone :] if self._alone else part[:0] for part in (data.x, data.y))
+        return self._in_vectors(x), self._in_vectors(x.mT), self._in_vectors(y)
+
+    def _in_vectors(self, tensor: Tensor) -> Tensor:
+        """The same with rows filled up to whole vectors, by their last entry."""
+        length = tensor.shape[-1]
+        places = torch.arange(-(-length // self._lanes) * self._lanes).clamp(max=length - 1)
+        return tensor[..., places].contiguous()
 
     def _in_lanes(self, tensor: Tensor) -> Tensor:
         """(R, rows, columns) to (groups, rows, columns, LANES); lanes that are left over repeat the last run."""
-        spare = self._groups * self._lanes - self._runs
+        spare = -len(tensor) % self._lanes
         padded = torch.cat([tensor, tensor[-1:].expand(spare, *tensor.shape[1:])]) if spare else tensor
-        grouped = padded.reshape(self._groups, self._lanes, *tensor.shape[1:])
+        grouped = padded.reshape(len(padded) // self._lanes, self._lanes, *tensor.shape[1:])
         return grouped.permute(0, 2, 3, 1).contiguous()
 
     def _by_run(self, tensor: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ static vec log_loss(const Group *p, const Samples *of, const Work *v)
     const mask shallow = v->unit > TAIL;
     if (p->loss == EXPONENTIAL || !any(shallow)) return deep - of->log_n;
     vec sum = all(0);
-    for (int64_t i = 0; i < of->n; i++) sum += v->losses[i];
+    if (p->alone) sum = all(sum_of_magnitudes((const double *)v->losses, of->count));
+    else for (int64_t i = 0; i < of->n; i++) sum += v->losses[i];
     return choose(shallow, logarithm(sum), deep) - of->log_n;
 }
 

@@ -27,6 +27,17 @@ typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 #define LOG_2_LOW 0x1.cf79abc9e3b3ap-44
 #define ROUND_BY 0x1.8p52                  /* added and subtracted, it rounds to whole numbers */
 
+/* a b + c rounded once, where the processor can; as compilers do by themselves, but where they have a choice of two products, or
+ * may make those of a loop of numbers apart, it is said which. */
+static inline double fused_numbers(double a, double b, double c)
+{
+#if defined(__FP_FAST_FMA) || defined(__FMA__)
+    return __builtin_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 static inline vec all(double value) { return value - (vec){0}; }
 static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes & where) | ((mask)no & ~where)); }
 static inline vec magnitude(vec a) { return (vec)((mask)a & INT64_MAX); }
@@ -34,6 +45,7 @@ static inline vec magnitude(vec a) { return (vec)((mask)a & INT64_MAX); }
 /* Where compilers do not find the instruction themselves, it is named. */
 #if LANES == 8
 
+static inline vec fused(vec a, vec b, vec c) { return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
 static inline vec larger(vec a, vec b) { return (vec)_mm512_max_pd((__m512d)a, (__m512d)b); }
 static inline vec smaller(vec a, vec b) { return (vec)_mm512_min_pd((__m512d)a, (__m512d)b); }
 static inline vec root(vec a) { return (vec)_mm512_sqrt_pd((__m512d)a); }
@@ -54,6 +66,12 @@ static inline vec reciprocal_root(vec x)
 }
 
 #else
+
+static inline vec fused(vec a, vec b, vec c)
+{
+    for (int l = 0; l < LANES; l++) c[l] = fused_numbers(a[l], b[l], c[l]);
+    return c;
+}
 
 static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
 static inline vec smaller(vec a, vec b) { return choose(a < b, a, b); }
