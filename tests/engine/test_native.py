@@ -321,6 +321,8 @@ def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: 
     if zeros:
         data = with_zeros(data)
     given = problem(rule, data, 60)
+    if zeros:  # so far that entries of gradients are lost beside others in their row
+        given = replace(given, initial={"weight": 1e4 * given.initial["weight"]})
     together = simulate(given)
     assert together.stepping == "c"
     for run in (0, 3, 5):

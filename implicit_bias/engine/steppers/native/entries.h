@@ -19,7 +19,7 @@
 static mask there(const Samples *of, int64_t d, int64_t j)
 {
     mask found = {0};
-    for (int64_t i = 0; i < of->n; i++) found |= of->x[i * d + j] != 0;
+    for (int64_t i = 0; i < of->count; i++) found |= of->x[i * d + j] != 0;
     return found;
 }
 
@@ -28,12 +28,12 @@ static void sum_logs(const Group *p, const Samples *of, Work *v, int64_t c, int6
 {
     const vec *s = v->scores + c * of->n;
     vec top = all(-INFINITY);
-    for (int64_t i = 0; i < of->n; i++) top = larger(top, s[i] + logarithm(magnitude(of->x[i * p->d + j])));
+    for (int64_t i = 0; i < of->count; i++) top = larger(top, weight_at(p, s, i) + logarithm(magnitude(of->x[i * p->d + j])));
     const vec unit = choose(top > -INFINITY, top, all(0));
     vec sum = all(0), error = all(0), size = all(0);
-    for (int64_t i = 0; i < of->n; i++) {
-        const vec x = of->x[i * p->d + j], share = exponential(s[i] + logarithm(magnitude(x)) - unit);
-        const vec signed_share = choose(x == 0, all(0), choose((x < 0) ^ (of->y[i] == c), -share, share));
+    for (int64_t i = 0; i < of->count; i++) {
+        const vec x = of->x[i * p->d + j], share = exponential(weight_at(p, s, i) + logarithm(magnitude(x)) - unit);
+        const vec signed_share = choose(x == 0, all(0), choose((x < 0) ^ labelled(p, of, i, c), -share, share));
         const vec next = sum + signed_share, added = next - sum;
         error += (sum - (next - added)) + (signed_share - added);
         sum = next;
@@ -115,6 +115,7 @@ static void gather_rows(const Group *p, const vec *m, const vec *m_log, vec *to,
 {
     for (int64_t c = 0; c < p->k; c++) {
         vec top = largest_of(m_log + c * p->d, p->d);
+        if (p->alone) top = largest_across(top);
         for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) to[e] = m[e] * exponential(m_log[e] - top);
         to_log[c] = top;
     }

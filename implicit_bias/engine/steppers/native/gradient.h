@@ -54,6 +54,12 @@ static vec row_top(const Group *p, const vec *g, int64_t c) { return largest_ent
 /* Number i of a row of weights. */
 static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return p->alone ? all(((const double *)row)[i]) : row[i]; }
 
+/* Where sample i has the label c. */
+static inline mask labelled(const Group *p, const Samples *of, int64_t i, int64_t c)
+{
+    return p->alone ? (mask){0} - (((const int64_t *)of->y)[i] == c) : of->y[i] == c;
+}
+
 /* The least |entry| of one run, rows of `wide` vectors each. */
 static vec least_across(const vec *g, int64_t rows, int64_t wide, int64_t columns)
 {
@@ -247,15 +253,13 @@ static mask doubtful_entries(const Group *p, const Work *v)
 {
     mask found = {0};
     for (int64_t c = 0; c < p->k; c++) {
-        vec top = all(0);
         for (int64_t j = 0; j < p->d; j++) {
             vec size = magnitude(v->g[c * p->d + j]);
             found |= (size < v->total * p->doubtful[j]) & (size != 0);
-            top = larger(top, size);
         }
-        found |= top < *p->smallest_row;
+        found |= row_top(p, v->g, c) < *p->smallest_row;
     }
-    return found;
+    return p->alone && any(found) ? ~(mask){0} : found;
 }
 
 /* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give

@@ -198,7 +198,7 @@ static int64_t laid_out(
 int64_t work_size(int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
 {
     Work v;
-    return LANES * (laid_out(&v, NULL, alone, n, k, d, parts, batch, entries) + (alone ? held_alone(k, d) : 0));
+    return LANES * (laid_out(&v, NULL, alone, n, k, d, parts, batch, entries) + (alone ? held_alone(k, d, entries) : 0));
 }
 
 /* The average, or the gradient, that a step is taken from, after the buffer has taken in the gradient; its log scales. */

@@ -222,7 +222,7 @@ class LinearSteps:
         self.made_with: Mapping[str, str] = _told(compiled)
         self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
         self._groups, left = -(-self._runs // self._lanes), self._runs % self._lanes
-        in_groups = self._by_entry or len(rule.parts) > 1 or any(part.kind in IN_GROUPS for part in rule.parts)
+        in_groups = len(rule.parts) > 1 or any(part.kind in IN_GROUPS for part in rule.parts)
         self._alone = left if left <= MOST_ALONE and not in_groups else 0
         self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self._alone))]
         self._tasks += [(self._groups - 1, lane) for lane in range(self._alone)]

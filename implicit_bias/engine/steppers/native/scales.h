@@ -24,6 +24,7 @@ static inline vec weight_of_past(const Group *p, const vec *log_scales, int64_t 
     if (!p->from_first) return *p->beta;
     vec top = log_scales[0];
     for (int64_t e = 1; e < count; e++) top = larger(top, log_scales[e]);
+    if (p->alone) top = largest_across(top);
     return choose(top == -INFINITY, all(0), *p->beta);
 }
 
