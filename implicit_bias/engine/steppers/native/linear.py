@@ -57,7 +57,7 @@ SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL)
 # Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d (n is
 # the samples of an update), and the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs
 # there are is not asked: a run's bits must not depend on it.
-MOST_WORK, MOST_ROWS = 500_000, 20
+MOST_WORK, MOST_ROWS = 1_200_000, 20
 # Numbers n d of a run's data, n all samples: eight copies are held where runs share them. Up to the second compile=on takes C.
 MOST_NUMBERS, MOST_NUMBERS_ASKED_FOR = 2**20, 2**24
 
