@@ -46,15 +46,42 @@ static inline vec smallest_across(vec a)
     return all(least);
 }
 
-/* The least |entry| of a matrix as least_entry() finds it where some are none: by four minima, the last entries by the first. */
-static vec least_in_order(const double *a, int64_t rows, int64_t columns, int64_t stride)
+/* largest_size() and least_size() of rows of numbers, number by number: where some are none. */
+static vec largest_size_in_order(const double *a, int64_t rows, int64_t columns, int64_t stride)
 {
-    double found[4] = {INFINITY, INFINITY, INFINITY, INFINITY};
+    double top[4] = {0};
     for (int64_t e = 0; e < rows * columns; e++) {
-        double *least = found + (e < rows * columns / 4 * 4 ? e % 4 : 0);
-        *least = smaller_number(*least, fabs(a[e / columns * stride + e % columns]));
+        double *of = top + (e < rows * columns / 4 * 4 ? e % 4 : 0);
+        *of = larger_number(*of, fabs(a[e / columns * stride + e % columns]));
     }
-    return all(smaller_number(smaller_number(found[0], found[1]), smaller_number(found[2], found[3])));
+    return all(larger_number(larger_number(top[0], top[1]), larger_number(top[2], top[3])));
+}
+
+static vec least_size_in_order(const double *a, int64_t rows, int64_t columns, int64_t stride)
+{
+    double low[4] = {INFINITY, INFINITY, INFINITY, INFINITY};
+    for (int64_t e = 0; e < rows * columns; e++) {
+        double *of = low + (e < rows * columns / 4 * 4 ? e % 4 : 0);
+        *of = smaller_number(*of, fabs(a[e / columns * stride + e % columns]));
+    }
+    return all(smaller_number(smaller_number(low[0], low[1]), smaller_number(low[2], low[3])));
+}
+
+/* The same of rows of `wide` vectors, with so many columns, of one run. */
+static inline vec largest_size_across(const vec *a, int64_t rows, int64_t wide, int64_t columns)
+{
+    vec top = all(0);
+    mask none = {0};
+    for (int64_t e = 0; e < rows * wide; e++) top = larger(top, magnitude(a[e])), none |= a[e] != a[e];
+    return any(none) ? largest_size_in_order((const double *)a, rows, columns, wide * LANES) : largest_across(top);
+}
+
+static inline vec least_size_across(const vec *a, int64_t rows, int64_t wide, int64_t columns)
+{
+    vec low = all(INFINITY);
+    mask none = {0};
+    for (int64_t e = 0; e < rows * wide; e++) low = smaller(low, magnitude(a[e])), none |= a[e] != a[e];
+    return any(none) ? least_size_in_order((const double *)a, rows, columns, wide * LANES) : smallest_across(low);
 }
 
 /* dot() of one run: a quad holds its four partial sums. */

@@ -25,7 +25,7 @@ static vec plain(const Group *p, const Part *part, const vec *from, const vec *f
         const vec factor = exponential(from_log[c] - unit), *row = from + c * p->d + part->first;
         for (int64_t j = 0; j < columns; j++) to[c * columns + j] = factor * row[j];
     }
-    const vec top = largest_entry_size(p, to, p->k * columns);
+    const vec top = largest_in_rows(p, to, p->k, columns);
     vec inverse = 1 / choose(top > 0, top, all(1));
     for (int64_t e = 0; e < p->k * columns; e++) to[e] *= inverse;
     return top;
@@ -83,7 +83,7 @@ static vec unit_rows(const Group *p, const Part *part, const vec *from, const ve
     vec dual = all(0);
     for (int64_t c = 0; c < p->k; c++) {
         const vec *given = from + c * p->d + part->first;
-        vec *row = to + c * columns, top = largest_entry_size(p, given, columns);
+        vec *row = to + c * columns, top = largest_in_rows(p, given, 1, columns);
         vec inverse = 1 / choose(top > 0, top, all(1));
         for (int64_t j = 0; j < columns; j++) row[j] = given[j] * inverse;
         vec size = root(p->alone ? all(dot_across((const double *)row, (const double *)row, p->features)) : dot(row, row, columns));
@@ -146,7 +146,7 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
         if (p->alone) return top * polar_of_one_in_row_space(p, v, part->kind == RANK_ONE, to);
         return top * polar_in_row_space(v, k, columns, part->kind, *p->dual_exponent, to);
     }
-    vec size = root(p->alone ? sum_of_squares((const double *)to, k, p->features, columns * LANES, (double *)v->reduced) : dot(to, to, k * columns));
+    vec size = root(p->alone ? sum_of_squares(to, k, p->features, v->reduced) : dot(to, to, k * columns));
     for (int64_t c = 0; c < k; c++) divide[c] = choose(size > 0, size, all(1));
     return top * size;
 }

@@ -39,17 +39,16 @@ static void weighted_sum(const Group *p, const Samples *of, const Work *v, int64
 
 static inline vec larger_of(const Group *p, vec top, vec a) { return p->alone ? larger_in_order(top, a) : larger(top, a); }
 
-/* The largest |entry|. */
-static vec largest_entry_size(const Group *p, const vec *a, int64_t count)
+/* The largest |entry| of rows of `wide` vectors; and the least. */
+static vec largest_in_rows(const Group *p, const vec *a, int64_t rows, int64_t wide)
 {
-    if (!p->alone) return largest_size(a, count);
-    vec top = all(0);
-    for (int64_t e = 0; e < count; e++) top = larger_in_order(top, magnitude(a[e]));
-    return largest_across(top);
+    return p->alone ? largest_size_across(a, rows, wide, p->features) : largest_size(a, rows * wide);
 }
 
-/* The largest |entry| of row c of g (k, d). */
-static vec row_top(const Group *p, const vec *g, int64_t c) { return largest_entry_size(p, g + c * p->d, p->d); }
+static vec least_in_rows(const Group *p, const vec *a, int64_t rows, int64_t wide)
+{
+    return p->alone ? least_size_across(a, rows, wide, p->features) : least_size(a, rows * wide);
+}
 
 /* Number i of a row of weights. */
 static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return p->alone ? all(((const double *)row)[i]) : row[i]; }
@@ -58,16 +57,6 @@ static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return 
 static inline mask labelled(const Group *p, const Samples *of, int64_t i, int64_t c)
 {
     return p->alone ? (mask){0} - (((const int64_t *)of->y)[i] == c) : of->y[i] == c;
-}
-
-/* The least |entry| of one run, rows of `wide` vectors each. */
-static vec least_across(const vec *g, int64_t rows, int64_t wide, int64_t columns)
-{
-    vec found = all(INFINITY);
-    mask none = {0};
-    for (int64_t e = 0; e < rows * wide; e++) found = smaller(found, magnitude(g[e])), none |= g[e] != g[e];
-    if (any(none)) return least_in_order((const double *)g, rows, columns, wide * LANES);
-    return smallest_across(found);
 }
 
 /* Sample i's score of its label in lane l. */
@@ -168,7 +157,7 @@ __attribute__((noinline)) static void look_closer(const Group *p, const Samples 
 {
     clear_cancelled(p, of, v, where);
     vec small = all(INFINITY);
-    for (int64_t c = 0; c < p->k; c++) small = smaller(small, row_top(p, v->g, c));
+    for (int64_t c = 0; c < p->k; c++) small = smaller(small, largest_in_rows(p, v->g + c * p->d, 1, p->d));
     mask deep = where & (small < *p->smallest_row);
     if (!any(deep)) return;
     deep_gradient(p, of, v, deep);
@@ -257,7 +246,7 @@ static mask doubtful_entries(const Group *p, const Work *v)
             vec size = magnitude(v->g[c * p->d + j]);
             found |= (size < v->total * p->doubtful[j]) & (size != 0);
         }
-        found |= row_top(p, v->g, c) < *p->smallest_row;
+        found |= largest_in_rows(p, v->g + c * p->d, 1, p->d) < *p->smallest_row;
     }
     return p->alone && any(found) ? ~(mask){0} : found;
 }
@@ -284,7 +273,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     /* No row's weights sum to more than the total. */
     mask doubt;
     if (p->entries) doubt = doubtful_entries(p, v);
-    else doubt = (p->alone ? least_across(v->g, p->k, p->d, p->features) : least_size(v->g, p->k * p->d)) < v->total * v->most_doubtful;
+    else doubt = least_in_rows(p, v->g, p->k, p->d) < v->total * v->most_doubtful;
     if (any(doubt)) look_closer(p, of, v, doubt);
 }
 

@@ -4,6 +4,9 @@
  * A run is a lane: entry l of every vector belongs to run l, so that sums over samples, features and classes are plain loops, and
  * a run's numbers do not depend on its neighbours. What only some lanes need is computed for all and selected.
  *
+ * A run alone would leave most lanes idle: its lanes are neighbouring samples or features. It is taken out of its group for the time
+ * of a call (alone.h); what goes entry by entry is the same code, and what differs goes by `alone` (across.h).
+ *
  * Arrays are (rows, columns) of vectors, row-major: x (n, d), w and buffers (k, d), scores (k, n). A tensor in the log domain is
  * a mantissa (k, d) and one log scale a class row (k). Everything stays finite: samples' weights are cut at e^FLOOR of the
  * largest, factors between scales at e^LOWEST, and buffers are scaled by powers of two. */
@@ -36,7 +39,7 @@
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
 {
-    vec top = largest_size(row, p->d);
+    vec top = largest_in_rows(p, row, 1, p->d);
     mask far = (top > 0) & ((top < SMALL) | (top > LARGE));
     if (!any(far)) return;
     vec factor = all(1);

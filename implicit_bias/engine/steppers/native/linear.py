@@ -72,7 +72,8 @@ LEAST_STRIDE = 16
 BORDER = 1e-9
 # Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
 MOST_SAMPLES = 2**21
-# So many runs that are left over by groups are stepped one by one in less time than a group takes.
+# So many runs that are left over by groups are stepped one by one in less time than a group takes: a run alone takes a third to
+# an eighth of it.
 MOST_ALONE = 3
 # What runs alone do not have: there columns of several parts, too, would not begin where a vector does.
 IN_GROUPS = (LP, SCHATTEN, COLUMNS)
@@ -194,6 +195,10 @@ class LinearSteps:
     Args:
         setup: A batch that there is no :func:`refusal` of.
 
+    Attributes:
+        lanes: Runs of a group.
+        alone: How many of the last runs are stepped alone.
+
     Raises:
         ValueError: nothing can be compiled, or the optimizer is not covered.
     """
@@ -220,12 +225,12 @@ class LinearSteps:
         self._gradient: Gradient | None = None
         self._compiled, self._advance = compiled, compiled.advance
         self.made_with: Mapping[str, str] = _told(compiled)
-        self._runs, self._lanes = setup.problem.runs, int(compiled.lanes())
-        self._groups, left = -(-self._runs // self._lanes), self._runs % self._lanes
+        self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
+        self._groups, left = -(-self._runs // self.lanes), self._runs % self.lanes
         in_groups = len(rule.parts) > 1 or any(part.kind in IN_GROUPS for part in rule.parts)
-        self._alone = left if left <= MOST_ALONE and not in_groups else 0
-        self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self._alone))]
-        self._tasks += [(self._groups - 1, lane) for lane in range(self._alone)]
+        self.alone = left if left <= MOST_ALONE and not in_groups else 0
+        self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self.alone))]
+        self._tasks += [(self._groups - 1, lane) for lane in range(self.alone)]
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
         parts = [_Part(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (_Part * len(parts))(*parts)
@@ -244,7 +249,7 @@ class LinearSteps:
         self._lr, self._powers = _numbers(self._schedule.lr).unsqueeze(-1), _powers(self._schedule)
         self._x, self._y = self._data(objective.data)
         self._own = self._data_alone(objective.data)
-        like = (self._groups, self._k, self._d, self._lanes)
+        like = (self._groups, self._k, self._d, self.lanes)
         empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
         self._w, self._m, self._r, self._anchor, self._certificate = empty
         scales = like if self._by_entry else (*like[:2], 1, like[3])
@@ -266,7 +271,7 @@ class LinearSteps:
     @property
     def check_on(self) -> int | None:
         # A run more where the last are alone, so that one of each kind is compared.
-        return CHECKED_RUNS + bool(self._alone)
+        return CHECKED_RUNS + bool(self.alone)
 
     def load(self, start: Reached) -> None:
         self._w = self._in_lanes(self._joined(start.parameters))
@@ -428,16 +433,15 @@ class LinearSteps:
             samples.x, samples.y = at(self._x), at(self._y)
         else:
             rows, columns, labels = (part[min(lane, len(part) - 1)] for part in self._own)
-            samples.n = labels.numel() // self._lanes
+            samples.n = labels.numel() // self.lanes
             samples.x, samples.columns, samples.y = rows.data_ptr(), columns.data_ptr(), labels.data_ptr()
         return _Group(
-            alone=lane is not None, lane=lane or 0, features=self._d, k=self._k, d=self._d,
-            loss=self._loss, rule=rule.kind, momentum=rule.momentum,
+            alone=lane is not None, lane=lane or 0, features=self._d,
+            k=self._k, d=self._d, loss=self._loss, rule=rule.kind, momentum=rule.momentum,
             bias_correction=rule.bias_correction, iterations=len(rule.triples),
             coefficients=self._coefficients.data_ptr(), by_dual=rule.by_dual, clip=rule.clip,
             parts=len(self._parts), outer=rule.outer, part=self._parts,
-            samples=samples, batch=self._batch_size,
-            log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
+            samples=samples, batch=self._batch_size, log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
             per_loss=self._schedule.per_loss, from_first=rule.from_first, entries=self._by_entry,
             watched=self._cadence if watched else 0, asks_loss=watched or self._schedule.per_loss,
             below=None if self._below is None else at(self._below),
@@ -448,10 +452,10 @@ class LinearSteps:
     def _data(self, data: Data) -> tuple[Tensor, Tensor]:
         """Samples (groups, n, d, LANES) and labels (groups, n, LANES) of the runs that are not alone, one group where all share
         them."""
-        runs = self._runs - self._alone
+        runs = self._runs - self.alone
         x, y = data.x[:runs], data.y[:runs]
         if runs and len(x) == len(y) == 1:
-            lanes = self._lanes
+            lanes = self.lanes
             return x.unsqueeze(-1).expand(-1, -1, -1, lanes).contiguous(), y.unsqueeze(-1).expand(-1, -1, lanes).contiguous()
         labels = self._in_lanes(y.expand(runs, -1).unsqueeze(-1))
         return self._in_lanes(x.expand(runs, -1, -1)), labels.squeeze(2).contiguous()
@@ -459,20 +463,20 @@ class LinearSteps:
     def _data_alone(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
         """Of the runs that are alone: samples (runs, n, d), the same transposed, and labels (runs, n), in whole vectors; one run
         where all share them."""
-        x, y = (part[-self._alone :] if self._alone else part[:0] for part in (data.x, data.y))
+        x, y = (part[-self.alone :] if self.alone else part[:0] for part in (data.x, data.y))
         return self._in_vectors(x), self._in_vectors(x.mT), self._in_vectors(y)
 
     def _in_vectors(self, tensor: Tensor) -> Tensor:
         """The same with rows filled up to whole vectors, by their last entry."""
         length = tensor.shape[-1]
-        places = torch.arange(-(-length // self._lanes) * self._lanes).clamp(max=length - 1)
+        places = torch.arange(-(-length // self.lanes) * self.lanes).clamp(max=length - 1)
         return tensor[..., places].contiguous()
 
     def _in_lanes(self, tensor: Tensor) -> Tensor:
         """(R, rows, columns) to (groups, rows, columns, LANES); lanes that are left over repeat the last run."""
-        spare = -len(tensor) % self._lanes
+        spare = -len(tensor) % self.lanes
         padded = torch.cat([tensor, tensor[-1:].expand(spare, *tensor.shape[1:])]) if spare else tensor
-        grouped = padded.reshape(len(padded) // self._lanes, self._lanes, *tensor.shape[1:])
+        grouped = padded.reshape(len(padded) // self.lanes, self.lanes, *tensor.shape[1:])
         return grouped.permute(0, 2, 3, 1).contiguous()
 
     def _by_run(self, tensor: Tensor) -> Tensor:

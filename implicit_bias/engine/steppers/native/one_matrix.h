@@ -23,10 +23,11 @@ static void largest_entry_of_one(double *a, int64_t rows, int64_t columns, int64
 }
 
 /* The sum of all squares, in the order of a matrix without gaps; `scratch` has room for that. */
-static vec sum_of_squares(const double *a, int64_t rows, int64_t columns, int64_t stride, double *scratch)
+static vec sum_of_squares(const vec *a, int64_t rows, int64_t columns, vec *scratch)
 {
-    for (int64_t c = 0; c < rows; c++) memcpy(scratch + c * columns, a + c * stride, columns * sizeof(double));
-    return all(dot_across(scratch, scratch, rows * columns));
+    double *numbers = (double *)scratch;
+    for (int64_t c = 0; c < rows; c++) memcpy(numbers + c * columns, a + c * vectors_of(columns), columns * sizeof(double));
+    return all(dot_across(numbers, numbers, rows * columns));
 }
 
 /* gram_of() of one matrix: both triangles, rows of whole vectors. */
@@ -48,7 +49,7 @@ static void newton_schulz_of_one(const Group *p, Work *v, vec eps, vec *a)
         transpose_across((const double *)a, p->k, p->features, p->d * LANES, (double *)v->factor, stride);
         x = v->factor, next = a;
     }
-    vec size = larger(root(sum_of_squares((const double *)x, rows, columns, stride, (double *)v->reduced)), eps);
+    vec size = larger(root(sum_of_squares(x, rows, columns, v->reduced)), eps);
     size = 1 / choose(size > 0, size, all(1));
     for (int64_t e = 0; e < rows * wide; e++) x[e] *= size;
     for (int64_t step = 0; step < p->iterations; step++) {

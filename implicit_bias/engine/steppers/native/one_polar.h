@@ -200,7 +200,8 @@ static void correct_one(const Work *v, int64_t rows)
     for (int64_t a = 0; a < rows; a++) {
         vec *row = v->gram + a * wide, *to = v->corrected + a * wide;
         for (int64_t b = 0; b < wide; b++) {
-            const vec sum = v->norm[b] + norm[a], later = row[b] * inverse[a] * v->inverse[b], before = row[b] * v->inverse[b] * inverse[a];
+            const vec sum = v->norm[b] + norm[a];
+            const vec later = row[b] * inverse[a] * v->inverse[b], before = row[b] * v->inverse[b] * inverse[a];
             const vec each = choose(lane_numbers() + b * LANES > a, later, before) / choose(sum > 0, sum, all(1));
             row[b] = each * norm[a];
             to[b] = v->rotation[a * wide + b];
