@@ -614,7 +614,7 @@ def test_a_library_without_the_functions_is_none(fresh_library: Path, tiny: Path
 
 
 def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
-    """They are stepped plainly: beside them another run would get other bits than alone."""
+    """Their gradients have one scale an entry: beside them another run would get other bits than alone."""
     dense, holed = (np.random.RandomState(seed).randn(6, 3) for seed in (0, 1))
     holed[0, 0] = 0.0
     spec = compose(["steps=1"], multirun=False)[0].spec
@@ -626,7 +626,7 @@ def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_larger_problems_are_left_to_torch_unless_told() -> None:
-    large = problem("signgd", gaussian(10, 60, 1000, shared=True), 1)
+    large = problem("signgd", gaussian(10, 60, 2100, shared=True), 1)
     wide = problem("muon", gaussian(30, 40, 60, shared=True), 1)
     for big in (large, wide):
         assert steps_of(big) is None
