@@ -10,28 +10,28 @@
 
 #define NEARLY 3e-8 /* cosines whose squares are nothing */
 
-/* rotation <- (I - F)^T rotation. Rows C with lengths s_a and cosines e_ab up to NEARLY have the polar factor
+/* corrected <- (I - F)^T rotation. Rows C with lengths s_a and cosines e_ab up to NEARLY have the polar factor
  * (C C^T)^(-1/2) C = (I - F) N + O(e^2), N the rows of length one, F_ab = e_ab s_b / (s_a + s_b): first order of the square root,
- * whose derivative solves s_a y_ab + y_ab s_b = e_ab s_a s_b. Only rows that are kept count. */
-static void correct(const vec *gram, int64_t rows, const vec *norm, const vec *inverse, vec *rotation, vec *turned)
+ * whose derivative solves s_a y_ab + y_ab s_b = e_ab s_a s_b. Only rows that are kept count; the Gram matrix becomes -F^T. */
+static void correct(vec *gram, int64_t rows, const vec *norm, const vec *inverse, const vec *rotation, vec *corrected)
 {
-    memcpy(turned, rotation, rows * rows * sizeof(vec));
-    for (int64_t a = 0; a < rows; a++)
+    for (int64_t a = 0; a < rows; a++) {
+        gram[a * (rows + 1)] = all(0);
         for (int64_t b = a + 1; b < rows; b++) {
-            const vec sum = norm[a] + norm[b], cosine = gram[a * rows + b] * inverse[a] * inverse[b];
-            const vec each = cosine / choose(sum > 0, sum, all(1)), to_a = each * norm[a], to_b = each * norm[b];
-            for (int64_t j = 0; j < rows; j++) {
-                turned[b * rows + j] -= to_b * rotation[a * rows + j];
-                turned[a * rows + j] -= to_a * rotation[b * rows + j];
-            }
+            const vec sum = norm[a] + norm[b], cosine = gram[a * rows + b] * (inverse[a] * inverse[b]);
+            const vec each = -cosine / larger(sum, all(NOTHING));
+            gram[b * rows + a] = each * norm[b], gram[a * rows + b] = each * norm[a];
         }
+    }
+    memcpy(corrected, rotation, rows * rows * sizeof(vec));
+    product(rows, rows, 1, rows, (Matrix){gram, rows, 1}, (Matrix){(vec *)rotation, rows, 1}, (Matrix){corrected, rows, 1});
 }
 
 /* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T (RANK_ONE), or U f(S) V^T with
- * the sizes of the Schatten norm whose dual has the exponent q (SCHATTEN), into g; `turned` is scratch of its size. Rotations J make the rows of C = J g orthogonal, C = S V^T; then U V^T = J^T V^T. They are found on the Gram matrix,
- * which is small, but knows cosines to round-off times the squared condition only: C itself shows whether that is enough, and is
- * made orthogonal where not, and where single singular vectors count. Returns the sum of the singular values, or the top one, or their
- * norm. */
+ * the sizes of the Schatten norm whose dual has the exponent q (SCHATTEN), into g; `turned` is scratch of its size. Rotations J
+ * make the rows of C = J g orthogonal, C = S V^T; then U V^T = J^T V^T. They are found on the Gram matrix, which is small, but knows
+ * cosines to round-off times the squared condition only: C itself shows whether that is enough, and is made orthogonal where not,
+ * and where single singular vectors count. Returns the sum of the singular values, or the top one, or their norm. */
 static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, vec q, vec *turned)
 {
     const Matrix rotation = {v->rotation, rows, 1}, from = {g, columns, 1}, to = {turned, columns, 1};
@@ -58,10 +58,10 @@ static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, v
     }
     vec size = kind == RANK_ONE ? top : nuclear;
     if (kind == SCHATTEN) size = schatten_sizes(rows, norm, top, q, inverse, gram);
-    for (int64_t a = 0; a < rows; a++)
-        for (int64_t j = 0; j < columns; j++) turned[a * columns + j] *= inverse[a];
     vec *of = v->rotation;
     if (kind == POLAR) correct(gram, rows, norm, inverse, v->rotation, of = v->corrected);
+    for (int64_t a = 0; a < rows; a++)
+        for (int64_t b = 0; b < rows; b++) of[a * rows + b] *= inverse[a]; /* the rows N, or more */
     product(rows, columns, 0, rows, transposed((Matrix){of, rows, 1}), to, from);
     return size;
 }

@@ -104,7 +104,7 @@ static void average_squares_by_entry(const Group *p, const Work *v)
     const vec keep = root(*p->beta2), add = root(1 - *p->beta2);
     for (int64_t e = 0; e < p->k * p->d; e++) {
         vec old, new, log = in_common(counted(*p->beta2, p->r_log[e]), v->g_log[e], &old, &new);
-        p->r[e] = length_of(keep * old * p->r[e], add * new * v->g[e]);
+        p->r[e] = hypotenuse(keep * old * p->r[e], add * new * v->g[e]);
         p->r_log[e] = log;
         normalise(p->r + e, p->r_log + e);
     }
@@ -146,7 +146,7 @@ static void adam_step_by_entry(const Group *p, vec eta, vec correct_m, vec corre
     const vec inverse = 1 / correct_r;
     for (int64_t e = 0; e < p->k * p->d; e++) {
         const vec factor = exponential(p->m_log[e] - p->r_log[e]) / correct_m;
-        const vec step = p->m[e] * factor / (p->r[e] * inverse + eps_in(p, p->r_log[e]));
+        const vec step = quotient(p->m[e] * factor, p->r[e] * inverse + eps_in(p, p->r_log[e]));
         p->w[e] -= eta * choose(p->m[e] == 0, all(0), step);
     }
 }

@@ -8,7 +8,8 @@
 #include "logarithms.h"
 #include "products.h"
 
-#define TILE 32 /* samples whose scores stay in the first cache while they are made, or made into a gradient */
+#define TILE 320 /* scores that stay in the first cache while they are made, or made into a gradient */
+#define LEAST_SAMPLES 16
 #define ABREAST 4 /* samples whose sums of exponentials are in registers */
 
 /* scores[c, i] = <w_c, x_i> for `count` samples from `first` on. */
@@ -255,17 +256,17 @@ static mask doubtful_entries(const Group *p, const Work *v)
  * the same bits wherever it is called. */
 __attribute__((noinline)) static void gradient(const Group *p, const Samples *of, Work *v)
 {
-    const int64_t n = of->n;
+    const int64_t n = of->n, most = p->k * LEAST_SAMPLES < TILE ? TILE / p->k : LEAST_SAMPLES;
     v->log_n = of->log_n, v->unit = all(-INFINITY), v->total = all(0);
-    for (int64_t i = 0; i < n; i += TILE) {
-        const int64_t count = least(TILE, n - i);
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = next_block(n - i, most);
         scores_of(p, of, v, i, count);
         take_own(of, v, i, count);
         look_for_unit(p, of, v, i, count);
     }
     if (p->alone) v->unit = largest_across(v->unit);
-    for (int64_t i = 0; i < n; i += TILE) {
-        const int64_t count = least(TILE, n - i);
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = next_block(n - i, most);
         weigh(p, of, v, i, count);
         weighted_sum(p, of, v, i, count, v->g);
     }

@@ -9,6 +9,7 @@
 
 #include "vectors.h"
 
+#define REGISTERS (LANES == 8 ? 32 : 16)
 #define SWEEPS 30        /* at most; five are the rule */
 #define ORTHOGONAL 1e-31 /* squared cosine of two rows that are not turned any more: below round-off */
 #define CONVERGED 1e-9   /* cosines that one more sweep of a quadratically convergent method takes below round-off */
@@ -31,7 +32,7 @@ static inline int64_t start_of(int64_t rows, int64_t sweep, int64_t round) { ret
  * -+ x s / c. */
 static inline Turn find_turn(vec *p, vec *q, vec x, mask where)
 {
-    const vec h = *q - *p, twice = 2 * x, u = reciprocal_root(larger(fused(h, h, twice * twice), all(NOTHING)));
+    const vec h = *q - *p, u = reciprocal_root(larger(fused(h, h, 4 * (x * x)), all(NOTHING)));
     const vec cosine2 = 0.5 + 0.5 * (magnitude(h) * u), v = reciprocal_root(cosine2); /* 1 / c */
     const vec signed_x = (vec)((mask)x ^ ((mask)h & INT64_MIN));
     const Turn turn = {choose(where, cosine2 * v, all(1)), choose(where, (signed_x * u) * v, all(0))};
@@ -115,33 +116,46 @@ static void turn_gram(const Turn *turn, int64_t first, vec *gram, int64_t rows)
     }
 }
 
-/* The rotations of a sweep that begins at row `start`, applied to the columns of m (rows, columns), each in registers. */
+/* The rotations of a sweep that begins at row `start`, applied to `abreast` columns, at m and after it, in registers. */
 __attribute__((always_inline)) static inline void turn_columns(
-    const int rows, const int start, const Turn *sweep, vec *m, int64_t columns)
+    const int rows, const int start, const int abreast, const Turn *turn, vec *m, int64_t columns)
 {
-    for (int64_t j = 0; j < columns; j++) {
-        const Turn *turn = sweep;
-        vec column[rows];
+    vec held[rows * abreast];
 #pragma GCC unroll 16
-        for (int a = 0; a < rows; a++) column[a] = m[a * columns + j];
-        for (int round = 0; round < rows; round += 2) {
+    for (int a = 0; a < rows; a++)
+#pragma GCC unroll 2
+        for (int j = 0; j < abreast; j++) held[a * abreast + j] = m[a * columns + j];
+    for (int round = 0; round < rows; round += 2)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            if (round + half == rows) break;
 #pragma GCC unroll 16
-            for (int a = start; a + 1 < rows; a += 2, turn++) rotate(*turn, column + a, column + a + 1);
-            if (round + 1 == rows) break;
-#pragma GCC unroll 16
-            for (int a = 1 - start; a + 1 < rows; a += 2, turn++) rotate(*turn, column + a, column + a + 1);
+            for (int a = half ? 1 - start : start; a + 1 < rows; a += 2, turn++)
+#pragma GCC unroll 2
+                for (int j = 0; j < abreast; j++) rotate(*turn, held + a * abreast + j, held + (a + 1) * abreast + j);
         }
 #pragma GCC unroll 16
-        for (int a = 0; a < rows; a++) m[a * columns + j] = column[a];
-    }
+    for (int a = 0; a < rows; a++)
+#pragma GCC unroll 2
+        for (int j = 0; j < abreast; j++) m[a * columns + j] = held[a * abreast + j];
+}
+
+/* So many columns at a time as leave registers over. */
+__attribute__((always_inline)) static inline void turn_few_rows(
+    const int rows, const int start, const Turn *turn, vec *m, int64_t columns)
+{
+    const int abreast = 2 * rows + 4 <= REGISTERS ? 2 : 1;
+    int64_t j = 0;
+    for (; j + abreast <= columns; j += abreast) turn_columns(rows, start, abreast, turn, m + j, columns);
+    for (; j < columns; j++) turn_columns(rows, start, 1, turn, m + j, columns);
 }
 
 /* The same for any number of rows. */
 static void turn_rows(int64_t rows, int64_t sweep, const Turn *turn, vec *m, int64_t columns)
 {
     switch (2 * rows + start_of(rows, sweep, 0)) {
-#define EVEN(R) case 2 * R: turn_columns(R, 0, turn, m, columns); return;
-#define ODD(R) EVEN(R) case 2 * R + 1: turn_columns(R, 1, turn, m, columns); return;
+#define EVEN(R) case 2 * R: turn_few_rows(R, 0, turn, m, columns); return;
+#define ODD(R) EVEN(R) case 2 * R + 1: turn_few_rows(R, 1, turn, m, columns); return;
         EVEN(2) ODD(3) EVEN(4) ODD(5) EVEN(6) ODD(7) EVEN(8) ODD(9)
 #if LANES == 8
         EVEN(10) ODD(11) EVEN(12) ODD(13) EVEN(14)

@@ -65,16 +65,17 @@ static void average_gradients(const Group *p, const Work *v)
     }
 }
 
-/* r = sqrt(beta2 r^2 + (1 - beta2) g^2), by hypot. */
+/* r = sqrt(beta2 r^2 + (1 - beta2) g^2). */
 static void average_squares(const Group *p, const Work *v)
 {
     vec keep = root(*p->beta2), add = root(1 - *p->beta2);
     for (int64_t c = 0; c < p->k; c++) {
+        const vec *g = v->g + c * p->d;
         vec old, new, *r = p->r + c * p->d;
         p->r_log[c] = in_common(counted(*p->beta2, p->r_log[c]), log_scale(v, c), &old, &new);
         old *= keep;
         new *= add;
-        for (int64_t j = 0; j < p->d; j++) r[j] = length_of(old * r[j], new * v->g[c * p->d + j]);
+        for (int64_t j = 0; j < p->d; j++) r[j] = hypotenuse(old * r[j], new * g[j]);
         normalise_row(p, r, p->r_log + c);
     }
 }
@@ -127,10 +128,11 @@ static void adam_step(const Group *p, Work *v, vec eta, int64_t t)
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
-        vec eps = eps_in(p, p->r_log[c]);
-        for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) {
-            vec step = p->m[e] * factor / (p->r[e] * inverse + eps);
-            p->w[e] -= eta * choose(p->m[e] == 0, all(0), step);
+        vec eps = eps_in(p, p->r_log[c]), *w = p->w + c * p->d;
+        const vec *m = p->m + c * p->d, *r = p->r + c * p->d;
+        for (int64_t j = 0; j < p->d; j++) {
+            vec step = quotient(m[j] * factor, r[j] * inverse + eps);
+            w[j] -= eta * choose(m[j] == 0, all(0), step);
         }
     }
 }

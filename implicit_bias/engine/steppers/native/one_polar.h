@@ -191,24 +191,19 @@ static void orthogonalise_one(const Work *v, double *g, int64_t rows, int64_t co
     put_back(sweep, rows, v->rotation, vectors_of(rows));
 }
 
-/* correct() of one matrix, into v->corrected. A row's corrections go in the order of the rows that they are made of, as there;
- * v->gram is overwritten with what those rows are multiplied with. */
+/* correct() of one matrix, into v->corrected. */
 static void correct_one(const Work *v, int64_t rows)
 {
     const int64_t wide = vectors_of(rows);
     const double *norm = (const double *)v->norm, *inverse = (const double *)v->inverse;
-    for (int64_t a = 0; a < rows; a++) {
-        vec *row = v->gram + a * wide, *to = v->corrected + a * wide;
+    for (int64_t a = 0; a < rows; a++)
         for (int64_t b = 0; b < wide; b++) {
-            const vec sum = v->norm[b] + norm[a];
-            const vec later = row[b] * inverse[a] * v->inverse[b], before = row[b] * v->inverse[b] * inverse[a];
-            const vec each = choose(lane_numbers() + b * LANES > a, later, before) / choose(sum > 0, sum, all(1));
-            row[b] = each * norm[a];
-            to[b] = v->rotation[a * wide + b];
+            const vec sum = v->norm[b] + norm[a], cosine = v->gram[a * wide + b] * (v->inverse[b] * inverse[a]);
+            const vec each = -cosine / larger(sum, all(NOTHING));
+            v->gram[a * wide + b] = choose(lane_numbers() + b * LANES == a, all(0), each * norm[a]);
         }
-        for (int64_t c = 0; c < rows; c++)
-            for (int64_t b = 0; c != a && b < wide; b++) to[b] -= ((const double *)row)[c] * v->rotation[c * wide + b];
-    }
+    memcpy(v->corrected, v->rotation, rows * wide * sizeof(vec));
+    spread_product(rows, wide, 1, rows, (double *)v->gram, wide * LANES, 1, v->rotation, wide, v->corrected, wide);
 }
 
 /* polar() of one matrix, whose rows and those of `turned` are `stride` apart. */
@@ -237,11 +232,12 @@ static double polar_of_one(Work *v, double *g, int64_t rows, int64_t columns, in
     for (int64_t a = 0; a < rows; a++) {
         const int kept = top_pair_only ? first == a : norm[a] > RANK_TOLERANCE * top;
         inverse[a] = kept ? 1 / (norm[a] > 0 ? norm[a] : 1) : 0;
-        for (int64_t j = 0; j < stride; j++) turned[a * stride + j] *= inverse[a];
     }
     if (!top_pair_only) correct_one(v, rows);
-    const double *of = (double *)(top_pair_only ? v->rotation : v->corrected);
-    spread_product(rows, across, 0, rows, of, 1, wide * LANES, (vec *)turned, across, (vec *)g, across);
+    vec *of = top_pair_only ? v->rotation : v->corrected;
+    for (int64_t a = 0; a < rows; a++)
+        for (int64_t b = 0; b < wide; b++) of[a * wide + b] *= inverse[a];
+    spread_product(rows, across, 0, rows, (double *)of, 1, wide * LANES, (vec *)turned, across, (vec *)g, across);
     return top_pair_only ? top : nuclear;
 }
 

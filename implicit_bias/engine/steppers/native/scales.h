@@ -31,12 +31,4 @@ static inline vec weight_of_past(const Group *p, const vec *log_scales, int64_t 
 /* That of the new gradient beside it. */
 static inline vec weight_of_new(const Group *p, vec weight_of_past) { return p->from_first ? 1 - weight_of_past : *p->gain; }
 
-/* sqrt(a^2 + b^2) */
-static inline vec length_of(vec a, vec b)
-{
-    a = magnitude(a), b = magnitude(b);
-    vec high = larger(a, b), ratio = smaller(a, b) / choose(high == 0, all(1), high);
-    return high * root(1 + ratio * ratio);
-}
-
 #endif
