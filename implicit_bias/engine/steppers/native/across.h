@@ -134,8 +134,8 @@ static inline void transpose_across(const double *a, int64_t rows, int64_t colum
 
 /* c[a, b] (+)= sum_l p[a, l] q[l, b], p of numbers, for `rows` x `vectors` vectors b at once, in registers. */
 __attribute__((always_inline)) static inline void spread_tile(
-    const int rows, const int vectors, int add, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q, int64_t q_length,
-    vec *c, int64_t c_row)
+    const int rows, const int vectors, int add, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q,
+    int64_t q_length, vec *c, int64_t c_row)
 {
     vec sum[MOST_ROWS * MOST_COLUMNS], right[MOST_COLUMNS];
 #pragma GCC unroll 8

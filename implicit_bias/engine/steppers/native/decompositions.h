@@ -8,7 +8,7 @@
 #include "powers.h"
 #include "products.h"
 
-#define NEARLY 3e-8 /* cosines whose squares are nothing */
+#define NEARLY 3e-7 /* cosines whose squares are below what a step is known to, by far: ENOUGH, and what rounding adds to it */
 
 /* corrected <- (I - F)^T rotation. Rows C with lengths s_a and cosines e_ab up to NEARLY have the polar factor
  * (C C^T)^(-1/2) C = (I - F) N + O(e^2), N the rows of length one, F_ab = e_ab s_b / (s_a + s_b): first order of the square root,

@@ -78,12 +78,17 @@ static void take_own(const Samples *of, Work *v, int64_t first, int64_t count)
         }
 }
 
-/* The largest score of sample i but its label's. */
+/* The largest score of sample i but its label's, by two that do not wait for each other. */
 static inline vec top_of_others(const Group *p, const Samples *of, const Work *v, int64_t i)
 {
-    vec top = all(-INFINITY);
-    for (int64_t c = 0; c < p->k; c++) top = larger(top, v->scores[c * of->n + i]);
-    return top;
+    const vec *s = v->scores + i;
+    vec even = s[0], odd = all(-INFINITY);
+    int64_t c = 1;
+    for (; c + 1 < p->k; c += 2) {
+        odd = larger(odd, s[c * of->n]);
+        even = larger(even, s[(c + 1) * of->n]);
+    }
+    return larger(even, c < p->k ? larger(odd, s[c * of->n]) : odd);
 }
 
 /* The logarithms of the samples' weights, of their sum at the label, in place of scores. */

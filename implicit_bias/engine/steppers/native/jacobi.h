@@ -13,7 +13,7 @@
 #define SWEEPS 30        /* at most; five are the rule */
 #define ORTHOGONAL 1e-31 /* squared cosine of two rows that are not turned any more: below round-off */
 #define CONVERGED 1e-9   /* cosines that one more sweep of a quadratically convergent method takes below round-off */
-#define ENOUGH 1e-8      /* cosines at which a Gram matrix is as good as diagonal (decompositions.h: correct) */
+#define ENOUGH 1e-7      /* cosines at which a Gram matrix is as good as diagonal (decompositions.h: correct) */
 #define NOTHING 1e-200   /* squares of rows whose product is below this are left alone: they would underflow */
 
 /* A rotation of rows u, v to c u - s v, s u + c v. */
@@ -157,9 +157,7 @@ static void turn_rows(int64_t rows, int64_t sweep, const Turn *turn, vec *m, int
 #define EVEN(R) case 2 * R: turn_few_rows(R, 0, turn, m, columns); return;
 #define ODD(R) EVEN(R) case 2 * R + 1: turn_few_rows(R, 1, turn, m, columns); return;
         EVEN(2) ODD(3) EVEN(4) ODD(5) EVEN(6) ODD(7) EVEN(8) ODD(9)
-#if LANES == 8
-        EVEN(10) ODD(11) EVEN(12) ODD(13) EVEN(14)
-#endif
+        EVEN(10)
     }
     for (int64_t round = 0; round < rows; round++)
         for (int64_t a = start_of(rows, sweep, round); a + 1 < rows; a += 2, turn++)

@@ -74,7 +74,7 @@ BORDER = 1e-9
 MOST_SAMPLES = 2**21
 # So many runs that are left over by groups are stepped one by one in less time than a group takes: a run alone takes a third to
 # an eighth of it.
-MOST_ALONE = 3
+MOST_ALONE, ALONE_COST = 3, 0.2
 # What runs alone do not have: there columns of several parts, too, would not begin where a vector does.
 IN_GROUPS = (LP, SCHATTEN, COLUMNS)
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
@@ -227,11 +227,11 @@ class LinearSteps:
         self.made_with: Mapping[str, str] = _told(compiled)
         self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
         self._groups, left = -(-self._runs // self.lanes), self._runs % self.lanes
-        in_groups = len(rule.parts) > 1 or any(part.kind in IN_GROUPS for part in rule.parts)
-        self.alone = left if left <= MOST_ALONE and not in_groups else 0
+        self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
+        in_one = all((part.first, part.end) == (0, self._d) and part.kind not in IN_GROUPS for part in rule.parts)
+        self.alone = left if left <= MOST_ALONE and in_one else 0
         self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self.alone))]
         self._tasks += [(self._groups - 1, lane) for lane in range(self.alone)]
-        self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
         parts = [_Part(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (_Part * len(parts))(*parts)
         threads = max(1, min(torch.get_num_threads(), self._groups))
@@ -529,6 +529,6 @@ class LinearSteps:
         work = 2 * n * k * d + EXPONENTIAL_COST * n * k
         work += sum(DECOMPOSITION_COST * min(k, columns) ** 2 * max(k, columns) for columns in self._rule.decomposed)
         work *= 3 if self._anchored else 1  # the batch's gradient twice, and now and then that of all samples
-        rounds = -(-self._groups // len(self._work))
+        rounds = -(-(self._groups - bool(self.alone)) // len(self._work)) + ALONE_COST * self.alone
         most = MOST_STEPS if self._batch is None else min(MOST_STEPS, MOST_SAMPLES // (self._runs * self._batch.size))
         return max(1, min(most, int(CALL_SECONDS * RATE / (work * rounds))))
