@@ -105,9 +105,8 @@ class Problem:
 
     def at(self, runs: Tensor) -> Problem:
         """The same steps of these runs alone, without what is measured."""
-        given = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "data": self.data}
-        if self.batch is not None:
-            given["batch"] = self.batch
+        given: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "data": self.data}
+        given |= {key: value for key, value in (("batch", self.batch), ("norm", self.norm)) if value is not None}
         parts: dict[str, Any] = {key: at_runs(instance, runs, self.runs) for key, instance in given.items()}
         initial, frozen = ({name: block[runs] for name, block in blocks.items()} for blocks in (self.initial, self.frozen))
         return replace(self, **parts, initial=initial, frozen=frozen, measured={}, optima={}, test=None, probes=())

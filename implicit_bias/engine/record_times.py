@@ -42,6 +42,12 @@ class RecordTimes:
         """The first fixed step after ``t``, which is not the last."""
         return self._ordered[bisect_right(self._ordered, t)]
 
+    def next_loss(self) -> Tensor:
+        """The log losses (R,) that nothing is to be recorded above between fixed steps; -inf for a run that has stopped."""
+        levels = math.isfinite(self.level_width)
+        level = -(self.reached + 1) * self.level_width if levels else np.full_like(self.reached, -math.inf)
+        return torch.from_numpy(np.where(self.going, np.maximum(level, self.stop), -math.inf))
+
     def due(self, t: int, log_loss: Callable[[], Tensor]) -> np.ndarray | None:
         """The runs to be recorded after step t, or None; a run whose loss is low enough stops after its record.
 

@@ -24,7 +24,9 @@ from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.trajectory import Trajectory
 from implicit_bias.engine.updates import reached_by, update_from
 from implicit_bias.engine.variance_reduction import Anchor, anchor_due
+from implicit_bias.measures.averages import StepAverage
 from implicit_bias.measures.probe import Probe
+from implicit_bias.models import Parameters
 
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
@@ -126,6 +128,12 @@ class _Simulation:
     def _served(self, probe: Probe) -> bool:
         return probe.averaged is not None and self.stepper.serve(probe.averaged)
 
+    def _served_averages(self) -> list[tuple[StepAverage, Parameters, int]]:
+        """The averages that the stepper takes gradients into, and what is in them."""
+        unserved = [probe.averaged for probe in self.unserved]
+        averages = [probe.averaged for probe in self.recorder.probes.values()]
+        return [(a, a.value, a.count) for a in averages if a is not None and all(a is not other for other in unserved)]
+
     def _steps(self, t: int, watch: Watch | None, keep: Keep | None) -> None:
         """Every update after the t-th, in calls that end where something is to be seen."""
         if t == 0:
@@ -134,8 +142,7 @@ class _Simulation:
         while t < steps and self.times.going.any():
             last = self._next_stop(t)
             self.before = reached_by(self.setup, self.stepper) if self.looks_back and last == t + 1 else None
-            self.stepper.advance(t, last)
-            t = last
+            t = self.stepper.advance(t, last)
             looked_at = t in self.times.fixed  # a record looks more closely
             if not looked_at and (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected():
                 self._check(t, trained_by(self.stepper), self.times.going)
@@ -147,18 +154,20 @@ class _Simulation:
                 keep(t, partial(self._snapshot, t))
 
     def _next_stop(self, t: int) -> int:
-        """How far one call may go: to the next record, or the next gradient that a probe has to be handed."""
+        """How far one call may go: to the next record, or the next gradient that a probe has to be handed; where losses are
+        watched, to a step at which one asks for a record."""
         if self.stepper.most_steps == 1:
             return t + 1
         last = min(t + self.stepper.most_steps, self.times.next_after(t))
         if self.looks_back and last > t + 1:
             last = min(last, self.times.next_after(t) - 1)
-        if not (self.unserved or self.times.watches_loss):
+        # A probe that looks back needs a call of one update before every record, also where the loss says when that is.
+        asks = self.times.watches_loss and (self.looks_back or not self.stepper.watch(self.times.next_loss()))
+        if not (self.unserved or asks):
             return last
         cadence = self.problem.cadence
         looks = range(t // cadence + 1, (last - 1) // cadence + 1)
-        wanted = (j * cadence for j in looks if self.times.watches_loss or any(probe.wants(j) for probe in self.unserved))
-        return next(wanted, last)
+        return next((j * cadence for j in looks if asks or any(probe.wants(j) for probe in self.unserved)), last)
 
     def _suspected(self) -> bool:
         """Whether a run may have diverged. Between records the parameters tell: what all samples say is looked at where each
@@ -182,7 +191,9 @@ class _Simulation:
             if not self.problem.optimizer.shows_trained:
                 self._check(t, seen(), runs | self.times.going)
         looks, off = divmod(t, self.problem.cadence)
-        # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole.
+        # At a record the gradient is evaluated anyway: there a served probe is handed it, too, and its average is whole. Where
+        # the loss of some run asks for the record, that is for the record alone: others would have their bits of it.
+        kept = [] if t in self.times.fixed else self._served_averages()
         for probe in self.recorder.probes.values() if runs is not None else self.unserved:
             if not off and probe.wants(looks):
                 probe.collect(t, self.stepper.gradient)
@@ -190,6 +201,8 @@ class _Simulation:
             before = self.before
             update = None if before is None else update_from(self.setup, before, self.stepper.parameters, t)
             self.recorder.record(t, seen(), self.stepper, runs, update)
+            for average, value, count in kept:
+                average.value, average.count = value, count
 
     def _check(self, t: int, at: Shown, runs: np.ndarray) -> None:
         """Raises Diverged where one of these runs has."""

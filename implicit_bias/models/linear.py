@@ -199,7 +199,7 @@ def zero_sum_basis(k: int) -> Tensor:
 def is_uneven(x: Tensor) -> Tensor:
     """Which data sets, of (R, n, d), have entries that are zero or next to nothing beside the largest: shape (R,).
 
-    Their gradients have one scale an entry (:meth:`LinearObjective.gradient`), and no steps in C.
+    Their gradients have one scale an entry (:meth:`LinearObjective.gradient`).
 
     Args:
         x: Data (R, n, d).

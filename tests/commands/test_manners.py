@@ -108,7 +108,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def compiled(optimizer: str, runs: int) -> str:
     """What made the steps of a batch of so many runs, which was to be compiled."""
     data = mixtures(list(range(1, runs + 1)))
-    return simulate(problem(optimizer, data, runs, 6, compile="on", stop_log_loss=-1e9)).stepping
+    return simulate(problem(optimizer, data, runs, 6, compile="on", loss="pair_logistic")).stepping
 
 
 @pytest.mark.slow

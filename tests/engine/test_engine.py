@@ -428,8 +428,10 @@ def test_snapshots_are_asked_for_between_steps_only() -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_the_compiled_step_is_the_plain_one_to_round_off(optimizer: str) -> None:
     data = mixtures([1, 2, 3])
-    # A loss to stop at needs the loss of every step, which steps in C do not give.
-    plain, compiled = (simulate(problem(optimizer, data, 3, 20, compile=wanted, stop_log_loss=-1e9)) for wanted in ("off", "on"))
+    # A loss that has no steps in C.
+    plain, compiled = (
+        simulate(problem(optimizer, data, 3, 20, compile=wanted, loss="pair_logistic")) for wanted in ("off", "on")
+    )
     for label, columns in plain.by_norm.items():
         np.testing.assert_allclose(compiled.by_norm[label]["margin"], columns["margin"], rtol=1e-11, atol=1e-13)
 
@@ -447,7 +449,9 @@ def test_a_step_that_cannot_be_compiled_is_taken_plainly(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
     data = mixtures([1, 2])
-    plain, fallen_back = (simulate(problem("muon", data, 2, 20, compile=wanted, stop_log_loss=-1e9)) for wanted in ("off", "on"))
+    plain, fallen_back = (
+        simulate(problem("muon", data, 2, 20, compile=wanted, loss="pair_logistic")) for wanted in ("off", "on")
+    )
     assert np.array_equal(plain.by_norm["spectral"]["margin"], fallen_back.by_norm["spectral"]["margin"], equal_nan=True)
 
 
@@ -465,8 +469,8 @@ def test_the_step_is_compiled_where_that_is_wanted_or_repaid(
 
     monkeypatch.setattr(torch, "compile", compiler)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    # A loss to stop at needs the loss of every step, which steps in C do not give.
-    setup = Setup.of(problem("signgd", mixtures([1]), 1, steps, compile=wanted, stop_log_loss=-1e9))
+    # A loss that has no steps in C.
+    setup = Setup.of(problem("signgd", mixtures([1]), 1, steps, compile=wanted, loss="pair_logistic"))
     assert (choose(setup).stepper.stepping == "torch.compile") == bool(asked) == compiled
     monkeypatch.setattr(shutil, "which", lambda name: None)
     asked.clear()

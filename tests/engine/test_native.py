@@ -22,6 +22,7 @@ from implicit_bias.config.overrides import compose
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Problem, Trajectory, simulate
+from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.choose import choose
 from implicit_bias.engine.steppers.native import LinearSteps, refusal
@@ -31,13 +32,15 @@ from implicit_bias.engine.steppers.native.rules import DEFINITIONS
 from implicit_bias.engine.steppers.torch_compile import REPAID_STEPS
 from implicit_bias.losses import FLOOR, LOSSES
 from implicit_bias.losses.pair_logistic import PairLogistic
+from implicit_bias.measures.probe import Columns, Probe, Record
 from implicit_bias.models import MODELS, Data
-from implicit_bias.norms import make_norm
+from implicit_bias.norms import NORMS, Norm, make_norm
 from implicit_bias.norms.singular import RANK_TOLERANCE
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.optimizers.muon import Muon
 from implicit_bias.optimizers.muon_adam import MuonAdam
-from implicit_bias.schedules import SCHEDULES, LossBased
+from implicit_bias.schedules import SCHEDULES
+from implicit_bias.schedules.lyu_li import LyuLi
 from implicit_bias.sweep.plan import Cell, batches
 from tests.support.quick import quick_of
 
@@ -83,9 +86,27 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "sd in row": ("sd", {"clip": 0.1, "weight_decay": PER_RUN}),
     "sd in spectral": ("sd", {"beta": 0.8}),
     "sd in nuclear": ("sd", {}),
+    "sd, first": ("sd", {"beta": 0.8, "first": "gradient"}),
+    "nsd in lp": ("nsd", {}),
+    "nmd in lp": ("nmd", {"nesterov": True, "beta": PER_RUN}),
+    "sd in lp": ("sd", {"beta": 0.8, "first": "gradient"}),
+    "nsd in schatten": ("nsd", {"weight_decay": PER_RUN}),
+    "nmd in schatten": ("nmd", {"beta": PER_RUN}),
+    "sd in schatten": ("sd", {"clip": 0.1}),
+    "nmd in column": ("nmd", {"beta": PER_RUN}),
+    "sd in column": ("sd", {"weight_decay": PER_RUN}),
 }
-# Of those whose norm is named.
-NORMS = {"row, momentum": "row", **{rule: rule.removeprefix("sd in ") for rule in RULES if rule.startswith("sd in ")}}
+# The exponents of l_p and Schatten norms.
+EXPONENTS = torch.linspace(1.2, 6, RUNS, dtype=torch.float64)
+
+
+def norm_of(rule: str, runs: int = RUNS) -> Norm | None:
+    """The norm that a rule names."""
+    label = "row" if rule == "row, momentum" else rule.partition(" in ")[2]
+    if label in ("lp", "schatten"):
+        found: Norm = NORMS.get(label)(EXPONENTS[:runs])
+        return found
+    return make_norm(label) if label else None
 
 
 WHOLE_RUNS = ("signgd", "signum", "ngd", "nmgd", "gd", "momentum_gd", "spectral_gd", "muon", "adam")
@@ -96,6 +117,14 @@ def gaussian(k: int, d: int, n: int, runs: int = RUNS, shared: bool = False) -> 
     sets = 1 if shared else runs
     x = torch.randn(sets, n, d, dtype=torch.float64, generator=generator)
     return Data(x, torch.randint(k, (sets, n), generator=generator), k)
+
+
+def with_zeros(data: Data) -> Data:
+    """Half of the entries zero, a feature that no sample has, and one that two have."""
+    x = data.x.clamp(min=0)
+    x[:, :, 1:3] = 0.0
+    x[:, :2, 1] = torch.tensor([1.0, -1.5])
+    return Data(x, data.y, data.num_classes)
 
 
 def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cross_entropy", **more: Any) -> Problem:
@@ -114,7 +143,7 @@ def problem(rule: str, data: Data, steps: int, runs: int = RUNS, loss: str = "cr
         data=data,
         initial=model.initial(data, range(runs)),
         steps=steps,
-        norm=make_norm(NORMS[rule]) if rule in NORMS else None,
+        norm=norm_of(rule, runs),
         measured={label: make_norm(label) for label in ("linf", "l2", "spectral")},
         points=10,
         weights="all",
@@ -148,6 +177,29 @@ def assert_each_step_near(given: Problem) -> None:
 @pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signgd", "signum", "muon", "adam", "lion", "sd in spectral"))
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
     assert_each_step_near(problem(rule, gaussian(5, 12, 23), 30, loss=loss))
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam", "lion", "signum, look-ahead"))
+def test_every_step_on_data_with_zeros_is_the_plain_one_to_round_off(rule: str) -> None:
+    """Near, and where entries of gradients are e^-10,000 of others in their row."""
+    near = problem(rule, with_zeros(gaussian(5, 12, 23)), 20)
+    for size in (1.0, 1e4):
+        assert_each_step_near(replace(near, initial={"weight": size * near.initial["weight"]}))
+
+
+@needs_compiler
+@pytest.mark.numeric
+@pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
+@pytest.mark.parametrize(("rule", "size"), [("gd", None), ("gd", 7), ("sd, clip", 7), ("sd in lp", None), ("momentum_gd", None)])
+def test_every_step_over_the_loss_is_the_plain_one_to_round_off(rule: str, loss: str, size: int | None) -> None:
+    """Where losses are about one, and e^-300; by the loss of a batch, too."""
+    given = problem(rule, gaussian(5, 12, 23), 20, loss=loss)
+    batch = None if size is None else mini_batches(size, "reshuffle", torch.arange(RUNS), 23)
+    given = replace(given, schedule=SCHEDULES.get("loss_based")(lr=given.schedule.lr), batch=batch)
+    for scale in (0.0, 200.0):
+        assert_each_step_near(replace(given, initial={"weight": scale * given.initial["weight"]}))
 
 
 COLUMNS = ("margin", "upper_bound", "alignment", "param_norm")
@@ -204,20 +256,29 @@ def test_any_shape_is_covered(rule: str, k: int, d: int) -> None:
 
 @needs_compiler
 @settings(max_examples=25, deadline=None)
-@given(exponent=st.integers(-3, 5), apart=st.integers(0, 4), rule=st.sampled_from(sorted(RULES)), seed=st.integers(0, 1000))
-def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: str, seed: int) -> None:
+@given(
+    exponent=st.integers(-3, 5),
+    apart=st.integers(0, 4),
+    rule=st.sampled_from(sorted(RULES)),
+    seed=st.integers(0, 1000),
+    zeros=st.booleans(),
+)
+def test_a_step_at_any_depth_is_the_plain_one(exponent: int, apart: int, rule: str, seed: int, zeros: bool) -> None:
     """Parameters of any size, losses down to e^-1,000,000, and class rows whose gradients differ by as much."""
     generator = torch.Generator().manual_seed(seed)
-    given = problem(rule, gaussian(4, 9, 12), 1)
+    given = problem(rule, with_zeros(gaussian(4, 9, 12)) if zeros else gaussian(4, 9, 12), 1)
     w = torch.randn(RUNS, 4, 9, dtype=torch.float64, generator=generator) * 10.0**exponent
     given.data.x[:, :, 0] = given.data.x[:, :, 0].abs() + 0.5
     w[:, 1, 0] -= 10.0**apart  # this class is far below the others on every sample
     given = replace(given, initial={"weight": w})
     plain, ours = (simulate(replace(given, compile=wanted)).parameters[1]["weight"] for wanted in ("off", "auto"))
     size = torch.maximum((plain - w).abs(), 1e-16 * w.abs()).amax(dim=(1, 2), keepdim=True)
-    polar = RULES[rule][0] in ("muon", "spectral_gd", "nucgd") or NORMS.get(rule) in ("spectral", "nuclear")
+    polar = RULES[rule][0] in ("muon", "spectral_gd", "nucgd") or rule.endswith(("spectral", "nuclear", "schatten"))
     # A gradient whose rows are far apart has singular values below round-off of the largest, and no known direction there.
     rounding = condition(given) if polar else torch.ones(RUNS, dtype=torch.float64)
+    if RULES[rule][0] == "adam" or rule.endswith("lp"):  # ratios of numbers by their logarithms, which are rounded
+        logs = given.model.objective(given.data, given.loss).gradient(given.initial).blocks["weight"].log_scale
+        rounding = rounding + 1e-4 * logs.masked_fill(logs == -torch.inf, 0.0).abs().amax(dim=(1, 2))
     known = rounding < 1e6
     assert ((plain - ours).abs() <= 1e-11 * rounding.view(-1, 1, 1) * size)[known].all()
 
@@ -240,25 +301,32 @@ def same_bits(a: Trajectory, b: Trajectory, run: int | None = None) -> bool:
 
 @needs_compiler
 @pytest.mark.numeric
-@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize(
-    "rule", quick_of(["signgd", "muon", "adam, eps", "signum, decay", "lion", "sd in spectral"], "muon", "adam, eps", "lion")
+    ("rule", "shared", "zeros"),
+    [
+        *(
+            (rule, shared, False)
+            for rule in ("signgd", "muon", "adam, eps", "lion", "sd in spectral")
+            for shared in (False, True)
+        ),
+        *(("signum, decay", False, zeros) for zeros in (False, True)),
+        ("adam, eps", True, True),
+        *(("nmd in lp", shared, shared) for shared in (False, True)),
+        ("sd in schatten", False, False),
+    ],
 )
-def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool) -> None:
+def test_a_run_has_the_same_bits_alone_and_beside_any_others(rule: str, shared: bool, zeros: bool) -> None:
     """Also where the others have other momenta, which plain steps only match to round-off."""
     data = gaussian(5, 7, 16, shared=shared)
-    together = simulate(problem(rule, data, 60))
+    if zeros:
+        data = with_zeros(data)
+    given = problem(rule, data, 60)
+    if zeros:  # so far that entries of gradients are lost beside others in their row
+        given = replace(given, initial={"weight": 1e4 * given.initial["weight"]})
+    together = simulate(given)
+    assert together.stepping == "c"
     for run in (0, 3, 5):
-        own = data if shared else Data(data.x[run : run + 1], data.y[run : run + 1], 5)
-        mine = problem(rule, own, 60)
-        numbers = {key: value[run : run + 1] for key, value in RULES[rule][1].items() if isinstance(value, torch.Tensor)}
-        alone = replace(
-            mine,
-            optimizer=replace(mine.optimizer, **numbers),
-            schedule=replace(mine.schedule, lr=mine.schedule.lr[run : run + 1]),
-            initial={"weight": mine.initial["weight"][run : run + 1]},
-        )
-        assert same_bits(together, simulate(alone), run)
+        assert same_bits(together, simulate(replace(given.at(torch.tensor([run])), measured=given.measured)), run)
 
 
 @pytest.fixture
@@ -281,9 +349,10 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
 
 
 @needs_compiler
-@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam"))
-def test_it_goes_on_from_a_snapshot_to_the_last_bit(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = problem(rule, gaussian(4, 6, 10), 130)
+@pytest.mark.parametrize("case", quick_of([*sorted(RULES), "adam on zeros"], "signum", "muon", "adam on zeros", "gd", "lion"))
+def test_it_goes_on_from_a_snapshot_to_the_last_bit(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, _, zeros = case.partition(" on ")
+    given = problem(rule, with_zeros(gaussian(4, 6, 10)) if zeros else gaussian(4, 6, 10), 130)
     usual = simulate(given)
     monkeypatch.setattr("implicit_bias.engine.steppers.native.linear.MOST_STEPS", 5)
     snapshots: dict[int, Any] = {}
@@ -322,12 +391,11 @@ def test_the_watch_and_the_finite_check_are_kept() -> None:
     "what",
     [
         {"loss": LOSSES.get("pair_logistic")()},
-        {"schedule": SCHEDULES.get("loss_based")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
+        {"schedule": SCHEDULES.get("lyu_li")(lr=0.1), "optimizer": OPTIMIZERS.get("gd")()},
         {"optimizer": OPTIMIZERS.get("muon_adam")()},
         {"optimizer": OPTIMIZERS.get("muon_ns")(dtype="bfloat16")},
-        {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("lp", p=3.0)},
+        {"optimizer": OPTIMIZERS.get("nsd")(), "norm": make_norm("neuron2")},
         {"data": Data(gaussian(5, 12, 23).x.float(), gaussian(5, 12, 23).y, 5)},
-        {"data": Data(gaussian(5, 12, 23).x.clamp(min=0), gaussian(5, 12, 23).y, 5)},
     ],
 )
 def test_what_is_not_covered_is_left_to_plain_steps(what: dict[str, Any]) -> None:
@@ -336,13 +404,55 @@ def test_what_is_not_covered_is_left_to_plain_steps(what: dict[str, Any]) -> Non
     assert steps_of(replace(given, **what)) is None
 
 
+class LooksBack(Probe):
+    """Wants the update before every record, wherever the loss says that one is."""
+
+    name = "looked_back"
+    looks_back = True
+
+    def measure(self, record: Record) -> Columns:
+        assert (record.update is None) == (record.t == 0)
+        return {"looked_back": record.q}
+
+
 @needs_compiler
-@pytest.mark.parametrize("what", [{"compile": "off"}, {"levels": 2.0}, {"stop_log_loss": -1e9}])
-def test_runs_that_need_the_loss_of_every_step_are_stepped_one_by_one(
+@pytest.mark.parametrize("what", [{"compile": "off"}, {"levels": 2.0, "probes": (LooksBack(),)}])
+def test_runs_are_stepped_one_by_one_where_every_step_has_to_be_seen(
     what: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LinearSteps, "advance", lambda *_: pytest.fail("stepped in C"))
-    simulate(replace(problem("signgd", gaussian(3, 4, 9), 5), **what))
+    advance = LinearSteps.advance
+    monkeypatch.setattr(LinearSteps, "advance", lambda self, t, last: advance(self, t, last) if last == t + 1 else pytest.fail())
+    simulate(replace(problem("signgd", gaussian(3, 4, 9), 12), **what))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("rule", "loss", "size", "reduction"),
+    [
+        ("signgd", "cross_entropy", None, "none"),
+        ("signum", "exponential", None, "none"),
+        ("signum", "cross_entropy", 4, "none"),
+        ("signum", "cross_entropy", 4, "svrg"),
+    ],
+)
+def test_levels_and_stops_are_those_of_plain_steps(rule: str, loss: str, size: int | None, reduction: Any) -> None:
+    """In several groups of runs, each of which comes to a level of its own first; and to the last bit those of a run alone."""
+    base = problem(rule, gaussian(5, 12, 23), 90, loss=loss, levels=3.0, stop_log_loss=-0.7)
+    batch = None if size is None else mini_batches(size, "reshuffle", torch.arange(3 * RUNS), 23)
+    given = replace(base.at(torch.arange(3 * RUNS) % RUNS), measured=base.measured, batch=batch, variance_reduction=reduction)
+    plain, ours = (simulate(replace(given, compile=wanted)) for wanted in ("off", "auto"))
+    assert ours.stepping == "c" and ours.steps == plain.steps and len(ours.steps) > 12
+    np.testing.assert_array_equal(ours.recorded, plain.recorded)
+    assert not plain.recorded[-1].all(), "some have stopped"
+    assert (apart(ours, plain) <= 1e-9).all()
+    for run in (0, 10):
+        alone = simulate(replace(given.at(torch.tensor([run])), measured=given.measured))
+        mine = ours.recorded[:, run]
+        assert alone.steps == [t for t, recorded in zip(ours.steps, mine, strict=True) if recorded]
+        theirs = [torch.equal(alone.parameters[t]["weight"][0], ours.parameters[t]["weight"][run]) for t in alone.steps]
+        assert all(theirs)
+        bounds = ours.by_norm["l2"]["upper_bound"][mine, run]
+        assert bounds.tobytes() == alone.by_norm["l2"]["upper_bound"][:, 0].tobytes(), "certificates are of the same steps"
 
 
 @pytest.fixture
@@ -504,7 +614,7 @@ def test_a_library_without_the_functions_is_none(fresh_library: Path, tiny: Path
 
 
 def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
-    """They are stepped plainly: beside them another run would get other bits than alone."""
+    """Their gradients have one scale an entry: beside them another run would get other bits than alone."""
     dense, holed = (np.random.RandomState(seed).randn(6, 3) for seed in (0, 1))
     holed[0, 0] = 0.0
     spec = compose(["steps=1"], multirun=False)[0].spec
@@ -516,7 +626,7 @@ def test_data_with_zeros_are_batched_apart(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_larger_problems_are_left_to_torch_unless_told() -> None:
-    large = problem("signgd", gaussian(10, 60, 1000, shared=True), 1)
+    large = problem("signgd", gaussian(10, 60, 2100, shared=True), 1)
     wide = problem("muon", gaussian(30, 40, 60, shared=True), 1)
     for big in (large, wide):
         assert steps_of(big) is None
@@ -566,11 +676,10 @@ def test_constants_that_others_have_too_are_theirs_to_the_bit() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "off": ({"compile": "off"}, "compile=off", "compile=off"),
-    "levels": ({"levels": 2.0}, "the loss of every step is asked for", "do not repay compiling"),
-    "schedule": ({"schedule": LossBased(lr=0.1)}, "schedule=loss_based has no steps in C", "do not repay compiling"),
+    "schedule": ({"schedule": LyuLi(lr=0.1)}, "schedule=lyu_li has no steps in C", "do not repay compiling"),
     "optimizer": ({"optimizer": MuonAdam()}, "optimizer=muon_adam, or its norm, has no steps in C", "do not repay"),
     "loss": ({"loss": PairLogistic()}, "model=linear with loss=pair_logistic has no steps in C", "do not repay compiling"),
-    "matrices": ({"levels": 2.0, "optimizer": Muon(), "steps": REPAID_STEPS}, "the loss of every step", "gain nothing"),
+    "matrices": ({"loss": PairLogistic(), "optimizer": Muon(), "steps": REPAID_STEPS}, "pair_logistic has no", "gain nothing"),
 }
 
 
@@ -584,9 +693,9 @@ def test_every_refusal_of_fast_steps_has_a_reason(what: str) -> None:
 
 @needs_compiler
 def test_a_run_says_what_its_steps_were_made_with() -> None:
-    ours, watched = (simulate(problem("ngd", gaussian(3, 4, 9), 5, levels=levels)) for levels in (0.0, 2.0))
+    ours, other = (simulate(problem("ngd", gaussian(3, 4, 9), 5, loss=loss)) for loss in ("cross_entropy", "pair_logistic"))
     assert ours.stepping_refused == {} and "-O3" in ours.compiled_with["flags"] and ours.compiled_with["compiler"]
-    assert "the loss of every step" in watched.stepping_refused["c"] and watched.compiled_with == {}
+    assert "has no steps in C" in other.stepping_refused["c"] and other.compiled_with == {}
 
 
 @needs_compiler

@@ -208,7 +208,7 @@ def test_the_check_leaves_no_trace(rule: str, monkeypatch: pytest.MonkeyPatch) -
     assert checked.stepping == unchecked.stepping == "c"
 
 
-HARD = ("signs", "copies", "a line", "nearly a line", "a line to round-off", "scales", "bias", "tiny")
+HARD = ("signs", "copies", "a line", "nearly a line", "a line to round-off", "scales", "bias", "tiny", "zeros")
 
 
 def hard(kind: str, k: int, d: int, n: int) -> Data:
@@ -225,6 +225,7 @@ def hard(kind: str, k: int, d: int, n: int) -> Data:
         "scales": x * 10.0 ** torch.linspace(-12, 12, d, dtype=torch.float64),
         "bias": torch.cat([x[:, :, 1:], torch.ones(1, n, 1, dtype=torch.float64)], dim=-1),
         "tiny": 1e-90 * x,
+        "zeros": x.clamp(min=0),
     }
     return Data(made[kind], torch.arange(n).remainder(k).unsqueeze(0), k)
 
@@ -286,7 +287,7 @@ class Wrong(torch_compile.Compiled):
 
 @pytest.mark.parametrize("optimizer", ["signgd", "adam"])
 def test_compiled_steps_that_are_not_the_plain_ones_are_not_taken(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = problem(optimizer, gaussian(4, 6, 10), 20, stop_log_loss=-1e9)
+    base = problem(optimizer, gaussian(4, 6, 10), 20, loss="pair_logistic")
     plain = simulate(replace(base, compile="off"))
     monkeypatch.setattr(torch_compile, "Compiled", Wrong)
     monkeypatch.setattr(torch, "compile", lambda step, **_: step)

@@ -74,8 +74,9 @@ class Stepper(Protocol):
     def load(self, start: Reached) -> None:
         """Set the state from which the next update starts."""
 
-    def advance(self, first: int, last: int) -> None:
-        """Updates ``first`` + 1 to ``last``, at most :attr:`most_steps`."""
+    def advance(self, first: int, last: int) -> int:
+        """Updates ``first`` + 1 to ``last``, at most :attr:`most_steps`; or fewer, but one at least, where losses are watched.
+        Returns how many updates have been made by then: ``last``, or fewer."""
 
     def step(self, start: Reached, t: int) -> Reached:
         """The t-th update alone, from any point, none taken back; what was loaded may be lost."""
@@ -87,6 +88,11 @@ class Stepper(Protocol):
         The step at the end of a call is left to the caller, who may take it in, or leave it to the next call. False: it cannot,
         and calls have to end where a gradient is wanted.
         """
+
+    def watch(self, below: Tensor) -> bool:
+        """Have calls of :meth:`advance` end where the loss is to be looked at, after every update or with mini-batches every
+        ceil(n / b), and the log loss of a run is, or may be, below its number here, (R,). Asked before every such call. False: it
+        cannot, and calls have to end wherever the loss is to be looked at."""
 
     @property
     def parameters(self) -> Parameters:

@@ -63,17 +63,21 @@ class Eager:
     def load(self, start: Reached) -> None:
         self._go_to(start)
 
-    def advance(self, first: int, last: int) -> None:
+    def advance(self, first: int, last: int) -> int:
         for t in range(first + 1, last + 1):
             before = self._reached if self._batched else self._reached._replace(gradient=self.gradient)
             self._go_to(self._made(before, t))
             if self._setup.problem.schedule.backs_off:
                 self._take_back(before)
+        return last
 
     def step(self, start: Reached, t: int) -> Reached:
         return self._made(start, t)
 
     def serve(self, average: StepAverage) -> bool:
+        return False
+
+    def watch(self, below: Tensor) -> bool:
         return False
 
     def _go_to(self, reached: Reached) -> None:

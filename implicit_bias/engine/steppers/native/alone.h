@@ -8,12 +8,15 @@
 
 /* What every entry of a run shares. */
 typedef struct {
-    vec beta, gain, ahead_beta, ahead_gain, beta2, log_eps, decay, smallest_row;
+    vec beta, gain, ahead_beta, ahead_gain, beta2, log_eps, decay, smallest_row, below;
     Part part;
 } Held;
 
 /* Vectors of memory that the arrays of a run alone take. */
-static int64_t held_alone(int64_t k, int64_t d) { return (5 * k + 1) * vectors_of(d) + 2 * k; }
+static int64_t held_alone(int64_t k, int64_t d, int64_t entries)
+{
+    return (5 * k + 1) * vectors_of(d) + 2 * k * (entries ? vectors_of(d) : 1);
+}
 
 /* Rows of a lane as rows of whole vectors; returns what is behind them. */
 static vec *rows_out(const vec *from, int64_t rows, int64_t features, int64_t lane, vec *to)
@@ -43,6 +46,18 @@ static void numbers_back(const vec *from, int64_t count, int64_t lane, vec *to)
     for (int64_t c = 0; c < count; c++) to[c][lane] = from[c][0];
 }
 
+/* Log scales of a buffer. */
+static vec *scales_out(const Group *p, const vec *from, vec *to)
+{
+    return p->entries ? rows_out(from, p->k, p->features, p->lane, to) : numbers_out(from, p->k, p->lane, to);
+}
+
+static void scales_back(const Group *p, const vec *from, vec *to)
+{
+    if (p->entries) rows_back(from, p->k, p->features, p->lane, to);
+    else numbers_back(from, p->k, p->lane, to);
+}
+
 /* The run in `p->lane`, held in `memory`, as `own`, a copy of the group. */
 static void hold(const Group *p, vec *memory, Held *held, Group *own)
 {
@@ -56,8 +71,8 @@ static void hold(const Group *p, vec *memory, Held *held, Group *own)
     TAKE_ROWS(certificate, k);
     TAKE_ROWS(doubtful, 1);
 #undef TAKE_ROWS
-    own->m_log = memory, memory = numbers_out(p->m_log, k, lane, memory);
-    own->r_log = memory, numbers_out(p->r_log, k, lane, memory);
+    own->m_log = memory, memory = scales_out(p, p->m_log, memory);
+    own->r_log = memory, scales_out(p, p->r_log, memory);
 #define TAKE_NUMBER(name) held->name = all((*p->name)[lane]), own->name = &held->name
     TAKE_NUMBER(beta);
     TAKE_NUMBER(gain);
@@ -67,6 +82,7 @@ static void hold(const Group *p, vec *memory, Held *held, Group *own)
     TAKE_NUMBER(log_eps);
     TAKE_NUMBER(decay);
     TAKE_NUMBER(smallest_row);
+    if (p->below) TAKE_NUMBER(below);
 #undef TAKE_NUMBER
     if (p->parts) held->part = *p->part, held->part.end = own->d, own->part = &held->part;
 }
@@ -78,8 +94,8 @@ static void give_back(const Group *p, const Group *own)
     vec *const to[] = {p->w, p->m, p->r, p->anchor, p->certificate};
     const vec *const from[] = {own->w, own->m, own->r, own->anchor, own->certificate};
     for (int i = 0; i < 5; i++) rows_back(from[i], k, d, lane, to[i]);
-    numbers_back(own->m_log, k, lane, p->m_log);
-    numbers_back(own->r_log, k, lane, p->r_log);
+    scales_back(p, own->m_log, p->m_log);
+    scales_back(p, own->r_log, p->r_log);
 }
 
 #endif

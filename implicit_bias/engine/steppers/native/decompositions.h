@@ -5,6 +5,7 @@
 
 #include "group.h"
 #include "jacobi.h"
+#include "powers.h"
 #include "products.h"
 
 #define NEARLY 3e-7 /* cosines whose squares are below what a step is known to, by far: ENOUGH, and what rounding adds to it */
@@ -26,11 +27,12 @@ static void correct(vec *gram, int64_t rows, const vec *norm, const vec *inverse
     product(rows, rows, 1, rows, (Matrix){gram, rows, 1}, (Matrix){(vec *)rotation, rows, 1}, (Matrix){corrected, rows, 1});
 }
 
-/* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T, into g; `turned` is scratch of
- * its size. Rotations J make the rows of C = J g orthogonal, C = S V^T; then U V^T = J^T V^T. They are found on the Gram matrix,
- * which is small, but knows cosines to round-off times the squared condition only: C itself shows whether that is enough, and is
- * made orthogonal where not. Returns the sum of the singular values, or the top one. */
-static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int top_pair_only, vec *turned)
+/* The truncated polar factor U_r V_r^T of g (rows, columns), rows <= columns, or its top u_1 v_1^T (RANK_ONE), or U f(S) V^T with
+ * the sizes of the Schatten norm whose dual has the exponent q (SCHATTEN), into g; `turned` is scratch of its size. Rotations J
+ * make the rows of C = J g orthogonal, C = S V^T; then U V^T = J^T V^T. They are found on the Gram matrix, which is small, but knows
+ * cosines to round-off times the squared condition only: C itself shows whether that is enough, and is made orthogonal where not,
+ * and where single singular vectors count. Returns the sum of the singular values, or the top one, or their norm. */
+static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, vec q, vec *turned)
 {
     const Matrix rotation = {v->rotation, rows, 1}, from = {g, columns, 1}, to = {turned, columns, 1};
     vec *gram = v->gram, *norm = v->norm, *inverse = v->inverse;
@@ -38,7 +40,7 @@ static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int top_pair_on
     diagonalise(gram, rows, v->turn, v->rotation);
     product(rows, columns, 0, rows, rotation, from, to);
     gram_of(turned, rows, columns, gram);
-    const mask far = top_pair_only ? ~(mask){0} : askew(gram, rows, NEARLY);
+    const mask far = kind == POLAR ? askew(gram, rows, NEARLY) : ~(mask){0};
     if (any(far)) {
         orthogonalise(turned, rows, columns, far, norm, v->rotation);
         gram_of(turned, rows, columns, gram);
@@ -51,15 +53,17 @@ static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int top_pair_on
         top = larger(top, norm[a]);
     }
     for (int64_t a = 0; a < rows; a++) {
-        mask kept = top_pair_only ? first == (double)a : norm[a] > RANK_TOLERANCE * top;
+        mask kept = kind == RANK_ONE ? first == (double)a : norm[a] > RANK_TOLERANCE * top;
         inverse[a] = choose(kept, 1 / choose(norm[a] > 0, norm[a], all(1)), all(0));
     }
+    vec size = kind == RANK_ONE ? top : nuclear;
+    if (kind == SCHATTEN) size = schatten_sizes(rows, norm, top, q, inverse, gram);
     vec *of = v->rotation;
-    if (!top_pair_only) correct(gram, rows, norm, inverse, v->rotation, of = v->corrected);
+    if (kind == POLAR) correct(gram, rows, norm, inverse, v->rotation, of = v->corrected);
     for (int64_t a = 0; a < rows; a++)
-        for (int64_t b = 0; b < rows; b++) of[a * rows + b] *= inverse[a]; /* N = inverse C */
+        for (int64_t b = 0; b < rows; b++) of[a * rows + b] *= inverse[a]; /* N = inverse C, or more */
     product(rows, columns, 0, rows, transposed((Matrix){of, rows, 1}), to, from);
-    return top_pair_only ? top : nuclear;
+    return size;
 }
 
 /* a (k, d) in the basis of vectors that sum to zero (models/linear.py: zero_sum_basis, Helmert's: column r has r + 1 ones, then
@@ -89,17 +93,17 @@ static void out_of_row_space(const Work *v, int64_t k, int64_t d, vec *a)
     }
 }
 
-/* a (k, d) becomes its polar factor, or its top pair, taken in that basis. Returns as polar(). */
-static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int top_pair_only, vec *a)
+/* a (k, d) becomes its polar factor, or what polar() has besides, taken in that basis. Returns as polar(). */
+static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q, vec *a)
 {
     const int64_t rows = k - 1;
     vec sizes;
     into_row_space(v, k, d, a);
     if (rows <= d) {
-        sizes = polar(v, v->reduced, rows, d, top_pair_only, v->factor);
+        sizes = polar(v, v->reduced, rows, d, kind, q, v->factor);
     } else {
         transpose(v->reduced, rows, d, a);
-        sizes = polar(v, a, d, rows, top_pair_only, v->factor);
+        sizes = polar(v, a, d, rows, kind, q, v->factor);
         transpose(a, d, rows, v->reduced);
     }
     out_of_row_space(v, k, d, a);

@@ -8,6 +8,7 @@
 #include "gradient.h"
 #include "one_matrix.h"
 #include "one_polar.h"
+#include "powers.h"
 
 static vec largest_of(const vec *numbers, int64_t count)
 {
@@ -92,6 +93,34 @@ static vec unit_rows(const Group *p, const Part *part, const vec *from, const ve
     return dual;
 }
 
+/* Each column in units of its own largest scale. */
+static vec unit_columns(const Group *p, const Work *v, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
+{
+    const int64_t k = p->k, columns = part->end - part->first;
+    vec dual = all(0);
+    for (int64_t j = 0; j < columns; j++) {
+        const int64_t at = part->first + j;
+        const vec *g = (p->entries ? v->entry : from) + at, *logs = p->entries ? v->entry_log + at : from_log;
+        const int64_t next = p->entries ? p->d : 1; /* from one row's log scale to the next's */
+        vec top = all(-INFINITY), largest = all(0), square = all(0);
+        for (int64_t c = 0; c < k; c++) top = larger(top, choose(g[c * p->d] == 0, all(-INFINITY), logs[c * next]));
+        top = choose(top > -INFINITY, top, all(0));
+        for (int64_t c = 0; c < k; c++) {
+            to[c * columns + j] = g[c * p->d] * exponential(logs[c * next] - top);
+            largest = larger(largest, magnitude(to[c * columns + j]));
+        }
+        const vec inverse = 1 / choose(largest > 0, largest, all(1));
+        for (int64_t c = 0; c < k; c++) {
+            to[c * columns + j] *= inverse;
+            square += to[c * columns + j] * to[c * columns + j];
+        }
+        const vec size = root(square), of_size = 1 / choose(size > 0, size, all(1));
+        for (int64_t c = 0; c < k; c++) to[c * columns + j] *= of_size;
+        if (sized(p)) dual += size * largest * exponential(top - unit);
+    }
+    return dual;
+}
+
 /* The direction of steepest descent of a part, its rows times `divide`, into `to` (k, columns); returns the dual norm in units
  * of e^unit (Newton-Schulz has none). */
 static vec direction(const Group *p, Work *v, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to, vec *divide)
@@ -101,6 +130,8 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
     switch (part->kind) {
     case SIGN: return signs(p, part, from, from_log, unit, to);
     case COORDINATE: return largest_entry(p, part, from, from_log, unit, to);
+    case LP: return lp_direction(p, v, part, from, from_log, unit, to);
+    case COLUMNS: return unit_columns(p, v, part, from, from_log, unit, to);
     case ROWS: return unit_rows(p, part, from, from_log, unit, to, divide);
     default: break;
     }
@@ -113,7 +144,7 @@ static vec direction(const Group *p, Work *v, const Part *part, const vec *from,
     }
     if (part->kind != NORMALISED) {
         if (p->alone) return top * polar_of_one_in_row_space(p, v, part->kind == RANK_ONE, to);
-        return top * polar_in_row_space(v, k, columns, part->kind == RANK_ONE, to);
+        return top * polar_in_row_space(v, k, columns, part->kind, *p->dual_exponent, to);
     }
     vec size = root(p->alone ? sum_of_squares(to, k, p->features, v->reduced) : dot(to, to, k * columns));
     for (int64_t c = 0; c < k; c++) divide[c] = choose(size > 0, size, all(1));
@@ -147,7 +178,7 @@ static vec product_dual(const Group *p, Work *v, vec *whole)
 /* A step in the product of the parts' norms. norms/blocks.py: ProductNorm; optimizers/base.py: steepest. */
 static void steepest(const Group *p, Work *v, const vec *from, const vec *from_log, vec eta)
 {
-    vec *to = v->direction, *divide = v->divide, size = eta, whole = all(1);
+    vec *to = v->direction, *divide = v->divide, divisor = exponential(-v->log_divisor), size = eta * divisor, whole = all(1);
     for (int64_t b = 0; b < p->parts; b++) {
         const Part *part = p->part + b;
         v->dual_log[b] = largest_of(from_log, p->k);
@@ -156,7 +187,7 @@ static void steepest(const Group *p, Work *v, const vec *from, const vec *from_l
     }
     if (sized(p)) {
         vec unit = product_dual(p, v, &whole);
-        if (p->by_dual) size *= smaller(whole * exponential(unit), all(p->clip));
+        if (p->by_dual) size = eta * smaller(whole * exponential(unit - v->log_divisor), p->clip * divisor);
         whole = choose(whole > 0, whole, all(1));
     }
     to = v->direction, divide = v->divide;
@@ -175,7 +206,7 @@ static void descend(const Group *p, Work *v, const vec *from, const vec *from_lo
         return;
     }
     for (int64_t c = 0; c < p->k; c++) {
-        vec size = eta * exponential(from_log[c]);
+        vec size = eta * exponential(from_log[c] - v->log_divisor);
         for (int64_t e = c * p->d; e < (c + 1) * p->d; e++) p->w[e] -= size * from[e];
     }
 }

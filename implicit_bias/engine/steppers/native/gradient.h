@@ -5,6 +5,7 @@
 #define GRADIENT_H
 
 #include "group.h"
+#include "logarithms.h"
 #include "products.h"
 
 #define TILE 320 /* scores that stay in the first cache while they are made, or made into a gradient */
@@ -53,6 +54,12 @@ static vec least_in_rows(const Group *p, const vec *a, int64_t rows, int64_t wid
 /* Number i of a row of weights. */
 static inline vec weight_at(const Group *p, const vec *row, int64_t i) { return p->alone ? all(((const double *)row)[i]) : row[i]; }
 
+/* Where sample i has the label c. */
+static inline mask labelled(const Group *p, const Samples *of, int64_t i, int64_t c)
+{
+    return p->alone ? (mask){0} - (((const int64_t *)of->y)[i] == c) : of->y[i] == c;
+}
+
 /* Sample i's score of its label in lane l. */
 static inline double *label_score(const Samples *of, const Work *v, int64_t i, int l)
 {
@@ -84,8 +91,8 @@ static inline vec top_of_others(const Group *p, const Samples *of, const Work *v
     return larger(even, c < p->k ? larger(odd, s[c * of->n]) : odd);
 }
 
-/* Gradients with one scale a class row, of all lanes; kept where `deep`. models/linear.py: _deep. */
-__attribute__((noinline)) static void deep_gradient(const Group *p, const Samples *of, Work *v, mask deep)
+/* The logarithms of the samples' weights, of their sum at the label, in place of scores. */
+static void log_weights(const Group *p, const Samples *of, Work *v)
 {
     scores_of(p, of, v, 0, of->n);
     take_own(of, v, 0, of->n);
@@ -102,6 +109,12 @@ __attribute__((noinline)) static void deep_gradient(const Group *p, const Sample
         for (int64_t c = 0; c < p->k; c++)
             s[c * of->n] = choose(of->y[i] == c, own_log, s[c * of->n] - v->own[i] - others);
     }
+}
+
+/* Gradients with one scale a class row, of all lanes; kept where `deep`. models/linear.py: _deep. */
+__attribute__((noinline)) static void deep_gradient(const Group *p, const Samples *of, Work *v, mask deep)
+{
+    log_weights(p, of, v);
     for (int64_t c = 0; c < p->k; c++) {
         vec *s = v->scores + c * of->n, top = all(-INFINITY);
         for (int64_t i = 0; i < of->n; i++) top = larger_of(p, top, s[i]);
@@ -138,7 +151,8 @@ static void clear_cancelled(const Group *p, const Samples *of, Work *v, mask whe
         vec *s = v->scores + c * of->n, size = all(0);
         for (int64_t i = 0; i < of->count; i++) size += magnitude(weight_at(p, s, i));
         for (int64_t j = 0; j < p->d; j++) {
-            mask doubt = where & (magnitude(v->g[c * p->d + j]) < size * p->doubtful[j]);
+            vec g = v->g[c * p->d + j];
+            mask doubt = where & (magnitude(g) < size * p->doubtful[j]) & (g != 0);
             if (any(doubt)) clear_if_cancelled(p, of, v, c, j, doubt);
         }
     }
@@ -177,7 +191,9 @@ static void share_out(const Group *p, const Samples *of, Work *v, int64_t first,
         vec share = all(1);
         if (p->loss == CROSS_ENTROPY) {
             const vec excess = larger(v->gap[i], all(0)), own = any(excess > 0) ? share_of(-excess) : all(1);
-            share = 1 / (own + scale * v->size[i]);
+            const vec others = scale * v->size[i];
+            share = 1 / (own + others);
+            if (p->asks_loss) v->losses[i] = sample_loss(excess, own, others);
         }
         v->gap[i] = share;
         v->size[i] *= share;
@@ -226,6 +242,21 @@ static void weigh(const Group *p, const Samples *of, Work *v, int64_t first, int
         for (int l = 0; l < LANES; l++) *label_score(of, v, i, l) = -v->size[i][l];
 }
 
+/* The lanes in which some entry may be zero without being it, or a class row is too small for the common scale: of data with zeros, whose
+ * entries may well be zero, and features of any size. */
+static mask doubtful_entries(const Group *p, const Work *v)
+{
+    mask found = {0};
+    for (int64_t c = 0; c < p->k; c++) {
+        for (int64_t j = 0; j < p->d; j++) {
+            vec size = magnitude(v->g[c * p->d + j]);
+            found |= (size < v->total * p->doubtful[j]) & (size != 0);
+        }
+        found |= largest_in_rows(p, v->g + c * p->d, 1, p->d) < *p->smallest_row;
+    }
+    return p->alone && any(found) ? ~(mask){0} : found;
+}
+
 /* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give
  * the same bits wherever it is called. */
 __attribute__((noinline)) static void gradient(const Group *p, const Samples *of, Work *v)
@@ -246,7 +277,9 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     }
     for (int64_t c = 0; c < p->k; c++) v->row[c] = all(0);
     /* No row's weights sum to more than the total. */
-    const mask doubt = least_in_rows(p, v->g, p->k, p->d) < v->total * v->most_doubtful;
+    mask doubt;
+    if (p->entries) doubt = doubtful_entries(p, v);
+    else doubt = least_in_rows(p, v->g, p->k, p->d) < v->total * v->most_doubtful;
     if (any(doubt)) look_closer(p, of, v, doubt);
 }
 

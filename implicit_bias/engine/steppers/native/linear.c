@@ -22,9 +22,12 @@
 #include "batches.h"
 #include "decompositions.h"
 #include "directions.h"
+#include "entries.h"
 #include "gradient.h"
 #include "group.h"
+#include "logarithms.h"
 #include "orders.h"
+#include "scales.h"
 #include "vectors.h"
 
 #define SMALL 0x1p-100       /* a buffer's row is scaled anew when its largest entry leaves [SMALL, LARGE] */
@@ -32,18 +35,6 @@
 #define LEAST_EXPONENT -1000 /* powers of two by which rows are scaled: 2^1023 is the largest there is */
 #define FORGOTTEN -64        /* log2 of a number that changes nothing when it is taken from one */
 #define LOG_2 0x1.62e42fefa39efp-1
-
-/* Factors that bring two rows to a common scale, whose logarithm is returned. */
-static inline vec in_common(vec a_log, vec b_log, vec *a, vec *b)
-{
-    vec common = larger(a_log, b_log);
-    *a = exponential(a_log - common);
-    *b = exponential(b_log - common);
-    return common;
-}
-
-/* The log scale of a buffer that counts with a weight: nothing where that is 0, so that it makes nothing else underflow. */
-static inline vec counted(vec weight, vec log_scale) { return choose(weight == 0, all(-INFINITY), log_scale); }
 
 /* Bring a row whose entries have become too small or large for their squares back to about one. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
@@ -63,11 +54,12 @@ static void normalise_row(const Group *p, vec *row, vec *row_log)
 
 static void average_gradients(const Group *p, const Work *v)
 {
+    const vec beta = weight_of_past(p, p->m_log, p->k), gain = weight_of_new(p, beta);
     for (int64_t c = 0; c < p->k; c++) {
         vec old, new, *m = p->m + c * p->d;
-        p->m_log[c] = in_common(counted(*p->beta, p->m_log[c]), log_scale(v, c), &old, &new);
-        old *= *p->beta;
-        new *= *p->gain;
+        p->m_log[c] = in_common(counted(beta, p->m_log[c]), log_scale(v, c), &old, &new);
+        old *= beta;
+        new *= gain;
         for (int64_t j = 0; j < p->d; j++) m[j] = old * m[j] + new * v->g[c * p->d + j];
         normalise_row(p, m, p->m_log + c);
     }
@@ -123,12 +115,16 @@ static void shrink(const Group *p, vec eta)
     for (int64_t e = 0; e < p->k * p->d; e++) p->w[e] *= keep;
 }
 
-static void adam_step(const Group *p, const Work *v, vec eta, int64_t t)
+static void adam_step(const Group *p, Work *v, vec eta, int64_t t)
 {
     vec correct_m = all(1), correct_r = all(1);
     if (p->bias_correction) {
         correct_m = debias(*p->beta, v->forget_m, t);
         correct_r = root(debias(*p->beta2, v->forget_r, t));
+    }
+    if (p->entries) {
+        adam_step_by_entry(p, eta, correct_m, correct_r);
+        return;
     }
     for (int64_t c = 0; c < p->k; c++) {
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
@@ -158,7 +154,8 @@ static int64_t taken(int64_t alone, int64_t numbers) { return alone ? vectors_of
 
 /* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. Of runs with n samples, k
  * classes and d features. */
-static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
+static int64_t laid_out(
+    Work *v, vec *start, int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
 {
     const int64_t row = taken(alone, d), column = taken(alone, k), few = least(k, d), rows = batch ? k : 0;
     const int64_t either = k * row > d * column ? k * row : d * column; /* of a matrix or its transpose */
@@ -190,8 +187,12 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
     TAKE(batch_columns, alone ? d * taken(alone, batch) : 0);
     TAKE(here, rows * row); /* gradients of batches alone are corrected */
     TAKE(mean, rows * row);
-    TAKE(here_log, rows);
-    TAKE(mean_log, rows);
+    TAKE(here_log, entries ? rows * row : rows);
+    TAKE(mean_log, entries ? rows * row : rows);
+    TAKE(losses, taken(alone, n));
+    TAKE(g_log, entries ? k * row : 0);
+    TAKE(ahead_m, entries ? k * row : 0);
+    TAKE(ahead_m_log, entries ? k * row : 0);
     v->batch_y = (mask *)(start ? start + used : NULL), used += taken(alone, batch);
     if (!alone) v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(few) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
@@ -199,15 +200,16 @@ static int64_t laid_out(Work *v, vec *start, int64_t alone, int64_t n, int64_t k
 }
 
 /* Doubles of memory that `work` of a group, or of a run alone, needs. */
-int64_t work_size(int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch)
+int64_t work_size(int64_t alone, int64_t n, int64_t k, int64_t d, int64_t parts, int64_t batch, int64_t entries)
 {
     Work v;
-    return LANES * (laid_out(&v, NULL, alone, n, k, d, parts, batch) + (alone ? held_alone(k, d) : 0));
+    return LANES * (laid_out(&v, NULL, alone, n, k, d, parts, batch, entries) + (alone ? held_alone(k, d, entries) : 0));
 }
 
 /* The average, or the gradient, that a step is taken from, after the buffer has taken in the gradient; its log scales. */
 static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
 {
+    if (p->entries) return stepped_from_entries(p, v, log_scales);
     if (p->momentum == BEFORE) look_ahead(p, v);
     if (p->momentum != NO_MOMENTUM) average_gradients(p, v);
     if (p->momentum == LOOK_AHEAD) look_ahead(p, v);
@@ -218,10 +220,11 @@ static const vec *stepped_from(const Group *p, Work *v, const vec **log_scales)
     return v->g;
 }
 
-static void make_steps(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
+static int64_t make_steps(
+    const Group *p, int64_t first, int64_t steps, int64_t seen, const vec *eta, const double *share, const int32_t *index)
 {
     Work v;
-    laid_out(&v, p->work, p->alone, p->samples.count, p->k, p->features, p->parts, p->batch);
+    laid_out(&v, p->work, p->alone, p->samples.count, p->k, p->features, p->parts, p->batch, p->entries);
     v.forget_m = steps_to_forget(*p->beta), v.forget_r = steps_to_forget(*p->beta2);
     for (int64_t r = 0; r + 1 < p->k; r++) v.basis[r] = all(1 / sqrt((r + 1.0) * (r + 2.0)));
     v.most_doubtful = largest_of(p->doubtful, p->d);
@@ -232,43 +235,47 @@ static void make_steps(const Group *p, int64_t first, int64_t steps, const vec *
     }
     for (int64_t s = 0; s < steps; s++) {
         int due = p->anchored && (first + s) % p->anchored == 0;
-        if (share[s] != 0 || due || !p->batch) gradient(p, &p->samples, &v);
-        if (share[s] != 0) collect(p, &v, share[s]);
+        int looks = p->watched && s >= seen && (first + s) % p->watched == 0;
+        if (share[s] != 0 || due || looks || !p->batch) evaluate(p, &p->samples, &v);
+        if (looks && any(log_loss(p, &p->samples, &v) < *p->below)) return s;
+        if (share[s] != 0) (p->entries ? collect_by_entry : collect)(p, &v, share[s]);
         if (due) {
             for (int64_t e = 0; e < p->k * p->d; e++) p->anchor[e] = p->w[e];
             keep_gradient(p, &v, v.mean, v.mean_log);
         }
-        if (p->batch) {
-            const Samples batch = samples_of(p, &v, index + s * p->batch * LANES);
-            gradient(p, &batch, &v);
-            if (p->anchored) reduce_variance(p, &batch, &v);
-        }
-        const vec *from_log, *from = stepped_from(p, &v, &from_log), size = p->alone ? all(eta[s][p->lane]) : eta[s];
+        const Samples of = p->batch ? samples_of(p, &v, index + s * p->batch * LANES) : p->samples;
+        if (p->batch) evaluate(p, &of, &v);
+        v.log_divisor = p->per_loss ? log_loss(p, &of, &v) : all(0);
+        if (p->anchored) reduce_variance(p, &of, &v);
+        const vec *from_log, *from = stepped_from(p, &v, &from_log);
+        const vec rate = p->alone ? all(eta[s][p->lane]) : eta[s], size = rate * exponential(-v.log_divisor);
         if (any(*p->decay != 0)) shrink(p, size);
         if (p->rule == ADAM) {
-            average_squares(p, &v);
+            (p->entries ? average_squares_by_entry : average_squares)(p, &v);
             adam_step(p, &v, size, first + s + 1);
         } else {
-            descend(p, &v, from, from_log, size);
+            descend(p, &v, from, from_log, rate);
         }
     }
+    return steps;
 }
 
 /* Updates first + 1, ..., first + steps, the s-th with eta[s], from the samples index[s] (batch, LANES) where there are
  * mini-batches. share[s], where not zero, is the weight of the full gradient before that update in the certificates' average.
  * With variance reduction an update whose number of updates before is a multiple of `anchored` begins at its own anchor.
  *
- * Of all runs of a group; or, where `alone`, of the run in one lane of it, whose samples those of the group are. */
-void advance(const Group *p, int64_t first, int64_t steps, const vec *eta, const double *share, const int32_t *index)
+ * Returns how many updates were made: fewer where the loss before an update other than the first `seen` is low enough. Of all
+ * runs of a group; or, where `alone`, of the run in one lane of it, whose samples those of the group are. */
+int64_t advance(
+    const Group *p, int64_t first, int64_t steps, int64_t seen, const vec *eta, const double *share, const int32_t *index)
 {
-    if (!p->alone) {
-        make_steps(p, first, steps, eta, share, index);
-        return;
-    }
+    if (!p->alone) return make_steps(p, first, steps, seen, eta, share, index);
     Work v;
     Held held;
     Group own = *p;
-    hold(p, p->work + laid_out(&v, NULL, 1, p->samples.count, p->k, p->features, p->parts, p->batch), &held, &own);
-    make_steps(&own, first, steps, eta, share, index);
+    vec *memory = p->work + laid_out(&v, NULL, 1, p->samples.count, p->k, p->features, p->parts, p->batch, p->entries);
+    hold(p, memory, &held, &own);
+    const int64_t made = make_steps(&own, first, steps, seen, eta, share, index);
     give_back(p, &own);
+    return made;
 }

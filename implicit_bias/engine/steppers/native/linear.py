@@ -1,11 +1,11 @@
 """Many steps of many runs of a linear model in one call: linear.c behind tensors.
 
-The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are dense float64
-data on a CPU, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the losses
-cross_entropy and exponential, the schedules power and constant, and steepest descent in linf, l2, l1, the row norm, in the row
-space the spectral and the nuclear norm, and products of them, normalised or not, with and without momentum, Lion, Muon by
-Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the number
-of threads, nor on how its steps are shared out over calls.
+The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are float64 data on a
+CPU, with zeros or without, in one block or in blocks of columns, full batches and mini-batches, also with reduced variance, the
+losses cross_entropy and exponential, the schedules power, constant and loss_based, and steepest descent in linf, l2, l1, l_p, the
+row and the column norm, in the row space the spectral, the nuclear and the Schatten norms, and products of them, normalised or
+not, with and without momentum, Lion, Muon by Newton-Schulz, and Adam; with decoupled weight decay where they have it. A run's
+numbers do not depend on its batch, on the number of threads, nor on how its steps are shared out over calls.
 
 What is covered is a table of classes (:mod:`implicit_bias.engine.steppers.native.rules`), compared by exact type: a subclass of
 any of them may override anything, and is left to plain steps.
@@ -25,10 +25,22 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
+from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.native import orders
 from implicit_bias.engine.steppers.native.compiling import library
-from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
+from implicit_bias.engine.steppers.native.rules import (
+    ADAM,
+    COLUMNS,
+    DEFINITIONS,
+    LOSSES,
+    LP,
+    NO_MOMENTUM,
+    SCHATTEN,
+    Columns,
+    Rule,
+    rule_of,
+)
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.averages import StepAverage
@@ -38,25 +50,33 @@ from implicit_bias.models.linear import LinearObjective
 from implicit_bias.optimizers import State
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
-from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, Power, Schedule, ScheduleState
+from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, LossBased, Power, Schedule, ScheduleState
 
 SOURCE = Path(__file__).with_name("linear.c")
 SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL)
-# Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d, and
-# the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs there are is not asked: a run's
-# bits must not depend on it.
-MOST_WORK, MOST_ROWS = 500_000, 20
+# Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d (n is
+# the samples of an update), and the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs
+# there are is not asked: a run's bits must not depend on it.
+MOST_WORK, MOST_ROWS = 1_200_000, 20
+# Numbers n d of a run's data, n all samples: eight copies are held where runs share them. Up to the second compile=on takes C.
+MOST_NUMBERS, MOST_NUMBERS_ASKED_FOR = 2**20, 2**24
 
-SCHEDULES = frozenset({Power, Constant})
+SCHEDULES = frozenset({Power, Constant, LossBased})
 
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
 MOST_STEPS = 4096
+# Updates that several groups make at least before it is seen whether a loss that is watched is low enough in one.
+LEAST_STRIDE = 16
+# Log losses are looked at more closely this far, relative to themselves, above the numbers that they are watched for.
+BORDER = 1e-9
 # Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
 MOST_SAMPLES = 2**21
 # So many runs that are left over by groups are stepped one by one in less time than a group takes: a run alone takes a third to
 # an eighth of it.
 MOST_ALONE, ALONE_COST = 3, 0.2
+# What runs alone do not have: there columns of several parts, too, would not begin where a vector does.
+IN_GROUPS = (LP, SCHATTEN, COLUMNS)
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
 RATE = 2e9
 EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
@@ -83,12 +103,12 @@ class _Group(ctypes.Structure):
         ("samples", _Samples),
         ("log_batch", ctypes.c_double),
         ("batch", ctypes.c_int64),
-        ("anchored", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("anchored", "asks_loss", "per_loss", "from_first", "entries", "watched")),
         ("part", ctypes.POINTER(_Part)),
-        *((name, ctypes.c_void_p) for name in ("smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
+        *((name, ctypes.c_void_p) for name in ("below", "smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
         *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
-        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "coefficients", "work")),
+        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "dual_exponent", "coefficients", "work")),
     ]
 
 
@@ -112,29 +132,31 @@ def refusal(setup: Setup) -> str | None:
     problem, objective = setup.problem, whole_of(setup.objective)
     if problem.compile == "off":
         return "compile=off"
-    if problem.watches_loss and problem.batch is None:
-        return "the loss of every step is asked for (log.levels, stop_log10_loss)"
     if problem.model.robust:
         return "gaps under perturbations (model.perturbation) have no steps in C"
     if objective is None or type(objective.loss) not in LOSSES:
         return f"model={problem.model.name} with loss={problem.loss.name} has no steps in C"
     x = objective.data.x
-    if objective.uneven or x.device.type != "cpu" or x.dtype != torch.float64:
-        return "needs dense float64 data on a CPU"
+    if x.device.type != "cpu" or x.dtype != torch.float64:
+        return "needs float64 data on a CPU"
     if type(problem.schedule) not in SCHEDULES:
         return f"schedule={problem.schedule.name} has no steps in C"
     rule = rule_of(problem.optimizer, setup.geometry, columns_of(setup))
     if rule is None:
         return f"optimizer={problem.optimizer.name}, or its norm, has no steps in C"
-    if problem.compile != "on" and not _pays(rule, objective.data):
+    if problem.compile != "on" and not _pays(rule, objective.data, problem.batch):
         return "larger problems are no faster in C than by PyTorch's products and decompositions; compile=on takes C"
+    if x.shape[1] * x.shape[2] > MOST_NUMBERS_ASKED_FOR:
+        return f"data of more than {MOST_NUMBERS_ASKED_FOR:,} numbers have no steps in C, which holds copies of them"
     return None if library(SOURCE, SYMBOLS, DEFINITIONS) else "there is no C compiler (cc, gcc, clang) that compiles them"
 
 
-def _pays(rule: Rule, data: Data) -> bool:
-    """Whether a single run is no slower in C."""
-    n, k, d = data.x.shape[1], data.num_classes, data.x.shape[2]
-    return n * k * d <= MOST_WORK and all(min(k, columns) <= MOST_ROWS for columns in rule.decomposed)
+def _pays(rule: Rule, data: Data, batch: MiniBatches | None) -> bool:
+    """Whether a single run is no slower in C, and copies of its data are small."""
+    (n, d), k = data.x.shape[1:], data.num_classes
+    size = n if batch is None else batch.size
+    small = size * k * d <= MOST_WORK and n * d <= MOST_NUMBERS
+    return small and all(min(k, columns) <= MOST_ROWS for columns in rule.decomposed)
 
 
 def _powers(schedule: Schedule) -> list[float]:
@@ -157,9 +179,9 @@ def _log(number: float) -> float:
 def _told(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
-    compiled.work_size.argtypes = [ctypes.c_int64] * 6
-    compiled.advance.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 3]
-    compiled.advance.restype = None
+    compiled.work_size.argtypes = [ctypes.c_int64] * 7
+    compiled.advance.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3]
+    compiled.advance.restype = ctypes.c_int64
     compiled.made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
     return {"compiler": compiler, "flags": flags}
@@ -191,12 +213,14 @@ class LinearSteps:
         if compiled is None or rule is None or objective is None:
             raise ValueError(f"no steps in C: {refusal(setup)}")
         self._objective, self._rule, self._schedule = setup.objective, rule, setup.problem.schedule
-        self._loss = LOSSES[type(objective.loss)]
+        self._loss, self._by_entry = LOSSES[type(objective.loss)], objective.uneven
         self._batch, self._cadence = setup.problem.batch, setup.problem.cadence
         self._batch_size = 0 if self._batch is None else self._batch.size
         self._anchored = self._cadence if setup.problem.reduces_variance else 0
         self._since: int | None = None  # updates made before the anchor was taken
         self._served: StepAverage | None = None
+        self._below: Tensor | None = None  # log losses that are watched, (groups, LANES)
+        self._stride = LEAST_STRIDE
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
         self._compiled, self._advance = compiled, compiled.advance
@@ -204,8 +228,7 @@ class LinearSteps:
         self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
         self._groups, left = -(-self._runs // self.lanes), self._runs % self.lanes
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
-        # Columns of several parts would not begin where a vector does.
-        in_one = all((part.first, part.end) == (0, self._d) for part in rule.parts)
+        in_one = all((part.first, part.end) == (0, self._d) and part.kind not in IN_GROUPS for part in rule.parts)
         self.alone = left if left <= MOST_ALONE and in_one else 0
         self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self.alone))]
         self._tasks += [(self._groups - 1, lane) for lane in range(self.alone)]
@@ -213,7 +236,7 @@ class LinearSteps:
         self._parts = (_Part * len(parts))(*parts)
         threads = max(1, min(torch.get_num_threads(), self._groups))
         size = max(
-            int(compiled.work_size(alone, self._n, self._k, self._d, len(parts), self._batch_size))
+            int(compiled.work_size(alone, self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry))
             for alone in {lane is not None for _, lane in self._tasks}
         )
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
@@ -229,7 +252,8 @@ class LinearSteps:
         like = (self._groups, self._k, self._d, self.lanes)
         empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
         self._w, self._m, self._r, self._anchor, self._certificate = empty
-        self._m_log, self._r_log = (torch.full((*like[:2], like[3]), -math.inf, dtype=torch.float64) for _ in range(2))
+        scales = like if self._by_entry else (*like[:2], 1, like[3])
+        self._m_log, self._r_log = (torch.full(scales, -math.inf, dtype=torch.float64) for _ in range(2))
         self._numbers = {
             "beta": self._per_run(rule.beta),
             "gain": self._per_run(rule.gain),
@@ -238,6 +262,7 @@ class LinearSteps:
             "beta2": self._per_run(rule.beta2),
             "log_eps": self._per_run([_log(eps) for eps in _numbers(rule.eps).tolist()]),
             "decay": self._per_run(rule.decay),
+            "dual_exponent": self._per_run(rule.dual_exponent),
             "smallest_row": self._per_run(objective.smallest_row),
         }
         self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
@@ -253,26 +278,26 @@ class LinearSteps:
         for buffer, blocks in start.state.items():
             mantissa, log_scale = (self._in_lanes(part) for part in self._joined_buffer(blocks))
             if buffer == SECOND_ROOT:
-                self._r, self._r_log = mantissa, log_scale[:, :, 0].contiguous()
+                self._r, self._r_log = mantissa, log_scale
             else:
-                self._m, self._m_log = mantissa, log_scale[:, :, 0].contiguous()
+                self._m, self._m_log = mantissa, log_scale
         self._since = None
         if start.anchor is not None:
             self._anchor, self._since = self._in_lanes(self._joined(start.anchor.parameters)), start.anchor.since
         self._parameters, self._gradient = start.parameters, start.gradient
 
-    def advance(self, first: int, last: int) -> None:
+    def advance(self, first: int, last: int) -> int:
         average = self._served
         if average is None:
-            self._make(first, last, [0.0] * (last - first))
-            return
+            return self._watched(first, last, [0.0] * (last - first))
         if average.value:
             self._certificate = self._in_lanes(self._joined(average.value))
         shares = [0.0] * (last - first)
         for look in range(-(-first // self._cadence), (last - 1) // self._cadence + 1):
             shares[look * self._cadence - first] = average.share_of(look)
-        self._make(first, last, shares)
-        average.value, average.count = self._cut(self._certificate), average.wanted((last - 1) // self._cadence)
+        reached = self._watched(first, last, shares)
+        average.value, average.count = self._cut(self._certificate), average.wanted((reached - 1) // self._cadence)
+        return reached
 
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
@@ -285,37 +310,84 @@ class LinearSteps:
         self._served = average
         return True
 
-    def _make(self, first: int, last: int, shares: Sequence[float]) -> None:
-        """Updates first + 1 to last. ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at
-        step first + s."""
-        self._anchor_at(first, last)
+    def watch(self, below: Tensor) -> bool:
+        border = (BORDER * (1 + below.abs())).masked_fill(below == -math.inf, 0.0)
+        self._below = self._per_run(below + border)
+        return True
+
+    def _watched(self, first: int, last: int, shares: Sequence[float]) -> int:
+        """Updates first + 1 to last, or to where a loss that is watched is low enough; where that is.
+
+        All runs end at one step: those that have gone beyond it go there again from where they were. So that this is not far,
+        as many updates are made at a time as it took until a loss was low enough last time, and twice as many while none is.
+        """
+        if self._below is None:
+            return self._make(first, last, shares)
+        t, stride = first, self._stride if len(self._tasks) > 1 else last - first
+        while t < last:
+            end = min(last, t + stride)
+            before = self._held()
+            reached = self._make(t, end, shares[t - first : end - first], watched=True, seen=t == first)
+            if reached < end:
+                if len(self._tasks) > 1:
+                    self._put_back(before)
+                    self._make(t, reached, shares[t - first : reached - first])
+                self._stride = max(LEAST_STRIDE, reached - t)
+                return reached
+            t, stride = end, min(2 * stride, self.most_steps)
+        self._stride = stride
+        return last
+
+    def _held(self) -> tuple[Any, ...]:
+        """What updates change."""
+        arrays = (self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate)
+        return (self._since, *(array.clone() for array in arrays)) if len(self._tasks) > 1 else ()
+
+    def _put_back(self, held: tuple[Any, ...]) -> None:
+        self._since, self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate = held
+
+    def _make(self, first: int, last: int, shares: Sequence[float], watched: bool = False, seen: bool = True) -> int:
+        """Updates first + 1 to last; or, where losses are watched, in every group to where the first of its own is low enough.
+        Returns to where the first group has come.
+
+        Args:
+            first: The updates made before.
+            last: The last one.
+            shares: ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at step first + s.
+            watched: Whether losses are watched.
+            seen: Whether that after the first updates has been looked at.
+        """
+        self._anchor_for(first)
         self._parameters = self._gradient = None
+        if first == last:
+            return last
         eta, index = self._step_sizes(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
         waiting = iter(self._tasks)
 
-        def work(memory: Tensor) -> None:
+        def work(memory: Tensor) -> int:
+            fewest = last - first
             for group, lane in waiting:  # each to the first thread that is free
-                arguments = ctypes.byref(self._group(group, lane, memory))
+                arguments = ctypes.byref(self._group(group, lane, memory, watched))
                 samples = None if index is None else index[group].data_ptr()
-                self._advance(arguments, first, last - first, eta[group].data_ptr(), share.data_ptr(), samples)
+                made = self._advance(arguments, first, fewest, seen, eta[group].data_ptr(), share.data_ptr(), samples)
+                fewest = min(fewest, made)  # no group needs to go further than another that has ended
+            return fewest
 
         if len(self._work) == 1:
-            work(self._work[0])
-            return
-        with ThreadPoolExecutor(len(self._work)) as pool:
-            for done in [pool.submit(work, memory) for memory in self._work]:
-                done.result()
+            reached = first + work(self._work[0])
+        else:
+            with ThreadPoolExecutor(len(self._work)) as pool:
+                reached = first + min(done.result() for done in [pool.submit(work, memory) for memory in self._work])
+        if self._anchored:
+            self._since = anchor_due(reached, self._anchored)
+        return reached
 
-    def _anchor_at(self, first: int, last: int) -> None:
-        """Note the anchor that is held after updates first + 1 to last. Raises ValueError where the first needs one that is not
-        held."""
-        if not self._anchored:
-            return
-        due = anchor_due(first + 1, self._anchored)
+    def _anchor_for(self, first: int) -> None:
+        """Raises ValueError where the first update after ``first`` needs an anchor that is not held."""
+        due = anchor_due(first + 1, self._anchored) if self._anchored else first
         if due != first and due != self._since:
             raise ValueError(f"update {first + 1} needs the parameters after update {due}, at which its anchor was due")
-        self._since = anchor_due(last, self._anchored)
 
     @property
     def parameters(self) -> Parameters:
@@ -347,7 +419,7 @@ class LinearSteps:
     def anchor(self) -> Anchor | None:
         return None if self._since is None else Anchor(self._since, self._cut(self._anchor), self._objective.gradient)
 
-    def _group(self, group: int, lane: int | None, memory: Tensor) -> _Group:
+    def _group(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> _Group:
         """What linear.c is given: a group, or the run in one lane of it alone."""
 
         def at(tensor: Tensor) -> int:
@@ -370,6 +442,9 @@ class LinearSteps:
             coefficients=self._coefficients.data_ptr(), by_dual=rule.by_dual, clip=rule.clip,
             parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=samples, batch=self._batch_size, log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
+            per_loss=self._schedule.per_loss, from_first=rule.from_first, entries=self._by_entry,
+            watched=self._cadence if watched else 0, asks_loss=watched or self._schedule.per_loss,
+            below=None if self._below is None else at(self._below),
             doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
@@ -414,7 +489,10 @@ class LinearSteps:
         return torch.cat([blocks[name] for name in self._columns], dim=-1)
 
     def _joined_buffer(self, blocks: Mapping[str, Scaled]) -> tuple[Tensor, Tensor]:
-        """Mantissas (R, k, d) and log scales (R, k, 1) of the whole matrix."""
+        """Mantissas (R, k, d) and log scales (R, k, 1), or (R, k, d) where entries have their own, of the whole matrix."""
+        if self._by_entry:
+            mantissas = {name: block.mantissa for name, block in blocks.items()}
+            return self._joined(mantissas), self._joined({name: block.log_scale for name, block in blocks.items()})
         unit = torch.stack([blocks[name].log_scale for name in self._columns]).amax(dim=0)
         known = torch.where(torch.isfinite(unit), unit, torch.zeros_like(unit))
         return self._joined({name: block.relative_to(known) for name, block in blocks.items()}), unit
@@ -424,8 +502,8 @@ class LinearSteps:
         return {name: self._by_run(tensor[:, :, first:end]) for name, (first, end) in self._columns.items()}
 
     def _buffer(self, mantissa: Tensor, log_scale: Tensor) -> dict[str, Scaled]:
-        scale = self._by_run(log_scale.unsqueeze(2))
-        return {name: Scaled(block, scale) for name, block in self._cut(mantissa).items()}
+        scales = self._cut(log_scale) if self._by_entry else dict.fromkeys(self._columns, self._by_run(log_scale))
+        return {name: Scaled(block, scales[name]) for name, block in self._cut(mantissa).items()}
 
     def _per_run(self, number: Any) -> Tensor:
         """A number, or one a run, as (groups, LANES)."""

@@ -9,25 +9,31 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from implicit_bias.engine.steppers.native.compiling import Definitions
 from implicit_bias.losses import FLOOR, Loss
+from implicit_bias.losses.base import EXPONENTIAL_TAIL
 from implicit_bias.losses.cross_entropy import CrossEntropy
 from implicit_bias.losses.exponential import Exponential
-from implicit_bias.models.linear import CANCELLED, zero_sum_basis
-from implicit_bias.norms import ParameterNorm, ProductNorm
-from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
+from implicit_bias.models.linear import CANCELLED, UNDERFLOW, zero_sum_basis
+from implicit_bias.norms import Norm, ParameterNorm, ProductNorm
+from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WeightedByShape, WholeVector
+from implicit_bias.norms.column import Column
 from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.norms.l1 import L1
 from implicit_bias.norms.l2 import L2
+from implicit_bias.norms.layer_weights import rms_weight
 from implicit_bias.norms.linf import Linf
+from implicit_bias.norms.lp import Lp
 from implicit_bias.norms.nuclear import Nuclear
 from implicit_bias.norms.row import Row
+from implicit_bias.norms.schatten import Schatten
 from implicit_bias.norms.singular import RANK_TOLERANCE
 from implicit_bias.norms.spectral import Spectral
+from implicit_bias.norms.vectors import Exponent, conjugate, is_inf, is_one
 from implicit_bias.optimizers import Optimizer
 from implicit_bias.optimizers.adam import Adam
 from implicit_bias.optimizers.coordinate_descent import CoordinateDescent
@@ -52,21 +58,24 @@ from implicit_bias.optimizers.weight_decay import WithWeightDecay
 
 # The codes of rules and norms in linear.c. They are defined here alone, as are the constants that others use too.
 CROSS_ENTROPY, EXPONENTIAL = range(2)
-STEEPEST, GRADIENT, ADAM, SIGN, NORMALISED, POLAR, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ = range(10)
+STEEPEST, GRADIENT, ADAM, SIGN, NORMALISED, POLAR, COORDINATE, ROWS, RANK_ONE, NEWTON_SCHULZ, LP, SCHATTEN, COLUMNS = range(13)
 NO_MOMENTUM, AVERAGE, LOOK_AHEAD, BEFORE = range(4)
 OUTER_MAX, OUTER_L2 = range(2)
 LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
 OUTER = {"max": OUTER_MAX, "l2": OUTER_L2}
-DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ)
+DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ, SCHATTEN)
 DEFINITIONS: Definitions = (
     *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
     *{"STEEPEST": STEEPEST, "GRADIENT": GRADIENT, "ADAM": ADAM}.items(),
     *{"SIGN": SIGN, "NORMALISED": NORMALISED, "POLAR": POLAR, "COORDINATE": COORDINATE, "ROWS": ROWS}.items(),
-    *{"RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ}.items(),
+    ("COLUMNS", COLUMNS),
+    *{"RANK_ONE": RANK_ONE, "NEWTON_SCHULZ": NEWTON_SCHULZ, "LP": LP, "SCHATTEN": SCHATTEN}.items(),
     *{"NO_MOMENTUM": NO_MOMENTUM, "AVERAGE": AVERAGE, "LOOK_AHEAD": LOOK_AHEAD, "BEFORE": BEFORE}.items(),
     *{"OUTER_MAX": OUTER_MAX, "OUTER_L2": OUTER_L2}.items(),
     ("RANK_TOLERANCE", RANK_TOLERANCE[torch.float64]),
     ("FLOOR", FLOOR[torch.float64]),
+    ("TAIL", EXPONENTIAL_TAIL),
+    ("UNDERFLOW", UNDERFLOW[torch.float64]),
     ("CANCELLED", CANCELLED * torch.finfo(torch.float64).eps),
 )
 
@@ -80,12 +89,14 @@ Columns = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Part:
-    """Columns ``first``, ..., ``end`` - 1 of W, and the norm in which they descend; its weight among those of the parts."""
+    """Columns ``first``, ..., ``end`` - 1 of W, and the norm in which they descend; its weight among those of the parts, and its
+    exponent p in (1, inf) where it is of l_p or Schatten."""
 
     kind: int
     first: int
     end: int
     weight: float = 1.0
+    exponent: Exponent | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,7 @@ class Rule:
         parts: Of steepest descent; their norms are composed by ``outer``.
         by_dual: Whether a step has the length N_*(g), at most ``clip``.
         triples: The coefficients of each Newton-Schulz iteration.
+        from_first: Whether averages begin with the first gradient, not with zero.
         momentum: None; of the buffer m <- beta m + gain g; of ahead_beta m + ahead_gain g with that m, or with the one before.
     """
 
@@ -106,6 +118,7 @@ class Rule:
     by_dual: bool = False
     clip: float = math.inf
     triples: Triples = ()
+    from_first: bool = False
     momentum: int = NO_MOMENTUM
     beta: Any = 0.0
     gain: Any = 1.0
@@ -120,6 +133,11 @@ class Rule:
     def decomposed(self) -> list[int]:
         """The columns of the matrices that a step decomposes."""
         return [part.end - part.first for part in self.parts if part.kind in DECOMPOSED]
+
+    @property
+    def dual_exponent(self) -> Exponent:
+        """q with 1/p + 1/q = 1, p that of the parts; 2 where they have none."""
+        return next((conjugate(part.exponent) for part in self.parts if part.exponent is not None), 2.0)
 
 
 def rule_of(optimizer: Optimizer, geometry: ParameterNorm, columns: Columns) -> Rule | None:
@@ -180,13 +198,15 @@ def _unnormalised(optimizer: Any, rule: Rule) -> Rule | None:
 
 
 def _descent(optimizer: Any, rule: Rule, in_l2: bool) -> Rule | None:
-    if optimizer.truncate or (optimizer.beta and optimizer.from_first):
+    if optimizer.truncate:
         return None
     if in_l2 and optimizer.clip is None:
         rule = Rule(GRADIENT)
     else:
         rule = replace(rule, by_dual=True, clip=math.inf if optimizer.clip is None else optimizer.clip)
-    return replace(rule, momentum=AVERAGE, beta=optimizer.beta, gain=1 - optimizer.beta) if optimizer.beta else rule
+    if not optimizer.beta:
+        return rule
+    return replace(rule, momentum=AVERAGE, beta=optimizer.beta, gain=1 - optimizer.beta, from_first=optimizer.from_first)
 
 
 def _averaged(rule: Rule, optimizer: Any, gain: Any) -> Rule:
@@ -205,29 +225,56 @@ def _in_norm(geometry: ParameterNorm, columns: Columns) -> Rule | None:
 
 
 def _part(geometry: ParameterNorm, columns: Columns, weight: float) -> Part | None:
-    direction, spans = _direction(geometry), sorted(columns.values())
+    spans = sorted(columns.values())
+    if type(geometry) is WeightedByShape and type(geometry.norm.norm) is InRowSpace:
+        weight *= rms_weight(geometry.norm.norm.basis.shape[-2], spans[-1][1] - spans[0][0])
+        geometry = geometry.norm
+    direction = _direction(geometry)
     if direction is None or any(end != first for (_, end), (first, _) in pairwise(spans)):
         return None
-    kind, own_weight = direction
-    if kind == COORDINATE and len(spans) > 1:
+    if direction.kind == COORDINATE and len(spans) > 1:
         return None  # of equal entries the first is taken: that of the first block, not of the first row
-    return Part(kind, spans[0][0], spans[-1][1], weight * own_weight)
+    return Part(direction.kind, spans[0][0], spans[-1][1], weight * direction.weight, direction.exponent)
 
 
-def _direction(geometry: ParameterNorm) -> tuple[int, float] | None:
-    """Steepest descent in which norm: of all entries, of a matrix in the row space of gradients, or of its rows; and a factor."""
+class Direction(NamedTuple):
+    """Steepest descent in which norm: of all entries, of a matrix in the row space of gradients, or of its rows or columns; a
+    factor of the norm, and its exponent."""
+
+    kind: int
+    weight: float = 1.0
+    exponent: Exponent | None = None
+
+
+def _direction(geometry: ParameterNorm) -> Direction | None:
     if type(geometry) is WholeVector:
-        entrywise = {Linf: SIGN, L2: NORMALISED, L1: COORDINATE}.get(type(geometry.norm))
-        return None if entrywise is None else (entrywise, 1.0)
+        return _entrywise(geometry.norm)
     if type(geometry) is not SingleBlock:
         return None
     norm = geometry.norm
     if type(norm) is not InRowSpace:
-        return (ROWS, 1.0) if type(norm) is Row else None
+        kind = {Row: ROWS, Column: COLUMNS}.get(type(norm))
+        return None if kind is None else Direction(kind)
     basis = norm.basis  # linear.c has this one
     if basis.shape[-2] != basis.shape[-1] + 1 or not torch.equal(basis, zero_sum_basis(basis.shape[-2]).to(basis)):
         return None
+    if type(norm.norm) is Schatten:
+        return _of_exponent(norm.norm.p, RANK_ONE, SCHATTEN, POLAR)
     if type(norm.norm) is Hybrid:
-        return POLAR, norm.norm.ratio
+        return Direction(POLAR, norm.norm.ratio)
     matrix = {Spectral: POLAR, Nuclear: RANK_ONE}.get(type(norm.norm))
-    return None if matrix is None else (matrix, 1.0)
+    return None if matrix is None else Direction(matrix)
+
+
+def _entrywise(norm: Norm) -> Direction | None:
+    if type(norm) is Lp:
+        return _of_exponent(norm.p, COORDINATE, LP, SIGN)
+    kind = {Linf: SIGN, L2: NORMALISED, L1: COORDINATE}.get(type(norm))
+    return None if kind is None else Direction(kind)
+
+
+def _of_exponent(p: Exponent, one: int, between: int, infinite: int) -> Direction:
+    """Of a family of norms by exponents p from 1 to inf."""
+    if is_one(p):
+        return Direction(one)
+    return Direction(infinite) if is_inf(p) else Direction(between, exponent=p)
