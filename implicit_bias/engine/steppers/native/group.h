@@ -1,4 +1,4 @@
-/* What a call is given, and its scratch memory. linear.py has the same fields in the same order. */
+/* What a call is given, and its scratch memory. structures.py has the same fields in the same order. */
 
 #ifndef GROUP_H
 #define GROUP_H

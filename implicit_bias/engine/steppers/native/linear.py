@@ -29,18 +29,8 @@ from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.native import orders
 from implicit_bias.engine.steppers.native.compiling import library
-from implicit_bias.engine.steppers.native.rules import (
-    ADAM,
-    COLUMNS,
-    DEFINITIONS,
-    LOSSES,
-    LP,
-    NO_MOMENTUM,
-    SCHATTEN,
-    Columns,
-    Rule,
-    rule_of,
-)
+from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, IN_GROUPS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
+from implicit_bias.engine.steppers.native.structures import CGroup, CPart, CSamples
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.averages import StepAverage
@@ -75,41 +65,9 @@ MOST_SAMPLES = 2**21
 # So many runs that are left over by groups are stepped one by one in less time than a group takes: a run alone takes a third to
 # an eighth of it.
 MOST_ALONE, ALONE_COST = 3, 0.2
-# What runs alone do not have: there columns of several parts, too, would not begin where a vector does.
-IN_GROUPS = (LP, SCHATTEN, COLUMNS)
 # Multiplications and exponentials a second of one lane; only CALL_SECONDS depends on it.
 RATE = 2e9
 EXPONENTIAL_COST, DECOMPOSITION_COST = 10, 20
-
-
-class _Part(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int64) for name in ("first", "end", "kind")), ("weight", ctypes.c_double)]
-
-
-class _Samples(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("count", "n")),
-        ("log_n", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("x", "columns", "y")),
-    ]
-
-
-class _Group(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("alone", "lane", "features")),
-        *((name, ctypes.c_int64) for name in ("k", "d", "loss", "rule", "momentum", "bias_correction", "iterations")),
-        *((name, ctypes.c_int64) for name in ("parts", "outer", "by_dual")),
-        ("clip", ctypes.c_double),
-        ("samples", _Samples),
-        ("log_batch", ctypes.c_double),
-        ("batch", ctypes.c_int64),
-        *((name, ctypes.c_int64) for name in ("anchored", "asks_loss", "per_loss", "from_first", "entries", "watched")),
-        ("part", ctypes.POINTER(_Part)),
-        *((name, ctypes.c_void_p) for name in ("below", "smallest_row", "doubtful", "w", "m", "m_log", "r", "r_log")),
-        *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
-        *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
-        *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "dual_exponent", "coefficients", "work")),
-    ]
 
 
 def whole_of(objective: Objective) -> LinearObjective | None:
@@ -228,12 +186,13 @@ class LinearSteps:
         self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
         self._groups, left = -(-self._runs // self.lanes), self._runs % self.lanes
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
+        # Columns of several parts would not begin where a vector does.
         in_one = all((part.first, part.end) == (0, self._d) and part.kind not in IN_GROUPS for part in rule.parts)
         self.alone = left if left <= MOST_ALONE and in_one else 0
         self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self.alone))]
         self._tasks += [(self._groups - 1, lane) for lane in range(self.alone)]
-        parts = [_Part(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
-        self._parts = (_Part * len(parts))(*parts)
+        parts = [CPart(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
+        self._parts = (CPart * len(parts))(*parts)
         threads = max(1, min(torch.get_num_threads(), self._groups))
         size = max(
             int(compiled.work_size(alone, self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry))
@@ -419,7 +378,7 @@ class LinearSteps:
     def anchor(self) -> Anchor | None:
         return None if self._since is None else Anchor(self._since, self._cut(self._anchor), self._objective.gradient)
 
-    def _group(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> _Group:
+    def _group(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> CGroup:
         """What linear.c is given: a group, or the run in one lane of it alone."""
 
         def at(tensor: Tensor) -> int:
@@ -428,14 +387,14 @@ class LinearSteps:
 
         held = {"w": self._w, "m": self._m, "m_log": self._m_log, "r": self._r, "r_log": self._r_log, "anchor": self._anchor}
         rule, n = self._rule, self._n
-        samples = _Samples(count=n, n=n, log_n=math.log(n), x=0, columns=0, y=0)
+        samples = CSamples(count=n, n=n, log_n=math.log(n), x=0, columns=0, y=0)
         if lane is None:
             samples.x, samples.y = at(self._x), at(self._y)
         else:
             rows, columns, labels = (part[min(lane, len(part) - 1)] for part in self._own)
             samples.n = labels.numel() // self.lanes
             samples.x, samples.columns, samples.y = rows.data_ptr(), columns.data_ptr(), labels.data_ptr()
-        return _Group(
+        return CGroup(
             alone=lane is not None, lane=lane or 0, features=self._d,
             k=self._k, d=self._d, loss=self._loss, rule=rule.kind, momentum=rule.momentum,
             bias_correction=rule.bias_correction, iterations=len(rule.triples),

@@ -64,6 +64,8 @@ OUTER_MAX, OUTER_L2 = range(2)
 LOSSES: dict[type[Loss], int] = {CrossEntropy: CROSS_ENTROPY, Exponential: EXPONENTIAL}
 OUTER = {"max": OUTER_MAX, "l2": OUTER_L2}
 DECOMPOSED = (POLAR, RANK_ONE, NEWTON_SCHULZ, SCHATTEN)
+# What is made for groups of runs only, and not for one alone.
+IN_GROUPS = (LP, SCHATTEN, COLUMNS)
 DEFINITIONS: Definitions = (
     *{"CROSS_ENTROPY": CROSS_ENTROPY, "EXPONENTIAL": EXPONENTIAL}.items(),
     *{"STEEPEST": STEEPEST, "GRADIENT": GRADIENT, "ADAM": ADAM}.items(),
