@@ -43,7 +43,9 @@ def test_lines_on_a_terminal_are_wrapped_between_words_and_commands_stay_whole(m
     monkeypatch.setenv("COLUMNS", "60")
     text = "error: seed=1,2: several values need -m: python -m implicit_bias.run -m seed=1,2 optimizer=muon steps=20000"
     assert in_terminal(text).splitlines() == [
-        "error: seed=1,2: several values need -m:", "  python -m implicit_bias.run -m seed=1,2 optimizer=muon steps=20000"
+        "error: seed=1,2: several values need -m:",
+        "  python -m implicit_bias.run -m seed=1,2 optimizer=muon \\",
+        "    steps=20000",
     ]  # fmt: skip
     lines = in_terminal(f"error: {'optimizer=mu0n: no such option; allowed: muon_adam, ' * 4}").splitlines()
     assert len(lines) > 3 and all(len(line) <= 60 for line in lines) and " ".join(lines).count("muon_adam, ") == 3
