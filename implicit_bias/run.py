@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a run or cell failed, 2 bad input (nothing was computed), 
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
@@ -21,6 +20,7 @@ from implicit_bias.cli import messages
 from implicit_bias.cli.arguments import TRACEBACK
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TERMINATED
 from implicit_bias.cli.messages import show_warning
+from implicit_bias.cli.paths import make_folder
 from implicit_bias.cli.show import FORMS
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData, NotSeparable
@@ -231,7 +231,7 @@ def _folder(folder: Path) -> Iterator[None]:
         BadInput: It cannot be made or written to.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    _check_writable(folder)
+    make_folder(folder)
     try:
         yield
     finally:
@@ -240,20 +240,6 @@ def _folder(folder: Path) -> Iterator[None]:
         for path in [*inside, *missing]:
             with suppress(OSError):
                 path.rmdir()
-
-
-def _check_writable(folder: Path) -> None:
-    """Make the folder. Raises BadInput: it cannot be made, or not be written to."""
-    refused = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:  # a disk that is full now may not be by then; it is reported where something is lost
-            refused = error.strerror
-    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        refused = os.strerror(errno.EACCES)
-    if refused:
-        raise BadInput(f"results_dir={folder}: must be a folder that can be written to ({refused})")
 
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:

@@ -47,6 +47,7 @@ from implicit_bias.bench.scaling import growth_table
 from implicit_bias.cli.arguments import Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE
 from implicit_bias.cli.messages import warn
+from implicit_bias.cli.paths import make_folder
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
@@ -165,6 +166,8 @@ def _checked(request: Request) -> Request:
 
 def bench(request: Request) -> int:
     """Measure, print the ratios, write the folder bench/ if it is the whole bench. Returns the exit code."""
+    if request.whole:
+        make_folder(Path(request.results_dir))
     began, threads = time.monotonic(), torch.get_num_threads()
     print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; us an update and run, medians of timings in turn")
     print("steps: updates alone, without records; outside: share of the rest; limit: the arithmetic at the machine's rates;")
@@ -197,7 +200,7 @@ def _rows(request: Request, threads: int) -> Iterator[dict[str, Any]]:
         elif part == BY_BATCHES:
             yield from mini_batch_rows(threads, request.methods)
         elif part == NETWORKS:
-            yield from _watched(row for row in network_rows(threads) if row["optimizer"] in request.methods)
+            yield from _watched(network_rows(threads, request.methods))
 
 
 def _watched(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -189,13 +189,18 @@ def batched_networks(case: Case, name: str, data: Data, blocks: dict[str, Tensor
     return gaps
 
 
-def network_rows(threads: int) -> Iterator[dict[str, Any]]:
+def network_rows(threads: int, methods: Sequence[str] = tuple(LEARNING_RATES)) -> Iterator[dict[str, Any]]:
     """Microseconds a step and run of 16 seeds at once, of the usual and of the leanest loop on one thread, and of the batch's
-    products alone, as rows of the bench table: medians, all of them timed in turn."""
+    products alone, as rows of the bench table: medians, all of them timed in turn.
+
+    Args:
+        threads: As many as there are processors.
+        methods: Of these those of LEARNING_RATES.
+    """
     for case in CASES:
         data = case.data(SEEDS)
         blocks = case.model().initial(data, range(SEEDS))
-        for name in LEARNING_RATES:
+        for name in (method for method in LEARNING_RATES if method in methods):
             torch.set_num_threads(1)
             _assert_equal(case, name, data, blocks)
             yield _row(case, name, data, blocks, sorted({1, threads}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
 from pathlib import Path
 
 from implicit_bias.core.errors import BadInput
@@ -17,6 +19,20 @@ def exists(name: str) -> bool:
         return Path(name).exists()
     except OSError:
         return False
+
+
+def make_folder(folder: Path, key: str = "results_dir") -> None:
+    """Make the folder before work goes into what it is to hold. Raises BadInput: it cannot be made, or not be written to."""
+    refused = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # a disk that is full now may not be by then; it is reported where something is lost
+            refused = error.strerror
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        refused = os.strerror(errno.EACCES)
+    if refused:
+        raise BadInput(f"{key}={folder}: must be a folder that can be written to ({refused})")
 
 
 def is_path(value: str, ending: str) -> bool:

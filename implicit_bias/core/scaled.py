@@ -100,7 +100,8 @@ def average(old: Scaled, new: Scaled, beta: Tensor | float) -> Scaled:
 
 
 def combine(a: Scaled, b: Scaled, weight_a: Tensor | float, weight_b: Tensor | float) -> Scaled:
-    """``weight_a * a + weight_b * b`` for non-negative weights of shape (R, 1, 1) or plain numbers."""
+    """``weight_a * a + weight_b * b`` for non-negative weights of shape (R, 1, 1) or plain numbers; of one shape, not to be
+    differentiated."""
     common, factor_a, factor_b = _units(_counted(a, weight_a), _counted(b, weight_b))
     total = (weight_a * factor_a * a.mantissa).add_(weight_b * factor_b * b.mantissa)
     return rescaled(total, common, out=total)

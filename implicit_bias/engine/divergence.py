@@ -31,7 +31,7 @@ class Divergence:
     """
 
     def __init__(self, initial: Parameters, every: int, exact: bool = False) -> None:
-        self._limit = (LARGEST * largest_entry(initial).clamp(min=1.0)).double()
+        self._limit = LARGEST * largest_entry(initial).double().clamp(min=1.0)
         self._every, self._exact = every, exact
 
     def due(self, t: int) -> bool:
@@ -43,10 +43,10 @@ class Divergence:
 
         Args:
             parameters: One tensor (R, p, q) a block.
-            gradient: Of all samples, there; None where it is not evaluated: a loss that is no number leaves parameters that are
-                none at the next step.
+            gradient: Of all samples, there; None where it is not evaluated: a loss that is no number mostly leaves
+                parameters that are none at the next step, and is found at the next record where it does not.
         """
-        size = max(float(block.abs().max()) for block in parameters.values())
+        size = float(largest_entry(parameters).max())  # no number where one of them is none
         bounded = gradient is None or bool(gradient.total.abs().max() < torch.inf)
         return not (size <= LARGEST and bounded)
 
@@ -60,10 +60,9 @@ class Divergence:
             counted: Which runs count, (R,): one that has stopped may go where it likes.
         """
         size = largest_entry(parameters).double()
-        finite = gradient.log_loss.isfinite()  # a size that is no finite number is within no limit
+        finite = gradient.log_loss.isfinite() & size.isfinite()
         if bool((finite & (size <= self._limit)).all()):
             return
-        finite &= size.isfinite()
         mine = torch.from_numpy(counted).to(finite.device)
         lost = mine & ~finite
         if bool(lost.any()):

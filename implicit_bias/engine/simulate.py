@@ -161,7 +161,8 @@ class _Simulation:
         last = min(t + self.stepper.most_steps, self.times.next_after(t))
         if self.looks_back and last > t + 1:
             last = min(last, self.times.next_after(t) - 1)
-        # A probe that looks back needs a call of one update before every record, also where the loss says when that is.
+        # A probe that looks back needs a call of one update before every record, also where the loss says when that is; between
+        # the looks of mini-batches, which come every so many updates, it has none.
         asks = self.times.watches_loss and (self.looks_back or not self.stepper.watch(self.times.next_loss()))
         if not (self.unserved or asks):
             return last

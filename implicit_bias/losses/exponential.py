@@ -26,7 +26,8 @@ class Exponential(Loss):
 
     def largest(self, terms: LossTerms) -> Tensor | None:
         # Rounding is monotone: the offset less than the largest is the largest of what is less than the offset.
-        return terms.top
+        # A subclass may make its terms of other gaps.
+        return terms.top if type(self).terms is Exponential.terms else None
 
     def log_weights(self, u: Tensor) -> Tensor:
         return u

@@ -383,6 +383,8 @@ class NetworkObjective(Objective):
 
     def _linearised(self, parameters: Mapping[str, Tensor]) -> Linearised:
         """The scores of the training set, with what pulls weights on them back."""
+        if not _is_what_it_linearises(type(self.network)):
+            return by_autograd(self._outputs, parameters)
         return self.network.linearised(parameters, self.frozen, self.inputs)
 
     def _weights(self, terms: LossTerms) -> Tensor:
@@ -459,3 +461,10 @@ def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biase
 
 def _times(blocks: Mapping[str, Tensor], factor: Tensor) -> Parameters:
     return {name: block * factor[:, None, None] for name, block in blocks.items()}
+
+
+def _is_what_it_linearises(network: type[Network]) -> bool:
+    """Whether a network's scores are those that its closed form is of: a subclass may have others, by ``forward`` or
+    ``activate``."""
+    owner = next(part for part in network.__mro__ if "linearised" in vars(part))
+    return all(getattr(network, name, None) is getattr(owner, name, None) for name in ("forward", "activate"))

@@ -25,7 +25,7 @@ from implicit_bias.cli import messages
 from implicit_bias.cli.arguments import TRACEBACK, Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE, FAILED
 from implicit_bias.cli.messages import warn
-from implicit_bias.cli.paths import exists
+from implicit_bias.cli.paths import exists, make_folder
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.cli.wrapping import entry, fitted, terminal_width
 from implicit_bias.core.errors import BadInput
@@ -124,6 +124,7 @@ def report(request: Request) -> int:
         return _own_runs(request)
     if request.out is not None:
         raise BadInput(f"out={request.out}: only with runs=, which it is the page of")
+    make_folder(request.folder)
     if request.estimate:
         return _estimate(request)
     if request.verify:
@@ -190,9 +191,11 @@ def _estimate(request: Request) -> int:
 
     with Progress() as progress:
         for figure in chosen(request.only or ()):
+            before = len(costs)
             failed.attempt(figure, partial(measure, figure, Titled(progress, figure.name)))
-            print("".join(f"{cost}\n" for cost in costs[-1:] if cost.figure == figure.name), end="", flush=True)
-            write_costs(request.folder, costs)
+            if len(costs) > before:
+                print(costs[-1], flush=True)
+                write_costs(request.folder, costs[-1:])
     together = lasting(sum(cost.hours for cost in costs))
     print(f"all together: {together} of one processor, without optima", flush=True)
     return _told(request, failed)

@@ -62,9 +62,9 @@ Labels = NDArray[np.int64]
 SOLVER_VERSION = 2
 #: An optimum counts as known where its interval is no wider than this, relative.
 PROVEN = 1e-4
-#: How the refusal of classes that cannot be separated ends: what often helps.
 #: Parts of the refusal that are not true of every dataset: a constant feature is a bias.
 NO_BIAS = ", which has no bias"
+#: How the refusal of classes that cannot be separated ends: what often helps.
 COLUMN_OF_ONES = ", or give the data a column of ones"
 #: Seconds for one optimum; past them the interval that is proven by then stands in its place.
 TIMEOUT = 60.0

@@ -39,7 +39,7 @@ def test_every_word_from_elsewhere_is_answered_by_what_there_is() -> None:
             assert meant.partition("=")[2].replace(",", " ").split()[0] in groups()[group]
 
 
-def test_lines_on_a_terminal_are_wrapped_between_words_and_commands_go_on_behind_a_backslash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_wrapped_between_words_and_commands_go_on_behind_a_backslash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     text = "error: seed=1,2: several values need -m: python -m implicit_bias.run -m seed=1,2 optimizer=muon steps=20000"
     assert in_terminal(text).splitlines() == [

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from implicit_bias.core.registry import hyper_fields
 from implicit_bias.engine import simulate
+from implicit_bias.losses import LOSSES
 from implicit_bias.models import Data
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.linearised import by_autograd
+from implicit_bias.models.mlp import MLP
 from implicit_bias.models.network import NetworkObjective
 from implicit_bias.models.patches import largest
 from implicit_bias.norms import make_norm, over_blocks
@@ -51,6 +54,26 @@ def test_a_cnns_gradients_are_those_of_autograd(activation: str, pool: str, keys
     """9 x 9 pixels under kernels of 2 x 2, then 4 x 4 under the next: a last odd row and column are left out."""
     model = cnn(channels=[3, 2], kernel=2, pool=pool, activation=activation, power=1.5, allow_inhomogeneous=True, **keys)
     assert_closed_form(model, SIDE**2, 1)
+
+
+class Bent(MLP):
+    """A network of another activation than its key says."""
+
+    def activate(self, z: torch.Tensor) -> torch.Tensor:
+        return z.abs()
+
+
+def test_a_subclass_with_scores_of_its_own_has_gradients_of_its_own() -> None:
+    """The closed form is of what the class computes that has it."""
+    blocks = random_blocks(mlp(width=4), 6, 1, seed=3, runs=RUNS)
+    data = Data(torch.randn(RUNS, SAMPLES, 6, dtype=F64), torch.tensor([[0, 1, 0, 1, 1]] * RUNS), 2)
+    bent = Bent(**{key: getattr(mlp(width=4), key) for key in hyper_fields(MLP)})
+    of: Any = bent.objective(data, LOSSES.get("cross_entropy")())
+    weights = torch.rand(RUNS, 1, SAMPLES, dtype=F64)
+    expected = by_autograd(of._outputs, blocks)
+    found = of._linearised(blocks)
+    assert torch.equal(found.scores, expected.scores)
+    assert all(torch.equal(found.pull(weights)[name], block) for name, block in expected.pull(weights.clone()).items())
 
 
 @pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from implicit_bias.config.overrides import compose
+from implicit_bias.core.errors import NoData
 from implicit_bias.report import costs
 from implicit_bias.report.command import main
 from implicit_bias.sweep.loading import located
@@ -41,6 +42,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["costs.csv"]
     assert main([*asked, "redraw=true"]) == 2
     assert "estimate=true: not with redraw=true" in capsys.readouterr().err
+
+
+def test_without_its_data_a_figure_has_no_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without(*_: object) -> costs.Cost:
+        raise NoData("no such files")
+
+    monkeypatch.setattr(costs, "cost_of", without)
+    assert main(["estimate=true", "preset=smoke", f"results_dir={tmp_path}", "only=rates"]) == 1
+    assert "left out: rates: no such files" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 def test_told_in_words() -> None:

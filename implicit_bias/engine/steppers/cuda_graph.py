@@ -22,6 +22,7 @@ from implicit_bias.engine.steppers.base import Setup, Stepping
 from implicit_bias.engine.steppers.eager import Advance, Advanced, Eager, plain_step
 from implicit_bias.engine.steppers.torch_compile import TensorStep, in_a_line, tensor_step
 from implicit_bias.models import Objective
+from implicit_bias.models.column_blocks import BlocksObjective
 from implicit_bias.norms.blocks import WholeVector
 from implicit_bias.optimizers import Here
 
@@ -74,7 +75,7 @@ def recorded(work: Callable[[], Any]) -> tuple[Replay, Any]:
             work()
     finally:
         torch.cuda.set_sync_debug_mode(mode)
-    before.wait_stream(aside)
+        before.wait_stream(aside)  # also where it fails: what was begun there may still read what is freed here
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -82,6 +83,14 @@ def recorded(work: Callable[[], Any]) -> tuple[Replay, Any]:
     finally:
         torch.cuda.set_stream(before)  # a recording that fails stays in its own
     return graph.replay, made
+
+
+def _copied(objective: Objective) -> Objective:
+    """The same with memory of its own for scores: a recorded step writes to it."""
+    own = copy(objective)
+    if isinstance(own, BlocksObjective):
+        own.whole = copy(own.whole)
+    return own
 
 
 class CudaGraph(Eager):
@@ -95,8 +104,7 @@ class CudaGraph(Eager):
     def __init__(self, setup: Setup, record: Record = recorded) -> None:
         problem = setup.problem
         plain = plain_step(problem.optimizer, setup.geometry, setup.objective)
-        # A copy: it keeps the memory for its scores that the graph writes to.
-        step = tensor_step(problem.optimizer, setup.geometry, copy(setup.objective))
+        step = tensor_step(problem.optimizer, setup.geometry, _copied(setup.objective))
         self._recording = Recording(plain, step, setup.objective, problem.tell, record)
         super().__init__(setup, self._recording)
 

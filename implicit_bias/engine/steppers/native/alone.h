@@ -27,11 +27,15 @@ static vec *rows_out(const vec *from, int64_t rows, int64_t features, int64_t la
     return to + rows * vectors_of(features);
 }
 
+/* A vector's numbers: one of them may be written while another thread writes others, which an entry of the vector itself may not
+ * (compilers may write all of it anew). */
+static double *number_in(vec *v) { return (double *)v; }
+
 static void rows_back(const vec *from, int64_t rows, int64_t features, int64_t lane, vec *to)
 {
     const int64_t stride = vectors_of(features) * LANES;
     for (int64_t c = 0; c < rows; c++)
-        for (int64_t j = 0; j < features; j++) to[c * features + j][lane] = ((const double *)from)[c * stride + j];
+        for (int64_t j = 0; j < features; j++) number_in(to + c * features + j)[lane] = ((const double *)from)[c * stride + j];
 }
 
 /* Numbers of a lane, each as a vector; returns what is behind them. */
@@ -43,7 +47,7 @@ static vec *numbers_out(const vec *from, int64_t count, int64_t lane, vec *to)
 
 static void numbers_back(const vec *from, int64_t count, int64_t lane, vec *to)
 {
-    for (int64_t c = 0; c < count; c++) to[c][lane] = from[c][0];
+    for (int64_t c = 0; c < count; c++) number_in(to + c)[lane] = from[c][0];
 }
 
 /* Log scales of a buffer. */

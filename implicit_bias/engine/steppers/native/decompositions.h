@@ -110,7 +110,7 @@ static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q
     return sizes;
 }
 
-static inline vec combined(double a, vec x, double b, vec y) { return a * x + b * y; }
+static inline vec combined(double a, vec x, double b, vec y) { return fused(all(a), x, b * y); }
 
 /* a (k, d) after so many quintic Newton-Schulz steps from a over its norm, or over eps where that is larger; each has three
  * coefficients. optimizers/muon_ns.py. */

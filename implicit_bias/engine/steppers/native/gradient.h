@@ -192,7 +192,7 @@ static void share_out(const Group *p, const Samples *of, Work *v, int64_t first,
         if (p->loss == CROSS_ENTROPY) {
             const vec excess = larger(v->gap[i], all(0)), own = any(excess > 0) ? share_of(-excess) : all(1);
             const vec others = scale * v->size[i];
-            share = 1 / (own + others);
+            share = 1 / fused(scale, v->size[i], own);
             if (p->asks_loss) v->losses[i] = sample_loss(excess, own, others);
         }
         v->gap[i] = share;

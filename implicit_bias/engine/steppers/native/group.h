@@ -52,14 +52,14 @@ typedef struct {
     const vec *beta2, *log_eps, *decay;
     const vec *dual_exponent;   /* q of l_p and Schatten norms: powers.h */
     const double *coefficients; /* (iterations, 3): of Newton and Schulz's polynomials */
-    vec *work;                  /* work_size() vectors */
+    vec *work;                  /* work_size() doubles */
 } Group;
 
 typedef struct {
     vec *scores, *own, *gap, *size;    /* (k, n), (n), (n), (n): weights in place of scores later; gradient.h */
     vec *losses;                       /* (n), of samples, where the loss is asked for and is no exponential one */
-    vec *g, *ahead, *reduced, *factor; /* (k, d) each; factor: (d, k) too */
-    vec *direction, *divide;           /* (k, d), (parts, k): part after part; what each of its rows is to be divided by */
+    vec *g, *ahead, *reduced, *factor; /* (k, d) each; the last two (d, k), too */
+    vec *direction, *divide;           /* (k, d) or (d, k), (parts, k): part after part; what each of its rows is to be divided by */
     vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */
     vec *across, *sweep;               /* (d, k) or (k, d), and sweep_size(min(k, d)), of a run alone */
     vec *norm, *inverse, *basis;       /* (k): lengths of rows; one over them; over those of Helmert's basis */

@@ -278,7 +278,7 @@ class LinearSteps:
         """Updates first + 1 to last, or to where a loss that is watched is low enough; where that is.
 
         All runs end at one step: those that have gone beyond it go there again from where they were. So that this is not far,
-        as many updates are made at a time as it took until a loss was low enough last time, and twice as many while none is.
+        as many updates are made at a time as the last such part had when a loss was low enough, and twice as many while none is.
         """
         if self._below is None:
             return self._make(first, last, shares)

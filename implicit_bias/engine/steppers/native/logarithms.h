@@ -15,7 +15,7 @@
 /* Whole numbers as doubles. */
 static inline vec whole(mask m) { return (vec)(m + (mask)all(ROUND_BY)) - ROUND_BY; }
 
-/* log x to about an ulp for x >= 0; -inf for zero. x = 2^e m, 1 / sqrt 2 <= m < sqrt 2, log m = 2 artanh s with
+/* log x to about an ulp for finite x >= 0; -inf for zero. x = 2^e m, 1 / sqrt 2 <= m < sqrt 2, log m = 2 artanh s with
  * s = (m - 1) / (m + 1), by its Taylor series, |s| <= .172. */
 static inline vec logarithm(vec x)
 {
