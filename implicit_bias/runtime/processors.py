@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OPENBLAS = "OPENBLAS_NUM_THREADS"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", OPENBLAS)
 #: How MKL chooses among its kernels.
 MKL_VARIABLE = "MKL_CBWR"
 
@@ -19,9 +20,11 @@ def limit_threads() -> None:
 
     Libraries count the machine's cores: in a container with a share of them, threads then wait for each other. It has to be
     done before numpy and torch are imported.
+
+    numpy and scipy get one: their matrices here are small, of solvers, and a second thread of OpenBLAS mostly waits, at full speed.
     """
     for variable in THREAD_VARIABLES:
-        os.environ.setdefault(variable, str(available_processors()))
+        os.environ.setdefault(variable, "1" if variable == OPENBLAS else str(available_processors()))
 
 
 def prepare_process() -> None:

@@ -195,7 +195,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "batched_us": 2.0,
         "ratio_usual": 4.0,
     }
-    monkeypatch.setattr(command, "network_rows", lambda threads: iter([of_network]))
+    monkeypatch.setattr(command, "network_rows", lambda threads, methods: iter([of_network]))
     for module in (linear, scaling, mini_batches):
         monkeypatch.setattr(module, "STEPS", 12)
     monkeypatch.setattr(linear, "CHECKED_STEPS", 12)

@@ -50,7 +50,7 @@ void of_polar(int64_t rows, int64_t columns, int64_t top, double *g)
     Work v = {.gram = s, .rotation = s + square, .corrected = s + 2 * square, .norm = s + 3 * square};
     v.inverse = v.norm + rows, v.turn = (Turn *)(v.inverse + rows);
     memcpy(a, g, rows * columns * sizeof(vec));
-    polar(&v, a, rows, columns, (int)top, a + rows * columns);
+    polar(&v, a, rows, columns, top ? RANK_ONE : POLAR, all(0), a + rows * columns);
     memcpy(g, a, rows * columns * sizeof(vec));
     free(a);
 }
