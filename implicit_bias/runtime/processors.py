@@ -21,7 +21,8 @@ def limit_threads() -> None:
     Libraries count the machine's cores: in a container with a share of them, threads then wait for each other. It has to be
     done before numpy and torch are imported.
 
-    numpy and scipy get one: their matrices here are small, of solvers, and a second thread of OpenBLAS mostly waits, at full speed.
+    numpy and scipy get one: their matrices here are small, of solvers, and a second thread of OpenBLAS mostly waits, at full
+    speed.
     """
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, "1" if variable == OPENBLAS else str(available_processors()))
