@@ -1,15 +1,11 @@
-"""The baselines of the benchmark: optimizers as one writes them in plain PyTorch, and a timer."""
+"""The baselines of the benchmark: optimizers as one writes them in plain PyTorch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-REPEATS = 3
 
 
 class UsualOptimizer(torch.optim.Optimizer):
@@ -40,13 +36,3 @@ class UsualOptimizer(torch.optim.Optimizer):
         v = state["v"] = state.get("v", torch.zeros_like(g)).lerp(g * g, 0.05)
         ratio: Tensor = (m / (1 - 0.9**t)) / (v / (1 - 0.95**t)).sqrt()
         return ratio
-
-
-def best_time(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """The least of several times, in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)

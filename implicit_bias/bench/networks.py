@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +14,7 @@ from torch.nn.functional import conv2d, max_pool2d, softplus
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from implicit_bias.bench.baselines import UsualOptimizer
+from implicit_bias.bench.timing import Work, interleaved
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.record_times import record_steps
 from implicit_bias.losses import LOSSES
@@ -27,7 +26,6 @@ from implicit_bias.schedules import SCHEDULES
 
 POINTS = 10
 SEEDS = 16
-TIMES = 5
 LEARNING_RATES = {"signgd": 0.002, "muon": 0.05}
 
 
@@ -207,14 +205,16 @@ def network_rows(threads: int, methods: Sequence[str] = tuple(LEARNING_RATES)) -
 
 
 def _row(case: Case, name: str, data: Data, blocks: dict[str, Tensor], counts: list[int]) -> dict[str, Any]:
-    work: dict[str, tuple[Callable[[], object], int, int]] = {
-        "usual": (lambda: usual_network_loop(case, name, data, 0, blocks), 1, case.steps),
-        "lean": (lambda: lean_network_loop(case, name, data, 0, blocks), 1, case.steps),
+    products_of_all = products_alone(case, data, blocks, case.steps)
+    works = {
+        "usual": Work(lambda _: usual_network_loop(case, name, data, 0, blocks), case.steps),
+        "lean": Work(lambda _: lean_network_loop(case, name, data, 0, blocks), case.steps),
     }
     for count in counts:
-        work[f"batched {count}"] = (lambda: batched_networks(case, name, data, blocks), count, case.steps * SEEDS)
-        work[f"products {count}"] = (products_alone(case, data, blocks, case.steps), count, case.steps * SEEDS)
-    times = {key: 1e6 * seconds for key, seconds in medians_in_turn(work).items()}
+        works[f"batched {count}"] = Work(lambda _: batched_networks(case, name, data, blocks), case.steps, SEEDS, count)
+        works[f"products {count}"] = Work(lambda _: products_of_all(), case.steps, SEEDS, count)
+    found = interleaved(works)
+    times = {key: 1e6 * timing.seconds for key, timing in found.items()}
     count = min(counts, key=lambda c: times[f"batched {c}"])
     batched, products = times[f"batched {count}"], times[f"products {count}"]
     return {
@@ -222,19 +222,8 @@ def _row(case: Case, name: str, data: Data, blocks: dict[str, Tensor], counts: l
         "lean_us": times["lean"], "batched_us": batched, "ratio_usual": times["usual"] / batched,
         "ratio_lean": times["lean"] / batched, "lean_by": "closed form" if case.kind == "mlp" else "autograd",
         "roofline_us": products, "of_roofline": products / batched,
+        "spread": max(found[key].spread for key in ("usual", "lean", f"batched {count}")),
     }  # fmt: skip
-
-
-def medians_in_turn(work: dict[str, tuple[Callable[[], object], int, int]]) -> dict[str, float]:
-    """Seconds of a unit of each work, (what is done, threads, units): the median of several timings, all works timed in turn."""
-    seconds: dict[str, list[float]] = {key: [] for key in work}
-    for _ in range(TIMES):
-        for key, (call, threads, units) in work.items():
-            torch.set_num_threads(threads)
-            start = time.perf_counter()
-            call()
-            seconds[key].append((time.perf_counter() - start) / units)
-    return {key: statistics.median(found) for key, found in seconds.items()}
 
 
 class _Products(TorchDispatchMode):

@@ -50,7 +50,7 @@ def test_rates_of_this_machine_are_those_of_a_computer_and_none_of_our_own_is_hi
 def test_a_row_of_networks_says_what_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every loop comes to the engine's gaps first; the products alone are a part of what the batch takes."""
     monkeypatch.setattr(networks, "CASES", (networks.Case("mlp", 12, 3, 3, width=4), networks.Case("cnn", 6, 10, 3)))
-    monkeypatch.setattr(networks, "TIMES", 1)
+    monkeypatch.setattr(timing, "TIMES", 1)
     rows = pd.DataFrame(networks.network_rows(1))
     assert rows["lean_by"].tolist() == ["closed form"] * 2 + ["autograd"] * 2
     assert rows["ratio_lean"].tolist() == pytest.approx((rows["lean_us"] / rows["batched_us"]).tolist())
