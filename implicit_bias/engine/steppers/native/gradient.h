@@ -10,7 +10,6 @@
 
 #define TILE 320 /* scores that stay in the first cache while they are made, or made into a gradient */
 #define LEAST_SAMPLES 16
-#define ABREAST 4 /* samples whose sums of exponentials are in registers */
 
 /* scores[c, i] = <w_c, x_i> for `count` samples from `first` on. */
 static void scores_of(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
@@ -60,22 +59,45 @@ static inline mask labelled(const Group *p, const Samples *of, int64_t i, int64_
     return p->alone ? (mask){0} - (((const int64_t *)of->y)[i] == c) : of->y[i] == c;
 }
 
+/* The label of sample i where all lanes have one; else -1. */
+static inline int64_t shared_label(const Samples *of, int64_t i)
+{
+    const int64_t label = ((const int64_t *)(of->y + i))[0];
+    return any(of->y[i] ^ label) ? -1 : label;
+}
+
 /* Sample i's score of its label in lane l. */
 static inline double *label_score(const Samples *of, const Work *v, int64_t i, int l)
 {
     return (double *)(v->scores + of->y[i][l] * of->n + i) + l;
 }
 
-/* Scores of labels move into `own` and become -infinity: a lane at a time, which costs less than to ask of each score whether it is
- * one. Not at once before the same scores are read as vectors: these would have to wait. */
+/* Scores of labels move into `own` and become -infinity: at once where lanes share a label, else a lane at a time, which costs less
+ * than to ask of each score whether it is one. Not at once before the same scores are read as vectors: these would have to wait. */
 static void take_own(const Samples *of, Work *v, int64_t first, int64_t count)
 {
-    for (int64_t i = first; i < first + count; i++)
-        for (int l = 0; l < LANES; l++) {
-            double *at = label_score(of, v, i, l);
-            v->own[i][l] = *at;
-            *at = -INFINITY;
+    for (int64_t i = first; i < first + count; i++) {
+        const int64_t label = shared_label(of, i);
+        if (label >= 0) {
+            vec *at = v->scores + label * of->n + i;
+            v->own[i] = *at;
+            *at = all(-INFINITY);
+        } else {
+            for (int l = 0; l < LANES; l++) {
+                double *at = label_score(of, v, i, l);
+                v->own[i][l] = *at;
+                *at = -INFINITY;
+            }
         }
+    }
+}
+
+/* Minus the sum of the weights of sample i, at its label. */
+static inline void put_own(const Samples *of, Work *v, int64_t i, vec sum)
+{
+    const int64_t label = shared_label(of, i);
+    if (label >= 0) v->scores[label * of->n + i] = -sum;
+    else for (int l = 0; l < LANES; l++) *label_score(of, v, i, l) = -sum[l];
 }
 
 /* The largest score of sample i but its label's, by two that do not wait for each other. */
@@ -182,38 +204,38 @@ static void look_for_unit(const Group *p, const Samples *of, Work *v, int64_t fi
     v->unit = unit;
 }
 
-/* What the weights of each sample are divided by, into `gap`, and their sum at its label, into `size`; and into `total`. */
-static void share_out(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
+/* What the weights of sample i are to be multiplied by: one over q (weigh), `size` the sum of its e_c; and its loss. */
+static inline vec share_out(const Group *p, Work *v, int64_t i, vec scale, vec size)
 {
-    const vec scale = exponential(v->unit);
-    vec total = v->total;
-    for (int64_t i = first; i < first + count; i++) {
-        vec share = all(1);
-        if (p->loss == CROSS_ENTROPY) {
-            const vec excess = larger(v->gap[i], all(0)), own = any(excess > 0) ? share_of(-excess) : all(1);
-            const vec others = scale * v->size[i];
-            share = 1 / fused(scale, v->size[i], own);
-            if (p->asks_loss) v->losses[i] = sample_loss(excess, own, others);
-        }
-        v->gap[i] = share;
-        v->size[i] *= share;
-        total = p->alone ? all(added_in_order(total[0], v->size[i], least(LANES, of->count - i * LANES))) : total + v->size[i];
-    }
-    v->total = total;
+    if (p->loss == EXPONENTIAL) return all(1);
+    const vec excess = larger(v->gap[i], all(0)), own = any(excess > 0) ? share_of(-excess) : all(1);
+    if (p->asks_loss) v->losses[i] = sample_loss(excess, own, scale * size);
+    return 1 / fused(scale, size, own);
 }
 
-/* Scores of a few samples become e_c (weigh), and `size` their sums. */
-__attribute__((always_inline)) static inline void exponentials(
-    const int samples, const Group *p, const Samples *of, Work *v, int64_t first)
+/* weigh() of a few samples. */
+__attribute__((always_inline)) static inline void weigh_few(
+    const int samples, const Group *p, const Samples *of, Work *v, int64_t first, vec scale)
 {
-    vec from[ABREAST], size[ABREAST], *s = v->scores + first;
-    for (int i = 0; i < samples; i++) from[i] = v->own[first + i], size[i] = all(0);
+    vec from[ABREAST], size[ABREAST], share[ABREAST], *s = v->scores + first;
+    for (int i = 0; i < samples; i++) {
+        const vec excess = p->loss == EXPONENTIAL ? all(0) : larger(v->gap[first + i], all(0));
+        from[i] = (v->own[first + i] + excess) + v->unit, size[i] = all(0);
+    }
+    for (int64_t c = 0; c < p->k; c++, s += of->n) {
+        shares_of(samples, from, s);
+        for (int i = 0; i < samples; i++) size[i] += s[i]; /* the label's e^FLOOR is nothing beside the largest that counts */
+    }
+    for (int i = 0; i < samples; i++) {
+        const int64_t left = of->count - (first + i) * LANES;
+        share[i] = share_out(p, v, first + i, scale, size[i]);
+        v->size[first + i] = size[i] *= share[i];
+        v->total = p->alone ? all(added_in_order(v->total[0], size[i], least(LANES, left))) : v->total + size[i];
+    }
+    s = v->scores + first;
     for (int64_t c = 0; c < p->k; c++, s += of->n)
-        for (int i = 0; i < samples; i++) {
-            s[i] = share_of(s[i] - from[i]);
-            size[i] += s[i]; /* the label's e^FLOOR is nothing beside the largest of a sample that counts */
-        }
-    for (int i = 0; i < samples; i++) v->size[first + i] = size[i];
+        for (int i = 0; i < samples; i++) s[i] *= share[i];
+    for (int i = 0; i < samples; i++) put_own(of, v, first + i, size[i]);
 }
 
 /* Scores become weights in units of e^unit, and add to `total`: those of sample i are e_c / q, and minus their sum at its label,
@@ -223,23 +245,14 @@ __attribute__((always_inline)) static inline void exponentials(
  *     q = e^-excess + e^unit sum_c e_c
  *
  * over c other than y: p_c e^-unit, for either no excess or `unit` is zero. (Exponential losses: no excess, unit = max_i max_c
- * z_c - z_y, q = 1.) One exponential a score, and one a sample that is not classified rightly. Sums go by ascending c and i. What
- * is done to one sample waits for what was done before, so that many are done in turn. */
+ * z_c - z_y, q = 1.) One exponential a score, and one a sample that is not classified rightly. Sums go by ascending c and i. The sum
+ * of a sample's weights at its label is left in `size`. */
 static void weigh(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
 {
-    const int64_t last = first + count;
-    for (int64_t i = first; i < last; i++) {
-        const vec excess = p->loss == EXPONENTIAL ? all(0) : larger(v->gap[i], all(0));
-        v->own[i] = (v->own[i] + excess) + v->unit;
-    }
+    const vec scale = exponential(v->unit);
     int64_t i = first;
-    for (; i + ABREAST <= last; i += ABREAST) exponentials(ABREAST, p, of, v, i);
-    for (; i < last; i++) exponentials(1, p, of, v, i);
-    share_out(p, of, v, first, count);
-    for (int64_t c = 0; c < p->k; c++)
-        for (i = first; i < last; i++) v->scores[c * of->n + i] *= v->gap[i];
-    for (i = first; i < last; i++)
-        for (int l = 0; l < LANES; l++) *label_score(of, v, i, l) = -v->size[i][l];
+    for (; i + ABREAST <= first + count; i += ABREAST) weigh_few(ABREAST, p, of, v, i, scale);
+    for (; i < first + count; i++) weigh_few(1, p, of, v, i, scale);
 }
 
 /* The lanes in which some entry may be zero without being it, or a class row is too small for the common scale: of data with zeros, whose

@@ -65,6 +65,15 @@ static void average_gradients(const Group *p, const Work *v)
     }
 }
 
+/* r <- sqrt((old r)^2 + (new g)^2) of a few entries. */
+__attribute__((always_inline)) static inline void average_few_squares(const int count, vec old, vec *r, vec new, const vec *g)
+{
+    vec a[ABREAST], b[ABREAST];
+    EACH a[i] = old * r[i], b[i] = new * g[i];
+    hypotenuses(count, a, b);
+    EACH r[i] = a[i];
+}
+
 /* r = sqrt(beta2 r^2 + (1 - beta2) g^2). */
 static void average_squares(const Group *p, const Work *v)
 {
@@ -75,7 +84,9 @@ static void average_squares(const Group *p, const Work *v)
         p->r_log[c] = in_common(counted(*p->beta2, p->r_log[c]), log_scale(v, c), &old, &new);
         old *= keep;
         new *= add;
-        for (int64_t j = 0; j < p->d; j++) r[j] = hypotenuse(old * r[j], new * g[j]);
+        int64_t j = 0;
+        for (; j + ABREAST <= p->d; j += ABREAST) average_few_squares(ABREAST, old, r + j, new, g + j);
+        for (; j < p->d; j++) average_few_squares(1, old, r + j, new, g + j);
         normalise_row(p, r, p->r_log + c);
     }
 }
@@ -115,6 +126,16 @@ static void shrink(const Group *p, vec eta)
     for (int64_t e = 0; e < p->k * p->d; e++) p->w[e] *= keep;
 }
 
+/* w <- w - eta (factor m) / (inverse r + eps) of a few entries. */
+__attribute__((always_inline)) static inline void take_few_ratios(
+    const int count, vec *w, vec eta, vec factor, const vec *m, vec inverse, const vec *r, vec eps)
+{
+    vec a[ABREAST], b[ABREAST];
+    EACH a[i] = m[i] * factor, b[i] = r[i] * inverse + eps;
+    divide(count, a, b);
+    EACH w[i] -= eta * choose(m[i] == 0, all(0), a[i]);
+}
+
 static void adam_step(const Group *p, Work *v, vec eta, int64_t t)
 {
     vec correct_m = all(1), correct_r = all(1);
@@ -130,10 +151,9 @@ static void adam_step(const Group *p, Work *v, vec eta, int64_t t)
         vec factor = exponential(p->m_log[c] - p->r_log[c]) / correct_m, inverse = 1 / correct_r;
         vec eps = eps_in(p, p->r_log[c]), *w = p->w + c * p->d;
         const vec *m = p->m + c * p->d, *r = p->r + c * p->d;
-        for (int64_t j = 0; j < p->d; j++) {
-            vec step = quotient(m[j] * factor, r[j] * inverse + eps);
-            w[j] -= eta * choose(m[j] == 0, all(0), step);
-        }
+        int64_t j = 0;
+        for (; j + ABREAST <= p->d; j += ABREAST) take_few_ratios(ABREAST, w + j, eta, factor, m + j, inverse, r + j, eps);
+        for (; j < p->d; j++) take_few_ratios(1, w + j, eta, factor, m + j, inverse, r + j, eps);
     }
 }
 

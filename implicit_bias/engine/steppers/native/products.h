@@ -31,25 +31,26 @@ static inline Matrix part_of(Matrix m, int64_t a, int64_t b)
 
 static inline Matrix transposed(Matrix m) { return (Matrix){m.at, m.column, m.row}; }
 
-/* c (+)= p q for `rows` x `columns` entries at once. */
+/* c (+)= p q for `rows` x `columns` entries at once; those of a row of c are neighbours. */
 __attribute__((always_inline)) static inline void block_product(
     const int rows, const int columns, int add, int64_t length, const Matrix p, const Matrix q, const Matrix c)
 {
-    vec sum[MOST_ROWS * MOST_COLUMNS];
+    vec sum[MOST_ROWS * MOST_COLUMNS], *to = c.at;
     const vec *left = p.at, *right = q.at;
 #pragma GCC unroll 8
-    for (int a = 0; a < rows; a++)
+    for (int a = 0; a < rows; a++, to += c.row)
 #pragma GCC unroll 8
-        for (int b = 0; b < columns; b++) sum[a * columns + b] = add ? c.at[a * c.row + b * c.column] : all(0);
+        for (int b = 0; b < columns; b++) sum[a * columns + b] = add ? to[b] : all(0);
     for (int64_t l = 0; l < length; l++, left += p.column, right += q.row)
 #pragma GCC unroll 8
         for (int a = 0; a < rows; a++)
 #pragma GCC unroll 8
             for (int b = 0; b < columns; b++) sum[a * columns + b] += left[a * p.row] * right[b * q.column];
+    to = c.at;
 #pragma GCC unroll 8
-    for (int a = 0; a < rows; a++)
+    for (int a = 0; a < rows; a++, to += c.row)
 #pragma GCC unroll 8
-        for (int b = 0; b < columns; b++) c.at[a * c.row + b * c.column] = sum[a * columns + b];
+        for (int b = 0; b < columns; b++) to[b] = sum[a * columns + b];
 }
 
 /* Of `left` rows or columns the next block has so many: blocks are as large as possible, and then of one size, about. */
@@ -59,7 +60,7 @@ static inline int64_t next_block(int64_t left, int64_t most)
     return (left + blocks - 1) / blocks;
 }
 
-/* c (+)= p q, p (rows, length), q (length, columns). */
+/* c (+)= p q, p (rows, length), q (length, columns), c row-major. */
 __attribute__((noinline)) static void product(
     int64_t rows, int64_t columns, int add, int64_t length, Matrix p, Matrix q, Matrix c)
 {

@@ -15,11 +15,16 @@ void multiply_adds(int64_t times, double *out)
     memcpy(out, sum, sizeof *sum);
 }
 
-/* e^x of `count` vectors, x <= 0, so many times. */
+/* e^x of `count` vectors, x <= 0, so many times; count is a multiple of ABREAST. */
 void exponentials(int64_t count, int64_t times, const vec *x, vec *out)
 {
     for (int64_t t = 0; t < times; t++)
-        for (int64_t i = 0; i < count; i++) out[i] = share_of(x[i]);
+        for (int64_t i = 0; i < count; i += ABREAST) {
+            vec e[ABREAST];
+            for (int j = 0; j < ABREAST; j++) e[j] = larger(x[i + j], all(FLOOR));
+            exponentials_inside(ABREAST, e);
+            for (int j = 0; j < ABREAST; j++) out[i + j] = e[j];
+        }
 }
 
 int64_t chains(void) { return CHAINS; }

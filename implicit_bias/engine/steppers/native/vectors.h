@@ -21,6 +21,8 @@ typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 
 #define LOWEST -708.0 /* e^x is a normal number from here to HIGHEST */
 #define HIGHEST 709.0
+#define ABREAST 2                      /* vectors of which operations are done in turn, for each waits for the one before */
+#define EACH _Pragma("GCC unroll 2") for (int i = 0; i < count; i++)
 #define PARTS 16                       /* 2^(0 / PARTS), 2^(1 / PARTS), ... are in a table */
 #define PER_LOG_2 0x1.71547652b82fep+4 /* PARTS / log 2 */
 #define LOG_2_HIGH 0x1.62e42fefap-5    /* log(2) / PARTS in two parts: the first ends in zeros, times a whole number it is exact */
@@ -60,22 +62,39 @@ static inline mask looked_up(const int64_t *table, mask m)
 }
 
 /* 1 / sqrt(x) to about an ulp, for normal x > 0: an estimate y good to 2^-14, times (1 - e)^(-1/2) where e = 1 - x y^2, to e^3. A
- * fifth of the time that a root and a division take. */
-static inline vec reciprocal_root(vec x)
+ * fifth of the time that a root and a division take. Of `count` vectors, ABREAST at most, in place. */
+__attribute__((always_inline)) static inline void reciprocal_roots(const int count, vec *x)
 {
-    vec y = (vec)_mm512_rsqrt14_pd((__m512d)x), e = 1 - (x * y) * y;
-    return y + (y * e) * (0.5 + e * (0.375 + e * 0.3125));
+    vec y[ABREAST], e[ABREAST], series[ABREAST];
+    EACH y[i] = (vec)_mm512_rsqrt14_pd((__m512d)x[i]);
+    EACH x[i] = x[i] * y[i];
+    EACH e[i] = 1 - x[i] * y[i];
+    EACH series[i] = 0.375 + e[i] * 0.3125;
+    EACH series[i] = 0.5 + e[i] * series[i];
+    EACH e[i] = y[i] * e[i];
+    EACH x[i] = y[i] + e[i] * series[i];
 }
 
 /* The same of 1 / x. */
-static inline vec reciprocal(vec x)
+__attribute__((always_inline)) static inline void reciprocals(const int count, vec *x)
 {
-    vec y = (vec)_mm512_rcp14_pd((__m512d)x), e = 1 - x * y;
-    return y + (y * e) * (1 + e * (1 + e));
+    vec y[ABREAST], e[ABREAST], series[ABREAST];
+    EACH y[i] = (vec)_mm512_rcp14_pd((__m512d)x[i]);
+    EACH e[i] = 1 - x[i] * y[i];
+    EACH series[i] = 1 + e[i];
+    EACH series[i] = 1 + e[i] * series[i];
+    EACH e[i] = y[i] * e[i];
+    EACH x[i] = y[i] + e[i] * series[i];
 }
 
 /* sqrt(x), likewise. */
-static inline vec positive_root(vec x) { return x * reciprocal_root(x); }
+__attribute__((always_inline)) static inline void positive_roots(const int count, vec *x)
+{
+    vec y[ABREAST];
+    EACH y[i] = x[i];
+    reciprocal_roots(count, y);
+    EACH x[i] = x[i] * y[i];
+}
 
 #else
 
@@ -109,11 +128,17 @@ static inline mask looked_up(const int64_t *table, mask m)
     return found;
 }
 
-static inline vec reciprocal_root(vec x) { return 1 / root(x); }
-static inline vec reciprocal(vec x) { return 1 / x; }
-static inline vec positive_root(vec x) { return root(x); }
+static inline void reciprocal_roots(const int count, vec *x) { EACH x[i] = 1 / root(x[i]); }
+static inline void reciprocals(const int count, vec *x) { EACH x[i] = 1 / x[i]; }
+static inline void positive_roots(const int count, vec *x) { EACH x[i] = root(x[i]); }
 
 #endif
+
+static inline vec reciprocal_root(vec x)
+{
+    reciprocal_roots(1, &x);
+    return x;
+}
 
 /* The bits of 2^(j / PARTS), less j in the place where m is added for 2^(m / PARTS): what is left there counts in whole powers. */
 static const int64_t POWERS[PARTS] = {
@@ -123,18 +148,29 @@ static const int64_t POWERS[PARTS] = {
 };
 
 /* e^x to about an ulp for LOWEST <= x <= HIGHEST: x = m log(2) / PARTS + r, |r| <= log(2) / (2 PARTS), and 2^(m / PARTS) e^r with
- * e^r = 1 + r + r^2 (c_2 + ... + c_6 r^4), the c_j by Remez's algorithm: the relative error is 1.2e-17. */
+ * e^r = 1 + r + r^2 (c_2 + ... + c_6 r^4), the c_j by Remez's algorithm: the relative error is 1.2e-17. Of
+ * `count` vectors, ABREAST at most. */
+__attribute__((always_inline)) static inline void exponentials_inside(const int count, vec *x)
+{
+    vec t[ABREAST], m[ABREAST], r2[ABREAST], low[ABREAST], high[ABREAST], power[ABREAST];
+    EACH t[i] = x[i] * PER_LOG_2 + ROUND_BY;
+    EACH m[i] = t[i] - ROUND_BY;
+    EACH x[i] = x[i] - m[i] * LOG_2_HIGH;
+    EACH x[i] = x[i] - m[i] * LOG_2_LOW;
+    EACH r2[i] = x[i] * x[i];
+    EACH high[i] = 0x1.55555558fd05ap-5 + x[i] * 0x1.11123abd8c085p-7;
+    EACH low[i] = 0x1.fffffffffffb9p-2 + x[i] * 0x1.555555548f74fp-3;
+    EACH high[i] = high[i] + r2[i] * 0x1.6c14c6d1defd6p-10;
+    EACH power[i] = (vec)(looked_up(POWERS, (mask)t[i]) + ((mask)t[i] << 48)); /* the last bits of t are those of m */
+    EACH low[i] = low[i] + r2[i] * high[i];
+    EACH x[i] = x[i] + r2[i] * low[i];
+    EACH x[i] = power[i] + power[i] * x[i];
+}
+
 static inline vec exponential_inside(vec x)
 {
-    vec t = x * PER_LOG_2 + ROUND_BY;
-    vec m = t - ROUND_BY;
-    vec r = (x - m * LOG_2_HIGH) - m * LOG_2_LOW;
-    vec r2 = r * r;
-    vec low = 0x1.fffffffffffb9p-2 + r * 0x1.555555548f74fp-3;
-    vec high = 0x1.55555558fd05ap-5 + r * 0x1.11123abd8c085p-7;
-    vec less_1 = r + r2 * (low + r2 * (high + r2 * 0x1.6c14c6d1defd6p-10));
-    vec power = (vec)(looked_up(POWERS, (mask)t) + ((mask)t << 48)); /* the last bits of t are those of m */
-    return power + power * less_1;
+    exponentials_inside(1, &x);
+    return x;
 }
 
 /* The same for any x, which is cut to that range. */
@@ -143,28 +179,67 @@ static inline vec exponential(vec x) { return exponential_inside(smaller(larger(
 /* e^x for x <= 0, cut at FLOOR. */
 static inline vec share_of(vec x) { return exponential_inside(larger(x, all(FLOOR))); }
 
+/* The same of `count` vectors x less `from`, in place. */
+__attribute__((always_inline)) static inline void shares_of(const int count, const vec *from, vec *x)
+{
+    vec e[ABREAST];
+    for (int i = 0; i < count; i++) e[i] = larger(x[i] - from[i], all(FLOOR));
+    exponentials_inside(count, e);
+    for (int i = 0; i < count; i++) x[i] = e[i];
+}
+
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* The lanes in which x is not between LEAST and MOST: its reciprocal, or squares that it is the sum of, may be no normal numbers. */
 static inline mask extreme(vec x) { return ~((x > LEAST) & (x < MOST)); }
 
-/* a / b, b >= 0, to about two ulps. */
-static inline vec quotient(vec a, vec b)
+/* a <- a / b, b >= 0, to about two ulps, of `count` vectors, ABREAST at most. */
+__attribute__((always_inline)) static inline void divide(const int count, vec *a, const vec *b)
 {
-    const mask far = extreme(b);
-    const vec usual = a * reciprocal(b);
-    return any(far) ? choose(far, a / b, usual) : usual;
+    vec inverse[ABREAST];
+    mask far[ABREAST], some = {0};
+    EACH inverse[i] = b[i];
+    reciprocals(count, inverse);
+    EACH far[i] = extreme(b[i]), some |= far[i];
+    EACH inverse[i] = a[i] * inverse[i];
+    if (any(some)) {
+        EACH inverse[i] = choose(far[i], a[i] / b[i], inverse[i]);
+    }
+    EACH a[i] = inverse[i];
 }
 
-/* sqrt(a^2 + b^2) to about two ulps, however small or large. */
-static inline vec hypotenuse(vec a, vec b)
+static inline vec quotient(vec a, vec b)
 {
-    const vec square = a * a + b * b, usual = positive_root(square);
-    const mask far = extreme(square);
-    if (!any(far)) return usual;
+    divide(1, &a, &b);
+    return a;
+}
+
+/* sqrt(a^2 + b^2) where the sum of the squares is no good. */
+static inline vec far_hypotenuse(vec a, vec b)
+{
     const vec high = larger(magnitude(a), magnitude(b)), low = smaller(magnitude(a), magnitude(b));
     const vec ratio = low / choose(high == 0, all(1), high);
-    return choose(far, high * root(1 + ratio * ratio), usual);
+    return high * root(1 + ratio * ratio);
+}
+
+/* a <- sqrt(a^2 + b^2) to about two ulps, however small or large, of `count` vectors, ABREAST at most. */
+__attribute__((always_inline)) static inline void hypotenuses(const int count, vec *a, const vec *b)
+{
+    vec usual[ABREAST];
+    mask far[ABREAST], some = {0};
+    EACH usual[i] = a[i] * a[i] + b[i] * b[i];
+    EACH far[i] = extreme(usual[i]), some |= far[i];
+    positive_roots(count, usual);
+    if (any(some)) {
+        EACH usual[i] = choose(far[i], far_hypotenuse(a[i], b[i]), usual[i]);
+    }
+    EACH a[i] = usual[i];
+}
+
+static inline vec hypotenuse(vec a, vec b)
+{
+    hypotenuses(1, &a, &b);
+    return a;
 }
 
 /* The largest and the least |entry|, by four of them that do not wait for each other. */
