@@ -73,8 +73,10 @@ class StepAverage:
         Returns:
             The weight, in [0, 1].
         """
+        if not self.wants(t):
+            return 0.0
         count = self.wanted(t)
-        return self.share(count) if self.wants(t) and count > self.count else 0.0
+        return self.share(count) if count > self.count else 0.0
 
     def add(self, new: Mapping[str, Tensor]) -> None:
         """Add the next step to the average.

@@ -17,6 +17,7 @@ from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.parameter_norm import in_common_unit
+from implicit_bias.norms.sizes import Routines
 from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
 from implicit_bias.schedules.base import Evaluation
@@ -57,6 +58,10 @@ class Stepper(Protocol):
     @property
     def most_steps(self) -> int:
         """How many updates one :meth:`advance` may make: more would keep Ctrl-C, the display and checkpoints waiting."""
+
+    @property
+    def routines(self) -> Routines | None:
+        """What records compute norms by; None: by their own methods."""
 
     @property
     def check_on(self) -> int | None:
