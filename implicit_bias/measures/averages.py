@@ -64,6 +64,17 @@ class StepAverage:
         """
         return (AVERAGE_POWER + 1) / (count + AVERAGE_POWER)
 
+    def has(self, t: int) -> bool:
+        """Whether step t, which it wants, is in it already.
+
+        Args:
+            t: The step.
+
+        Returns:
+            The truth value.
+        """
+        return self.count >= self.wanted(t)
+
     def share_of(self, t: int) -> float:
         """The weight of step t in an average that has all wanted steps before it, 0 if it is not wanted or in it already.
 

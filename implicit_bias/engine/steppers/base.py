@@ -90,8 +90,8 @@ class Stepper(Protocol):
         """Take ``gradient.per_weight()`` of the steps inside of calls of :meth:`advance` into this average, from now on: of all
         samples, and with mini-batches every ceil(n / b) steps, the j-th of which is the average's step j.
 
-        The step at the end of a call is left to the caller, who may take it in, or leave it to the next call. False: it cannot,
-        and calls have to end where a gradient is wanted.
+        The step at the end of a call is taken in, too, or left to the caller (:meth:`StepAverage.has` tells), who may leave it to
+        the next call. False: it cannot, and calls have to end where a gradient is wanted.
         """
 
     def watch(self, below: Tensor) -> bool:

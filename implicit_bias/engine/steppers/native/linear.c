@@ -283,8 +283,8 @@ int64_t advance(
 }
 
 /* What a record says where the next step starts: of `runs` runs of a group, or of the run that is alone, from run `first` of the batch
- * on. */
-void look(const Group *p, int64_t first, int64_t runs, const Seen *to)
+ * on. `share`, where not zero, is the weight of the gradient there in the certificates' average. */
+void look(const Group *p, double share, int64_t first, int64_t runs, const Seen *to)
 {
     Work v;
     Held held;
@@ -294,7 +294,8 @@ void look(const Group *p, int64_t first, int64_t runs, const Seen *to)
     if (p->alone) hold(p, memory, &held, &own);
     v.most_doubtful = largest_of(own.doubtful, own.d);
     if (p->alone) v.most_doubtful = largest_across(v.most_doubtful);
-    look_at(&own, &v, first, runs, to);
+    look_at(&own, &v, share, first, runs, to);
+    if (p->alone && share != 0) rows_back(own.certificate, p->k, p->features, p->lane, p->certificate);
 }
 
 /* Doubles of memory that singular_values() needs of matrices (rows, columns). */

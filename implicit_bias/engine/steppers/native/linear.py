@@ -172,6 +172,7 @@ class LinearSteps:
         self._recorded = frozenset(record_steps(setup.problem.steps, setup.problem.points))
         self._since: int | None = None  # updates made before the anchor was taken
         self._served: StepAverage | None = None
+        self._average: Parameters | None = None  # the value of that, where the array in lanes is the same
         self._below: Tensor | None = None  # log losses that are watched, (groups, LANES)
         self._stride = LEAST_STRIDE
         self._parameters: Parameters | None = None
@@ -250,20 +251,23 @@ class LinearSteps:
 
     def advance(self, first: int, last: int) -> int:
         average = self._served
+        shares = [0.0] * (last - first + 1)
         if average is None:
-            return self._watched(first, last, [0.0] * (last - first))
-        if average.value:
+            return self._watched(first, last, shares)
+        if average.value and average.value is not self._average:
             self._certificate.copy_(self._layout.in_lanes(self._joined(average.value)))
-        shares = [0.0] * (last - first)
-        for look in range(-(-first // self._cadence), (last - 1) // self._cadence + 1):
+        for look in range(-(-first // self._cadence), last // self._cadence + 1):
             shares[look * self._cadence - first] = average.share_of(look)
         reached = self._watched(first, last, shares)
-        average.value, average.count = self._cut(self._certificate), average.wanted((reached - 1) // self._cadence)
+        seen = None if self._seen is None else self._seen.average
+        # The last is in it where it has been looked at.
+        average.count = average.wanted((reached if seen is not None else reached - 1) // self._cadence)
+        average.value = self._average = self._cut(self._certificate) if seen is None else self._cut_runs(seen)
         return reached
 
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
-        self._make(t - 1, t, [0.0])
+        self._make(t - 1, t, [0.0, 0.0])
         # With the gradient that records are made of, which is to be compared, too.
         return Reached(self.parameters, self.state, self.gradient if self._batch is None else None, anchor=self.anchor)
 
@@ -291,11 +295,11 @@ class LinearSteps:
         while t < last:
             end = min(last, t + stride)
             before = self._held()
-            reached = self._make(t, end, shares[t - first : end - first], watched=True, seen=t == first)
+            reached = self._make(t, end, shares[t - first : end - first + 1], watched=True, seen=t == first)
             if reached < end:
                 if len(self._tasks) > 1:
                     self._put_back(before)
-                    self._make(t, reached, shares[t - first : reached - first])
+                    self._make(t, reached, shares[t - first : reached - first + 1])
                 self._stride = max(LEAST_STRIDE, reached - t)
                 return reached
             t, stride = end, min(2 * stride, self.most_steps)
@@ -320,7 +324,8 @@ class LinearSteps:
         Args:
             first: The updates made before.
             last: The last one.
-            shares: ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at step first + s.
+            shares: ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at step first + s;
+                of that at the last where it is looked at there.
             watched: Whether losses are watched.
             seen: Whether that after the first updates has been looked at.
             looks: Whether a record follows: then it is looked at what that needs while a group's data are in the cache.
@@ -331,17 +336,19 @@ class LinearSteps:
             return last
         eta, index = self._step_sizes.after(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
-        waiting, look = iter(self._tasks), records.Seen(self._shape, self._by_entry) if looks else None
+        waiting = iter(self._tasks)
+        eta_at, eta_size, share_at = eta.data_ptr(), 8 * eta.stride(0) if len(eta) > 1 else 0, share.data_ptr()
+        look = records.Seen(self._shape, self._by_entry, self._served is not None) if looks else None
 
         def work(memory: Tensor) -> int:
             fewest = last - first
             for group, lane in waiting:  # each to the first thread that is free
                 arguments = ctypes.byref(self._given(group, lane, memory, watched))
                 samples = None if index is None else index[group].data_ptr()
-                made = self._advance(arguments, first, fewest, seen, eta[group].data_ptr(), share.data_ptr(), samples)
+                made = self._advance(arguments, first, fewest, seen, eta_at + eta_size * group, share_at, samples)
                 fewest = min(fewest, made)  # no group needs to go further than another that has ended
                 if look is not None:
-                    self._look(look, group, lane, memory)
+                    self._look(look, shares[last - first], group, lane, memory)
             return fewest
 
         reached, self._seen = first + min(self._by_all_threads(work)), look
@@ -390,16 +397,16 @@ class LinearSteps:
 
         def work(memory: Tensor) -> None:
             for group, lane in waiting:
-                self._look(seen, group, lane, memory)
+                self._look(seen, 0.0, group, lane, memory)
 
         self._by_all_threads(work)
         return seen
 
-    def _look(self, seen: records.Seen, group: int, lane: int | None, memory: Tensor) -> None:
+    def _look(self, seen: records.Seen, share: float, group: int, lane: int | None, memory: Tensor) -> None:
         first = group * self.lanes + (lane or 0)
         runs = min(self.lanes, self._runs - first) if lane is None else 1
         given = self._given(group, lane, memory, False)
-        self._compiled.look(ctypes.byref(given), first, runs, ctypes.byref(seen.fields))
+        self._compiled.look(ctypes.byref(given), share, first, runs, ctypes.byref(seen.fields))
 
     def _cut_runs(self, tensor: Tensor) -> Parameters:
         """Blocks (R, k, columns) of (R, k, d)."""

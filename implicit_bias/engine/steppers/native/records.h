@@ -19,6 +19,7 @@ typedef struct {
     double *log_loss;                /* (runs): log L */
     double *accuracy, *margin;       /* (runs): the share of samples with positive gaps; the smallest gap */
     double *largest;                 /* (runs): the largest |entry| of per_weight */
+    double *average;                 /* (runs, k, features): of the certificates' matrices, with that there; NULL: not asked for */
 } Seen;
 
 /* The smallest gap and the share of samples whose gaps are all positive; in the lanes returned some score is no finite number. */
@@ -79,8 +80,9 @@ static void write_rows(const Group *p, const vec *from, int64_t l, double *to)
         for (int64_t j = 0; j < p->features; j++) *to++ = number_of(p, from, p->d, c, j, l);
 }
 
-/* Of `runs` runs of a group from its first on, or of the one that is alone, which are runs `first`, ... of the batch. */
-static void look_at(const Group *p, Work *v, int64_t first, int64_t runs, const Seen *to)
+/* Of `runs` runs of a group from its first on, or of the one that is alone, which are runs `first`, ... of the batch. The
+ * certificates' average takes the gradient in with the weight `share`. */
+static void look_at(const Group *p, Work *v, double share, int64_t first, int64_t runs, const Seen *to)
 {
     const Samples *of = &p->samples;
     const int64_t size = p->k * p->features;
@@ -88,6 +90,7 @@ static void look_at(const Group *p, Work *v, int64_t first, int64_t runs, const 
     const mask far = look_at_gaps(p, of, v, &margin, &accuracy);
     evaluate(p, of, v);
     const vec loss = choose(far, all(NAN), log_loss(p, of, v));
+    if (share != 0) (p->entries ? collect_by_entry : collect)(p, v, share);
     per_weight(p, v, v->factor);
     const vec largest = largest_in_rows(p, v->factor, p->k, p->d);
     for (int64_t l = 0; l < runs; l++) {
@@ -95,6 +98,7 @@ static void look_at(const Group *p, Work *v, int64_t first, int64_t runs, const 
         write_rows(p, p->w, l, to->w + r * size);
         write_rows(p, v->g, l, to->gradient + r * size);
         write_rows(p, v->factor, l, to->per_weight + r * size);
+        if (to->average) write_rows(p, p->certificate, l, to->average + r * size);
         if (p->entries) write_rows(p, v->g_log, l, to->gradient_log + r * size);
         else for (int64_t c = 0; c < p->k; c++) to->gradient_log[r * p->k + c] = log_scale(v, c)[lane];
         for (int64_t i = 0; i < of->count; i++) to->total[r * of->count + i] = number_of(p, v->size, of->n, 0, i, l);

@@ -29,12 +29,18 @@ class Seen:
     Args:
         shape: (R, n, k, d).
         by_entry: Whether log scales are those of entries, not of rows.
+        averages: Whether the certificates' average is wanted.
+
+    Attributes:
+        parameters: W, (R, k, d).
+        average: Of the certificates' matrices, (R, k, d), or None.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int], by_entry: bool) -> None:
+    def __init__(self, shape: tuple[int, int, int, int], by_entry: bool, averages: bool = False) -> None:
         runs, n, k, d = shape
         # Each in memory of its own: who keeps one keeps no other.
         self.parameters, self._gradient, self._per_weight = (torch.empty(runs, k, d, dtype=torch.float64) for _ in range(3))
+        self.average = torch.empty(runs, k, d, dtype=torch.float64) if averages else None
         self._gradient_log = torch.empty(runs, k, d if by_entry else 1, dtype=torch.float64)
         self._total = torch.empty(runs, n, dtype=torch.float64)
         self._log_unit, self._log_loss, self._accuracy, self._margin, self._largest = torch.empty(5, runs, dtype=torch.float64)
@@ -42,7 +48,7 @@ class Seen:
             w=self.parameters.data_ptr(), gradient=self._gradient.data_ptr(), gradient_log=self._gradient_log.data_ptr(),
             per_weight=self._per_weight.data_ptr(), total=self._total.data_ptr(), log_unit=self._log_unit.data_ptr(),
             log_loss=self._log_loss.data_ptr(), accuracy=self._accuracy.data_ptr(), margin=self._margin.data_ptr(),
-            largest=self._largest.data_ptr(),
+            largest=self._largest.data_ptr(), average=None if self.average is None else self.average.data_ptr(),
         )  # fmt: skip
 
     def gradient(self, cut: Cut, objective: Objective, parameters: Parameters) -> Gradient:
@@ -88,7 +94,7 @@ def _entry_sizes(compiled: ctypes.CDLL, vectors: Tensor) -> EntrySizes:
 
 def declare(compiled: ctypes.CDLL) -> None:
     """Tell ctypes the types of these functions."""
-    compiled.look.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    compiled.look.argtypes = [ctypes.c_void_p, ctypes.c_double, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
     compiled.look.restype = compiled.singular_values.restype = compiled.entry_sizes.restype = None
     compiled.singular_values_size.argtypes = [ctypes.c_int64] * 2
     compiled.singular_values_size.restype = ctypes.c_int64

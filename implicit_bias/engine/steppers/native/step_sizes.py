@@ -24,12 +24,12 @@ class StepSizes:
         self._lr, self._powers = numbers(schedule.lr).unsqueeze(-1), _powers(schedule)
 
     def after(self, first: int, last: int) -> Tensor:
-        """eta_t for t = first + 1, ..., last: (groups, steps, LANES)."""
+        """eta_t for t = first + 1, ..., last: (groups, steps, LANES), one group where all runs share them."""
         # Number by number: torch's power rounds by a number's place in its tensor, and calls may be of any length.
         shrunk = [[t**-power for t in range(first + 1, last + 1)] for power in self._powers]
         sizes = torch.tensor(shrunk, dtype=torch.float64) * self._lr
         if len(sizes) == 1:
-            return sizes.unsqueeze(-1).expand(self._layout.groups, -1, self._layout.lanes).contiguous()
+            return sizes.unsqueeze(-1).expand(-1, -1, self._layout.lanes).contiguous()
         return self._layout.in_lanes(sizes.unsqueeze(-1))[:, :, 0].contiguous()
 
 

@@ -46,5 +46,5 @@ class CSeen(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("w", "gradient", "gradient_log", "per_weight", "total", "log_unit")),
-        *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest")),
+        *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest", "average")),
     ]
