@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -46,7 +48,7 @@ class Divergence:
             gradient: Of all samples, there; None where it is not evaluated: a loss that is no number mostly leaves
                 parameters that are none at the next step, and is found at the next record where it does not.
         """
-        size = float(largest_entry(parameters).max())  # no number where one of them is none
+        size = max(_size(block) for block in parameters.values())
         bounded = gradient is None or bool(gradient.total.abs().max() < torch.inf)
         return not (size <= LARGEST and bounded)
 
@@ -59,6 +61,8 @@ class Divergence:
             gradient: There.
             counted: Which runs count, (R,): one that has stopped may go where it likes.
         """
+        if not self.suspected(parameters, None) and math.isfinite(gradient.log_loss.sum()):
+            return
         size = largest_entry(parameters).double()
         finite = gradient.log_loss.isfinite() & size.isfinite()
         if bool((finite & (size <= self._limit)).all()):
@@ -70,6 +74,13 @@ class Divergence:
         beyond = mine & ~(size <= self._limit)
         if bool(beyond.any()):
             raise Diverged(_places(beyond), t, self._exact, LARGEST)
+
+
+def _size(block: Tensor) -> float:
+    """The largest absolute entry; inf where one is no number, of which max() makes nothing."""
+    least, most = torch.aminmax(block)
+    size = max(-float(least), float(most))
+    return size if size == size else math.inf
 
 
 def _places(runs: Tensor) -> list[int]:

@@ -94,11 +94,12 @@ class Recorder:
         if self._precise is not None:
             objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
             measured = objective.gradient(parameters)
-        share, q = accuracy_and_margin(_largest_gaps(measured, objective, parameters))
+        share, q = _accuracy_and_margin(measured, objective, parameters)
         if problem.model.robust:
             share, _ = accuracy_and_margin(objective.unperturbed_gaps(parameters).amax(dim=-2))
         mine = torch.from_numpy(runs).to(q.device)
-        record = Record(t, mine, parameters, measured, objective, problem.model.degree(), q, update, self._pair_average(stepper))
+        degree, average = problem.model.degree(), self._pair_average(stepper)
+        record = Record(t, mine, parameters, measured, objective, degree, q, update, average, stepper.routines)
         lr = problem.schedule.recorded(t, q, stepper.schedule_state) if t else torch.full_like(q, torch.nan)
         row = {"lr": lr, "log_loss": gradient.log_loss, "accuracy": share}
         if self._shows_state:
@@ -224,8 +225,15 @@ class Recorder:
             self.trajectory.untightened = f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def _accuracy_and_margin(gradient: Gradient, objective: Objective, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """The share of samples whose gaps are all positive, and the smallest gap, (R,) each, which most gradients are made from."""
+    if gradient.found is not None:
+        return gradient.found.accuracy, gradient.found.q
+    return accuracy_and_margin(_largest_gaps(gradient, objective, parameters))
+
+
 def _largest_gaps(gradient: Gradient, objective: Objective, parameters: Parameters) -> Tensor:
-    """The largest negative gap of every sample, (R, n), which most gradients are made from."""
+    """The largest negative gap of every sample, (R, n)."""
     known = gradient.largest() if gradient.largest is not None else None
     return objective.negative_gaps(parameters).amax(dim=-2) if known is None else known
 

@@ -23,7 +23,8 @@ class Shown(NamedTuple):
 
 def trained_by(stepper: Stepper) -> Shown:
     """Where the next step starts."""
-    return Shown(stepper.parameters, stepper.gradient)
+    gradient = stepper.gradient  # first: with it the parameters may be found
+    return Shown(stepper.parameters, gradient)
 
 
 def shown_by(setup: Setup, stepper: Stepper) -> Shown:

@@ -196,7 +196,8 @@ class _Simulation:
         # the loss of some run asks for the record, that is for the record alone: others would have their bits of it.
         kept = [] if t in self.times.fixed else self._served_averages()
         for probe in self.recorder.probes.values() if runs is not None else self.unserved:
-            if not off and probe.wants(looks):
+            taken = probe.averaged is not None and probe.averaged.has(looks)
+            if not off and probe.wants(looks) and not taken:
                 probe.collect(t, self.stepper.gradient)
         if runs is not None:
             before = self.before

@@ -64,6 +64,17 @@ class StepAverage:
         """
         return (AVERAGE_POWER + 1) / (count + AVERAGE_POWER)
 
+    def has(self, t: int) -> bool:
+        """Whether step t, which it wants, is in it already.
+
+        Args:
+            t: The step.
+
+        Returns:
+            The truth value.
+        """
+        return self.count >= self.wanted(t)
+
     def share_of(self, t: int) -> float:
         """The weight of step t in an average that has all wanted steps before it, 0 if it is not wanted or in it already.
 
@@ -73,8 +84,10 @@ class StepAverage:
         Returns:
             The weight, in [0, 1].
         """
+        if not self.wants(t):
+            return 0.0
         count = self.wanted(t)
-        return self.share(count) if self.wants(t) and count > self.count else 0.0
+        return self.share(count) if count > self.count else 0.0
 
     def add(self, new: Mapping[str, Tensor]) -> None:
         """Add the next step to the average.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -32,7 +33,19 @@ def rounding_of(model: Model, data: Data, norms: Mapping[str, Norm]) -> dict[str
         The size of a rounding error by label, (R,) or (1,), in units of eps.
     """
     terms = data.x.shape[1] + data.num_classes + ZEROED
-    return {label: terms * model.unit_step(data, norm) for label, norm in norms.items()}
+    return {label: terms * _largest_pair(model, data, norm) for label, norm in norms.items()}
+
+
+def _largest_pair(model: Model, data: Data, norm: Norm) -> Tensor:
+    """max_i N_*((e_y - e_c) x_i^T), (R,) or (1,), where unitarily invariant norms need no decomposition: pairs have rank one."""
+    shape = data.num_classes, data.x.shape[-1]
+    of_matrix = model.matrix_norm(norm, shape)
+    if model.robust or not of_matrix.unitarily_invariant:
+        return model.unit_step(data, norm)
+    unit = data.x.new_zeros(1, 2, shape[1])
+    unit[0, 0, 0] = 1.0
+    largest: Tensor = math.sqrt(2) * torch.linalg.vector_norm(data.x, dim=-1).amax(dim=-1)
+    return of_matrix.dual(unit) * largest
 
 
 @dataclass
@@ -74,11 +87,11 @@ class Certificate(Probe):
     def measure(self, record: Record) -> Columns:
         if not self.every_step:
             self.average.add(record.c)
-        self.average_sizes = Sizes(self.average.value)
+        self.average_sizes = Sizes(self.average.value, record.routines)
         return {}
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
-        upper = self.bound(label, norm, record.c_sizes, record.runs)
+        upper = self.bound(label, norm, record.c_sizes, None if record.of_all else record.runs)
         if record.pair_average is not None and self.every_step:
             bound = self._outwards(label, norm.dual(record.pair_average), 1 + record.t / 2)
             upper = self.lower(label, bound.masked_fill(~record.runs, torch.inf))

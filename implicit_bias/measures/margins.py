@@ -17,7 +17,7 @@ from torch import Tensor
 from implicit_bias.models import Parameters
 from implicit_bias.models.gradient import largest_entry
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.norms.sizes import Sizes
+from implicit_bias.norms.sizes import Routines, Sizes
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,13 @@ class Point:
         c: -g, one tensor (R, p, q) a block, in any unit of each run's own.
         q: The smallest gap, (R,).
         degree: L.
+        routines: What norms are computed by, as of :class:`implicit_bias.norms.sizes.Sizes`.
         sizes, c_sizes: Of theta and of c under norms.
     """
 
-    def __init__(self, parameters: Parameters, c: Parameters, q: Tensor, degree: float) -> None:
+    def __init__(self, parameters: Parameters, c: Parameters, q: Tensor, degree: float, routines: Routines | None = None) -> None:
         self.parameters, self.c, self.q, self.degree = parameters, c, q, degree
-        self.sizes, self.c_sizes = Sizes(parameters), Sizes(c)
+        self.sizes, self.c_sizes = Sizes(parameters, routines), Sizes(c, routines)
 
     @cached_property
     def descent(self) -> Tensor:

@@ -13,7 +13,7 @@ from implicit_bias.measures.averages import StepAverage
 from implicit_bias.measures.margins import Point
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.norms.sizes import Sizes
+from implicit_bias.norms.sizes import Routines, Sizes
 
 #: Numbers of a run each, (R,), by the name of their column; nan stands for an empty cell.
 Columns = dict[str, Tensor]
@@ -55,6 +55,7 @@ class Record:
         q: The smallest gap, (R,).
         update: The update from theta_{t-1}; None at step 0, and where no probe looks back.
         pair_average: What the optimizer's buffers hold of it (:meth:`implicit_bias.optimizers.Optimizer.pair_average`), if any.
+        routines: What norms are computed by, as of :class:`implicit_bias.norms.sizes.Sizes`.
     """
 
     t: int
@@ -66,6 +67,12 @@ class Record:
     q: Tensor
     update: Update | None = None
     pair_average: Parameters | None = None
+    routines: Routines | None = None
+
+    @cached_property
+    def of_all(self) -> bool:
+        """Whether it is a record of all runs."""
+        return bool(self.runs.all())
 
     @cached_property
     def c(self) -> Parameters:
@@ -75,12 +82,12 @@ class Record:
     @cached_property
     def point(self) -> Point:
         """What all norms share there: margins are of theta and the gradient downhill."""
-        return Point(self.parameters, self.gradient.downhill(), self.q, self.degree)
+        return Point(self.parameters, self.gradient.downhill(), self.q, self.degree, self.routines)
 
     @cached_property
     def c_sizes(self) -> Sizes:
         """N_*(c) under norms."""
-        return self.point.c_sizes if self.point.c is self.c else Sizes(self.c)
+        return self.point.c_sizes if self.point.c is self.c else Sizes(self.c, self.routines)
 
     @cached_property
     def weights(self) -> Tensor | None:

@@ -21,6 +21,24 @@ FAR = 1e6
 LOSES_DIGITS = {torch.float64: 1e-200, torch.float32: 1e-20}
 
 
+class Found(NamedTuple):
+    """What is known beside a gradient, where it has been found with it.
+
+    Attributes:
+        log_loss: log L, (R,).
+        per_weight: -grad L / sum w, one tensor (R, p, q) a block.
+        largest: Its largest absolute entry, (R,).
+        accuracy: The share of samples whose gaps are all positive, (R,).
+        q: The smallest gap, (R,).
+    """
+
+    log_loss: Tensor
+    per_weight: Parameters
+    largest: Tensor
+    accuracy: Tensor
+    q: Tensor
+
+
 @dataclass(frozen=True)
 class Gradient:
     """The gradient of the mean loss, exact at any depth.
@@ -32,6 +50,7 @@ class Gradient:
         log_losses: Gives the log loss of every sample, shape (R, n).
         weights: Gives w_ic, normalised to sum one, (R, pairs, n), where the model is not linear.
         largest: Gives the largest negative gap of every sample there, (R, n), where it is known without evaluating gaps again.
+        found: What else is known; None: it is computed when it is first asked for.
     """
 
     blocks: dict[str, Scaled]
@@ -40,6 +59,7 @@ class Gradient:
     log_losses: Callable[[], Tensor]
     weights: Callable[[], Tensor] | None = None
     largest: Callable[[], Tensor | None] | None = None
+    found: Found | None = None
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -49,7 +69,7 @@ class Gradient:
     @cached_property
     def log_loss(self) -> Tensor:
         """log L, the natural log of the mean loss, shape (R,); computed when first asked for."""
-        return log_mean(self.log_losses())
+        return log_mean(self.log_losses()) if self.found is None else self.found.log_loss
 
     def per_weight(self) -> Parameters:
         """-grad L / sum w = sum_ic w_ic grad m_ic with weights that sum to one, as plain tensors, not to be changed."""
@@ -57,6 +77,8 @@ class Gradient:
 
     @cached_property
     def _per_weight(self) -> Parameters:
+        if self.found is not None:
+            return self.found.per_weight
         unit = self.log_weight[:, None, None]
         far = (self.log_unit.abs() > FAR).unsqueeze(-1)
         if not bool(far.any()):
@@ -81,7 +103,7 @@ class Gradient:
     @cached_property
     def _downhill(self) -> Parameters:
         c = self.per_weight()
-        largest = largest_entry(c)
+        largest = largest_entry(c) if self.found is None else self.found.largest
         small = (largest < LOSES_DIGITS[largest.dtype])[:, None, None]
         if not bool(small.any()):
             return c

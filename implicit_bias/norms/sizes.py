@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
 from implicit_bias.norms.base import Norm
-from implicit_bias.norms.blocks import InRowSpace, SingleBlock
+from implicit_bias.norms.blocks import InRowSpace, SingleBlock, WholeVector
+from implicit_bias.norms.l1 import L1
+from implicit_bias.norms.l2 import L2
+from implicit_bias.norms.linf import Linf
 from implicit_bias.norms.nuclear import Nuclear
 from implicit_bias.norms.parameter_norm import Blocks, ParameterNorm
 from implicit_bias.norms.schatten import Schatten
@@ -14,20 +22,45 @@ from implicit_bias.norms.spectral import Spectral
 
 #: Functions of the singular values, by exact type: a subclass may override anything.
 OF_SINGULAR_VALUES = (Spectral, Nuclear, Schatten)
+#: Norms whose value, and whose dual, each of the :class:`EntrySizes` is.
+VALUES: tuple[type[Norm], ...] = (Linf, L1, L2)
+DUALS: tuple[type[Norm], ...] = (L1, Linf, L2)
+
+
+class EntrySizes(NamedTuple):
+    """Of vectors (R, m), the largest absolute entry, their sum, and the root of the sum of squares, (R,) each."""
+
+    largest: Tensor
+    total: Tensor
+    length: Tensor
+
+
+class Routines(NamedTuple):
+    """What norms are made of, computed in another way than the norms' own methods have them, equal to round-off.
+
+    Attributes:
+        singular_values: Those (..., min(p, q)), descending, of (..., p, q).
+        entry_sizes: Of vectors (R, m).
+    """
+
+    singular_values: Callable[[Tensor], Tensor]
+    entry_sizes: Callable[[Tensor], EntrySizes]
 
 
 class Sizes:
-    """N(theta) and N_*(theta) of a parameter set theta under one norm after the other, with the bits of the norms' own methods.
+    """N(theta) and N_*(theta) of a parameter set theta under one norm after the other, with the bits of the norms' own methods
+    or by other routines.
 
     Decompositions are most of what spectral, nuclear and Schatten norms cost; all of one block take them from the same singular
     values.
 
     Args:
         blocks: theta, one tensor (R, p, q) a block, not to be changed while this is used.
+        routines: What linf, l1, l2 and functions of singular values are computed by; None: by the norms' own methods.
     """
 
-    def __init__(self, blocks: Blocks) -> None:
-        self.blocks = blocks
+    def __init__(self, blocks: Blocks, routines: Routines | None = None) -> None:
+        self.blocks, self._routines = blocks, routines
         # With what was asked for, which an identity is of only as long as it is held.
         self._duals: dict[int, tuple[ParameterNorm, Tensor]] = {}
         self._singular_values: dict[tuple[str, int | None], tuple[Tensor | None, Tensor]] = {}
@@ -38,6 +71,9 @@ class Sizes:
         Args:
             norm: N.
         """
+        entrywise = None if self._routines is None else _of_entries(norm)
+        if entrywise is not None:
+            return self._entry_sizes[VALUES.index(entrywise)]
         found = _of_singular_values(norm)
         if found is None:
             return norm.value(self.blocks)
@@ -56,6 +92,9 @@ class Sizes:
         return known[1]
 
     def _dual(self, norm: ParameterNorm) -> Tensor:
+        entrywise = None if self._routines is None else _of_entries(norm)
+        if entrywise is not None:
+            return self._entry_sizes[DUALS.index(entrywise)]
         found = _of_singular_values(norm)
         if found is None:
             return norm.dual(self.blocks)
@@ -67,8 +106,21 @@ class Sizes:
         key = block, None if basis is None else id(basis)
         if key not in self._singular_values:
             w = self.blocks[block]
-            self._singular_values[key] = basis, singular_values(w if basis is None else basis.mT @ w)
+            values_of = singular_values if self._routines is None else self._routines.singular_values
+            self._singular_values[key] = basis, values_of(w if basis is None else basis.mT @ w)
         return self._singular_values[key][1]
+
+    @cached_property
+    def _entry_sizes(self) -> EntrySizes:
+        assert self._routines is not None
+        vectors = [block.flatten(start_dim=1) for block in self.blocks.values()]
+        return self._routines.entry_sizes(vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1))
+
+
+def _of_entries(norm: ParameterNorm) -> type[Norm] | None:
+    """Which function of all entries a norm is, by exact type; None: no such."""
+    inner = type(norm.norm) if type(norm) is WholeVector else None
+    return inner if inner in VALUES else None
 
 
 def _of_singular_values(norm: ParameterNorm) -> tuple[str, Spectral | Nuclear | Schatten, Tensor | None] | None:

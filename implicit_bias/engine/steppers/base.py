@@ -17,6 +17,7 @@ from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.parameter_norm import in_common_unit
+from implicit_bias.norms.sizes import Routines
 from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
 from implicit_bias.schedules.base import Evaluation
@@ -59,6 +60,10 @@ class Stepper(Protocol):
         """How many updates one :meth:`advance` may make: more would keep Ctrl-C, the display and checkpoints waiting."""
 
     @property
+    def routines(self) -> Routines | None:
+        """What records compute norms by; None: by their own methods."""
+
+    @property
     def check_on(self) -> int | None:
         """The runs of a batch that a comparison with plain steps takes: others like it are made for so many; None: it is itself
         compared, on the whole batch."""
@@ -85,8 +90,8 @@ class Stepper(Protocol):
         """Take ``gradient.per_weight()`` of the steps inside of calls of :meth:`advance` into this average, from now on: of all
         samples, and with mini-batches every ceil(n / b) steps, the j-th of which is the average's step j.
 
-        The step at the end of a call is left to the caller, who may take it in, or leave it to the next call. False: it cannot,
-        and calls have to end where a gradient is wanted.
+        The step at the end of a call is taken in, too, or left to the caller (:meth:`StepAverage.has` tells), who may leave it to
+        the next call. False: it cannot, and calls have to end where a gradient is wanted.
         """
 
     def watch(self, below: Tensor) -> bool:

@@ -14,6 +14,7 @@ from implicit_bias.engine.variance_reduction import Anchor
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.sizes import Routines
 from implicit_bias.optimizers import Here, Optimizer, Step
 from implicit_bias.schedules import ScheduleState
 
@@ -48,6 +49,7 @@ class Eager:
     check_on: ClassVar[int | None] = None
     refused: str | None = None
     made_with: Mapping[str, str]
+    routines: Routines | None = None
 
     def __init__(self, setup: Setup, advance: Advance | None = None) -> None:
         problem = setup.problem

@@ -1,8 +1,8 @@
 """Whether a fast stepper makes the plain steps: the first updates of a batch made both ways, whatever the stepper is.
 
 Every update begins at the plain trajectory's own state, so that differences do not grow; several are made, since buffers that
-are zero hide much of what an optimizer does. A step agrees where parameters and, after the last, buffers and the next gradient
-differ by no more than 1e-11 of the step's length, or of the largest entry of a buffer's row.
+are zero hide much of what an optimizer does. A step agrees where parameters and, after the last, buffers, the next gradient and
+the loss differ by no more than 1e-11 of the step's length, of the largest entry of a buffer's row, or of the loss.
 
 Some steps no double knows as well as that: a singular value or a sum that nearly vanishes, two entries of nearly one size. How
 well a step is known is measured on the plain stepper itself, and only where the two differ: to both sides, the parameters are
@@ -14,9 +14,9 @@ a method; and where it is small, as on nearly all data, a wrong step is seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepper
 from implicit_bias.engine.steppers.eager import Eager
-from implicit_bias.models import Objective, Parameters
+from implicit_bias.models import Gradient, Objective, Parameters
 from implicit_bias.norms.blocks import WholeVector
 
 #: So many updates of a batch are made both ways.
@@ -98,11 +98,38 @@ def disagreement(
         count: How many are compared.
         decomposes: Whether the step decomposes matrices.
     """
-    here = start
-    for t in range(first + 1, first + count + 1):
-        there, ours = plain(here, t), fast(here, t)
-        if t < first + count:  # buffers are compared at the last step alone: none is zero by then, and it is costly
-            ours = ours._replace(state={}, gradient=None)
+    made: list[_Made] = []
+    try:
+        for t in range(first + 1, first + count + 1):
+            here = made[-1].there if made else start
+            there, ours = plain(here, t), fast(here, t)
+            if t < first + count:
+                # Buffers are compared at the last step alone: none is zero by then, and it is costly. What a step has given, the
+                # next may overwrite.
+                ours = ours._replace(parameters={n: b.clone() for n, b in ours.parameters.items()}, state={}, gradient=None)
+            made.append(_Made(t, here, there, ours))
+    except (ArithmeticError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        found = _first_wrong(made, plain, setup, decomposes)
+        if found is None:
+            raise
+        return found
+    return _first_wrong(made, plain, setup, decomposes)
+
+
+class _Made(NamedTuple):
+    """An update made both ways."""
+
+    t: int
+    here: Reached
+    there: Reached
+    ours: Reached
+
+
+def _first_wrong(made: Sequence[_Made], plain: OneStep, setup: Setup, decomposes: bool) -> str | None:
+    """How the first update that does differs from the plain one; all are looked at together first."""
+    if _all_near(made):
+        return None
+    for t, here, there, ours in made:
         apart = _apart(ours, there, here, here)
         tolerance = TOLERANCE * torch.finfo(apart.dtype).eps
         if bool((apart > tolerance).any()):
@@ -111,8 +138,24 @@ def disagreement(
             if bool(wrong.any()):
                 run = int(wrong.nonzero()[0])
                 return f"step {t} of run {run + 1} of {len(wrong)} differs by {float(apart[:, run].max()):.1e} of its size"
-        here = there
     return None
+
+
+def _all_near(made: Sequence[_Made]) -> bool:
+    """Whether all agree to the tolerance, parameters after every update and buffers after the last."""
+    if not made:
+        return True
+    before, plain, fast = (_together(side) for side in zip(*(step[1:] for step in made), strict=True))
+    last = made[-1]
+    buffers = [_rows_apart(a, b) for a, b in _scaled_pairs(last.ours, last.there)]
+    apart = torch.cat([_apart(fast, plain, before, before).flatten(), *(rows.flatten() for rows in buffers)])
+    return bool((apart <= TOLERANCE * torch.finfo(apart.dtype).eps).all())
+
+
+def _together(reached: Sequence[Reached]) -> Reached:
+    """Parameters (S, R, p, q) of S points."""
+    names = reached[0].parameters
+    return Reached({name: torch.stack([point.parameters[name] for point in reached]) for name in names}, {})
 
 
 def _finite(reached: Reached) -> Tensor:
@@ -138,6 +181,12 @@ def _scaled_pairs(one: Reached, other: Reached) -> Iterator[tuple[Scaled, Scaled
         yield from ((block, other.state[buffer][name]) for name, block in blocks.items())
     if one.gradient is not None and other.gradient is not None:
         yield from ((one.gradient.blocks[name], block) for name, block in other.gradient.blocks.items())
+        yield _loss(one.gradient), _loss(other.gradient)
+
+
+def _loss(gradient: Gradient) -> Scaled:
+    log_loss = gradient.log_loss[:, None, None]
+    return Scaled(torch.ones_like(log_loss), log_loss)
 
 
 def _rows_apart(one: Scaled, other: Scaled) -> Tensor:

@@ -27,7 +27,9 @@
 #include "group.h"
 #include "logarithms.h"
 #include "orders.h"
+#include "records.h"
 #include "scales.h"
+#include "sizes.h"
 #include "vectors.h"
 
 #define SMALL 0x1p-100       /* a buffer's row is scaled anew when its largest entry leaves [SMALL, LARGE] */
@@ -298,4 +300,40 @@ int64_t advance(
     const int64_t made = make_steps(&own, first, steps, seen, eta, share, index);
     give_back(p, &own);
     return made;
+}
+
+/* What a record says where the next step starts: of `runs` runs of a group, or of the run that is alone, from run `first` of the batch
+ * on. `share`, where not zero, is the weight of the gradient there in the certificates' average. */
+void look(const Group *p, double share, int64_t first, int64_t runs, const Seen *to)
+{
+    Work v;
+    Held held;
+    Group own = *p;
+    own.asks_loss = 1;
+    vec *memory = p->work + laid_out(&v, p->work, p->alone, p->samples.count, p->k, p->features, p->parts, p->batch, p->entries);
+    if (p->alone) hold(p, memory, &held, &own);
+    v.most_doubtful = largest_of(own.doubtful, own.d);
+    if (p->alone) v.most_doubtful = largest_across(v.most_doubtful);
+    look_at(&own, &v, share, first, runs, to);
+    if (p->alone && share != 0) rows_back(own.certificate, p->k, p->features, p->lane, p->certificate);
+}
+
+/* Doubles of memory that singular_values() needs of matrices (rows, columns). */
+int64_t singular_values_size(int64_t rows, int64_t columns)
+{
+    return LANES * values_size(least(rows, columns), rows < columns ? columns : rows);
+}
+
+/* Singular values (count, min(rows, columns)), descending, of matrices a (count, rows, columns). */
+void singular_values(const double *a, int64_t count, int64_t rows, int64_t columns, double *to, double *memory)
+{
+    const int64_t few = least(rows, columns);
+    values_of_many(a, count, few, rows < columns ? columns : rows, rows > columns, to, (vec *)memory);
+}
+
+/* Of every one of `count` rows of so many numbers, the largest absolute value, their sum and the root of the sum of their squares:
+ * (3, count). */
+void entry_sizes(const double *a, int64_t count, int64_t numbers, double *to)
+{
+    for (int64_t r = 0; r < count; r++) sizes_of(a + r * numbers, numbers, to + r, to + count + r, to + 2 * count + r);
 }

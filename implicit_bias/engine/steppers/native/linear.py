@@ -15,21 +15,24 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.mini_batches import MiniBatches
+from implicit_bias.engine.record_times import record_steps
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
-from implicit_bias.engine.steppers.native import orders
+from implicit_bias.engine.steppers.native import orders, records
 from implicit_bias.engine.steppers.native.compiling import library
+from implicit_bias.engine.steppers.native.layout import Layout, numbers
 from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, IN_GROUPS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
+from implicit_bias.engine.steppers.native.step_sizes import SCHEDULES, StepSizes
 from implicit_bias.engine.steppers.native.structures import CGroup, CPart, CSamples
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.engine.variance_reduction import Anchor, anchor_due
@@ -37,21 +40,22 @@ from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Data, Gradient, Objective, Parameters
 from implicit_bias.models.column_blocks import BlocksObjective
 from implicit_bias.models.linear import LinearObjective
+from implicit_bias.norms.sizes import Routines
 from implicit_bias.optimizers import State
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
-from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, LossBased, Power, Schedule, ScheduleState
+from implicit_bias.schedules import ScheduleState
+
+T = TypeVar("T")
 
 SOURCE = Path(__file__).with_name("linear.c")
-SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL)
+SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL, *records.SYMBOLS)
 # Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d (n is
 # the samples of an update), and the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs
 # there are is not asked: a run's bits must not depend on it.
 MOST_WORK, MOST_ROWS = 1_200_000, 20
 # Numbers n d of a run's data, n all samples: eight copies are held where runs share them. Up to the second compile=on takes C.
 MOST_NUMBERS, MOST_NUMBERS_ASKED_FOR = 2**20, 2**24
-
-SCHEDULES = frozenset({Power, Constant, LossBased})
 
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
@@ -117,19 +121,6 @@ def _pays(rule: Rule, data: Data, batch: MiniBatches | None) -> bool:
     return small and all(min(k, columns) <= MOST_ROWS for columns in rule.decomposed)
 
 
-def _powers(schedule: Schedule) -> list[float]:
-    """The exponents of t in the step sizes, one for all runs or one each."""
-    if not isinstance(schedule, Power):
-        return [0.0]
-    power = AUTO_POWER_LINEAR if isinstance(schedule.power, str) else schedule.power
-    return _numbers(power).tolist()
-
-
-def _numbers(number: Any) -> Tensor:
-    """A hyper-parameter, one number or one a run, as a flat tensor of doubles: torch by itself makes a Python number single."""
-    return torch.as_tensor(number, dtype=torch.float64).flatten()
-
-
 def _log(number: float) -> float:
     return math.log(number) if number > 0 else -math.inf
 
@@ -140,6 +131,7 @@ def _told(compiled: ctypes.CDLL) -> dict[str, str]:
     compiled.work_size.argtypes = [ctypes.c_int64] * 7
     compiled.advance.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3]
     compiled.advance.restype = ctypes.c_int64
+    records.declare(compiled)
     compiled.made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
     return {"compiler": compiler, "flags": flags}
@@ -175,22 +167,31 @@ class LinearSteps:
         self._batch, self._cadence = setup.problem.batch, setup.problem.cadence
         self._batch_size = 0 if self._batch is None else self._batch.size
         self._anchored = self._cadence if setup.problem.reduces_variance else 0
+        # Where losses decide what is recorded, these are the plain ones, so that records are at the steps of plain runs.
+        self._sees_plainly = setup.problem.watches_loss
+        self._recorded = frozenset(record_steps(setup.problem.steps, setup.problem.points))
         self._since: int | None = None  # updates made before the anchor was taken
         self._served: StepAverage | None = None
+        self._average: Parameters | None = None  # the value of that, where the array in lanes is the same
         self._below: Tensor | None = None  # log losses that are watched, (groups, LANES)
         self._stride = LEAST_STRIDE
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
+        self._seen: records.Seen | None = None  # what the last call has looked at
+        self._described: dict[tuple[int, int | None, bool], CGroup] = {}  # what linear.c is given, until an array is another one
         self._compiled, self._advance = compiled, compiled.advance
         self.made_with: Mapping[str, str] = _told(compiled)
+        self.routines: Routines | None = records.routines_by(compiled)
         self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
-        self._groups, left = -(-self._runs // self.lanes), self._runs % self.lanes
+        self._layout = Layout(self._runs, self.lanes)
+        self._groups, left = self._layout.groups, self._runs % self.lanes
         self._n, self._k, self._d = objective.data.x.shape[1], objective.data.num_classes, objective.data.x.shape[2]
         # Columns of several parts would not begin where a vector does.
         in_one = all((part.first, part.end) == (0, self._d) and part.kind not in IN_GROUPS for part in rule.parts)
         self.alone = left if left <= MOST_ALONE and in_one else 0
         self._tasks: list[tuple[int, int | None]] = [(group, None) for group in range(self._groups - bool(self.alone))]
         self._tasks += [(self._groups - 1, lane) for lane in range(self.alone)]
+        self._shape = (self._runs, self._n, self._k, self._d)
         parts = [CPart(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (CPart * len(parts))(*parts)
         threads = max(1, min(torch.get_num_threads(), self._groups))
@@ -199,32 +200,33 @@ class LinearSteps:
             for alone in {lane is not None for _, lane in self._tasks}
         )
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
+        self._pool: ThreadPoolExecutor | None = None
         self._lay_out(objective)
         self.most_steps = self._steps_of_a_call()
 
     def _lay_out(self, objective: LinearObjective) -> None:
         """Arrays for linear.c: the data, the rule's numbers, and empty parameters and buffers."""
         rule = self._rule
-        self._lr, self._powers = _numbers(self._schedule.lr).unsqueeze(-1), _powers(self._schedule)
-        self._x, self._y = self._data(objective.data)
-        self._own = self._data_alone(objective.data)
+        self._step_sizes = StepSizes(self._schedule, self._layout)
+        self._x, self._y = self._layout.data(objective.data, self.alone)
+        self._own = self._layout.data_alone(objective.data, self.alone)
         like = (self._groups, self._k, self._d, self.lanes)
         empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
         self._w, self._m, self._r, self._anchor, self._certificate = empty
         scales = like if self._by_entry else (*like[:2], 1, like[3])
         self._m_log, self._r_log = (torch.full(scales, -math.inf, dtype=torch.float64) for _ in range(2))
         self._numbers = {
-            "beta": self._per_run(rule.beta),
-            "gain": self._per_run(rule.gain),
-            "ahead_beta": self._per_run(rule.ahead_beta),
-            "ahead_gain": self._per_run(rule.ahead_gain),
-            "beta2": self._per_run(rule.beta2),
-            "log_eps": self._per_run([_log(eps) for eps in _numbers(rule.eps).tolist()]),
-            "decay": self._per_run(rule.decay),
-            "dual_exponent": self._per_run(rule.dual_exponent),
-            "smallest_row": self._per_run(objective.smallest_row),
+            "beta": self._layout.per_run(rule.beta),
+            "gain": self._layout.per_run(rule.gain),
+            "ahead_beta": self._layout.per_run(rule.ahead_beta),
+            "ahead_gain": self._layout.per_run(rule.ahead_gain),
+            "beta2": self._layout.per_run(rule.beta2),
+            "log_eps": self._layout.per_run(torch.tensor([_log(eps) for eps in numbers(rule.eps).tolist()], dtype=torch.float64)),
+            "decay": self._layout.per_run(rule.decay),
+            "dual_exponent": self._layout.per_run(rule.dual_exponent),
+            "smallest_row": self._layout.per_run(objective.smallest_row),
         }
-        self._doubtful = self._in_lanes(objective.doubtful.expand(self._runs, -1, -1))
+        self._doubtful = self._layout.in_lanes(objective.doubtful.expand(self._runs, -1, -1))
         self._coefficients = torch.tensor(rule.triples, dtype=torch.float64)
 
     @property
@@ -233,35 +235,41 @@ class LinearSteps:
         return CHECKED_RUNS + bool(self.alone)
 
     def load(self, start: Reached) -> None:
-        self._w = self._in_lanes(self._joined(start.parameters))
+        # Into the arrays that there are: what linear.c is given points to them.
+        self._w.copy_(self._layout.in_lanes(self._joined(start.parameters)))
         for buffer, blocks in start.state.items():
-            mantissa, log_scale = (self._in_lanes(part) for part in self._joined_buffer(blocks))
-            if buffer == SECOND_ROOT:
-                self._r, self._r_log = mantissa, log_scale
-            else:
-                self._m, self._m_log = mantissa, log_scale
+            to = (self._r, self._r_log) if buffer == SECOND_ROOT else (self._m, self._m_log)
+            for array, part in zip(to, self._joined_buffer(blocks), strict=True):
+                array.copy_(self._layout.in_lanes(part))
         self._since = None
         if start.anchor is not None:
-            self._anchor, self._since = self._in_lanes(self._joined(start.anchor.parameters)), start.anchor.since
-        self._parameters, self._gradient = start.parameters, start.gradient
+            self._anchor.copy_(self._layout.in_lanes(self._joined(start.anchor.parameters)))
+            self._since = start.anchor.since
+        # Whoever made the gradient there, records have one of a kind.
+        self._seen = None
+        self._parameters, self._gradient = start.parameters, start.gradient if self._sees_plainly else None
 
     def advance(self, first: int, last: int) -> int:
         average = self._served
+        shares = [0.0] * (last - first + 1)
         if average is None:
-            return self._watched(first, last, [0.0] * (last - first))
-        if average.value:
-            self._certificate = self._in_lanes(self._joined(average.value))
-        shares = [0.0] * (last - first)
-        for look in range(-(-first // self._cadence), (last - 1) // self._cadence + 1):
+            return self._watched(first, last, shares)
+        if average.value and average.value is not self._average:
+            self._certificate.copy_(self._layout.in_lanes(self._joined(average.value)))
+        for look in range(-(-first // self._cadence), last // self._cadence + 1):
             shares[look * self._cadence - first] = average.share_of(look)
         reached = self._watched(first, last, shares)
-        average.value, average.count = self._cut(self._certificate), average.wanted((reached - 1) // self._cadence)
+        seen = None if self._seen is None else self._seen.average
+        # The last is in it where it has been looked at.
+        average.count = average.wanted((reached if seen is not None else reached - 1) // self._cadence)
+        average.value = self._average = self._cut(self._certificate) if seen is None else self._cut_runs(seen)
         return reached
 
     def step(self, start: Reached, t: int) -> Reached:
         self.load(start)
-        self._make(t - 1, t, [0.0])
-        return Reached(self.parameters, self.state, anchor=self.anchor)
+        self._make(t - 1, t, [0.0, 0.0])
+        # With the gradient that records are made of, which is to be compared, too.
+        return Reached(self.parameters, self.state, self.gradient if self._batch is None else None, anchor=self.anchor)
 
     def serve(self, average: StepAverage) -> bool:
         if self._served is not None:
@@ -271,7 +279,8 @@ class LinearSteps:
 
     def watch(self, below: Tensor) -> bool:
         border = (BORDER * (1 + below.abs())).masked_fill(below == -math.inf, 0.0)
-        self._below = self._per_run(below + border)
+        self._below = self._layout.per_run(below + border)
+        self._described.clear()
         return True
 
     def _watched(self, first: int, last: int, shares: Sequence[float]) -> int:
@@ -281,16 +290,16 @@ class LinearSteps:
         as many updates are made at a time as the last such part had when a loss was low enough, and twice as many while none is.
         """
         if self._below is None:
-            return self._make(first, last, shares)
+            return self._make(first, last, shares, looks=last in self._recorded and not self._sees_plainly)
         t, stride = first, self._stride if len(self._tasks) > 1 else last - first
         while t < last:
             end = min(last, t + stride)
             before = self._held()
-            reached = self._make(t, end, shares[t - first : end - first], watched=True, seen=t == first)
+            reached = self._make(t, end, shares[t - first : end - first + 1], watched=True, seen=t == first)
             if reached < end:
                 if len(self._tasks) > 1:
                     self._put_back(before)
-                    self._make(t, reached, shares[t - first : reached - first])
+                    self._make(t, reached, shares[t - first : reached - first + 1])
                 self._stride = max(LEAST_STRIDE, reached - t)
                 return reached
             t, stride = end, min(2 * stride, self.most_steps)
@@ -303,44 +312,60 @@ class LinearSteps:
         return (self._since, *(array.clone() for array in arrays)) if len(self._tasks) > 1 else ()
 
     def _put_back(self, held: tuple[Any, ...]) -> None:
+        self._described.clear()
         self._since, self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate = held
 
-    def _make(self, first: int, last: int, shares: Sequence[float], watched: bool = False, seen: bool = True) -> int:
+    def _make(
+        self, first: int, last: int, shares: Sequence[float], watched: bool = False, seen: bool = True, looks: bool = False
+    ) -> int:
         """Updates first + 1 to last; or, where losses are watched, in every group to where the first of its own is low enough.
         Returns to where the first group has come.
 
         Args:
             first: The updates made before.
             last: The last one.
-            shares: ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at step first + s.
+            shares: ``shares[s]``, where not zero, is the weight in the certificates' average of the gradient at step first + s;
+                of that at the last where it is looked at there.
             watched: Whether losses are watched.
             seen: Whether that after the first updates has been looked at.
+            looks: Whether a record follows: then it is looked at what that needs while a group's data are in the cache.
         """
         self._anchor_for(first)
-        self._parameters = self._gradient = None
+        self._parameters = self._gradient = self._seen = None
         if first == last:
             return last
-        eta, index = self._step_sizes(first, last), self._samples(first, last)
+        eta, index = self._step_sizes.after(first, last), self._samples(first, last)
         share = torch.tensor(shares, dtype=torch.float64)
         waiting = iter(self._tasks)
+        eta_at, eta_size, share_at = eta.data_ptr(), 8 * eta.stride(0) if len(eta) > 1 else 0, share.data_ptr()
+        look = records.Seen(self._shape, self._by_entry, self._served is not None) if looks else None
 
         def work(memory: Tensor) -> int:
             fewest = last - first
             for group, lane in waiting:  # each to the first thread that is free
-                arguments = ctypes.byref(self._group(group, lane, memory, watched))
+                arguments = ctypes.byref(self._given(group, lane, memory, watched))
                 samples = None if index is None else index[group].data_ptr()
-                made = self._advance(arguments, first, fewest, seen, eta[group].data_ptr(), share.data_ptr(), samples)
+                made = self._advance(arguments, first, fewest, seen, eta_at + eta_size * group, share_at, samples)
                 fewest = min(fewest, made)  # no group needs to go further than another that has ended
+                if look is not None:
+                    self._look(look, shares[last - first], group, lane, memory)
             return fewest
 
-        if len(self._work) == 1:
-            reached = first + work(self._work[0])
-        else:
-            with ThreadPoolExecutor(len(self._work)) as pool:
-                reached = first + min(done.result() for done in [pool.submit(work, memory) for memory in self._work])
+        reached, self._seen = first + min(self._by_all_threads(work)), look
         if self._anchored:
             self._since = anchor_due(reached, self._anchored)
         return reached
+
+    def _by_all_threads(self, work: Callable[[Tensor], T]) -> list[T]:
+        """The same done by as many threads as there is memory for, this one among them."""
+        if self._pool is None and len(self._work) > 1:
+            self._pool = ThreadPoolExecutor(len(self._work) - 1)
+        others = [self._pool.submit(work, memory) for memory in self._work[1:]] if self._pool else []
+        try:
+            mine = work(self._work[0])
+        finally:
+            wait(others)  # an interrupt must not leave one that still writes
+        return [mine, *(done.result() for done in others)]
 
     def _anchor_for(self, first: int) -> None:
         """Raises ValueError where the first update after ``first`` needs an anchor that is not held."""
@@ -357,9 +382,37 @@ class LinearSteps:
 
     @property
     def gradient(self) -> Gradient:
-        if self._gradient is None:
+        if self._gradient is None and self._sees_plainly:
             self._gradient = self._objective.gradient(self.parameters)
+        elif self._gradient is None:
+            seen = self._seen or self._looked()
+            if self._parameters is None:
+                self._parameters = self._cut_runs(seen.parameters)
+            self._gradient = seen.gradient(self._cut_runs, self._objective, self._parameters)
         return self._gradient
+
+    def _looked(self) -> records.Seen:
+        """Loss and gradient of all samples where the next update starts, by the kernel that updates are made by."""
+        seen, waiting = records.Seen(self._shape, self._by_entry), iter(self._tasks)
+
+        def work(memory: Tensor) -> None:
+            for group, lane in waiting:
+                self._look(seen, 0.0, group, lane, memory)
+
+        self._by_all_threads(work)
+        return seen
+
+    def _look(self, seen: records.Seen, share: float, group: int, lane: int | None, memory: Tensor) -> None:
+        first = group * self.lanes + (lane or 0)
+        runs = min(self.lanes, self._runs - first) if lane is None else 1
+        given = self._given(group, lane, memory, False)
+        self._compiled.look(ctypes.byref(given), share, first, runs, ctypes.byref(seen.fields))
+
+    def _cut_runs(self, tensor: Tensor) -> Parameters:
+        """Blocks (R, k, columns) of (R, k, d)."""
+        if len(self._columns) == 1:
+            return dict.fromkeys(self._columns, tensor)
+        return {name: tensor[:, :, first:end].contiguous() for name, (first, end) in self._columns.items()}
 
     @property
     def state(self) -> State:
@@ -377,6 +430,14 @@ class LinearSteps:
     @property
     def anchor(self) -> Anchor | None:
         return None if self._since is None else Anchor(self._since, self._cut(self._anchor), self._objective.gradient)
+
+    def _given(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> CGroup:
+        """:meth:`_group`, made once: that takes longer than a record's gradient."""
+        key = group, lane, watched
+        if key not in self._described:
+            self._described[key] = self._group(group, lane, memory, watched)
+        self._described[key].work = memory.data_ptr()
+        return self._described[key]
 
     def _group(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> CGroup:
         """What linear.c is given: a group, or the run in one lane of it alone."""
@@ -408,41 +469,6 @@ class LinearSteps:
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
 
-    def _data(self, data: Data) -> tuple[Tensor, Tensor]:
-        """Samples (groups, n, d, LANES) and labels (groups, n, LANES) of the runs that are not alone, one group where all share
-        them."""
-        runs = self._runs - self.alone
-        x, y = data.x[:runs], data.y[:runs]
-        if runs and len(x) == len(y) == 1:
-            lanes = self.lanes
-            return x.unsqueeze(-1).expand(-1, -1, -1, lanes).contiguous(), y.unsqueeze(-1).expand(-1, -1, lanes).contiguous()
-        labels = self._in_lanes(y.expand(runs, -1).unsqueeze(-1))
-        return self._in_lanes(x.expand(runs, -1, -1)), labels.squeeze(2).contiguous()
-
-    def _data_alone(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the runs that are alone: samples (runs, n, d), the same transposed, and labels (runs, n), in whole vectors; one run
-        where all share them."""
-        x, y = (part[-self.alone :] if self.alone else part[:0] for part in (data.x, data.y))
-        return self._in_vectors(x), self._in_vectors(x.mT), self._in_vectors(y)
-
-    def _in_vectors(self, tensor: Tensor) -> Tensor:
-        """The same with rows filled up to whole vectors, by their last entry."""
-        length = tensor.shape[-1]
-        places = torch.arange(-(-length // self.lanes) * self.lanes).clamp(max=length - 1)
-        return tensor[..., places].contiguous()
-
-    def _in_lanes(self, tensor: Tensor) -> Tensor:
-        """(R, rows, columns) to (groups, rows, columns, LANES); lanes that are left over repeat the last run."""
-        spare = -len(tensor) % self.lanes
-        padded = torch.cat([tensor, tensor[-1:].expand(spare, *tensor.shape[1:])]) if spare else tensor
-        grouped = padded.reshape(len(padded) // self.lanes, self.lanes, *tensor.shape[1:])
-        return grouped.permute(0, 2, 3, 1).contiguous()
-
-    def _by_run(self, tensor: Tensor) -> Tensor:
-        # Laid out run by run: a sum over a run's entries rounds by how they lie in memory.
-        runs = tensor.permute(0, 3, 1, 2).reshape(-1, *tensor.shape[1:3])[: self._runs]
-        return runs.clone(memory_format=torch.contiguous_format)
-
     def _joined(self, blocks: Mapping[str, Tensor]) -> Tensor:
         """The whole matrix, (R, k, d), of blocks of its columns."""
         return torch.cat([blocks[name] for name in self._columns], dim=-1)
@@ -458,30 +484,18 @@ class LinearSteps:
 
     def _cut(self, tensor: Tensor) -> Parameters:
         """Blocks (R, k, columns) of (groups, k, d, LANES)."""
-        return {name: self._by_run(tensor[:, :, first:end]) for name, (first, end) in self._columns.items()}
+        return {name: self._layout.by_run(tensor[:, :, first:end]) for name, (first, end) in self._columns.items()}
 
     def _buffer(self, mantissa: Tensor, log_scale: Tensor) -> dict[str, Scaled]:
-        scales = self._cut(log_scale) if self._by_entry else dict.fromkeys(self._columns, self._by_run(log_scale))
+        scales = self._cut(log_scale) if self._by_entry else dict.fromkeys(self._columns, self._layout.by_run(log_scale))
         return {name: Scaled(block, scales[name]) for name, block in self._cut(mantissa).items()}
-
-    def _per_run(self, number: Any) -> Tensor:
-        """A number, or one a run, as (groups, LANES)."""
-        tensor = _numbers(number).view(-1, 1, 1).expand(self._runs, 1, 1)
-        return self._in_lanes(tensor)[:, 0, 0].contiguous()
 
     def _samples(self, first: int, last: int) -> Tensor | None:
         """The samples of updates first + 1 to last, (groups, steps, batch, LANES); None where every update takes all."""
         if self._batch is None:
             return None
         table = orders.table(self._batch, first, last, self._compiled)
-        return self._in_lanes(table.expand(self._runs, -1, -1))
-
-    def _step_sizes(self, first: int, last: int) -> Tensor:
-        """eta_t for t = first + 1, ..., last: (groups, steps, LANES)."""
-        # Number by number: torch's power rounds by a number's place in its tensor, and calls may be of any length.
-        shrunk = [[t**-power for t in range(first + 1, last + 1)] for power in self._powers]
-        sizes = torch.tensor(shrunk, dtype=torch.float64) * self._lr
-        return self._in_lanes(sizes.expand(self._runs, -1).unsqueeze(-1))[:, :, 0].contiguous()
+        return self._layout.in_lanes(table.expand(self._runs, -1, -1))
 
     def _steps_of_a_call(self) -> int:
         n, k, d = self._batch_size or self._n, self._k, self._d

@@ -1,4 +1,4 @@
-"""What linear.c is given, with the fields of the structures in group.h, in their order."""
+"""What linear.c is given, with the fields of the structures in group.h and records.h, in their order."""
 
 from __future__ import annotations
 
@@ -38,4 +38,13 @@ class CGroup(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("anchor", "certificate")),
         *((name, ctypes.c_void_p) for name in ("beta", "gain", "ahead_beta", "ahead_gain")),
         *((name, ctypes.c_void_p) for name in ("beta2", "log_eps", "decay", "dual_exponent", "coefficients", "work")),
+    ]
+
+
+class CSeen(ctypes.Structure):
+    """Where linear.c writes what a record says."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("w", "gradient", "gradient_log", "per_weight", "total", "log_unit")),
+        *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest", "average")),
     ]

@@ -1,0 +1,102 @@
+"""What a record needs of a batch that is stepped in C: loss, gradient, gaps and singular values, by linear.c."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from implicit_bias.core.scaled import Scaled
+from implicit_bias.engine.steppers.native.structures import CSeen
+from implicit_bias.models import Objective, Parameters
+from implicit_bias.models.gradient import Found, Gradient
+from implicit_bias.norms.singular import singular_values
+from implicit_bias.norms.sizes import EntrySizes, Routines
+
+#: Cuts a matrix (R, k, d) into blocks of its columns.
+Cut = Callable[[Tensor], Parameters]
+#: Of matrices with more entries, singular values take less time one by one than in lanes.
+MOST_ENTRIES = 1024
+SYMBOLS = ("look", "singular_values", "singular_values_size", "entry_sizes")
+
+
+class Seen:
+    """Memory for what linear.c sees of R runs with n samples, k classes and d features.
+
+    Args:
+        shape: (R, n, k, d).
+        by_entry: Whether log scales are those of entries, not of rows.
+        averages: Whether the certificates' average is wanted.
+
+    Attributes:
+        parameters: W, (R, k, d).
+        average: Of the certificates' matrices, (R, k, d), or None.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], by_entry: bool, averages: bool = False) -> None:
+        runs, n, k, d = shape
+        # Each in memory of its own: who keeps one keeps no other.
+        self.parameters, self._gradient, self._per_weight = (torch.empty(runs, k, d, dtype=torch.float64) for _ in range(3))
+        self.average = torch.empty(runs, k, d, dtype=torch.float64) if averages else None
+        self._gradient_log = torch.empty(runs, k, d if by_entry else 1, dtype=torch.float64)
+        self._total = torch.empty(runs, n, dtype=torch.float64)
+        self._log_unit, self._log_loss, self._accuracy, self._margin, self._largest = torch.empty(5, runs, dtype=torch.float64)
+        self.fields = CSeen(
+            w=self.parameters.data_ptr(), gradient=self._gradient.data_ptr(), gradient_log=self._gradient_log.data_ptr(),
+            per_weight=self._per_weight.data_ptr(), total=self._total.data_ptr(), log_unit=self._log_unit.data_ptr(),
+            log_loss=self._log_loss.data_ptr(), accuracy=self._accuracy.data_ptr(), margin=self._margin.data_ptr(),
+            largest=self._largest.data_ptr(), average=None if self.average is None else self.average.data_ptr(),
+        )  # fmt: skip
+
+    def gradient(self, cut: Cut, objective: Objective, parameters: Parameters) -> Gradient:
+        """Loss and gradient, once they have been written; losses of single samples are evaluated if they are asked for."""
+        scales = cut(self._gradient_log.expand_as(self._gradient))
+        if self._gradient_log.shape[-1] == 1:
+            scales = dict.fromkeys(scales, self._gradient_log)
+        blocks = {name: Scaled(mantissa, scales[name]) for name, mantissa in cut(self._gradient).items()}
+        found = Found(self._log_loss, cut(self._per_weight), self._largest, self._accuracy, self._margin)
+        log_losses = partial(_log_losses, objective, parameters)
+        return Gradient(blocks, self._total, self._log_unit.unsqueeze(-1), log_losses, found=found)
+
+
+def _log_losses(objective: Objective, parameters: Parameters) -> Tensor:
+    return objective.gradient(parameters).log_losses()
+
+
+def routines_by(compiled: ctypes.CDLL) -> Routines:
+    """What norms are made of, of tensors in double precision on a CPU, by linear.c. Numbers of one matrix or vector do not
+    depend on the others."""
+    return Routines(partial(_singular_values, compiled), partial(_entry_sizes, compiled))
+
+
+def _singular_values(compiled: ctypes.CDLL, w: Tensor) -> Tensor:
+    """By Jacobi's rotations, of as many matrices at a time as a vector has lanes; nan where an entry is no finite number.
+    Large matrices are left to LAPACK."""
+    p, q = w.shape[-2:]
+    if p * q > MOST_ENTRIES:
+        return singular_values(w)
+    matrices = w.reshape(-1, p, q).contiguous()
+    values = torch.empty(len(matrices), min(p, q), dtype=torch.float64)
+    memory = torch.empty(compiled.singular_values_size(p, q), dtype=torch.float64)
+    compiled.singular_values(matrices.data_ptr(), len(matrices), p, q, values.data_ptr(), memory.data_ptr())
+    return values.view(*w.shape[:-2], min(p, q))
+
+
+def _entry_sizes(compiled: ctypes.CDLL, vectors: Tensor) -> EntrySizes:
+    vectors = vectors.contiguous()
+    found = torch.empty(3, len(vectors), dtype=torch.float64)
+    compiled.entry_sizes(vectors.data_ptr(), *vectors.shape, found.data_ptr())
+    return EntrySizes(*found.unbind())
+
+
+def declare(compiled: ctypes.CDLL) -> None:
+    """Tell ctypes the types of these functions."""
+    compiled.look.argtypes = [ctypes.c_void_p, ctypes.c_double, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    compiled.look.restype = compiled.singular_values.restype = compiled.entry_sizes.restype = None
+    compiled.singular_values_size.argtypes = [ctypes.c_int64] * 2
+    compiled.singular_values_size.restype = ctypes.c_int64
+    compiled.singular_values.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2]
+    compiled.entry_sizes.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p]

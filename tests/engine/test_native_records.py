@@ -1,0 +1,131 @@
+"""What records take from C beside what PyTorch finds at the same parameters: loss, gradient, gaps and the sizes of norms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.steppers.base import Setup
+from implicit_bias.engine.steppers.native import LinearSteps
+from implicit_bias.engine.steppers.native.records import MOST_ENTRIES
+from implicit_bias.engine.trajectory import Diverged
+from implicit_bias.measures.margins import accuracy_and_margin
+from implicit_bias.models import Gradient
+from implicit_bias.norms import make_norm
+from implicit_bias.norms.sizes import Routines
+from tests.engine.test_native import gaussian, needs_compiler, problem, with_zeros
+
+pytestmark = needs_compiler
+NORMS = ("linf", "l1", "l2", "lp3", "spectral", "nuclear", "schatten1.5", "row", "hybrid0.5")
+
+
+def routines(given: Problem) -> Routines:
+    found = LinearSteps(Setup.of(given)).routines
+    assert found is not None
+    return found
+
+
+def off(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference in units of the other's largest entry in every row, beyond what is next to no number."""
+    size = theirs.abs().amax(dim=-1, keepdim=True).clamp(min=1e-290)
+    return float(((ours - theirs).abs() / size).max())
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
+@pytest.mark.parametrize("runs", [1, 6])
+def test_a_record_at_any_depth_is_the_plain_one(runs: int, loss: str, zeros: bool) -> None:
+    """Of runs alone and of groups, from gaps of 1e-300 on to losses of e^-1,000,000."""
+    data = with_zeros(gaussian(5, 12, 23, runs)) if zeros else gaussian(5, 12, 23, runs)
+    given = problem("signgd", data, 3, runs, loss)
+    for size in (0.0, 1e-300, 1.0, 100.0, 1e6):
+        given = replace(given, initial={"weight": size * given.model.initial(data, range(runs))["weight"]})
+        setup = Setup.of(given)
+        steps, plain = LinearSteps(setup), setup.objective.gradient(given.initial)
+        steps.load(setup.begun())
+        ours = steps.gradient
+        assert ours.found is not None
+        share, q = accuracy_and_margin(setup.objective.negative_gaps(given.initial).amax(dim=-2))
+        torch.testing.assert_close(ours.log_loss, plain.log_loss, rtol=1e-14, atol=1e-15)
+        torch.testing.assert_close(ours.found.q, q, rtol=1e-14, atol=0)
+        torch.testing.assert_close(ours.found.accuracy, share, rtol=0, atol=0)
+        # PyTorch takes the unit's logarithm from that of each row, and rounds both.
+        tolerance = 1e-14 + 1e-15 * float(plain.log_unit.abs().max())
+        assert off(ours.per_weight()["weight"], plain.per_weight()["weight"]) < tolerance
+        top = plain.blocks["weight"].log_abs().amax(dim=-1, keepdim=True).clamp(min=-1e300)
+        assert off(ours.blocks["weight"].relative_to(top), plain.blocks["weight"].relative_to(top)) < tolerance
+        assert torch.equal(ours.log_losses(), plain.log_losses())
+
+
+def test_scores_that_no_double_holds_are_seen() -> None:
+    data = gaussian(3, 4, 9, 2)
+    given = problem("signgd", data, 3, 2)
+    data.x[1] *= 1e200
+    given = replace(given, initial={"weight": torch.full_like(given.initial["weight"], 1e120).cumsum(dim=1)})
+    setup = Setup.of(given)
+    steps = LinearSteps(setup)
+    steps.load(setup.begun())
+    assert steps.gradient.log_loss.isfinite().tolist() == [True, False]
+    with pytest.raises(Diverged):
+        simulate(given)
+
+
+MATRICES = ((64, 10, 25), (5, 12, 2), (3, 1, 6), (3, 6, 1), (2, 30, 30))
+
+
+@pytest.mark.parametrize("shape", MATRICES)
+def test_singular_values_are_lapacks_and_a_matrix_has_its_own(shape: tuple[int, int, int]) -> None:
+    values_of = routines(problem("signgd", gaussian(3, 4, 9), 1)).singular_values
+    assert shape[1] * shape[2] <= MOST_ENTRIES
+    w = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    far_apart = w * torch.logspace(0, -14, shape[1], dtype=torch.float64)[:, None]
+    tied = torch.linalg.svd(w, full_matrices=False)
+    one_rank = w[:, :, :1] @ w[:, :1]
+    for matrices in (w, far_apart, tied.U @ tied.Vh, one_rank, 1e300 * w, 1e-300 * w, 0 * w, w.mT):
+        ours, lapack = values_of(matrices), torch.linalg.svdvals(matrices)
+        assert ((ours - lapack).abs().amax(dim=-1) <= 1e-14 * lapack[:, 0]).all()
+        assert torch.equal(ours[-1:], values_of(matrices[-1:])) and (ours.diff(dim=-1) <= 0).all()
+    w[1, 0, 0] = torch.nan
+    assert values_of(w).isnan().all(dim=-1).nonzero().flatten().tolist() == [1]
+
+
+@pytest.mark.parametrize("numbers", [1, 7, 8, 250])
+def test_sizes_of_entries(numbers: int) -> None:
+    sizes_of = routines(problem("signgd", gaussian(3, 4, 9), 1)).entry_sizes
+    w = torch.randn(5, numbers, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for vectors in (w, 1e300 * w, 1e-300 * w, 1e-310 * w, 0 * w):
+        found, top = sizes_of(vectors), vectors.abs().amax(dim=1)
+        unit = top.clamp(min=1e-323)
+        assert torch.equal(found.largest, top)
+        torch.testing.assert_close(found.total, vectors.abs().sum(dim=1), rtol=1e-14, atol=0)
+        # Of denormal numbers a step of 5e-324 is left.
+        torch.testing.assert_close(found.length, (vectors / unit[:, None]).norm(dim=1) * unit, rtol=1e-14, atol=1e-323)
+    w[2, -1] = torch.nan
+    for column in sizes_of(w):
+        assert column.isnan().tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("rule", ["muon", "adam"])
+def test_all_columns_are_those_of_plain_records(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps, recorded by PyTorch: margins, bounds, alignments and sizes under every norm, to 1e-12."""
+    given = replace(problem(rule, gaussian(5, 12, 23), 200), measured={label: make_norm(label) for label in NORMS})
+    ours = simulate(given)
+
+    def plainly(self: Any) -> Gradient:
+        found: Gradient = Setup.of(given).objective.gradient(self.parameters)
+        return found
+
+    monkeypatch.setattr("implicit_bias.engine.steppers.native.records.routines_by", lambda _: None)
+    monkeypatch.setattr(LinearSteps, "gradient", property(plainly))
+    theirs = simulate(given)
+    assert ours.stepping == theirs.stepping == "c" and ours.steps == theirs.steps
+    assert torch.equal(ours.parameters[200]["weight"], theirs.parameters[200]["weight"])
+    pairs = [(column, theirs.by_norm[label][key]) for label, columns in ours.by_norm.items() for key, column in columns.items()]
+    for column, plain in [*pairs, *((column, theirs.common[key]) for key, column in ours.common.items())]:
+        np.testing.assert_allclose(column, plain, rtol=1e-12, atol=1e-14)
