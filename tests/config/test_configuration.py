@@ -612,6 +612,12 @@ def test_plain_values_are_read_as_hydra_does() -> None:
         "Inf",
         "a--b",
         "a/",
+        "/a/b_1/-2e19",
+        "/inf/../1.5",
+        "/null",
+        "/",
+        "/a/",
+        "/\u00e4",
     ]
     numbers = [
         "0",
