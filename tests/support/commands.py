@@ -178,7 +178,7 @@ def _work(variables: Mapping[str, str]) -> None:
     sys.stdin, sys.stderr = open(0, closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - until it ends
     try:
         os._exit(worker.main())
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - nothing of it goes on in the code that has forked
         traceback.print_exc()
         os._exit(1)
 
