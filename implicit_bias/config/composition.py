@@ -1,7 +1,7 @@
 """The configuration that the YAML files make under a choice of options, before any key is set.
 
 Hydra takes 0.1 s for it, and as long to be imported: too long for every combination of options in a report, and for a first
-answer. A group is the file of its option, with what the experiment sets there over it: only experiments alone are left to Hydra.
+answer. A group is the file of its option, with what the experiment sets there over it: what needs other files is left to Hydra.
 """
 
 from __future__ import annotations
@@ -38,19 +38,23 @@ def composition(options: Mapping[str, str | None]) -> Config:
     if any("defaults" in file for file in files.values()) or not _stands_alone(experiment):
         base = composed(tuple(f"{group}={option}" for group, option in named.items()))
     else:
-        alone = defaults_alone() if experiment is None else composed((f"experiment={experiment}",))
+        alone = defaults_alone() if experiment is None else experiment_alone(experiment)
         base = {**alone, **{group: under_experiment(experiment, group, named[group]) for group in files}}
     bare = {group: _without_beside(base[group]) for group in groups() if isinstance(base.get(group), dict)}
     # Hydra has no override that empties a group.
     return {**base, **bare, **{group: None for group in options if group not in named and group != "experiment"}}
 
 
-def _beside(named: Mapping[str, str], options: Mapping[str, str | None]) -> dict[str, str]:
-    """The options that those which are named, or chosen by the experiment, have beside them where nobody names others."""
-    experiment = named.get("experiment")
+def _chosen_by(experiment: str | None) -> dict[str, str | None]:
+    """The options that an experiment's defaults choose, by group."""
     defaults = [] if experiment is None else option_file("experiment", experiment).get("defaults", [])
     entries = (item for entry in defaults if isinstance(entry, dict) for item in entry.items())
-    chosen = {str(key).partition(" /")[2]: option for key, option in entries}
+    return {str(key).partition(" /")[2]: option for key, option in entries}
+
+
+def _beside(named: Mapping[str, str], options: Mapping[str, str | None]) -> dict[str, str]:
+    """The options that those which are named, or chosen by the experiment, have beside them where nobody names others."""
+    chosen = _chosen_by(named.get("experiment"))
     files = [option_file(group, str(option)) for group, option in {**chosen, **named}.items() if _is_option(group, option)]
     return {
         group: option
@@ -101,6 +105,21 @@ def defaults_alone() -> Config:
     chosen = {group: option for group, option in main_page().defaults.items() if option != "null"}
     own = {key: value for key, value in written.items() if key != "defaults"}
     return {**own, **{group: option_file(group, option) for group, option in chosen.items()}}
+
+
+@cache
+def experiment_alone(experiment: str) -> Config:
+    """The configuration under an experiment that stands alone, as Hydra composes it. Raises BadInput: it cannot be."""
+    body = {key: value for key, value in option_file("experiment", experiment).items() if key != "defaults"}
+    chosen = _chosen_by(experiment)
+    files = {group: option_file(group, option) for group, option in chosen.items() if option is not None}
+    if any("defaults" in file for file in files.values()):
+        return composed((f"experiment={experiment}",))
+    base = {key: value for key, value in defaults_alone().items() if key not in chosen or key in files}
+    try:
+        return as_mapping(OmegaConf.to_container(OmegaConf.merge({**base, **files}, body)))
+    except OmegaConfBaseException as error:
+        raise BadInput(f"experiment={experiment}: {shown(str(error).splitlines()[0])}") from None
 
 
 @cache

@@ -31,6 +31,8 @@ LAUNCHER_ALIAS = "hydra.launcher."
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _WORD = re.compile(r"[A-Za-z_][\w./-]*")
+#: A path from the root: Hydra reads it as a text, whatever numbers are among its parts.
+_PATH = re.compile(r"(/[\w.-]+)+", re.ASCII)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?([0-9]+\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
@@ -159,7 +161,7 @@ def _override(text: str) -> Override:
 
 
 def plain(key: str, value: str) -> Setting | None:
-    """The setting of a number, a truth value or a word, as Hydra's grammar reads it; None: it is left to that."""
+    """The setting of a number, a truth value, a word or a path, as Hydra's grammar reads it; None: it is left to that."""
     if not _KEY.fullmatch(key):
         return None
     known: dict[str, Any] = {"true": True, "false": False, "null": None}
@@ -169,7 +171,7 @@ def plain(key: str, value: str) -> Setting | None:
         return Setting(key, (int(value),), (value,))
     if _FLOAT.fullmatch(value):
         return Setting(key, (float(value),), (value,))
-    if _WORD.fullmatch(value) and value.lower() not in _SPECIAL_WORDS:
+    if _PATH.fullmatch(value) or (_WORD.fullmatch(value) and value.lower() not in _SPECIAL_WORDS):
         return Setting(key, (value,), (value,))
     return None
 

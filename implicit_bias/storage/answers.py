@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,15 @@ def entry(words: Sequence[str], results: str, folder: Path, answer: Mapping[str,
 def surroundings() -> str:
     """A digest of what an answer depends on beside words and run: the package's files by size and time, and what is installed."""
     digest = hashlib.sha256(VERSION.encode())
-    for line in (*sorted(_files()), *sorted(_installed()), *(f"{name}={os.environ.get(name)}" for name in _ENVIRONMENT)):
+    for line in (*_present(), *(f"{name}={os.environ.get(name)}" for name in _ENVIRONMENT)):
         digest.update(f"{line}\n".encode(errors="replace"))
     return digest.hexdigest()
+
+
+@cache
+def _present() -> tuple[str, ...]:
+    """The files and distributions that this process began with: looked for once, as they are imported once."""
+    return (*sorted(_files()), *sorted(_installed()))
 
 
 def _path(results: str, words: Sequence[str]) -> Path:

@@ -19,11 +19,12 @@ from implicit_bias.run import main
 from implicit_bias.runtime.processors import worker_devices, worker_threads
 from implicit_bias.storage.checkpoints import VARIABLE
 from implicit_bias.sweep import Outcome, Silent, execute
+from implicit_bias.sweep.clusters import local as clusters_local
 from implicit_bias.sweep.clusters.launch import launch, local_launcher
 from implicit_bias.sweep.clusters.local import next_task, run_local
 from implicit_bias.sweep.clusters.tasks import Ledger, Task, remaining, spread, stamp
 from implicit_bias.sweep.plan import Cell, batches
-from tests.support.commands import SMALL, Command, checkpoint_files, gone, inodes, soon, tables, workers
+from tests.support.commands import SMALL, Command, checkpoint_files, fork_workers, forking, gone, inodes, soon, tables, workers
 
 LOCAL = ["hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
 
@@ -188,8 +189,10 @@ class Watcher(Silent):
 
 @pytest.mark.slow
 def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Workers are started as they are for users, here alone, when there are two of them."""
+
     def cells(folder: Path) -> list[RunSpec]:
         lost = ["dataset.noise=50", "dataset.samples_per_class=40", "reference=certified", "log.norms=[l2]", "optimizer=ngd"]
         return [
@@ -218,6 +221,7 @@ def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
     assert local[3].directory is not None
     (local[3].directory / "trajectory.csv").write_text("edited")
     capfd.readouterr()
+    monkeypatch.setattr(clusters_local, "subprocess", forking())
     again = launch(good, local_launcher(1), command="test")
     assert [o.status for o in again] == [*["skipped"] * 3, "done", *["skipped"] * 7]
     (line,) = capfd.readouterr().err.splitlines()  # and not another of the worker's
@@ -278,7 +282,7 @@ def test_workers_that_cannot_start_are_given_up(tmp_path: Path) -> None:
 
 
 def sweep(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Command:
-    return Command("-m", *SMALL, f"results_dir={folder}", *arguments, environment=environment)
+    return Command("-m", *SMALL, f"results_dir={folder}", *arguments, environment=environment, before=fork_workers)
 
 
 def inodes_after(folder: Path, *overrides: str) -> dict[Path, tuple[int, int]]:
@@ -369,6 +373,7 @@ def test_the_report_with_workers_is_that_without_and_a_figure_whose_runs_fail_co
     from implicit_bias.report import command as report
 
     diverging = [*SMALL, "optimizer=gd", "loss=exponential", "schedule.lr=100", "dataset.noise=5", "steps=20"]
+    monkeypatch.setattr(clusters_local, "subprocess", forking())
     monkeypatch.setattr("implicit_bias.figures.own.newton_schulz.STEPS", PerPreset(20, 20, 20))
     monkeypatch.setattr(FIGURES.get("adam_eps"), "sweeps", lambda self, preset: [diverging])
     folders = [tmp_path / "one", tmp_path / "two"]

@@ -347,6 +347,13 @@ def test_options_under_an_experiment_make_what_hydra_composes(turn: int, experim
     assert is_what_hydra_composes([f"experiment={experiment}", *turned(turn)])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", forms()[::3])
+def test_an_experiment_alone_makes_what_hydra_composes(experiment: str) -> None:
+    ours, theirs = composition.experiment_alone(experiment), composition.composed((f"experiment={experiment}",))
+    assert ours == theirs and list(ours) == list(theirs)
+
+
 def test_composition_leaves_no_hydra_state_behind() -> None:
     config_of()
     assert not GlobalHydra.instance().is_initialized()
@@ -516,7 +523,8 @@ def own_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
     copied = tmp_path / "configs"
     shutil.copytree(config_directory(), copied)
-    cached = (files.groups, files.main_page, composition.composed, composition.option_file, composition.under_experiment)
+    kept = (composition.composed, composition.defaults_alone, composition.experiment_alone, composition.option_file)
+    cached = (files.groups, files.main_page, *kept, composition.under_experiment)
     for module in (files, composition):
         monkeypatch.setattr(module, "config_directory", lambda: copied)
     for function in cached:
@@ -612,6 +620,12 @@ def test_plain_values_are_read_as_hydra_does() -> None:
         "Inf",
         "a--b",
         "a/",
+        "/a/b_1/-2e19",
+        "/inf/../1.5",
+        "/null",
+        "/",
+        "/a/",
+        "/\u00e4",
     ]
     numbers = [
         "0",

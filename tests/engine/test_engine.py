@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from implicit_bias.datasets import make_dataset
+from implicit_bias.datasets.base import Dataset
 from implicit_bias.engine import Problem, Snapshot, Trajectory, simulate
 from implicit_bias.engine.record_times import record_steps
 from implicit_bias.engine.steppers.base import Setup
@@ -31,15 +32,16 @@ from tests.support.quick import quick_of
 NORMS_LOGGED = ("linf", "l1", "l2", "spectral", "nuclear", "row")
 
 
+@cache
+def loaded(**keys: Any) -> Dataset:
+    """A dataset, which is not to be changed: most tests want the same ones."""
+    return make_dataset(keys).load()
+
+
 def mixtures(seeds: list[int], k: int = 5, d: int = 12, per_class: int = 6, noise: float = 0.5) -> Data:
-    sets = [
-        make_dataset(
-            {"name": "gaussian_mixture", "num_classes": k, "dim": d, "samples_per_class": per_class, "noise": noise, "seed": s}
-        )
-        for s in seeds
-    ]
-    loaded = [s.load() for s in sets]
-    return Data(torch.from_numpy(np.stack([s.x for s in loaded])), torch.from_numpy(np.stack([s.y for s in loaded])), k)
+    keys: dict[str, Any] = {"num_classes": k, "dim": d, "samples_per_class": per_class, "noise": noise}
+    sets = [loaded(name="gaussian_mixture", seed=s, **keys) for s in seeds]
+    return Data(torch.from_numpy(np.stack([s.x for s in sets])), torch.from_numpy(np.stack([s.y for s in sets])), k)
 
 
 def problem(optimizer: str, data: Data, runs: int, steps: int, lr: Any = None, *, power: Any = 0.5, **more: Any) -> Problem:

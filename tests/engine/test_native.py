@@ -160,10 +160,10 @@ def steps_of(given: Problem) -> LinearSteps | None:
 def assert_each_step_near(given: Problem) -> None:
     """Each step from the plain trajectory's own state, relative to its length, to 1e-11."""
     snapshots: list[dict[str, Any]] = []
-    simulate(replace(given, compile="off"), keep=lambda _, snapshot: snapshots.append(snapshot()))
+    simulate(replace(given, compile="off", points=1), keep=lambda _, snapshot: snapshots.append(snapshot()))
+    steps = steps_of(given)
+    assert steps is not None, "covered"
     for now, then in pairwise(snapshots):
-        steps = steps_of(given)
-        assert steps is not None, "covered"
         state = {buffer: {name: Scaled(*parts) for name, parts in blocks.items()} for buffer, blocks in now["state"].items()}
         before, after = now["parameters"]["weight"], then["parameters"]["weight"]
         ours = steps.step(Reached({"weight": before}, state), now["step"] + 1).parameters["weight"]
@@ -176,7 +176,7 @@ def assert_each_step_near(given: Problem) -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
 @pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signgd", "signum", "muon", "adam", "lion", "sd in spectral"))
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
-    assert_each_step_near(problem(rule, gaussian(5, 12, 23), 30, loss=loss))
+    assert_each_step_near(problem(rule, gaussian(5, 12, 23), 18, loss=loss))
 
 
 @needs_compiler
@@ -184,7 +184,7 @@ def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
 @pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signum", "muon", "adam", "lion", "signum, look-ahead"))
 def test_every_step_on_data_with_zeros_is_the_plain_one_to_round_off(rule: str) -> None:
     """Near, and where entries of gradients are e^-10,000 of others in their row."""
-    near = problem(rule, with_zeros(gaussian(5, 12, 23)), 20)
+    near = problem(rule, with_zeros(gaussian(5, 12, 23)), 12)
     for size in (1.0, 1e4):
         assert_each_step_near(replace(near, initial={"weight": size * near.initial["weight"]}))
 
@@ -352,14 +352,14 @@ def test_threads_and_the_length_of_calls_do_not_show(rule: str, threads: None, m
 @pytest.mark.parametrize("case", quick_of([*sorted(RULES), "adam on zeros"], "signum", "muon", "adam on zeros", "gd", "lion"))
 def test_it_goes_on_from_a_snapshot_to_the_last_bit(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, _, zeros = case.partition(" on ")
-    given = problem(rule, with_zeros(gaussian(4, 6, 10)) if zeros else gaussian(4, 6, 10), 130)
+    given = problem(rule, with_zeros(gaussian(4, 6, 10)) if zeros else gaussian(4, 6, 10), 50)
     usual = simulate(given)
     monkeypatch.setattr("implicit_bias.engine.steppers.native.linear.MOST_STEPS", 5)
     snapshots: dict[int, Any] = {}
     assert same_bits(usual, simulate(given, keep=lambda t, snapshot: snapshots.update({t: deepcopy(snapshot())})))
     monkeypatch.undo()
-    between = next(t for t in snapshots if t > 60 and t not in usual.steps)
-    for step in (5, usual.steps[5], between, max(snapshots)):
+    between = next(t for t in snapshots if t > 20 and t not in usual.steps)
+    for step in (min(snapshots), usual.steps[5], between, max(snapshots)):
         assert same_bits(usual, simulate(given, resume=snapshots[step]))
 
 
@@ -655,9 +655,10 @@ def test_momentum_zero_is_no_momentum_however_fast_the_loss_falls(
 @pytest.mark.slow
 @needs_compiler
 def test_the_source_compiles_without_a_warning_and_with_its_numbers_only(tmp_path: Path) -> None:
+    """At -O1 flows are followed, of which some warnings come, and a third of the time goes."""
     macros = [f"-D{name}={number!r}" for name, number in DEFINITIONS] + ['-DCOMPILED_WITH="a test"']
     strict = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(tmp_path / "linear.so"), str(SOURCE), "-lm"]
-    compiled = subprocess.run([compilers()[0], *FLAGS, *processor_flags()[0], *macros, *strict], capture_output=True, text=True)
+    compiled = subprocess.run([compilers()[0], *FLAGS, "-O1", *processor_flags()[0], *macros, *strict], capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr
     bare = subprocess.run([compilers()[0], *FLAGS, *strict], capture_output=True, text=True)
     assert bare.returncode != 0 and "compiling.py" in bare.stderr

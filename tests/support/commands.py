@@ -1,23 +1,28 @@
 """The command in processes of its own, which may be killed; what its workers and results folders are; and a wait for them.
 
 A process is forked from a server that has imported everything, which takes Python three seconds; a cell of a sweep takes less.
-Its pid is its own and it dies like any other.
+Its pid is its own and it dies like any other. So does a worker, which is forked from the process that wants it.
 """
 
 import multiprocessing
 import os
 import signal
+import stat
+import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import implicit_bias
 from implicit_bias.run import main
+from implicit_bias.sweep.clusters import local, worker
 
 ROOT = Path(implicit_bias.__file__).resolve().parents[1]
 #: Four classes that are separated in no time.
@@ -34,7 +39,6 @@ SMALL = (
 )
 #: So many steps that a test is over before they are.
 ENDLESS = 10_000_000
-WORKER = "implicit_bias.sweep.clusters.worker"
 TABLES = ("trajectory.csv", "summary.csv")
 
 _server = multiprocessing.get_context("forkserver")
@@ -135,16 +139,48 @@ def soon(found: Callable[[], Any], what: str, seconds: float = 120) -> Any:
 
 
 def workers(parent: int) -> list[int]:
-    """The worker processes of a parent."""
+    """The worker processes of a parent: each leads a session of its own."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            ppid = int(status.read_text().rpartition(")")[2].split()[1])
-            if ppid == parent and WORKER in (status.parent / "cmdline").read_text():
-                found.append(int(status.parent.name))
+            _, ppid, _, session = status.read_text().rpartition(")")[2].split()[:4]
         except OSError:
             continue
+        if (int(ppid), session) == (parent, status.parent.name):
+            found.append(int(session))
     return found
+
+
+def fork_workers() -> None:
+    """In a command: fork its workers, which have then imported everything. Else they are as always: pipes, session, variables."""
+    local.subprocess = forking()  # type: ignore[attr-defined]
+
+
+def forking() -> SimpleNamespace:
+    """What :mod:`implicit_bias.sweep.clusters.local` has of :mod:`subprocess`, with workers that are forked."""
+    return SimpleNamespace(PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired, Popen=_forked)
+
+
+def _forked(command: Sequence[str], *, env: Mapping[str, str], **others: Any) -> subprocess.Popen[bytes]:
+    """A process that would run ``command`` next, and works instead of doing so."""
+    assert command == local.WORKER
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on, for any thread there is
+        return subprocess.Popen(command, env=env, preexec_fn=lambda: _work(env), **others)
+
+
+def _work(variables: Mapping[str, str]) -> None:
+    for path in Path("/proc/self/fd").iterdir():  # the other workers' pipes, whose ends must be seen, and that to the parent
+        if int(path.name) > 2 and path.exists() and stat.S_ISFIFO(path.stat().st_mode):
+            os.close(int(path.name))
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.stdin, sys.stderr = open(0, closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - until it ends
+    try:
+        os._exit(worker.main())
+    except BaseException:  # noqa: BLE001 - nothing of it goes on in the code that has forked
+        traceback.print_exc()
+        os._exit(1)
 
 
 def gone(pids: Sequence[int]) -> bool:
