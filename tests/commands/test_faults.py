@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,31 +172,38 @@ class Stop(KeyboardInterrupt):
     """Ends a computation in the middle."""
 
 
+def stopped(results: Path, *arguments: str) -> None:
+    """Compute until after the first checkpoint."""
+    keep = Checkpoint.keep
+
+    def once(self: Checkpoint, step: int, snapshot: Any) -> None:
+        if step == 30:
+            keep(self, step, snapshot)
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "0")
+        patch.setattr(Checkpoint, "keep", once)
+        with pytest.raises(Stop):
+            compute(results, *arguments)
+    assert len(checkpoint_files(results)) == 1
+
+
+@pytest.fixture(scope="module")
+def half_computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of one run that was stopped, to be copied."""
+    results = tmp_path_factory.mktemp("stopped") / "results"
+    stopped(results, "steps=60")
+    return results
+
+
 @pytest.fixture
-def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``stopped(results, *arguments)`` computes until after the first checkpoint."""
-
-    def compute_until(results: Path, *arguments: str) -> None:
-        with monkeypatch.context() as patch:
-            patch.setenv(VARIABLE, "0")
-            keep = Checkpoint.keep
-
-            def once(self: Checkpoint, step: int, snapshot: Any) -> None:
-                if step == 30:
-                    keep(self, step, snapshot)
-                    raise Stop
-
-            patch.setattr(Checkpoint, "keep", once)
-            with pytest.raises(Stop):
-                compute(results, *arguments)
-        assert len(checkpoint_files(results)) == 1
-
-    return compute_until
+def half(tmp_path: Path, half_computed: Path) -> Path:
+    """Results of one run of sixty steps that was stopped after thirty."""
+    return shutil.copytree(half_computed, tmp_path / "results")
 
 
-def test_an_interrupted_batch_is_formed_again_among_other_cells(
-    tmp_path: Path, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_batch_is_formed_again_among_other_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compute(tmp_path, "seed=2", "steps=60")
     stopped(tmp_path, "seed=2,3,4", "steps=60")  # computes 3 and 4
     outcomes = compute(tmp_path, "seed=1,4,5,3,2", "steps=60")
@@ -235,62 +243,52 @@ def damages() -> dict[str, Callable[[bytes], bytes]]:
 
 
 @pytest.mark.parametrize("damage", damages())
-def test_a_checkpoint_of_no_use_is_one_warning_and_removed(
-    tmp_path: Path, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str], damage: str
-) -> None:
-    stopped(tmp_path, "steps=60")
-    (path,) = checkpoint_files(tmp_path)
+def test_a_checkpoint_of_no_use_is_one_warning_and_removed(half: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    (path,) = checkpoint_files(half)
     path.write_bytes(damages()[damage](path.read_bytes()))
-    (outcome,) = compute(tmp_path, "steps=60")
+    (outcome,) = compute(half, "steps=60")
     assert outcome.status == "done"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"warning: {path}: ")
-    assert checkpoint_files(tmp_path) == []
+    assert checkpoint_files(half) == []
 
 
 @pytest.mark.parametrize("part", ["threads", "device", "torch"])
 def test_a_checkpoint_made_elsewhere_is_one_warning_and_removed(
-    tmp_path: Path, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, part: str
+    half: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    stopped(tmp_path, "steps=60")
     known = checkpoints.made_with
     monkeypatch.setattr(checkpoints, "made_with", lambda *given: {**known(*given), part: "another"})
-    (outcome,) = compute(tmp_path, "steps=60")
+    (outcome,) = compute(half, "steps=60")
     assert outcome.status == "done"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"of another {part}" in error
-    assert checkpoint_files(tmp_path) == []
+    assert checkpoint_files(half) == []
 
 
 @pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
-def test_a_checkpoint_of_other_steps_is_one_warning_and_removed(
-    tmp_path: Path, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_of_other_steps_is_one_warning_and_removed(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Made by plain steps; steps in C round otherwise."""
-    stopped(tmp_path, "steps=60")
-    (outcome,) = compute(tmp_path, "steps=60", "compile=auto")
+    (outcome,) = compute(half, "steps=60", "compile=auto")
     assert provenance(outcome)["stepping"] == "c"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "of another stepping (torch, here c)" in error
-    assert checkpoint_files(tmp_path) == []
+    assert checkpoint_files(half) == []
 
 
-def test_a_checkpoint_of_long_ago_is_removed(
-    tmp_path: Path, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    stopped(tmp_path, "steps=60")
-    (path,) = checkpoint_files(tmp_path)
+def test_a_checkpoint_of_long_ago_is_removed(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = checkpoint_files(half)
     long_ago = time.time() - checkpoints.OLDEST - 10
     os.utime(path, (long_ago, long_ago))
-    assert interrupted(tmp_path) == []
+    assert interrupted(half) == []
     assert not path.exists()
     assert "too old" in capsys.readouterr().err
 
 
-def test_a_pickle_is_not_executed(tmp_path: Path, stopped: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pickle_is_not_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return Path.touch, (tmp_path / "executed",)

@@ -48,12 +48,18 @@ def forged(folder: Path, **files: bytes) -> None:
     assert damage(folder) is None
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of one finished run, to be copied."""
+    results = tmp_path_factory.mktemp("original") / "results"
+    run(*SMALL, results_dir=results)
+    return results
+
+
 @pytest.fixture
-def finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def finished(tmp_path: Path, original: Path) -> Path:
     """The folder of a finished run."""
-    assert main([*SMALL, f"results_dir={tmp_path / 'results'}"]) == 0
-    capsys.readouterr()
-    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    (folder,) = (shutil.copytree(original, tmp_path / "results") / "runs").iterdir()
     return folder
 
 

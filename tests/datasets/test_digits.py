@@ -47,7 +47,7 @@ def test_more_digits_than_there_are() -> None:
     task=st.sampled_from(["digits", "parity"]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_training_and_test_digits(
     samples: int | None, per_class: int, test_samples: int, classes: list[int] | None, task: str, seed: int
 ) -> None:

@@ -71,13 +71,13 @@ def test_a_sample_is_turned_to_the_same_bits_whatever_is_beside_it() -> None:
 
 def test_rotations_are_haar() -> None:
     """Orthogonal, half of them reflections; entries have the moments of a coordinate of a uniform unit vector."""
-    matrices = np.array([rotated([np.eye(3)], seed)[0] for seed in range(2000)])
+    matrices = np.array([rotated([np.eye(3)], seed)[0] for seed in range(1000)])
     assert np.allclose(matrices @ matrices.transpose(0, 2, 1), np.eye(3), atol=1e-14)
     # Five standard errors.
-    assert np.abs(matrices.mean(axis=0)).max() < 5 * np.sqrt(1 / 3 / 2000)
-    assert np.abs((matrices**2).mean(axis=0) - 1 / 3).max() < 5 * np.sqrt((1 / 5 - 1 / 9) / 2000)
-    assert np.abs((matrices**4).mean(axis=0) - 1 / 5).max() < 5 * np.sqrt((1 / 9 - 1 / 25) / 2000)
-    assert abs(np.linalg.det(matrices).mean()) < 5 / np.sqrt(2000)
+    assert np.abs(matrices.mean(axis=0)).max() < 5 * np.sqrt(1 / 3 / 1000)
+    assert np.abs((matrices**2).mean(axis=0) - 1 / 3).max() < 5 * np.sqrt((1 / 5 - 1 / 9) / 1000)
+    assert np.abs((matrices**4).mean(axis=0) - 1 / 5).max() < 5 * np.sqrt((1 / 9 - 1 / 25) / 1000)
+    assert abs(np.linalg.det(matrices).mean()) < 5 / np.sqrt(1000)
     assert abs(float(rotated([np.ones((1, 1))], 1)[0][0, 0])) == 1
 
 

@@ -111,14 +111,14 @@ def test_runs_of_a_batch_may_differ_in_lr_power_momentum_and_exponent() -> None:
     both = Data(data.x.expand(2, -1, -1), data.y.expand(2, -1), data.num_classes)
     lr, power, beta, p = ([0.05, 0.2], [0.5, 0.3], [0.9, 0.4], [1.7, 4.0])
     batch = problem(
-        "nmd", both, 2, 60, torch.tensor(lr, dtype=torch.float64), power=torch.tensor(power, dtype=torch.float64),
+        "nmd", both, 2, 25, torch.tensor(lr, dtype=torch.float64), power=torch.tensor(power, dtype=torch.float64),
         hyper={"beta": torch.tensor(beta, dtype=torch.float64).reshape(2, 1, 1)},
         norm=NORMS.get("lp")(p=torch.tensor(p, dtype=torch.float64)),
     )  # fmt: skip
     together = simulate(batch)
     for r in range(2):
         alone = simulate(
-            problem("nmd", data, 1, 60, lr[r], power=power[r], hyper={"beta": beta[r]}, norm=make_norm("lp", p=p[r]))
+            problem("nmd", data, 1, 25, lr[r], power=power[r], hyper={"beta": beta[r]}, norm=make_norm("lp", p=p[r]))
         )
         for label in NORMS_LOGGED:
             a, b = together.by_norm[label], alone.by_norm[label]

@@ -41,7 +41,7 @@ def batched(given: Problem, size: int, order: Any, seeds: Sequence[int], **more:
 
 
 def linear(
-    optimizer: str, size: int, order: Any, seeds: Sequence[int] = (1,), steps: int = 40, data: Data | None = None, **more: Any
+    optimizer: str, size: int, order: Any, seeds: Sequence[int] = (1,), steps: int = 25, data: Data | None = None, **more: Any
 ) -> Problem:
     data = mixtures(list(seeds), k=K, d=6, per_class=N // K) if data is None else data
     more = {"points": 8, "logged": ("linf", "l2"), **more}
@@ -146,7 +146,7 @@ CLOSED = ("signgd", "ngd", "spectral_gd", "coordinate_descent", "row_gd", "nucgd
 @pytest.mark.parametrize("optimizer", CLOSED)
 def test_one_sample_two_classes_and_no_momentum_have_a_closed_form(optimizer: str) -> None:
     """W_T = sum_t eta_t direction((e_y - e_c) x_i(t)^T) whatever the loss: the weight of the only pair cancels."""
-    data, steps = mixtures([2], k=2, d=6, per_class=5), 73
+    data, steps = mixtures([2], k=2, d=6, per_class=5), 33
     given = linear(optimizer, 1, "reshuffle", seeds=(2,), steps=steps, data=data)
     norm = given.measured[given.optimizer.own or "l2"]
     wanted = torch.zeros(1, 2, 6, dtype=torch.float64)
@@ -343,7 +343,7 @@ def test_data_with_zeros_keep_a_scale_an_entry_whatever_the_batch(optimizer: str
     data = mixtures([5], k=K, d=6, per_class=N // K)
     x = data.x * (torch.rand(data.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) > 0.4)
     x[0, ::4] = data.x[0, ::4]
-    given = linear(optimizer, 1, "cyclic", seeds=(5,), steps=60, data=Data(x, data.y, K))
+    given = linear(optimizer, 1, "cyclic", seeds=(5,), steps=30, data=Data(x, data.y, K))
     layouts: set[tuple[int, ...]] = set()
 
     def keep(t: int, snapshot: Any) -> None:
@@ -354,7 +354,7 @@ def test_data_with_zeros_keep_a_scale_an_entry_whatever_the_batch(optimizer: str
     assert layouts == {(1, K, 6)}
     # A feature that no sample has fed yet has m = v = 0, which torch makes a nan of.
     rule = (lambda: signum()) if optimizer == "signum" else (lambda: torch_class(zero_over_zero(torch.optim.Adam)))
-    theirs = looped(given.data, rule(), lambda t: rows_of("cyclic", N, 1, 5, t), 60)
+    theirs = looped(given.data, rule(), lambda t: rows_of("cyclic", N, 1, 5, t), 30)
     torch.testing.assert_close(last(trajectory)[0], theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -369,7 +369,7 @@ def zero_over_zero(cls: Any) -> Any:
 @pytest.mark.parametrize("order", ["cyclic", "reshuffle"])
 @pytest.mark.parametrize("optimizer", ["signum", "muon", "adam", "sd"])
 def test_a_batch_of_all_samples_is_the_full_batch_to_the_last_bit(optimizer: str, order: Any) -> None:
-    full = replace(problem(optimizer, mixtures([1, 2]), 2, 25, 0.1, points=8), compile="off")
+    full = replace(problem(optimizer, mixtures([1, 2]), 2, 12, 0.1, points=4), compile="off")
     batch = MiniBatches(full.data.x.shape[1], order, torch.tensor([1, 2]), full.data.x.shape[1])
     assert_same_bits(simulate(replace(full, batch=batch)), simulate(full))
 
@@ -382,7 +382,7 @@ def test_a_network_on_batches_of_all_samples_is_the_full_batch_to_the_last_bit()
 
 
 def test_records_are_of_all_samples() -> None:
-    given = linear("signum", 3, "reshuffle", seeds=(1, 2), steps=150, probes=[PROBES.get("natural_gradient")()], points=12)
+    given = linear("signum", 3, "reshuffle", seeds=(1, 2), steps=60, probes=[PROBES.get("natural_gradient")()], points=12)
     given = replace(given, weights="all")
     trajectory, before = simulate(given), {}
 
@@ -410,15 +410,15 @@ def test_certificates_average_gradients_of_all_samples_once_an_epoch(monkeypatch
     met: list[tuple[int, Tensor]] = []
     monkeypatch.setattr(Certificate, "collect", lambda self, t, gradient: met.append((t, gradient.total)))
     monkeypatch.setattr(Certificate, "bound", lambda self, label, norm, c, runs=None: c.dual(norm))
-    given = linear("signgd", 8, "reshuffle", steps=420, points=30)
+    given = linear("signgd", 8, "reshuffle", steps=150, points=12)
     simulate(given)
-    wanted = [3 * j for j in range(141) if StepAverage.wants(j)]
+    wanted = [3 * j for j in range(51) if StepAverage.wants(j)]
     assert [t for t, _ in met] == wanted
     assert all(total.shape == (1, N) for _, total in met)
 
 
 def test_bounds_hold_under_mini_batches() -> None:
-    given = linear("nmgd", 3, "replace", seeds=(1, 2, 3), steps=300)
+    given = linear("nmgd", 3, "replace", seeds=(1, 2, 3), steps=120)
     trajectory = simulate(given)
     for columns in trajectory.by_norm.values():
         best = np.nanmax(columns["margin"], axis=0)
@@ -426,7 +426,7 @@ def test_bounds_hold_under_mini_batches() -> None:
 
 
 def test_levels_and_stops_are_looked_for_once_an_epoch() -> None:
-    given = linear("nmgd", 8, "reshuffle", seeds=(1, 2), steps=240, levels=2.0, lr=0.3)
+    given = linear("nmgd", 8, "reshuffle", seeds=(1, 2), steps=120, levels=2.0, lr=0.3)
     free = simulate(given)
     stop = float(np.median(free.common["log_loss"][-1])) * 0.7
     trajectory = simulate(replace(given, stop_log_loss=stop))
@@ -436,10 +436,10 @@ def test_levels_and_stops_are_looked_for_once_an_epoch() -> None:
     for run in range(2):
         mine = [place for place, there in enumerate(trajectory.recorded[:, run]) if there]
         end = trajectory.steps[mine[-1]]
-        assert end == 240 or (end % 3 == 0 and trajectory.common["log_loss"][mine[-1], run] < stop)
+        assert end == 120 or (end % 3 == 0 and trajectory.common["log_loss"][mine[-1], run] < stop)
         looked = [place for place in mine[:-1] if trajectory.steps[place] % 3 == 0]
         assert (trajectory.common["log_loss"][looked, run] >= stop).all()
-    assert min(trajectory.steps[np.flatnonzero(trajectory.recorded[:, run])[-1]] for run in range(2)) < 240
+    assert min(trajectory.steps[np.flatnonzero(trajectory.recorded[:, run])[-1]] for run in range(2)) < 120
 
 
 def test_the_automatic_rate_does_not_depend_on_the_batch() -> None:
@@ -467,9 +467,9 @@ def test_a_run_has_the_same_bits_alone_and_beside_others(optimizer: str, shared:
     seeds = (4, 9, 4)
     data = mixtures([5] if shared else list(seeds), k=K, d=6, per_class=N // K)
     reduced: Any = {"variance_reduction": REDUCED[order]}
-    together = simulate(replace(linear(optimizer, 3, order, seeds, 30, data), **reduced))
+    together = simulate(replace(linear(optimizer, 3, order, seeds, 20, data), **reduced))
     for run, seed in enumerate(seeds):
-        alone = simulate(replace(linear(optimizer, 3, order, [seed], 30, data if shared else one(data, run)), **reduced))
+        alone = simulate(replace(linear(optimizer, 3, order, [seed], 20, data if shared else one(data, run)), **reduced))
         for label, columns in alone.by_norm.items():
             np.testing.assert_array_equal(together.by_norm[label]["margin"][:, run], columns["margin"][:, 0])
             np.testing.assert_array_equal(together.by_norm[label]["upper_bound"][:, run], columns["upper_bound"][:, 0])

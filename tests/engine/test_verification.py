@@ -173,7 +173,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
 def test_steps_in_c_that_are_not_the_plain_ones_are_not_taken(
     rule: str, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = problem(rule, gaussian(4, 6, 10), 30)
+    base = problem(rule, gaussian(4, 6, 10), 12)
     plain = simulate(replace(base, compile="off"))
     wrong(monkeypatch, **parts)
     said: list[str] = []
@@ -326,7 +326,7 @@ class Short(Many):
 
 @pytest.mark.parametrize("made", [Many, Short])
 def test_a_stepper_that_nobody_knows_is_compared_all_the_same(made: type[Eager], monkeypatch: pytest.MonkeyPatch) -> None:
-    base = problem("signum", gaussian(4, 6, 10, runs=RUNS), 150)
+    base = problem("signum", gaussian(4, 6, 10, runs=RUNS), 40)
     asked: list[int] = []
 
     def make(setup: Setup) -> Eager:

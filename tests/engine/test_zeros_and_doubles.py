@@ -170,7 +170,7 @@ def test_no_exponent_of_a_norm_passes_through_single_precision(name: str) -> Non
 @needs_compiler
 @pytest.mark.parametrize("eps", [1e-50, 1e-300, 0.3, 1e-3])
 def test_adams_eps_is_a_double_alone_too(eps: float) -> None:
-    given = problem("adam", gaussian(3, 4, 6), 100)
+    given = problem("adam", gaussian(3, 4, 6), 40)
     given = replace(
         given, optimizer=OPTIMIZERS.get("adam")(beta1=0.0, beta2=0.0, eps=eps), schedule=SCHEDULES.get("constant")(lr=0.5)
     )

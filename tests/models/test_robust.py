@@ -161,7 +161,7 @@ def test_a_single_feature_leaves_zero_where_the_samples_outweigh_the_ball(pertur
 def test_at_zero_the_gradient_is_the_steepest_descent_that_there_is(k: int, perturbation: str) -> None:
     """W = 0 is a kink of every pair. Along the smallest subgradient g the loss falls by |g|^2, and no rounding of a perturbation
     of full length, which is then none inside of the ball, holds classes together that the samples part."""
-    for seed in range(5):
+    for seed in range(2):
         rng = np.random.RandomState(seed)
         y = np.arange(4 * k) % k
         x = 2.0 * np.eye(k, 11)[y] + 0.3 * rng.randn(4 * k, 11)

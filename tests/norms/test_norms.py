@@ -58,17 +58,19 @@ def matrices(kind: str, seed: int, dtype: torch.dtype = torch.float64) -> Tensor
 
 
 @pytest.mark.parametrize("label", LABELS)
-@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**31))
-def test_direction_attains_the_dual_and_has_unit_value(label: str, kind: str, seed: int) -> None:
-    norm, g = make_norm(label), matrices(kind, seed)
-    u = norm.direction(g)
-    # Divide first: <g, u> itself can overflow.
-    unit = g.abs().amax()
-    torch.testing.assert_close((g / unit * u).sum(dim=(-2, -1)), norm.dual(g / unit), rtol=1e-10, atol=0)
-    torch.testing.assert_close(norm.dual(g) / unit, norm.dual(g / unit), rtol=1e-12, atol=0)
-    torch.testing.assert_close(norm.value(u), torch.ones(3, dtype=torch.float64), rtol=1e-10, atol=0)
+def test_direction_attains_the_dual_and_has_unit_value(label: str, seed: int) -> None:
+    norm = make_norm(label)
+    for kind in KINDS:
+        g = matrices(kind, seed)
+        u = norm.direction(g)
+        # Divide first: <g, u> itself can overflow.
+        unit = g.abs().amax()
+        dual = norm.dual(g / unit)
+        torch.testing.assert_close((g / unit * u).sum(dim=(-2, -1)), dual, rtol=1e-10, atol=0, msg=kind)
+        torch.testing.assert_close(norm.dual(g) / unit, dual, rtol=1e-12, atol=0, msg=kind)
+        torch.testing.assert_close(norm.value(u), torch.ones(3, dtype=torch.float64), rtol=1e-10, atol=0, msg=kind)
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -92,7 +94,7 @@ def test_zero_has_zero_dual_and_zero_direction(label: str) -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_dual_is_the_supremum_over_the_ball(label: str, seed: int) -> None:
     norm, g = make_norm(label), matrices("random", seed)
@@ -111,7 +113,7 @@ def test_a_batch_is_the_loop_over_its_members(label: str) -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(0.01, 100))
 def test_projection_satisfies_its_optimality_conditions(label: str, seed: int, size: float) -> None:
     """p projects w onto the ball iff p is in it and <w - p, z - p> <= 0 for all z of the ball: z = direction(w - p) is

@@ -96,7 +96,7 @@ def test_direction_of_a_parameter_set_attains_the_dual(label: str, kind: str, se
 
 
 @pytest.mark.parametrize("label", SETS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(0.01, 1e6))
 def test_projection_of_a_parameter_set_satisfies_its_optimality_conditions(label: str, seed: int, size: float) -> None:
     """p projects theta onto the ball iff p is in it and <theta - p, z - p> <= 0 for all z of the ball."""
@@ -126,7 +126,7 @@ def test_the_expression_of_a_parameter_set_is_the_same_norm(label: str) -> None:
 
 
 @pytest.mark.parametrize("label", SETS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**31), depth=st.floats(-1e5, 1e5), spread=st.floats(0, 5000))
 def test_direction_of_scaled_blocks_has_unit_value(label: str, seed: int, depth: float, spread: float) -> None:
     """One scale a run, a row or an entry, blocks and entries up to e^5000 apart."""

@@ -121,10 +121,10 @@ def test_steps_do_not_end_where_the_loss_is_below_every_double(name: str) -> Non
 # --- Fromage and LARS ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "expected"), [("lars", (1 + 0.1**2) ** 500), ("fromage", 1.0)])
+@pytest.mark.parametrize(("name", "expected"), [("lars", (1 + 0.1**2) ** 150), ("fromage", 1.0)])
 def test_a_loss_that_is_blind_to_size_makes_lars_grow_and_not_fromage(name: str, expected: float) -> None:
     """Gradients at right angles to W: |W_T| / |W_0| = (1 + eta^2)^(T/2), and 1."""
-    eta, steps = 0.1, 1000
+    eta, steps = 0.1, 300
     optimizer = OPTIMIZERS.get(name)()
     w = torch.randn(1, K, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     first, geometry, generator = float(w.norm()), optimizer.geometry(["weight"], None), torch.Generator().manual_seed(1)

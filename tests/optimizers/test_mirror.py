@@ -47,7 +47,7 @@ def relative_gradient(w: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("potential", "label"), [("power", "l2"), ("square", "l2"), ("power", "lp2"), ("square", "schatten2")])
 def test_at_p_2_it_is_gradient_descent_over_the_loss_step_by_step(potential: str, label: str) -> None:
-    given = replace(over_loss("mirror", 60, 0.1, make_norm(label), hyper={"potential": potential}), initial={"weight": START})
+    given = replace(over_loss("mirror", 25, 0.1, make_norm(label), hyper={"potential": potential}), initial={"weight": START})
     w = START[0]
     for t, blocks in simulate(given).parameters.items():
         w = w - 0.1 * relative_gradient(w) if t else w
@@ -134,7 +134,7 @@ def test_dual_acceleration_is_the_published_momentum_in_l2() -> None:
     signs = np.sign(x @ rng.standard_normal(12))
     z = signs[:, None] * x
     data = Data(torch.tensor(x)[None], torch.tensor((signs > 0).astype(int))[None], 2)
-    given = over_loss("dual_acceleration", 200, 0.5, make_norm("l2"), data, loss="exponential")
+    given = over_loss("dual_acceleration", 60, 0.5, make_norm("l2"), data, loss="exponential")
     given = replace(given, points=100_000)  # every step
     w, g = np.zeros(12), np.zeros(12)
     for t, blocks in simulate(given).parameters.items():
@@ -151,8 +151,8 @@ def test_dual_acceleration_is_the_published_momentum_in_l2() -> None:
 @pytest.mark.parametrize(("optimizer", "label"), [("mirror", "lp1.5"), ("mirror", "schatten3"), ("dual_acceleration", "lp1.5")])
 def test_it_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str, label: str) -> None:
     hyper = {"potential": "square"} if optimizer == "mirror" else {}
-    given = over_loss(optimizer, 60, 0.1, make_norm(label), hyper=hyper)
-    (snapshot,), undisturbed = snapshots_at((31,), given)
+    given = over_loss(optimizer, 30, 0.1, make_norm(label), hyper=hyper)
+    (snapshot,), undisturbed = snapshots_at((16,), given)
     assert_same_bits(simulate(given, resume=snapshot), undisturbed)
 
 
@@ -167,10 +167,10 @@ def test_it_goes_on_from_a_snapshot_to_the_last_bit(optimizer: str, label: str) 
 def test_exponents_of_a_batch_are_runs_alone(optimizer: str, hyper: dict[str, str], exponents: tuple[float, ...]) -> None:
     data, lr = mixtures([1, 2, 3], k=2, d=7), torch.tensor([0.01, 0.02, 0.03], dtype=F64)
     norm = NORMS.get("lp")(p=torch.tensor(exponents, dtype=F64))
-    together = simulate(over_loss(optimizer, 80, lr, norm, data, 3, hyper=hyper)).parameters[80]["weight"]
+    together = simulate(over_loss(optimizer, 25, lr, norm, data, 3, hyper=hyper)).parameters[25]["weight"]
     for r, p in enumerate(exponents):
-        given = over_loss(optimizer, 80, float(lr[r]), make_norm("lp", p=p), one(data, r), hyper=hyper)
-        alone = simulate(given).parameters[80]["weight"]
+        given = over_loss(optimizer, 25, float(lr[r]), make_norm("lp", p=p), one(data, r), hyper=hyper)
+        alone = simulate(given).parameters[25]["weight"]
         if hyper == {"potential": "power"}:
             assert torch.equal(together[r], alone[0])
         else:  # of an exponent that is one number for all torch makes squares and cubes by products

@@ -106,17 +106,17 @@ def polar(g: Tensor, t: int) -> Tensor:
 
 
 CASES: dict[str, tuple[Problem, Callable[[], Loop]]] = {
-    "constant rate": (averaged("sd", 60, 0.2), lambda: Loop(lambda g, t: g, lambda t, _: 0.2)),
-    "falling rate": (averaged("nsd", 60, 0.2, power=0.5, norm="spectral"), lambda: Loop(polar, lambda t, _: 0.2 * t**-0.5)),
-    "momentum": (averaged("nmd", 60, 0.1, norm="linf", beta=0.8), lambda: Loop(signs_of_averages(0.8), lambda t, _: 0.1)),
-    "interpolation": (averaged("sd", 60, 0.2, interpolation=0.3), lambda: Loop(lambda g, t: g, lambda t, _: 0.2, 0.3)),
-    "of the average alone": (averaged("sd", 60, 0.2, interpolation=0.0), lambda: Loop(lambda g, t: g, lambda t, _: 0.2, 0.0)),
+    "constant rate": (averaged("sd", 25, 0.2), lambda: Loop(lambda g, t: g, lambda t, _: 0.2)),
+    "falling rate": (averaged("nsd", 25, 0.2, power=0.5, norm="spectral"), lambda: Loop(polar, lambda t, _: 0.2 * t**-0.5)),
+    "momentum": (averaged("nmd", 25, 0.1, norm="linf", beta=0.8), lambda: Loop(signs_of_averages(0.8), lambda t, _: 0.1)),
+    "interpolation": (averaged("sd", 25, 0.2, interpolation=0.3), lambda: Loop(lambda g, t: g, lambda t, _: 0.2, 0.3)),
+    "of the average alone": (averaged("sd", 25, 0.2, interpolation=0.0), lambda: Loop(lambda g, t: g, lambda t, _: 0.2, 0.0)),
     "decay": (
-        averaged("nsd", 60, 0.2, norm="linf", weight_decay=0.5),
+        averaged("nsd", 25, 0.2, norm="linf", weight_decay=0.5),
         lambda: Loop(lambda g, t: g.sign(), lambda t, _: 0.2, decay=0.5),
     ),
     "rising rate": (
-        replace(averaged("sd", 40, 0.05), schedule=SCHEDULES.get("loss_based")(lr=0.05)),
+        replace(averaged("sd", 20, 0.05), schedule=SCHEDULES.get("loss_based")(lr=0.05)),
         lambda: Loop(lambda g, t: g, lambda t, loss: 0.05 / loss),
     ),
 }  # fmt: skip
@@ -144,13 +144,13 @@ class Signs(torch.optim.Optimizer):
 @pytest.mark.parametrize("optimizer", ["sd", "nsd"])
 def test_it_is_the_authors_package_step_by_step(optimizer: str, power: float) -> None:
     schedulefree = pytest.importorskip("schedulefree")
-    ours = shown(averaged(optimizer, 50, 0.2, power=power, norm="l2" if optimizer == "sd" else "linf", interpolation=0.85))
+    ours = shown(averaged(optimizer, 20, 0.2, power=power, norm="l2" if optimizer == "sd" else "linf", interpolation=0.85))
     weight = torch.nn.Parameter(START["weight"][1].clone())
     if optimizer == "sd":
         theirs = schedulefree.SGDScheduleFree([weight], lr=0.2, momentum=0.85)
     else:
         theirs = schedulefree.ScheduleFreeWrapper(Signs([weight], {"lr": 0.2}), momentum=0.85)
-    for t in range(1, 51):
+    for t in range(1, 21):
         theirs.train()
         theirs.param_groups[0]["lr"] = 0.2 * t**-power
         weight.grad = loss_and_gradient(1, weight)[1]
@@ -260,7 +260,7 @@ def test_fast_steps_are_left_to_the_plain_methods(optimizer: str) -> None:
         plain = replace(averaging, optimizer=OPTIMIZERS.get(optimizer)())
         assert choose(Setup.of(plain)).stepper.stepping == "c"
     assert told == [f"steps are not compiled: optimizer={optimizer} looks at more than the gradient; plain steps are taken"]
-    both = [simulate(averaged(optimizer, 60, 0.1, norm="linf", more={"compile": c})) for c in ("off", "auto")]
+    both = [simulate(averaged(optimizer, 25, 0.1, norm="linf", more={"compile": c})) for c in ("off", "auto")]
     assert_same_bits(*both)
 
 

@@ -72,8 +72,8 @@ TOUCHY = {"Muon": 30, "Rprop": 100}
 @pytest.mark.parametrize("name", quick_of(sorted(set(PLAIN) - set(TOUCHY)), "AdamW", "SGD", "Adafactor"))
 def test_every_class_steps_as_in_the_loop_one_would_write(name: str) -> None:
     data = mixture(2)
-    ours = by_us(torch_class(f"torch.optim.{name}"), data, 100)
-    assert difference(ours[0], by_hand(getattr(torch.optim, name), data, 100)) < 1e-11
+    ours = by_us(torch_class(f"torch.optim.{name}"), data, 40)
+    assert difference(ours[0], by_hand(getattr(torch.optim, name), data, 40)) < 1e-11
 
 
 @pytest.mark.parametrize("name", TOUCHY)
@@ -96,10 +96,10 @@ def test_a_batch_is_a_loop(name: str, shared: bool) -> None:
     data, rates = mixture(1, 2, 3), [0.07] * 3 if shared else [0.07, 0.05, 0.03]
     lr = 0.07 if shared else torch.tensor(rates, dtype=torch.float64)
     schedule = SCHEDULES.get("power")(lr=lr, power=0.5)
-    together = by_us(torch_class(f"torch.optim.{name}"), data, 50, schedule)
+    together = by_us(torch_class(f"torch.optim.{name}"), data, 20, schedule)
     for run, rate in enumerate(rates):
         alone = Data(data.x[run : run + 1], data.y[run : run + 1], data.num_classes)
-        single = by_us(torch_class(f"torch.optim.{name}"), alone, 50, SCHEDULES.get("power")(lr=rate, power=0.5))
+        single = by_us(torch_class(f"torch.optim.{name}"), alone, 20, SCHEDULES.get("power")(lr=rate, power=0.5))
         assert difference(together[run], single[0]) < 1e-12
 
 
@@ -107,10 +107,10 @@ def test_the_gradient_of_log_loss_does_not_shrink() -> None:
     """SGD fed with it is steepest descent with steps relative to the loss, eta / L."""
     data = mixture(1)
     schedule = SCHEDULES.get("constant")(lr=0.02)
-    fed = by_us(torch_class("torch.optim.SGD", feed="log_loss"), data, 200, schedule)
-    ours = by_us(OPTIMIZERS.get("gd")(), data, 200, SCHEDULES.get("loss_based")(lr=0.02))
+    fed = by_us(torch_class("torch.optim.SGD", feed="log_loss"), data, 60, schedule)
+    ours = by_us(OPTIMIZERS.get("gd")(), data, 60, SCHEDULES.get("loss_based")(lr=0.02))
     assert difference(fed, ours) < 1e-11
-    assert difference(fed, by_us(torch_class("torch.optim.SGD"), data, 200, schedule)) > 0.1
+    assert difference(fed, by_us(torch_class("torch.optim.SGD"), data, 60, schedule)) > 0.1
 
 
 def test_as_given_writes_no_rate() -> None:

@@ -38,7 +38,7 @@ def data(runs: int = 1) -> Data:
     return Data(torch.tensor(x), torch.tensor(y), K)
 
 
-def problem(name: str, runs: int = 1, steps: int = 50, decay: Any = DECAY, model: str = "linear", **more: Any) -> Problem:
+def problem(name: str, runs: int = 1, steps: int = 25, decay: Any = DECAY, model: str = "linear", **more: Any) -> Problem:
     made = MODELS.get(model)(**({"init": "gaussian", "init_scale": 0.5} if model == "linear" else {"width": 5}))
     numbers = more.pop("numbers", {})
     optimizer, samples = OPTIMIZERS.get(name)(weight_decay=decay, **numbers), data(runs)

@@ -39,10 +39,10 @@ def adaboost(z: np.ndarray, theta: np.ndarray, rounds: int, share: float = 1.0) 
 def test_coordinate_descent_with_the_edge_is_adaboost(tmp_path: Path, share: float) -> None:
     """From a start without ties; losses of every round."""
     data = ("dataset=scaled_rademacher", "dataset.spread=0", "dataset.dim=30", "dataset.samples=24", "model.init=gaussian")
-    trajectory, _ = boosted(tmp_path, *data, "model.init_scale=0.1", f"schedule.lr={share}", "steps=60", "log.points=61")
+    trajectory, _ = boosted(tmp_path, *data, "model.init_scale=0.1", f"schedule.lr={share}", "steps=30", "log.points=31")
     x, y = (getattr(load("scaled_rademacher", spread=0.0, dim=30, samples=24), name) for name in "xy")
     start = 0.1 * np.random.RandomState(1).randn(2, 30)
-    expected = adaboost(np.where(y == 1, 1, -1)[:, None] * x, start[1] - start[0], 60, share)
+    expected = adaboost(np.where(y == 1, 1, -1)[:, None] * x, start[1] - start[0], 30, share)
     rows = trajectory[trajectory["norm"] == "l1"].set_index("step")
     assert len(rows) > 20
     for step, log_loss in rows["log_loss"].items():

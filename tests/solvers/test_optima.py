@@ -427,8 +427,8 @@ def test_certificates_at_every_scale(scale: float, label: str) -> None:
     points, labels = torch.from_numpy(x)[None], torch.from_numpy(y)[None]
     weights = torch.tensor([[[0.0, 1.0], [0.0, 2.0], [1.0, 0.0], [3.0, 0.0]]], dtype=torch.float64)
     separator = torch.tensor([[[1.0, 0.2], [-1.0, -0.2]]], dtype=torch.float64)
-    _, plain = improve_weights(points, labels, make_norm(label), weights, separator, 100)
-    _, upper = improve_weights(scale * points, labels, make_norm(label), weights, separator, 100)
+    _, plain = improve_weights(points, labels, make_norm(label), weights, separator, 40)
+    _, upper = improve_weights(scale * points, labels, make_norm(label), weights, separator, 40)
     assert float(upper) == pytest.approx(scale * float(plain), rel=1e-9)
     assert float(upper) >= solve_exact(scale * x, y, 2, make_norm(label)).lower
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from implicit_bias.core.errors import RunFailed
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.norms import Norm, make_norm
+from implicit_bias.norms.blocks import SingleBlock
+from implicit_bias.norms.sizes import Sizes
 from implicit_bias.optimizers.base import Here, Optimizer
 from implicit_bias.optimizers.foreign.instance import Instances, NoRate
 from implicit_bias.optimizers.foreign.target import in_a_line
@@ -225,9 +227,12 @@ def alignment(norm: Norm, gradient: Tensor, step: Tensor) -> float:
 def best_exponent(family: str, gradient: Tensor, step: Tensor) -> Exponent:
     """The largest alignment over 1/p in [0, 1]: on a grid, then by thirds around its best point; of 1, 2 and inf one that is as
     good."""
+    pairing = (gradient * step).sum()
+    of_gradient, of_step = (Sizes({BLOCK: matrix[None]}) for matrix in (gradient, step))  # decomposed once for all exponents
 
     def at(u: float) -> float:
-        return alignment(make_norm(family, p=math.inf if u == 0 else 1 / u), gradient, step)
+        norm = SingleBlock(BLOCK, make_norm(family, p=math.inf if u == 0 else 1 / u))
+        return float(pairing / (of_step.value(norm)[0] * of_gradient.dual(norm)[0]))
 
     best = max((place / GRID_STEPS for place in range(GRID_STEPS + 1)), key=at)
     low, high = max(0.0, best - 1 / GRID_STEPS), min(1.0, best + 1 / GRID_STEPS)
