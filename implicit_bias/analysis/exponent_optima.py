@@ -64,6 +64,7 @@ class ExponentOptima:
         cache: Looked into first; what is solved is put there.
         timeout: Seconds for one optimum; past them the interval that is proven by then stands in its place.
         notify: Told in words what is being solved.
+        shared: Told which share of what is wanted is known.
         deadline: Of time.perf_counter(), for all of them: what is solved at once may take half of what is left, or an equal part
             if that is more; past its time an optimum is enclosed by what is proven by then.
         known: For each dataset its optima by u = 1/p.
@@ -76,6 +77,7 @@ class ExponentOptima:
     timeout: float
     notify: Callable[[str], None]
     deadline: float = math.inf
+    shared: Callable[[float], None] | None = None
     known: list[dict[float, Reference]] = field(init=False)
     late: list[dict[float, Reference]] = field(init=False)
 
@@ -94,16 +96,24 @@ class ExponentOptima:
         lacking = [set(us) - set(known) if known else {*us, *named} for us, known in zip(wanted, self.known, strict=True)]
         self._solve_named([[u for u in named if u in us] for us in lacking], sum(map(len, lacking)))
         self._read([us - set(named) for us in lacking])
+        self._tell(lacking)
         while wave := self._wave(self._open(lacking)):
             size = max(1, min(MOST_RUNS, BATCH_DOUBLES // self.datasets[0].x.size))
             for start in range(0, len(wave), size):
                 if time.perf_counter() > self.deadline:
                     raise OutOfTime
                 self._solve(wave[start : start + size], sum(map(len, self._open(lacking))))
+                self._tell(lacking)
 
     def _open(self, lacking: Sequence[set[float]]) -> list[set[float]]:
         """Of the exponents that are lacking, those that have not been solved since."""
         return [us - set(known) for us, known in zip(lacking, self.known, strict=True)]
+
+    def _tell(self, lacking: Sequence[set[float]]) -> None:
+        """Tell which share of all that was ever wanted is known."""
+        if self.shared is not None:
+            known, still = sum(map(len, self.known)), sum(map(len, self._open(lacking)))
+            self.shared(known / max(1, known + still))
 
     def _seconds(self, count: int, left: int) -> float:
         """For each of ``count`` optima that are solved now, of ``left``."""

@@ -77,6 +77,7 @@ def fingerprints(
     timeout: float,
     notify: Callable[[str], None],
     together: float = math.inf,
+    shared: Callable[[float], None] | None = None,
 ) -> list[dict[str, Fingerprint]]:
     """The fingerprint of each run in each family.
 
@@ -88,6 +89,7 @@ def fingerprints(
         notify: Told in words what is being solved.
         together: Seconds for all optima, in equal parts for the shapes of data and the families. A family is left out where some
             of its optima could not even be begun.
+        shared: Told which share of the work is done.
 
     Raises:
         BadInput: the classes of a dataset cannot be separated.
@@ -97,6 +99,7 @@ def fingerprints(
         shapes.setdefault((*run.dataset.x.shape, run.dataset.num_classes), []).append(place)
     found: list[dict[str, Fingerprint]] = [{} for _ in runs]
     deadline, parts = time.perf_counter() + together, len(shapes) * len(families)
+    every, tell = parts, shared or (lambda share: None)
     for places in shapes.values():
         unique: dict[str, Dataset] = {}
         keys = [_content(runs[place].dataset) for place in places]
@@ -105,7 +108,12 @@ def fingerprints(
         of_run = [list(unique).index(key) for key in keys]
         for family in families:
             now = time.perf_counter()
-            optima = ExponentOptima(list(unique.values()), family, cache, timeout, notify, now + max(0.0, deadline - now) / parts)
+            end = now + max(0.0, deadline - now) / parts
+
+            def of_all(share: float, begun: int = every - parts) -> None:
+                tell((begun + share) / every)
+
+            optima = ExponentOptima(list(unique.values()), family, cache, timeout, notify, end, of_all)
             parts -= 1
             refined = _refined(optima, [runs[place] for place in places], of_run)
             for place, fingerprint in zip(places if refined else [], refined, strict=True):

@@ -23,9 +23,10 @@ def identified(
     device: str,
     notify: Callable[[str], None],
     together: float = math.inf,
+    shared: Callable[[float], None] | None = None,
 ) -> Identified:
     """The curves and verdicts of runs, in their order; arguments and errors are those of :func:`found_fingerprints`."""
-    return tables(runs, found_fingerprints(runs, families, cache, timeout, device, notify, together))
+    return tables(runs, found_fingerprints(runs, families, cache, timeout, device, notify, together, shared))
 
 
 def found_fingerprints(
@@ -36,6 +37,7 @@ def found_fingerprints(
     device: str,
     notify: Callable[[str], None],
     together: float = math.inf,
+    shared: Callable[[float], None] | None = None,
 ) -> list[dict[str, Fingerprint]]:
     """The fingerprint of each run in each family.
 
@@ -47,19 +49,28 @@ def found_fingerprints(
         device: Where networks are evaluated: auto, cpu or cuda.
         notify: Told in words what is being done.
         together: Seconds for all optima.
+        shared: Told which share of the work is done; a network counts as much as the linear runs of a dataset's shape.
 
     Raises:
         BadInput: the classes of a dataset cannot be separated, or a model is not homogeneous.
     """
     linear = [place for place, run in enumerate(runs) if run.linear]
     found: dict[int, dict[str, Fingerprint]] = {}
+    tell, networks = shared or (lambda share: None), len(runs) - len(linear)
+    of_linear = len({(runs[i].dataset.x.shape, runs[i].dataset.num_classes) for i in linear})
+    every = of_linear + networks
+
+    def of_all(share: float) -> None:
+        tell(share * of_linear / every)
+
     with threads_for(max(run.dataset.x.shape[0] * run.dataset.num_classes for run in runs)):
         found.update(
-            zip(linear, fingerprints([runs[i] for i in linear], families, cache, timeout, notify, together), strict=True)
+            zip(linear, fingerprints([runs[i] for i in linear], families, cache, timeout, notify, together, of_all), strict=True)
         )
         for place, run in enumerate(runs):
             if place not in found:
                 found[place] = kkt_fingerprints(run, families, device, notify)
+                tell((of_linear + len(found) - len(linear)) / every)
     return [found[place] for place in range(len(runs))]
 
 

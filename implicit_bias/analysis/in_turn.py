@@ -19,7 +19,13 @@ METHOD = "exact"
 
 
 def solve_in_turn(
-    dataset: Dataset, norms: Mapping[str, Norm], cache: Cache, notify: Callable[[str], None], each: float, together: float
+    dataset: Dataset,
+    norms: Mapping[str, Norm],
+    cache: Cache,
+    notify: Callable[[str], None],
+    each: float,
+    together: float,
+    counted: Callable[[int, int], None] | None = None,
 ) -> References | NotSeparable:
     """The certified optima of a dataset, one after the other.
 
@@ -39,6 +45,8 @@ def solve_in_turn(
     found: References = {}
     refused: NotSeparable | None = None
     for place, (label, norm) in enumerate(norms.items(), 1):
+        if counted is not None:
+            counted(place - 1, len(norms))
         left = max(0.0, deadline - time.perf_counter())
         if left == 0 and found and cache.get(dataset.x, dataset.y, norm, METHOD) is None:
             continue

@@ -38,7 +38,7 @@ from implicit_bias.datasets import Dataset
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate
 from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.losses import LOSSES
-from implicit_bias.measures.exponents import FAMILIES, NOT_SEPARATED
+from implicit_bias.measures.exponents import FAMILIES, GRID, NOT_SEPARATED
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import Norm
 from implicit_bias.optimizers.foreign.base import Made
@@ -46,6 +46,7 @@ from implicit_bias.schedules import SCHEDULES, Schedule
 from implicit_bias.solvers.blocking import blocking_samples
 from implicit_bias.solvers.reference import TIMEOUT
 from implicit_bias.storage.tables import narrowed, summary_table, trajectory_table
+from implicit_bias.sweep.expected import BY_TORCH, FOREIGN, OPTIMUM, OPTIMUM_NUMBER
 from implicit_bias.sweep.references import Cache, References, intervals_of, optima
 from implicit_bias.sweep.threads import threads_for
 
@@ -167,6 +168,7 @@ class _Task:
 
     def judged(self) -> Judgement:
         """Optima, training, tables, exponents, the sentence."""
+        self._plan()
         optimizer, own = self.optimizer, self.optimizer.own
         began = time.perf_counter()
         solved = self._references()
@@ -202,7 +204,19 @@ class _Task:
         first = self.optimizer.working_norm
         ordered = {label: self.measured[label] for label in sorted(self.measured, key=lambda label: label != first)}
         seconds = NORMS_SHARE * self.together
-        return solve_in_turn(self.dataset, ordered, self.cache, self.progress.status, self.each, seconds)
+        shared = self.progress.begun("optima")
+        found = solve_in_turn(
+            self.dataset, ordered, self.cache, self.progress.status, self.each, seconds, lambda i, n: shared(i / n)
+        )
+        self.progress.work.end("optima")
+        return found
+
+    def _plan(self) -> None:
+        """Its pieces of work."""
+        work, optimum = self.progress.work, OPTIMUM + OPTIMUM_NUMBER * self.dataset.x.size * self.dataset.num_classes
+        work.expect("optima", optimum * len(self.measured), ("optima",))
+        work.expect("steps", self.steps * (BY_TORCH + FOREIGN), ("steps",))
+        work.expect("exponents", len(GRID) * optimum * len(self.families), ("optima",))
 
     def _trained(self, references: References) -> Trajectory:
         x, y, k = torch.from_numpy(self.dataset.x), torch.from_numpy(self.dataset.y), self.dataset.num_classes
@@ -223,21 +237,30 @@ class _Task:
             compile="off",
         )
         self.progress.status(f"{self.steps:,} steps of {self.optimizer.called}")
+        shared = self.progress.begun("steps")
+
+        def made(t: int, ratio: float) -> None:
+            shared(t / self.steps)
+            self.progress.tell(ratio, t)
+
         try:
-            return simulate(problem, lambda t, ratio: self.progress.advance(t, self.steps, ratio))
+            found = simulate(problem, made)
+            self.progress.work.end("steps")
+            return found
         except Diverged as error:
             raise RunFailed(f"{self.optimizer.called}: by step {error.step} the {error.sign}; choose a smaller rate") from None
 
     def _exponents(self, found: Trajectory, seconds: float) -> Exponents:
         """Which exponent of each family is maximised; no optimum is solved where nothing is separated."""
-        self.progress.turn_to("looking for exponents")
+        self.progress.status("looking for exponents")
+        shared = self.progress.begun("exponents")
         run = self._as_weights(found)
         if not found.by_norm[found.own]["margin"][-1, 0] > 0:
             nothing = (math.nan,) * 5
             rows = [(run.run, run.optimizer, run.seed, family, *nothing, NOT_SEPARATED) for family in self.families]
             return Exponents(pd.DataFrame(rows, columns=list(VERDICT_COLUMNS)), run.possible)
         try:
-            tables = identified([run], self.families, self.cache, self.each, "cpu", self.progress.status, seconds)
+            tables = identified([run], self.families, self.cache, self.each, "cpu", self.progress.status, seconds, shared)
         except BadInput:  # the run separates its classes: that they can be was only not found again before time ran out
             return Exponents(possible=run.possible, left_out=self.families)
         left_out = [family for family in self.families if family not in set(tables.verdicts["family"])]

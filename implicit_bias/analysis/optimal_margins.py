@@ -55,7 +55,8 @@ def margins(
     known, cache = norms_in(norms), cache_in(results_dir)
     wanted = [(dataset, {norm.label: norm.of_shape(*shape) for norm in known})]
     with Progress() as progress:
-        found = solve_all(wanted, "exact", cache, progress.status, reference_timeout)[0]
+        shared = progress.single("optima", len(known))
+        found = solve_all(wanted, "exact", cache, progress.status, reference_timeout, counted=lambda i, n: shared(i / n))[0]
     if isinstance(found, NotSeparable):
         raise found
     given = Weights("", dataset, {BLOCK: stack})

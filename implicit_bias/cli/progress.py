@@ -10,42 +10,46 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
 from implicit_bias.cli.messages import note
+from implicit_bias.core.work import Work
 
 # Seconds between two lines of progress where there is no bar, at least; and the part of the time that has passed.
 LINE_EVERY, LINE_SHARE = 10.0, 0.1
-# What a bar counts.
-STEPS, PARTS = "steps", "parts"
-# From this width on a line holds the cells of a sweep and the ratio.
+# From this width on a line holds the cells of a sweep, the rate and the ratio.
 WIDE = 100
+# Parts that a bar is divided into.
+PARTS = 1000
 
 
 class Progress:
     """A bar on stderr with rate, time left and the ratio in the optimizer's own norm; without a terminal, lines now and then.
 
-    Used as a context manager; it is a :class:`implicit_bias.sweep.Progress`.
+    Used as a context manager; it is a :class:`implicit_bias.sweep.Progress`. The bar is the share of the whole time that has
+    passed, and moves while nobody tells of anything, too: the time left is that of :class:`implicit_bias.core.work.Work`.
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
+        self.work = Work()
         columns = (
             TextColumn("{task.fields[cells]}"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
+            _Percentage(self.work),
             _Rate(),
-            TimeRemainingColumn(compact=True),
+            _Left(self.work),
             _Elapsed(),
             TextColumn("{task.fields[ratio]}"),
         )
         visible = enabled and sys.stderr.isatty()
-        self._lines = ProgressLines() if enabled and not visible else None
-        self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
-        self._task = self._bar.add_task("starting", total=None, ratio="", cells="", unit="")
+        self._lines = ProgressLines(self.work) if enabled and not visible else None
+        self._bar = _Bar(self.work, *columns, console=Console(stderr=True), transient=True, disable=not visible)
+        self._task = self._bar.add_task("starting", total=None, ratio="", cells="", rate="")
+        self._pace = _Pace()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -60,35 +64,28 @@ class Progress:
         if self._lines:
             self._lines.status(text)
 
-    def turn_to(self, text: str) -> None:
-        """Show what is done from here on; the steps that were made were of something else."""
-        self._begin("", text)
+    def tell(self, own_ratio: float = math.nan, steps: int | None = None) -> None:
+        """The work has gone on: by so many steps of the runs under way, whose own-norm ratio stands there (nan: unknown)."""
+        narrow = self._bar.tasks[0].fields["cells"] and self._bar.console.width < WIDE
+        ratio = "" if math.isnan(own_ratio) or narrow else f"ratio {own_ratio:.4f}"
+        self._bar.update(self._task, ratio=ratio, rate=self._pace.rate(steps))
         if self._lines:
-            self._lines.turn_to(text)
+            self._lines.tell()
 
-    def advance(self, steps: int, total: int, own_ratio: float) -> None:
-        """``steps`` of ``total`` are made; the own-norm ratio stands at ``own_ratio`` (nan: unknown)."""
-        if self._bar.tasks[0].fields["unit"] != STEPS:
-            self._begin(STEPS)
-        left_out = math.isnan(own_ratio) or (self._bar.tasks[0].fields["cells"] and self._bar.console.width < WIDE)
-        ratio = "" if left_out else f"ratio {own_ratio:.4f}"
-        self._bar.update(self._task, completed=steps, total=total, ratio=ratio)
-        if self._lines:
-            self._lines.advance(steps, total)
+    def single(self, name: str, seconds: float) -> Callable[[float], None]:
+        """Expect a piece of work and begin it; the function that is to be told which share of it is done."""
+        self.work.expect(name, seconds)
+        return self.begun(name)
 
-    def part(self, done: int, total: int) -> None:
-        """``done`` of ``total`` optima or certificates are made: the bar and the time left are theirs until the next step."""
-        if self._bar.tasks[0].fields["unit"] != PARTS or done == 0:
-            self._begin(PARTS)
-        self._bar.update(self._task, completed=done, total=total)
-        if self._lines:
-            self._lines.part(done, total)
+    def begun(self, name: str) -> Callable[[float], None]:
+        """Begin a piece of work; the function that is to be told which share of it is done."""
+        self.work.begin(name)
 
-    def _begin(self, unit: str, text: str | None = None) -> None:
-        """From here on the bar counts something else: what is left of it is not told from the pace of what went before."""
-        task = self._bar.tasks[0]
-        said = task.description if text is None else text
-        self._bar.reset(self._task, total=None, description=said, ratio="", unit=unit, cells=task.fields["cells"])
+        def shared(share: float) -> None:
+            self.work.share(share, name)
+            self.tell()
+
+        return shared
 
     def cells(self, done: int, total: int) -> None:
         """``done`` of the sweep's ``total`` cells have come to their end; a single run has no use for it."""
@@ -106,58 +103,74 @@ class ProgressLines:
         cells: How many cells are done, in words.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, work: Work, clock: Callable[[], float] = time.monotonic) -> None:
         self.cells = ""
+        self._work = work
         self._clock = clock
         self._began = self._said = clock()
         self._text = "starting"
-        self._steps = self._total = 0
-        self._first: tuple[float, int] | None = None
-        self._unit = STEPS
 
     def status(self, text: str) -> None:
         """Set the text of the next line, and print it if a line is due."""
         self._text = text
-        self._say()
+        self.tell()
 
-    def turn_to(self, text: str) -> None:
-        """Set the text of the next line, and forget the steps of what was done before."""
-        self._steps, self._total, self._first = 0, 0, None
-        self.status(text)
-
-    def advance(self, steps: int, total: int) -> None:
-        """``steps`` of ``total`` are made."""
-        self._count(STEPS, steps, total)
-
-    def part(self, done: int, total: int) -> None:
-        """``done`` of ``total`` optima or certificates are made."""
-        self._count(PARTS, done, total)
-
-    def _count(self, unit: str, steps: int, total: int) -> None:
-        if unit != self._unit or steps < self._steps:
-            self._unit, self._first = unit, None
-        self._first = self._first or (self._clock(), steps)
-        self._steps, self._total = steps, total
-        self._say()
-
-    def _say(self) -> None:
+    def tell(self) -> None:
+        """Print a line if one is due."""
         now = self._clock()
         if now - self._said < max(LINE_EVERY, LINE_SHARE * (now - self._began)):
             return
         self._said = now
         parts = [self._text, self.cells]
-        if self._total:
-            if self._unit == STEPS:
-                parts.append(f"{self._steps / self._total:.0%} of the steps")
-            parts.append(self._left(now))
+        fraction, left = self._work.fraction(), self._work.left()
+        if fraction is not None and left is not None:
+            parts += [f"{fraction:.0%}", f"about {_time(left)} left"]
         note(f"{_time(now - self._began)}: {', '.join(filter(None, parts))}")
 
-    def _left(self, now: float) -> str:
-        """The time left at the pace since the first step that was seen: a run may have begun at a checkpoint."""
-        since, first = self._first or (now, self._steps)
-        if self._steps <= first or now <= since:
-            return ""
-        return f"about {_time((self._total - self._steps) * (now - since) / (self._steps - first))} left"
+
+class _Bar(RichProgress):
+    """A bar of what has passed of the whole time, looked at whenever it is drawn."""
+
+    def __init__(self, work: Work, *columns: ProgressColumn, console: Console, transient: bool, disable: bool) -> None:
+        self._work = work
+        super().__init__(*columns, console=console, transient=transient, disable=disable)
+
+    def get_renderables(self):  # type: ignore[no-untyped-def]
+        fraction = self._work.fraction()
+        if fraction is not None:
+            for task in self.tasks:
+                task.total, task.completed = PARTS, PARTS * fraction
+        return super().get_renderables()
+
+
+class _Percentage(ProgressColumn):
+    """What has passed of the whole time, where that is known."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._work = work
+
+    def render(self, task: Task) -> Text:
+        fraction = self._work.fraction()
+        return Text("" if fraction is None else f"{fraction:4.0%}", style="progress.percentage")
+
+
+class _Pace:
+    """Steps a second of the runs under way."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._last = 0
+
+    def rate(self, steps: int | None) -> str:
+        """In words, since these runs began; nothing where no steps are made."""
+        now = self._clock()
+        if steps is None or self._first is None or steps < self._last:
+            self._first = None if steps is None else (now, steps)
+        self._last = steps or 0
+        since, first = self._first or (now, 0)
+        return "" if steps is None or now <= since or steps <= first else f"{(steps - first) / (now - since):,.0f} steps/s"
 
 
 class _Rate(ProgressColumn):
@@ -167,14 +180,26 @@ class _Rate(ProgressColumn):
         super().__init__(Column(no_wrap=True))
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None or task.fields["unit"] != STEPS else f"{task.speed:,.0f} steps/s")
+        return Text(task.fields["rate"])
+
+
+class _Left(ProgressColumn):
+    """The time left, where it is known."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._work = work
+
+    def render(self, task: Task) -> Text:
+        left = self._work.left()
+        return Text("" if left is None else f"{_time(left)} left", style="progress.remaining")
 
 
 class _Elapsed(ProgressColumn):
     """The time since the command began, whatever the bar has counted since."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._began = time.monotonic()
 
     def render(self, task: Task) -> Text:

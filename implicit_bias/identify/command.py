@@ -42,6 +42,8 @@ ENDING = """\
 verdicts: maximises (kappa >= .97, and 1 - kappa falls by 2 or more a decade of steps where that is known); nearest so far \
 (kappa >= .9); none of these; data cannot tell; not separated"""
 TABLES = ("identify.csv", "verdicts.csv")
+#: Seconds that a run is expected to take, before any is identified.
+IDENTIFYING = 5.0
 WILD = "*?["
 
 
@@ -166,10 +168,10 @@ def answer(request: Request) -> int:
     runs = Reader(dataset, seed).read(request.runs)
     if dataset is not None and all(run.dataset is not dataset for run in runs):
         raise BadInput(f"{request.dataset[0]}: run folders name their own data; allowed with files of parameters only")
+    cache = ReferenceCache(request.results_dir)
     with Progress(enabled=request.progress != "off") as progress:
-        found = identified(
-            runs, request.family, ReferenceCache(request.results_dir), request.reference_timeout, request.device, progress.status
-        )
+        shared = progress.single("curves", IDENTIFYING * len(runs))
+        found = identified(runs, request.family, cache, request.reference_timeout, request.device, progress.status, shared=shared)
     return _shown(request, runs, found)
 
 

@@ -51,7 +51,7 @@ def identify(
     from implicit_bias.analysis.identification import identified
     from implicit_bias.analysis.weights import Reader
     from implicit_bias.cli.progress import Progress
-    from implicit_bias.identify.command import families_of
+    from implicit_bias.identify.command import IDENTIFYING, families_of
     from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
     if not runs:
@@ -67,7 +67,8 @@ def identify(
     families = families_of([family] if isinstance(family, str) else family)
     cache = cache_in(results_dir)
     with Progress(enabled=progress != "off") as shown:
-        tables = identified(found, families, cache, reference_timeout, device, shown.status)
+        shared = shown.single("curves", IDENTIFYING * len(found))
+        tables = identified(found, families, cache, reference_timeout, device, shown.status, shared=shared)
     if out is not None:
         atomic_write_bytes(Path(out) / "identify.csv", csv_bytes(tables.curves))
         atomic_write_bytes(Path(out) / "verdicts.csv", csv_bytes(tables.verdicts))

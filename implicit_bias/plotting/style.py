@@ -23,6 +23,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 from numpy.typing import ArrayLike
 
+from implicit_bias.plotting.pdf import compacted
+
 # Widths of a one-column and a two-column picture in a paper, inches.
 SINGLE, DOUBLE = 3.3, 6.8
 POINTS_PER_INCH = 72
@@ -269,11 +271,15 @@ PALETTE = 256
 
 
 def saved(figure: Figure, kind: str) -> bytes:
-    """The picture as png or pdf; equal figures give equal bytes (no date, no version in the file)."""
+    """The picture as png or pdf; equal figures give equal bytes (no date, no version in the file).
+
+    It is laid out once: what is saved next has everything in the same places.
+    """
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}[kind]
     figure.savefig(buffer, format=kind, metadata=metadata)
-    return _of_few_colours(buffer.getvalue()) if kind == "png" else buffer.getvalue()
+    figure.set_layout_engine(None)
+    return _of_few_colours(buffer.getvalue()) if kind == "png" else compacted(buffer.getvalue())
 
 
 def _of_few_colours(png: bytes) -> bytes:

@@ -32,11 +32,13 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.core.plugins import problem_of, untold
 from implicit_bias.core.words import suggestion
 from implicit_bias.report.request import Request
+from implicit_bias.runtime.collection import uncollected
 from implicit_bias.runtime.processors import limit_threads, prepare_process
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from implicit_bias.cli.progress import Progress
     from implicit_bias.figures import Claim, Figure
     from implicit_bias.report.make import Making
 
@@ -71,8 +73,10 @@ def request_from(arguments: Sequence[str]) -> Request:
 
 
 def _figures_named(text: str) -> tuple[str, ...] | None:
-    from implicit_bias.figures import FIGURES
+    with uncollected():
+        from implicit_bias.figures import FIGURES
 
+        FIGURES.names()
     names = None if text == "null" else tuple(text.split(","))
     for name in names or ():
         if name not in FIGURES:
@@ -130,10 +134,12 @@ def report(request: Request) -> int:
     if request.verify:
         return _verify(request)
     from implicit_bias.cli.progress import Progress
+    from implicit_bias.report.expected import REPORT_KEY
 
-    made = _made(request)
     with Progress() as progress:
+        made = _made(request, progress)
         progress.status("writing the report of all figures")
+        progress.work.begin(REPORT_KEY)
         _write_tables(request, made.claims)
     _print_claims(made.claims, request.only or ())
     _print_places(request, made)
@@ -203,13 +209,15 @@ def _estimate(request: Request) -> int:
 
 def _verify(request: Request) -> int:
     """Make all tables again, and print how far each is from the one that is kept."""
+    from implicit_bias.cli.progress import Progress
     from implicit_bias.report.make import chosen
     from implicit_bias.report.verify import beside, compared
 
     if request.redraw:
         raise BadInput("verify=true: not with redraw=true, which makes no table")
     apart = beside(request)
-    made = _made(apart)
+    with Progress() as progress:
+        made = _made(apart, progress)
     agree: list[bool] = []
     for figure, found in compared(chosen(request.only or ()), request.folder, apart.folder):
         agree.append(found.within)
@@ -219,28 +227,22 @@ def _verify(request: Request) -> int:
     return code if all(agree) else FAILED
 
 
-def _made(request: Request) -> Making:
+def _made(request: Request, progress: Progress) -> Making:
     """Make the figures that are not up to date."""
-    from implicit_bias.cli.progress import Progress
-    from implicit_bias.report.make import Making, Titled, chosen, keep_unchanged, make, make_pooled
+    with uncollected():
+        from implicit_bias.report.make import Making, chosen, keep_unchanged, make_in_turn, make_pooled
 
     figures = chosen(request.only or ())
     for line in untold():
         warn(line)
     made = Making()
     changed: list[Figure] = []
-    with Progress() as progress:
-        for figure in figures:
-            made.attempt(figure, partial(keep_unchanged, figure, request, progress, changed))
+    for figure in figures:
+        made.attempt(figure, partial(keep_unchanged, figure, request, progress, changed))
     if not request.redraw:
         messages.note(_outlook(figures, changed, request))
-    with Progress() as progress:
-        if request.workers > 1 and not request.redraw:
-            make_pooled(changed, request, progress, made)
-        else:
-            for i, figure in enumerate(changed):
-                title = Titled(progress, f"[{i + 1}/{len(changed)}] {figure.name}")
-                made.attempt(figure, partial(make, figure, request, title))
+    make_all = make_pooled if request.workers > 1 and not request.redraw else make_in_turn
+    make_all(changed, request, progress, made)
     return made
 
 

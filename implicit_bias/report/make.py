@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,13 @@ from implicit_bias.cli.arguments import TRACEBACK
 from implicit_bias.config.overrides import compose
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import NoData
+from implicit_bias.core.work import Work
 from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.report import uptodate
 from implicit_bias.report.agreement import kept_beside
+from implicit_bias.report.expected import TABLE, FigureWork
 from implicit_bias.report.files import draw_and_judge, write_table
-from implicit_bias.report.minutes import keep_minutes
+from implicit_bias.report.minutes import Minutes, keep_minutes
 from implicit_bias.report.request import Request
 from implicit_bias.report.uptodate import write_stamp
 from implicit_bias.storage.runs import is_finished
@@ -91,14 +94,20 @@ def make_pooled(figures: Sequence[Figure], request: Request, progress: Progress,
     for figure in figures:
         made.attempt(figure, partial(_compose_into, wanted, figure, request))
     unique = list(dict.fromkeys(spec for specs in wanted.values() for spec in specs))
+    expected = FigureWork(progress.work, request, [figure for figure in figures if figure.name in wanted])
     outcomes: dict[RunSpec, Outcome] = {}
     waiting = {name: set(specs) for name, specs in wanted.items()}
 
     def draw(figure: Figure) -> None:
         own = {spec: outcomes[spec] for spec in wanted[figure.name]}
-        made.attempt(
-            figure, partial(make, figure, request, Titled(progress, figure.name), partial(_read, wanted[figure.name], own))
-        )
+        with expected.begun(figure):
+            made.attempt(
+                figure, partial(make, figure, request, Titled(progress, figure.name), partial(_read, wanted[figure.name], own))
+            )
+
+    # Those of no run at all, then those whose runs are there; the others are drawn as theirs arrive.
+    there = [figure for figure in figures if figure.name in wanted and not wanted[figure.name]]
+    take = there.append
 
     def arrived(index: int, outcome: Outcome) -> None:
         outcomes[unique[index]] = outcome
@@ -107,18 +116,33 @@ def make_pooled(figures: Sequence[Figure], request: Request, progress: Progress,
             if lacking and unique[index] in lacking:
                 lacking.remove(unique[index])
                 if not lacking:
-                    draw(figure)
+                    take(figure)
 
-    for figure in figures:
-        if figure.name in wanted and not wanted[figure.name]:  # of no run at all
+    def planned(pieces: Mapping[Hashable, Sequence[int]]) -> None:
+        nonlocal take
+        take = draw
+        expected.plan(unique, wanted, pieces)
+        for figure in there:
             draw(figure)
+
     launch(
         unique,
         local_launcher(request.workers),
         command=_command(request),
         progress=progress,
         on_outcome=arrived,
+        on_plan=planned,
     )
+
+
+def make_in_turn(figures: Sequence[Figure], request: Request, progress: Progress, made: Making) -> None:
+    """All figures, one after the other, each with its own runs."""
+    expected = FigureWork(progress.work, request, figures)
+    expected.plan_alone()
+    for i, figure in enumerate(figures):
+        with expected.begun_alone(figure) as inside:
+            title = Titled(progress, f"[{i + 1}/{len(figures)}] {figure.name}", inside)
+            made.attempt(figure, partial(make, figure, request, title))
 
 
 def _compose_into(wanted: dict[str, list[RunSpec]], figure: Figure, request: Request) -> list[Claim]:
@@ -133,9 +157,14 @@ def chosen(only: Sequence[str]) -> list[Figure]:
 
 
 class Titled:
-    """Progress of one figure's runs on the display that all figures share."""
+    """Progress of one figure's runs on the display that all figures share.
 
-    def __init__(self, progress: Progress, title: str) -> None:
+    Attributes:
+        work: The pieces of this figure's work.
+    """
+
+    def __init__(self, progress: Progress, title: str, work: Work | None = None) -> None:
+        self.work = work or Work()
         self._progress = progress
         self._title = title
         self.status("")
@@ -143,11 +172,8 @@ class Titled:
     def status(self, text: str) -> None:
         self._progress.status(f"{self._title}: {text}" if text else self._title)
 
-    def advance(self, steps: int, total: int, own_ratio: float) -> None:
-        self._progress.advance(steps, total, own_ratio)
-
-    def part(self, done: int, total: int) -> None:
-        self._progress.part(done, total)
+    def tell(self, own_ratio: float = math.nan, steps: int | None = None) -> None:
+        self._progress.tell(own_ratio, steps)
 
     def cells(self, done: int, total: int) -> None:
         self._progress.cells(done, total)
@@ -172,13 +198,15 @@ def make(figure: Figure, request: Request, progress: Titled, runs_of: RunsOf | N
         return draw_and_judge(figure, target, request.preset)
     computed = runs_of() if runs_of else _runs(figure, request, progress)
     progress.status("measuring and drawing")
+    progress.work.begin(TABLE)
     began = time.perf_counter()
     table = figure.table(computed.runs, request.preset)
     apart = kept_beside(figure, target, table)
-    if apart is None or not apart.within:
+    moved = apart is None or not apart.within
+    if moved:
         write_table(table, target)
-    keep_minutes(request.folder, figure.name, (computed.seconds + time.perf_counter() - began) / 60)
     claims = draw_and_judge(figure, target, request.preset)
+    keep_minutes(request.folder, figure.name, Minutes.of(computed.seconds, time.perf_counter() - began), moved=moved)
     write_stamp(request.folder, figure.name, type(figure).__module__, request.preset, computed.folders, claims)
     return claims
 

@@ -129,7 +129,18 @@ def everything(preset: Preset) -> str:
 @cache
 def drawing(module: str) -> str:
     """Digest of the sources that may make a figure's table, claims and picture of its runs, and of the versions beside them."""
-    return _digest([*versions(), *map(_content, sources(module))])
+    return _digest([*versions(), *map(_source, sources(module))])
+
+
+@cache
+def _files_of_the_package() -> tuple[Path, ...]:
+    return tuple(path for pattern in ("*.py", "*.[ch]") for path in sorted(ROOT.rglob(pattern)))
+
+
+@cache
+def _source(path: Path) -> str:
+    """The content of a source, which does not change while this process runs what it has read of it."""
+    return _content(path)
 
 
 def sources(module: str) -> list[Path]:
@@ -140,7 +151,7 @@ def sources(module: str) -> list[Path]:
     """
     others = {FIGURES.get(name).__module__ for name in FIGURES.names()} - {module}
     left_out = {ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in others}
-    files = (path for pattern in ("*.py", "*.[ch]") for path in sorted(ROOT.rglob(pattern)))
+    files = _files_of_the_package()
     own = [path for path in files if path not in left_out and path.relative_to(ROOT).parts[0] not in DRAW_NOTHING]
     added = any(cls.__module__ == module for cls in FIGURES.added().values())
     return [*own, *(plugins.source_files() if added else [])]

@@ -23,6 +23,7 @@ from implicit_bias.storage.runs import DATA, write_run
 from implicit_bias.storage.tables import narrowed, summary_table, trajectory_table
 from implicit_bias.sweep.batch_size import fitting
 from implicit_bias.sweep.content import told
+from implicit_bias.sweep.expected import BatchWork, expected_pieces
 from implicit_bias.sweep.isolation import io_failure, isolated
 from implicit_bias.sweep.loading import finished, prepared
 from implicit_bias.sweep.outcome import Outcome, Progress, Silent
@@ -63,13 +64,11 @@ def execute(
             outcomes[found[0]] = found[1]
     watcher.cells(len(specs) - len(ready), len(specs))
     plan = batches(ready, interrupted_batches(ready), partial(fitting, sharing=sharing))
-    total = sum(batch[0].spec.steps for batch in plan)
-    done = 0
-    for batch in plan:
-        attempt = partial(_attempt, command=command, progress=watcher, done=done, total=total)
+    for batch, piece in zip(plan, expected_pieces(plan, watcher.work), strict=True):
+        attempt = partial(_attempt, command=command, progress=watcher, piece=piece)
         for cell, outcome in zip(batch, isolated(batch, attempt), strict=True):
             outcomes[cell.index] = outcome
-        done += batch[0].spec.steps
+        piece.end()
         watcher.cells(sum(outcome is not None for outcome in outcomes), len(specs))
     if not part:
         tidy_after(specs)
@@ -82,9 +81,9 @@ def interrupted_batches(cells: Sequence[Cell]) -> list[list[str]]:
     return [batch for folder in folders for batch in interrupted(folder)]
 
 
-def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int, total: int) -> list[Outcome]:
+def _attempt(batch: Sequence[Cell], command: str, progress: Progress, piece: BatchWork) -> list[Outcome]:
     """The outcomes of one batch computed at once; cells without an optimum drop out of it."""
-    references = _references(batch, progress)
+    references = _references(batch, progress, piece)
     failed = {c.index: r for c, r in zip(batch, references, strict=True) if isinstance(r, NotSeparable)}
     going = [(c, r) for c, r in zip(batch, references, strict=True) if not isinstance(r, NotSeparable)]
     settled = {c.index for c, r in going if c.proven is not None and {label for label in r if r[label].proven} <= c.proven}
@@ -97,7 +96,7 @@ def _attempt(batch: Sequence[Cell], command: str, progress: Progress, done: int,
     if going:
         progress.status(described([c for c, _ in going]))
         with after_steps():
-            computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, done, total)
+            computed = _compute([c for c, _ in going], [r for _, r in going], command, progress, piece)
         outcomes.update({c.index: outcome for (c, _), outcome in zip(going, computed, strict=True)})
     outcomes.update(kept)
     return [outcomes[cell.index] for cell in batch]
@@ -109,7 +108,7 @@ def _not_separable(cell: Cell, error: NotSeparable) -> Outcome:
     return Outcome(cell.spec, None, "failed", text, "not_separable")
 
 
-def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Optima | NotSeparable]:
+def _references(batch: Sequence[Cell], progress: Progress, piece: BatchWork) -> Sequence[Optima | NotSeparable]:
     spec = batch[0].spec
     if spec.reference == "formula":
         return [in_closed_form(cell.dataset, cell.spec.model, cell.spec.measured) for cell in batch]
@@ -123,18 +122,23 @@ def _references(batch: Sequence[Cell], progress: Progress) -> Sequence[Optima | 
         for cell in batch
     ]
     found: dict[int, Optima | NotSeparable] = {}
+
+    def counted(done: int, total: int) -> None:
+        piece.solving(done, total)
+        progress.tell()
+
     with threads_for(batch[0].dataset.x.shape[0] * batch[0].dataset.num_classes):
         for perturbed in dict.fromkeys(cell.spec.model.perturbed for cell in batch):
             mine = [place for place, cell in enumerate(batch) if cell.spec.model.perturbed == perturbed]
             wanted = [(batch[place].dataset, norms[place]) for place in mine]
             cache = ReferenceCache(spec.results_dir, perturbed)
-            answers = solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout, perturbed, progress.part)
+            answers = solve_all(wanted, spec.reference, cache, progress.status, spec.reference_timeout, perturbed, counted)
             found.update(zip(mine, answers, strict=True))
     return [found[place] for place in range(len(batch))]
 
 
 def _compute(
-    cells: Sequence[Cell], references: Sequence[Optima], command: str, progress: Progress, done: int, total: int
+    cells: Sequence[Cell], references: Sequence[Optima], command: str, progress: Progress, piece: BatchWork
 ) -> list[Outcome]:
     """The outcomes of cells whose references are known; runs that diverge drop out, and the others start again without them.
 
@@ -153,13 +157,13 @@ def _compute(
         warn(caution)
     try:
         with threads_for(elements(problem)):
-            trajectory = _simulated(problem, checkpoint, description, progress, done, total)
+            trajectory = _simulated(problem, checkpoint, description, progress, piece)
     except Diverged as error:
         checkpoint.remove()
         told = partial(Outcome, directory=None, status="failed", error=str(error), error_kind="diverged", diverged_at=error.step)
         lost = {run: told(cells[run].spec) for run in error.runs}
         kept = [run for run in range(len(cells)) if run not in lost]
-        rest = _compute([cells[r] for r in kept], [references[r] for r in kept], command, progress, done, total) if kept else []
+        rest = _compute([cells[r] for r in kept], [references[r] for r in kept], command, progress, piece) if kept else []
         outcomes = {**lost, **dict(zip(kept, rest, strict=True))}
         return [outcomes[run] for run in range(len(cells))]
     except Exception:
@@ -176,24 +180,24 @@ def _compute(
     return written
 
 
-def _simulated(
-    problem: Problem, checkpoint: Checkpoint, description: str, progress: Progress, done: int, total: int
-) -> Trajectory:
+def _simulated(problem: Problem, checkpoint: Checkpoint, description: str, progress: Progress, piece: BatchWork) -> Trajectory:
     saved = checkpoint.read(problem, partial(stepping_of, problem))
     if saved is not None:
         note(f"{description}: going on from step {saved.step}")
-    return simulate(
-        problem,
-        lambda steps, ratio: progress.advance(done + steps, total, ratio),
-        checkpoint.keep,
-        None if saved is None else saved.snapshot,
-        partial(_told_of_certificates, progress, description),
-    )
+    piece.stepping(problem.steps, 0 if saved is None else saved.step)
 
+    def made(steps: int, ratio: float) -> None:
+        piece.made(steps)
+        progress.tell(ratio, steps)
 
-def _told_of_certificates(progress: Progress, description: str, done: int, total: int) -> None:
-    progress.status(f"{description}: tightening last certificate {done + 1} of {total}")
-    progress.part(done, total)
+    def certified(done: int, total: int) -> None:
+        progress.status(f"{description}: tightening last certificate {done + 1} of {total}")
+        piece.tightening(done, total)
+        progress.tell()
+
+    found = simulate(problem, made, checkpoint.keep, None if saved is None else saved.snapshot, certified)
+    piece.closing()
+    return found
 
 
 def _written(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -9,32 +10,41 @@ from typing import Literal, Protocol
 import pandas as pd
 
 from implicit_bias.config.spec import RunSpec
+from implicit_bias.core.work import Work
 
 Kind = Literal["bad_input", "no_data", "not_separable", "io", "gone", "diverged", "internal"]
 
 
 class Progress(Protocol):
-    """Receives the progress of a sweep."""
+    """Receives the progress of a sweep.
 
-    def status(self, text: str) -> None: ...
+    Attributes:
+        work: The pieces of the command's work; whoever does them says so there.
+    """
 
-    def advance(self, steps: int, total: int, own_ratio: float) -> None: ...
+    @property
+    def work(self) -> Work: ...
 
-    def part(self, done: int, total: int) -> None: ...
+    def status(self, text: str) -> None:
+        """What is being done, in words."""
 
-    def cells(self, done: int, total: int) -> None: ...
+    def tell(self, own_ratio: float = math.nan, steps: int | None = None) -> None:
+        """The work has gone on: by so many steps of the runs under way, whose own-norm ratio stands there (nan: unknown)."""
+
+    def cells(self, done: int, total: int) -> None:
+        """So many runs have come to their end."""
 
 
 class Silent:
     """A receiver that shows nothing."""
 
+    def __init__(self) -> None:
+        self.work = Work()
+
     def status(self, text: str) -> None:
         pass
 
-    def advance(self, steps: int, total: int, own_ratio: float) -> None:
-        pass
-
-    def part(self, done: int, total: int) -> None:
+    def tell(self, own_ratio: float = math.nan, steps: int | None = None) -> None:
         pass
 
     def cells(self, done: int, total: int) -> None:

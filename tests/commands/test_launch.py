@@ -1,6 +1,7 @@
 """Sweeps on several processes: equal to inline, and nothing lost or computed twice whoever is killed."""
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -173,14 +174,15 @@ def test_the_command_that_computes_a_failed_cell_again_has_all_that_was_given(
 
 
 class Watcher(Silent):
-    """Remembers how many cells were said to be done, and what part of the steps."""
+    """Remembers how many cells were said to be done, and what part of the time had passed."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.done: list[int] = []
-        self.steps: list[tuple[int, int]] = []
+        self.fractions: list[float | None] = []
 
-    def advance(self, steps: int, total: int, own_ratio: float) -> None:
-        self.steps.append((steps, total))
+    def tell(self, own_ratio: float = math.nan, steps: int | None = None) -> None:
+        self.fractions.append(self.work.fraction())
 
     def cells(self, done: int, total: int) -> None:
         assert total == 13
@@ -216,7 +218,8 @@ def test_workers_compute_what_one_process_computes_and_failures_stay_alone(
     assert told == {index: outcome.status for index, outcome in enumerate(local)}
     assert watcher.done == sorted(watcher.done)
     assert watcher.done[-1] == 13
-    assert all(steps <= total for steps, total in watcher.steps)
+    assert all(fraction is not None and 0 <= fraction <= 1 for fraction in watcher.fractions)
+    assert watcher.fractions[-1] == 1  # every task has come to its end
     good = [spec for spec, outcome in zip(cells(tmp_path / "b"), local, strict=True) if outcome.status == "done"]
     assert local[3].directory is not None
     (local[3].directory / "trajectory.csv").write_text("edited")

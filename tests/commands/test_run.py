@@ -28,6 +28,7 @@ from implicit_bias.cli.tables import run_grid
 from implicit_bias.config.overrides import compose
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, NotSeparable
+from implicit_bias.core.work import Work
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.run import main
 from implicit_bias.runtime.processors import available_processors, limit_threads
@@ -79,7 +80,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Result], 
         def execute(cells: Sequence[RunSpec], *, command: str, progress: Any = None) -> list[Outcome]:
             commands.append(command)
             progress.status("computing")
-            progress.advance(1, 2, 0.5)
+            progress.tell(0.5, 1)
             return [result(spec) for spec in cells]
 
         monkeypatch.setattr(sweep, "execute", execute)
@@ -526,7 +527,7 @@ def test_an_answer_for_programs(fake: Any, capsys: pytest.CaptureFixture[str]) -
 def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress() as progress:
         progress.status("solving")
-        progress.advance(5, 10, 0.5)
+        progress.single("solving", 1.0)(0.5)
     assert capsys.readouterr().err == ""
 
 
@@ -543,43 +544,43 @@ def test_progress_on_a_terminal_shows_rate_and_own_ratio(monkeypatch: pytest.Mon
     with Progress() as progress:
         progress.status("muon, 3 runs")
         for step in range(1, 11):
-            progress.advance(step, 10, float("nan") if step == 1 else 0.9876)
+            progress.tell(float("nan") if step == 1 else 0.9876, step)
     written = stream.getvalue()
     assert "muon, 3 runs" in written
     assert "ratio 0.9876" in written
     assert "steps/s" in written
-    with Progress() as progress:
-        progress.advance(10, 10, 0.5)
-        progress.turn_to("looking for exponents")
-    assert re.search(r"looking for exponents .* 0%", stream.getvalue())
 
 
-def test_the_bar_counts_optima_then_steps_then_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_is_the_share_of_the_time_and_moves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
+    now = 0.0
     with Progress() as progress:
+        monkeypatch.setattr(progress.work, "_clock", lambda: now)
+        progress.work.expect("optima", 30.0)
+        progress.work.expect("steps", 70.0)
         progress.status("solving optimum 37 of 100 (linf)")
-        progress.part(36, 100)
+        progress.begun("optima")
+        now = 20.0  # nobody has told of anything
         progress._bar.refresh()
+        progress.work.end("optima")
         progress.status("muon, 20 runs")
-        progress.advance(5, 10, 0.5)
-        progress.advance(9, 10, 0.5)
+        shared = progress.begun("steps")
+        now = 60.0
+        shared(0.5)
+        progress.tell(0.5, 900)
         progress._bar.refresh()
-        progress.status("tightening last certificate 1 of 4")
-        progress.part(0, 4)
-        progress.part(1, 4)
-    assert re.search(r"solving optimum 37 of 100 \(linf\) [^\n]*36%", stream.getvalue())
-    assert re.search(r"muon, 20 runs [^\n]* 90%[^\n]*ratio 0.5000", stream.getvalue())
-    assert re.search(r"last certificate 1 of 4 [^\n]* 25%", stream.getvalue())
+    assert re.search(r"solving optimum 37 of 100 \(linf\) [^\n]*20%[^\n]*80 s left", stream.getvalue())
+    assert re.search(r"muon, 20 runs [^\n]*6\d%[^\n]*3\d s left[^\n]*ratio 0.5000", stream.getvalue())
 
 
 def test_progress_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     with Progress(enabled=False) as progress:
-        progress.advance(1, 2, 0.5)
+        progress.tell(0.5, 1)
     assert stream.getvalue() == ""
 
 
@@ -775,33 +776,24 @@ def test_a_results_folder_that_cannot_be_made_is_noticed_before_anything_is_comp
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    lines = ProgressLines(clock=lambda: now)
+    work = Work(clock=lambda: now)
+    work.expect("steps", 2000.0)
+    work.begin("steps")
+    lines = ProgressLines(work, clock=lambda: now)
     lines.cells = "1 of 4 cells"
     lines.status("muon, 3 runs")
     times = []
     for second in range(1000):
         now = float(second)
-        lines.advance(500 + second, 2500)
+        work.share(second / 2000)
+        lines.tell()
         if capsys.readouterr().err:
             times.append(second)
     assert times[0] == 10 and min(b - a for a, b in itertools.pairwise(times)) >= 10 and len(times) < 50
     now = 1200.0
-    lines.advance(1500, 2500)
-    assert capsys.readouterr().err == "20 min: muon, 3 runs, 1 of 4 cells, 60% of the steps, about 20 min left\n"
-    lines.part(0, 10)  # of something else: the pace of steps says nothing of it
-    lines.status("solving optimum 3 of 10 (l1)")
-    now = 1400.0
-    lines.part(2, 10)
-    assert capsys.readouterr().err == "23 min: solving optimum 3 of 10 (l1), 1 of 4 cells, about 13 min left\n"
-
-
-def test_progress_turns_to_what_has_no_steps(capsys: pytest.CaptureFixture[str]) -> None:
-    now = 0.0
-    lines = ProgressLines(clock=lambda: now)
-    lines.advance(100, 100)
-    now = 20.0
-    lines.turn_to("looking for exponents")
-    assert capsys.readouterr().err == "20 s: looking for exponents\n"
+    work.share(0.6)
+    lines.tell()
+    assert capsys.readouterr().err == "20 min: muon, 3 runs, 1 of 4 cells, 60%, about 13 min left\n"
 
 
 def test_a_quick_run_without_a_terminal_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from implicit_bias.figures.base import PerPreset
 from implicit_bias.figures.own.newton_schulz import NewtonSchulz
 from implicit_bias.report import command as report
 from implicit_bias.report.agreement import difference, relative
-from implicit_bias.report.minutes import keep_minutes, read_minutes
+from implicit_bias.report.minutes import Minutes, keep_minutes, last_minutes, read_minutes
 from implicit_bias.storage.files import csv_bytes, read_table
 
 FIGURE = NewtonSchulz()
@@ -43,10 +43,13 @@ def test_two_tables_differ_by_a_column_or_cannot_be_compared() -> None:
         assert str(difference(FIGURE, KEPT, other)) == reason and not difference(FIGURE, KEPT, other).within
 
 
-def test_minutes_are_noted_anew_where_they_are_others(tmp_path: Path) -> None:
-    for minutes, noted in ((1.0, 1.0), (1.9, 1.0), (0.55, 1.0), (2.1, 2.1), (0.001, 0.01), (0.0, 0.01)):
-        keep_minutes(tmp_path, "rates", minutes)
-        assert read_minutes(tmp_path)["rates"] == noted
+def test_minutes_beside_a_figure_change_with_its_table_alone_and_those_of_the_cache_always(tmp_path: Path) -> None:
+    for table, moved, shown in ((0.5, False, 1.5), (9.0, False, 1.5), (1.2, True, 2.2), (0.0, False, 2.2)):
+        keep_minutes(tmp_path, "rates", Minutes(1.0, table), moved=moved)
+        assert read_minutes(tmp_path) == {"rates": shown}
+        assert last_minutes(tmp_path) == {"rates": (1.0, table)}
+    (tmp_path / "cache" / "minutes.json").write_text("[3")
+    assert last_minutes(tmp_path) == {}
 
 
 @pytest.mark.slow

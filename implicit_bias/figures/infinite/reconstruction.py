@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, root
 
 Vector = NDArray[np.float64]
 
@@ -113,6 +112,8 @@ def infinite_descent(gradient: Callable[[Vector], Vector], hessian: Callable[[Ve
         gradient, hessian: Of L.
         start: theta_0.
     """
+    from scipy.optimize import root  # takes long, and whoever lists the figures needs none
+
     slope, curvature = Counted(gradient), Counted(hessian)
     with np.errstate(all="ignore"):  # where the search runs off, parameters overflow
         found = root(
@@ -127,6 +128,8 @@ def infinite_descent(gradient: Callable[[Vector], Vector], hessian: Callable[[Ve
 
 def newton_cg(fit: Fit, start: Vector) -> Arrived:
     """Newton's method with conjugate gradients inside and a line search (scipy's Newton-CG)."""
+    from scipy.optimize import minimize  # as above
+
     slope, curvature = Counted(fit.gradient), Counted(fit.hessian)
     found = minimize(fit.loss, start, jac=slope, hess=curvature, method="Newton-CG", options={"xtol": 1e-14, "maxiter": 200})
     return Arrived(found.x, int(found.nit), slope.calls + curvature.calls)

@@ -17,7 +17,9 @@ from implicit_bias.report.costs import lasting, read_hours
 from implicit_bias.report.page.curves import curves
 from implicit_bias.report.page.glossary import GLOSSARY, Term
 from implicit_bias.report.page.heat import Heat, heat
+from implicit_bias.report.page.kept import kept
 from implicit_bias.report.page.kept_claims import read_claims
+from implicit_bias.report.uptodate import drawing
 from implicit_bias.storage.files import read_table
 
 TITLE = "Which margin does each optimizer maximise?"
@@ -276,7 +278,9 @@ def _figure_part(
     if (folder / files["csv"]).exists():
         table = read_table(folder / files["csv"])
         explorer = figure.explorer(table)
-        drawn = None if explorer is None else curves(explorer)
+        source = (folder / files["csv"]).read_bytes(), drawing(type(figure).__module__)
+        place = folder / "cache" / "page" / f"{figure.name}-curves.json"
+        drawn = None if explorer is None else kept(place, source, lambda: curves(explorer))
         matrix = figure.matrix(table, preset)
         # As claims: at the sizes of smoke there is nothing to find.
         found = () if preset == "smoke" else tuple(figure.findings(table, preset))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from pathlib import Path
 
+import PIL
 from PIL import Image
 
 #: Line drawings need no more; what lies between two is a step of an edge's smoothing.
@@ -13,6 +16,8 @@ COLOURS = 64
 WIDEST = 1050
 #: Two beside each other.
 HALF = 700
+#: What a compact picture depends on beside its PNG: this file and the library that encodes it.
+MADE_BY = f"{PIL.__version__} {Path(__file__).read_text()}"
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,15 @@ class Picture:
     webp: bytes
     width: int
     height: int
+
+    def as_text(self) -> tuple[str, int, int]:
+        """What JSON can hold; :meth:`from_text` is its inverse."""
+        return b64encode(self.webp).decode("ascii"), self.width, self.height
+
+    @classmethod
+    def from_text(cls, webp: str, width: int, height: int) -> Picture:
+        """From what :meth:`as_text` gave."""
+        return cls(b64decode(webp), width, height)
 
 
 def compact(png: bytes, widest: int = WIDEST) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 
 from implicit_bias.cli.messages import warnings_told
@@ -27,6 +27,7 @@ def launch(
     command: str,
     progress: Progress | None = None,
     on_outcome: Callable[[int, Outcome], None] | None = None,
+    on_plan: Callable[[Mapping[Hashable, Sequence[int]]], None] | None = None,
 ) -> list[Outcome]:
     """As :func:`implicit_bias.sweep.execute.execute`, on the cluster that ``launcher`` names.
 
@@ -36,6 +37,8 @@ def launch(
         command: What the user typed, for the provenance.
         progress: Told how all cells together are getting on.
         on_outcome: Told the place and outcome of each cell as soon as it is known, in this thread.
+        on_plan: Told once, when all finished runs are found, and before any other is begun, which cells, by place, each piece of
+            ``progress.work`` is to compute.
 
     Returns:
         One outcome a cell, in order.
@@ -45,6 +48,8 @@ def launch(
     """
     watcher, tell = progress or Silent(), on_outcome or (lambda index, outcome: None)
     if launcher.cluster == "inline":
+        if on_plan is not None:
+            on_plan({})
         outcomes = execute(specs, command=command, progress=watcher)
         for index, outcome in enumerate(outcomes):
             tell(index, outcome)
@@ -53,7 +58,7 @@ def launch(
         from implicit_bias.sweep.clusters.slurm import check_slurm
 
         check_slurm()
-    ledger = Ledger([None] * len(specs), {}, watcher, tell)
+    ledger = Ledger([None] * len(specs), {}, watcher, tell, on_plan or (lambda pieces: None))
     ready: list[Cell] = []
     watcher.status("looking for finished runs")
     tidy_before(specs)
@@ -64,8 +69,9 @@ def launch(
                 ledger.stamps[found.index] = stamp(found.directory)
             else:
                 ledger.settle(*found)
-        ledger.work = sum(cell.spec.steps for cell in ready)
-        if ready:
+        if not ready:
+            ledger.on_plan({})
+        else:
             watcher.status("starting")
             compute = _on_slurm if launcher.cluster == "slurm" else _on_workers
             compute(ready, launcher, ledger, command)
@@ -86,6 +92,7 @@ def _on_workers(ready: Sequence[Cell], launcher: LauncherSettings, ledger: Ledge
     environments = [{**threads, **device} for device in worker_devices(workers, devices)]
     ledger.sharing = -(-workers // len(devices)) if devices else workers
     tasks = [Task(number, batch) for number, batch in enumerate(_planned(ready, workers, ledger.sharing))]
+    ledger.begin(tasks, workers)
     run_local(tasks, environments, ledger, command)
 
 
@@ -93,7 +100,9 @@ def _on_slurm(ready: Sequence[Cell], launcher: LauncherSettings, ledger: Ledger,
     from implicit_bias.sweep.clusters.slurm import run_slurm
 
     plan = _planned(ready, launcher.array_parallelism or 1)
-    run_slurm([Task(number, batch) for number, batch in enumerate(plan)], launcher, ledger, command)
+    tasks = [Task(number, batch) for number, batch in enumerate(plan)]
+    ledger.begin(tasks, launcher.array_parallelism or len(tasks))
+    run_slurm(tasks, launcher, ledger, command)
 
 
 def _planned(ready: Sequence[Cell], workers: int, sharing: int = 1) -> list[list[Cell]]:

@@ -157,6 +157,7 @@ def _assign(waiting: list[Task], workers: Iterable[Worker], ledger: Ledger, comm
         if waiting and worker.ready and worker.task is None:
             solving = [other.task for other in everyone if other.task is not None and other.solving]
             task = waiting.pop(next_task(waiting, solving))
+            ledger.work.begin(task.key)
             worker.give(task, ledger.message(task, command))
 
 
@@ -167,8 +168,8 @@ def _hear(worker: Worker, event: Mapping[str, Any], ledger: Ledger) -> None:
     elif task is None:
         return
     elif kind == "advance":
-        worker.solving = False
-        ledger.advance(task, event["share"], event["ratio"])
+        worker.solving = worker.solving and event["solving"]
+        ledger.advance(task, event)
     elif kind == "status":
         ledger.progress.status(event["text"])
     elif kind == "warning":
@@ -176,7 +177,7 @@ def _hear(worker: Worker, event: Mapping[str, Any], ledger: Ledger) -> None:
     elif kind == "cell":
         ledger.report(task, event)
     elif kind == "end":
-        ledger.close(task)
+        ledger.close(task, event.get("seconds"))
         worker.task = None
 
 
@@ -188,7 +189,10 @@ def _again(task: Task, ledger: Ledger, reason: str, numbers: Iterable[int]) -> l
         rest = []
     ledger.close(task)
     parts = [rest] if not task.attempts else [[cell] for cell in rest]
-    return [Task(number, part, task.attempts + 1) for part, number in zip(parts, numbers, strict=False) if part]
+    again = [Task(number, part, task.attempts + 1) for part, number in zip(parts, numbers, strict=False) if part]
+    for part in again:
+        ledger.plan(part)
+    return again
 
 
 def _last_words(code: int) -> str:

@@ -309,6 +309,8 @@ class _Watch:
         except OSError:
             return  # not begun
         complete = data[: data.rfind(b"\n") + 1]
+        if complete and job.read == 0:
+            self._ledger.work.begin(job.task.key)
         job.read += len(complete)
         for line in complete.splitlines():
             with contextlib.suppress(ValueError):  # half a line of a job that was killed
@@ -316,13 +318,13 @@ class _Watch:
 
     def _hear(self, job: Job, event: Mapping[str, Any]) -> None:
         if event["event"] == "advance":
-            self._ledger.advance(job.task, event["share"], event["ratio"])
+            self._ledger.advance(job.task, event)
         elif event["event"] == "warning":
             self._ledger.warn(event["text"])
         elif event["event"] == "cell":
             self._ledger.report(job.task, event)
         elif event["event"] == "end":
-            self._ledger.close(job.task)
+            self._ledger.close(job.task, event.get("seconds"))
             self._jobs.remove(job)
         elif event["event"] == "given up":
             self._give_up(job, f"Slurm job {job.id}: {event['reason']}")
@@ -353,7 +355,9 @@ class _Watch:
         if rest and job.task.attempts == 0:
             self._jobs.remove(job)
             self._ledger.close(job.task)
-            self.submit([Task(job.task.number, rest, 1)])
+            again = Task(job.task.number, rest, 1)
+            self._ledger.plan(again)
+            self.submit([again])
         else:
             self._give_up(job, f"Slurm job {job.id} {_end_of(job.id)}")
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from implicit_bias.cli.messages import show_warning
 from implicit_bias.config.spec import Parts, RunSpec
-from implicit_bias.models import Data, Model
+from implicit_bias.core.work import Work
 from implicit_bias.storage.runs import is_finished, read_run
+from implicit_bias.sweep import expected
+from implicit_bias.sweep.expected import cell_elements, steps_seconds
 from implicit_bias.sweep.outcome import Outcome, Progress
-from implicit_bias.sweep.plan import Cell, run_elements
+from implicit_bias.sweep.plan import Cell
 
 Stamp = list[int] | None
 
 # A linear batch is cut for the sake of idle workers only while its parts keep so many doubles in their (runs, classes, samples)
 # arrays: below, the time of a step is that of starting its operations, and half a batch takes as long as a whole one.
 LEAST_ELEMENTS = 2**13
-
-# Parameters of networks by model, features and classes: a large one takes long to make.
-_COUNTED: dict[tuple[str, int, int], int] = {}
 
 
 @dataclass
@@ -42,9 +39,9 @@ class Task:
     attempts: int = 0
 
     @property
-    def work(self) -> int:
-        """Steps of all its runs together."""
-        return sum(cell.spec.steps for cell in self.cells)
+    def key(self) -> Hashable:
+        """Its name as a piece of the command's work."""
+        return "task", self.number, self.attempts
 
 
 @dataclass
@@ -54,8 +51,9 @@ class Ledger:
     Attributes:
         outcomes: One a cell, None while it is computed.
         stamps: The run folders that were there before, so that what ``force=true`` computes again is told from it.
-        progress: Shown the sum over all tasks.
+        progress: Told of all tasks.
         on_outcome: Told the place and outcome of every cell as soon as it is known.
+        on_plan: Told the places of the cells of each piece of work, before the first is begun.
         sharing: So many processes share the memory of a machine or a GPU.
     """
 
@@ -63,11 +61,10 @@ class Ledger:
     stamps: dict[int, Stamp]
     progress: Progress
     on_outcome: Callable[[int, Outcome], None]
-    work: int = 0
+    on_plan: Callable[[Mapping[Hashable, Sequence[int]]], None] = lambda pieces: None
     sharing: int = 1
     _warned: set[str] = field(default_factory=set)
-    _settled: int = 0
-    _under_way: dict[int, float] = field(default_factory=dict)
+    _optima: set[tuple[int, str]] = field(default_factory=set)
 
     def settle(self, index: int, outcome: Outcome) -> None:
         """Record the outcome of a cell; a second outcome of the same cell is ignored."""
@@ -82,16 +79,34 @@ class Ledger:
             self._warned.add(line)
             show_warning(line)
 
-    def advance(self, task: Task, share: float, ratio: float) -> None:
-        """Record that a share (0 to 1) of the task's steps has been made."""
-        self._under_way[task.number] = share * task.work
-        self._show(ratio)
+    @property
+    def work(self) -> Work:
+        """The pieces of the command's work: its tasks are pieces that a worker does."""
+        return self.progress.work
 
-    def close(self, task: Task) -> None:
-        """Record that no process computes the task any more; the work of its settled cells counts as done."""
-        self._under_way.pop(task.number, None)
-        self._settled += sum(c.spec.steps for c in task.cells if self.outcomes[c.index] is not None)
-        self._show(math.nan)
+    def begin(self, tasks: Sequence[Task], workers: int) -> None:
+        """Expect tasks, of which so many are done at once."""
+        for task in tasks:
+            self.plan(task)
+        self.work.workers = workers
+        self.on_plan({task.key: [cell.index for cell in task.cells] for task in tasks})
+
+    def plan(self, task: Task) -> None:
+        """Expect a task."""
+        count = expected.optima_count(task.cells, self._optima)
+        optima = count * expected.optimum_seconds(task.cells)
+        seconds = optima + steps_seconds(task.cells) + expected.rest_seconds(task.cells)
+        self.work.expect(task.key, seconds, expected.kind(task.cells))
+
+    def advance(self, task: Task, event: Mapping[str, Any]) -> None:
+        """Record what a worker tells of a task: the share (0 to 1) that is done, the seconds that it took, and the ratio."""
+        self.work.share(event["share"], task.key, event["seconds"])
+        self.progress.tell(event["ratio"])
+
+    def close(self, task: Task, seconds: float | None = None) -> None:
+        """Record that no process computes the task any more; ``seconds`` is what it took the process that has."""
+        self.work.end(task.key, seconds=seconds)
+        self.progress.tell()
 
     def report(self, task: Task, event: Mapping[str, Any]) -> None:
         """Record what a worker reports of one cell; its tables are read from its run folder."""
@@ -125,9 +140,6 @@ class Ledger:
         """A task as plain JSON, for :func:`implicit_bias.sweep.clusters.worker.perform`."""
         cells = [{"config": c.spec.canonical, "directory": str(c.directory), "before": self.stamps[c.index]} for c in task.cells]
         return {"number": task.number, "command": command, "sharing": self.sharing, "cells": cells}
-
-    def _show(self, ratio: float) -> None:
-        self.progress.advance(round(self._settled + sum(self._under_way.values())), self.work, ratio)
 
 
 def stamp(directory: Path) -> Stamp:
@@ -168,38 +180,15 @@ def spread(batches: Sequence[list[Cell]], workers: int) -> list[list[Cell]]:
         large = [part for part in parts if _divisible(part)]
         if not large:
             break
-        largest = max(large, key=_cost)
+        largest = max(large, key=steps_seconds)
         parts.remove(largest)
         middle = math.ceil(len(largest) / 2)
         parts += [largest[:middle], largest[middle:]]
-    return sorted(parts, key=_cost, reverse=True)
+    return sorted(parts, key=steps_seconds, reverse=True)
 
 
 def _divisible(batch: Sequence[Cell]) -> bool:
     half = len(batch) // 2
     if half == 0 or not batch[0].spec.model.linear:
         return half > 0
-    return half * _elements(batch[0]) >= LEAST_ELEMENTS
-
-
-def _cost(batch: Sequence[Cell]) -> float:
-    """The time of a batch, roughly: steps by the size of its arrays, and by what a step takes whatever their size."""
-    steps = sum(c.spec.steps for c in batch)
-    return steps * _elements(batch[0]) + batch[0].spec.steps * LEAST_ELEMENTS
-
-
-def _elements(cell: Cell) -> int:
-    """Numbers in a run's arrays, in proportion to the time that its longest operations take."""
-    samples, features = cell.dataset.x.shape
-    return run_elements(samples, cell.dataset.num_classes, _parameters(cell.spec.model, features, cell.dataset.num_classes))
-
-
-def _parameters(model: Model, features: int, num_classes: int) -> int | None:
-    """Parameters of a network, counted once; None for a linear model."""
-    if model.linear:
-        return None
-    key = repr(model), features, num_classes
-    if key not in _COUNTED:
-        sample = Data(torch.zeros(1, 1, features, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.int64), num_classes)
-        _COUNTED[key] = sum(block[0].numel() for block in model.initial(sample, [0]).values())
-    return _COUNTED[key]
+    return half * cell_elements(batch[0]) >= LEAST_ELEMENTS

@@ -1,8 +1,9 @@
 """A process that computes batches for another one: ``python -m implicit_bias.sweep.clusters.worker``.
 
-Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, ratio), ``status`` and
-``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind, step) for each of its cells; ``end``. The
-process ends when stdin does. If that happens in the middle of a task its parent is gone: it writes a checkpoint, and stops.
+Tasks come as lines of JSON on stdin, events go as lines of JSON to stdout: ``ready``; ``advance`` (share, seconds, ratio,
+solving), ``status`` and ``warning`` (text) while a task is computed; ``cell`` (place, status, error, kind, step) for each of its
+cells; ``end`` (seconds). The process ends when stdin does. If that happens in the middle of a task its parent is gone: it writes
+a checkpoint, and stops.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from implicit_bias.cli.messages import warnings_told
+from implicit_bias.core.work import Work
 from implicit_bias.runtime.processors import prepare_process
 from implicit_bias.runtime.signals import stop
 from implicit_bias.sweep.clusters.tasks import remaining
@@ -40,23 +42,23 @@ class Reporter:
     """Progress of one task, as events."""
 
     def __init__(self, emit: Callable[[Event], None], every: float = REPORT_EVERY) -> None:
+        self.work = Work()
         self._emit = emit
         self._every = every
+        self._began = time.monotonic()
         self._last = -math.inf
 
     def status(self, text: str) -> None:
         """Say what is being done."""
         self._emit({"event": "status", "text": text})
 
-    def advance(self, steps: int, total: int, own_ratio: float) -> None:
-        """``steps`` of ``total`` are made; said every so often only."""
+    def tell(self, own_ratio: float = math.nan, steps: int | None = None) -> None:
+        """Say how much of the task's time has passed; every so often only."""
         now = time.monotonic()
         if now - self._last >= self._every:
             self._last = now
-            self._emit({"event": "advance", "share": steps / total if total else 0.0, "ratio": own_ratio})
-
-    def part(self, done: int, total: int) -> None:
-        """Does nothing: several processes have parts of their own under way."""
+            told = {"share": self.work.fraction() or 0.0, "seconds": now - self._began, "ratio": own_ratio}
+            self._emit({"event": "advance", **told, "solving": steps is None})
 
     def cells(self, done: int, total: int) -> None:
         """Does nothing: the parent process counts cells itself."""
@@ -94,9 +96,10 @@ def main() -> int:
         emit({"event": "ready"})
         while (task := tasks.get()) is not None:
             busy.set()
+            began = time.monotonic()
             perform(task, emit)
             busy.clear()
-            emit({"event": "end"})
+            emit({"event": "end", "seconds": time.monotonic() - began})
     except Stopped:
         return 128 + signal.SIGTERM
     return 0
