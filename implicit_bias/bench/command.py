@@ -15,9 +15,9 @@ leanest loop
 Before anything is timed, all of them must give the engine's own-norm margin. Loops and batches of a size and an optimizer are
 timed in turn, five times each; of each the median counts. Beside them stand the engine with plain PyTorch steps, the steps in C
 by themselves (what is left of the time goes into records and set-up), the limit by the machine's rates of multiply-adds and
-exponentials, measured right before and after, and the peak memory of the batch's tensors; then mini-batches, networks, and how
-the cost grows with every size. Where others use the machine meanwhile, or timings differ, a warning says so, and every row has
-the numbers.
+exponentials, measured right before and after, that of all of a step's arithmetic at rates timed in turn with it, and the peak
+memory of the batch's tensors; then mini-batches, networks, and how the cost grows with every size. Where others use the machine
+meanwhile, or timings differ, a warning says so, and every row has the numbers.
 
 The whole bench is written to results/bench/ (results_dir=results) as bench.csv, scaling.csv, bench.png and bench.pdf; a part of
 it (size=, optimizer=, runs=) is printed only. With device=cuda the batches of linear models run on the GPU and the loops on the
@@ -62,14 +62,15 @@ MOST_RUNS = 10**6
 COLUMNS = (
     "size", "optimizer", "runs", "device", "threads", "usual_us", "tight_us", "batched_us", "ratio_usual", "ratio_tight",
     "steps_us", "outside", "roofline_us", "of_roofline", "peak_mb", "plain_us", "stepping", "lean_us", "ratio_lean", "lean_by",
-    "steps_of_roofline", "gflops", "gexp", "load", "spread", "differs",
+    "steps_of_roofline", "gflops", "gexp", "load", "spread", "differs", "least_us", "steps_of_least",
 )  # fmt: skip
 #: What is printed of a row: its title, its width, and its form.
 SHOWN = {
     "runs": ("runs", 6, ""), "threads": ("threads", 8, ""), "batched_us": ("batched", 9, ".2f"), "steps_us": ("steps", 8, ".2f"),
     "plain_us": ("plain", 8, ".1f"), "roofline_us": ("limit", 7, ".2f"), "ratio_usual": ("x usual", 8, ".1f"),
     "ratio_tight": ("x tight", 8, ".1f"), "ratio_lean": ("x lean", 7, ".1f"), "of_roofline": ("of limit", 9, ".0%"),
-    "steps_of_roofline": ("its steps", 10, ".0%"), "outside": ("outside", 8, ".0%"), "peak_mb": ("MB", 7, ".1f"),
+    "steps_of_roofline": ("its steps", 10, ".0%"), "least_us": ("least", 7, ".2f"), "steps_of_least": ("of least", 9, ".0%"),
+    "outside": ("outside", 8, ".0%"), "peak_mb": ("MB", 7, ".1f"),
 }  # fmt: skip
 #: And before the rows of a size and an optimizer.
 LOOPS = {"usual_us": "usual", "tight_us": "tight", "lean_us": "leanest"}
@@ -171,6 +172,7 @@ def bench(request: Request) -> int:
     began, threads = time.monotonic(), torch.get_num_threads()
     print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; us an update and run, medians of timings in turn")
     print("steps: updates alone, without records; outside: share of the rest; limit: the arithmetic at the machine's rates;")
+    print("least: the same with all that the rule does, at rates timed in turn with the steps, of least: least / steps")
     print("of limit: limit / batched, its steps: limit / steps; x usual, tight, lean: times as fast as that loop")
     print("".join(f"{title:>{width}}" for title, width, _ in SHOWN.values()), flush=True)
     remarks, rows = Remarks(), list[dict[str, Any]]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from implicit_bias.bench.busy import Watch
+from implicit_bias.bench.least import least_seconds
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, OWN, STEPS, lean_loop, points_of, tight_loop, usual_loop
-from implicit_bias.bench.machine import Rates, kernel_seconds, measured_rates
+from implicit_bias.bench.machine import Rates, compiled_works, kernel_seconds, measured_rates
 from implicit_bias.bench.timing import LONG, SHORT, Timing, Work, faster, interleaved
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate, stepping_of
@@ -31,6 +32,7 @@ BATCHES = (1, 8, 64, 512)
 GPU_BATCHES = (1, 64, 512, 4096)
 PLAIN = (1, 64)
 LEAN = "lean"
+RATES = ("multiply-adds", "exponentials")
 MEMORY_STEPS = 3
 CHECKED_STEPS, CHECKED_RUNS = 100, 3
 
@@ -135,12 +137,15 @@ def measure(size: Size, name: str, plan: Plan) -> Iterator[dict[str, Any]]:
     works = _loops(size, name, data)
     for runs in plan.batches:
         works |= _batch(name, _part(data, runs, plan.device), plan)
+    works |= _rate_works({work.threads for key, work in works.items() if key.startswith("steps ")})
     timings = interleaved(works)
     load, rates = watch.load(), {count: rate.or_faster(before[count]) for count, rate in plan.rates().items()}
     for runs in plan.batches:
         part, threads = _part(data, runs, plan.device), works[f"batched {runs}"].threads
         row: dict[str, Any] = {"size": str(size), "optimizer": name, "runs": runs, "device": plan.device, "threads": threads}
         row |= _numbers(timings, runs) | _limit(timings, runs, size, rates[threads])
+        if f"steps {runs}" in timings:
+            row |= _least(timings, name, runs, size, threads)
         row["peak_mb"] = peak_bytes(partial(batched, name, part, MEMORY_STEPS)) / 1e6
         if plan.device != "cpu":
             kernels = kernel_seconds(name, runs, size.n, size.k, size.d, plan.device) / runs
@@ -193,6 +198,15 @@ def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
     return {f"{key} {runs}": work for key, work in works.items()}
 
 
+def _rate_works(thread_counts: Collection[int]) -> dict[str, Work]:
+    """What the processor's rates are timed by, in turn with all else, where steps are in C."""
+    return {
+        f"{kind} {count}": Work(work.call, STEPS, threads=count).sized()
+        for count in thread_counts
+        for kind, work in zip(RATES, compiled_works(count) or (), strict=False)
+    }
+
+
 def _numbers(timings: dict[str, Timing], runs: int) -> dict[str, Any]:
     """What a row says of times; its spread is the largest of those that its ratios are made of."""
     batch, (by, lean) = timings[f"batched {runs}"], leaner(timings)
@@ -213,6 +227,15 @@ def _limit(timings: dict[str, Timing], runs: int, size: Size, rates: Rates) -> d
         steps = timings[f"steps {runs}"].seconds
         row |= {"outside": 1 - steps / batch, "steps_of_roofline": bound / steps}
     return row | {"gflops": rates.arithmetic / 1e9, "gexp": rates.exponential / 1e9}
+
+
+def _least(timings: dict[str, Timing], name: str, runs: int, size: Size, threads: int) -> dict[str, Any]:
+    """The least time of all of a step's arithmetic, at the medians of rates that were timed in turn with it."""
+    works = compiled_works(threads)
+    assert works is not None  # steps in C need the compiler that these need
+    rates = Rates(*(work.amount / timings[f"{kind} {threads}"].seconds for kind, work in zip(RATES, works, strict=True)))
+    least = least_seconds(name, size.n, size.k, size.d, rates)
+    return {"least_us": 1e6 * least, "steps_of_least": least / timings[f"steps {runs}"].seconds}
 
 
 def _difference(size: Size, name: str, data: Data, device: str) -> float:

@@ -74,28 +74,48 @@ def _of_torch(device: str, side: int, count: int) -> Rates:
     return Rates(2 * side**3 / products, count / exponentials)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Work of about a millisecond on some threads.
+
+    Attributes:
+        call: Does it so many times.
+        amount: Operations or exponentials that it is.
+    """
+
+    call: Callable[[int], object]
+    amount: float
+
+
 def compiled_rates(threads: int) -> Rates | None:
     """The rates of rates.c: multiply-adds in registers, and the exponential of the steps in C. None without a C compiler."""
+    works = compiled_works(threads)
+    return works and Rates(*(work.amount / seconds_of(partial(work.call, 1)) for work in works))
+
+
+def compiled_works(threads: int) -> tuple[Counted, Counted] | None:
+    """What :func:`compiled_rates` times: multiply-adds, and exponentials."""
     compiled = _rates_library()
     if compiled is None:
         return None
     x, starts = -20 * torch.rand(threads, COUNT, dtype=torch.float64), torch.full((threads, 8), 0.5, dtype=torch.float64)
     out, vectors = torch.empty_like(x), COUNT // compiled.lanes()
 
-    def exponentials(thread: int) -> None:
-        compiled.exponentials(vectors, ROUNDS, x[thread].data_ptr(), out[thread].data_ptr())
+    def exponentials(times: int, thread: int) -> None:
+        compiled.exponentials(vectors, times * ROUNDS, x[thread].data_ptr(), out[thread].data_ptr())
 
-    def multiply_adds(thread: int) -> None:
-        compiled.multiply_adds(CHAIN_LENGTH, starts[thread].data_ptr())
+    def multiply_adds(times: int, thread: int) -> None:
+        compiled.multiply_adds(times * CHAIN_LENGTH, starts[thread].data_ptr())
 
-    with ThreadPoolExecutor(threads) as pool:
+    def on_all(work: Callable[[int, int], None], times: int) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(partial(work, times), range(threads)))
 
-        def on_all(work: Callable[[int], None]) -> None:
-            list(pool.map(work, range(threads)))
-
-        seconds = [seconds_of(partial(on_all, work)) for work in (multiply_adds, exponentials)]
     operations = 2 * CHAIN_LENGTH * compiled.chains() * compiled.lanes()
-    return Rates(threads * operations / seconds[0], threads * COUNT * ROUNDS / seconds[1])
+    return (
+        Counted(partial(on_all, multiply_adds), threads * operations),
+        Counted(partial(on_all, exponentials), threads * COUNT * ROUNDS),
+    )
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 
 from implicit_bias.bench import busy, command, linear, loops, machine, mini_batches, networks, scaling, timing
 from implicit_bias.bench.busy import Clock, Remarks
+from implicit_bias.bench.least import OF_RULE, SOFTMAX, least_seconds
 from implicit_bias.bench.linear import Size, batched
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, lean_loop, tight_loop, usual_loop
 from implicit_bias.bench.machine import Rates, compiled_rates, measured_rates, processor
@@ -37,6 +38,15 @@ def test_the_roofline_counts_products_and_exponentials() -> None:
     rates = Rates(arithmetic=4e6, exponential=1e3)
     assert rates.least_seconds(n=100, k=10, d=25) == pytest.approx(0.025 + 1.0)
     assert rates.or_faster(Rates(1e6, 2e3)) == Rates(4e6, 2e3)
+
+
+def test_the_least_time_has_the_softmax_and_what_the_rule_does() -> None:
+    rates, n, k, d = Rates(arithmetic=2.0, exponential=1e300), 7, 2, 3
+    products, softmax = 2 * n * k * d, SOFTMAX * n * k
+    assert least_seconds("signgd", n, k, d, rates) == pytest.approx(products + softmax + 3 * k * d)
+    # A polar factor of one row has nothing to turn: a Gram matrix and a product of d multiply-adds each, and the inverse root.
+    assert least_seconds("muon", n, k, d, rates) == pytest.approx(products + softmax + 7 * k * d + d + 1 + d)
+    assert set(OF_RULE) == set(LEARNING_RATES)
 
 
 def test_rates_of_this_machine_are_those_of_a_computer_and_none_of_our_own_is_higher() -> None:
@@ -222,6 +232,9 @@ def test_a_small_bench_writes_tables_and_picture(small: Path, capsys: pytest.Cap
         assert rows[f"ratio_{loop}"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-2)
     assert of_linear["lean_by"].isin(GRADIENTS).all() and (of_linear[["spread", "peak_mb", "gflops", "gexp"]] > 0).all(axis=None)
     assert (of_linear["of_roofline"] <= 1).all()
+    if compilers():
+        expected = of_linear["least_us"] / of_linear["steps_us"]
+        assert of_linear["steps_of_least"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-2)
     said = capsys.readouterr().out
     assert (
         "n=12, k=3, d=5, signgd: usual " in said
