@@ -117,7 +117,7 @@ def experiment_alone(experiment: str) -> Config:
         return composed((f"experiment={experiment}",))
     base = {key: value for key, value in defaults_alone().items() if key not in chosen or key in files}
     try:
-        return as_mapping(OmegaConf.to_container(OmegaConf.merge({**base, **files}, body)))
+        return as_mapping(OmegaConf.to_container(OmegaConf.merge(OmegaConf.create({**base, **files}), body)))
     except OmegaConfBaseException as error:
         raise BadInput(f"experiment={experiment}: {shown(str(error).splitlines()[0])}") from None
 
