@@ -288,7 +288,7 @@ static int64_t make_steps(
  *
  * Returns how many updates were made: fewer where the loss before an update other than the first `seen` is low enough. Of all
  * runs of a group; or, where `alone`, of the run in one lane of it, whose samples those of the group are. */
-int64_t advance(
+static int64_t advance(
     const Group *p, int64_t first, int64_t steps, int64_t seen, const vec *eta, const double *share, const int32_t *index)
 {
     if (!p->alone) return make_steps(p, first, steps, seen, eta, share, index);
@@ -304,7 +304,7 @@ int64_t advance(
 
 /* What a record says where the next step starts: of `runs` runs of a group, or of the run that is alone, from run `first` of the batch
  * on. `share`, where not zero, is the weight of the gradient there in the certificates' average. */
-void look(const Group *p, double share, int64_t first, int64_t runs, const Seen *to)
+static void look(const Group *p, double share, int64_t first, int64_t runs, const Seen *to)
 {
     Work v;
     Held held;
@@ -316,6 +316,40 @@ void look(const Group *p, double share, int64_t first, int64_t runs, const Seen 
     if (p->alone) v.most_doubtful = largest_across(v.most_doubtful);
     look_at(&own, &v, share, first, runs, to);
     if (p->alone && share != 0) rows_back(own.certificate, p->k, p->features, p->lane, p->certificate);
+}
+
+/* eta_t = lr t^-power of a group's runs for t = first + 1, ..., first + steps. */
+static void fill_step_sizes(const Task *task, int64_t first, int64_t steps, vec *eta)
+{
+    const vec power = *task->power;
+    const int one = !any(power != power[0]);
+    for (int64_t s = 0; s < steps; s++) {
+        const double t = first + s + 1;
+        vec shrunk = all(pow(t, -power[0]));
+        if (!one)
+            for (int l = 1; l < LANES; l++) shrunk[l] = pow(t, -power[l]);
+        eta[s] = shrunk * *task->lr;
+    }
+}
+
+/* The updates of a call, see advance(), of the tasks of a batch that no other thread has taken: `next` is the first of them. No task
+ * goes further than another that has ended. Where a record follows, it is written what that needs, see look(). `work` and `eta`
+ * (call->steps) are scratch memory of this thread. */
+int64_t advance_all(const Task *tasks, int64_t *next, vec *work, vec *eta, const Call *call)
+{
+    int64_t fewest = call->steps;
+    for (int64_t i; (i = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < call->tasks;) {
+        const Task *task = tasks + i;
+        Group group = task->group;
+        group.work = work, group.watched = call->watched, group.asks_loss |= call->watched > 0;
+        if (call->steps) {
+            const int32_t *index = call->index ? call->index + task->place * call->index_size : NULL;
+            fill_step_sizes(task, call->first, fewest, eta);
+            fewest = least(fewest, advance(&group, call->first, fewest, call->seen, eta, call->share, index));
+        }
+        if (call->look) look(&group, call->look_share, task->first, task->runs, call->look);
+    }
+    return fewest;
 }
 
 /* Doubles of memory that singular_values() needs of matrices (rows, columns). */

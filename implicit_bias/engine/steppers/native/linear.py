@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,8 +32,7 @@ from implicit_bias.engine.steppers.native import orders, records
 from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.engine.steppers.native.layout import Layout, numbers
 from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, IN_GROUPS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
-from implicit_bias.engine.steppers.native.step_sizes import SCHEDULES, StepSizes
-from implicit_bias.engine.steppers.native.structures import CGroup, CPart, CSamples
+from implicit_bias.engine.steppers.native.structures import CCall, CGroup, CPart, CSamples, CTask, declared
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.averages import StepAverage
@@ -44,12 +43,11 @@ from implicit_bias.norms.sizes import Routines
 from implicit_bias.optimizers import State
 from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
-from implicit_bias.schedules import ScheduleState
+from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, LossBased, Power, Schedule, ScheduleState
 
-T = TypeVar("T")
-
+SCHEDULES = frozenset({Power, Constant, LossBased})
 SOURCE = Path(__file__).with_name("linear.c")
-SYMBOLS = ("lanes", "work_size", "advance", "made_with", orders.SYMBOL, *records.SYMBOLS)
+SYMBOLS = ("lanes", "work_size", "advance_all", "made_with", orders.SYMBOL, *records.SYMBOLS)
 # Larger problems are for PyTorch's products and decompositions, which use all of the processor for one run: the sizes n k d (n is
 # the samples of an update), and the rows of a polar factor's matrices, up to which a single run is no slower in C. How many runs
 # there are is not asked: a run's bits must not depend on it.
@@ -121,20 +119,15 @@ def _pays(rule: Rule, data: Data, batch: MiniBatches | None) -> bool:
     return small and all(min(k, columns) <= MOST_ROWS for columns in rule.decomposed)
 
 
+def _power(schedule: Schedule) -> Any:
+    """The exponent of t in the step sizes, one for all runs or one each."""
+    if not isinstance(schedule, Power):
+        return 0.0
+    return AUTO_POWER_LINEAR if isinstance(schedule.power, str) else schedule.power
+
+
 def _log(number: float) -> float:
     return math.log(number) if number > 0 else -math.inf
-
-
-def _told(compiled: ctypes.CDLL) -> dict[str, str]:
-    """Declare the functions of the library, and ask what it was compiled with."""
-    compiled.lanes.restype = compiled.work_size.restype = ctypes.c_int64
-    compiled.work_size.argtypes = [ctypes.c_int64] * 7
-    compiled.advance.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3]
-    compiled.advance.restype = ctypes.c_int64
-    records.declare(compiled)
-    compiled.made_with.restype = ctypes.c_char_p
-    compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
-    return {"compiler": compiler, "flags": flags}
 
 
 class LinearSteps:
@@ -178,9 +171,9 @@ class LinearSteps:
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
         self._seen: records.Seen | None = None  # what the last call has looked at
-        self._described: dict[tuple[int, int | None, bool], CGroup] = {}  # what linear.c is given, until an array is another one
-        self._compiled, self._advance = compiled, compiled.advance
-        self.made_with: Mapping[str, str] = _told(compiled)
+        self._given: ctypes.Array[CTask] | None = None  # what linear.c is, until an array is another one
+        self._compiled = compiled
+        self.made_with: Mapping[str, str] = declared(compiled)
         self.routines: Routines | None = records.routines_by(compiled)
         self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
         self._layout = Layout(self._runs, self.lanes)
@@ -194,20 +187,19 @@ class LinearSteps:
         self._shape = (self._runs, self._n, self._k, self._d)
         parts = [CPart(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (CPart * len(parts))(*parts)
-        threads = max(1, min(torch.get_num_threads(), self._groups))
-        size = max(
-            int(compiled.work_size(alone, self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry))
-            for alone in {lane is not None for _, lane in self._tasks}
-        )
-        self._work = [torch.empty(size, dtype=torch.float64) for _ in range(threads)]
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads = max(1, min(torch.get_num_threads(), self._groups))
+        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        sizes = (self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry)
+        size = max(int(compiled.work_size(alone, *sizes)) for alone in {lane is not None for _, lane in self._tasks})
+        self._work = [torch.empty(size, dtype=torch.float64) for _ in range(self._threads)]
+        self._eta = torch.empty(self._threads, 0, dtype=torch.float64)  # step sizes of a call
         self._lay_out(objective)
         self.most_steps = self._steps_of_a_call()
 
     def _lay_out(self, objective: LinearObjective) -> None:
         """Arrays for linear.c: the data, the rule's numbers, and empty parameters and buffers."""
         rule = self._rule
-        self._step_sizes = StepSizes(self._schedule, self._layout)
+        self._lr, self._power = self._layout.per_run(self._schedule.lr), self._layout.per_run(_power(self._schedule))
         self._x, self._y = self._layout.data(objective.data, self.alone)
         self._own = self._layout.data_alone(objective.data, self.alone)
         like = (self._groups, self._k, self._d, self.lanes)
@@ -280,7 +272,7 @@ class LinearSteps:
     def watch(self, below: Tensor) -> bool:
         border = (BORDER * (1 + below.abs())).masked_fill(below == -math.inf, 0.0)
         self._below = self._layout.per_run(below + border)
-        self._described.clear()
+        self._given = None
         return True
 
     def _watched(self, first: int, last: int, shares: Sequence[float]) -> int:
@@ -312,7 +304,7 @@ class LinearSteps:
         return (self._since, *(array.clone() for array in arrays)) if len(self._tasks) > 1 else ()
 
     def _put_back(self, held: tuple[Any, ...]) -> None:
-        self._described.clear()
+        self._given = None
         self._since, self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate = held
 
     def _make(
@@ -334,38 +326,43 @@ class LinearSteps:
         self._parameters = self._gradient = self._seen = None
         if first == last:
             return last
-        eta, index = self._step_sizes.after(first, last), self._samples(first, last)
-        share = torch.tensor(shares, dtype=torch.float64)
-        waiting = iter(self._tasks)
-        eta_at, eta_size, share_at = eta.data_ptr(), 8 * eta.stride(0) if len(eta) > 1 else 0, share.data_ptr()
         look = records.Seen(self._shape, self._by_entry, self._served is not None) if looks else None
-
-        def work(memory: Tensor) -> int:
-            fewest = last - first
-            for group, lane in waiting:  # each to the first thread that is free
-                arguments = ctypes.byref(self._given(group, lane, memory, watched))
-                samples = None if index is None else index[group].data_ptr()
-                made = self._advance(arguments, first, fewest, seen, eta_at + eta_size * group, share_at, samples)
-                fewest = min(fewest, made)  # no group needs to go further than another that has ended
-                if look is not None:
-                    self._look(look, shares[last - first], group, lane, memory)
-            return fewest
-
-        reached, self._seen = first + min(self._by_all_threads(work)), look
+        reached, self._seen = first + self._call(first, last - first, shares, look, watched, seen), look
         if self._anchored:
             self._since = anchor_due(reached, self._anchored)
         return reached
 
-    def _by_all_threads(self, work: Callable[[Tensor], T]) -> list[T]:
-        """The same done by as many threads as there is memory for, this one among them."""
-        if self._pool is None and len(self._work) > 1:
-            self._pool = ThreadPoolExecutor(len(self._work) - 1)
-        others = [self._pool.submit(work, memory) for memory in self._work[1:]] if self._pool else []
+    def _call(
+        self, first: int, steps: int, shares: Sequence[float], look: records.Seen | None, watched: bool = False, seen: bool = True
+    ) -> int:
+        """So many updates after ``first`` by all threads, this one among them, and what a record needs, if one follows.
+
+        Returns how many have been made.
+        """
+        if self._given is None:
+            self._given = (CTask * len(self._tasks))(*(self._task(group, lane) for group, lane in self._tasks))
+        if self.lanes * steps > self._eta.shape[1]:
+            self._eta = torch.empty(self._threads, self.lanes * steps, dtype=torch.float64)
+        share, index = torch.tensor(shares, dtype=torch.float64), self._samples(first, first + steps)
+        call = CCall(
+            tasks=len(self._tasks), first=first, steps=steps, seen=seen, watched=self._cadence if watched else 0,
+            share=share.data_ptr(), index=None if index is None else index.data_ptr(),
+            index_size=0 if index is None else index.stride(0),
+            look=None if look is None else ctypes.addressof(look.fields), look_share=shares[steps],
+        )  # fmt: skip
+        tasks, taken, given = self._given, ctypes.byref(ctypes.c_int64(0)), ctypes.byref(call)
+
+        def work(thread: int) -> int:
+            scratch = self._work[thread].data_ptr(), self._eta[thread].data_ptr()
+            made: int = self._compiled.advance_all(tasks, taken, *scratch, given)
+            return made
+
+        others = [self._pool.submit(work, thread) for thread in range(1, self._threads)] if self._pool else []
         try:
-            mine = work(self._work[0])
+            mine = work(0)
         finally:
             wait(others)  # an interrupt must not leave one that still writes
-        return [mine, *(done.result() for done in others)]
+        return min(mine, *(done.result() for done in others)) if others else mine
 
     def _anchor_for(self, first: int) -> None:
         """Raises ValueError where the first update after ``first`` needs an anchor that is not held."""
@@ -393,20 +390,9 @@ class LinearSteps:
 
     def _looked(self) -> records.Seen:
         """Loss and gradient of all samples where the next update starts, by the kernel that updates are made by."""
-        seen, waiting = records.Seen(self._shape, self._by_entry), iter(self._tasks)
-
-        def work(memory: Tensor) -> None:
-            for group, lane in waiting:
-                self._look(seen, 0.0, group, lane, memory)
-
-        self._by_all_threads(work)
+        seen = records.Seen(self._shape, self._by_entry)
+        self._call(0, 0, [0.0], seen)
         return seen
-
-    def _look(self, seen: records.Seen, share: float, group: int, lane: int | None, memory: Tensor) -> None:
-        first = group * self.lanes + (lane or 0)
-        runs = min(self.lanes, self._runs - first) if lane is None else 1
-        given = self._given(group, lane, memory, False)
-        self._compiled.look(ctypes.byref(given), share, first, runs, ctypes.byref(seen.fields))
 
     def _cut_runs(self, tensor: Tensor) -> Parameters:
         """Blocks (R, k, columns) of (R, k, d)."""
@@ -431,17 +417,14 @@ class LinearSteps:
     def anchor(self) -> Anchor | None:
         return None if self._since is None else Anchor(self._since, self._cut(self._anchor), self._objective.gradient)
 
-    def _given(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> CGroup:
-        """:meth:`_group`, made once: that takes longer than a record's gradient."""
-        key = group, lane, watched
-        if key not in self._described:
-            self._described[key] = self._group(group, lane, memory, watched)
-        self._described[key].work = memory.data_ptr()
-        return self._described[key]
-
-    def _group(self, group: int, lane: int | None, memory: Tensor, watched: bool) -> CGroup:
+    def _task(self, group: int, lane: int | None) -> CTask:
         """What linear.c is given: a group, or the run in one lane of it alone."""
+        first = group * self.lanes + (lane or 0)
+        runs = min(self.lanes, self._runs - first) if lane is None else 1
+        lr, power = (8 * self.lanes * group + numbers.data_ptr() for numbers in (self._lr, self._power))
+        return CTask(group=self._group(group, lane), lr=lr, power=power, place=group, first=first, runs=runs)
 
+    def _group(self, group: int, lane: int | None) -> CGroup:
         def at(tensor: Tensor) -> int:
             """Its part of this group; data that all runs share are there once."""
             return tensor.data_ptr() + (8 * tensor.stride(0) * group if tensor.shape[0] > 1 else 0)
@@ -463,9 +446,9 @@ class LinearSteps:
             parts=len(self._parts), outer=rule.outer, part=self._parts,
             samples=samples, batch=self._batch_size, log_batch=math.log(self._batch_size or self._n), anchored=self._anchored,
             per_loss=self._schedule.per_loss, from_first=rule.from_first, entries=self._by_entry,
-            watched=self._cadence if watched else 0, asks_loss=watched or self._schedule.per_loss,
+            asks_loss=self._schedule.per_loss,
             below=None if self._below is None else at(self._below),
-            doubtful=at(self._doubtful), certificate=at(self._certificate), work=memory.data_ptr(),
+            doubtful=at(self._doubtful), certificate=at(self._certificate),
             **{key: at(tensor) for key, tensor in (held | self._numbers).items()},
         )  # fmt: skip
 
@@ -502,6 +485,6 @@ class LinearSteps:
         work = 2 * n * k * d + EXPONENTIAL_COST * n * k
         work += sum(DECOMPOSITION_COST * min(k, columns) ** 2 * max(k, columns) for columns in self._rule.decomposed)
         work *= 3 if self._anchored else 1  # the batch's gradient twice, and now and then that of all samples
-        rounds = -(-(self._groups - bool(self.alone)) // len(self._work)) + ALONE_COST * self.alone
+        rounds = -(-(self._groups - bool(self.alone)) // self._threads) + ALONE_COST * self.alone
         most = MOST_STEPS if self._batch is None else min(MOST_STEPS, MOST_SAMPLES // (self._runs * self._batch.size))
         return max(1, min(most, int(CALL_SECONDS * RATE / (work * rounds))))

@@ -22,6 +22,23 @@ typedef struct {
     double *average;                 /* (runs, k, features): of the certificates' matrices, with that there; NULL: not asked for */
 } Seen;
 
+/* A group of runs, or a run alone, that makes updates by itself. */
+typedef struct {
+    Group group;
+    const vec *lr, *power;      /* of its step sizes */
+    int64_t place, first, runs; /* its group among those of the batch; its first run; how many it has */
+} Task;
+
+/* What a call is to do. */
+typedef struct {
+    int64_t tasks, first, steps, seen, watched; /* updates first + 1, ..., first + steps of so many tasks; the rest: advance() */
+    const double *share;
+    const int32_t *index; /* NULL where updates are made from all samples; of a group so many: */
+    int64_t index_size;
+    const Seen *look; /* NULL where no record follows */
+    double look_share;
+} Call;
+
 /* The smallest gap and the share of samples whose gaps are all positive; in the lanes returned some score is no finite number. */
 static mask look_at_gaps(const Group *p, const Samples *of, Work *v, vec *margin, vec *accuracy)
 {

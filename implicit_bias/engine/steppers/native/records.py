@@ -20,7 +20,7 @@ from implicit_bias.norms.sizes import EntrySizes, Routines
 Cut = Callable[[Tensor], Parameters]
 #: Of matrices with more entries, singular values take less time one by one than in lanes.
 MOST_ENTRIES = 1024
-SYMBOLS = ("look", "singular_values", "singular_values_size", "entry_sizes")
+SYMBOLS = ("singular_values", "singular_values_size", "entry_sizes")
 
 
 class Seen:
@@ -90,13 +90,3 @@ def _entry_sizes(compiled: ctypes.CDLL, vectors: Tensor) -> EntrySizes:
     found = torch.empty(3, len(vectors), dtype=torch.float64)
     compiled.entry_sizes(vectors.data_ptr(), *vectors.shape, found.data_ptr())
     return EntrySizes(*found.unbind())
-
-
-def declare(compiled: ctypes.CDLL) -> None:
-    """Tell ctypes the types of these functions."""
-    compiled.look.argtypes = [ctypes.c_void_p, ctypes.c_double, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
-    compiled.look.restype = compiled.singular_values.restype = compiled.entry_sizes.restype = None
-    compiled.singular_values_size.argtypes = [ctypes.c_int64] * 2
-    compiled.singular_values_size.restype = ctypes.c_int64
-    compiled.singular_values.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2]
-    compiled.entry_sizes.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p]

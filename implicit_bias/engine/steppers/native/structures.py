@@ -1,4 +1,4 @@
-"""What linear.c is given, with the fields of the structures in group.h and records.h, in their order."""
+"""What linear.c is given, with the fields of the structures in group.h and records.h, in their order; and its functions."""
 
 from __future__ import annotations
 
@@ -41,6 +41,28 @@ class CGroup(ctypes.Structure):
     ]
 
 
+class CTask(ctypes.Structure):
+    """A group of runs, or a run alone, that makes updates by itself."""
+
+    _fields_ = [
+        ("group", CGroup),
+        *((name, ctypes.c_void_p) for name in ("lr", "power")),
+        *((name, ctypes.c_int64) for name in ("place", "first", "runs")),
+    ]
+
+
+class CCall(ctypes.Structure):
+    """What a call is to do."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("tasks", "first", "steps", "seen", "watched")),
+        *((name, ctypes.c_void_p) for name in ("share", "index")),
+        ("index_size", ctypes.c_int64),
+        ("look", ctypes.c_void_p),
+        ("look_share", ctypes.c_double),
+    ]
+
+
 class CSeen(ctypes.Structure):
     """Where linear.c writes what a record says."""
 
@@ -48,3 +70,17 @@ class CSeen(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("w", "gradient", "gradient_log", "per_weight", "total", "log_unit")),
         *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest", "average")),
     ]
+
+
+def declared(compiled: ctypes.CDLL) -> dict[str, str]:
+    """Declare the functions of the library, and ask what it was compiled with."""
+    compiled.lanes.restype = compiled.work_size.restype = compiled.advance_all.restype = ctypes.c_int64
+    compiled.work_size.argtypes = [ctypes.c_int64] * 7
+    compiled.advance_all.argtypes = [ctypes.c_void_p] * 5
+    compiled.singular_values_size.argtypes, compiled.singular_values_size.restype = [ctypes.c_int64] * 2, ctypes.c_int64
+    compiled.singular_values.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2]
+    compiled.entry_sizes.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p]
+    compiled.singular_values.restype = compiled.entry_sizes.restype = None
+    compiled.made_with.restype = ctypes.c_char_p
+    compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
+    return {"compiler": compiler, "flags": flags}
