@@ -47,15 +47,15 @@ gpu: $(READY)  ## all that is to be found out on a GPU: tests, speed, figures of
 	$(BIN)/python scripts/gpu.py $(ARGS)
 
 test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 system-tests: $(READY)  ## those on a Slurm of their own and in a browser, whose programs root gets by apt-get first
 	.ci/system-packages
-	$(BIN)/python -m pytest -n $(WORKERS) -m system $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m system $(ARGS)
 
 coverage: $(READY)  ## all tests, and which lines they run; fails under 90 percent
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered
 

@@ -14,7 +14,7 @@ from implicit_bias.norms import make_norm
 from implicit_bias.run import main
 from tests.support.commands import SMALL
 
-QUICK = [*SMALL, "steps=50", "progress=off", "log.norms=[linf,l1,l2,spectral,nuclear]"]
+QUICK = [*SMALL, "steps=50", "log.points=5", "progress=off", "log.norms=[linf,l1,l2,spectral,nuclear]"]
 
 
 @pytest.fixture

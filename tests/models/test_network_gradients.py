@@ -78,7 +78,7 @@ def test_gradient_equals_torch_nn_in_every_run_of_a_batch(architecture: str, k: 
     worst = -objective(model, data).negative_gaps(start).amax(dim=(-2, -1))
     assert (worst > 0).all()
     seen = []
-    for gap in (1e-3, 1.0, 8.0, 23.0):
+    for gap in (1e-3, 8.0, 23.0):
         factor = (gap / worst) ** (1 / model.degree())
         blocks = {name: block * factor[:, None, None] for name, block in start.items()}
         for loss in LOSSES:

@@ -239,7 +239,7 @@ def test_a_step_from_parameters_and_loss_is_the_independent_loops(rule: str, mod
 @pytest.mark.parametrize("lr", [0.05, LR.float()])
 def test_single_precision_stays_single(rule: str, model: str, lr: Any) -> None:
     """A schedule's rate that all runs share is a number in double precision."""
-    given = problem(RULES[rule][0], model, lr=lr, steps=6)
+    given = problem(RULES[rule][0], model, lr=lr, steps=6, measured={}, points=1)
     data = Data(given.data.x.float(), given.data.y, K)
     ours = simulate(replace(given, data=data, initial={name: block.float() for name, block in given.initial.items()}))
     exact = simulate(replace(given, schedule=SCHEDULES.get("power")(lr=LR if isinstance(lr, Tensor) else lr, power=0.5)))

@@ -50,7 +50,7 @@ def averaged(
 
 def shown(given: Problem) -> list[Tensor]:
     """W after every step, as it is recorded."""
-    return [blocks["weight"] for blocks in simulate(given).parameters.values()]
+    return [blocks["weight"] for blocks in simulate(replace(given, measured={})).parameters.values()]
 
 
 def loss_and_gradient(r: int, w: Tensor) -> tuple[float, Tensor]:

@@ -229,7 +229,7 @@ def test_the_automatic_power_makes_up_for_a_decay_of_its_own(target: str, power:
     assert cell.spec.value("schedule.power") == pytest.approx(power, abs=0.01)
 
 
-SMALL = ["progress=off", "reference=none", "steps=20", "device=cpu"]
+SMALL = ["progress=off", "reference=none", "steps=20", "device=cpu", "log.points=5"]
 
 
 def test_a_run_with_no_norm_of_its_own_has_no_star(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

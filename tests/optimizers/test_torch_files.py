@@ -29,7 +29,7 @@ from implicit_bias.storage import checkpoints
 from tests.support.foreign_runs import MINE, by_us, difference, mine, mixture, problem, torch_class, trained
 from tests.support.quick import quick_of
 
-SMALL = ["optimizer=torch", "progress=off", "reference=none", "steps=20", "device=cpu"]
+SMALL = ["optimizer=torch", "progress=off", "reference=none", "steps=20", "device=cpu", "log.points=5"]
 
 
 def needs(package: str) -> pytest.MarkDecorator:

@@ -97,7 +97,7 @@ def by_differences(given: Problem, trajectory: Trajectory) -> np.ndarray:
 
 
 def assert_is_the_moves_cosine(given: Problem, tolerance: float = 1e-7) -> Trajectory:
-    trajectory = simulate(replace(given, probes=[NaturalGradient()]))
+    trajectory = simulate(replace(given, measured={}, probes=[NaturalGradient()]))
     assert trajectory.steps == list(range(given.steps + 1))
     cosine, condition = (trajectory.common[name] for name in COLUMNS)
     assert np.isnan(cosine[0]).all() and np.isnan(condition[0]).all()

@@ -151,7 +151,7 @@ def torch_class(target: str | Path, name: str = "", kwargs: Mapping[str, Any] | 
 
 def by_us(optimizer: Optimizer, data: Data, steps: int, schedule: Schedule | None = None) -> Tensor:
     """W after so many steps of the engine."""
-    return trained(simulate(problem(optimizer, data, steps, schedule)))
+    return trained(simulate(problem(optimizer, data, steps, schedule, measured={}, points=1)))
 
 
 def by_hand(make: Callable[[list[Tensor]], torch.optim.Optimizer], data: Data, steps: int, lr: float | None = 0.07) -> Tensor:

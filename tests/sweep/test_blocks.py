@@ -14,7 +14,14 @@ from implicit_bias.run import main
 from implicit_bias.storage.runs import read_provenance, read_run
 from implicit_bias.sweep import Outcome, execute
 
-SMALL = ["dataset.num_classes=3", "dataset.dim=5", "dataset.samples_per_class=5", "dataset.noise=0.4", "steps=80"]
+SMALL = [
+    "dataset.num_classes=3",
+    "dataset.dim=5",
+    "dataset.samples_per_class=5",
+    "dataset.noise=0.4",
+    "steps=80",
+    "log.points=12",
+]
 CUT = "model.blocks=[2,3]"
 HYBRID = ["optimizer=nmd", "norm=hybrid", "norm.ratio=2", "norm.outer=l2"]
 
