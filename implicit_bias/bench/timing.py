@@ -56,8 +56,8 @@ class Work:
         return replace(self, updates=min(self.updates, max(LEAST, round(seconds / whole * tried.updates))))
 
     def whole_within(self, most: float, seconds: float) -> Work:
-        """The same with all updates, where these take no more than ``most`` seconds; else :meth:`sized` to ``seconds``. The time of
-        all is told from two that are shorter, by the updates that the one has more than the other."""
+        """The same with all updates, where these take no more than ``most`` seconds; else :meth:`sized` to ``seconds``. The time
+        of all is told from two that are shorter, by the updates that the one has more than the other."""
         few, more = (replace(self, updates=min(self.updates, count)) for count in (LEAST, GROWTH * LEAST))
         few.seconds()
         first, second = (work.seconds() * work.updates * work.runs for work in (few, more))
