@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from implicit_bias.bench.busy import Watch
 from implicit_bias.bench.least import least_seconds
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, OWN, STEPS, lean_loop, points_of, tight_loop, usual_loop
 from implicit_bias.bench.machine import Rates, compiled_works, kernel_seconds, measured_rates
-from implicit_bias.bench.timing import LONG, SHORT, Timing, Work, faster, interleaved
+from implicit_bias.bench.timing import LONG, SHORT, WHOLE, Timing, Work, faster, interleaved
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate, stepping_of
 from implicit_bias.engine.problem import Compile
@@ -188,13 +188,17 @@ def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
         calls["plain"] = partial(batched, name, part, stepping="off")
     works: dict[str, Work] = {}
     for key, call in calls.items():
-        seconds = LONG if key == "batched" else SHORT
-        tried = {count: Work(call, STEPS, runs, count).sized(seconds) for count in plan.thread_counts}
+        tried = {count: Work(call, STEPS, runs, count) for count in plan.thread_counts}
+        if key == "batched":  # set-up and records are of runs as they are made
+            tried = {count: work.whole_within(WHOLE, LONG) for count, work in tried.items()}
+        else:
+            tried = {count: work.sized(SHORT) for count, work in tried.items()}
         works[key] = tried[faster(tried)]
     torch.set_num_threads(works["batched"].threads)  # it makes as many workers as there are threads
     advance = compiled_steps(name, part, STEPS)
     if advance is not None:
-        works["steps"] = Work(advance, STEPS, runs, works["batched"].threads).sized()
+        # The same updates: some cost more than others.
+        works["steps"] = replace(works["batched"], call=advance)
     return {f"{key} {runs}": work for key, work in works.items()}
 
 

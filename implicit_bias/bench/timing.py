@@ -16,6 +16,8 @@ TIMES = 5
 #: Seconds that one timing should take, of what has next to no fixed costs and of what has some; and the updates that it makes at
 #: least.
 SHORT, LONG, LEAST = 0.1, 0.25, 40
+#: Up to so many seconds all updates are timed of what has fixed costs, of which fewer would have as much.
+WHOLE = 2.5
 #: What that is found out from: more and more updates, until they take so long.
 PROBE, GROWTH, ENOUGH = 20, 4, 0.04
 TRIALS, MARGIN = 2, 0.05
@@ -52,6 +54,16 @@ class Work:
         while (whole := tried.seconds() * tried.updates * self.runs) < ENOUGH and tried.updates < self.updates:
             tried = replace(tried, updates=min(self.updates, GROWTH * tried.updates))
         return replace(self, updates=min(self.updates, max(LEAST, round(seconds / whole * tried.updates))))
+
+    def whole_within(self, most: float, seconds: float) -> Work:
+        """The same with all updates, where these take no more than ``most`` seconds; else :meth:`sized` to ``seconds``. The time
+        of all is told from two that are shorter, by the updates that the one has more than the other."""
+        few, more = (replace(self, updates=min(self.updates, count)) for count in (LEAST, GROWTH * LEAST))
+        few.seconds()
+        first, second = (work.seconds() * work.updates * work.runs for work in (few, more))
+        each = (second - first) / max(1, more.updates - few.updates)
+        whole = second + (self.updates - more.updates) * max(each, 0.0)
+        return self if whole <= most else self.sized(seconds)
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ class Recorder:
 
     def _check_probes(self, record: Record) -> None:
         """Raises ValueError where a probe of the problem's own has not given what it says it writes at every record."""
+        if not self._own:
+            return
         given = {**self._rows[-1], **{key: c for rows in self._norm_rows.values() for key, c in rows[-1].items()}}
         for name in self._own:
             probe, wanted = self.probes[name], tuple(record.q.shape)

@@ -122,6 +122,13 @@ def test_timings_are_taken_in_turn_and_the_median_counts(monkeypatch: pytest.Mon
     assert sized.sized().updates == 10 and replace(sized, updates=10_000).sized(0.25).updates == 250
     assert replace(sized, updates=10_000).sized(0.001).updates == timing.LEAST
 
+    def with_a_beginning(updates: int) -> None:
+        now[0] += 0.3 + 1e-3 * updates
+
+    # A second and 0.3 for the beginning, which does not grow with the updates.
+    whole = Work(with_a_beginning, updates=1000, runs=2)
+    assert whole.whole_within(1.31, 0.1) is whole and whole.whole_within(1.29, 0.1).updates < 1000
+
 
 def test_what_others_do_is_what_this_process_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before, after = Clock(wall=10, busy=100, own=50), Clock(wall=20, busy=118, own=59)

@@ -317,7 +317,7 @@ class Many(Eager):
 class Short(Many):
     """The same with steps that are a third too short from the second on, as a forgotten buffer would make them."""
 
-    def step(self, start: Reached, t: int) -> Reached:
+    def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         there = super().step(start, t)
         share = 1.0 if t == 1 else 2 / 3
         moved = {name: block.lerp(there.parameters[name], share) for name, block in start.parameters.items()}

@@ -83,8 +83,9 @@ class Stepper(Protocol):
         """Updates ``first`` + 1 to ``last``, at most :attr:`most_steps`; or fewer, but one at least, where losses are watched.
         Returns how many updates have been made by then: ``last``, or fewer."""
 
-    def step(self, start: Reached, t: int) -> Reached:
-        """The t-th update alone, from any point, none taken back; what was loaded may be lost."""
+    def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
+        """The t-th update alone, from any point, none taken back; what was loaded may be lost. Buffers and gradient may be left
+        out unless it is to be ``whole``."""
 
     def serve(self, average: StepAverage) -> bool:
         """Take ``gradient.per_weight()`` of the steps inside of calls of :meth:`advance` into this average, from now on: of all

@@ -73,7 +73,7 @@ class Eager:
                 self._take_back(before)
         return last
 
-    def step(self, start: Reached, t: int) -> Reached:
+    def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         return self._made(start, t)
 
     def serve(self, average: StepAverage) -> bool:

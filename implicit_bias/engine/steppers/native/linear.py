@@ -257,9 +257,11 @@ class LinearSteps:
         average.value = self._average = self._cut(self._certificate) if seen is None else self._cut_runs(seen)
         return reached
 
-    def step(self, start: Reached, t: int) -> Reached:
+    def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         self.load(start)
         self._make(t - 1, t, [0.0, 0.0])
+        if not whole:
+            return Reached(self.parameters, {}, anchor=self.anchor)
         # With the gradient that records are made of, which is to be compared, too.
         return Reached(self.parameters, self.state, self.gradient if self._batch is None else None, anchor=self.anchor)
 

@@ -53,10 +53,9 @@ class Seen:
 
     def gradient(self, cut: Cut, objective: Objective, parameters: Parameters) -> Gradient:
         """Loss and gradient, once they have been written; losses of single samples are evaluated if they are asked for."""
-        scales = cut(self._gradient_log.expand_as(self._gradient))
-        if self._gradient_log.shape[-1] == 1:
-            scales = dict.fromkeys(scales, self._gradient_log)
-        blocks = {name: Scaled(mantissa, scales[name]) for name, mantissa in cut(self._gradient).items()}
+        mantissas, logs = cut(self._gradient), self._gradient_log
+        scales = dict.fromkeys(mantissas, logs) if logs.shape[-1] == 1 else cut(logs)
+        blocks = {name: Scaled(mantissa, scales[name]) for name, mantissa in mantissas.items()}
         found = Found(self._log_loss, cut(self._per_weight), self._largest, self._accuracy, self._margin)
         log_losses = partial(_log_losses, objective, parameters)
         return Gradient(blocks, self._total, self._log_unit.unsqueeze(-1), log_losses, found=found)
