@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import product
@@ -121,8 +122,13 @@ def _pooled(explorer: Explorer, quantity: Quantity) -> Mapping[Key, pd.DataFrame
     if quantity.log:
         positive = (table["positive"] == table["count"]).groupby(level=keys).transform("all")
         table["mean"] = np.exp(table["log"]).where(positive, table["mean"])
-    groups = table[["mean", "least", "largest"]].reset_index(keys).groupby(keys)
-    return {key: part.drop(columns=keys) for key, part in groups}
+    table = table[["mean", "least", "largest"]]
+    places = table.groupby(level=keys).indices
+    at = table.index.get_level_values("at")
+    return {
+        key if isinstance(key, tuple) else (key,): table.iloc[rows].set_axis(at[rows])  # a tuple of one is pandas's scalar
+        for key, rows in places.items()
+    }
 
 
 def _places(table: pd.DataFrame, pool: _Pool) -> list[int | None]:
@@ -146,7 +152,7 @@ def _looks(look: Look) -> dict[str, Any]:
 
 def _rounded(value: float) -> float | None:
     """Numbers rounded to DIGITS digits, whole ones as integers; None for those that JSON cannot hold."""
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         return None
     short = float(f"{value:.{DIGITS}g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
