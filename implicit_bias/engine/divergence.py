@@ -16,6 +16,8 @@ from implicit_bias.models.gradient import largest_entry
 #: as doubles are. Steps of fixed length never come here, whatever the learning rate, nor does growth by a hundredth a step within
 #: 20,000 of them; what does come is a step that grows with the loss that it raises.
 LARGEST = 1e100
+#: Nor is one beyond this, however small the features that make it so large: its square is as large as doubles are.
+LAST = 1e150
 #: A plain step of a linear model takes some 200 us, and a look at it 20: it is looked at every so many steps.
 LINEAR_EVERY = 10
 
@@ -30,10 +32,15 @@ class Divergence:
         initial: Where the batch starts, one tensor (R, p, q) a block.
         every: After how many steps it is worth being asked.
         exact: Whether a run diverges at the step that it is found at: it is asked after every step, and sees the loss there.
+        features: The largest feature of each run's samples, (R,) or (1,), where scores are linear in them: parameters are in
+            units of its inverse, if it is below 1.
     """
 
-    def __init__(self, initial: Parameters, every: int, exact: bool = False) -> None:
+    def __init__(self, initial: Parameters, every: int, exact: bool = False, features: Tensor | None = None) -> None:
         self._limit = LARGEST * largest_entry(initial).double().clamp(min=1.0)
+        if features is not None:
+            self._limit = torch.maximum(self._limit, (LARGEST / features.double()).clamp(max=LAST))
+        self._least = float(self._limit.min())
         self._every, self._exact = every, exact
 
     def due(self, t: int) -> bool:
@@ -50,7 +57,7 @@ class Divergence:
         """
         size = max(_size(block) for block in parameters.values())
         bounded = gradient is None or bool(gradient.total.abs().max() < torch.inf)
-        return not (size <= LARGEST and bounded)
+        return not (size <= self._least and bounded)
 
     def check(self, t: int, parameters: Parameters, gradient: Gradient, counted: np.ndarray) -> None:
         """Raises Diverged.
@@ -73,7 +80,7 @@ class Divergence:
             raise Diverged(_places(lost), t, self._exact)
         beyond = mine & ~(size <= self._limit)
         if bool(beyond.any()):
-            raise Diverged(_places(beyond), t, self._exact, LARGEST)
+            raise Diverged(_places(beyond), t, self._exact, float(self._limit[beyond].max()))
 
 
 def _size(block: Tensor) -> float:

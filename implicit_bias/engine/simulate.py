@@ -104,7 +104,7 @@ class _Simulation:
             parameters = self.stepper.parameters
             there = self.setup.objective.gradient(parameters)
             # At which step is not known here.
-            Divergence(self.problem.initial, LINEAR_EVERY).check(self.problem.steps, parameters, there, self.times.going)
+            self._divergence(LINEAR_EVERY).check(self.problem.steps, parameters, there, self.times.going)
             raise OverflowError(
                 "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
             ) from None
@@ -122,8 +122,12 @@ class _Simulation:
         self.stepper.load(start)
         self.unserved = [probe for probe in self.recorder.probes.values() if not self._served(probe)]
         every, batched = LINEAR_EVERY if self.problem.model.linear else 1, self.problem.batch is not None
-        self.divergence = Divergence(self.problem.initial, every, exact=every == 1 and not batched)
+        self.divergence = self._divergence(every, exact=every == 1 and not batched)
         return t
+
+    def _divergence(self, every: int, exact: bool = False) -> Divergence:
+        features = self.problem.data.x.abs().amax(dim=(-2, -1)) if self.problem.model.linear else None
+        return Divergence(self.problem.initial, every, exact, features)
 
     def _served(self, probe: Probe) -> bool:
         return probe.averaged is not None and self.stepper.serve(probe.averaged)
@@ -161,14 +165,14 @@ class _Simulation:
         last = min(t + self.stepper.most_steps, self.times.next_after(t))
         if self.looks_back and last > t + 1:
             last = min(last, self.times.next_after(t) - 1)
-        # A probe that looks back needs a call of one update before every record, also where the loss says when that is; between
-        # the looks of mini-batches, which come every so many updates, it has none.
+        # A probe that looks back needs a call of one update before every record, also where the loss says when that is.
         asks = self.times.watches_loss and (self.looks_back or not self.stepper.watch(self.times.next_loss()))
         if not (self.unserved or asks):
             return last
         cadence = self.problem.cadence
         looks = range(t // cadence + 1, (last - 1) // cadence + 1)
-        return next((j * cadence for j in looks if asks or any(probe.wants(j) for probe in self.unserved)), last)
+        stop = next((j * cadence for j in looks if asks or any(probe.wants(j) for probe in self.unserved)), last)
+        return stop - 1 if asks and self.looks_back and stop % cadence == 0 and stop > t + 1 else stop
 
     def _suspected(self) -> bool:
         """Whether a run may have diverged. Between records the parameters tell: what all samples say is looked at where each

@@ -92,6 +92,10 @@ class Figure(ABC):
     def sweeps(self, preset: Preset) -> list[list[str]]:
         """The runs, as lists of overrides in the syntax of ``-m``."""
 
+    def alike(self, preset: Preset, other: Preset) -> bool:
+        """Whether two presets have the same runs, in the same setting."""
+        return self.sweeps(preset) == self.sweeps(other) and self.setting(preset) == self.setting(other)
+
     @abstractmethod
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """The tidy table that is kept, from all runs; measurements that are no run of the engine are made here."""

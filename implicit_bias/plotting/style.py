@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,6 +24,9 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocat
 from numpy.typing import ArrayLike
 
 from implicit_bias.plotting.pdf import compacted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Widths of a one-column and a two-column picture in a paper, inches.
 SINGLE, DOUBLE = 3.3, 6.8
@@ -266,8 +269,8 @@ def header(figure: Figure, title: str, mark: str = "", tag: str = "") -> None:
         engine.set(rect=(0, 0, 1, height / total))  # type: ignore[call-arg]
 
 
-#: Colours of a picture; line drawings need fewer.
-PALETTE = 256
+#: Colours of a picture: those of its curves and cells, and shades between them and white that smooth their edges.
+PALETTE = 64
 
 
 def saved(figure: Figure, kind: str) -> bytes:
@@ -282,13 +285,19 @@ def saved(figure: Figure, kind: str) -> bytes:
     return _of_few_colours(buffer.getvalue()) if kind == "png" else compacted(buffer.getvalue())
 
 
+def of_few_colours(image: Image, colours: int) -> Image:
+    """A picture with a palette of at most ``colours``, chosen to be near all of its own; equal pictures give equal ones."""
+    from PIL.Image import Dither, Quantize
+
+    return image.convert("RGB").quantize(colours, Quantize.MAXCOVERAGE, kmeans=2, dither=Dither.NONE)
+
+
 def _of_few_colours(png: bytes) -> bytes:
-    """The same picture with a palette of 256 colours, in a quarter of the bytes: what lies between two is a step of an edge's
-    smoothing."""
+    """The same picture with a palette, in a fifth of the bytes: what lies between its colours is a step of an edge's smoothing."""
     from PIL import Image
 
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        few = image.convert("RGB").quantize(PALETTE, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+        few = of_few_colours(image, PALETTE)
         few.save(buffer, format="PNG", optimize=True, dpi=image.info.get("dpi"))
     return buffer.getvalue()

@@ -230,9 +230,13 @@ def _verify(request: Request) -> int:
 def _made(request: Request, progress: Progress) -> Making:
     """Make the figures that are not up to date."""
     with uncollected():
-        from implicit_bias.report.make import Making, chosen, keep_unchanged, make_in_turn, make_pooled
+        from implicit_bias.report.make import Making, chosen, keep_unchanged, make_in_turn, make_pooled, others_than_default
 
-    figures = chosen(request.only or ())
+    named = chosen(request.only or ())
+    figures = others_than_default(named, request)
+    if len(figures) < len(named):
+        there = ", ".join(figure.name for figure in named if figure not in figures)
+        messages.note(f"preset {request.preset}: {there} have the same runs at preset default, and are drawn there")
     for line in untold():
         warn(line)
     made = Making()

@@ -19,7 +19,7 @@ DRAWING, SHARE = 2.0, 0.1
 #: What is expected of runs is not scaled down further by what a figure took.
 LEAST_OF_RUNS = 0.1
 #: Seconds for the tables and the report, and for what stands in it of each figure that is others than before.
-REPORT, OF_FIGURE = 1.0, 0.2
+REPORT, OF_FIGURE = 1.0, 0.35
 
 
 class FigureWork:
@@ -40,7 +40,7 @@ class FigureWork:
         """Each figure is made with its own runs, one after the other."""
         for name in self._figures:
             self._work.expect(name, DRAWING if self._redraw else 60 * self._minutes(name), ("figure",))
-        self._work.expect(REPORT_KEY, REPORT + OF_FIGURE * len(self._figures), ("report",))
+        self._work.expect(REPORT_KEY, REPORT + OF_FIGURE * len(self._figures), ("figure",))
 
     def plan(
         self, specs: Sequence[RunSpec], wanted: Mapping[str, Sequence[RunSpec]], pieces: Mapping[Hashable, Sequence[int]]
@@ -65,7 +65,7 @@ class FigureWork:
                 for key in own:
                     scales.setdefault(key, []).append(max(of_runs, LEAST_OF_RUNS * together) / together)
             self._work.expect(name, table, ("figure",), after=tuple(own))
-        self._work.expect(REPORT_KEY, REPORT + OF_FIGURE * len(wanted), ("report",), after=tuple(wanted))
+        self._work.expect(REPORT_KEY, REPORT + OF_FIGURE * len(wanted), ("figure",), after=tuple(wanted))
         for key, factors in scales.items():
             self._work.scale(key, sum(factors) / len(factors))
 

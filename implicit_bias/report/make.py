@@ -156,6 +156,13 @@ def chosen(only: Sequence[str]) -> list[Figure]:
     return sorted(figures, key=lambda figure: (figure.order, figure.name))
 
 
+def others_than_default(figures: Sequence[Figure], request: Request) -> list[Figure]:
+    """Figures without those that, not asked for by name, have the same runs at the default preset: they are drawn there."""
+    if request.only or request.preset == "default":
+        return list(figures)
+    return [figure for figure in figures if not figure.alike(request.preset, "default")]
+
+
 class Titled:
     """Progress of one figure's runs on the display that all figures share.
 

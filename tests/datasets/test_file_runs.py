@@ -72,6 +72,18 @@ def test_workers_do_not_tell_again(folder: Path, capsys: pytest.CaptureFixture[s
     assert not any(event["event"] == "warning" for event in events)
 
 
+def test_features_however_small_are_trained_on_as_their_multiples_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(1, 0.5, 0), (2, -0.3, 0), (-1, 0.2, 1), (-3, -1, 1)]
+    shares = []
+    for name, power in (("tiny", -99), ("plain", 0)):
+        lines = [f"{a}e{power},{b}e{power},{label}" for a, b, label in rows]
+        (folder / f"{name}.csv").write_text("\n".join(["a,b,label", *lines]) + "\n")
+        given = [f"dataset.path={name}.csv", "steps=300", "log.points=5", "log.norms=[linf]", "progress=off", "compile=off"]
+        assert main(["dataset=file", *given, "optimizer=signgd", "--json"]) == 0
+        shares.append(json.loads(capsys.readouterr().out)["norms"][0])
+    assert abs(shares[0]["share"] / shares[1]["share"] - 1) < 1e-9 and shares[0]["margin"] < 1e-98
+
+
 def test_of_many_classes_the_first_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("my.csv").write_text(labelled([f"c{i % 12:02d}" for i in range(36)]))
     assert main([*QUICK, "dataset.path=my.csv"]) == 0

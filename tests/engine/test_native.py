@@ -425,6 +425,18 @@ def test_runs_are_stepped_one_by_one_where_every_step_has_to_be_seen(
 
 
 @needs_compiler
+@pytest.mark.parametrize("compiled", ["off", "auto"])
+def test_mini_batches_have_the_update_before_records_at_levels_too(compiled: Any) -> None:
+    base = problem("signum", gaussian(5, 12, 23), 90, levels=3.0)
+    given = replace(base, batch=mini_batches(4, "reshuffle", torch.arange(RUNS), 23), compile=compiled)
+    seen = simulate(replace(given, probes=(LooksBack(),)))
+    alone = simulate(given)
+    assert given.cadence == 6 and seen.steps == alone.steps and seen.stepping == alone.stepping
+    assert sum(t % 6 == 0 for t in seen.steps) > 8, "records at levels, which are looked for every six updates"
+    assert all(torch.equal(seen.parameters[t]["weight"], alone.parameters[t]["weight"]) for t in seen.steps)
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     ("rule", "loss", "size", "reduction"),
     [

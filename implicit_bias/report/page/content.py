@@ -274,7 +274,7 @@ def _figure_part(
     files = {kind: f"figures/{figure.name}.{kind}" for kind in ENDINGS}
     found: tuple[Finding, ...] = ()
     drawn, matrix = None, None
-    full = figure.sweeps(preset) == figure.sweeps(LARGER) and figure.setting(preset) == figure.setting(LARGER)
+    full = figure.alike(preset, LARGER)
     if (folder / files["csv"]).exists():
         table = read_table(folder / files["csv"])
         explorer = figure.explorer(table)

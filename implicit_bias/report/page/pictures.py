@@ -10,10 +10,12 @@ from pathlib import Path
 import PIL
 from PIL import Image
 
+from implicit_bias.plotting.style import of_few_colours
+
 #: Line drawings need no more; what lies between two is a step of an edge's smoothing.
-COLOURS = 64
-#: Sharp at one and a half times the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
-WIDEST = 1050
+COLOURS = 40
+#: Sharp at a third more than the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
+WIDEST = 960
 #: Two beside each other.
 HALF = 700
 #: What a compact picture depends on beside its PNG: this file and the library that encodes it.
@@ -44,7 +46,7 @@ def compact(png: bytes, widest: int = WIDEST) -> Picture:
         small = image.convert("RGB")
     if small.width > widest:
         small = small.resize((widest, round(small.height * widest / small.width)), Image.Resampling.LANCZOS)
-    few = small.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = of_few_colours(small, COLOURS)
     buffer = io.BytesIO()
     few.convert("RGB").save(buffer, format="WEBP", lossless=True, quality=100, method=4)
     return Picture(buffer.getvalue(), small.width, small.height)
