@@ -39,16 +39,17 @@ class Divergence:
         return t % self._every == 0
 
     def suspected(self, parameters: Parameters, gradient: Gradient | None) -> bool:
-        """Whether it is worth a closer look. Costs one number a block, and one of the weights that the gradient is made of.
+        """Whether it is worth a closer look. Costs two numbers a block, and two of the weights that the gradient is made of.
 
         Args:
             parameters: One tensor (R, p, q) a block.
             gradient: Of all samples, there; None where it is not evaluated: a loss that is no number mostly leaves
                 parameters that are none at the next step, and is found at the next record where it does not.
         """
-        size = float(largest_entry(parameters).max())  # no number where one of them is none
-        bounded = gradient is None or bool(gradient.total.abs().max() < torch.inf)
-        return not (size <= LARGEST and bounded)
+        looked_at = [*parameters.values(), *([] if gradient is None else [gradient.total])]
+        # No number where one of them is none; and brought over from a device together.
+        ends = torch.stack([end for numbers in looked_at for end in (numbers.amin(), numbers.amax())]).tolist()
+        return not all(-LARGEST <= end <= LARGEST for end in ends)
 
     def check(self, t: int, parameters: Parameters, gradient: Gradient, counted: np.ndarray) -> None:
         """Raises Diverged.
