@@ -48,16 +48,18 @@ class Divergence:
         return t % self._every == 0
 
     def suspected(self, parameters: Parameters, gradient: Gradient | None) -> bool:
-        """Whether it is worth a closer look. Costs one number a block, and one of the weights that the gradient is made of.
+        """Whether it is worth a closer look. Costs two numbers a block, and two of the weights that the gradient is made of.
 
         Args:
             parameters: One tensor (R, p, q) a block.
             gradient: Of all samples, there; None where it is not evaluated: a loss that is no number mostly leaves
                 parameters that are none at the next step, and is found at the next record where it does not.
         """
-        size = max(_size(block) for block in parameters.values())
-        bounded = gradient is None or bool(gradient.total.abs().max() < torch.inf)
-        return not (size <= self._least and bounded)
+        looked_at = [*parameters.values(), *([] if gradient is None else [gradient.total])]
+        # No number where one of them is none; and brought over from a device together.
+        ends = torch.stack([end for numbers in looked_at for end in (numbers.amin(), numbers.amax())]).abs().tolist()
+        sizes, weights = ends[: 2 * len(parameters)], ends[2 * len(parameters) :]
+        return not (all(size <= self._least for size in sizes) and all(weight < math.inf for weight in weights))
 
     def check(self, t: int, parameters: Parameters, gradient: Gradient, counted: np.ndarray) -> None:
         """Raises Diverged.
@@ -81,13 +83,6 @@ class Divergence:
         beyond = mine & ~(size <= self._limit)
         if bool(beyond.any()):
             raise Diverged(_places(beyond), t, self._exact, float(self._limit[beyond].max()))
-
-
-def _size(block: Tensor) -> float:
-    """The largest absolute entry; inf where one is no number, of which max() makes nothing."""
-    least, most = torch.aminmax(block)
-    size = max(-float(least), float(most))
-    return size if size == size else math.inf
 
 
 def _places(runs: Tensor) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -65,7 +66,13 @@ def _where_positive(g: Tensor, h: Tensor) -> Tensor:
 
 def _twice(g: Tensor, h: Tensor) -> Tensor:
     """2 g h in one pass, rounded once, in the memory of g."""
-    return torch.addcmul(g.new_zeros(()), g, h, value=2, out=g)
+    return torch.addcmul(_zero(g.dtype, g.device), g, h, value=2, out=g)
+
+
+@cache
+def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 without dimension."""
+    return torch.zeros((), dtype=dtype, device=device)
 
 
 def _pull_power(g: Tensor, h: Tensor, q: Power) -> Tensor:
@@ -80,10 +87,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "leaky_relu": Activation(
         _itself, lambda h, q, slope: _leaky(h, slope), lambda g, h, q, slope: _pull_leaky(g, h, slope), lambda q: 1.0
     ),
-    "squared_relu": Activation(torch.relu, lambda h, q, slope: h.square(), lambda g, h, q, slope: _twice(g, h), lambda q: 2.0),
+    "squared_relu": Activation(torch.relu, lambda h, q, slope: h * h, lambda g, h, q, slope: _twice(g, h), lambda q: 2.0),
     "relu_power": Activation(torch.relu, lambda h, q, slope: h.pow(q), lambda g, h, q, slope: _pull_power(g, h, q), lambda q: q),
     "quadratic": Activation(
-        _itself, lambda h, q, slope: h.square(), lambda g, h, q, slope: _twice(g, h), lambda q: 2.0, monotone=False
+        _itself, lambda h, q, slope: h * h, lambda g, h, q, slope: _twice(g, h), lambda q: 2.0, monotone=False
     ),
     "sigmoid": Activation(torch.sigmoid, lambda h, q, slope: h, lambda g, h, q, slope: g * (1 - h) * h, None),
     "tanh": Activation(torch.tanh, lambda h, q, slope: h, lambda g, h, q, slope: g * (1 - h * h), None),

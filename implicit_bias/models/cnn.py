@@ -17,7 +17,7 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.base import MODELS
-from implicit_bias.models.layered import Layered
+from implicit_bias.models.layered import Layered, product
 from implicit_bias.models.linearised import Linearised
 from implicit_bias.models.network import Shape
 from implicit_bias.models.patches import Spread, add_patches, at_places, from_places, largest, mean, patches
@@ -128,7 +128,7 @@ class CNN(Layered):
 
     def _products(self, blocks: Mapping[str, Tensor], j: int, kernels: Tensor, columns: Tensor) -> Tensor:
         """The kernels on every patch, with their biases: (R, places, channels, rows * columns * m)."""
-        z: Tensor = (kernels @ columns).unflatten(1, (self._cell**2, -1))
+        z: Tensor = product(kernels, columns).unflatten(1, (self._cell**2, -1))
         return z + blocks[f"bias{j}"].mT.unsqueeze(1) if self.has_bias(j) else z
 
     def _monotone(self) -> bool:
@@ -159,13 +159,13 @@ class CNN(Layered):
 
         def pull(weights: Tensor) -> Parameters:
             found = self.gradients(head, trained, weights, flat)
-            g = blocks[f"layer{head}"].mT @ weights
+            g = product(blocks[f"layer{head}"].mT, weights)
             for j in range(head - 1, first - 1, -1):
                 layer = layers[j - 1]
                 g = self._through_cells(layer, g.reshape(layer.kept.shape[0], -1, layer.columns.shape[-1]))
                 found |= self._kernels_gradients(j, trained, g, layer.columns)
                 if j > first:
-                    back = layer.kernels.mT @ g.flatten(start_dim=1, end_dim=2)
+                    back = product(layer.kernels.mT, g.flatten(start_dim=1, end_dim=2))
                     image = layers[j - 2].image
                     g = add_patches(back.unflatten(-1, layer.image.shape[2:]), self.kernel, self._cell, image.shape[2])
             return {name: found[name] for name in trained}
@@ -195,7 +195,7 @@ class CNN(Layered):
         """Those of :meth:`gradients`, from the derivative in z at every place, (R, places, channels, n)."""
         found: Parameters = {}
         if f"layer{j}" in trained:
-            found[f"layer{j}"] = from_places(g.flatten(start_dim=1, end_dim=2) @ columns.mT, self.kernel, self._cell)
+            found[f"layer{j}"] = from_places(product(g.flatten(start_dim=1, end_dim=2), columns.mT), self.kernel, self._cell)
         if f"bias{j}" in trained:
             found[f"bias{j}"] = g.sum(dim=(1, 3)).unsqueeze(-2)
         return found

@@ -7,12 +7,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from implicit_bias.core.data import Parameters
 from implicit_bias.core.registry import hyper
 from implicit_bias.models.activations import ACTIVATIONS
 from implicit_bias.models.network import Network, layers_degree
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, with less ado where both have as many runs: of small matrices that takes as long as the product.
+
+    Args:
+        a: (R or 1, p, q).
+        b: (R or 1, q, m).
+
+    Returns:
+        The products, (R, p, m).
+    """
+    return torch.bmm(a, b) if len(a) == len(b) else a @ b
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class Layered(Network):
 
     def _affine(self, blocks: Mapping[str, Tensor], j: int, h: Tensor) -> Tensor:
         """W_j h + b_j of inputs (R, p, m)."""
-        z = blocks[f"layer{j}"] @ h
+        z = product(blocks[f"layer{j}"], h)
         return z + blocks[f"bias{j}"].mT if self.has_bias(j) else z
 
     def gradients(self, j: int, trained: Collection[str], g: Tensor, h: Tensor) -> Parameters:
@@ -81,7 +95,7 @@ class Layered(Network):
         """
         found: Parameters = {}
         if f"layer{j}" in trained:
-            found[f"layer{j}"] = g @ h.mT
+            found[f"layer{j}"] = product(g, h.mT)
         if f"bias{j}" in trained:
             found[f"bias{j}"] = g.sum(dim=-1).unsqueeze(-2)
         return found

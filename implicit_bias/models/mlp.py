@@ -11,7 +11,7 @@ from torch import Tensor
 from implicit_bias.core.data import Parameters
 from implicit_bias.core.registry import hyper
 from implicit_bias.models.base import MODELS
-from implicit_bias.models.layered import Layered
+from implicit_bias.models.layered import Layered, product
 from implicit_bias.models.linearised import Linearised
 from implicit_bias.models.network import Shape
 
@@ -64,7 +64,7 @@ class MLP(Layered):
         def pull(weights: Tensor) -> Parameters:
             g, found = weights, self.gradients(self.depth, trained, weights, layer_inputs[-1])
             for j in range(self.depth - 1, first - 1, -1):
-                g = self.pull_through(blocks[f"layer{j + 1}"].mT @ g, kept[j - 1])
+                g = self.pull_through(product(blocks[f"layer{j + 1}"].mT, g), kept[j - 1])
                 found |= self.gradients(j, trained, g, layer_inputs[j - 1])
             return {name: found[name] for name in trained}
 

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -299,6 +299,7 @@ class NetworkObjective(Objective):
         self.label = data.is_label()
         self.index = data.y.unsqueeze(-2)
         self.sign = (2 * data.y - 1).to(data.x.dtype).unsqueeze(-2)
+        self.against = -self.sign
         self.log_n = math.log(data.x.shape[1])
         self.inputs = self.network.prepared(data.x)
 
@@ -377,7 +378,7 @@ class NetworkObjective(Objective):
     def _negative_gaps(self, f: Tensor) -> Tensor:
         """New memory: the caller may overwrite it."""
         if self.binary:
-            return -self.sign * f
+            return self.against * f
         index = self.index.expand(len(f), 1, -1)
         return (f - f.gather(-2, index)).scatter_(-2, index, -math.inf)
 
@@ -395,7 +396,7 @@ class NetworkObjective(Objective):
     def _vector_jacobian(self, at: Linearised, weights: Tensor) -> Parameters:
         """-sum_ic w_ic grad m_ic."""
         if self.binary:
-            cotangent = -self.sign * weights
+            cotangent = self.against * weights
         else:
             index = self.index.expand(len(weights), 1, -1)
             cotangent = weights.scatter_add(-2, index, -weights.sum(dim=-2, keepdim=True))
@@ -463,6 +464,7 @@ def _times(blocks: Mapping[str, Tensor], factor: Tensor) -> Parameters:
     return {name: block * factor[:, None, None] for name, block in blocks.items()}
 
 
+@cache
 def _is_what_it_linearises(network: type[Network]) -> bool:
     """Whether a network's scores are those that its closed form is of: a subclass may have others, by ``forward`` or
     ``activate``."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from implicit_bias.core.options import Option
 from implicit_bias.core.registry import Registry, hyper_fields
-from implicit_bias.core.scaled import Scaled
+from implicit_bias.core.scaled import Scaled, largest_size
 
 if TYPE_CHECKING:
     import cvxpy
@@ -250,7 +250,7 @@ def normalised(g: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The quotient (..., p, q) and the factor (..., 1, 1).
     """
-    size = g.abs().amax(dim=(-2, -1), keepdim=True)
+    size = largest_size(g, (-2, -1))
     return g / size.masked_fill(size == 0, 1.0), size
 
 
