@@ -27,18 +27,30 @@ static inline int64_t turns_of(int64_t rows) { return rows * (rows - 1) / 2; }
 /* The first row of the first pair of a round. */
 static inline int64_t start_of(int64_t rows, int64_t sweep, int64_t round) { return (sweep * rows + round) % 2; }
 
-/* The rotation that makes rows of squared lengths *p, *q and inner product x orthogonal, in the lanes `where`; the lengths are
- * changed with it. With h = q - p, u = (h^2 + 4 x^2)^(-1/2): c^2 = (1 + |h| u) / 2, c s = +-x u, and the squares change by
- * -+ x s / c. */
+/* The rotations that make two rows of squared lengths p, q and inner product x orthogonal, of `count` such pairs (ABREAST at most),
+ * in the lanes `where`; the lengths are changed with it. With h = q - p, u = (h^2 + 4 x^2)^(-1/2): c^2 = (1 + |h| u) / 2,
+ * c s = +-x u, and the squares change by -+ x s / c. */
+__attribute__((always_inline)) static inline void find_turns_of(
+    const int count, vec *p, vec *q, const vec *x, const mask *where, Turn *turn)
+{
+    vec h[ABREAST], u[ABREAST], cosine2[ABREAST], v[ABREAST]; /* v = 1 / c */
+    EACH h[i] = q[i] - p[i];
+    EACH u[i] = larger(fused(h[i], h[i], 4 * (x[i] * x[i])), all(NOTHING));
+    reciprocal_roots(count, u);
+    EACH v[i] = cosine2[i] = 0.5 + 0.5 * (magnitude(h[i]) * u[i]);
+    reciprocal_roots(count, v);
+    EACH turn[i].c = choose(where[i], cosine2[i] * v[i], all(1));
+    EACH h[i] = (vec)((mask)x[i] ^ ((mask)h[i] & INT64_MIN)); /* +-x */
+    EACH turn[i].s = choose(where[i], (h[i] * u[i]) * v[i], all(0));
+    EACH v[i] = turn[i].s * v[i];
+    EACH p[i] = fused(-v[i], x[i], p[i]);
+    EACH q[i] = fused(v[i], x[i], q[i]);
+}
+
 static inline Turn find_turn(vec *p, vec *q, vec x, mask where)
 {
-    const vec h = *q - *p, u = reciprocal_root(larger(fused(h, h, 4 * (x * x)), all(NOTHING)));
-    const vec cosine2 = 0.5 + 0.5 * (magnitude(h) * u), v = reciprocal_root(cosine2); /* 1 / c */
-    const vec signed_x = (vec)((mask)x ^ ((mask)h & INT64_MIN));
-    const Turn turn = {choose(where, cosine2 * v, all(1)), choose(where, (signed_x * u) * v, all(0))};
-    const vec rate = turn.s * v;
-    *p = fused(-rate, x, *p);
-    *q = fused(rate, x, *q);
+    Turn turn;
+    find_turns_of(1, p, q, &x, &where, &turn);
     return turn;
 }
 
@@ -85,35 +97,85 @@ static mask askew(const vec *gram, int64_t rows, double above)
     return found;
 }
 
-/* The rotation of rows a, a + 1 of a Gram matrix (its upper triangle), with the entries of the two themselves turned. */
-static inline Turn find_in_gram(vec *gram, int64_t rows, int64_t a, mask going)
+/* The rotations of `count` neighbouring pairs of rows a, a + 1; a + 2, ... of a Gram matrix (its upper triangle), with the entries of
+ * the two of a pair themselves turned. */
+__attribute__((always_inline)) static inline void find_in_gram(
+    const int count, vec *gram, int64_t rows, int64_t a, mask going, Turn *turn)
 {
-    vec *pp = gram + a * (rows + 1), *qq = pp + rows + 1, p = *pp, q = *qq;
-    const vec x = pp[1];
-    const mask where = going & oblique(p, q, x, ENOUGH * ENOUGH);
-    const Turn turn = find_turn(&p, &q, x, where);
-    *pp = q, *qq = p, pp[1] = choose(where, all(0), x);
-    return turn;
+    const int64_t below = rows + 1, next = 2 * below; /* from an entry to that below and to the right, and to that of the next pair */
+    vec *pp = gram + a * below, p[ABREAST], q[ABREAST], x[ABREAST];
+    mask where[ABREAST];
+    EACH p[i] = pp[i * next], x[i] = pp[i * next + 1], q[i] = pp[i * next + below];
+    EACH where[i] = going & oblique(p[i], q[i], x[i], ENOUGH * ENOUGH);
+    find_turns_of(count, p, q, x, where, turn);
+    EACH pp[i * next] = q[i], pp[i * next + 1] = choose(where[i], all(0), x[i]), pp[i * next + below] = p[i];
 }
 
-/* The other entries of the upper triangle, gram <- J gram J^T, after the rotations of the pairs from row `first` on. */
-static void turn_gram(const Turn *turn, int64_t first, vec *gram, int64_t rows)
+/* Rows a, a + 1 and columns c, c + 1 of a Gram matrix after the rotations of the two and of the other two; of a last column alone. */
+__attribute__((always_inline)) static inline void turn_block(
+    const Turn *turn, const Turn *other, vec *gram, const int64_t rows, const int64_t a, const int64_t c)
 {
-    for (int64_t a = first; a + 1 < rows; a += 2, turn++) {
-        vec *ga = gram + a * rows, *gb = ga + rows;
-        const Turn *other = turn + 1;
-        int64_t c = a + 2;
-        for (; c + 1 < rows; c += 2, other++) {
-            vec ac = ga[c], ad = ga[c + 1], bc = gb[c], bd = gb[c + 1];
-            rotate(*turn, &ac, &bc);
-            rotate(*turn, &ad, &bd);
-            rotate(*other, &ac, &ad);
-            rotate(*other, &bc, &bd);
-            ga[c] = ac, ga[c + 1] = ad, gb[c] = bc, gb[c + 1] = bd;
-        }
-        if (c < rows) rotate(*turn, ga + c, gb + c);
-        if (first) rotate(*turn, gram + a, gram + a + 1);
+    vec *ga = gram + a * rows + c, *gb = ga + rows, ac = ga[0], bc = gb[0];
+    rotate(*turn, &ac, &bc);
+    if (c + 1 < rows) {
+        vec ad = ga[1], bd = gb[1];
+        rotate(*turn, &ad, &bd);
+        rotate(*other, &ac, &ad);
+        rotate(*other, &bc, &bd);
+        ga[1] = ad, gb[1] = bd;
     }
+    ga[0] = ac, gb[0] = bc;
+}
+
+/* gram <- J gram J^T of the upper triangle but for the pairs themselves, after the rotations of those from row `first` on: what the
+ * next round finds its rotations from. */
+__attribute__((always_inline)) static inline void turn_near(const Turn *turn, vec *gram, const int64_t rows, const int64_t first)
+{
+    if (first && rows > 2) rotate(turn[0], gram + 1, gram + 2);
+#pragma GCC unroll 5
+    for (int64_t a = first; a + 2 < rows; a += 2, turn++) turn_block(turn, turn + 1, gram, rows, a, a + 2);
+}
+
+/* And what it does not. */
+__attribute__((always_inline)) static inline void turn_far(const Turn *turn, vec *gram, const int64_t rows, const int64_t first)
+{
+#pragma GCC unroll 5
+    for (int64_t a = first; a + 1 < rows; a += 2, turn++) {
+        if (first && a > first) rotate(*turn, gram + a, gram + a + 1);
+#pragma GCC unroll 5
+        for (int64_t c = a + 4; c < rows; c += 2) turn_block(turn, turn + (c - a) / 2, gram, rows, a, c);
+    }
+}
+
+/* A round: the rotations of pairs from row `first` on, into `turn`, and what they do to the Gram matrix. They are long waited for, and
+ * meanwhile the rest is done that those of the round before do (`before`; NULL: there is none). */
+__attribute__((always_inline)) static inline void turn_round(
+    const int64_t rows, const int64_t first, vec *gram, mask going, Turn *turn, const Turn *before)
+{
+    int64_t a = first;
+#pragma GCC unroll 3
+    for (; a + 2 * ABREAST <= rows; a += 2 * ABREAST) find_in_gram(ABREAST, gram, rows, a, going, turn + (a - first) / 2);
+    for (; a + 2 <= rows; a += 2) find_in_gram(1, gram, rows, a, going, turn + (a - first) / 2);
+    if (before) turn_far(before, gram, rows, 1 - first);
+    turn_near(turn, gram, rows, first);
+}
+
+/* A sweep over a Gram matrix; its rotations into `turn`. Code of its own for few rows, without loops. */
+static void turn_gram(int64_t rows, int64_t sweep, vec *gram, mask going, Turn *turn)
+{
+    const Turn *before = NULL;
+    int64_t first = 0;
+    for (int64_t round = 0; round < rows; round++) {
+        first = start_of(rows, sweep, round);
+        switch (2 * rows + first) {
+#define ROUND(R, FIRST) case 2 * R + FIRST: turn_round(R, FIRST, gram, going, turn, before); break;
+#define ROUNDS(R) ROUND(R, 0) ROUND(R, 1)
+            ROUNDS(3) ROUNDS(4) ROUNDS(5) ROUNDS(6) ROUNDS(7) ROUNDS(8) ROUNDS(9)
+        default: turn_round(rows, first, gram, going, turn, before);
+        }
+        before = turn, turn += (rows - first) / 2;
+    }
+    turn_far(before, gram, rows, first);
 }
 
 /* The rotations of a sweep that begins at row `start`, applied to `abreast` columns, at m and after it, in registers. */
@@ -185,13 +247,7 @@ static void diagonalise(vec *gram, int64_t rows, Turn *turn, vec *rotation)
     for (; sweep < SWEEPS; sweep++) {
         going &= askew(gram, rows, ENOUGH);
         if (!any(going)) break;
-        Turn *now = turn;
-        for (int64_t round = 0; round < rows; round++) {
-            const Turn *start = now;
-            const int64_t first = start_of(rows, sweep, round);
-            for (int64_t a = first; a + 1 < rows; a += 2) *now++ = find_in_gram(gram, rows, a, going);
-            turn_gram(start, first, gram, rows);
-        }
+        turn_gram(rows, sweep, gram, going, turn);
         turn_rows(rows, sweep, turn, rotation, rows);
     }
     put_back(sweep, rows, rotation, rows);

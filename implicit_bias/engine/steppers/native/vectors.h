@@ -9,8 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#ifdef __AVX__
 #include <immintrin.h>
+#endif
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define LANES 8
 #else
 #define LANES 4
@@ -100,8 +102,12 @@ __attribute__((always_inline)) static inline void positive_roots(const int count
 
 static inline vec fused(vec a, vec b, vec c)
 {
+#if defined(__AVX__) && defined(__FMA__)
+    return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
     for (int l = 0; l < LANES; l++) c[l] = fused_numbers(a[l], b[l], c[l]);
     return c;
+#endif
 }
 
 static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
@@ -109,9 +115,13 @@ static inline vec smaller(vec a, vec b) { return choose(a < b, a, b); }
 
 static inline vec root(vec a)
 {
+#ifdef __AVX__
+    return (vec)_mm256_sqrt_pd((__m256d)a);
+#else
     vec b = a;
     for (int l = 0; l < LANES; l++) b[l] = sqrt(a[l]);
     return b;
+#endif
 }
 
 static inline int any(mask m)
