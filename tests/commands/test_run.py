@@ -362,7 +362,7 @@ def test_run_is_a_function_and_a_module_whichever_is_imported_first() -> None:
         "from implicit_bias import run\n"
         "for each in (first, run, run.run):\n"
         "    try:\n"
-        "        each(stepz=0)\n"
+        "        each('stepz=0')\n"
         "    except ValueError as error:\n"
         "        print(error)\n"
         "assert run.main(['stepz=0']) == 2\n"
