@@ -65,7 +65,9 @@ def test_it_says_what_was_reached_of_which_optimum(
 
 @pytest.mark.slow
 def test_it_is_the_run_of_the_command(tmp_path: Path) -> None:
-    found = judge(torch.optim.Adam, "gaussian_mixture", steps=60, lr=0.05, seed=3, family=(), results_dir=str(tmp_path))
+    norms = ["l2", "spectral"]
+    keys: dict[str, Any] = {"norms": norms, "family": (), "results_dir": str(tmp_path)}
+    found = judge(torch.optim.Adam, "gaussian_mixture", steps=60, lr=0.05, seed=3, **keys)
     typed = [
         "optimizer=torch",
         "optimizer.target=torch.optim.Adam",
@@ -73,6 +75,7 @@ def test_it_is_the_run_of_the_command(tmp_path: Path) -> None:
         "schedule.power=0.5",
         "seed=3",
         "steps=60",
+        f"log.norms=[{','.join(norms)}]",
     ]
     trajectory, summary = implicit_bias.run([*typed, "progress=off", "device=cpu", f"results_dir={tmp_path}"])
     for column in ("lr", "log_loss", "margin", "max_margin", "upper_bound"):

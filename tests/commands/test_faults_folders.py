@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from implicit_bias.run import main, run
 from implicit_bias.storage import checkpoints
 from implicit_bias.storage.integrity import damage
 from implicit_bias.storage.runs import is_finished
-from tests.support.commands import checkpoint_files
+from tests.support.commands import checkpoint_files, forking
 
 module = import_module("implicit_bias.sweep.execute")
 SMALL = ["dataset.num_classes=3", "dataset.dim=6", "dataset.samples_per_class=3", "dataset.noise=0.3", "log.norms=[linf,l2]"]
@@ -30,6 +31,12 @@ SMALL += ["log.points=5", "progress=off", "compile=off", "reference=none", "step
 launchers = pytest.mark.parametrize(
     "launcher", [[], pytest.param(["launcher.cluster=local", "launcher.workers=1"], marks=pytest.mark.slow)]
 )
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked from this process, which has imported everything."""
+    monkeypatch.setattr("implicit_bias.sweep.clusters.local.subprocess", forking())
 
 
 def one_line(text: str) -> str:
@@ -298,6 +305,7 @@ def test_a_results_folder_that_cannot_be_named_is_bad_input(
 # --- deleted while running -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked")
 @launchers
 def test_folders_that_are_deleted_while_a_sweep_runs_are_not_claimed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, launcher: list[str]
@@ -308,9 +316,11 @@ def test_folders_that_are_deleted_while_a_sweep_runs_are_not_claimed(
     whole = tidying._whole
     seen: list[Path] = []
 
+    parent = os.getpid()
+
     def deleting(directory: Path) -> bool:
-        """Two of the folders go just before the last look."""
-        if not seen:
+        """Two of the folders go just before the command's last look."""
+        if not seen and os.getpid() == parent:
             for path in sorted((results / "runs").iterdir())[:2]:
                 shutil.rmtree(path)
                 seen.append(path)
@@ -394,6 +404,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return until
 
 
+@pytest.mark.usefixtures("forked")
 @launchers
 def test_a_checkpoint_goes_when_its_runs_are_finished_in_other_batches(
     tmp_path: Path, killed: Callable[..., None], launcher: list[str]

@@ -25,6 +25,8 @@ from implicit_bias.identify.notebook import identify
 from implicit_bias.measures.exponents import CANNOT_TELL, MAXIMISES, NONE_OF_THESE, NOT_SEPARATED
 from implicit_bias.storage.files import read_table
 
+# On one worker: its runs, and the optima of their data, are computed once.
+pytestmark = pytest.mark.xdist_group("identify")
 #: Three classes in many dimensions: separated in no time, and far apart in every norm.
 DATA = {"num_classes": 3, "dim": 30, "samples_per_class": 4, "noise": 1.0}
 OPTIONS = {**{f"dataset.{key}": value for key, value in DATA.items()}, "log.norms": ["l2"], "log.points": 12}

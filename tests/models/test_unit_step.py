@@ -43,7 +43,7 @@ def small_problems(k: int, runs: int) -> Data:
 @pytest.mark.parametrize("k", [2, 3])
 def test_a_unit_of_learning_rates_is_found_on_small_networks(depth: int, activation: str, label: str, k: int) -> None:
     """Where the search from the run's own start fails others are tried; where it does not its result stays, to the bit."""
-    runs = 60
+    runs = 40
     data, model = small_problems(k, runs), mlp(width=2, depth=depth, activation=activation, init_scale=0.5)
     start = model.initial(data, range(runs))
     unit, first = model.unit_step(data, make_norm(label), start), searched(model, data, label, start)
