@@ -13,7 +13,7 @@ from PIL import Image
 from implicit_bias.plotting.style import of_few_colours
 
 #: Line drawings need no more; what lies between two is a step of an edge's smoothing.
-COLOURS = 32
+COLOURS = 48
 #: Sharp at a quarter more than the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
 WIDEST = 900
 #: Two beside each other.
