@@ -192,7 +192,7 @@ def _answer(request: Request) -> int:
     if _answered_before(request):
         return DONE
     multirun = request.multirun
-    with uncollected():
+    with messages.loading(), uncollected():
         from implicit_bias.config.overrides import cannot_differ, compose
 
         cells = compose(request.overrides, multirun)
@@ -243,7 +243,7 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
-    with uncollected():
+    with messages.loading(), uncollected():
         from implicit_bias.cli.progress import Progress
         from implicit_bias.sweep import execute
 
@@ -265,7 +265,7 @@ def _print_configurations(cells: Sequence[Cell]) -> None:
 
 def _show(cells: Sequence[Cell], outcomes: Sequence[Outcome], request: Request) -> None:
     """The table of what was computed, or was there already, what it says, and where the files are."""
-    with uncollected():
+    with messages.loading(), uncollected():
         from implicit_bias.analysis.presented import of_run, of_sweep
         from implicit_bias.analysis.remembering import remember
         from implicit_bias.cli.show import show

@@ -8,6 +8,7 @@ that writes to standard error; nothing is handed on to the handlers of the root 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import sys
@@ -27,8 +28,44 @@ def in_terminal(text: str) -> str:
     return fitted(parted, shutil.get_terminal_size().columns)
 
 
+#: Back to the beginning of a line, and what stands there is gone.
+ERASE = "\r\x1b[2K"
+LOADING = "loading packages ..."
+
+
+class _Notice:
+    """A line at the bottom of a terminal that goes as soon as anything else is said."""
+
+    def __init__(self) -> None:
+        self._stands = False
+
+    def show(self, text: str) -> None:
+        if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
+            self._stands = True
+            print(text, end="", file=sys.stderr, flush=True)
+
+    def erase(self) -> None:
+        if self._stands:
+            self._stands = False
+            print(ERASE, end="", file=sys.stderr, flush=True)
+
+
+_NOTICE = _Notice()
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While packages are imported, which takes seconds, a terminal says so; then that line is gone again."""
+    _NOTICE.show(LOADING)
+    try:
+        yield
+    finally:
+        _NOTICE.erase()
+
+
 class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        _NOTICE.erase()
         text = f"{_PREFIXES.get(record.levelno, '')}{record.getMessage()}"
         print(in_terminal(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 

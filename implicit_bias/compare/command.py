@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from implicit_bias.analysis.sources import sources_of
 from implicit_bias.cli.arguments import Interface, Reader, a_folder
 from implicit_bias.cli.exit_codes import DONE
+from implicit_bias.cli.messages import loading
 from implicit_bias.cli.paths import MOST_LETTERS, exists, is_path, named_path
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
@@ -133,21 +134,22 @@ INTERFACE = Interface(
 def compare(request: Request) -> int:
     """Read, draw, write and print. Returns the exit code."""
     sources = [source for called, path in request.runs for source in sources_of(called, path)]
-    from implicit_bias.analysis.comparison import (
-        at_the_end,
-        common_norms,
-        comparison_table,
-        different_problems,
-        different_seeds,
-        lacking,
-        quantity_of,
-        with_optima,
-    )
-    from implicit_bias.cli.tables import COMPARISON_LEGEND, print_table
-    from implicit_bias.cli.tables import comparison_table as printed
-    from implicit_bias.plotting.overlay import overlay
-    from implicit_bias.plotting.style import NORM_LOOKS, drawing, header, saved
-    from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
+    with loading():
+        from implicit_bias.analysis.comparison import (
+            at_the_end,
+            common_norms,
+            comparison_table,
+            different_problems,
+            different_seeds,
+            lacking,
+            quantity_of,
+            with_optima,
+        )
+        from implicit_bias.cli.tables import COMPARISON_LEGEND, print_table
+        from implicit_bias.cli.tables import comparison_table as printed
+        from implicit_bias.plotting.overlay import overlay
+        from implicit_bias.plotting.style import NORM_LOOKS, drawing, header, saved
+        from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
     if request.like:
         sources = with_optima(sources, _runs_like(request.like))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import suggestion
 from implicit_bias.datasets.base import unreadable
-from implicit_bias.datasets.words import listing, quoted
+from implicit_bias.datasets.words import listing, quoted, usual_label
 
 
 def read_parquet(path: Path, label: str, origin: str) -> tuple[NDArray[np.float64], NDArray[Any], list[str]]:
@@ -34,7 +34,8 @@ def read_parquet(path: Path, label: str, origin: str) -> tuple[NDArray[np.float6
         raise unreadable(origin, error) from None
     columns = [str(name) for name in table.columns]
     if label not in columns:
-        raise BadInput(f"dataset.label={label}: no such column in {path}; it has {listing(columns)}{suggestion(label, columns)}")
+        hint = suggestion(label, columns) or usual_label(columns)
+        raise BadInput(f"dataset.label={label}: no such column in {path}; it has {listing(columns)}{hint}")
     table.columns = columns
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:

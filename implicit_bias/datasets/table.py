@@ -15,7 +15,7 @@ from implicit_bias.core.errors import BadInput
 from implicit_bias.core.words import suggestion
 from implicit_bias.datasets.base import FULL_PRECISION, unreadable
 from implicit_bias.datasets.classes import MISSING, is_number
-from implicit_bias.datasets.words import listing, quoted
+from implicit_bias.datasets.words import listing, quoted, usual_label
 
 #: What separates columns elsewhere, and what it is called.
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -102,7 +102,7 @@ def _check_header(header: Sequence[str], label: str, path: Path, origin: str) ->
     if not header:
         raise BadInput(f"{origin}: empty; its first line must name the columns")
     if label not in header:
-        hint = _other_form(header, label) or suggestion(label, header)
+        hint = _other_form(header, label) or suggestion(label, header) or usual_label(header)
         raise BadInput(f"dataset.label={label}: no such column in {path}; it has {listing(header)}{hint}")
     for number, name in enumerate(header, start=1):
         if not name:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from implicit_bias.cli.arguments import Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE
+from implicit_bias.cli.messages import loading
 from implicit_bias.cli.paths import exists, is_path, named_path
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
@@ -156,13 +157,15 @@ INTERFACE = Interface(
 def answer(request: Request) -> int:
     """Read, solve, write and print, or study an optimizer. Returns the exit code."""
     if request.method:
-        from implicit_bias.identify.static import studied
+        with loading():
+            from implicit_bias.identify.static import studied
 
         return studied(request.method)
-    from implicit_bias.analysis.identification import identified
-    from implicit_bias.analysis.weights import Reader
-    from implicit_bias.cli.progress import Progress
-    from implicit_bias.storage.references import ReferenceCache
+    with loading():
+        from implicit_bias.analysis.identification import identified
+        from implicit_bias.analysis.weights import Reader
+        from implicit_bias.cli.progress import Progress
+        from implicit_bias.storage.references import ReferenceCache
 
     dataset, seed = dataset_of(request.dataset)
     runs = Reader(dataset, seed).read(request.runs)

@@ -293,7 +293,7 @@ def of_few_colours(image: Image, colours: int) -> Image:
 
 
 def _of_few_colours(png: bytes) -> bytes:
-    """The same picture with a palette, in a fifth of the bytes: between its colours lies a step of an edge's smoothing."""
+    """The same picture with a palette, in a fifth of the bytes: what lies between its colours is smoothing of edges."""
     from PIL import Image
 
     buffer = io.BytesIO()

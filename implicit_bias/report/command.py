@@ -73,7 +73,7 @@ def request_from(arguments: Sequence[str]) -> Request:
 
 
 def _figures_named(text: str) -> tuple[str, ...] | None:
-    with uncollected():
+    with messages.loading(), uncollected():
         from implicit_bias.figures import FIGURES
 
         FIGURES.names()
@@ -133,8 +133,9 @@ def report(request: Request) -> int:
         return _estimate(request)
     if request.verify:
         return _verify(request)
-    from implicit_bias.cli.progress import Progress
-    from implicit_bias.report.expected import REPORT_KEY
+    with messages.loading(), uncollected():
+        from implicit_bias.cli.progress import Progress
+        from implicit_bias.report.expected import REPORT_KEY
 
     with Progress() as progress:
         made = _made(request, progress)
@@ -229,7 +230,7 @@ def _verify(request: Request) -> int:
 
 def _made(request: Request, progress: Progress) -> Making:
     """Make the figures that are not up to date."""
-    with uncollected():
+    with messages.loading(), uncollected():
         from implicit_bias.report.make import Making, chosen, keep_unchanged, make_in_turn, make_pooled, others_than_default
 
     named = chosen(request.only or ())

@@ -14,10 +14,11 @@ from implicit_bias.report.request import Request
 
 #: The piece that makes a figure's table, picture and verdicts, in the work of a figure that is made alone.
 TABLE = "table"
-#: Seconds of drawing and judging a table that is there; of a figure's known minutes not less than this share is for its table.
-DRAWING, SHARE = 2.0, 0.1
-#: What is expected of runs is not scaled down further by what a figure took.
-LEAST_OF_RUNS = 0.1
+#: Seconds of drawing and judging a table that is there.
+DRAWING = 2.0
+#: Where only the minutes of a figure as a whole are known, its runs are taken for all of them but the drawing, unless that is so
+#: many times what is expected of such runs, or so small a part: then the rest is measured for the table.
+MOST_OF_RUNS, LEAST_OF_RUNS = 10.0, 0.1
 #: Seconds for the tables and the report, and for what stands in it of each figure that is others than before.
 REPORT, OF_FIGURE = 1.0, 0.35
 
@@ -58,12 +59,9 @@ class FigureWork:
             own = Counter(of_run[spec] for spec in set(runs) if spec in of_run)
             # A piece may compute runs of other figures, too: this one has its part of it.
             together = sum(self._work.seconds(key) * count / len(pieces[key]) for key, count in own.items())
-            known = 60 * self._minutes(name)
-            table = self._table_seconds(name, known, together)
-            if together:
-                of_runs = 60 * self._last[name].runs if name in self._last else known - table
-                for key in own:
-                    scales.setdefault(key, []).append(max(of_runs, LEAST_OF_RUNS * together) / together)
+            of_runs, table = self._split(name, together)
+            for key in own if together else ():
+                scales.setdefault(key, []).append(of_runs / together)
             self._work.expect(name, table, ("figure",), after=tuple(own))
         self._work.expect(REPORT_KEY, REPORT + OF_FIGURE * len(wanted), ("figure",), after=tuple(wanted))
         for key, factors in scales.items():
@@ -83,7 +81,7 @@ class FigureWork:
         """A figure is being made with its runs; the pieces that it consists of."""
         inside = Work()
         if not self._redraw:
-            inside.expect(TABLE, self._table_seconds(figure.name, 60 * self._minutes(figure.name)), ("figure",))
+            inside.expect(TABLE, self._split(figure.name, 60 * self._minutes(figure.name))[1], ("figure",))
         self._work.begin(figure.name, None if self._redraw else inside)
         try:
             yield inside
@@ -96,11 +94,15 @@ class FigureWork:
             return sum(self._last[name])
         return self._shown.get(name) or self._figures[name].minutes.at(self._preset)
 
-    def _table_seconds(self, name: str, known: float, runs: float = 0.0) -> float:
-        """For a figure's table, picture and verdicts; where that is not known, what the minutes leave beside the runs."""
+    def _split(self, name: str, together: float) -> tuple[float, float]:
+        """Seconds for a figure's runs, of which ``together`` would be expected without it, and for its table and picture."""
         if name in self._last:
-            return 60 * self._last[name].table
-        return max(known - runs, SHARE * known, DRAWING)
+            runs, table = 60 * self._last[name].runs, 60 * self._last[name].table
+        else:
+            known = 60 * self._minutes(name)
+            runs = min(known - DRAWING, MOST_OF_RUNS * together)
+            table = max(known - runs, DRAWING)
+        return max(runs, LEAST_OF_RUNS * together), table
 
 
 #: The piece that writes the report.

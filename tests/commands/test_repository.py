@@ -25,6 +25,18 @@ published = pytest.mark.skipif(not (ROOT / "results").exists(), reason="a source
 
 
 @published
+def test_what_is_committed_of_results_is_under_12_megabytes() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    sizes = {path.name: path.stat().st_size for path in paths if path.exists()}
+    total = sum(path.stat().st_size for path in paths if path.exists())
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:8]
+    assert len(paths) > 100 and total < 12e6, f"{total / 1e6:.1f} MB; the largest: {', '.join(largest)}"
+
+
+@published
 def test_readme_table_is_what_results_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["readme_tables.py", "--check"])
     with pytest.raises(SystemExit) as ended:

@@ -22,6 +22,7 @@ import implicit_bias
 from implicit_bias import sweep
 from implicit_bias.cli.grid import Grid, Text, bar, latex, markdown
 from implicit_bias.cli.matrix import MOST_ROWS, Swept, sweep_grid
+from implicit_bias.cli.messages import ERASE, LOADING
 from implicit_bias.cli.progress import Progress, ProgressLines
 from implicit_bias.cli.show import Answer, show
 from implicit_bias.cli.tables import run_grid
@@ -577,6 +578,17 @@ def test_the_bar_is_the_share_of_the_time_and_moves_by_itself(monkeypatch: pytes
         progress._bar.refresh()
     assert re.search(r"solving optimum 37 of 100 \(linf\) [^\n]*20%[^\n]*80 s left", stream.getvalue())
     assert re.search(r"muon, 20 runs [^\n]*6\d%[^\n]*3\d s left[^\n]*ratio 0.5000", stream.getvalue())
+
+
+def test_a_terminal_is_told_at_once_that_packages_are_loaded_and_shows_it_no_longer_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(["--cfg", "job", "schedule.lr=abc"]) == 2
+    notice, erased, error = stream.getvalue().partition(ERASE)
+    assert notice == LOADING and erased and error.startswith("error: schedule.lr=abc") and ERASE not in error
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(["schedule.lr=abc"]) == 2 and stream.getvalue().count(LOADING) == 1
 
 
 def test_progress_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,7 @@ def test_csv_reads_back_every_bit(folder: Path) -> None:
         (",a,label\n0,1,0\n1,2,1\n", "dataset.path=my.csv:", "column 1 has no name"),
         ("a,a,label\n0,1,0\n1,2,1\n", "dataset.path=my.csv:", "two columns are called 'a'"),
         (",".join(f"f{i}" for i in range(784)), "dataset.label=label:", "f9, ... (784 in all)"),
+        ("a,b,Target", "dataset.label=label:", "it has a, b, Target; did you mean dataset.label=Target?"),
     ],
 )
 def test_bad_csv(folder: Path, text: str, key: str, part: str) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 from implicit_bias.plotting.style import of_few_colours
 
 #: Line drawings need no more; what lies between two is a step of an edge's smoothing.
-COLOURS = 40
-#: Sharp at a third more than the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
-WIDEST = 960
+COLOURS = 48
+#: Sharp at a quarter more than the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
+WIDEST = 900
 #: Two beside each other.
 HALF = 700
 #: What a compact picture depends on beside its PNG: this file and the library that encodes it.
