@@ -380,6 +380,8 @@ def _projected(part: Part, blocks: Blocks, radius: Tensor) -> dict[str, Tensor]:
 
 
 def _times(blocks: Blocks, factor: Tensor | float) -> dict[str, Tensor]:
+    if not isinstance(factor, Tensor) and factor == 1:
+        return dict(blocks)
     return {name: b * factor for name, b in blocks.items()}
 
 

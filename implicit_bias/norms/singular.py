@@ -64,11 +64,13 @@ def _polar_wide(g: Tensor) -> Tensor:
     coordinates = vectors.mT @ g
     inverse_root = eigenvalues.clamp(min=torch.finfo(g.dtype).tiny).rsqrt()
     factors = vectors * inverse_root.unsqueeze(-2)
-    near = ~exact & (eigenvalues[..., 0] > CORRECTED_TOLERANCE[g.dtype] * eigenvalues[..., -1])
-    if g.shape[-2] >= CORRECTED_ROWS and bool(near.any()):
+    all_exact = bool(exact.all())
+    if not all_exact and g.shape[-2] >= CORRECTED_ROWS:
+        near = ~exact & (eigenvalues[..., 0] > CORRECTED_TOLERANCE[g.dtype] * eigenvalues[..., -1])
         factors[near], exact[near] = _corrected(vectors[near], coordinates[near])
+        all_exact = bool(exact.all())
     result: Tensor = factors @ coordinates
-    if not bool(exact.all()):
+    if not all_exact:
         result[~exact] = _polar_svd(g[~exact])
     return result
 
