@@ -658,7 +658,9 @@ def test_the_source_compiles_without_a_warning_and_with_its_numbers_only(tmp_pat
     """At -O1 flows are followed, of which some warnings come, and a third of the time goes."""
     macros = [f"-D{name}={number!r}" for name, number in DEFINITIONS] + ['-DCOMPILED_WITH="a test"']
     strict = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(tmp_path / "linear.so"), str(SOURCE), "-lm"]
-    compiled = subprocess.run([compilers()[0], *FLAGS, "-O1", *processor_flags()[0], *macros, *strict], capture_output=True, text=True)
+    compiled = subprocess.run(
+        [compilers()[0], *FLAGS, "-O1", *processor_flags()[0], *macros, *strict], capture_output=True, text=True
+    )
     assert compiled.returncode == 0, compiled.stderr
     bare = subprocess.run([compilers()[0], *FLAGS, *strict], capture_output=True, text=True)
     assert bare.returncode != 0 and "compiling.py" in bare.stderr
