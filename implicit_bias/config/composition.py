@@ -115,9 +115,10 @@ def experiment_alone(experiment: str) -> Config:
     files = {group: option_file(group, option) for group, option in chosen.items() if option is not None}
     if any("defaults" in file for file in files.values()):
         return composed((f"experiment={experiment}",))
-    base = {key: value for key, value in defaults_alone().items() if key not in chosen or key in files}
+    base: Config = {key: value for key, value in defaults_alone().items() if key not in chosen or key in files}
+    base.update(files)
     try:
-        return as_mapping(OmegaConf.to_container(OmegaConf.merge(OmegaConf.create({**base, **files}), body)))
+        return as_mapping(OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(body))))
     except OmegaConfBaseException as error:
         raise BadInput(f"experiment={experiment}: {shown(str(error).splitlines()[0])}") from None
 

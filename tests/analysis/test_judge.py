@@ -113,7 +113,7 @@ def test_the_nearest_exponent_is_named_and_what_no_exponent_fits_is_said_to_be_o
     space: dict[str, Any] = {}
     exec(MINE, space)
     kept: dict[str, Any] = {"results_dir": optima, "optima_timeout": 900}
-    signs = judge(space["SignDescent"], blobs(), steps=np.int64(6000), lr=np.float32(0.1), norms="linf", **kept)
+    signs = judge(space["SignDescent"], blobs(), steps=np.int64(4000), lr=np.float32(0.1), norms="linf", **kept)
     assert re.search(r"; nearest exponent: lp p = inf in \[\S+, inf\] \(maximises\)$", signs.sentence)
     slow = judge(lambda p: torch.optim.SGD(p, lr=1e-3), blobs(), steps=300, norms="l2", **kept)
     assert re.search(r"; nearest exponent: none of these \(largest kappa 0\.\d{3}\)$", slow.sentence)

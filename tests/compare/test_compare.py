@@ -39,6 +39,8 @@ from implicit_bias.storage.files import read_table
 from tests.support.commands import SMALL
 from tests.support.quick import quick_of
 
+# On one worker: its runs are computed once.
+pytestmark = pytest.mark.xdist_group("compare")
 OPTIONS = {
     "dataset.num_classes": 3,
     "dataset.dim": 4,

@@ -140,7 +140,8 @@ def test_no_number_of_an_optimizer_passes_through_single_precision(name: str, ke
     number = NUMBERS[key][index]
     rule = name if name in RULES else "row, momentum" if name == "nmd" else "signgd"
     given = replace(problem(rule, gaussian(4, 6, 10), 5), norm=make_norm("row") if name == "nmd" else None)
-    given = replace(given, optimizer=OPTIMIZERS.get(name)(**{key: number}, **NEEDS.get(key, {})))
+    optimizer = OPTIMIZERS.get(name)(**{key: number}, **NEEDS.get(key, {}))
+    given = replace(given, optimizer=optimizer, measured={"l2": make_norm("l2")})
     numbers = torch.full((RUNS, 1, 1), number, dtype=torch.float64)
     numbers[1:] *= 0.5
     swept = replace(given, optimizer=replace(given.optimizer, **{key: numbers}))

@@ -475,8 +475,15 @@ def test_bad_requests_are_one_line(argument: str, words: str, capsys: pytest.Cap
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Newton-Schulz at a size that takes a second."""
+    """Newton-Schulz at a size that takes a second, and in one small panel: the whole picture is drawn by other tests."""
+
+    def small(self: Figure, table: pd.DataFrame, preset: Preset) -> Any:
+        figure, axes = panels(1, 1, height=1.5)
+        axes[0, 0].plot(table["step"], table["ratio"])
+        return figure
+
     monkeypatch.setattr("implicit_bias.figures.own.newton_schulz.STEPS", PerPreset(20, 20, 20))
+    monkeypatch.setattr(NewtonSchulz, "draw", small)
     yield
 
 

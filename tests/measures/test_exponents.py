@@ -164,6 +164,10 @@ def test_neighbourhoods_stay_inside() -> None:
     assert neighbourhood(1.0) == [0.975, 1.0]
 
 
+on_one_worker = pytest.mark.xdist_group("exponents")
+
+
+@on_one_worker
 @pytest.mark.slow
 def test_margins_grow_as_norms_shrink_and_the_families_meet_at_two(optima: dict[str, ExponentOptima]) -> None:
     for family in optima.values():
@@ -174,6 +178,7 @@ def test_margins_grow_as_norms_shrink_and_the_families_meet_at_two(optima: dict[
     assert optima["lp"].known[0][0.5].lower == optima["schatten"].known[0][0.5].lower
 
 
+@on_one_worker
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["lp", "schatten"])
 def test_an_optimum_is_found_again_at_its_own_exponent(optima: dict[str, ExponentOptima], family: str) -> None:
@@ -193,6 +198,7 @@ def test_an_optimum_is_found_again_at_its_own_exponent(optima: dict[str, Exponen
     assert curves["resolution"].max() == pytest.approx(1, abs=1e-3)
 
 
+@on_one_worker
 @pytest.mark.slow
 def test_many_exponents_at_once_are_each_of_them_alone(optima: dict[str, ExponentOptima]) -> None:
     data = optima["lp"].datasets[0]

@@ -153,7 +153,7 @@ def workers(parent: int) -> list[int]:
 
 def fork_workers() -> None:
     """In a command: fork its workers, which have then imported everything. Else they are as always: pipes, session, variables."""
-    local.subprocess = forking()  # type: ignore[attr-defined, assignment]
+    local.subprocess = forking()  # type: ignore[assignment, attr-defined]
 
 
 def forking() -> SimpleNamespace:
