@@ -28,14 +28,14 @@ WRAPPERS = """
         for (int64_t i = 0; i < count; i += LANES) { \\
             vec a, b, c; \\
             memcpy(&a, x + i, sizeof a), memcpy(&b, y + i, sizeof b); \\
-            c = result; \\
+            result; \\
             memcpy(out + i, &c, sizeof c); \\
         } \\
     }
-OF_VECTORS(of_exponential, exponential(a))
-OF_VECTORS(of_reciprocal_root, reciprocal_root(b))
-OF_VECTORS(of_quotient, quotient(a, b))
-OF_VECTORS(of_hypotenuse, hypotenuse(a, b))
+OF_VECTORS(of_exponential, c = exponential(a))
+OF_VECTORS(of_reciprocal_root, (reciprocal_roots(1, &b), c = b))
+OF_VECTORS(of_quotient, c = quotient(a, b))
+OF_VECTORS(of_hypotenuse, c = hypotenuse(a, b))
 """
 POLAR = """
 #include <stdlib.h>

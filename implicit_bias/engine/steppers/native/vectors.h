@@ -23,8 +23,6 @@ typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 
 #define LOWEST -708.0 /* e^x is a normal number from here to HIGHEST */
 #define HIGHEST 709.0
-#define ABREAST 2                      /* vectors of which operations are done in turn, for each waits for the one before */
-#define EACH _Pragma("GCC unroll 2") for (int i = 0; i < count; i++)
 #define PARTS 16                       /* 2^(0 / PARTS), 2^(1 / PARTS), ... are in a table */
 #define PER_LOG_2 0x1.71547652b82fep+4 /* PARTS / log 2 */
 #define LOG_2_HIGH 0x1.62e42fefap-5    /* log(2) / PARTS in two parts: the first ends in zeros, times a whole number it is exact */
@@ -32,6 +30,10 @@ typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 #define ROUND_BY 0x1.8p52 /* added and subtracted, it rounds to whole numbers */
 #define LEAST 0x1p-900    /* between these two, the estimates of quotient and hypotenuse are good */
 #define MOST 0x1p900
+
+/* An operation waits for the one before, so that a few vectors are done operation by operation: EACH is a loop over them. */
+#define ABREAST 2
+#define EACH _Pragma("GCC unroll 2") for (int i = 0; i < count; i++)
 
 /* a b + c rounded once, where the processor can; as compilers do by themselves, but where they have a choice of two products, or
  * may make those of a loop of numbers apart, it is said which. */
@@ -144,12 +146,6 @@ static inline void positive_roots(const int count, vec *x) { EACH x[i] = root(x[
 
 #endif
 
-static inline vec reciprocal_root(vec x)
-{
-    reciprocal_roots(1, &x);
-    return x;
-}
-
 /* The bits of 2^(j / PARTS), less j in the place where m is added for 2^(m / PARTS): what is left there counts in whole powers. */
 static const int64_t POWERS[PARTS] = {
     0x3ff0000000000000, 0x3fefb5586cf9890f, 0x3fef72b83c7d517b, 0x3fef387a6e756238, 0x3fef06fe0a31b715, 0x3feedea64c123422,
@@ -158,8 +154,8 @@ static const int64_t POWERS[PARTS] = {
 };
 
 /* e^x to about an ulp for LOWEST <= x <= HIGHEST: x = m log(2) / PARTS + r, |r| <= log(2) / (2 PARTS), and 2^(m / PARTS) e^r with
- * e^r = 1 + r + r^2 (c_2 + ... + c_6 r^4), the c_j by Remez's algorithm: the relative error is 1.2e-17. Of
- * `count` vectors, ABREAST at most. */
+ * e^r = 1 + r + r^2 (c_2 + ... + c_6 r^4), the c_j by Remez's algorithm: the relative error is 1.2e-17. Of `count`
+ * vectors, ABREAST at most. */
 __attribute__((always_inline)) static inline void exponentials_inside(const int count, vec *x)
 {
     vec t[ABREAST], m[ABREAST], r2[ABREAST], low[ABREAST], high[ABREAST], power[ABREAST];
