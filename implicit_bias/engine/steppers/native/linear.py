@@ -171,7 +171,7 @@ class LinearSteps:
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
         self._seen: records.Seen | None = None  # what the last call has looked at
-        self._given: ctypes.Array[CTask] | None = None  # what linear.c is, until an array is another one
+        self._given: ctypes.Array[CTask] | None = None  # what linear.c gets, until an array is another one
         self._compiled = compiled
         self.made_with: Mapping[str, str] = declared(compiled)
         self.routines: Routines | None = records.routines_by(compiled)
