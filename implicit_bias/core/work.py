@@ -20,8 +20,6 @@ Kind = tuple[str, ...]
 LINGERS = 0.25
 #: From this share on a piece says more of its own cost than what was expected of it does.
 TELLING = 0.1
-#: Seconds that are told apart.
-LEAST = 1e-6
 #: The rest is worked out again after this many seconds, or so many times the seconds that it takes to.
 SECONDS, RARELY = 0.5, 50.0
 
@@ -69,34 +67,38 @@ class _Paces:
     """By which factor the pieces of each kind take longer than expected, learnt from those that are done or under way."""
 
     def __init__(self, pieces: Collection[_Piece], now: float) -> None:
-        self._sums: dict[Kind, tuple[float, float, int]] = {}
+        #: By kind the seconds taken, those expected for that, and those expected for a whole piece on average.
+        self._sums: dict[Kind, tuple[float, float, float]] = {}
+        self._counts: dict[Kind, int] = {}
         self._special: dict[Kind, dict[Kind, None]] = {}
         self._known: dict[Kind, float] = {}
         for piece in pieces:
             share = piece.part()
             if share > 0 and piece.seconds > 0:
-                self._add(piece.kind, piece.taken_for_part(now), share * piece.seconds)
+                self._add(piece.kind, piece.taken_for_part(now), share * piece.seconds, piece.seconds)
 
-    def _add(self, kind: Kind, seconds: float, expected: float) -> None:
+    def _add(self, kind: Kind, seconds: float, expected: float, whole: float) -> None:
         for end in range(len(kind) + 1):
-            taken, wanted, count = self._sums.get(kind[:end], (0.0, 0.0, 0))
-            self._sums[kind[:end]] = taken + seconds, wanted + expected, count + 1
+            taken, wanted, mean = self._sums.get(kind[:end], (0.0, 0.0, 0.0))
+            count = self._counts[kind[:end]] = self._counts.get(kind[:end], 0) + 1
+            self._sums[kind[:end]] = taken + seconds, wanted + expected, mean + (whole - mean) / count
             if end < len(kind):
                 self._special.setdefault(kind[:end], {})[kind[: end + 1]] = None
 
     def of(self, kind: Kind) -> float:
-        """The factor of a kind: that of its pieces, with as much weight of the others as a piece has."""
-        taken, expected, count = self._sums.get(kind, (0.0, 0.0, 0))
+        """The factor of a kind: that of its pieces, with as much weight of the others as a whole piece has."""
         others = self._others(kind[:-1]) if kind else 1.0
-        prior = expected / count if count else 1.0
-        return (taken + others * prior) / (expected + prior)
+        if kind not in self._sums:
+            return others
+        taken, expected, piece = self._sums[kind]
+        return (taken + others * piece) / (expected + piece)
 
     def _others(self, kind: Kind) -> float:
         """What is expected of a special kind of which nothing is known: the geometric mean of those that are known, each as much
         as the other however long it took, and of what is known of the general one."""
         if kind not in self._known:
             known = [self._sums[special] for special in self._special.get(kind, {})]
-            logs = [math.log(max(taken, LEAST) / expected) for taken, expected, _ in known]
+            logs = [math.log((taken + piece) / (expected + piece)) for taken, expected, piece in known]
             logs.append(math.log(self._others(kind[:-1])) if kind else 0.0)
             self._known[kind] = math.exp(sum(logs) / len(logs))
         return self._known[kind]
@@ -229,7 +231,7 @@ def _rest_of(piece: _Piece, paces: _Paces, now: float) -> float:
     if inside is not None:
         return inside
     if piece.share > 0:
-        own = piece.share / (piece.share + TELLING)
+        own = piece.share**2 / (piece.share**2 + TELLING**2)
         expected = own * piece.told / piece.share + (1 - own) * expected
     # Of what has been going on since it told last nothing is known.
     return max(expected - taken, LINGERS * (1 - piece.share) * (taken - piece.told))

@@ -136,9 +136,11 @@ def report(request: Request) -> int:
     with messages.loading(), uncollected():
         from implicit_bias.cli.progress import Progress
         from implicit_bias.report.expected import REPORT_KEY
+        from implicit_bias.report.make import Making
 
+    made = Making()
     with Progress() as progress:
-        made = _made(request, progress)
+        _make(request, progress, made)
         progress.status("writing the report of all figures")
         progress.work.begin(REPORT_KEY)
         _write_tables(request, made.claims)
@@ -211,14 +213,15 @@ def _estimate(request: Request) -> int:
 def _verify(request: Request) -> int:
     """Make all tables again, and print how far each is from the one that is kept."""
     from implicit_bias.cli.progress import Progress
-    from implicit_bias.report.make import chosen
+    from implicit_bias.report.make import Making, chosen
     from implicit_bias.report.verify import beside, compared
 
     if request.redraw:
         raise BadInput("verify=true: not with redraw=true, which makes no table")
     apart = beside(request)
+    made = Making()
     with Progress() as progress:
-        made = _made(apart, progress)
+        _make(apart, progress, made)
     agree: list[bool] = []
     for figure, found in compared(chosen(request.only or ()), request.folder, apart.folder):
         agree.append(found.within)
@@ -228,10 +231,9 @@ def _verify(request: Request) -> int:
     return code if all(agree) else FAILED
 
 
-def _made(request: Request, progress: Progress) -> Making:
+def _make(request: Request, progress: Progress, made: Making) -> None:
     """Make the figures that are not up to date."""
-    with messages.loading(), uncollected():
-        from implicit_bias.report.make import Making, chosen, keep_unchanged, make_in_turn, make_pooled, others_than_default
+    from implicit_bias.report.make import chosen, keep_unchanged, make_in_turn, make_pooled, others_than_default
 
     named = chosen(request.only or ())
     figures = others_than_default(named, request)
@@ -240,7 +242,6 @@ def _made(request: Request, progress: Progress) -> Making:
         messages.note(f"preset {request.preset}: {there} have the same runs at preset default, and are drawn there")
     for line in untold():
         warn(line)
-    made = Making()
     changed: list[Figure] = []
     for figure in figures:
         made.attempt(figure, partial(keep_unchanged, figure, request, progress, changed))
@@ -248,7 +249,6 @@ def _made(request: Request, progress: Progress) -> Making:
         messages.note(_outlook(figures, changed, request))
     make_all = make_pooled if request.workers > 1 and not request.redraw else make_in_turn
     make_all(changed, request, progress, made)
-    return made
 
 
 def _told(request: Request, made: Making) -> int:

@@ -133,13 +133,18 @@ def drawing(module: str) -> str:
 
 
 @cache
-def _files_of_the_package() -> tuple[Path, ...]:
-    return tuple(path for pattern in ("*.py", "*.[ch]") for path in sorted(ROOT.rglob(pattern)))
+def _files_below(root: Path) -> tuple[Path, ...]:
+    """The package's files, which are looked for once."""
+    return tuple(path for pattern in ("*.py", "*.[ch]") for path in sorted(root.rglob(pattern)))
+
+
+def _source(path: Path) -> str:
+    """The digest of a source, read again when it has been written."""
+    return _read_source(path, _when(path))
 
 
 @cache
-def _source(path: Path) -> str:
-    """The content of a source, which does not change while this process runs what it has read of it."""
+def _read_source(path: Path, when: str) -> str:  # noqa: ARG001 - the time is part of the cache's key
     return _content(path)
 
 
@@ -151,7 +156,7 @@ def sources(module: str) -> list[Path]:
     """
     others = {FIGURES.get(name).__module__ for name in FIGURES.names()} - {module}
     left_out = {ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in others}
-    files = _files_of_the_package()
+    files = _files_below(ROOT)
     own = [path for path in files if path not in left_out and path.relative_to(ROOT).parts[0] not in DRAW_NOTHING]
     added = any(cls.__module__ == module for cls in FIGURES.added().values())
     return [*own, *(plugins.source_files() if added else [])]

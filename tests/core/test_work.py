@@ -99,7 +99,7 @@ def test_one_piece_after_the_other_is_their_sum_at_the_pace_of_those_that_are_do
         clock.now += 20.0
         work.end(_)
     # Of other kinds of run that these were twice as dear says half as much, in powers, as of all.
-    others = 2**0.75
+    others = (5 / 3) ** 0.75
     assert abs((work.left() or 0) - 10 * ((4 + others) / 3 + others)) < 1e-9
     work.begin(2)
     work.end(2, telling=False)  # was there already: says nothing of others
@@ -129,3 +129,14 @@ def test_a_piece_made_of_pieces_is_as_far_as_they_are() -> None:
     clock.now = 3.0
     inside.share(0.5, "runs")
     assert work.left() == 7.0 and abs((work.fraction() or 0) - 0.3) < 1e-9
+
+
+def test_a_piece_that_starts_slowly_says_little_of_the_others() -> None:
+    clock = Clock()
+    work = Work(clock)
+    for key in range(10):
+        work.expect(key, 10.0, ("runs",))
+    work.begin(0)
+    clock.now = 8.0
+    work.share(0.001)  # packages were loaded
+    assert 90 < (work.left() or 0) < 250
