@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.data import Parameters
-from implicit_bias.core.scaled import Scaled
+from implicit_bias.core.scaled import Scaled, largest_size
 from implicit_bias.losses import LossTerms
 
 # From this size of a logarithm on, sums of it and of numbers of order one are off by more than 1e-10.
@@ -136,7 +136,7 @@ def largest_entry(blocks: Mapping[str, Tensor]) -> Tensor:
     Returns:
         (R,); nan where an entry is.
     """
-    sizes = [block.abs().amax(dim=(-2, -1)) for block in blocks.values()]
+    sizes = [largest_size(block, (-2, -1)).flatten(start_dim=-3) for block in blocks.values()]
     return sizes[0] if len(sizes) == 1 else torch.stack(sizes).amax(dim=0)
 
 
