@@ -18,6 +18,9 @@ UNUSED = ("GDEF", "GPOS", "GSUB", "MATH", "FFTM", "kern", "name", "gasp", "cvt "
 _LONG_NUMBER = re.compile(rb"-?\d*\.\d{3,}")
 _STREAM = re.compile(rb"(<<.*?>>)\nstream\r?\n(.*)\nendstream", re.DOTALL)
 _LENGTH = re.compile(rb"/Length (\d+)( 0 R)?")
+#: What a page names as the content stream that draws it; and the dictionaries of other content streams: of markers, of hatches.
+_PAGE = re.compile(rb"/Contents (\d+) 0 R")
+_DRAWING = re.compile(rb"/Subtype /Form\b|/Type /Pattern\b")
 _LENGTH_OF_FONT = re.compile(rb"/Length1 \d+")
 
 
@@ -27,6 +30,7 @@ def compacted(pdf: bytes) -> bytes:
     if found is None:
         return pdf
     objects, ending = found
+    pages = {int(page[1]) for content in objects.values() if (page := _PAGE.search(content))}
     for number, content in list(objects.items()):
         stream = _STREAM.fullmatch(content)
         if stream is None or b"/FlateDecode" not in stream[1] or b"/Subtype /Image" in stream[1]:
@@ -38,8 +42,8 @@ def compacted(pdf: bytes) -> bytes:
         if b"/Length1" in dictionary:
             data = _font(data)
             dictionary = _LENGTH_OF_FONT.sub(b"/Length1 %d" % len(data), dictionary)
-        else:
-            data = _LONG_NUMBER.sub(_short, data)
+        elif (number in pages or _DRAWING.search(dictionary)) and b"/ShadingType" not in dictionary:
+            data = _LONG_NUMBER.sub(_short, data)  # all others are no text: the triangles of a shading, say
         packed = zlib.compress(data, 9)
         if length[2]:  # the number of an object that holds it
             objects[int(length[1])] = b"%d" % len(packed)

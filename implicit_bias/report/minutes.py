@@ -7,8 +7,9 @@ Those of the last making on this machine are in the cache; from them the time le
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from implicit_bias.storage.files import atomic_write_text
 
@@ -47,17 +48,22 @@ def keep_minutes(folder: Path, name: str, minutes: Minutes, *, moved: bool) -> N
 
 def read_minutes(folder: Path) -> dict[str, float]:
     """The minutes that are known, by figure; none where the file is missing or damaged."""
-    return {
-        name: float(minutes) for name, minutes in _read(folder / "figures" / FILE).items() if isinstance(minutes, int | float)
-    }
+    return {name: float(minutes) for name, minutes in _read(folder / "figures" / FILE).items() if _is_time(minutes)}
 
 
 def last_minutes(folder: Path) -> dict[str, Minutes]:
-    """Those of the last making on this machine, by figure."""
+    """Those of the last making on this machine, by figure; none where the file is missing or damaged."""
     known = _read(folder / "cache" / FILE)
-    return {
-        name: Minutes(*parts) for name, parts in known.items() if isinstance(parts, list) and len(parts) == len(Minutes._fields)
-    }
+    return {name: Minutes(*map(float, parts)) for name, parts in known.items() if _are_minutes(parts)}
+
+
+def _are_minutes(parts: object) -> TypeGuard[list[float]]:
+    return isinstance(parts, list) and len(parts) == len(Minutes._fields) and all(map(_is_time, parts))
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number that is not negative."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _read(path: Path) -> dict[str, object]:

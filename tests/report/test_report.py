@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import re
 import time
@@ -25,12 +26,14 @@ from implicit_bias.figures.fan.fan_fig1 import FanFig1
 from implicit_bias.figures.fan.which_margin import WhichMargin
 from implicit_bias.figures.papers import OWN, PAPERS
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
-from implicit_bias.plotting.style import Look
+from implicit_bias.plotting.style import Look, of_few_colours
 from implicit_bias.report.page import read_claims, write_report
 from implicit_bias.report.page.content import content
 from implicit_bias.report.page.curves import curves
 from implicit_bias.report.page.html import html
+from implicit_bias.report.page.kept import kept
 from implicit_bias.report.page.markdown import markdown
+from implicit_bias.report.page.pictures import MADE_BY
 from implicit_bias.report.page.templating import formula
 from implicit_bias.report.page.text import plain
 from implicit_bias.storage.files import csv_bytes, read_table
@@ -174,13 +177,26 @@ def test_every_claim_and_finding_is_in_both_forms(page: Page, folder: Path, clai
 
 @pytest.mark.slow
 def test_the_committed_report_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its text: of curves, which are tested below, there is none."""
-    monkeypatch.setattr("implicit_bias.report.page.content.curves", lambda explorer: None)
+    """Its text: of curves, which the page above is made with, there is none, and nothing is kept beside the results."""
+    monkeypatch.setattr("implicit_bias.report.page.content.kept", lambda path, made_from, make: None)
     said = content(RESULTS, "default", figures(), read_claims(RESULTS / "claims.csv"), MINUTES)
     assert (RESULTS / "REPORT.md").read_text(encoding="utf-8") == markdown(said)
     assert said.figures and {figure.name for figure in said.figures} == set(FIGURES.names())
     page = unescape((RESULTS / "report.html").read_text(encoding="utf-8"))
     assert all(" ".join(claim.measured.split()) in page for figure in said.figures for claim in figure.claims)
+
+
+def test_what_takes_long_is_kept_until_what_it_is_made_from_is_others(tmp_path: Path) -> None:
+    path, made, rest = tmp_path / "kept.json", iter([None, 1, 2, 3, 4, 5]), iter([4, 5])
+    assert [kept(path, ("a",), lambda: next(made)) for _ in range(3)] == [None, 1, 1]  # that there is nothing is not kept
+    assert [kept(path, ("ab", b""), lambda: next(made)), kept(path, ("a", b"b"), lambda: next(made))] == [2, 3]
+    for damaged in ("{", json.dumps({**json.loads(path.read_text()), "value": None})):
+        path.write_text(damaged)
+        assert kept(path, ("a", b"b"), lambda: next(made)) == next(rest)
+
+
+def test_a_kept_picture_depends_on_how_its_colours_are_chosen() -> None:
+    assert inspect.getsource(of_few_colours) in MADE_BY
 
 
 def test_what_was_made_at_preset_paper_stands_beside_and_is_not_counted(tmp_path: Path) -> None:

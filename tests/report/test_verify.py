@@ -52,6 +52,14 @@ def test_minutes_beside_a_figure_change_with_its_table_alone_and_those_of_the_ca
     assert last_minutes(tmp_path) == {}
 
 
+@pytest.mark.parametrize("damaged", ['"a"', "null", "-1", "NaN", "Infinity", "true", "[]"])
+def test_minutes_that_are_no_times_are_not_known(damaged: str, tmp_path: Path) -> None:
+    keep_minutes(tmp_path, "rates", Minutes(1.0, 0.5), moved=True)
+    for kind, told in (("cache", f"[1.0, {damaged}]"), ("figures", damaged)):
+        (tmp_path / kind / "minutes.json").write_text(f'{{"rates": {told}, "fan_fig1": {told.replace(damaged, "2")}}}')
+    assert last_minutes(tmp_path) == {"fan_fig1": (1.0, 2.0)} and read_minutes(tmp_path) == {"fan_fig1": 2.0}
+
+
 @pytest.mark.slow
 def test_what_agrees_is_left_as_it_is_and_what_does_not_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

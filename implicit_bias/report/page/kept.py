@@ -17,7 +17,7 @@ def kept(path: Path, made_from: tuple[bytes | str, ...], make: Callable[[], Any]
     Args:
         path: Where it is kept, with a digest of ``made_from``. A file that is missing or damaged is made anew.
         made_from: All that it depends on.
-        make: Gives what can be written as JSON.
+        make: Gives what can be written as JSON. None, that there is nothing, is not kept.
 
     Raises:
         OSError: it cannot be written.
@@ -29,10 +29,11 @@ def kept(path: Path, made_from: tuple[bytes | str, ...], make: Callable[[], Any]
     key = digest.hexdigest()
     try:
         found = json.loads(path.read_bytes())
-        if found["key"] == key:
+        if found["key"] == key and found["value"] is not None:
             return found["value"]
     except (OSError, ValueError, KeyError, TypeError):
         pass
     value = make()
-    atomic_write_text(path, json.dumps({"key": key, "value": value}))
+    if value is not None:
+        atomic_write_text(path, json.dumps({"key": key, "value": value}))
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ COLOURS = 48
 WIDEST = 900
 #: Two beside each other.
 HALF = 700
-#: What a compact picture depends on beside its PNG: this file and the library that encodes it.
-MADE_BY = f"{PIL.__version__} {Path(__file__).read_text()}"
+#: What a compact picture depends on beside its PNG: this file, the choice of colours, and the library that encodes it.
+MADE_BY = f"{PIL.__version__} {Path(__file__).read_text()} {inspect.getsource(of_few_colours)}"
 
 
 @dataclass(frozen=True)
