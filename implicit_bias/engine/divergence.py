@@ -20,6 +20,8 @@ LARGEST = 1e100
 LAST = 1e150
 #: A plain step of a linear model takes some 200 us, and a look at it 20: it is looked at every so many steps.
 LINEAR_EVERY = 10
+#: Said where numbers that a record needs are none, though parameters and loss are.
+BEYOND = "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
 
 
 class Divergence:

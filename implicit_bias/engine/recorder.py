@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from implicit_bias.engine.divergence import BEYOND
 from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.shown import Shown
 from implicit_bias.engine.snapshot import Snapshot, arrays, stacked, unstacked
@@ -88,12 +90,16 @@ class Recorder:
         return [*any_model, *kkt, soft, later, LayerMargins(problem.model.layer_degrees())]
 
     def record(self, t: int, shown: Shown, stepper: Stepper, runs: np.ndarray, update: Update | None = None) -> None:
-        """Record these runs, at the point that is shown of them, after step ``t``, which ``update`` has made."""
+        """Record these runs, at the point that is shown of them, after step ``t``, which ``update`` has made.
+
+        Raises OverflowError where the gradient of one, of a linear model, is beyond every double."""
         problem, parameters, gradient = self._problem, shown.parameters, shown.gradient
         objective, measured = self._setup.objective, gradient
         if self._precise is not None:
             objective, parameters = self._precise, {name: block.double() for name, block in parameters.items()}
             measured = objective.gradient(parameters)
+        if problem.model.linear:
+            _check_finite(measured, runs)
         share, q = _accuracy_and_margin(measured, objective, parameters)
         if problem.model.robust:
             share, _ = accuracy_and_margin(objective.unperturbed_gaps(parameters).amax(dim=-2))
@@ -232,6 +238,16 @@ def _accuracy_and_margin(gradient: Gradient, objective: Objective, parameters: P
     if gradient.found is not None:
         return gradient.found.accuracy, gradient.found.q
     return accuracy_and_margin(_largest_gaps(gradient, objective, parameters))
+
+
+def _check_finite(gradient: Gradient, runs: np.ndarray) -> None:
+    """Raises OverflowError where an entry of the gradient over the weights' sum is no finite number in one of these runs, from
+    which no bound follows; whatever norms are measured, of which some would raise an error of their own."""
+    if math.isfinite(gradient.largest_entry.sum()):
+        return
+    lost = ~gradient.largest_entry.isfinite()
+    if bool(lost[torch.from_numpy(runs).to(lost.device)].any()):
+        raise OverflowError(BEYOND)
 
 
 def _largest_gaps(gradient: Gradient, objective: Objective, parameters: Parameters) -> Tensor:

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from implicit_bias.engine.divergence import LINEAR_EVERY, Divergence
+from implicit_bias.engine.divergence import BEYOND, LINEAR_EVERY, Divergence
 from implicit_bias.engine.problem import Problem
 from implicit_bias.engine.record_times import RecordTimes
 from implicit_bias.engine.recorder import Recorder
@@ -105,9 +105,7 @@ class _Simulation:
             there = self.setup.objective.gradient(parameters)
             # At which step is not known here.
             self._divergence(LINEAR_EVERY).check(self.problem.steps, parameters, there, self.times.going)
-            raise OverflowError(
-                "scores or gradients are beyond every double; choose a smaller schedule.lr, or rescale the data or the start"
-            ) from None
+            raise OverflowError(BEYOND) from None
         trajectory = self.recorder.finished(certified)
         trajectory.stepping, trajectory.stepping_refused = self.stepper.stepping, self.choice.refusals()
         trajectory.compiled_with = dict(self.stepper.made_with)

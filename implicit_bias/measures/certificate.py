@@ -44,8 +44,17 @@ def _largest_pair(model: Model, data: Data, norm: Norm) -> Tensor:
         return model.unit_step(data, norm)
     unit = data.x.new_zeros(1, 2, shape[1])
     unit[0, 0, 0] = 1.0
-    largest: Tensor = math.sqrt(2) * torch.linalg.vector_norm(data.x, dim=-1).amax(dim=-1)
-    return of_matrix.dual(unit) * largest
+    return of_matrix.dual(unit) * (math.sqrt(2) * _longest(data.x))
+
+
+def _longest(x: Tensor) -> Tensor:
+    """max_i ||x_i||_2 of (R, n, d), (R,), whatever the size of the entries: squares are taken in units of a power of two, which
+    changes no bit of a sum of squares that doubles hold."""
+    top = x.abs().amax(dim=(-2, -1))
+    power = top / (2 * top.frexp().mantissa)
+    power = torch.where(top > 0, power, torch.ones_like(top))
+    longest: Tensor = torch.linalg.vector_norm(x / power[:, None, None], dim=-1).amax(dim=-1) * power
+    return longest
 
 
 @dataclass

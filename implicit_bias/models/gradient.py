@@ -30,6 +30,7 @@ class Found(NamedTuple):
         largest: Its largest absolute entry, (R,).
         accuracy: The share of samples whose gaps are all positive, (R,).
         q: The smallest gap, (R,).
+        evaluate: Evaluates the gradient once more, with all that is not known.
     """
 
     log_loss: Tensor
@@ -37,6 +38,7 @@ class Found(NamedTuple):
     largest: Tensor
     accuracy: Tensor
     q: Tensor
+    evaluate: Callable[[], Gradient]
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,16 @@ class Gradient:
     @cached_property
     def weight_over_loss(self) -> Tensor:
         """sum w / L, the size of -grad log L in units of :meth:`per_weight`, (R,): 1 in the tail of losses that are exponential
-        there. Of numbers in one unit, so that it is exact however small the loss is."""
+        there. Of numbers of one evaluation in one unit: off by no more than the last digit of log L, however small the loss."""
+        if self.found is not None:
+            return self.found.evaluate().weight_over_loss
         ratio: Tensor = self.total.sum(dim=-1) / (self.log_losses() - self.log_unit).exp().sum(dim=-1)
         return ratio
+
+    @cached_property
+    def largest_entry(self) -> Tensor:
+        """The largest absolute entry of :meth:`per_weight`, (R,); nan where one is."""
+        return largest_entry(self.per_weight()) if self.found is None else self.found.largest
 
     def downhill(self) -> Parameters:
         """-grad L as plain tensors, not to be changed, in a unit of each run's own: sum w, as in :meth:`per_weight`, or where
@@ -102,8 +111,7 @@ class Gradient:
 
     @cached_property
     def _downhill(self) -> Parameters:
-        c = self.per_weight()
-        largest = largest_entry(c) if self.found is None else self.found.largest
+        c, largest = self.per_weight(), self.largest_entry
         small = (largest < LOSES_DIGITS[largest.dtype])[:, None, None]
         if not bool(small.any()):
             return c

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent import futures
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.steppers.base import Setup
-from implicit_bias.engine.steppers.native import LinearSteps
+from implicit_bias.engine.steppers.native import LinearSteps, linear
 from implicit_bias.engine.steppers.native.records import MOST_ENTRIES
 from implicit_bias.engine.trajectory import Diverged
 from implicit_bias.measures.margins import accuracy_and_margin
-from implicit_bias.models import Gradient
+from implicit_bias.models import Data, Gradient
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.sizes import Routines
 from tests.engine.test_native import gaussian, needs_compiler, problem, with_zeros
@@ -74,6 +77,57 @@ def test_scores_that_no_double_holds_are_seen() -> None:
     assert steps.gradient.log_loss.isfinite().tolist() == [True, False]
     with pytest.raises(Diverged):
         simulate(given)
+
+
+@pytest.mark.parametrize("labels", [("spectral", "linf"), ("linf",)])
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_a_gradient_that_no_double_holds_is_an_error_whatever_is_measured(compiled: Any, labels: tuple[str, ...]) -> None:
+    """Scores and losses are numbers, the sum over samples is none."""
+    y = torch.arange(8).remainder(2).unsqueeze(0)
+    x = (1 - 2 * y).double().mul(1.7e308).unsqueeze(-1).repeat(1, 1, 3)
+    given = problem("signgd", Data(x, y, 2), 3)
+    start = {"weight": torch.zeros_like(given.initial["weight"])}
+    measured = {label: make_norm(label) for label in labels}
+    given = replace(given, initial=start, schedule=replace(given.schedule, lr=1e-308), measured=measured, compile=compiled)
+    with pytest.raises(OverflowError, match="beyond every double; choose a smaller"):
+        simulate(given)
+
+
+def test_weights_over_the_loss_are_of_one_evaluation() -> None:
+    """At losses of e^-50,000,000,000,000 logarithms of two evaluations differ by a hundredth."""
+    given = problem("signgd", gaussian(3, 12, 9, 1), 1, 1)
+    separator = torch.linalg.lstsq(given.data.x[0], functional.one_hot(given.data.y[0], 3).double()).solution.T[None]
+    setup = Setup.of(replace(given, initial={"weight": 5e13 * separator.contiguous()}))
+    steps, plain = LinearSteps(setup), setup.begun().gradient
+    steps.load(setup.begun())
+    assert plain is not None and float(steps.gradient.log_loss) < -1e13
+    assert torch.equal(steps.gradient.weight_over_loss, plain.weight_over_loss)
+
+
+def test_an_interrupt_is_raised_when_no_thread_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them, while others still write."""
+    interrupts, wait, done = [KeyboardInterrupt("first"), KeyboardInterrupt("second")], futures.wait, threading.Event()
+
+    def interrupted(others: Any) -> Any:
+        if interrupts:
+            raise interrupts.pop(0)
+        done.set()
+        return wait(others)
+
+    monkeypatch.setattr(linear, "wait", interrupted)
+    ended: list[int] = []
+
+    def work(thread: int) -> int:
+        if thread:
+            assert done.wait(10)
+            ended.append(thread)
+        return 3
+
+    with futures.ThreadPoolExecutor(2) as pool:
+        with pytest.raises(KeyboardInterrupt, match="first"):
+            linear._by_all(work, 3, pool)
+        assert sorted(ended) == [1, 2]
+        assert linear._by_all(lambda thread: thread, 3, pool) == 0
 
 
 MATRICES = ((64, 10, 25), (5, 12, 2), (3, 1, 6), (3, 6, 1), (2, 30, 30))

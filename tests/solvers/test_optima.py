@@ -25,7 +25,10 @@ from implicit_bias import run
 from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.datasets.base import Dataset
 from implicit_bias.engine import Trajectory
+from implicit_bias.measures.certificate import rounding_of
 from implicit_bias.measures.kkt import _mirror_step
+from implicit_bias.models import Data as DataSets
+from implicit_bias.models.linear import Linear
 from implicit_bias.norms import Norm, make_norm
 from implicit_bias.norms.lp import Lp
 from implicit_bias.solvers.coordinates import Coordinates
@@ -431,6 +434,18 @@ def test_certificates_at_every_scale(scale: float, label: str) -> None:
     _, upper = improve_weights(scale * points, labels, make_norm(label), weights, separator, 40)
     assert float(upper) == pytest.approx(scale * float(plain), rel=1e-9)
     assert float(upper) >= solve_exact(scale * x, y, 2, make_norm(label)).lower
+
+
+@pytest.mark.parametrize("label", ["linf", "l1", "l2", "lp3", "spectral", "nuclear", "schatten1.5", "row", "column", "hybrid0.5"])
+def test_what_rounding_adds_to_a_bound_is_in_proportion_to_the_data_to_the_bit(label: str) -> None:
+    """Also where squares of features are beyond every double (1e155), lose digits (1e-161) or vanish (1e-170)."""
+    x = torch.randn(2, 9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(9).remainder(3).expand(2, 9)
+
+    def added(unit: float) -> torch.Tensor:
+        return rounding_of(Linear(), DataSets(unit * x, y, 3), {label: make_norm(label)})[label] / unit
+
+    assert all(torch.equal(added(2.0**power), added(1.0)) for power in (515, -535, -565, -900))
 
 
 def test_a_point_that_is_optimal_already_is_not_lost(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -128,6 +128,32 @@ def _power(schedule: Schedule) -> Any:
 
 def _log(number: float) -> float:
     return math.log(number) if number > 0 else -math.inf
+
+
+def _by_all(work: Callable[[int], int], threads: int, pool: ThreadPoolExecutor | None) -> int:
+    """The least of what all threads give, this one among them; an interrupt is raised when none is at work any more."""
+    others: list[Future[int]] = []
+    try:
+        if pool is not None:
+            others.extend(pool.submit(work, thread) for thread in range(1, threads))
+        mine = work(0)
+    finally:
+        if others:
+            _wait_for(others)
+    return min(mine, *(done.result() for done in others)) if others else mine
+
+
+def _wait_for(others: Sequence[Future[int]]) -> None:
+    """Until all are done, however often it is interrupted; then the first interrupt is raised."""
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            wait(others)
+            break
+        except BaseException as again:  # noqa: BLE001 - it is raised below
+            interrupt = interrupt or again
+    if interrupt is not None:
+        raise interrupt
 
 
 class LinearSteps:
@@ -352,19 +378,15 @@ class LinearSteps:
             index_size=0 if index is None else index.stride(0),
             look=None if look is None else ctypes.addressof(look.fields), look_share=shares[steps],
         )  # fmt: skip
-        tasks, taken, given = self._given, ctypes.byref(ctypes.c_int64(0)), ctypes.byref(call)
+        tasks, taken, given, eta = self._given, ctypes.byref(ctypes.c_int64(0)), ctypes.byref(call), self._eta
 
-        def work(thread: int) -> int:
-            scratch = self._work[thread].data_ptr(), self._eta[thread].data_ptr()
+        # What the call points to a thread holds until it is done, whatever becomes of this frame.
+        def work(thread: int, _held: object = (share, index, look)) -> int:
+            scratch = self._work[thread].data_ptr(), eta[thread].data_ptr()
             made: int = self._compiled.advance_all(tasks, taken, *scratch, given)
             return made
 
-        others = [self._pool.submit(work, thread) for thread in range(1, self._threads)] if self._pool else []
-        try:
-            mine = work(0)
-        finally:
-            wait(others)  # an interrupt must not leave one that still writes
-        return min(mine, *(done.result() for done in others)) if others else mine
+        return _by_all(work, self._threads, self._pool)
 
     def _anchor_for(self, first: int) -> None:
         """Raises ValueError where the first update after ``first`` needs an anchor that is not held."""

@@ -18,7 +18,7 @@ typedef struct {
     double *total, *log_unit;        /* (runs, n), (runs): sum_c w_ic = total e^log_unit */
     double *log_loss;                /* (runs): log L */
     double *accuracy, *margin;       /* (runs): the share of samples with positive gaps; the smallest gap */
-    double *largest;                 /* (runs): the largest |entry| of per_weight */
+    double *largest;                 /* (runs): the largest |entry| of per_weight; NaN where one is not finite */
     double *average;                 /* (runs, k, features): of the certificates' matrices, with that there; NULL: not asked for */
 } Seen;
 
@@ -90,6 +90,15 @@ static void per_weight(const Group *p, const Work *v, vec *to)
     }
 }
 
+/* The largest |entry| of per_weight, which comparisons lose where it is no number: NaN where some entry is not finite. */
+static vec largest_or_none(const Group *p, const vec *c)
+{
+    mask far = {0};
+    for (int64_t e = 0; e < p->k * p->d; e++) far |= (c[e] - c[e]) != 0;
+    if (p->alone) far = any(far) ? ~(mask){0} : far;
+    return choose(far, all(NAN), largest_in_rows(p, c, p->k, p->d));
+}
+
 /* The rows of a run. */
 static void write_rows(const Group *p, const vec *from, int64_t l, double *to)
 {
@@ -109,7 +118,7 @@ static void look_at(const Group *p, Work *v, double share, int64_t first, int64_
     const vec loss = choose(far, all(NAN), log_loss(p, of, v));
     if (share != 0) (p->entries ? collect_by_entry : collect)(p, v, share);
     per_weight(p, v, v->factor);
-    const vec largest = largest_in_rows(p, v->factor, p->k, p->d);
+    const vec largest = largest_or_none(p, v->factor);
     for (int64_t l = 0; l < runs; l++) {
         const int64_t r = first + l, lane = p->alone ? 0 : l;
         write_rows(p, p->w, l, to->w + r * size);

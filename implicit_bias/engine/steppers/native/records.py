@@ -56,13 +56,9 @@ class Seen:
         mantissas, logs = cut(self._gradient), self._gradient_log
         scales = dict.fromkeys(mantissas, logs) if logs.shape[-1] == 1 else cut(logs)
         blocks = {name: Scaled(mantissa, scales[name]) for name, mantissa in mantissas.items()}
-        found = Found(self._log_loss, cut(self._per_weight), self._largest, self._accuracy, self._margin)
-        log_losses = partial(_log_losses, objective, parameters)
-        return Gradient(blocks, self._total, self._log_unit.unsqueeze(-1), log_losses, found=found)
-
-
-def _log_losses(objective: Objective, parameters: Parameters) -> Tensor:
-    return objective.gradient(parameters).log_losses()
+        evaluate = partial(objective.gradient, parameters)
+        found = Found(self._log_loss, cut(self._per_weight), self._largest, self._accuracy, self._margin, evaluate)
+        return Gradient(blocks, self._total, self._log_unit.unsqueeze(-1), lambda: evaluate().log_losses(), found=found)
 
 
 def routines_by(compiled: ctypes.CDLL) -> Routines:
