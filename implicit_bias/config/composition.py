@@ -23,6 +23,7 @@ from implicit_bias.core.words import shown
 __all__ = ["Config", "as_mapping", "composed", "composition", "option_file", "under_experiment"]
 
 Config = dict[str, Any]
+_ENTRIES = "entries such as override /optimizer: adam"
 
 
 def composition(options: Mapping[str, str | None]) -> Config:
@@ -45,11 +46,21 @@ def composition(options: Mapping[str, str | None]) -> Config:
     return {**base, **bare, **{group: None for group in options if group not in named and group != "experiment"}}
 
 
-def _chosen_by(experiment: str | None) -> dict[str, str | None]:
-    """The options that an experiment's defaults choose, by group."""
-    defaults = [] if experiment is None else option_file("experiment", experiment).get("defaults", [])
-    entries = (item for entry in defaults if isinstance(entry, dict) for item in entry.items())
-    return {str(key).partition(" /")[2]: option for key, option in entries}
+def _defaults_of(experiment: str | None) -> list[Any]:
+    """The entries of an experiment's defaults list. Raises BadInput: it is none."""
+    written = [] if experiment is None else option_file("experiment", experiment).get("defaults", [])
+    if not isinstance(written, list):
+        raise BadInput(f"experiment={experiment}: defaults={shown(written)}: must be a list of {_ENTRIES}")
+    for entry in written:
+        if not (isinstance(entry, str) or (isinstance(entry, dict) and all(isinstance(key, str) for key in entry))):
+            raise BadInput(f"experiment={experiment}: defaults: {shown(entry)}; must be {_ENTRIES}")
+    return written
+
+
+def _chosen_by(experiment: str | None) -> dict[str, Any]:
+    """The options that an experiment's defaults choose, by group; of several for a group the first, as in Hydra."""
+    entries = [item for entry in _defaults_of(experiment) if isinstance(entry, dict) for item in entry.items()]
+    return {str(key).partition(" /")[2]: option for key, option in reversed(entries)}
 
 
 def _beside(named: Mapping[str, str], options: Mapping[str, str | None]) -> dict[str, str]:
@@ -65,7 +76,7 @@ def _beside(named: Mapping[str, str], options: Mapping[str, str | None]) -> dict
 
 
 def _is_option(group: str, option: Any) -> bool:
-    return group != "experiment" and option in groups().get(group, {})
+    return group != "experiment" and isinstance(option, str) and option in groups().get(group, {})
 
 
 def _without_beside(section: Config) -> Config:
@@ -73,15 +84,18 @@ def _without_beside(section: Config) -> Config:
 
 
 def _stands_alone(experiment: str | None) -> bool:
-    """Whether an experiment's file says all of it, needing no others: its defaults, if any, choose options that there are."""
-    defaults = [] if experiment is None else option_file("experiment", experiment).get("defaults", [])
-    return all(isinstance(entry, dict) and all(_is_choice(*item) for item in entry.items()) for entry in defaults)
+    """Whether an experiment's file says all of it, needing no others: its defaults, if any, choose options that there are, each
+    entry one and each group once, and nothing in it is meant for Hydra itself."""
+    defaults = _defaults_of(experiment)
+    choices = [item for entry in defaults if isinstance(entry, dict) and len(entry) == 1 for item in entry.items()]
+    plain = len(choices) == len(defaults) == len({key for key, _ in choices}) and all(_is_choice(*item) for item in choices)
+    return plain and (experiment is None or "hydra" not in option_file("experiment", experiment))
 
 
 def _is_choice(key: Any, option: Any) -> bool:
     """Whether an entry of a defaults list is ``override /group: option`` with an option of that group, or null."""
     overrides, _, group = str(key).partition(" /")
-    return overrides == "override" and (option is None or option in groups().get(group, {}))
+    return overrides == "override" and group in groups() and (option is None or _is_option(group, option))
 
 
 @cache
@@ -101,24 +115,33 @@ def under_experiment(experiment: str | None, group: str, option: str) -> Any:
 @cache
 def defaults_alone() -> Config:
     """What ``config.yaml`` says, with the files of the options that it chooses in their groups: as Hydra composes it."""
-    written = as_mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml")))
     chosen = {group: option for group, option in main_page().defaults.items() if option != "null"}
-    own = {key: value for key, value in written.items() if key != "defaults"}
-    return {**own, **{group: option_file(group, option) for group, option in chosen.items()}}
+    return {**main_keys(), **{group: option_file(group, option) for group, option in chosen.items()}}
+
+
+@cache
+def main_keys() -> Config:
+    """The keys that ``config.yaml`` has itself."""
+    written = as_mapping(OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml")))
+    return {key: value for key, value in written.items() if key != "defaults"}
 
 
 @cache
 def experiment_alone(experiment: str) -> Config:
-    """The configuration under an experiment that stands alone, as Hydra composes it. Raises BadInput: it cannot be."""
-    body = {key: value for key, value in option_file("experiment", experiment).items() if key != "defaults"}
+    """The configuration under an experiment, as Hydra composes it; by Hydra, where it does not stand alone. Raises BadInput: it
+    cannot be."""
+    if not _stands_alone(experiment):
+        return composed((f"experiment={experiment}",))
     chosen = _chosen_by(experiment)
     files = {group: option_file(group, option) for group, option in chosen.items() if option is not None}
     if any("defaults" in file for file in files.values()):
         return composed((f"experiment={experiment}",))
-    base: Config = {key: value for key, value in defaults_alone().items() if key not in chosen or key in files}
-    base.update(files)
+    body = {key: value for key, value in option_file("experiment", experiment).items() if key != "defaults"}
+    # A group that is chosen to be null leaves what config.yaml itself says there, if anything.
+    left = {key: value for key, value in defaults_alone().items() if key not in chosen or key in files}
+    base = {**main_keys(), **left, **files}
     try:
-        return as_mapping(OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(body))))
+        return as_mapping(OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), body)))
     except OmegaConfBaseException as error:
         raise BadInput(f"experiment={experiment}: {shown(str(error).splitlines()[0])}") from None
 
@@ -133,7 +156,7 @@ def composed(choices: tuple[str, ...]) -> Config:
     try:
         with _plugins_stored(), initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
             return as_mapping(OmegaConf.to_container(hydra_compose("config", overrides=list(choices))))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # of entries of a defaults list a ValueError
         raise BadInput(f"{' '.join(choices) or 'config.yaml'}: {shown(str(error).splitlines()[0])}") from None
 
 

@@ -523,8 +523,8 @@ def own_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
     copied = tmp_path / "configs"
     shutil.copytree(config_directory(), copied)
-    kept = (composition.composed, composition.defaults_alone, composition.experiment_alone, composition.option_file)
-    cached = (files.groups, files.main_page, *kept, composition.under_experiment)
+    kept = (composition.composed, composition.main_keys, composition.defaults_alone, composition.experiment_alone)
+    cached = (files.groups, files.main_page, *kept, composition.option_file, composition.under_experiment)
     for module in (files, composition):
         monkeypatch.setattr(module, "config_directory", lambda: copied)
     for function in cached:
@@ -550,6 +550,48 @@ def test_an_experiment_sets_options_and_keys_and_the_command_line_wins(own_confi
     # What the experiment sets for adam is no key of muon.
     with pytest.raises(BadInput, match=r"optimizer\.eps: unknown key for optimizer=muon"):
         config_of("experiment=mine", "optimizer=muon")
+
+
+FIRST, BODY = "# @package _global_\n# An experiment of a test.\n", "steps: 50\nlog: {points: 7}\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "optimizer"),
+    [
+        ("hydra: {job: {name: foo}}\n", "muon"),
+        ("defaults:\n  - override /optimizer: adam\n  - override /optimizer: muon\n", "adam"),
+        ("defaults:\n  - override /norm: null\n  - override /optimizer: adam\n", "adam"),
+        ("defaults:\n  - override /optimizer: [adam]\n", "adam"),
+        ("defaults: []\n", "muon"),
+    ],
+)
+def test_an_experiment_of_any_form_makes_what_hydra_composes(told: str, optimizer: str, own_configs: Path) -> None:
+    (own_configs / "experiment" / "mine.yaml").write_text(f"{FIRST}{told}{BODY}")
+    ours, theirs = composition.experiment_alone("mine"), composition.composed(("experiment=mine",))
+    assert ours == theirs and list(ours) == list(theirs) and ours["norm"] is None
+    config = config_of("experiment=mine")
+    assert (config["optimizer"]["name"], config["steps"], config["log"]["points"]) == (optimizer, 50, 7)
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        "",
+        " 3",
+        " adam",
+        " {override /optimizer: adam}",
+        *(
+            f"\n  - {entry}"
+            for entry in ("3", "null", "{}", "[adam]", "3: adam", "override /optimizer: 3", "override /optimizer: no")
+        ),
+        *(f"\n  - override /optimizer: {option}" for option in ("{a: 1}", "adam\n    override /loss: exponential")),
+    ],
+)
+def test_a_malformed_defaults_list_is_one_line(defaults: str, own_configs: Path) -> None:
+    (own_configs / "experiment" / "mine.yaml").write_text(f"{FIRST}defaults:{defaults}\n{BODY}")
+    with pytest.raises(BadInput, match=r"experiment=mine: \S.*") as error:
+        config_of("experiment=mine")
+    assert "\n" not in str(error.value)
 
 
 def test_an_experiment_on_top_of_another_sets_what_both_do(own_configs: Path) -> None:

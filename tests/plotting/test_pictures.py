@@ -46,7 +46,11 @@ def drawn(name: str) -> Drawing:
 
 
 def leave_out_bare_ticks(picture: Drawing) -> None:
-    """Minor ticks without labels, shorter than those with: laying them out takes as long as all the rest."""
+    """Minor ticks without labels: laying them out takes a third of the time.
+
+    No fault is found or hidden by it. What is looked at are boxes of texts, of legends and of axes with their labels, and curves;
+    marks of ticks are in none of them, and the layout does not depend on them.
+    """
     for axes in picture.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if isinstance(axis.get_minor_formatter(), NullFormatter):
