@@ -143,7 +143,7 @@ def report(request: Request) -> int:
         _make(request, progress, made)
         progress.status("writing the report of all figures")
         progress.work.begin(REPORT_KEY)
-        _write_tables(request, made.claims)
+        write_tables(request, made.claims)
     _print_claims(made.claims, request.only or ())
     _print_places(request, made)
     return _told(request, made)
@@ -213,7 +213,7 @@ def _estimate(request: Request) -> int:
 def _verify(request: Request) -> int:
     """Make all tables again, and print how far each is from the one that is kept."""
     from implicit_bias.cli.progress import Progress
-    from implicit_bias.report.make import Making, chosen
+    from implicit_bias.report.make import Making, made_at
     from implicit_bias.report.verify import beside, compared
 
     if request.redraw:
@@ -223,7 +223,7 @@ def _verify(request: Request) -> int:
     with Progress() as progress:
         _make(apart, progress, made)
     agree: list[bool] = []
-    for figure, found in compared(chosen(request.only or ()), request.folder, apart.folder):
+    for figure, found in compared(made_at(request), request.folder, apart.folder):
         agree.append(found.within)
         print(f"{figure.name}: {found}", flush=True)
     print(f"{sum(agree)} of {len(agree)} tables agree", flush=True)
@@ -233,12 +233,12 @@ def _verify(request: Request) -> int:
 
 def _make(request: Request, progress: Progress, made: Making) -> None:
     """Make the figures that are not up to date."""
-    from implicit_bias.report.make import chosen, keep_unchanged, make_in_turn, make_pooled, others_than_default
+    from implicit_bias.report.make import chosen, keep_unchanged, made_at, make_in_turn, make_pooled
 
-    named = chosen(request.only or ())
-    figures = others_than_default(named, request)
-    if len(figures) < len(named):
-        there = ", ".join(figure.name for figure in named if figure not in figures)
+    figures = made_at(request)
+    names = {figure.name for figure in figures}
+    there = ", ".join(figure.name for figure in chosen(request.only or ()) if figure.name not in names)
+    if there:
         messages.note(f"preset {request.preset}: {there} have the same runs at preset default, and are drawn there")
     for line in untold():
         warn(line)
@@ -276,17 +276,17 @@ def _count(figures: int, verb: str = "are") -> str:
     return f"{figures} {'figure' if one else 'figures'} {'is' if one and verb else verb}".rstrip()
 
 
-def _write_tables(request: Request, fresh: Sequence[Claim]) -> None:
+def write_tables(request: Request, fresh: Sequence[Claim]) -> None:
     """claims.csv and the report; what was judged before of figures that were not asked for now is kept."""
     from implicit_bias.figures.claims import claims_table
-    from implicit_bias.report.make import chosen
+    from implicit_bias.report.make import chosen, made_at
     from implicit_bias.report.minutes import read_minutes
     from implicit_bias.report.page import merged, read_claims, write_report
     from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
     figures = chosen(())
     path = request.folder / "claims.csv"
-    made = {figure.name for figure in chosen(request.only or ())}
+    made = {figure.name for figure in made_at(request)}
     claims = merged(read_claims(path), fresh, made, [figure.name for figure in figures])
     atomic_write_bytes(path, csv_bytes(claims_table(claims)))
     write_report(request.folder, request.preset, figures, claims, read_minutes(request.folder))

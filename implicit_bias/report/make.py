@@ -156,10 +156,12 @@ def chosen(only: Sequence[str]) -> list[Figure]:
     return sorted(figures, key=lambda figure: (figure.order, figure.name))
 
 
-def others_than_default(figures: Sequence[Figure], request: Request) -> list[Figure]:
-    """Figures without those that, not asked for by name, have the same runs at the default preset: they are drawn there."""
+def made_at(request: Request) -> list[Figure]:
+    """The figures that a request makes, in the order of the report: those that it names, or all but those that have the same
+    runs at the default preset, where they are drawn."""
+    figures = chosen(request.only or ())
     if request.only or request.preset == "default":
-        return list(figures)
+        return figures
     return [figure for figure in figures if not figure.alike(request.preset, "default")]
 
 

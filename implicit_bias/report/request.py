@@ -18,7 +18,8 @@ class Request:
 
     preset: Preset = hyper(
         "default",
-        help="sizes of the runs; smoke: two or three minutes, default: minutes on two cores, paper: the paper's sizes, hours",
+        help="sizes of the runs; smoke: two or three minutes, default: minutes on two cores, paper: the paper's sizes, hours;"
+        " figures that have the same sizes at default are made there alone, unless only= names them",
     )
     only: tuple[str, ...] | None = hyper(None, help="figures to draw, as in only=fan_fig1,rates; null for all")
     results_dir: str = hyper(

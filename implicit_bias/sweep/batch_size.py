@@ -33,9 +33,11 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
     there = available(cells[0].spec.torch_device)
     free = math.inf if there is None else there / sharing
     added = min(MEASURED_RUNS[cells[0].spec.model.linear], len(cells) - 1)
-    if len(cells) <= 2 or len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
+    if len(cells) <= 2:
         return len(cells)
     try:
+        if len(cells) * _crude_bytes(cells[0]) <= EASILY * free:
+            return len(cells)
         one, more = (_measured_bytes(cells[:runs]) for runs in (1, 1 + added))
     except Exception:  # noqa: BLE001 - the runs raise it again when they are computed, and report it then
         return len(cells)
@@ -45,7 +47,7 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
 
 def _crude_bytes(cell: Cell) -> int:
     """An upper estimate of the bytes that a run needs."""
-    x, shapes = cell.dataset.x, _shapes(cell)
+    x, shapes = cell.dataset.x, block_shapes(cell)
     widest = max(rows for rows, _ in shapes)
     return 8 * CRUDE_ARRAYS * (x.size + len(x) * widest + _size(shapes)) + _kept_bytes(cell)
 
@@ -53,10 +55,10 @@ def _crude_bytes(cell: Cell) -> int:
 def _kept_bytes(cell: Cell) -> int:
     """The parameters of all records, where those are kept."""
     spec = cell.spec
-    return 8 * len(record_steps(spec.steps, spec.log.points)) * _size(_shapes(cell)) if spec.log.weights == "all" else 0
+    return 8 * len(record_steps(spec.steps, spec.log.points)) * _size(block_shapes(cell)) if spec.log.weights == "all" else 0
 
 
-def _shapes(cell: Cell) -> list[tuple[int, int]]:
+def block_shapes(cell: Cell) -> list[tuple[int, int]]:
     """Rows and columns of the parameter blocks of a run."""
     data = cell.dataset
     few = Data(torch.from_numpy(data.x[None, :1]), torch.from_numpy(data.y[None, :1]), data.num_classes)

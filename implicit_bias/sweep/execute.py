@@ -83,6 +83,7 @@ def interrupted_batches(cells: Sequence[Cell]) -> list[list[str]]:
 
 def _attempt(batch: Sequence[Cell], command: str, progress: Progress, piece: BatchWork) -> list[Outcome]:
     """The outcomes of one batch computed at once; cells without an optimum drop out of it."""
+    piece.attempt(batch)
     references = _references(batch, progress, piece)
     failed = {c.index: r for c, r in zip(batch, references, strict=True) if isinstance(r, NotSeparable)}
     going = [(c, r) for c, r in zip(batch, references, strict=True) if not isinstance(r, NotSeparable)]

@@ -5,12 +5,11 @@ Rough on purpose: the pieces of a command that are done correct it by kind, see 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
+from collections.abc import Hashable, Sequence
+from itertools import count
 
 from implicit_bias.core.work import Kind, Work
-from implicit_bias.models import Data, Model
+from implicit_bias.sweep.batch_size import block_shapes
 from implicit_bias.sweep.plan import Cell, run_elements
 
 #: One optimum, and a number (samples x features x classes) of it.
@@ -31,51 +30,78 @@ _COUNTED: dict[tuple[str, int, int], int] = {}
 
 
 class BatchWork:
-    """A batch as pieces of work: its optima, its steps, and what comes after."""
+    """A batch as pieces of work: its optima, its steps, and what comes after.
+
+    What is computed again, because runs diverged or all at once failed, is work again: a piece of its own. Of what did not come
+    to its end nothing is learnt.
+    """
 
     def __init__(self, work: Work, batch: Sequence[Cell], seen: set[tuple[int, str]]) -> None:
         self._work = work
-        self._count = optima_count(batch, seen)
-        self._optima, self._steps, self._rest = ((self, part) for part in ("optima", "steps", "rest"))
+        self._batch = list(batch)
+        self._places = {cell.index: place for place, cell in enumerate(batch)}
+        self._numbers = count()
+        self._keys: dict[str, Hashable] = {}
+        self._optimum = optimum_seconds(batch)
+        self._seconds = steps_seconds(batch)
         self._first = self._last = 0
-        work.expect(self._optima, self._count * optimum_seconds(batch), ("optima",))
-        work.expect(self._steps, steps_seconds(batch), kind(batch))
-        work.expect(self._rest, rest_seconds(batch), ("rest",))
+        self._open("optima", optima_count(batch, seen) * self._optimum, ("optima",))
+        self._open("steps", self._seconds, kind(batch))
+        self._open("rest", rest_seconds(batch), ("rest",))
+
+    def attempt(self, cells: Sequence[Cell]) -> None:
+        """These of its cells are computed next: all, or a part where all at once failed. Those before them are settled, those
+        after them are still to come, in parts of this size."""
+        if len(cells) == len(self._batch):
+            return
+        later = self._batch[self._places[cells[-1].index] + 1 :]
+        self._seconds = steps_seconds(cells)
+        self._work.end(self._keys["optima"], telling=False)
+        self._open("steps", self._seconds, kind(cells))
+        self._open("rest", rest_seconds(cells), ("rest",))
+        self._open("later", len(later) / len(cells) * (self._seconds + rest_seconds(cells)), kind(cells))
 
     def solving(self, done: int, total: int) -> None:
         """So many of its optima that were not known are solved."""
         if done == 0:
-            self._work.scale(self._optima, total / self._count if self._count else 1.0)
-            self._count = total
-            self._work.begin(self._optima)
-        self._work.share(done / total, self._optima)
+            self._work.end(self._keys["optima"])  # all those before are solved: of samples perturbed otherwise
+            self._open("optima", total * self._optimum, ("optima",))
+            self._work.begin(self._keys["optima"])
+        self._work.share(done / total, self._keys["optima"])
 
     def stepping(self, steps: int, first: int) -> None:
         """Its steps begin, at ``first`` of ``steps``."""
-        self._work.end(self._optima)
+        self._work.end(self._keys["optima"])
         self._first, self._last = first, steps
-        self._work.scale(self._steps, (steps - first) / steps)
-        self._work.begin(self._steps)
+        self._open("steps", self._seconds * (steps - first) / steps, kind(self._batch))
+        self._work.begin(self._keys["steps"])
 
     def made(self, step: int) -> None:
         """So many steps are made."""
-        self._work.share((step - self._first) / max(1, self._last - self._first), self._steps)
+        self._work.share((step - self._first) / max(1, self._last - self._first), self._keys["steps"])
 
     def tightening(self, done: int, total: int) -> None:
         """So many of its last certificates are tightened."""
         self.closing()
-        self._work.share(done / (total + 1), self._rest)
+        self._work.share(done / (total + 1), self._keys["rest"])
 
     def closing(self) -> None:
         """Its steps are made."""
-        if not self._work.under_way(self._rest):
-            self._work.end(self._steps)
-            self._work.begin(self._rest)
+        if not self._work.under_way(self._keys["rest"]):
+            self._work.end(self._keys["steps"])
+            self._work.begin(self._keys["rest"])
 
     def end(self) -> None:
         """It is done, however far it came."""
-        for key in (self._optima, self._steps, self._rest):
-            self._work.end(key)
+        for part, key in self._keys.items():
+            self._work.end(key, telling=part == "rest")
+
+    def _open(self, part: str, seconds: float, of: Kind) -> None:
+        """Expect a part; the piece that it was before ends where it is."""
+        if part in self._keys:
+            self._work.end(self._keys[part], telling=False)
+        self._keys[part] = self, part, next(self._numbers)
+        self._work.expect(self._keys[part], seconds, of)
 
 
 def expected_pieces(plan: Sequence[Sequence[Cell]], work: Work) -> list[BatchWork]:
@@ -127,16 +153,17 @@ def kind(batch: Sequence[Cell]) -> Kind:
 
 def cell_elements(cell: Cell) -> int:
     """Numbers in a run's arrays, in proportion to the time that its longest operations take."""
-    samples, features = cell.dataset.x.shape
-    return run_elements(samples, cell.dataset.num_classes, _parameters(cell.spec.model, features, cell.dataset.num_classes))
+    return run_elements(len(cell.dataset.x), cell.dataset.num_classes, _parameters(cell))
 
 
-def _parameters(model: Model, features: int, num_classes: int) -> int | None:
-    """Parameters of a network, counted once; None for a linear model."""
-    if model.linear:
+def _parameters(cell: Cell) -> int | None:
+    """Parameters of a network, counted once; None for a linear model, and one that has none for these data: its runs say why."""
+    if cell.spec.model.linear:
         return None
-    key = repr(model), features, num_classes
-    if key not in _COUNTED:
-        sample = Data(torch.zeros(1, 1, features, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.int64), num_classes)
-        _COUNTED[key] = sum(block[0].numel() for block in model.initial(sample, [0]).values())
+    try:
+        key = repr(cell.spec.model), cell.dataset.x.shape[1], cell.dataset.num_classes
+        if key not in _COUNTED:
+            _COUNTED[key] = sum(rows * columns for rows, columns in block_shapes(cell))
+    except Exception:  # noqa: BLE001 - an estimate is no place to fail
+        return None
     return _COUNTED[key]

@@ -27,6 +27,8 @@ from implicit_bias.figures.fan.which_margin import WhichMargin
 from implicit_bias.figures.papers import OWN, PAPERS
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
 from implicit_bias.plotting.style import Look, of_few_colours
+from implicit_bias.report.command import write_tables
+from implicit_bias.report.make import made_at
 from implicit_bias.report.page import read_claims, write_report
 from implicit_bias.report.page.content import content
 from implicit_bias.report.page.curves import curves
@@ -36,6 +38,7 @@ from implicit_bias.report.page.markdown import markdown
 from implicit_bias.report.page.pictures import MADE_BY
 from implicit_bias.report.page.templating import formula
 from implicit_bias.report.page.text import plain
+from implicit_bias.report.request import Request
 from implicit_bias.storage.files import csv_bytes, read_table
 from tests.support.browser import CHROMIUM, Browser, browser
 from tests.support.quick import quick_of
@@ -228,6 +231,19 @@ def test_figures_stand_under_the_paper_they_name() -> None:
     for figure in figures():
         assert PAPERS[figure.paper].arxiv in figure.source
         assert figure.paper != OWN.key or figure.kind in {*OWN_KINDS, "reproduction"}
+
+
+def test_claims_of_a_figure_that_this_preset_leaves_out_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("implicit_bias.report.page.write_report", lambda *given: None)
+    larger, path = replace(ODD, preset="paper"), tmp_path / "paper" / "claims.csv"
+    path.parent.mkdir()
+    for only, kept_too in ((None, True), (("which_margin",), True), (("fan_fig1",), False)):
+        request = Request(preset="paper", only=only, results_dir=str(tmp_path))
+        assert ("fan_fig1" in {figure.name for figure in made_at(request)}) != kept_too
+        path.write_bytes(csv_bytes(claims_table([larger, replace(larger, figure="which_margin")])))
+        write_tables(request, [])
+        expected = {"fan_fig1"} if kept_too else {"which_margin"}
+        assert {claim.figure for claim in read_claims(path)} == expected
 
 
 def test_claims_files_are_read_whatever_their_age(tmp_path: Path) -> None:

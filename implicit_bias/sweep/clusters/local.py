@@ -130,6 +130,7 @@ def run_local(
                     if false_starts >= MOST_FALSE_STARTS:
                         for task in waiting:
                             ledger.fail(task.cells, f"{reason} before it could begin")
+                            ledger.drop(task)
                         waiting.clear()
             for worker in workers.values():
                 worker.dismiss()
@@ -187,7 +188,7 @@ def _again(task: Task, ledger: Ledger, reason: str, numbers: Iterable[int]) -> l
     if task.attempts and len(task.cells) == 1:
         ledger.fail(rest, reason)
         rest = []
-    ledger.close(task)
+    ledger.drop(task)
     parts = [rest] if not task.attempts else [[cell] for cell in rest]
     again = [Task(number, part, task.attempts + 1) for part, number in zip(parts, numbers, strict=False) if part]
     for part in again:

@@ -354,7 +354,7 @@ class _Watch:
         rest = self._ledger.unfinished(job.task)
         if rest and job.task.attempts == 0:
             self._jobs.remove(job)
-            self._ledger.close(job.task)
+            self._ledger.drop(job.task)
             again = Task(job.task.number, rest, 1)
             self._ledger.plan(again)
             self.submit([again])
@@ -366,7 +366,7 @@ class _Watch:
         if rest:
             self.lost = True
             self._ledger.fail(rest, f"{reason}; its log is in {self._folder}")
-        self._ledger.close(job.task)
+        self._ledger.drop(job.task)
         if job in self._jobs:
             self._jobs.remove(job)
 

@@ -104,8 +104,15 @@ class Ledger:
         self.progress.tell(event["ratio"])
 
     def close(self, task: Task, seconds: float | None = None) -> None:
-        """Record that no process computes the task any more; ``seconds`` is what it took the process that has."""
-        self.work.end(task.key, seconds=seconds)
+        """Record that a process has computed the task, in so many seconds: they tell of others, if anything came of it."""
+        outcomes = [self.outcomes[cell.index] for cell in task.cells]
+        done = any(outcome is not None and outcome.status == "done" for outcome in outcomes)
+        self.work.end(task.key, telling=done, seconds=seconds)
+        self.progress.tell()
+
+    def drop(self, task: Task) -> None:
+        """Record that no process computes the task any more, though it is not done: its time tells nothing of others."""
+        self.work.end(task.key, telling=False)
         self.progress.tell()
 
     def report(self, task: Task, event: Mapping[str, Any]) -> None:
