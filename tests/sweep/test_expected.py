@@ -112,7 +112,8 @@ def test_a_model_that_fails_on_some_data_ends_no_sweep(always: bool, tmp_path: P
     def initial(self: object, data: Data, seeds: list[int]) -> dict[str, Tensor]:
         if always or not data.x.any():
             raise ZeroDivisionError("no scale")
-        return made(self, data, seeds)  # type: ignore[arg-type]
+        blocks: dict[str, Tensor] = made(self, data, seeds)
+        return blocks
 
     monkeypatch.setattr(network, "initial", initial)
     monkeypatch.setattr("implicit_bias.sweep.expected._COUNTED", {})
