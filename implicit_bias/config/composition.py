@@ -148,7 +148,7 @@ def experiment_alone(experiment: str) -> Config:
 
 @cache
 def composed(choices: tuple[str, ...]) -> Config:
-    """What Hydra makes of the YAML files under a choice of options."""
+    """What Hydra makes of the YAML files under a choice of options. Raises BadInput: it cannot."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -156,7 +156,9 @@ def composed(choices: tuple[str, ...]) -> Config:
     try:
         with _plugins_stored(), initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
             return as_mapping(OmegaConf.to_container(hydra_compose("config", overrides=list(choices))))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # of entries of a defaults list a ValueError
+    except BadInput:  # of plugins; it is a ValueError, too
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: an entry of a defaults list
         raise BadInput(f"{' '.join(choices) or 'config.yaml'}: {shown(str(error).splitlines()[0])}") from None
 
 
