@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent import futures
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.engine.steppers.base import Setup
-from implicit_bias.engine.steppers.native import LinearSteps, linear
+from implicit_bias.engine.steppers.native import LinearSteps, records, threads
 from implicit_bias.engine.steppers.native.records import MOST_ENTRIES
 from implicit_bias.engine.trajectory import Diverged
 from implicit_bias.measures.margins import accuracy_and_margin
@@ -93,6 +95,68 @@ def test_a_gradient_that_no_double_holds_is_an_error_whatever_is_measured(compil
         simulate(given)
 
 
+FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "the smallest gap": ("q", lambda q: 1.5 * q),
+    "accuracy": ("accuracy", lambda accuracy: 0 * accuracy),
+    "the gradient over the weights' sum": ("per_weight", lambda blocks: {name: block / 2 for name, block in blocks.items()}),
+    "the largest entry": ("largest", lambda largest: 2 * largest),
+    "log_loss": ("log_loss", lambda log_loss: log_loss - 3),
+    "the samples' weight": ("total", lambda total: 2 * total),
+    "the certificates' average": ("average", lambda average: average / 2),
+    "a singular value": ("singular_values", lambda values: 2 * values),
+    "the linf norm": ("largest", lambda largest: 2 * largest),
+    "the l1 norm": ("total", lambda total: 2 * total),
+    "the l2 norm": ("length", lambda length: length * (1 + 1e-12)),
+}
+
+
+def with_fault(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something of what records take from C be wrong."""
+    field, change = FAULTS[what]
+    gradient_of, routines_by = records.Seen.gradient, records.routines_by
+
+    def wrong_gradient(self: Any, *given: Any) -> Gradient:
+        right = gradient_of(self, *given)
+        if field == "total":
+            return replace(right, total=change(right.total))
+        assert right.found is not None
+        return replace(right, found=right.found._replace(**{field: change(getattr(right.found, field))}))
+
+    def wrong_average(self: Any, *given: Any) -> Gradient:
+        self.average = None if self.average is None else change(self.average)
+        return gradient_of(self, *given)
+
+    def wrong_routines(compiled: Any) -> Routines:
+        right = routines_by(compiled)
+        if field == "singular_values":
+            return right._replace(singular_values=lambda w: change(right.singular_values(w)))
+
+        def sizes(vectors: Tensor) -> Any:
+            found = right.entry_sizes(vectors)
+            return found._replace(**{field: change(getattr(found, field))})
+
+        return right._replace(entry_sizes=sizes)
+
+    if "norm" in what or "singular" in what:
+        monkeypatch.setattr(records, "routines_by", wrong_routines)
+    else:
+        monkeypatch.setattr(records.Seen, "gradient", wrong_average if field == "average" else wrong_gradient)
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("what", FAULTS)
+def test_wrong_records_in_c_are_not_taken(what: str, batch: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem("adam", gaussian(4, 6, 10, 2), 12, 2)
+    given = replace(given, batch=mini_batches(batch, "reshuffle", torch.arange(2), 10))
+    said: list[str] = []
+    with_fault(what, monkeypatch)
+    assert simulate(replace(given, tell=said.append)).stepping == "torch"
+    # What a step has of all samples, full batches compare beside the step.
+    by_step = batch is None and what == "log_loss"
+    reason = f"steps by c are not the plain ones ({'step 5' if by_step else what} of run 1 of 2 "
+    assert len(said) == 1 and said[0].startswith(reason)
+
+
 def test_weights_over_the_loss_are_of_one_evaluation() -> None:
     """At losses of e^-50,000,000,000,000 logarithms of two evaluations differ by a hundredth."""
     given = problem("signgd", gaussian(3, 12, 9, 1), 1, 1)
@@ -114,7 +178,7 @@ def test_an_interrupt_is_raised_when_no_thread_is_at_work(monkeypatch: pytest.Mo
         done.set()
         return wait(others)
 
-    monkeypatch.setattr(linear, "wait", interrupted)
+    monkeypatch.setattr(threads, "wait", interrupted)
     ended: list[int] = []
 
     def work(thread: int) -> int:
@@ -125,9 +189,9 @@ def test_an_interrupt_is_raised_when_no_thread_is_at_work(monkeypatch: pytest.Mo
 
     with futures.ThreadPoolExecutor(2) as pool:
         with pytest.raises(KeyboardInterrupt, match="first"):
-            linear._by_all(work, 3, pool)
+            threads.by_all(work, 3, pool)
         assert sorted(ended) == [1, 2]
-        assert linear._by_all(lambda thread: thread, 3, pool) == 0
+        assert threads.by_all(lambda thread: thread, 3, pool) == 0
 
 
 MATRICES = ((64, 10, 25), (5, 12, 2), (3, 1, 6), (3, 6, 1), (2, 30, 30))

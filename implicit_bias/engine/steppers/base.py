@@ -26,6 +26,21 @@ from implicit_bias.schedules.base import Evaluation
 Stepping = Literal["c", "torch.compile", "cuda graph", "torch"]
 
 
+class Looked(NamedTuple):
+    """What a fast stepper gives records after an update, to be compared with what it should be.
+
+    Attributes:
+        gradient: Loss and gradient of all samples there.
+        average: Of -grad L / sum w, as certificates have it, one tensor (R, p, q) a block: begun at zero, the gradient where the
+            update was made from is taken in with the first of the shares, that there with the last.
+        shares: The two.
+    """
+
+    gradient: Gradient
+    average: Parameters
+    shares: tuple[float, float]
+
+
 class Reached(NamedTuple):
     """Where a batch is after an update.
 
@@ -36,6 +51,7 @@ class Reached(NamedTuple):
             mini-batches.
         schedule: What the schedule remembers.
         anchor: With variance reduction, the point that the update before was corrected by; None before the first.
+        looked: What records would be made of there, for a comparison; None: of nothing of the stepper's own, or left out.
     """
 
     parameters: Parameters
@@ -43,6 +59,7 @@ class Reached(NamedTuple):
     gradient: Gradient | None = None
     schedule: ScheduleState = MappingProxyType({})
     anchor: Anchor | None = None
+    looked: Looked | None = None
 
 
 class Stepper(Protocol):
@@ -84,8 +101,8 @@ class Stepper(Protocol):
         Returns how many updates have been made by then: ``last``, or fewer."""
 
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
-        """The t-th update alone, from any point, none taken back; what was loaded may be lost. Buffers and gradient may be left
-        out unless it is to be ``whole``."""
+        """The t-th update alone, from any point, none taken back; what was loaded may be lost. Buffers, gradient and what records
+        would take of the stepper may be left out unless it is to be ``whole``."""
 
     def serve(self, average: StepAverage) -> bool:
         """Take ``gradient.per_weight()`` of the steps inside of calls of :meth:`advance` into this average, from now on: of all

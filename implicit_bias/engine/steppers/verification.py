@@ -10,6 +10,9 @@ moved by 1e-13 of what changes gaps by one and of their own size, and the gradie
 (some hundred round-off units; for steps that decompose matrices, which is stable in norm only, gradient and buffers by as much of
 their largest entry). A run's step may differ by ten times as much as this moves it. So the measure is that of the problem, not of
 a method; and where it is small, as on nearly all data, a wrong step is seen.
+
+What records take of a stepper after the last of these updates is compared, too
+(:mod:`implicit_bias.engine.steppers.record_verification`).
 """
 
 from __future__ import annotations
@@ -23,20 +26,26 @@ from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepper
+from implicit_bias.engine.steppers.closeness import (
+    DIRECTIONS,
+    NUDGE,
+    ROUNDING,
+    SLACK,
+    TOLERANCE,
+    direction,
+    loss_of,
+    noise_like,
+    ratio,
+    rows_apart,
+)
 from implicit_bias.engine.steppers.eager import Eager
-from implicit_bias.models import Gradient, Objective, Parameters
+from implicit_bias.engine.steppers.record_verification import wrong_record
 from implicit_bias.norms.blocks import WholeVector
 
 #: So many updates of a batch are made both ways.
 CHECKED_STEPS = 5
 #: And of so many of its runs, from the first to the last: they share a stepper, and more would cost time.
 CHECKED_RUNS = 8
-# In units of eps: 1e-11 and 1e-13 in double precision.
-TOLERANCE, NUDGE = 45_000, 450
-# A step may differ by so many times what the nudges change, and parameters by so many round-off units of their own size.
-SLACK, ROUNDING = 10, 8
-# Two directions, each both ways: what changes sign at zero, or ties with another, does so in one of the two.
-DIRECTIONS = 2
 
 
 #: One update, the t-th: from where the one before has led to where it leads itself.
@@ -66,10 +75,18 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
             stepper = make(setup)
         decomposes = not isinstance(setup.geometry, WholeVector)
 
-        def fast(here: Reached, at: int) -> Reached:
-            return stepper.step(here, at, whole=at == t + count)
+        last: list[tuple[Reached, Reached]] = []
 
-        return disagreement(fast, Eager(setup).step, setup, start, t, count, decomposes)
+        def fast(here: Reached, at: int) -> Reached:
+            there = stepper.step(here, at, whole=at == t + count)
+            last[:] = [(here, there)]
+            return there
+
+        found = disagreement(fast, Eager(setup).step, setup, start, t, count, decomposes)
+        if found is not None or not last:
+            return found
+        here, there = last[0]
+        return wrong_record(setup, here.parameters, there, stepper.routines, t + count)
     except (ArithmeticError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None  # numbers that are not finite: the run itself will meet them
 
@@ -151,7 +168,7 @@ def _all_near(made: Sequence[_Made]) -> bool:
         return True
     before, plain, fast = (_together(side) for side in zip(*(step[1:] for step in made), strict=True))
     last = made[-1]
-    buffers = [_rows_apart(a, b) for a, b in _scaled_pairs(last.ours, last.there)]
+    buffers = [rows_apart(a, b) for a, b in _scaled_pairs(last.ours, last.there)]
     apart = torch.cat([_apart(fast, plain, before, before).flatten(), *(rows.flatten() for rows in buffers)])
     return bool((apart <= TOLERANCE * torch.finfo(apart.dtype).eps).all())
 
@@ -173,8 +190,8 @@ def _apart(one: Reached, other: Reached, one_from: Reached, other_from: Reached)
     differ = _largest({n: (one.parameters[n] - one_from.parameters[n]) - move for n, move in moves.items()})
     size = torch.maximum(_largest(other_from.parameters), _largest(other.parameters))
     rounding = ROUNDING * torch.finfo(size.dtype).eps * size
-    in_parameters = _ratio((differ - rounding).clamp(min=0), _largest(moves))
-    rows = [_rows_apart(a, b) for a, b in _scaled_pairs(one, other)]
+    in_parameters = ratio((differ - rounding).clamp(min=0), _largest(moves))
+    rows = [rows_apart(a, b) for a, b in _scaled_pairs(one, other)]
     in_buffers = torch.stack(rows).amax(dim=0) if rows else torch.zeros_like(in_parameters)
     # What is no number on one side alone is as far apart as can be.
     return torch.stack([in_parameters, in_buffers]).nan_to_num(nan=torch.inf)
@@ -185,26 +202,7 @@ def _scaled_pairs(one: Reached, other: Reached) -> Iterator[tuple[Scaled, Scaled
         yield from ((block, other.state[buffer][name]) for name, block in blocks.items())
     if one.gradient is not None and other.gradient is not None:
         yield from ((one.gradient.blocks[name], block) for name, block in other.gradient.blocks.items())
-        yield _loss(one.gradient), _loss(other.gradient)
-
-
-def _loss(gradient: Gradient) -> Scaled:
-    log_loss = gradient.log_loss[:, None, None]
-    return Scaled(torch.ones_like(log_loss), log_loss)
-
-
-def _rows_apart(one: Scaled, other: Scaled) -> Tensor:
-    top = other.log_abs().amax(dim=-1, keepdim=True)
-    unit = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
-    a, b = one.relative_to(unit), other.relative_to(unit)
-    # A logarithm is rounded by its own size.
-    rounding = ROUNDING * torch.finfo(a.dtype).eps * unit.abs()
-    rows = ((a - b).abs() - rounding).clamp(min=0).amax(dim=-1)
-    return _ratio(rows, torch.isfinite(top).to(rows).squeeze(-1)).amax(dim=-1)
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(a == 0, torch.zeros_like(a), a / b)
+        yield loss_of(one.gradient), loss_of(other.gradient)
 
 
 def _largest(blocks: Mapping[str, Tensor]) -> Tensor:
@@ -217,10 +215,10 @@ def _uncertainty(plain: OneStep, setup: Setup, here: Reached, there: Reached, t:
     gradient: Any = here.gradient or setup.here(here, t).evaluation
     found = []
     for _ in range(DIRECTIONS):
-        direction = _direction(setup.objective, here, generator)
-        noise = {name: _noise(block.mantissa, generator) for name, block in gradient.blocks.items()}
+        change = direction(setup.objective, here.parameters, generator)
+        noise = {name: noise_like(block.mantissa, generator) for name, block in gradient.blocks.items()}
         for side in (-1, 1):
-            moved = {name: block + side * direction[name] for name, block in here.parameters.items()}
+            moved = {name: block + side * change[name] for name, block in here.parameters.items()}
             began = here._replace(parameters=moved, gradient=None)
             found.append(_apart(plain(began, t), there, began, here))
             blocks = {name: _nudged(block, side * noise[name], decomposes) for name, block in gradient.blocks.items()}
@@ -240,17 +238,3 @@ def _nudged(block: Scaled, noise: Tensor, whole: bool) -> Scaled:
     top = block.top() if whole else torch.where(torch.isfinite(row), row, torch.zeros_like(row))
     counts = torch.isfinite(row) if not whole else torch.isfinite(row).any(dim=-2, keepdim=True)
     return Scaled(block.relative_to(top) + NUDGE * torch.finfo(noise.dtype).eps * noise * counts, top)
-
-
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
-
-
-def _direction(objective: Objective, here: Reached, generator: torch.Generator) -> Parameters:
-    """A change of the parameters that changes gaps by NUDGE eps, and by as much of the scores' own size."""
-    like = next(iter(here.parameters.values()))
-    noise = {name: _noise(block, generator) for name, block in here.parameters.items()}
-    changed = objective.push(here.parameters, noise).abs().amax(dim=(-2, -1))[:, None, None]
-    unit = 1 / torch.where(changed > 0, changed, torch.ones_like(changed))
-    size = NUDGE * torch.finfo(like.dtype).eps
-    return {n: size * noise[n] * (unit + block.abs()) for n, block in here.parameters.items()}

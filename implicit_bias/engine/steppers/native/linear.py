@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,12 +27,13 @@ from torch import Tensor
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.engine.record_times import record_steps
-from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.engine.steppers.base import Looked, Reached, Setup, Stepping
 from implicit_bias.engine.steppers.native import orders, records
 from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.engine.steppers.native.layout import Layout, numbers
 from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, IN_GROUPS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
 from implicit_bias.engine.steppers.native.structures import CCall, CGroup, CPart, CSamples, CTask, declared
+from implicit_bias.engine.steppers.native.threads import by_all
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.averages import StepAverage
@@ -62,6 +63,8 @@ MOST_STEPS = 4096
 LEAST_STRIDE = 16
 # Log losses are looked at more closely this far, relative to themselves, above the numbers that they are watched for.
 BORDER = 1e-9
+# How much of the gradients before and after an update an average takes in that is compared.
+CHECKED_SHARES = (0.75, 0.25)
 # Samples of mini-batches that are written down at a time, over all runs and steps of a call: 12 bytes each.
 MOST_SAMPLES = 2**21
 # So many runs that are left over by groups are stepped one by one in less time than a group takes: a run alone takes a third to
@@ -128,32 +131,6 @@ def _power(schedule: Schedule) -> Any:
 
 def _log(number: float) -> float:
     return math.log(number) if number > 0 else -math.inf
-
-
-def _by_all(work: Callable[[int], int], threads: int, pool: ThreadPoolExecutor | None) -> int:
-    """The least of what all threads give, this one among them; an interrupt is raised when none is at work any more."""
-    others: list[Future[int]] = []
-    try:
-        if pool is not None:
-            others.extend(pool.submit(work, thread) for thread in range(1, threads))
-        mine = work(0)
-    finally:
-        if others:
-            _wait_for(others)
-    return min(mine, *(done.result() for done in others)) if others else mine
-
-
-def _wait_for(others: Sequence[Future[int]]) -> None:
-    """Until all are done, however often it is interrupted; then the first interrupt is raised."""
-    interrupt: BaseException | None = None
-    while True:
-        try:
-            wait(others)
-            break
-        except BaseException as again:  # noqa: BLE001 - it is raised below
-            interrupt = interrupt or again
-    if interrupt is not None:
-        raise interrupt
 
 
 class LinearSteps:
@@ -285,11 +262,17 @@ class LinearSteps:
 
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         self.load(start)
-        self._make(t - 1, t, [0.0, 0.0])
         if not whole:
+            self._make(t - 1, t, [0.0, 0.0])
             return Reached(self.parameters, {}, anchor=self.anchor)
-        # With the gradient that records are made of, which is to be compared, too.
-        return Reached(self.parameters, self.state, self.gradient if self._batch is None else None, anchor=self.anchor)
+        self._certificate.zero_()
+        self._make(t - 1, t, CHECKED_SHARES, looks=True, averages=True)
+        seen, self._average = self._seen, None
+        assert seen is not None and seen.average is not None
+        self._certificate.zero_()
+        gradient = seen.gradient(self._cut_runs, self._objective, parameters := self._cut_runs(seen.parameters))
+        looked = Looked(gradient, self._cut_runs(seen.average), CHECKED_SHARES)
+        return Reached(parameters, self.state, gradient if self._batch is None else None, anchor=self.anchor, looked=looked)
 
     def serve(self, average: StepAverage) -> bool:
         if self._served is not None:
@@ -336,8 +319,9 @@ class LinearSteps:
         self._since, self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate = held
 
     def _make(
-        self, first: int, last: int, shares: Sequence[float], watched: bool = False, seen: bool = True, looks: bool = False
-    ) -> int:
+        self, first: int, last: int, shares: Sequence[float], watched: bool = False, seen: bool = True, *,
+        looks: bool = False, averages: bool = False,
+    ) -> int:  # fmt: skip
         """Updates first + 1 to last; or, where losses are watched, in every group to where the first of its own is low enough.
         Returns to where the first group has come.
 
@@ -349,12 +333,13 @@ class LinearSteps:
             watched: Whether losses are watched.
             seen: Whether that after the first updates has been looked at.
             looks: Whether a record follows: then it is looked at what that needs while a group's data are in the cache.
+            averages: Whether at the certificates' average, too, though none is served.
         """
         self._anchor_for(first)
         self._parameters = self._gradient = self._seen = None
         if first == last:
             return last
-        look = records.Seen(self._shape, self._by_entry, self._served is not None) if looks else None
+        look = records.Seen(self._shape, self._by_entry, averages or self._served is not None) if looks else None
         reached, self._seen = first + self._call(first, last - first, shares, look, watched, seen), look
         if self._anchored:
             self._since = anchor_due(reached, self._anchored)
@@ -386,7 +371,7 @@ class LinearSteps:
             made: int = self._compiled.advance_all(tasks, taken, *scratch, given)
             return made
 
-        return _by_all(work, self._threads, self._pool)
+        return by_all(work, self._threads, self._pool)
 
     def _anchor_for(self, first: int) -> None:
         """Raises ValueError where the first update after ``first`` needs an anchor that is not held."""
