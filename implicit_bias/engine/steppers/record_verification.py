@@ -146,11 +146,12 @@ def _gaps(setup: Setup, parameters: Parameters, gradient: Gradient) -> Compared:
 
 
 def _sizes(routines: Routines, parameters: Parameters) -> Compared:
+    info = torch.finfo(next(iter(parameters.values())).dtype)
     for block in parameters.values():
         ours, own = routines.singular_values(block), singular_values(block)
-        yield "a singular value", (ours - own).abs().amax(dim=-1), NUDGE * torch.finfo(own.dtype).eps * own[..., 0]
+        yield "a singular value", (ours - own).abs().amax(dim=-1), NUDGE * info.eps * own[..., 0] + info.tiny
     entries = torch.cat([block.flatten(start_dim=1) for block in parameters.values()], dim=1)
     for norm, size in zip(VALUES, routines.entry_sizes(entries), strict=True):
         own = norm().value(entries.unsqueeze(-2))
         # A sum may be off by an ulp a term.
-        yield f"the {norm.name} norm", (size - own).abs(), (NUDGE + entries.shape[1]) * torch.finfo(own.dtype).eps * own
+        yield f"the {norm.name} norm", (size - own).abs(), (NUDGE + entries.shape[1]) * info.eps * own + info.tiny
