@@ -257,3 +257,12 @@ def test_a_part_is_printed_and_not_written(small: Path, capsys: pytest.CaptureFi
     assert "n=8, k=2, d=3, muon: usual" in said and "mlp, muon: usual 8.0" in said and "signgd" not in said
     assert "a part of the bench: not written" in said and not small.exists()
     assert loops.points_of(1000) == 20 and loops.points_of(10) == 2
+
+
+@pytest.mark.skipif(not compilers(), reason="no C compiler here")
+def test_steps_without_records_look_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a call ends at the step of a record."""
+    advance = linear.compiled_steps("signgd", Size(3, 3, 4).data(2), 40)
+    monkeypatch.setattr("implicit_bias.engine.steppers.native.records.Seen", lambda *_: pytest.fail("looked"))
+    assert advance is not None
+    advance(40)

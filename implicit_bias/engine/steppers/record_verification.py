@@ -30,7 +30,7 @@ Compared = Iterator[tuple[str, Tensor, Tensor]]
 Numbers = list[tuple[str, Scaled | Tensor]]
 
 
-def wrong_record(setup: Setup, before: Parameters, ours: Reached, routines: Routines | None, t: int) -> str | None:
+def wrong_record(setup: Setup, before: Reached, ours: Reached, routines: Routines | None, t: int) -> str | None:
     """What of a record after an update is not what it should be; None where all is.
 
     Runs whose loss or gradient is no finite number are left out.
@@ -57,10 +57,10 @@ def wrong_record(setup: Setup, before: Parameters, ours: Reached, routines: Rout
     return None
 
 
-def _gradients(setup: Setup, before: Parameters, parameters: Parameters, looked: Looked, plain: Gradient) -> Compared:
+def _gradients(setup: Setup, start: Reached, parameters: Parameters, looked: Looked, plain: Gradient) -> Compared:
     """Loss, gradient and weights; relative to the largest entry in every row."""
-    objective, eps = setup.objective, torch.finfo(setup.like.dtype).eps
-    since = objective.gradient(before)
+    before, eps = start.parameters, torch.finfo(setup.like.dtype).eps
+    since = start.gradient or setup.objective.gradient(before)
     expected = _numbers(plain, _averaged(looked, since, plain))
     ours = _numbers(looked.gradient, looked.average)
     tolerance = TOLERANCE * eps + ROUNDING * eps * torch.maximum(_rounded_log(plain), _rounded_log(since))
@@ -146,11 +146,12 @@ def _gaps(setup: Setup, parameters: Parameters, gradient: Gradient) -> Compared:
 
 
 def _sizes(routines: Routines, parameters: Parameters) -> Compared:
+    info = torch.finfo(next(iter(parameters.values())).dtype)
     for block in parameters.values():
         ours, own = routines.singular_values(block), singular_values(block)
-        yield "a singular value", (ours - own).abs().amax(dim=-1), NUDGE * torch.finfo(own.dtype).eps * own[..., 0]
+        yield "a singular value", (ours - own).abs().amax(dim=-1), NUDGE * info.eps * own[..., 0] + info.tiny
     entries = torch.cat([block.flatten(start_dim=1) for block in parameters.values()], dim=1)
     for norm, size in zip(VALUES, routines.entry_sizes(entries), strict=True):
         own = norm().value(entries.unsqueeze(-2))
         # A sum may be off by an ulp a term.
-        yield f"the {norm.name} norm", (size - own).abs(), (NUDGE + entries.shape[1]) * torch.finfo(own.dtype).eps * own
+        yield f"the {norm.name} norm", (size - own).abs(), (NUDGE + entries.shape[1]) * info.eps * own + info.tiny

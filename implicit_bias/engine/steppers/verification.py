@@ -86,7 +86,7 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
         if found is not None or not last:
             return found
         here, there = last[0]
-        return wrong_record(setup, here.parameters, there, stepper.routines, t + count)
+        return wrong_record(setup, here, there, stepper.routines, t + count)
     except (ArithmeticError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None  # numbers that are not finite: the run itself will meet them
 

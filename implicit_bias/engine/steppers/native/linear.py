@@ -272,7 +272,7 @@ class LinearSteps:
         self._certificate.zero_()
         gradient = seen.gradient(self._cut_runs, self._objective, parameters := self._cut_runs(seen.parameters))
         looked = Looked(gradient, self._cut_runs(seen.average), CHECKED_SHARES)
-        return Reached(parameters, self.state, gradient if self._batch is None else None, anchor=self.anchor, looked=looked)
+        return Reached(parameters, self.state, anchor=self.anchor, looked=looked)
 
     def serve(self, average: StepAverage) -> bool:
         if self._served is not None:
