@@ -75,7 +75,8 @@ class Rates(Figure):
             rows = run.trajectory
             rows = rows[(rows["norm"] == run.spec.working_norm.label) & (rows["step"] > 0)]
             parts.append(rows.assign(optimizer=run.spec.optimizer.name, power=run.spec.value("schedule.power")))
-        return pd.concat(parts, ignore_index=True)[["optimizer", "power", "seed", "step", "relative_gap"]]
+        table = pd.concat(parts, ignore_index=True)[["optimizer", "power", "seed", "step", "relative_gap"]]
+        return _thinned(table) if preset == "paper" else table
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
         rows = table.assign(ratio=1 - table["relative_gap"])
@@ -220,6 +221,14 @@ def inverse_sum_slope(power: float, window: tuple[float, float]) -> float:
 def slope_of(steps: np.ndarray, values: np.ndarray) -> float:
     """Least-squares slope of log values against log steps."""
     return float(np.polyfit(np.log(steps), np.log(values), 1)[0])
+
+
+def _thinned(table: pd.DataFrame) -> pd.DataFrame:
+    """Every third record of those before the window that slopes are fitted to, which are drawn only: the table is half as long."""
+    steps = sorted(table["step"].unique())
+    early = [step for step in steps if step < window_of(table)[0]]
+    kept = {*early[::3], *steps[len(early) :]}
+    return table[table["step"].isin(kept)].reset_index(drop=True)
 
 
 def window_of(table: pd.DataFrame) -> tuple[float, float]:

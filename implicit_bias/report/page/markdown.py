@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from implicit_bias.figures import Claim
-from implicit_bias.report.page.content import KIND_WORDS, VERDICTS, AtPaper, Content, FigurePart, PaperPart
+from implicit_bias.report.page.content import KIND_WORDS, VERDICTS, AtPaper, Content, FigurePart, Group, PaperPart
 
 MARKS = {True: "holds", False: "**does not hold**", None: "*not testable here*"}
-CLAIM_HEAD = ("claim", "expected", "whose", "measured", "tolerance", "verdict", "setting", "source")
+CLAIM_HEAD = ("claim", "expected", "measured", "tolerance", "verdict")
 
 
 def markdown(said: Content) -> str:
@@ -65,9 +65,7 @@ def _figure(figure: FigurePart) -> Iterator[str]:
     links = ", ".join(f"[{kind.upper()}]({path})" for kind, path in figure.files.items())
     took = f" ({_minutes(figure)} minutes)" if figure.minutes is not None else ""
     yield from (f"`{figure.command}`{took}. {links}. Sources: {'; '.join(figure.sources)}.", "")
-    if figure.claims:
-        yield from _table(CLAIM_HEAD, map(_claim, figure.claims))
-        yield ""
+    yield from _claims(figure.groups)
     if figure.at_paper is not None:
         yield from _at_paper(figure.at_paper)
 
@@ -75,13 +73,21 @@ def _figure(figure: FigurePart) -> Iterator[str]:
 def _at_paper(larger: AtPaper) -> Iterator[str]:
     counts, links = larger.counts, ", ".join(f"[{kind.upper()}]({path})" for kind, path in larger.files.items())
     yield from (f"At preset paper {counts.holds} of {counts.all} claims hold: `{larger.command}`. {links}.", "")
-    yield from _table(CLAIM_HEAD, map(_claim, larger.claims))
-    yield ""
+    yield from _claims(larger.groups)
+
+
+def _claims(groups: Iterable[Group]) -> Iterator[str]:
+    """A table of each group's claims, under what they have in common."""
+    for group in groups:
+        setting = f" *Setting:* {group.setting}" if group.setting else ""
+        yield from (f"*Source:* {group.source} ({KIND_WORDS[group.kind]}).{setting}", "")
+        yield from _table(CLAIM_HEAD, map(_claim, group.claims))
+        yield ""
 
 
 def _claim(claim: Claim) -> tuple[str, ...]:
     verdict = MARKS[claim.holds] + (f": {claim.reason}" if claim.reason else "")
-    return (claim.claim, claim.expected, claim.kind, claim.measured, claim.tolerance, verdict, claim.setting, claim.source)
+    return (claim.claim, claim.expected, claim.measured, claim.tolerance, verdict)
 
 
 def _findings(said: Content) -> Iterator[str]:

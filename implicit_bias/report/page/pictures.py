@@ -15,8 +15,8 @@ from implicit_bias.plotting.style import of_few_colours
 
 #: Line drawings need no more; what lies between two is a step of an edge's smoothing.
 COLOURS = 48
-#: Sharp at a quarter more than the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
-WIDEST = 900
+#: Sharp at a fifth more than the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
+WIDEST = 840
 #: Two beside each other.
 HALF = 700
 #: What a compact picture depends on beside its PNG: this file, the choice of colours, and the library that encodes it.
