@@ -224,7 +224,7 @@ def slope_of(steps: np.ndarray, values: np.ndarray) -> float:
 
 
 def _thinned(table: pd.DataFrame) -> pd.DataFrame:
-    """Every third record of those before the window that slopes are fitted to, which are drawn only: the table is half as long."""
+    """Every third record before the window that slopes are fitted to: those are drawn only, and the table is half as long."""
     steps = sorted(table["step"].unique())
     early = [step for step in steps if step < window_of(table)[0]]
     kept = {*early[::3], *steps[len(early) :]}
