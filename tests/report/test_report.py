@@ -30,7 +30,7 @@ from implicit_bias.plotting.style import Look, of_few_colours
 from implicit_bias.report.command import write_tables
 from implicit_bias.report.make import made_at
 from implicit_bias.report.page import read_claims, write_report
-from implicit_bias.report.page.content import content
+from implicit_bias.report.page.content import KIND_WORDS, content
 from implicit_bias.report.page.curves import curves
 from implicit_bias.report.page.html import html
 from implicit_bias.report.page.kept import kept
@@ -159,14 +159,18 @@ def test_the_answer_comes_first_and_the_ledger_last(page: Page, folder: Path) ->
 @pytest.mark.slow
 def test_every_claim_and_finding_is_in_both_forms(page: Page, folder: Path, claims: list[Claim]) -> None:
     text = (folder / "REPORT.md").read_text(encoding="utf-8")
-    rows = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in text.splitlines() if line.startswith("| ")]
-    told = {tuple(cell.replace("\\|", "|") for cell in row) for row in rows}
+    shared, told = "", set()
+    for line in text.splitlines():
+        shared = line if line.startswith("*Source:*") else shared
+        if line.startswith("| "):
+            told.add((shared, *(cell.replace("\\|", "|") for cell in re.split(r"(?<!\\) \| ", line.strip("| ")))))
     for claim in claims:
         words = {True: "holds", False: "**does not hold**", None: "*not testable here*"}[claim.holds]
         setting = claim.setting or ("" if claim.holds is None else FIGURES.get(claim.figure)().setting("default"))
         verdict = words + (f": {claim.reason}" if claim.reason else "")
-        cells = (claim.claim, claim.expected, claim.kind, claim.measured, claim.tolerance, verdict, setting, claim.source)
-        assert tuple(" ".join(cell.split()) for cell in cells) in told, claim
+        above = f"*Source:* {claim.source} ({KIND_WORDS[claim.kind]})." + (f" *Setting:* {setting}" if setting else "")
+        cells = (claim.claim, claim.expected, claim.measured, claim.tolerance, verdict)
+        assert (above, *(" ".join(cell.split()) for cell in cells)) in told, claim
         for part in (claim.claim, claim.expected, claim.measured, claim.tolerance, claim.reason, setting, claim.source):
             assert " ".join(part.split()) in page.text
     for part in (FOUND.title, FOUND.text, FOUND.evidence):

@@ -73,10 +73,10 @@ static mask look_at_gaps(const Group *p, const Samples *of, Work *v, vec *margin
     return far;
 }
 
-/* Number e of a run's rows of `wide` vectors each, row c: of lane l, or of the run alone. */
-static inline double number_of(const Group *p, const vec *rows, int64_t wide, int64_t c, int64_t e, int64_t l)
+/* Number e of a run's rows of `across` vectors each, row c: of lane l, or of the run alone. */
+static inline double number_of(const Group *p, const vec *rows, int64_t across, int64_t c, int64_t e, int64_t l)
 {
-    return p->alone ? ((const double *)(rows + c * wide))[e] : rows[c * wide + e][l];
+    return p->alone ? ((const double *)(rows + c * across))[e] : rows[c * across + e][l];
 }
 
 /* -grad L / sum w into `to` (k, d). In the unit of the scales, so that it is exact however small the loss is. */
