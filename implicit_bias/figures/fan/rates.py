@@ -76,7 +76,7 @@ class Rates(Figure):
             rows = rows[(rows["norm"] == run.spec.working_norm.label) & (rows["step"] > 0)]
             parts.append(rows.assign(optimizer=run.spec.optimizer.name, power=run.spec.value("schedule.power")))
         table = pd.concat(parts, ignore_index=True)[["optimizer", "power", "seed", "step", "relative_gap"]]
-        return _thinned(table) if preset == "paper" else table
+        return thinned(table) if preset == "paper" else table
 
     def explorer(self, table: pd.DataFrame) -> Explorer:
         rows = table.assign(ratio=1 - table["relative_gap"])
@@ -223,7 +223,7 @@ def slope_of(steps: np.ndarray, values: np.ndarray) -> float:
     return float(np.polyfit(np.log(steps), np.log(values), 1)[0])
 
 
-def _thinned(table: pd.DataFrame) -> pd.DataFrame:
+def thinned(table: pd.DataFrame) -> pd.DataFrame:
     """Every third record before the window that slopes are fitted to: those are drawn only, and the table is half as long."""
     steps = sorted(table["step"].unique())
     early = [step for step in steps if step < window_of(table)[0]]

@@ -242,7 +242,8 @@ def _settled(claim: Claim, figure: Figure, preset: Preset) -> Claim:
 
 def _at_paper(folder: Path, figure: Figure, claims: Sequence[Claim]) -> AtPaper | None:
     mine = tuple(_settled(claim, figure, LARGER) for claim in claims if claim.figure == figure.name)
-    paths = {kind: f"{LARGER}/figures/{figure.name}.{kind}" for kind in ENDINGS}
+    # Without PDF, which is not committed at that size: the page is the same wherever it is made.
+    paths = {kind: f"{LARGER}/figures/{figure.name}.{kind}" for kind in ENDINGS if kind != "pdf"}
     files = {kind: path for kind, path in paths.items() if (folder / path).exists()}
     return AtPaper(f"python -m implicit_bias.report preset={LARGER} only={figure.name}", mine, files) if mine and files else None
 
