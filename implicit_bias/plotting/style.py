@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 from numpy.typing import ArrayLike
 
-from implicit_bias.plotting.pdf import compacted
+from implicit_bias.plotting.pdf import compacted, glyphs_alone
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -269,6 +270,26 @@ def header(figure: Figure, title: str, mark: str = "", tag: str = "") -> None:
         engine.set(rect=(0, 0, 1, height / total))  # type: ignore[call-arg]
 
 
+def lay_out(figure: Figure) -> None:
+    """Give everything its place, for good, at the resolution of PNGs.
+
+    Minor ticks without labels take no room, and to place each of them again and again would be half of the work: they are left
+    out until the places are found. The canvas stays, since it keeps the sizes of texts for the PNG.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    FigureCanvasAgg(figure)
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    bare = {axis: axis.get_minor_locator() for axis in axes if isinstance(axis.get_minor_formatter(), NullFormatter)}
+    for axis in bare:
+        axis.set_minor_locator(NullLocator())
+    engine.execute(figure)
+    for axis, locator in bare.items():
+        axis.set_minor_locator(locator)
+    figure.set_layout_engine(None)
+
+
 #: Colours of a picture: those of its curves and cells, and shades between them and white that smooth their edges.
 PALETTE = 64
 
@@ -278,18 +299,25 @@ def saved(figure: Figure, kind: str) -> bytes:
 
     It is laid out once: what is saved next has everything in the same places.
     """
+    lay_out(figure)
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}[kind]
-    figure.savefig(buffer, format=kind, metadata=metadata)
-    figure.set_layout_engine(None)
+    with glyphs_alone():
+        figure.savefig(buffer, format=kind, metadata=metadata)
     return _of_few_colours(buffer.getvalue()) if kind == "png" else compacted(buffer.getvalue())
 
 
-def of_few_colours(image: Image, colours: int) -> Image:
-    """A picture with a palette of at most ``colours``, chosen to be near all of its own; equal pictures give equal ones."""
+def of_few_colours(image: Image, colours: int, changes: int = 1) -> Image:
+    """A picture with a palette of at most ``colours``, chosen to be near all of its own; equal pictures give equal ones.
+
+    Args:
+        image: The picture.
+        colours: Most colours.
+        changes: The palette's colours are moved to the means of their pixels until no more than so many pixels change theirs.
+    """
     from PIL.Image import Dither, Quantize
 
-    return image.convert("RGB").quantize(colours, Quantize.MAXCOVERAGE, kmeans=2, dither=Dither.NONE)
+    return image.convert("RGB").quantize(colours, Quantize.MAXCOVERAGE, kmeans=1 + changes, dither=Dither.NONE)
 
 
 def _of_few_colours(png: bytes) -> bytes:

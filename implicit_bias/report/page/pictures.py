@@ -15,6 +15,10 @@ from implicit_bias.plotting.style import of_few_colours
 
 #: Line drawings need no more; what lies between two is a step of an edge's smoothing.
 COLOURS = 48
+#: Pixels, of some hundred thousand, that may still be a little nearer to another colour: to move the last takes most of the time.
+CHANGES = 1000
+#: How hard the encoder looks for fewer bytes; twice the time would save a fiftieth of them.
+EFFORT = 50
 #: Sharp at a fifth more than the page's 700 pixels; more would make a page of this many pictures too large to be sent about.
 WIDEST = 840
 #: Two beside each other.
@@ -47,7 +51,7 @@ def compact(png: bytes, widest: int = WIDEST) -> Picture:
         small = image.convert("RGB")
     if small.width > widest:
         small = small.resize((widest, round(small.height * widest / small.width)), Image.Resampling.LANCZOS)
-    few = of_few_colours(small, COLOURS)
+    few = of_few_colours(small, COLOURS, CHANGES)
     buffer = io.BytesIO()
-    few.convert("RGB").save(buffer, format="WEBP", lossless=True, quality=100, method=4)
+    few.convert("RGB").save(buffer, format="WEBP", lossless=True, quality=EFFORT, method=4)
     return Picture(buffer.getvalue(), small.width, small.height)
