@@ -154,6 +154,7 @@ class _Simulation:
                 watch(t, self.recorder.own_ratio())
             if keep is not None and t < steps and self.times.going.any():
                 keep(t, partial(self._snapshot, t))
+        self.recorder.measure_waiting()  # here, where decompositions that fail are looked into
 
     def _next_stop(self, t: int) -> int:
         """How far one call may go: to the next record, or the next gradient that a probe has to be handed; where losses are

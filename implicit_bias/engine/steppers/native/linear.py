@@ -177,7 +177,6 @@ class LinearSteps:
         self._given: ctypes.Array[CTask] | None = None  # what linear.c gets, until an array is another one
         self._compiled = compiled
         self.made_with: Mapping[str, str] = declared(compiled)
-        self.routines: Routines | None = records.routines_by(compiled)
         self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
         self._layout = Layout(self._runs, self.lanes)
         self._groups, left = self._layout.groups, self._runs % self.lanes
@@ -192,6 +191,7 @@ class LinearSteps:
         self._parts = (CPart * len(parts))(*parts)
         self._threads = max(1, min(torch.get_num_threads(), self._groups))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self.routines: Routines | None = records.routines_by(compiled, self._threads, self._pool)
         sizes = (self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry)
         size = max(int(compiled.work_size(alone, *sizes)) for alone in {lane is not None for _, lane in self._tasks})
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(self._threads)]
