@@ -6,17 +6,15 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.engine.mini_batches import mini_batches
-from implicit_bias.engine.recorder import Recorder
-from implicit_bias.engine.waiting import MOST_NUMBERS, MOST_OF_A_RUN, MOST_RECORDS, Waiting, most_waiting
+from implicit_bias.engine.waiting import Waiting
 from implicit_bias.measures.margins import Optimum
-from implicit_bias.measures.probe import Columns, Pile, Probe, Record
+from implicit_bias.measures.probe import Pile
 from implicit_bias.models import Data
 from implicit_bias.norms import make_norm
 from implicit_bias.optimizers import OPTIMIZERS

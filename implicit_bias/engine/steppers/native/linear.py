@@ -150,6 +150,7 @@ class LinearSteps:
     """
 
     stepping: ClassVar[Stepping] = "c"
+    has_threads: ClassVar[bool] = True
     refused: ClassVar[str | None] = None
 
     def __init__(self, setup: Setup) -> None:
