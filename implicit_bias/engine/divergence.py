@@ -72,9 +72,10 @@ class Divergence:
             gradient: There.
             counted: Which runs count, (R,): one that has stopped may go where it likes.
         """
-        if not self.suspected(parameters, None) and math.isfinite(gradient.log_loss.sum()):
+        known = gradient.found
+        if known is None and not self.suspected(parameters, None) and math.isfinite(gradient.log_loss.sum()):
             return
-        size = largest_entry(parameters).double()
+        size = largest_entry(parameters).double() if known is None else known.parameter
         finite = gradient.log_loss.isfinite() & size.isfinite()
         if bool((finite & (size <= self._limit)).all()):
             return

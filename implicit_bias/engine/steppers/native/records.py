@@ -51,12 +51,15 @@ class Seen:
         self.average = torch.empty(runs, k, d, dtype=torch.float64) if averages else None
         self._gradient_log = torch.empty(runs, k, d if by_entry else 1, dtype=torch.float64)
         self._total = torch.empty(runs, n, dtype=torch.float64)
-        self._log_unit, self._log_loss, self._accuracy, self._margin, self._largest = torch.empty(5, runs, dtype=torch.float64)
+        self._log_unit, self._log_loss, self._accuracy, self._margin, self._largest, self._parameter = torch.empty(
+            6, runs, dtype=torch.float64
+        ).unbind()
         self.fields = CSeen(
             w=self.parameters.data_ptr(), gradient=self._gradient.data_ptr(), gradient_log=self._gradient_log.data_ptr(),
             per_weight=self._per_weight.data_ptr(), total=self._total.data_ptr(), log_unit=self._log_unit.data_ptr(),
             log_loss=self._log_loss.data_ptr(), accuracy=self._accuracy.data_ptr(), margin=self._margin.data_ptr(),
-            largest=self._largest.data_ptr(), average=None if self.average is None else self.average.data_ptr(),
+            largest=self._largest.data_ptr(), parameter=self._parameter.data_ptr(),
+            average=None if self.average is None else self.average.data_ptr(),
         )  # fmt: skip
 
     def gradient(self, cut: Cut, objective: Objective, parameters: Parameters) -> Gradient:
@@ -65,7 +68,9 @@ class Seen:
         scales = dict.fromkeys(mantissas, logs) if logs.shape[-1] == 1 else cut(logs)
         blocks = {name: Scaled(mantissa, scales[name]) for name, mantissa in mantissas.items()}
         evaluate = partial(objective.gradient, parameters)
-        found = Found(self._log_loss, cut(self._per_weight), self._largest, self._accuracy, self._margin, evaluate)
+        found = Found(
+            self._log_loss, cut(self._per_weight), self._largest, self._accuracy, self._margin, self._parameter, evaluate
+        )
         return Gradient(blocks, self._total, self._log_unit.unsqueeze(-1), lambda: evaluate().log_losses(), found=found)
 
 

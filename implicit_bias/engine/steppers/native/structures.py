@@ -68,7 +68,7 @@ class CSeen(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("w", "gradient", "gradient_log", "per_weight", "total", "log_unit")),
-        *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest", "average")),
+        *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest", "parameter", "average")),
     ]
 
 
