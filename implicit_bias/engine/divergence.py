@@ -73,7 +73,8 @@ class Divergence:
             counted: Which runs count, (R,): one that has stopped may go where it likes.
         """
         known = gradient.found
-        if known is None and not self.suspected(parameters, None) and math.isfinite(gradient.log_loss.sum()):
+        near = not self.suspected(parameters, None) if known is None else bool((known.parameter <= self._limit).all())
+        if near and math.isfinite(gradient.log_loss.sum()):
             return
         size = largest_entry(parameters).double() if known is None else known.parameter
         finite = gradient.log_loss.isfinite() & size.isfinite()
