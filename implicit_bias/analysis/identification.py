@@ -11,8 +11,8 @@ from implicit_bias.analysis.comparison import Source, labels
 from implicit_bias.analysis.fingerprints import Fingerprint, Identified, fingerprints, tables
 from implicit_bias.analysis.kkt_fingerprints import kkt_fingerprints
 from implicit_bias.analysis.weights import Weights
+from implicit_bias.runtime.threads import threads_for
 from implicit_bias.sweep.references import Cache
-from implicit_bias.sweep.threads import threads_for
 
 
 def identified(

@@ -42,13 +42,13 @@ from implicit_bias.measures.exponents import FAMILIES, GRID, NOT_SEPARATED
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import Norm
 from implicit_bias.optimizers.foreign.base import Made
+from implicit_bias.runtime.threads import threads_for
 from implicit_bias.schedules import SCHEDULES, Schedule
 from implicit_bias.solvers.blocking import blocking_samples
 from implicit_bias.solvers.reference import TIMEOUT
 from implicit_bias.storage.tables import narrowed, summary_table, trajectory_table
 from implicit_bias.sweep.expected import BY_TORCH, FOREIGN, OPTIMUM, OPTIMUM_NUMBER
 from implicit_bias.sweep.references import Cache, References, intervals_of, optima
-from implicit_bias.sweep.threads import threads_for
 
 NORMS = ("linf", "l1", "l2", "spectral", "nuclear")
 POWER = 0.5

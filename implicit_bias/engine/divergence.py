@@ -72,9 +72,11 @@ class Divergence:
             gradient: There.
             counted: Which runs count, (R,): one that has stopped may go where it likes.
         """
-        if not self.suspected(parameters, None) and math.isfinite(gradient.log_loss.sum()):
+        known = gradient.found
+        near = not self.suspected(parameters, None) if known is None else bool((known.parameter <= self._limit).all())
+        if near and math.isfinite(gradient.log_loss.sum()):
             return
-        size = largest_entry(parameters).double()
+        size = largest_entry(parameters).double() if known is None else known.parameter
         finite = gradient.log_loss.isfinite() & size.isfinite()
         if bool((finite & (size <= self._limit)).all()):
             return

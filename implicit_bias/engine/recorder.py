@@ -17,6 +17,7 @@ from implicit_bias.engine.snapshot import Snapshot, arrays, stacked, unstacked
 from implicit_bias.engine.steppers.base import Setup, Stepper
 from implicit_bias.engine.tighten import parts, takes_steps, tighten
 from implicit_bias.engine.trajectory import Trajectory
+from implicit_bias.engine.waiting import Waiting, most_waiting
 from implicit_bias.measures.certificate import Certificate, rounding_of
 from implicit_bias.measures.frank_wolfe import FrankWolfeGap
 from implicit_bias.measures.held_out import HeldOutAccuracy
@@ -58,6 +59,13 @@ class Recorder:
         probed = tuple(column for probe in self._problem.probes for column in probe.writes())
         self.trajectory = Trajectory(own=setup.geometry.label, probed=probed)
         self._last: Record | None = None
+        self._waiting = self._room_to_wait()
+
+    def _room_to_wait(self) -> Waiting | None:
+        """Where records wait for the norms; None: each is measured at once, as some probe, or the size of the batch, needs it."""
+        under_norms = [probe for probe in self.probes.values() if probe.waits or type(probe).under is not Probe.under]
+        most = most_waiting(self._problem.initial) if self._problem.model.linear else 1
+        return Waiting(most, under_norms) if most > 1 and all(probe.waits for probe in under_norms) else None
 
     def _parameter_norms(self) -> dict[str, ParameterNorm]:
         """The measured norms on the parameter set, by label."""
@@ -115,8 +123,7 @@ class Recorder:
         self.trajectory.steps.append(t)
         self._recorded.append(runs.copy())
         self._rows.append(row)
-        self._record_norms(record)
-        self._check_probes(record)
+        self._under_norms(record)
         self._keep_parameters(t, shown.parameters, runs)
         if t == problem.steps:
             self._last = record
@@ -125,12 +132,49 @@ class Recorder:
         found = self._problem.optimizer.pair_average(stepper.state) if self._averages_pairs else None
         return None if found is None else dict(found)
 
-    def _record_norms(self, record: Record) -> None:
+    def _under_norms(self, record: Record) -> None:
+        """Measure it under the norms, or let it wait."""
+        parts = None if self._waiting is None else self._waiting.parts(record)
+        if self._waiting is None or parts is None:
+            self.measure_waiting()
+            self._measure_alone(record)
+            return
+        self._check_own(False, {}, tuple(record.q.shape))
+        if not self._waiting.goes_with(parts):
+            self.measure_waiting()
+        self._waiting.add(record, parts)
+        if self._waiting.full:
+            self.measure_waiting()
+
+    def _measure_alone(self, record: Record) -> None:
+        given: Columns = {}
         for label, norm in self._norms.items():
             columns = measure(norm, record.point, self._problem.optima.get(label))
             for probe in self.probes.values():
                 self._add(probe, probe.under(record, label, norm, columns), columns)
             self._norm_rows[label].append(columns)
+            given |= columns
+        for waits in (False, True):
+            self._check_own(waits, given, tuple(record.q.shape))
+
+    def measure_waiting(self) -> None:
+        """Measure under the norms what waits for that."""
+        if not self._waiting:
+            return
+        pile, given = self._waiting.pile(), {}
+        probes = [probe for probe in self.probes.values() if probe.waits]
+        for probe in probes:
+            probe.gathered(pile)
+        for label, norm in self._norms.items():
+            columns = measure(norm, pile.point, self._problem.optima.get(label))
+            for probe in probes:
+                self._add(probe, probe.under_all(pile, label, norm, columns), columns)
+            given[label] = columns
+            self._check_own(True, columns, tuple(pile.q.shape))
+        for label, columns in given.items():
+            # What is the same at all records is there once.
+            self._norm_rows[label] += unstacked({key: column.expand_as(pile.q) for key, column in columns.items()})
+        self._waiting.clear()
 
     def _add(self, probe: Probe, new: Columns, columns: Columns) -> None:
         """Add what a probe has measured. Raises ValueError where one of the problem's own writes a column that is not its."""
@@ -141,17 +185,19 @@ class Recorder:
             new = {name: _as_numbers(probe, name, column) for name, column in new.items()}
         columns.update(new)
 
-    def _check_probes(self, record: Record) -> None:
-        """Raises ValueError where a probe of the problem's own has not given what it says it writes at every record."""
-        if not self._own:
-            return
-        given = {**self._rows[-1], **{key: c for rows in self._norm_rows.values() for key, c in rows[-1].items()}}
-        for name in self._own:
-            probe, wanted = self.probes[name], tuple(record.q.shape)
-            for column in probe.writes() if type(probe).complete is Probe.complete else ():
-                shape = tuple(given[column].shape) if column in given else "not there"
-                if shape != wanted:
-                    raise ValueError(f"probe {name}: column {column} is {shape}; must be {wanted}, one number a run")
+    def _check_own(self, waits: bool, under_norms: Columns, wanted: tuple[int, ...]) -> None:
+        """Raises ValueError where a probe of the own ones, one that waits or one that does not, has not given all that it says
+        it writes at every record: in the last row, or in ``under_norms``, of this shape."""
+        for probe in (self.probes[name] for name in self._own):
+            if probe.waits is not waits or type(probe).complete is not Probe.complete:
+                continue
+            for column in probe.writes():
+                once = column in self._rows[-1]
+                given, shape = (self._rows[-1], wanted[-1:]) if once else (under_norms, wanted)
+                found = tuple(given[column].shape) if column in given else "not there"
+                if found != shape:
+                    one = "run" if len(shape) == 1 else "record and run"
+                    raise ValueError(f"probe {probe.name}: column {column} is {found}; must be {shape}, one number a {one}")
 
     def _keep_parameters(self, t: int, parameters: Parameters, runs: np.ndarray) -> None:
         last = t == self._problem.steps or bool((runs & ~self._times.going).any())
@@ -161,11 +207,21 @@ class Recorder:
 
     def own_ratio(self) -> float:
         """The last margin in the optimizer's own norm over the largest, averaged over runs; nan where that is not known."""
-        rows = self._norm_rows.get(self.trajectory.own)
-        return float((rows[-1]["margin"] / rows[-1]["max_margin"]).mean()) if rows else float("nan")
+        label = self.trajectory.own
+        rows, optimum = self._norm_rows.get(label), self._problem.optima.get(label)
+        if label not in self._norms or optimum is None:
+            return math.nan
+        if self._waiting:  # no reason to measure all of them, of which there may be few
+            columns = measure(self._norms[label], self._waiting.last(), optimum)
+        elif rows:
+            columns = rows[-1]
+        else:
+            return math.nan
+        return float((columns["margin"] / columns["max_margin"]).mean())
 
     def snapshot(self) -> Snapshot:
         """The records so far, and the state of the probes."""
+        self.measure_waiting()
         return {
             "steps": self.trajectory.steps,
             "recorded": torch.from_numpy(np.stack(self._recorded)),
@@ -187,6 +243,7 @@ class Recorder:
 
     def finished(self, certified: Callable[[int, int], None] | None = None) -> Trajectory:
         """The trajectory, its last certificates tightened; ``certified`` is told how many are, of how many."""
+        self.measure_waiting()
         self._tighten(certified or (lambda done, total: None))
         trajectory = self.trajectory
         trajectory.recorded = np.stack(self._recorded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -27,6 +28,7 @@ from implicit_bias.engine.variance_reduction import Anchor, anchor_due
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.measures.probe import Probe
 from implicit_bias.models import Parameters
+from implicit_bias.runtime.threads import threads_for
 
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
@@ -96,9 +98,11 @@ class _Simulation:
 
     def run(self, watch: Watch | None, keep: Keep | None, resume: Snapshot | None, certified: Certified | None) -> Trajectory:
         """All steps, or those after the snapshot."""
-        t = self._begin(resume)
+        with self._threads():
+            t = self._begin(resume)
         try:
-            self._steps(t, watch, keep)
+            with self._threads():  # what was to make the steps may not be what does
+                self._steps(t, watch, keep)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             # A decomposition met numbers that are not finite: of the parameters, or of what is made of them.
             parameters = self.stepper.parameters
@@ -111,6 +115,14 @@ class _Simulation:
         trajectory.compiled_with = dict(self.stepper.made_with)
         trajectory.facts = self.problem.optimizer.facts(self.stepper.state)
         return trajectory
+
+    def _threads(self) -> AbstractContextManager[None]:
+        """With torch's threads, for what it computes between updates: of parameters, or where losses are watched of scores."""
+        if not self.stepper.has_threads:
+            return nullcontext()
+        data, numbers = self.problem.data, sum(block.numel() for block in self.problem.initial.values())
+        scores = self.problem.runs * data.num_classes * data.x.shape[1]
+        return threads_for(max(numbers, scores) if self.problem.watches_loss else numbers)
 
     def _begin(self, resume: Snapshot | None) -> int:
         """Put the stepper where the batch begins, or goes on; returns the steps made."""
@@ -154,6 +166,7 @@ class _Simulation:
                 watch(t, self.recorder.own_ratio())
             if keep is not None and t < steps and self.times.going.any():
                 keep(t, partial(self._snapshot, t))
+        self.recorder.measure_waiting()  # here, where decompositions that fail are looked into
 
     def _next_stop(self, t: int) -> int:
         """How far one call may go: to the next record, or the next gradient that a probe has to be handed; where losses are

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 # In the average the j-th that was taken has a weight of about j^AVERAGE_POWER: early ones, which are far from optimal, fade
@@ -75,19 +77,20 @@ class StepAverage:
         """
         return self.count >= self.wanted(t)
 
-    def share_of(self, t: int) -> float:
-        """The weight of step t in an average that has all wanted steps before it, 0 if it is not wanted or in it already.
+    def shares(self, looks: range) -> NDArray[np.float64]:
+        """The weights of steps in an average that takes them in turn; 0 of those that it does not want, or has already.
 
         Args:
-            t: The step.
+            looks: The steps, one after the other: all that it wants up to the last of them, and has not yet.
 
         Returns:
-            The weight, in [0, 1].
+            The weights, each in [0, 1].
         """
-        if not self.wants(t):
-            return 0.0
-        count = self.wanted(t)
-        return self.share(count) if count > self.count else 0.0
+        steps = np.arange(looks.start, looks.stop)
+        early = steps <= AVERAGE_ALL
+        counts = np.where(early, steps + 1, AVERAGE_ALL + 1 + steps // AVERAGE_EVERY - AVERAGE_ALL // AVERAGE_EVERY)
+        taken = (early | (steps % AVERAGE_EVERY == 0)) & (counts > self.count)
+        return np.where(taken, (AVERAGE_POWER + 1) / (counts + AVERAGE_POWER), 0.0)
 
     def add(self, new: Mapping[str, Tensor]) -> None:
         """Add the next step to the average.

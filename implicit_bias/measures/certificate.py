@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from implicit_bias.measures.averages import AVERAGE_POWER, StepAverage
-from implicit_bias.measures.probe import Columns, Probe, Record
+from implicit_bias.measures.probe import Columns, Pile, Probe, Record
 from implicit_bias.models import Data, Gradient, Model
 from implicit_bias.norms import Norm, ParameterNorm
 from implicit_bias.norms.sizes import Sizes
 
 # Beside the terms of its sum, an entry of a certificate may be off by what gradients take for exactly zero, in units of eps.
 ZEROED = 32
+# The names under which a block of the average, and how many gradients it has, wait for the norms.
+BLOCK, COUNT = "average.", "count"
 
 
 def rounding_of(model: Model, data: Data, norms: Mapping[str, Norm]) -> dict[str, Tensor]:
@@ -75,12 +77,13 @@ class Certificate(Probe):
 
     name: ClassVar[str] = "certificate"
     columns: ClassVar[tuple[str, ...]] = ("upper_bound", "kkt_ratio")
+    waits: ClassVar[bool] = True
 
     rounding: Mapping[str, Tensor] = field(default_factory=dict)
     every_step: bool = True
     average: StepAverage = field(default_factory=StepAverage)
     best: dict[str, Tensor] = field(default_factory=dict)
-    #: Of the average at the present record, under norms.
+    #: Of the average under norms, at the record, or the records, that are measured.
     average_sizes: Sizes = field(default_factory=lambda: Sizes({}))
 
     @property
@@ -100,51 +103,70 @@ class Certificate(Probe):
         return {}
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
-        upper = self.bound(label, norm, record.c_sizes, None if record.of_all else record.runs)
-        if record.pair_average is not None and self.every_step:
-            bound = self._outwards(label, norm.dual(record.pair_average), 1 + record.t / 2)
-            upper = self.lower(label, bound.masked_fill(~record.runs, torch.inf))
+        pair_average = record.pair_average
+        upper = self._lowest(
+            label,
+            self._outwards(label, self._now(norm, record.c_sizes), 1 + self.average.count / AVERAGE_POWER),
+            None if pair_average is None else self._outwards(label, norm.dual(pair_average), 1 + record.t / 2),
+            record.runs,
+        )
         return {"upper_bound": upper, "kkt_ratio": kkt_ratio(columns["margin"], upper, record.q)}
 
-    def bound(self, label: str, norm: ParameterNorm, c: Sizes, runs: Tensor | None = None) -> Tensor:
-        """The running minimum of N_*(C) and N_*(average), shape (R,), over the records of each run: ``runs`` (R,) are those
-        whose record it is, None for all.
+    def keep(self, record: Record) -> Mapping[str, Tensor]:
+        count = torch.tensor(float(self.average.count), dtype=record.q.dtype, device=record.q.device)
+        return {COUNT: count, **{BLOCK + name: block for name, block in self.average.value.items()}}
 
-        Rounded outwards: C is a sum over pairs whose weights sum to one up to its rounding, and the average has been rounded once
-        a step, each time in proportion to N_* of the pairs.
+    def gathered(self, pile: Pile) -> None:
+        kept = pile.kept[self.name]
+        blocks = {key.removeprefix(BLOCK): block for key, block in kept.items() if key != COUNT}
+        self.average_sizes = Sizes(blocks, pile.routines)
 
-        Args:
-            label: Of the norm.
-            norm: On the parameter set.
-            c: Of C under norms.
-            runs: The runs whose record it is, (R,); None for all.
+    def under_all(self, pile: Pile, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
+        counts = pile.kept[self.name][COUNT].unsqueeze(-1)
+        pairs = None if pile.pair_averages is None else Sizes(pile.pair_averages).dual(norm)
+        upper = self._lowest(
+            label,
+            self._outwards(label, self._now(norm, pile.c_sizes), 1 + counts / AVERAGE_POWER),
+            None if pairs is None else self._outwards(label, pairs, 1 + pile.steps / 2),
+            pile.runs,
+        )
+        return {"upper_bound": upper, "kkt_ratio": kkt_ratio(columns["margin"], upper, pile.q)}
 
-        Returns:
-            The lowest bound so far, (R,).
-        """
-        now = torch.minimum(c.dual(norm), self.average_sizes.dual(norm))
-        now = self._outwards(label, now, 1 + self.average.count / AVERAGE_POWER)
-        return self.lower(label, now if runs is None else now.masked_fill(~runs, torch.inf))
+    def _now(self, norm: ParameterNorm, c: Sizes) -> Tensor:
+        """The lower of N_*(C) and N_*(average)."""
+        return torch.minimum(c.dual(norm), self.average_sizes.dual(norm))
 
-    def _outwards(self, label: str, bound: Tensor, roundings: float) -> Tensor:
-        """A bound with what so many roundings may have taken from it."""
+    def _lowest(self, label: str, bound: Tensor, of_pairs: Tensor | None, runs: Tensor) -> Tensor:
+        """The running minimum of bounds, and of those of pairs where there are any, over the records of each run: ``runs`` are
+        those whose record it is; of one record (R,), or of several (M, R)."""
+        if of_pairs is not None and self.every_step:
+            bound = torch.minimum(bound, of_pairs)
+        return self.lower(label, bound.masked_fill(~runs, torch.inf))
+
+    def _outwards(self, label: str, bound: Tensor, roundings: float | Tensor) -> Tensor:
+        """A bound with what so many roundings may have taken from it: C is a sum over pairs whose weights sum to one up to its
+        rounding, and an average has been rounded once a step, each time in proportion to N_* of the pairs."""
         if label not in self.rounding:
             return bound
         eps = torch.finfo(bound.dtype).eps
         return bound * (1 + 16 * eps) + eps * roundings * self.rounding[label]
 
     def lower(self, label: str, value: Tensor) -> Tensor:
-        """Include another proven bound in the running minimum.
+        """Include another proven bound in the running minimum, or several, one after the other.
 
         Args:
             label: Of the norm.
-            value: A proven upper bound on the maximum margin, (R,).
+            value: A proven upper bound on the maximum margin, (R,), or several, (M, R).
 
         Returns:
-            The lowest bound so far, (R,).
+            The lowest bound so far, (R,), or after each, (M, R).
         """
-        self.best[label] = torch.minimum(self.best[label], value) if label in self.best else value
-        return self.best[label]
+        several = value.dim() > 1
+        lowest = value.cummin(dim=0).values if several else value
+        if label in self.best:
+            lowest = torch.minimum(self.best[label], lowest)
+        self.best[label] = lowest[-1].clone() if several else lowest
+        return lowest
 
     def snapshot(self) -> dict[str, Any]:
         return {"average": self.average.value, "count": self.average.count, "best": self.best}
@@ -159,11 +181,11 @@ def kkt_ratio(margin: Tensor, upper: Tensor, q: Tensor) -> Tensor:
     """margin / upper where q > 0, else nan; (R,) each.
 
     Args:
-        margin: q / N, (R,).
-        upper: A proven upper bound on the maximum margin, (R,).
-        q: The smallest gap, (R,).
+        margin: q / N, (R,), or of several records, (M, R).
+        upper: A proven upper bound on the maximum margin, the same shape.
+        q: The smallest gap, the same shape.
 
     Returns:
-        The ratio, (R,), at most 1.
+        The ratio, the same shape, at most 1.
     """
     return torch.where(q > 0, margin / upper, torch.full_like(q, torch.nan))

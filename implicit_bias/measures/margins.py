@@ -78,6 +78,8 @@ class Ray(NamedTuple):
 class Point:
     """Where runs are measured, and what all norms share there, computed when it is first asked for.
 
+    Of several records one after the other all tensors have one more leading axis: parameters (M, R, p, q), q (M, R).
+
     Attributes:
         parameters: theta, one tensor (R, p, q) a block.
         c: -g, one tensor (R, p, q) a block, in any unit of each run's own.
@@ -111,11 +113,11 @@ def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     """<a, b> summed over blocks, shape (R,).
 
     Args:
-        a: One tensor (R, p, q) a block.
-        b: The same blocks.
+        a: One tensor (R, p, q) a block, or (M, R, p, q).
+        b: The same blocks, of shapes that broadcast against these.
 
     Returns:
-        The inner products, (R,).
+        The inner products, (R,) or (M, R).
     """
     of_blocks = [(block * b[n]).sum(dim=(-2, -1)) for n, block in a.items()]
     return of_blocks[0] if len(of_blocks) == 1 else torch.stack(of_blocks).sum(dim=0)
@@ -143,7 +145,7 @@ def unit_entries(a: Mapping[str, Tensor]) -> Parameters:
     Returns:
         The quotients, the same shapes.
     """
-    size = largest_entry(a)[:, None, None]
+    size = largest_entry(a)[..., None, None]
     return {n: x / size for n, x in a.items()}
 
 
@@ -189,7 +191,8 @@ def over_power(q: Tensor, size: Tensor, degree: float) -> Tensor:
 
 
 def measure(norm: ParameterNorm, point: Point, optimum: Optimum | None) -> dict[str, Tensor]:
-    """The columns of one norm at one record, each of shape (R,); nan stands for an empty cell.
+    """The columns of one norm at one record, each of shape (R,); or at several, (M, R), or (R,) where they are the same at all.
+    nan stands for an empty cell.
 
     margin = q / N^L; relative_gap = |max_margin - margin| / max_margin; alignment = <theta, -g> / (N(theta) N_*(g)). The columns
     `upper_bound` and `kkt_ratio` are empty: a certificate, or a search for a KKT ratio, fills them.

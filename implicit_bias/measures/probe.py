@@ -95,6 +95,37 @@ class Record:
         return None if self.gradient.weights is None else self.gradient.weights()
 
 
+@dataclass(frozen=True)
+class Pile:
+    """Records of a batch of a linear model one after the other, which are measured under norms together: what costs operations
+    by their number, not by their size, costs once what it costs a record. Their numbers are those of each record alone.
+
+    Attributes:
+        steps: The step of each, (M, 1), as numbers of the precision of q.
+        runs: The runs whose record each is, (M, R).
+        q: The smallest gaps, (M, R).
+        point: What all norms share there, in tensors of a leading axis M.
+        c: As :attr:`Record.c`, one tensor (M, R, p, q) a block.
+        pair_averages: As :attr:`Record.pair_average`, one tensor (M, R, p, q) a block.
+        kept: What probes have kept of each (:meth:`Probe.keep`), by their names: tensors of a leading axis M.
+        routines: As of a record.
+    """
+
+    steps: Tensor
+    runs: Tensor
+    q: Tensor
+    point: Point
+    c: Parameters
+    pair_averages: Parameters | None
+    kept: Mapping[str, Mapping[str, Tensor]]
+    routines: Routines | None
+
+    @cached_property
+    def c_sizes(self) -> Sizes:
+        """N_*(c) under norms, (M, R)."""
+        return self.point.c_sizes if self.point.c is self.c else Sizes(self.c, self.routines)
+
+
 class Probe:
     """Columns of the trajectory. One that needs no more than a record writes :meth:`measure`, or :meth:`under`.
 
@@ -110,6 +141,9 @@ class Probe:
     averaged: StepAverage | None = None
     #: Whether it needs ``record.update``: many steps in a call then end one before every record, too.
     looks_back: ClassVar[bool] = False
+    #: Whether it has :meth:`under_all` beside :meth:`under`, so that records of linear models may be measured under norms later,
+    #: several together. In a batch with a probe that has :meth:`under` alone, each is measured at once.
+    waits: ClassVar[bool] = False
 
     @classmethod
     def writes(cls) -> tuple[str, ...]:
@@ -157,6 +191,38 @@ class Probe:
 
         Returns:
             Numbers (R,) by column.
+        """
+        return {}
+
+    def keep(self, record: Record) -> Mapping[str, Tensor]:
+        """What :meth:`under_all` will need of a record, where the probe ``waits``; called after :meth:`measure`.
+
+        Args:
+            record: Where the batch is.
+
+        Returns:
+            Tensors of the same shapes at every record, by name; they are copied.
+        """
+        return {}
+
+    def gathered(self, pile: Pile) -> None:
+        """Look at records that are now measured, where the probe ``waits``; called before :meth:`under_all` of the first norm.
+
+        Args:
+            pile: The records.
+        """
+
+    def under_all(self, pile: Pile, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
+        """The same as :meth:`under` of several records together, in their order, where the probe ``waits``.
+
+        Args:
+            pile: The records.
+            label: Of the norm.
+            norm: On the parameter set.
+            columns: What is known under the norm, (M, R) each, or (R,) where it is the same at all.
+
+        Returns:
+            Numbers (M, R) by column.
         """
         return {}
 

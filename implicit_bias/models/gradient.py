@@ -30,6 +30,7 @@ class Found(NamedTuple):
         largest: Its largest absolute entry, (R,).
         accuracy: The share of samples whose gaps are all positive, (R,).
         q: The smallest gap, (R,).
+        parameter: The largest absolute entry of the parameters, (R,); nan where one is no finite number.
         evaluate: Evaluates the gradient once more, with all that is not known.
     """
 
@@ -38,6 +39,7 @@ class Found(NamedTuple):
     largest: Tensor
     accuracy: Tensor
     q: Tensor
+    parameter: Tensor
     evaluate: Callable[[], Gradient]
 
 
@@ -112,6 +114,8 @@ class Gradient:
     @cached_property
     def _downhill(self) -> Parameters:
         c, largest = self.per_weight(), self.largest_entry
+        if float(largest.amin()) >= LOSES_DIGITS[largest.dtype]:
+            return c
         small = (largest < LOSES_DIGITS[largest.dtype])[:, None, None]
         if not bool(small.any()):
             return c

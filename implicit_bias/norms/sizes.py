@@ -25,10 +25,12 @@ OF_SINGULAR_VALUES = (Spectral, Nuclear, Schatten)
 #: Norms whose value, and whose dual, each of the :class:`EntrySizes` is.
 VALUES: tuple[type[Norm], ...] = (Linf, L1, L2)
 DUALS: tuple[type[Norm], ...] = (L1, Linf, L2)
+#: Axes of a block of several parameter sets, (M, R, p, q).
+SEVERAL = 4
 
 
 class EntrySizes(NamedTuple):
-    """Of vectors (R, m), the largest absolute entry, their sum, and the root of the sum of squares, (R,) each."""
+    """Of vectors (..., m), the largest absolute entry, their sum, and the root of the sum of squares, (...) each."""
 
     largest: Tensor
     total: Tensor
@@ -40,7 +42,7 @@ class Routines(NamedTuple):
 
     Attributes:
         singular_values: Those (..., min(p, q)), descending, of (..., p, q).
-        entry_sizes: Of vectors (R, m).
+        entry_sizes: Of vectors (..., m).
     """
 
     singular_values: Callable[[Tensor], Tensor]
@@ -66,7 +68,7 @@ class Sizes:
         self._singular_values: dict[tuple[str, int | None], tuple[Tensor | None, Tensor]] = {}
 
     def value(self, norm: ParameterNorm) -> Tensor:
-        """N(theta), shape (R,).
+        """N(theta), shape (R,) or (M, R).
 
         Args:
             norm: N.
@@ -76,12 +78,12 @@ class Sizes:
             return self._entry_sizes[VALUES.index(entrywise)]
         found = _of_singular_values(norm)
         if found is None:
-            return norm.value(self.blocks)
+            return self._of_each_set(norm.value)
         block, inner, _ = found
-        return inner.value_of(self._spectrum(block, None))  # a value is that of the matrix itself
+        return self._of_each(inner.value_of, self._spectrum(block, None))  # a value is that of the matrix itself
 
     def dual(self, norm: ParameterNorm) -> Tensor:
-        """N_*(theta), shape (R,); computed once a norm.
+        """N_*(theta), shape (R,) or (M, R); computed once a norm.
 
         Args:
             norm: N.
@@ -97,24 +99,43 @@ class Sizes:
             return self._entry_sizes[DUALS.index(entrywise)]
         found = _of_singular_values(norm)
         if found is None:
-            return norm.dual(self.blocks)
+            return self._of_each_set(norm.dual)
         block, inner, basis = found
-        return inner.dual_of(self._spectrum(block, basis))
+        return self._of_each(inner.dual_of, self._spectrum(block, basis))
 
     def _spectrum(self, block: str, basis: Tensor | None) -> Tensor:
         """Singular values of a block, or of B^T times it."""
         key = block, None if basis is None else id(basis)
         if key not in self._singular_values:
             w = self.blocks[block]
-            values_of = singular_values if self._routines is None else self._routines.singular_values
-            self._singular_values[key] = basis, values_of(w if basis is None else basis.mT @ w)
+            if basis is not None:
+                to_rows = basis.mT
+                w = self._of_each(lambda matrices: to_rows @ matrices, w)
+            found = self._of_each(singular_values, w) if self._routines is None else self._routines.singular_values(w)
+            self._singular_values[key] = basis, found
         return self._singular_values[key][1]
+
+    @cached_property
+    def _several(self) -> bool:
+        """Whether there are several parameter sets one after the other."""
+        return next(iter(self.blocks.values())).dim() == SEVERAL
+
+    def _of_each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """A function of (R, ...), of every such part of (M, R, ...) where there are several."""
+        return torch.stack([function(part) for part in x]) if self._several else function(x)
+
+    def _of_each_set(self, function: Callable[[Blocks], Tensor]) -> Tensor:
+        """The same of a parameter set."""
+        if not self._several:
+            return function(self.blocks)
+        parts = zip(*self.blocks.values(), strict=True)
+        return torch.stack([function(dict(zip(self.blocks, part, strict=True))) for part in parts])
 
     @cached_property
     def _entry_sizes(self) -> EntrySizes:
         assert self._routines is not None
-        vectors = [block.flatten(start_dim=1) for block in self.blocks.values()]
-        return self._routines.entry_sizes(vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1))
+        vectors = [block.flatten(start_dim=-2) for block in self.blocks.values()]
+        return self._routines.entry_sizes(vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1))
 
 
 def _of_entries(norm: ParameterNorm) -> type[Norm] | None:

@@ -14,6 +14,7 @@ from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, NoData
 from implicit_bias.engine import simulate
 from implicit_bias.engine.snapshot import Snapshot
+from implicit_bias.runtime.threads import threads_for
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes, read_table
 from implicit_bias.sweep.batch_size import fitting
 from implicit_bias.sweep.execute import elements
@@ -21,7 +22,6 @@ from implicit_bias.sweep.loading import located
 from implicit_bias.sweep.outcome import Outcome
 from implicit_bias.sweep.plan import Cell, batches, group_key
 from implicit_bias.sweep.problem import build_problem
-from implicit_bias.sweep.threads import threads_for
 
 #: So much of a batch's steps is made, but no longer than so many seconds; at least so many steps.
 SHARE, SECONDS, LEAST_STEPS = 0.01, 20.0, 3

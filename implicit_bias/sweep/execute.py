@@ -16,6 +16,7 @@ from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import NotSeparable
 from implicit_bias.engine import Diverged, Problem, Trajectory, simulate, stepping_of
 from implicit_bias.runtime.signals import after_steps
+from implicit_bias.runtime.threads import threads_for
 from implicit_bias.solvers.reference import SOLVER_VERSION
 from implicit_bias.storage.checkpoints import Checkpoint, interrupted
 from implicit_bias.storage.references import ReferenceCache
@@ -30,7 +31,6 @@ from implicit_bias.sweep.outcome import Outcome, Progress, Silent
 from implicit_bias.sweep.plan import Cell, batches, described, run_elements
 from implicit_bias.sweep.problem import build_problem
 from implicit_bias.sweep.references import Optima, in_closed_form, intervals_of, solve_all
-from implicit_bias.sweep.threads import threads_for
 from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 

@@ -100,6 +100,7 @@ FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "accuracy": ("accuracy", lambda accuracy: 0 * accuracy),
     "the gradient over the weights' sum": ("per_weight", lambda blocks: {name: block / 2 for name, block in blocks.items()}),
     "the largest entry": ("largest", lambda largest: 2 * largest),
+    "the largest parameter": ("parameter", lambda largest: 2 * largest),
     "log_loss": ("log_loss", lambda log_loss: log_loss - 3),
     "the samples' weight": ("total", lambda total: 2 * total),
     "the certificates' average": ("average", lambda average: average / 2),
@@ -126,8 +127,8 @@ def with_fault(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.average = None if self.average is None else change(self.average)
         return gradient_of(self, *given)
 
-    def wrong_routines(compiled: Any) -> Routines:
-        right = routines_by(compiled)
+    def wrong_routines(*given: Any) -> Routines:
+        right = routines_by(*given)
         if field == "singular_values":
             return right._replace(singular_values=lambda w: change(right.singular_values(w)))
 
@@ -236,7 +237,7 @@ def test_all_columns_are_those_of_plain_records(rule: str, monkeypatch: pytest.M
         found: Gradient = Setup.of(given).objective.gradient(self.parameters)
         return found
 
-    monkeypatch.setattr("implicit_bias.engine.steppers.native.records.routines_by", lambda _: None)
+    monkeypatch.setattr("implicit_bias.engine.steppers.native.records.routines_by", lambda *_: None)
     monkeypatch.setattr(LinearSteps, "gradient", property(plainly))
     theirs = simulate(given)
     assert ours.stepping == theirs.stepping == "c" and ours.steps == theirs.steps

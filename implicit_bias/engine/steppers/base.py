@@ -81,6 +81,11 @@ class Stepper(Protocol):
         """What records compute norms by; None: by their own methods."""
 
     @property
+    def has_threads(self) -> bool:
+        """Whether it has threads of its own. Then torch's are given nothing that one does as well: for some ms after they are
+        done they wait for more at full speed, on processors that its own need."""
+
+    @property
     def check_on(self) -> int | None:
         """The runs of a batch that a comparison with plain steps takes: others like it are made for so many; None: it is itself
         compared, on the whole batch."""

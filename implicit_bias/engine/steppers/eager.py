@@ -46,6 +46,7 @@ class Eager:
 
     stepping: Stepping = "torch"
     most_steps: ClassVar[int] = 1
+    has_threads: ClassVar[bool] = False
     check_on: ClassVar[int | None] = None
     refused: str | None = None
     made_with: Mapping[str, str]

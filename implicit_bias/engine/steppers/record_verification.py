@@ -143,6 +143,7 @@ def _gaps(setup: Setup, parameters: Parameters, gradient: Gradient) -> Compared:
     yield "accuracy", torch.maximum(least - found.accuracy, found.accuracy - most), torch.full_like(q, eps)
     top = largest_entry(gradient.per_weight())
     yield "the largest entry", (found.largest - top).abs(), NUDGE * eps * top
+    yield "the largest parameter", (found.parameter - largest_entry(parameters)).abs(), torch.zeros_like(q)
 
 
 def _sizes(routines: Routines, parameters: Parameters) -> Compared:

@@ -366,8 +366,8 @@ void singular_values(const double *a, int64_t count, int64_t rows, int64_t colum
 }
 
 /* Of every one of `count` rows of so many numbers, the largest absolute value, their sum and the root of the sum of their squares:
- * (3, count). */
-void entry_sizes(const double *a, int64_t count, int64_t numbers, double *to)
+ * in three rows, which begin `apart` numbers apart. */
+void entry_sizes(const double *a, int64_t count, int64_t numbers, int64_t apart, double *to)
 {
-    for (int64_t r = 0; r < count; r++) sizes_of(a + r * numbers, numbers, to + r, to + count + r, to + 2 * count + r);
+    for (int64_t r = 0; r < count; r++) sizes_of(a + r * numbers, numbers, to + r, to + apart + r, to + 2 * apart + r);
 }

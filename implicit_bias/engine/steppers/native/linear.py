@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
@@ -46,6 +48,8 @@ from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, LossBased, Power, Schedule, ScheduleState
 
+#: Weights in the certificates' average, one a step.
+Shares = NDArray[np.float64]
 SCHEDULES = frozenset({Power, Constant, LossBased})
 SOURCE = Path(__file__).with_name("linear.c")
 SYMBOLS = ("lanes", "work_size", "advance_all", "made_with", orders.SYMBOL, *records.SYMBOLS)
@@ -150,6 +154,7 @@ class LinearSteps:
     """
 
     stepping: ClassVar[Stepping] = "c"
+    has_threads: ClassVar[bool] = True
     refused: ClassVar[str | None] = None
 
     def __init__(self, setup: Setup) -> None:
@@ -177,7 +182,6 @@ class LinearSteps:
         self._given: ctypes.Array[CTask] | None = None  # what linear.c gets, until an array is another one
         self._compiled = compiled
         self.made_with: Mapping[str, str] = declared(compiled)
-        self.routines: Routines | None = records.routines_by(compiled)
         self._runs, self.lanes = setup.problem.runs, int(compiled.lanes())
         self._layout = Layout(self._runs, self.lanes)
         self._groups, left = self._layout.groups, self._runs % self.lanes
@@ -192,6 +196,7 @@ class LinearSteps:
         self._parts = (CPart * len(parts))(*parts)
         self._threads = max(1, min(torch.get_num_threads(), self._groups))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self.routines: Routines | None = records.routines_by(compiled, self._threads, self._pool)
         sizes = (self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry)
         size = max(int(compiled.work_size(alone, *sizes)) for alone in {lane is not None for _, lane in self._tasks})
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(self._threads)]
@@ -246,13 +251,13 @@ class LinearSteps:
 
     def advance(self, first: int, last: int) -> int:
         average = self._served
-        shares = [0.0] * (last - first + 1)
+        shares = np.zeros(last - first + 1)
         if average is None:
             return self._watched(first, last, shares)
         if average.value and average.value is not self._average:
             self._certificate.copy_(self._layout.in_lanes(self._joined(average.value)))
-        for look in range(-(-first // self._cadence), last // self._cadence + 1):
-            shares[look * self._cadence - first] = average.share_of(look)
+        looks = range(-(-first // self._cadence), last // self._cadence + 1)
+        shares[looks.start * self._cadence - first :: self._cadence] = average.shares(looks)
         reached = self._watched(first, last, shares)
         seen = None if self._seen is None else self._seen.average
         # The last is in it where it has been looked at.
@@ -263,10 +268,10 @@ class LinearSteps:
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         self.load(start)
         if not whole:
-            self._make(t - 1, t, [0.0, 0.0])
+            self._make(t - 1, t, np.zeros(2))
             return Reached(self.parameters, {}, anchor=self.anchor)
         self._certificate.zero_()
-        self._make(t - 1, t, CHECKED_SHARES, looks=True, averages=True)
+        self._make(t - 1, t, np.array(CHECKED_SHARES), looks=True, averages=True)
         seen, self._average = self._seen, None
         assert seen is not None and seen.average is not None
         self._certificate.zero_()
@@ -286,7 +291,7 @@ class LinearSteps:
         self._given = None
         return True
 
-    def _watched(self, first: int, last: int, shares: Sequence[float]) -> int:
+    def _watched(self, first: int, last: int, shares: Shares) -> int:
         """Updates first + 1 to last, or to where a loss that is watched is low enough; where that is.
 
         All runs end at one step: those that have gone beyond it go there again from where they were. So that this is not far,
@@ -319,7 +324,7 @@ class LinearSteps:
         self._since, self._w, self._m, self._m_log, self._r, self._r_log, self._anchor, self._certificate = held
 
     def _make(
-        self, first: int, last: int, shares: Sequence[float], watched: bool = False, seen: bool = True, *,
+        self, first: int, last: int, shares: Shares, watched: bool = False, seen: bool = True, *,
         looks: bool = False, averages: bool = False,
     ) -> int:  # fmt: skip
         """Updates first + 1 to last; or, where losses are watched, in every group to where the first of its own is low enough.
@@ -346,7 +351,7 @@ class LinearSteps:
         return reached
 
     def _call(
-        self, first: int, steps: int, shares: Sequence[float], look: records.Seen | None, watched: bool = False, seen: bool = True
+        self, first: int, steps: int, shares: Shares, look: records.Seen | None, watched: bool = False, seen: bool = True
     ) -> int:
         """So many updates after ``first`` by all threads, this one among them, and what a record needs, if one follows.
 
@@ -356,17 +361,17 @@ class LinearSteps:
             self._given = (CTask * len(self._tasks))(*(self._task(group, lane) for group, lane in self._tasks))
         if self.lanes * steps > self._eta.shape[1]:
             self._eta = torch.empty(self._threads, self.lanes * steps, dtype=torch.float64)
-        share, index = torch.tensor(shares, dtype=torch.float64), self._samples(first, first + steps)
+        index = self._samples(first, first + steps)
         call = CCall(
             tasks=len(self._tasks), first=first, steps=steps, seen=seen, watched=self._cadence if watched else 0,
-            share=share.data_ptr(), index=None if index is None else index.data_ptr(),
+            share=shares.ctypes.data, index=None if index is None else index.data_ptr(),
             index_size=0 if index is None else index.stride(0),
-            look=None if look is None else ctypes.addressof(look.fields), look_share=shares[steps],
+            look=None if look is None else ctypes.addressof(look.fields), look_share=float(shares[steps]),
         )  # fmt: skip
         tasks, taken, given, eta = self._given, ctypes.byref(ctypes.c_int64(0)), ctypes.byref(call), self._eta
 
         # What the call points to a thread holds until it is done, whatever becomes of this frame.
-        def work(thread: int, _held: object = (share, index, look)) -> int:
+        def work(thread: int, _held: object = (shares, index, look)) -> int:
             scratch = self._work[thread].data_ptr(), eta[thread].data_ptr()
             made: int = self._compiled.advance_all(tasks, taken, *scratch, given)
             return made
@@ -400,7 +405,7 @@ class LinearSteps:
     def _looked(self) -> records.Seen:
         """Loss and gradient of all samples where the next update starts, by the kernel that updates are made by."""
         seen = records.Seen(self._shape, self._by_entry)
-        self._call(0, 0, [0.0], seen)
+        self._call(0, 0, np.zeros(1), seen)
         return seen
 
     def _cut_runs(self, tensor: Tensor) -> Parameters:

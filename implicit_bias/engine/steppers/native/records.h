@@ -18,7 +18,7 @@ typedef struct {
     double *total, *log_unit;        /* (runs, n), (runs): sum_c w_ic = total e^log_unit */
     double *log_loss;                /* (runs): log L */
     double *accuracy, *margin;       /* (runs): the share of samples with positive gaps; the smallest gap */
-    double *largest;                 /* (runs): the largest |entry| of per_weight; NaN where one is not finite */
+    double *largest, *parameter;     /* (runs): the largest |entry| of per_weight, and of w; NaN where one is not finite */
     double *average;                 /* (runs, k, features): of the certificates' matrices, with that there; NULL: not asked for */
 } Seen;
 
@@ -90,7 +90,7 @@ static void per_weight(const Group *p, const Work *v, vec *to)
     }
 }
 
-/* The largest |entry| of per_weight, which comparisons lose where it is no number: NaN where some entry is not finite. */
+/* The largest |entry| of a matrix, which comparisons lose where it is no number: NaN where some entry is not finite. */
 static vec largest_or_none(const Group *p, const vec *c)
 {
     mask far = {0};
@@ -118,7 +118,7 @@ static void look_at(const Group *p, Work *v, double share, int64_t first, int64_
     const vec loss = choose(far, all(NAN), log_loss(p, of, v));
     if (share != 0) (p->entries ? collect_by_entry : collect)(p, v, share);
     per_weight(p, v, v->factor);
-    const vec largest = largest_or_none(p, v->factor);
+    const vec largest = largest_or_none(p, v->factor), parameter = largest_or_none(p, p->w);
     for (int64_t l = 0; l < runs; l++) {
         const int64_t r = first + l, lane = p->alone ? 0 : l;
         write_rows(p, p->w, l, to->w + r * size);
@@ -130,7 +130,7 @@ static void look_at(const Group *p, Work *v, double share, int64_t first, int64_
         for (int64_t i = 0; i < of->count; i++) to->total[r * of->count + i] = number_of(p, v->size, of->n, 0, i, l);
         to->log_unit[r] = v->unit[lane], to->log_loss[r] = loss[lane];
         to->margin[r] = far[lane] ? NAN : margin[lane], to->accuracy[r] = accuracy[lane];
-        to->largest[r] = largest[lane];
+        to->largest[r] = largest[lane], to->parameter[r] = parameter[lane];
     }
 }
 

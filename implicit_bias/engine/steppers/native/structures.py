@@ -68,7 +68,7 @@ class CSeen(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("w", "gradient", "gradient_log", "per_weight", "total", "log_unit")),
-        *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest", "average")),
+        *((name, ctypes.c_void_p) for name in ("log_loss", "accuracy", "margin", "largest", "parameter", "average")),
     ]
 
 
@@ -79,7 +79,7 @@ def declared(compiled: ctypes.CDLL) -> dict[str, str]:
     compiled.advance_all.argtypes = [ctypes.c_void_p] * 5
     compiled.singular_values_size.argtypes, compiled.singular_values_size.restype = [ctypes.c_int64] * 2, ctypes.c_int64
     compiled.singular_values.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2]
-    compiled.entry_sizes.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p]
+    compiled.entry_sizes.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
     compiled.singular_values.restype = compiled.entry_sizes.restype = None
     compiled.made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
