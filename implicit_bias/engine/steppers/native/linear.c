@@ -215,6 +215,7 @@ static int64_t laid_out(
     TAKE(g_log, entries ? k * row : 0);
     TAKE(ahead_m, entries ? k * row : 0);
     TAKE(ahead_m_log, entries ? k * row : 0);
+    v->small = (Small *)(start ? start + used : NULL), used += sizeof(Small) / sizeof(vec);
     v->batch_y = (mask *)(start ? start + used : NULL), used += taken(alone, batch);
     if (!alone) v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(few) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE
