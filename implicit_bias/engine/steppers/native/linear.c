@@ -109,8 +109,9 @@ static void look_ahead(const Group *p, Work *v)
 static vec debias(vec beta, vec forgotten, double t)
 {
     if (!any(forgotten > t)) return all(1);
-    vec b = beta;
-    for (int l = 0; l < LANES; l++) b[l] = 1 - pow(beta[l], t);
+    vec b = all(1 - pow(beta[0], t));
+    if (any(beta != beta[0]))
+        for (int l = 1; l < LANES; l++) b[l] = 1 - pow(beta[l], t);
     return b;
 }
 
