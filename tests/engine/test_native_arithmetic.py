@@ -45,12 +45,13 @@ int64_t lanes(void) { return LANES; }
 void of_polar(int64_t rows, int64_t columns, int64_t top, double *g)
 {
     const int64_t square = rows * rows, rest = turns_of(rows) * (int64_t)(sizeof(Turn) / sizeof(vec));
-    vec *a = aligned_alloc(sizeof(vec), (2 * rows * columns + 3 * square + 2 * rows + rest + 1) * sizeof(vec)), *s = a;
-    s += 2 * rows * columns;
+    vec *a = aligned_alloc(sizeof(vec), (3 * rows * columns + 3 * square + 2 * rows + rest + 1) * sizeof(vec) + sizeof(Small));
+    vec *turned = a + rows * columns, *spare = turned + rows * columns, *s = spare + rows * columns;
     Work v = {.gram = s, .rotation = s + square, .corrected = s + 2 * square, .norm = s + 3 * square};
     v.inverse = v.norm + rows, v.turn = (Turn *)(v.inverse + rows);
+    v.small = (Small *)((vec *)v.turn + rest + 1);
     memcpy(a, g, rows * columns * sizeof(vec));
-    polar(&v, a, rows, columns, top ? RANK_ONE : POLAR, all(0), a + rows * columns);
+    polar(&v, a, rows, columns, top ? RANK_ONE : POLAR, all(0), turned, spare);
     memcpy(g, a, rows * columns * sizeof(vec));
     free(a);
 }

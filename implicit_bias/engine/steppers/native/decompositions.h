@@ -7,6 +7,7 @@
 #include "jacobi.h"
 #include "powers.h"
 #include "products.h"
+#include "zolotarev.h"
 
 #define NEARLY 3e-7 /* cosines whose squares are below what a step is known to, by far: ENOUGH, and what rounding adds to it */
 
@@ -32,7 +33,7 @@ static void correct(vec *gram, int64_t rows, const vec *norm, const vec *inverse
  * make the rows of C = J g orthogonal, C = S V^T; then U V^T = J^T V^T. They are found on the Gram matrix, which is small, but knows
  * cosines to round-off times the squared condition only: C itself shows whether that is enough, and is made orthogonal where not,
  * and where single singular vectors count. Returns the sum of the singular values, or the top one, or their norm. */
-static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, vec q, vec *turned)
+static vec polar_by_rotations(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, vec q, vec *turned)
 {
     const Matrix rotation = {v->rotation, rows, 1}, from = {g, columns, 1}, to = {turned, columns, 1};
     vec *gram = v->gram, *norm = v->norm, *inverse = v->inverse;
@@ -64,6 +65,21 @@ static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, v
         for (int64_t b = 0; b < rows; b++) of[a * rows + b] *= inverse[a]; /* N = inverse C, or more */
     product(rows, columns, 0, rows, transposed((Matrix){of, rows, 1}), to, from);
     return size;
+}
+
+/* The same, of a truncated polar factor without rotations in the lanes where these are not needed (zolotarev.h: there nothing is
+ * truncated); `spare` is scratch of the size of g, too. */
+static vec polar(Work *v, vec *g, int64_t rows, int64_t columns, int64_t kind, vec q, vec *turned, vec *spare)
+{
+    if (kind != POLAR || !has_functions(rows)) return polar_by_rotations(v, g, rows, columns, kind, q, turned);
+    vec nuclear;
+    const mask far = factors_of(v->small, rows, columns, g, turned, &nuclear);
+    vec *found = any(far) ? spare : g;
+    POLAR_OF[rows].times(columns, v->small->factor, turned, found);
+    if (!any(far)) return nuclear;
+    const vec size = polar_by_rotations(v, g, rows, columns, kind, q, turned);
+    for (int64_t e = 0; e < rows * columns; e++) g[e] = choose(far, g[e], found[e]);
+    return choose(far, size, nuclear);
 }
 
 /* a (k, d) in the basis of vectors that sum to zero (models/linear.py: zero_sum_basis, Helmert's: column r has r + 1 ones, then
@@ -100,10 +116,10 @@ static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q
     vec sizes;
     into_row_space(v, k, d, a);
     if (rows <= d) {
-        sizes = polar(v, v->reduced, rows, d, kind, q, v->factor);
+        sizes = polar(v, v->reduced, rows, d, kind, q, v->factor, a);
     } else {
         transpose(v->reduced, rows, d, a);
-        sizes = polar(v, a, d, rows, kind, q, v->factor);
+        sizes = polar(v, a, d, rows, kind, q, v->factor, v->reduced);
         transpose(a, d, rows, v->reduced);
     }
     out_of_row_space(v, k, d, a);

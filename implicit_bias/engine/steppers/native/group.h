@@ -6,6 +6,7 @@
 #include "across.h"
 #include "jacobi.h"
 #include "vectors.h"
+#include "zolotarev.h"
 
 /* A block of columns of w, and the norm in which it descends. */
 typedef struct {
@@ -61,6 +62,7 @@ typedef struct {
     vec *g, *ahead, *reduced, *factor; /* (k, d) each; the last two (d, k), too */
     vec *direction, *divide;           /* (k, d) or (d, k), (parts, k): part after part; what each of its rows is to be divided by */
     vec *gram, *rotation, *corrected;  /* (min(k, d), min(k, d)) */
+    Small *small;                      /* of polar factors without rotations */
     vec *across, *sweep;               /* (d, k) or (k, d), and sweep_size(min(k, d)), of a run alone */
     vec *norm, *inverse, *basis;       /* (k): lengths of rows; one over them; over those of Helmert's basis */
     Turn *turn;                        /* a sweep of min(k, d) rows */

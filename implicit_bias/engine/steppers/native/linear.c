@@ -109,8 +109,9 @@ static void look_ahead(const Group *p, Work *v)
 static vec debias(vec beta, vec forgotten, double t)
 {
     if (!any(forgotten > t)) return all(1);
-    vec b = beta;
-    for (int l = 0; l < LANES; l++) b[l] = 1 - pow(beta[l], t);
+    vec b = all(1 - pow(beta[0], t));
+    if (any(beta != beta[0]))
+        for (int l = 1; l < LANES; l++) b[l] = 1 - pow(beta[l], t);
     return b;
 }
 
@@ -215,6 +216,7 @@ static int64_t laid_out(
     TAKE(g_log, entries ? k * row : 0);
     TAKE(ahead_m, entries ? k * row : 0);
     TAKE(ahead_m_log, entries ? k * row : 0);
+    v->small = (Small *)(start ? start + used : NULL), used += sizeof(Small) / sizeof(vec);
     v->batch_y = (mask *)(start ? start + used : NULL), used += taken(alone, batch);
     if (!alone) v->turn = (Turn *)(start ? start + used : NULL), used += turns_of(few) * (int64_t)(sizeof(Turn) / sizeof(vec));
 #undef TAKE

@@ -206,8 +206,9 @@ static void correct_one(const Work *v, int64_t rows)
     spread_product(rows, wide, 1, rows, (double *)v->gram, wide * LANES, 1, v->rotation, wide, v->corrected, wide);
 }
 
-/* polar() of one matrix, whose rows and those of `turned` are `stride` apart. */
-static double polar_of_one(Work *v, double *g, int64_t rows, int64_t columns, int64_t stride, int top_pair_only, double *turned)
+/* polar_by_rotations() of one matrix, whose rows and those of `turned` are `stride` apart. */
+static double polar_of_one_by_rotations(
+    Work *v, double *g, int64_t rows, int64_t columns, int64_t stride, int top_pair_only, double *turned)
 {
     const int64_t wide = vectors_of(rows), across = stride / LANES;
     double *norm = (double *)v->norm, *inverse = (double *)v->inverse, top = 0, nuclear = 0;
@@ -239,6 +240,40 @@ static double polar_of_one(Work *v, double *g, int64_t rows, int64_t columns, in
         for (int64_t b = 0; b < wide; b++) of[a * wide + b] *= inverse[a];
     spread_product(rows, across, 0, rows, (double *)of, 1, wide * LANES, (vec *)turned, across, (vec *)g, across);
     return top_pair_only ? top : nuclear;
+}
+
+/* v->gram, the same in all lanes: what is made of it takes little, and is the work of a group. */
+static void gram_to_small(const Work *v, int64_t rows)
+{
+    const double *gram = (const double *)v->gram;
+    for (int64_t a = 0; a < rows; a++)
+        for (int64_t b = a; b < rows; b++) v->small->gram[entry_at(rows, a, b)] = all(gram[a * vectors_of(rows) * LANES + b]);
+}
+
+/* to <- the factor in v->small times g. */
+static void small_factor_times(const Work *v, int64_t rows, int64_t across, const double *g, double *to)
+{
+    double *factor = (double *)v->corrected;
+    for (int64_t e = 0; e < rows * rows; e++) factor[e] = v->small->factor[e][0];
+    spread_product(rows, across, 0, rows, factor, rows, 1, (const vec *)g, across, (vec *)to, across);
+}
+
+/* polar() of one matrix. */
+static double polar_of_one(Work *v, double *g, int64_t rows, int64_t columns, int64_t stride, int top_pair_only, double *turned)
+{
+    const int64_t across = stride / LANES;
+    if (top_pair_only || !has_functions(rows)) return polar_of_one_by_rotations(v, g, rows, columns, stride, top_pair_only, turned);
+    vec nuclear;
+    gram_of_one(v, g, rows, columns, stride);
+    gram_to_small(v, rows);
+    POLAR_OF[rows].first(v->small);
+    small_factor_times(v, rows, across, g, turned);
+    gram_of_one(v, turned, rows, columns, stride);
+    gram_to_small(v, rows);
+    if (any(POLAR_OF[rows].second(v->small, &nuclear)))
+        return polar_of_one_by_rotations(v, g, rows, columns, stride, top_pair_only, turned);
+    small_factor_times(v, rows, across, turned, g);
+    return nuclear[0];
 }
 
 /* polar_in_row_space() of one matrix. */
