@@ -146,7 +146,7 @@ class _Simulation:
             self.before = reached_by(self.setup, self.stepper) if self.looks_back and last == t + 1 else None
             t = self.stepper.advance(t, last)
             looked_at = t in self.times.fixed  # a record looks more closely
-            if not looked_at and (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected():
+            if not looked_at and (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected(t < last):
                 self._check(t, trained_by(self.stepper), self.times.going)
             self._observe(t)
             if watch is not None and (t == steps or time.monotonic() >= due):
@@ -172,11 +172,11 @@ class _Simulation:
         stop = next((j * cadence for j in looks if asks or any(probe.wants(j) for probe in self.unserved)), last)
         return stop - 1 if asks and self.looks_back and stop % cadence == 0 and stop > t + 1 else stop
 
-    def _suspected(self) -> bool:
+    def _suspected(self, early: bool) -> bool:
         """Whether a run may have diverged. Between records the parameters tell: what all samples say is looked at where each
-        step has evaluated it, and not for this alone."""
-        evaluated = self.problem.batch is None and self.stepper.most_steps == 1
-        gradient = self.stepper.gradient if evaluated else None
+        step has evaluated it, or a network's stepper has ended a call ``early``, and not for this alone."""
+        evaluated = self.stepper.most_steps == 1 or (early and not self.problem.model.linear)
+        gradient = self.stepper.gradient if evaluated and self.problem.batch is None else None
         return self.divergence.suspected(self.stepper.parameters, gradient)
 
     def _observe(self, t: int) -> None:
