@@ -16,6 +16,7 @@ from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.native import NetworkSteps, refusal
 from implicit_bias.engine.steppers.native.compiling import compilers
+from implicit_bias.models import MODELS as MODEL_CLASSES
 from implicit_bias.models import Data
 from implicit_bias.schedules import SCHEDULES
 from tests.support.networks import cnn, mlp
@@ -42,20 +43,25 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "adam, eps": ("adam", {"eps": 1e-3 * PER_RUN, "bias_correction": False, "weight_decay": 0.1}),
 }
 # Matrices that are wide, high and a row; units that fill vectors, and do not.
-MODELS: dict[str, tuple[Any, int]] = {
-    "two layers": (mlp(width=8, init_scale=1.0), 2),
-    "three layers": (mlp(width=11, depth=3, init_scale=1.0, activation="relu"), 3),
-    "leaky": (mlp(width=5, init_scale=1.0, activation="leaky_relu", slope=PER_RUN), 3),
-    "quadratic": (mlp(width=5, init_scale=1.0, activation="quadratic"), 3),
-    "linear": (mlp(width=9, depth=3, init_scale=1.0, activation="linear"), 2),
+MODELS: dict[str, tuple[Any, int, int]] = {
+    "two layers": (mlp(width=8, init_scale=1.0), 2, 7),
+    "three layers": (mlp(width=11, depth=3, init_scale=1.0, activation="relu"), 3, 7),
+    "leaky": (mlp(width=5, init_scale=1.0, activation="leaky_relu", slope=PER_RUN), 3, 7),
+    "quadratic": (mlp(width=5, init_scale=1.0, activation="quadratic"), 3, 7),
+    "linear": (mlp(width=9, depth=3, init_scale=1.0, activation="linear"), 2, 7),
+    # Sides that pooling divides, and does not.
+    "largest": (cnn(channels=[3, 6], kernel=2, init_scale=1.0), 2, 64),
+    "average": (cnn(channels=[5, 2], kernel=2, pool="average", init_scale=1.0, activation="quadratic"), 3, 64),
+    "unpooled": (cnn(channels=[4], kernel=3, pool="none", init_scale=1.0, activation="relu"), 3, 49),
+    "largest of leaky": (cnn(channels=[9], kernel=3, init_scale=1.0, activation="leaky_relu"), 2, 64),
 }
 
 
 def given(rule: str = "signgd", model: str = "two layers", steps: int = 12, loss: str = "cross_entropy", **more: Any) -> Problem:
     name, hyper = RULES[rule]
-    network, k = MODELS[model]
+    network, k, features = MODELS[model]
     generator = torch.Generator().manual_seed(k)
-    x = torch.randn(RUNS, 13, 7, dtype=torch.float64, generator=generator)
+    x = torch.randn(RUNS, 13, features, dtype=torch.float64, generator=generator)
     data = Data(x, torch.randint(k, (RUNS, 13), generator=generator), k)
     lr = 0.01 * torch.linspace(0.5, 2, RUNS, dtype=torch.float64)
     more = {"kkt_products": 0, "logged": ("l2",), **more}
@@ -87,13 +93,13 @@ def assert_each_step_near(problem: Problem) -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
 @pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signgd", "nmgd", "muon", "adam"))
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
-    for model in ("two layers", "three layers"):
+    for model in ("two layers", "three layers", "largest"):
         assert_each_step_near(given(rule, model, loss=loss))
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("model", ["leaky", "quadratic", "linear"])
-def test_every_step_of_other_activations_is_the_plain_one_to_round_off(model: str) -> None:
+@pytest.mark.parametrize("model", ["leaky", "quadratic", "linear", "average", "unpooled", "largest of leaky"])
+def test_every_step_of_other_activations_and_poolings_is_the_plain_one_to_round_off(model: str) -> None:
     for rule in ("signum, look-ahead", "ngd"):
         assert_each_step_near(given(rule, model))
 
@@ -128,9 +134,10 @@ def same(a: Any, b: Any, run: int) -> None:
 
 
 @pytest.mark.parametrize("rule", ["signgd", "muon", "adam"])
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_run_has_the_same_bits_alone_in_a_batch_and_over_calls(rule: str, deep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = far_apart(rule, [1.0, 2.0, 9.0, 3.0], steps=14, points=4) if deep else given(rule, steps=60, points=4)
+@pytest.mark.parametrize("kind", ["two layers", "largest", "deep"])
+def test_a_run_has_the_same_bits_alone_in_a_batch_and_over_calls(rule: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = kind == "deep"
+    problem = far_apart(rule, [1.0, 2.0, 9.0, 3.0], steps=14, points=4) if deep else given(rule, kind, steps=40, points=4)
     snapshots: dict[int, Any] = {}
     together = simulate(problem)
     assert together.stepping == "c"
@@ -189,7 +196,9 @@ def test_what_is_not_covered_is_refused_in_words() -> None:
     assert "biases" in of(mlp(width=4, bias="first")) and "frozen" in of(mlp(width=4, frozen=["layer2"]))
     assert "model.activation=tanh" in of(mlp(width=4, activation="tanh", allow_inhomogeneous=True))
     assert "layers" in of(mlp(width=2, depth=17, activation="relu")) and "layers" in of(mlp(depth=1))
-    assert "model=cnn" in of(cnn(channels=[2], kernel=1), data=replace(data, x=data.x[..., :4]))
+    assert "model=signed_diagonal" in of(MODEL_CLASSES.get("signed_diagonal")())
+    images = replace(data, x=data.x[..., :4])
+    assert "model.pool=max" in of(cnn(channels=[2], kernel=1, activation="quadratic"), data=images)
     assert "optimizer=muon_adam" in of(mlp(width=4), "muon_adam") and "optimizer=lion" in of(mlp(width=4), "lion")
     assert "polar factors" in of(mlp(width=32), "muon", data=replace(data, x=data.x.repeat(1, 1, 4)))
     assert "schedule=lyu_li" in of(mlp(width=4), "gd", schedule=SCHEDULES.get("lyu_li")(lr=0.1))

@@ -1,8 +1,9 @@
-/* Steps of fully connected networks, from the equations of models/mlp.py, the losses, scaled.py and optimizers/: one call makes many
+/* Steps of networks, from the equations of models/mlp.py and models/cnn.py, the losses, scaled.py and optimizers/: one call makes many
  * steps of every run, one run after the other.
  *
- * A lane is a unit of a layer: products have numbers of the samples, or of a layer's inputs, times rows of units (spread_product).
- * A run's numbers depend on no other run.
+ * In a fully connected network a lane is a unit of a layer: products have numbers of the samples, or of a layer's inputs, times rows
+ * of units (spread_product). In a convolutional one it is a sample (network_images.h); weights and buffers lie in the same way. A
+ * run's numbers depend on no other run.
  *
  * A gradient has one log scale a run. Where weights span more than a double does and an entry is so small that those which have been
  * cut may matter for it, the run's updates end, and the caller makes the next. */
@@ -15,6 +16,7 @@
 
 #include "network.h"
 #include "network_gradient.h"
+#include "network_images.h"
 #include "network_scores.h"
 #include "network_updates.h"
 
@@ -33,30 +35,49 @@ const char *network_made_with(void)
 #endif
 }
 
+static inline int64_t more_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+#define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
+
+/* What a layer keeps, laid out from `start` on; returns how many vectors it takes. */
+static int64_t layer_laid_out(const Network *p, Room *v, int64_t j, vec *start)
+{
+    const Layer *of = p->layer + j;
+    const int64_t inside = j + 1 < p->layers, n = vectors_of(p->samples);
+    int64_t used = 0, kept = p->samples * vectors_of(of->units), value = kept, same = !squares(p->activation);
+    if (p->kernel && inside) {
+        const Convolution c = convolution_of(p, j);
+        kept = arguments_of(p, &c) * n, value = pixels_of(&c) * n, same = same && kept == value;
+        TAKE(made[j], c.units * c.room * c.room * n);
+        vec *which = start ? start + used : NULL;
+        v->which[j] = (mask *)which, used += value;
+    }
+    TAKE(kept[j], kept);
+    TAKE(value[j], inside && !same ? value : 0);
+    if (same) v->value[j] = v->kept[j];
+    TAKE(g[j], vectors_in(of));
+    TAKE(scales[j], vectors_of(of->units));
+    TAKE(ahead[j], p->momentum == LOOK_AHEAD ? vectors_in(of) : 0);
+    return used;
+}
+
 /* Scratch memory laid out from `start` on, if there is any yet; returns how many vectors it takes. */
 static int64_t laid_out(const Network *p, Room *v, vec *start)
 {
-    int64_t used = 0, units = 1, most = 1, few = 1, side = 1;
+    int64_t used = 0, units = 1, most = 1, few = 1, widest = 1;
     const int64_t n = vectors_of(p->samples), k = p->layer[p->layers - 1].units;
-#define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     for (int64_t j = 0; j < p->layers; j++) {
         const Layer *of = p->layer + j;
-        const int64_t matrix = vectors_in(of), across = of->units * vectors_of(of->inputs), made = p->samples * vectors_of(of->units);
-        const int64_t inside = j + 1 < p->layers;
-        TAKE(kept[j], made);
-        TAKE(value[j], inside && squares(p->activation) ? made : 0);
-        if (!squares(p->activation)) v->value[j] = v->kept[j];
-        TAKE(g[j], matrix);
-        TAKE(scales[j], vectors_of(of->units));
-        TAKE(ahead[j], p->momentum == LOOK_AHEAD ? matrix : 0);
-        units = units > vectors_of(of->units) ? units : vectors_of(of->units);
-        most = most > matrix ? most : matrix;
-        side = side > across ? side : across;
-        if (of->kind == POLAR) few = few > least(of->inputs, of->units) ? few : least(of->inputs, of->units);
+        used += layer_laid_out(p, v, j, start ? start + used : NULL);
+        units = more_of(units, vectors_of(of->units));
+        most = more_of(most, more_of(vectors_in(of), of->units * vectors_of(of->inputs)));
+        if (of->kind == POLAR) few = more_of(few, least(of->inputs, of->units));
+        const Convolution c = p->kernel && j + 1 < p->layers ? convolution_of(p, j) : (Convolution){0};
+        widest = more_of(widest, p->kernel ? more_of(pixels_of(&c), c.channels * c.side * c.side) * n : p->samples * units);
     }
-    TAKE(here, p->samples * units);
-    TAKE(before, p->samples * units);
-    TAKE(back, side);
+    TAKE(here, widest);
+    TAKE(before, p->kernel ? 0 : widest);
+    TAKE(back, p->kernel ? 0 : most);
     TAKE(u, k * n);
     TAKE(top, n);
     TAKE(size, n);
@@ -64,20 +85,20 @@ static int64_t laid_out(const Network *p, Room *v, vec *start)
     TAKE(new, units);
     TAKE(scale, units);
     TAKE(largest, units);
-    most = most > side ? most : side;
     TAKE(matrix, most);
     TAKE(turned, most);
     const int64_t square = few * vectors_of(few);
     TAKE(polar.gram, square);
     TAKE(polar.rotation, square);
     TAKE(polar.corrected, square);
-    TAKE(polar.across, most > side ? most : side);
+    TAKE(polar.across, most);
     TAKE(polar.sweep, sweep_size(few));
     TAKE(polar.norm, vectors_of(few));
     TAKE(polar.inverse, vectors_of(few));
-#undef TAKE
     return used;
 }
+
+#undef TAKE
 
 /* Doubles of memory that a call needs for every thread. */
 int64_t network_work_size(const Network *p)
@@ -151,12 +172,12 @@ static int64_t steps_of(const Network *p, Room *v, const Asked *asked, int64_t r
     for (int64_t s = 0; s < asked->steps; s++) {
         const double t = asked->first + s + 1, eta = p->lr[run] * pow(t, -p->power[run]);
         *why = LOOK;
-        forward(p, v, run);
+        (p->kernel ? forward_images : forward)(p, v, run);
         if (!negative_gaps(p, v, run) && s) return s;
         weights_of(p, v);
         if (p->below && s >= asked->seen && log_loss_of(p, v) < p->below[run]) return s;
         derivative_in_scores(p, v, run);
-        backward(p, v, run);
+        (p->kernel ? backward_images : backward)(p, v, run);
         *why = TOO_SMALL;
         if (doubtful(p, v)) return s;
         update(p, v, run, eta, t);
@@ -172,7 +193,7 @@ static int64_t steps_of(const Network *p, Room *v, const Asked *asked, int64_t r
 int64_t network_advance(const Network *p, int64_t *next, vec *work, const Asked *asked)
 {
     Room v;
-    laid_out(p, &v, work);
+    memset(work, 0, laid_out(p, &v, work) * sizeof(vec)); /* borders stay zero */
     for (int64_t run; (run = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < p->runs;)
         if (asked->active[run]) asked->made[run] = steps_of(p, &v, asked, run, asked->why + run);
     return 0;

@@ -21,8 +21,9 @@ typedef struct {
     int64_t runs, layers, samples, features; /* of all runs */
     int64_t x_run, y_run;                    /* numbers from one run's samples, and labels, to the next's; 0: all share them */
     int64_t loss, activation, rule, momentum, bias_correction;
+    int64_t kernel, pool, side;              /* of convolutions, rows of their kernels and of the images; 0: all layers are dense */
     double log_n, most;                      /* log of the samples' number; a parameter beyond `most` ends a call */
-    const double *x;                         /* (samples, features) a run */
+    const double *x;                         /* (samples, features) a run; images (rows, columns, whole vectors of samples) */
     const int64_t *y;
     const Layer *layer;
     /* a number a run; the last NULL where no loss is watched */
@@ -42,6 +43,8 @@ typedef struct {
     vec *g[MOST_LAYERS], *ahead[MOST_LAYERS];    /* (inputs, units): the gradient, and the average that is not m */
     vec *scales[MOST_LAYERS];                    /* (units): log scales of either */
     vec *here, *before;                          /* (samples, units): the derivative in what a layer makes, and in its inputs */
+    vec *made[MOST_LAYERS];                      /* of convolutions, (units, rows, columns, samples): the same before pooling */
+    mask *which[MOST_LAYERS];                    /* the place in a cell that has its largest output */
     vec *back;                                   /* (units, inputs) */
     vec *u, *top, *size;                         /* (outputs, samples), (samples), (samples): negative gaps, weights in place of
                                                   * them later */

@@ -1,6 +1,6 @@
-"""Many steps of many fully connected networks in one call: network.c behind tensors.
+"""Many steps of many networks in one call: network.c behind tensors.
 
-The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are MLPs without
+The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are MLPs and CNNs without
 biases, all of whose layers are trained, with the activations linear, relu, leaky_relu, squared_relu and quadratic; float64 data on
 a CPU and full batches; the losses cross_entropy and exponential; the schedules power and constant; and steepest descent in linf, in
 l2 and in the spectral norm of small layers, with and without momentum, hybrids of these, gradient descent and Adam; with decoupled
@@ -36,6 +36,7 @@ from implicit_bias.engine.steppers.native.network_rules import (
     DEFINITIONS,
     MOST_LAYERS,
     MOST_ROWS,
+    POOLS,
     network_rule_of,
 )
 from implicit_bias.engine.steppers.native.network_structures import CAsked, CLayer, CNetwork, declared
@@ -44,6 +45,7 @@ from implicit_bias.engine.steppers.native.threads import by_all
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Parameters
+from implicit_bias.models.cnn import CNN
 from implicit_bias.models.mlp import MLP
 from implicit_bias.models.network import NetworkObjective
 from implicit_bias.norms.sizes import Routines
@@ -75,14 +77,16 @@ def refusal(setup: Setup) -> str | None:
     problem, objective, model = setup.problem, setup.objective, setup.problem.model
     if problem.compile == "off":
         return "compile=off"
-    if type(objective) is not NetworkObjective or type(model) is not MLP or type(objective.loss) not in LOSSES:
+    if type(objective) is not NetworkObjective or type(model) not in (MLP, CNN) or type(objective.loss) not in LOSSES:
         return f"model={model.name} with loss={problem.loss.name} has no steps in C"
     if model.activation not in ACTIVATIONS:
         return f"model.activation={model.activation} has no steps in C"
     if model.bias != "none" or model.frozen:
         return "networks with biases or frozen layers have no steps in C"
-    if not 2 <= model.depth <= MOST_LAYERS:
+    if not 2 <= model.layer_count() <= MOST_LAYERS:
         return f"networks of fewer than 2 or more than {MOST_LAYERS} layers have no steps in C"
+    if isinstance(model, CNN) and model.pool == "max" and not model.pools_arguments:
+        return "model.pool=max of activations that fall has no steps in C"
     if problem.batch is not None:
         return "mini-batches (batch.size) of networks have no steps in C"
     if objective.data.x.device.type != "cpu" or objective.data.x.dtype != torch.float64:
@@ -95,10 +99,28 @@ def refusal(setup: Setup) -> str | None:
     shapes = [block.shape[1:] for block in problem.initial.values()]
     if any(min(*shapes[part.first]) > MOST_ROWS for part in rule.parts if part.kind == POLAR):
         return f"polar factors of more than {MOST_ROWS} rows are no faster in C than by PyTorch's decompositions"
-    work = objective.data.x.shape[1] * sum(rows * columns for rows, columns in shapes)
-    if problem.compile != "on" and work > MOST_WORK:
+    if problem.compile != "on" and _work(setup) > MOST_WORK:
         return "larger networks are no faster in C than by PyTorch's products; compile=on takes C"
     return None if library(SOURCE, SYMBOLS, DEFINITIONS) else "there is no C compiler (cc, gcc, clang) that compiles them"
+
+
+def _places(setup: Setup) -> list[int]:
+    """How often every layer is applied to a sample: a kernel at all places of its image, a matrix once."""
+    model: Any = setup.problem.model
+    if not isinstance(model, CNN):
+        return [1] * len(setup.problem.initial)
+    side, pooled, found = math.isqrt(setup.problem.data.x.shape[-1]), 1 if model.pool == "none" else 2, []
+    for _ in model.channels:
+        side = (side - model.kernel + 1) // pooled
+        found.append((side * pooled) ** 2)
+    return [*found, 1]
+
+
+def _work(setup: Setup) -> int:
+    """Multiplications of a run's scores."""
+    blocks = setup.problem.initial.values()
+    weights = sum(places * block[0].numel() for places, block in zip(_places(setup), blocks, strict=True))
+    return setup.problem.data.x.shape[1] * weights
 
 
 def _by_layer(rule: Rule, layers: int) -> list[Part]:
@@ -159,8 +181,11 @@ class NetworkSteps:
             "log_eps": torch.tensor(eps, dtype=torch.float64), "decay": rule.decay,
         }  # fmt: skip
         self._numbers = {name: numbers(number).expand(self._runs).contiguous() for name, number in given.items()}
-        self._x, self._y = data.x.contiguous(), data.y.contiguous()
-        n, d = self._x.shape[1:]
+        n, d = data.x.shape[1:]
+        self._x, self._y = self._samples(data.x), data.y.contiguous()
+        images: dict[str, int] = {}
+        if isinstance(model, CNN):
+            images = {"kernel": model.kernel, "pool": POOLS[model.pool], "side": math.isqrt(d)}
         layers = [
             CLayer(kind=part.kind, weight=part.weight, **self._buffers.layer(name))
             for name, part in zip(self._names, _by_layer(rule, len(self._names)), strict=True)
@@ -168,12 +193,20 @@ class NetworkSteps:
         self._layers = (CLayer * len(layers))(*layers)
         self._given = CNetwork(
             runs=self._runs, layers=len(layers), samples=n, features=d,
-            x_run=n * d if len(self._x) > 1 else 0, y_run=n if len(self._y) > 1 else 0,
+            x_run=self._x[0].numel() if len(self._x) > 1 else 0, y_run=n if len(self._y) > 1 else 0,
             loss=LOSSES[type(problem.loss)], activation=ACTIVATIONS[model.activation], rule=rule.kind, momentum=rule.momentum,
             bias_correction=rule.bias_correction, log_n=math.log(n), most=LARGEST,
-            x=self._x.data_ptr(), y=self._y.data_ptr(), layer=self._layers,
+            **images, x=self._x.data_ptr(), y=self._y.data_ptr(), layer=self._layers,
             **{name: tensor.data_ptr() for name, tensor in self._numbers.items()},
         )  # fmt: skip
+
+    def _samples(self, x: Tensor) -> Tensor:
+        """Rows of samples; or of pixels, filled up to whole vectors by the last sample."""
+        if not isinstance(self._setup.problem.model, CNN):
+            return x.contiguous()
+        n = x.shape[1]
+        lanes = int(self._compiled.network_lanes())
+        return x.mT[..., torch.arange(-(-n // lanes) * lanes).clamp(max=n - 1)].contiguous()
 
     def load(self, start: Reached) -> None:
         self._buffers.take(start.parameters, start.state)
@@ -293,8 +326,7 @@ class NetworkSteps:
         return {}
 
     def _steps_of_a_call(self) -> int:
-        weights = sum(layer.inputs * layer.units for layer in self._layers)
-        work = 2 * int(self._given.samples) * weights * -(-self._runs // self._threads)
+        work = 3 * _work(self._setup) * -(-self._runs // self._threads)
         return max(1, min(MOST_STEPS, int(CALL_SECONDS * RATE / work)))
 
 

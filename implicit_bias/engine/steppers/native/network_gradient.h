@@ -3,57 +3,38 @@
 #ifndef NETWORK_GRADIENT_H
 #define NETWORK_GRADIENT_H
 
+#include "network_activations.h"
 #include "network_scores.h"
 
 /* Terms of the products whose long side is features, or samples, at a time. */
 #define FEATURES_AT_A_TIME 1024
 #define SAMPLES_AT_A_TIME 32
 
-/* What is kept of outputs, in their place, and the activation. */
-static void activate(int64_t activation, vec slope, int64_t count, vec *kept, vec *value)
-{
-    switch (activation) {
-    case RELU:
-        for (int64_t e = 0; e < count; e++) kept[e] = larger(kept[e], all(0));
-        break;
-    case SQUARED_RELU:
-        for (int64_t e = 0; e < count; e++) kept[e] = larger(kept[e], all(0)), value[e] = kept[e] * kept[e];
-        break;
-    case QUADRATIC:
-        for (int64_t e = 0; e < count; e++) value[e] = kept[e] * kept[e];
-        break;
-    case LEAKY_RELU:
-        for (int64_t e = 0; e < count; e++) kept[e] = choose(kept[e] > 0, kept[e], slope * kept[e]);
-        break;
-    default: /* LINEAR */
-        break;
-    }
-}
-
-/* g <- g s'(z). A leaky ReLU's value has the sign of its argument. */
-static void through_activation(int64_t activation, vec slope, int64_t count, const vec *kept, vec *g)
-{
-    switch (activation) {
-    case RELU:
-        for (int64_t e = 0; e < count; e++) g[e] = choose(kept[e] > 0, g[e], all(0));
-        break;
-    case SQUARED_RELU:
-    case QUADRATIC:
-        for (int64_t e = 0; e < count; e++) g[e] = 2 * (g[e] * kept[e]);
-        break;
-    case LEAKY_RELU:
-        for (int64_t e = 0; e < count; e++) g[e] = choose(kept[e] > 0, g[e], slope * g[e]);
-        break;
-    default:
-        break;
-    }
-}
-
 /* What a layer is applied to, and the numbers from one sample's to the next's. */
 static const double *inputs_of(const Network *p, const Room *v, int64_t run, int64_t j, int64_t *stride)
 {
     *stride = j ? vectors_of(p->layer[j].inputs) * LANES : p->features;
     return j ? (const double *)v->value[j - 1] : p->x + run * p->x_run;
+}
+
+/* The scores, which are by samples, by outputs. */
+static void scores_by_output(const Network *p, Room *v)
+{
+    const int64_t k = p->layer[p->layers - 1].units, n = vectors_of(p->samples), stride = vectors_of(k) * LANES;
+    const double *scores = (const double *)v->kept[p->layers - 1];
+    for (int64_t c = 0; c < k; c++)
+        for (int64_t i = 0; i < n; i++)
+            for (int l = 0; l < LANES; l++) v->u[c * n + i][l] = scores[sample_in(p, i, l) * stride + c];
+}
+
+/* And what is pulled back through them, by samples. */
+static void derivative_by_sample(const Network *p, Room *v)
+{
+    const int64_t k = p->layer[p->layers - 1].units, n = vectors_of(p->samples) * LANES, stride = vectors_of(k) * LANES;
+    double *to = (double *)v->here;
+    memset(to, 0, p->samples * stride * sizeof(double));
+    for (int64_t c = 0; c < k; c++)
+        for (int64_t i = 0; i < p->samples; i++) to[i * stride + c] = ((const double *)v->u)[c * n + i];
 }
 
 static void forward(const Network *p, Room *v, int64_t run)
@@ -67,12 +48,14 @@ static void forward(const Network *p, Room *v, int64_t run)
         product_in_pieces(p->samples, wide, layer.inputs, FEATURES_AT_A_TIME, h, stride, 1, layer.w, v->kept[j]);
         if (j + 1 < p->layers) activate(p->activation, slope, p->samples * wide, v->kept[j], v->value[j]);
     }
+    scores_by_output(p, v);
 }
 
 /* The gradient of every layer, in units of e^unit / n, from the derivative in the scores. */
 static void backward(const Network *p, Room *v, int64_t run)
 {
     const vec slope = all(p->slope[run]);
+    derivative_by_sample(p, v);
     for (int64_t j = p->layers - 1; j >= 0; j--) {
         const Layer layer = layer_of(p, j, run);
         const int64_t wide = vectors_of(layer.units), inputs = vectors_of(layer.inputs);

@@ -39,6 +39,8 @@ LINEAR, RELU, LEAKY_RELU, SQUARED_RELU, QUADRATIC = range(5)
 ACTIVATIONS = {
     "linear": LINEAR, "relu": RELU, "leaky_relu": LEAKY_RELU, "squared_relu": SQUARED_RELU, "quadratic": QUADRATIC,
 }  # fmt: skip
+NO_POOL, MAX_POOL, AVERAGE_POOL = range(3)
+POOLS = {"none": NO_POOL, "max": MAX_POOL, "average": AVERAGE_POOL}
 #: network.c has room for so many layers.
 MOST_LAYERS = 16
 # Matrices with more rows have their polar factors from PyTorch, by decompositions of large blocks.
@@ -46,6 +48,7 @@ MOST_ROWS = 20
 DEFINITIONS: Definitions = (
     *LINEAR_DEFINITIONS,
     *{"LINEAR": LINEAR, "RELU": RELU, "LEAKY_RELU": LEAKY_RELU, "SQUARED_RELU": SQUARED_RELU, "QUADRATIC": QUADRATIC}.items(),
+    *{"NO_POOL": NO_POOL, "MAX_POOL": MAX_POOL, "AVERAGE_POOL": AVERAGE_POOL}.items(),
     ("MOST_LAYERS", MOST_LAYERS),
     ("SMALL_ENTRY", UNDERFLOW[torch.float64]),
     ("LEAST_WEIGHT", math.exp(FLOOR[torch.float64])),

@@ -1,5 +1,5 @@
-/* From scores to what is pulled back through a network: losses/ and models/network.py. Lanes are samples; those beyond the last
- * sample repeat it. */
+/* From scores to what is pulled back through a network, (outputs, samples): losses/ and models/network.py. Lanes are samples; those
+ * beyond the last repeat it. */
 
 #ifndef NETWORK_SCORES_H
 #define NETWORK_SCORES_H
@@ -19,22 +19,18 @@ static inline mask labels_at(const Network *p, int64_t run, int64_t i)
  * numbers. */
 static int negative_gaps(const Network *p, Room *v, int64_t run)
 {
-    const Layer *head = p->layer + p->layers - 1;
-    const int64_t k = head->units, n = vectors_of(p->samples), stride = vectors_of(k) * LANES;
-    const double *scores = (const double *)v->kept[p->layers - 1];
+    const int64_t k = p->layer[p->layers - 1].units, n = vectors_of(p->samples);
     mask odd = {0};
     for (int64_t i = 0; i < n; i++) {
         const mask y = labels_at(p, run, i);
-        for (int64_t c = 0; c < k; c++) {
-            vec f = all(0);
-            for (int l = 0; l < LANES; l++) f[l] = scores[sample_in(p, i, l) * stride + c];
-            odd |= ~(f - f == 0);
-            v->u[c * n + i] = k > 1 ? f : choose(y == 1, -f, f);
-        }
-        if (k == 1) continue;
         vec own = all(0);
-        for (int64_t c = 0; c < k; c++) own = choose(y == c, v->u[c * n + i], own);
-        for (int64_t c = 0; c < k; c++) v->u[c * n + i] = choose(y == c, all(-INFINITY), v->u[c * n + i] - own);
+        for (int64_t c = 0; c < k; c++) {
+            const vec f = v->u[c * n + i];
+            odd |= ~(f - f == 0);
+            own = choose(y == c, f, own);
+        }
+        if (k == 1) v->u[i] = choose(y == 1, -v->u[i], v->u[i]);
+        else for (int64_t c = 0; c < k; c++) v->u[c * n + i] = choose(y == c, all(-INFINITY), v->u[c * n + i] - own);
     }
     return !any(odd);
 }
@@ -70,19 +66,17 @@ static void weights_of(const Network *p, Room *v)
     v->unit = unit, v->least = smallest_across(low);
 }
 
-/* The derivative in the scores, -sum_ic w_ic grad m_ic, into `here` (samples, outputs). */
+/* The derivative in the scores, -sum_ic w_ic grad m_ic, in place of the weights; zero beyond the last sample. */
 static void derivative_in_scores(const Network *p, Room *v, int64_t run)
 {
-    const int64_t k = p->layer[p->layers - 1].units, n = vectors_of(p->samples), stride = vectors_of(k) * LANES;
-    double *to = (double *)v->here;
-    memset(to, 0, p->samples * stride * sizeof(double));
+    const int64_t k = p->layer[p->layers - 1].units, n = vectors_of(p->samples);
     for (int64_t i = 0; i < n; i++) {
-        const mask y = labels_at(p, run, i);
+        const mask y = labels_at(p, run, i), there = lane_numbers() + i * LANES < p->samples;
         vec sum = all(0);
         for (int64_t c = 0; c < k; c++) sum += v->u[c * n + i];
         for (int64_t c = 0; c < k; c++) {
-            const vec w = v->u[c * n + i], found = k == 1 ? choose(y == 1, -w, w) : choose(y == c, -sum, w);
-            for (int l = 0; l < least(LANES, p->samples - i * LANES); l++) to[(i * LANES + l) * stride + c] = found[l];
+            vec *w = v->u + c * n + i;
+            *w = choose(there, k == 1 ? choose(y == 1, -*w, *w) : choose(y == c, -sum, *w), all(0));
         }
     }
 }

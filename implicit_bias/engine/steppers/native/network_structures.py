@@ -24,6 +24,7 @@ class CNetwork(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("runs", "layers", "samples", "features", "x_run", "y_run")),
         *((name, ctypes.c_int64) for name in ("loss", "activation", "rule", "momentum", "bias_correction")),
+        *((name, ctypes.c_int64) for name in ("kernel", "pool", "side")),
         *((name, ctypes.c_double) for name in ("log_n", "most")),
         *((name, ctypes.c_void_p) for name in ("x", "y")),
         ("layer", ctypes.POINTER(CLayer)),
