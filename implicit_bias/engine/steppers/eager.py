@@ -47,6 +47,7 @@ class Eager:
     stepping: Stepping = "torch"
     most_steps: ClassVar[int] = 1
     check_on: ClassVar[int | None] = None
+    suspects: ClassVar[bool] = True
     refused: str | None = None
     made_with: Mapping[str, str]
     routines: Routines | None = None

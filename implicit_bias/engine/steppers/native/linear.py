@@ -151,6 +151,7 @@ class LinearSteps:
 
     stepping: ClassVar[Stepping] = "c"
     refused: ClassVar[str | None] = None
+    suspects: ClassVar[bool] = True
 
     def __init__(self, setup: Setup) -> None:
         compiled = library(SOURCE, SYMBOLS, DEFINITIONS)

@@ -19,6 +19,7 @@
 #include "network_images.h"
 #include "network_scores.h"
 #include "network_updates.h"
+#include "sizes_of_many.h"
 
 /* Why a run makes no more updates: it has made all; its loss is low enough, or its numbers are odd; an entry is too small. */
 enum { ALL_MADE, LOOK, TOO_SMALL };
@@ -196,5 +197,37 @@ int64_t network_advance(const Network *p, int64_t *next, vec *work, const Asked 
     memset(work, 0, laid_out(p, &v, work) * sizeof(vec)); /* borders stay zero */
     for (int64_t run; (run = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < p->runs;)
         if (asked->active[run]) asked->made[run] = steps_of(p, &v, asked, run, asked->why + run);
+    return 0;
+}
+
+/* b (units, inputs) from rows of units, `stride` apart; some rows at a time, whose lines stay near. */
+static void by_units(const double *a, int64_t inputs, int64_t units, int64_t stride, double *b)
+{
+    for (int64_t i = 0; i < inputs; i += LANES)
+        for (int64_t u = 0; u < units; u++)
+            for (int64_t l = i; l < least(inputs, i + LANES); l++) b[u * inputs + l] = a[l * stride + u];
+}
+
+/* Scores, and the gradient where the next update starts, of the runs that no other thread has taken. */
+int64_t network_look(const Network *p, int64_t *next, vec *work, const Looked *to)
+{
+    Room v;
+    const int64_t k = p->layer[p->layers - 1].units, n = vectors_of(p->samples);
+    memset(work, 0, laid_out(p, &v, work) * sizeof(vec));
+    for (int64_t run; (run = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < p->runs;) {
+        (p->kernel ? forward_images : forward)(p, &v, run);
+        for (int64_t c = 0; c < k; c++)
+            memcpy(to->scores + (run * k + c) * p->samples, v.u + c * n, p->samples * sizeof(double));
+        negative_gaps(p, &v, run);
+        weights_of(p, &v);
+        derivative_in_scores(p, &v, run);
+        (p->kernel ? backward_images : backward)(p, &v, run);
+        to->unit[run] = v.unit[0] - p->log_n, to->too_small[run] = doubtful(p, &v);
+        for (int64_t j = 0; j < p->layers; j++) {
+            const Layer *layer = p->layer + j;
+            const int64_t inputs = layer->inputs, units = layer->units;
+            by_units((const double *)v.g[j], inputs, units, vectors_of(units) * LANES, to->g[j] + run * units * inputs);
+        }
+    }
     return 0;
 }

@@ -37,6 +37,13 @@ typedef struct {
     int64_t *made, *why;
 } Asked;
 
+/* What a record says of every run: where it is written. */
+typedef struct {
+    double *scores, *unit;     /* (runs, outputs, samples), (runs): log scale of the gradient */
+    int64_t *too_small;        /* (runs): whether an entry is too small for one log scale */
+    double *g[MOST_LAYERS];    /* (runs, units, inputs) a layer */
+} Looked;
+
 typedef struct {
     vec *kept[MOST_LAYERS], *value[MOST_LAYERS]; /* (samples, units): of a layer's outputs, what the activation's derivative is made
                                                   * of, and the activation; of the last layer, the scores */

@@ -1,11 +1,11 @@
 """Many steps of many networks in one call: network.c behind tensors.
 
-The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are MLPs and CNNs without
-biases, all of whose layers are trained, with the activations linear, relu, leaky_relu, squared_relu and quadratic; float64 data on
-a CPU and full batches; the losses cross_entropy and exponential; the schedules power and constant; and steepest descent in linf, in
-l2 and in the spectral norm of small layers, with and without momentum, hybrids of these, gradient descent and Adam; with decoupled
-weight decay where they have it. A run's numbers do not depend on its batch, on the number of threads, nor on how its steps are
-shared out over calls.
+The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are MLPs and CNNs
+without biases, all of whose layers are trained, with the activations linear, relu, leaky_relu, squared_relu and quadratic;
+float64 data on a CPU and full batches; the losses cross_entropy and exponential; the schedules power and constant; and steepest
+descent in linf, in l2 and in the spectral norm of small layers, with and without momentum, hybrids of these, gradient descent and
+Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the number of threads, nor on
+how its steps are shared out over calls.
 
 Where a gradient has entries so small that one log scale a run does not hold them, that run's update is the plain one, and others'
 are not. The state that such an update leaves may have a log scale an entry, which network.c has no place for: then that run's
@@ -28,24 +28,25 @@ from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.divergence import LARGEST
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.eager import Eager
+from implicit_bias.engine.steppers.native import records
 from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.engine.steppers.native.layout import numbers
 from implicit_bias.engine.steppers.native.network_buffers import Buffers, by_rows
 from implicit_bias.engine.steppers.native.network_rules import (
     ACTIVATIONS,
     DEFINITIONS,
-    MOST_LAYERS,
     MOST_ROWS,
     POOLS,
     network_rule_of,
 )
-from implicit_bias.engine.steppers.native.network_structures import CAsked, CLayer, CNetwork, declared
+from implicit_bias.engine.steppers.native.network_structures import MOST_LAYERS, CAsked, CLayer, CLooked, CNetwork, declared
 from implicit_bias.engine.steppers.native.rules import ADAM, LOSSES, NO_MOMENTUM, POLAR, SIGN, Part, Rule
 from implicit_bias.engine.steppers.native.threads import by_all
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.models import Gradient, Parameters
 from implicit_bias.models.cnn import CNN
+from implicit_bias.models.layered import Layered
 from implicit_bias.models.mlp import MLP
 from implicit_bias.models.network import NetworkObjective
 from implicit_bias.norms.sizes import Routines
@@ -56,10 +57,10 @@ from implicit_bias.schedules import Constant, Power, ScheduleState
 
 SCHEDULES = frozenset({Power, Constant})
 SOURCE = Path(__file__).with_name("network.c")
-SYMBOLS = ("network_lanes", "network_work_size", "network_advance", "network_made_with")
+SYMBOLS = ("network_lanes", "network_work_size", "network_advance", "network_look", "network_made_with", *records.SYMBOLS)
 
-# Larger networks are for PyTorch's products, which use all of the processor for one run: so many samples times weights are left to
-# one thread. How many runs there are is not asked: a run's bits must not depend on it.
+# Larger networks are for PyTorch's products, which use all of the processor for one run: so many multiplications of a run's
+# scores are left to one thread. How many runs there are is not asked: a run's bits must not depend on it.
 MOST_WORK = 40_000_000
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
@@ -74,25 +75,17 @@ ALL_MADE, LOOK, TOO_SMALL = range(3)
 
 def refusal(setup: Setup) -> str | None:
     """Why there are no steps of a network in C; None: there are."""
-    problem, objective, model = setup.problem, setup.objective, setup.problem.model
+    problem, schedule = setup.problem, setup.problem.schedule
     if problem.compile == "off":
         return "compile=off"
-    if type(objective) is not NetworkObjective or type(model) not in (MLP, CNN) or type(objective.loss) not in LOSSES:
-        return f"model={model.name} with loss={problem.loss.name} has no steps in C"
-    if model.activation not in ACTIVATIONS:
-        return f"model.activation={model.activation} has no steps in C"
-    if model.bias != "none" or model.frozen:
-        return "networks with biases or frozen layers have no steps in C"
-    if not 2 <= model.layer_count() <= MOST_LAYERS:
-        return f"networks of fewer than 2 or more than {MOST_LAYERS} layers have no steps in C"
-    if isinstance(model, CNN) and model.pool == "max" and not model.pools_arguments:
-        return "model.pool=max of activations that fall has no steps in C"
+    if (reason := _model_refusal(setup)) is not None:
+        return reason
     if problem.batch is not None:
         return "mini-batches (batch.size) of networks have no steps in C"
-    if objective.data.x.device.type != "cpu" or objective.data.x.dtype != torch.float64:
+    if problem.data.x.device.type != "cpu" or problem.data.x.dtype != torch.float64:
         return "needs float64 data on a CPU"
-    if type(problem.schedule) not in SCHEDULES or isinstance(getattr(problem.schedule, "power", 0.0), str):
-        return f"schedule={problem.schedule.name} has no steps of networks in C"
+    if type(schedule) not in SCHEDULES or isinstance(getattr(schedule, "power", 0.0), str):
+        return f"schedule={schedule.name} has no steps of networks in C"
     rule = network_rule_of(problem.optimizer, setup.geometry, list(problem.initial))
     if rule is None:
         return f"optimizer={problem.optimizer.name}, or its norm, has no steps of networks in C"
@@ -102,6 +95,23 @@ def refusal(setup: Setup) -> str | None:
     if problem.compile != "on" and _work(setup) > MOST_WORK:
         return "larger networks are no faster in C than by PyTorch's products; compile=on takes C"
     return None if library(SOURCE, SYMBOLS, DEFINITIONS) else "there is no C compiler (cc, gcc, clang) that compiles them"
+
+
+def _model_refusal(setup: Setup) -> str | None:
+    """Why the model, with its loss, has none."""
+    model, objective = setup.problem.model, setup.objective
+    if type(model) not in (MLP, CNN) or type(objective) is not NetworkObjective or type(objective.loss) not in LOSSES:
+        return f"model={model.name} with loss={setup.problem.loss.name} has no steps in C"
+    assert isinstance(model, Layered)
+    if model.activation not in ACTIVATIONS:
+        return f"model.activation={model.activation} has no steps in C"
+    if model.bias != "none" or model.frozen:
+        return "networks with biases or frozen layers have no steps in C"
+    if not 2 <= model.layer_count() <= MOST_LAYERS:
+        return f"networks of fewer than 2 or more than {MOST_LAYERS} layers have no steps in C"
+    if isinstance(model, CNN) and model.pool == "max" and not model.pools_arguments:
+        return "model.pool=max of activations that fall has no steps in C"
+    return None
 
 
 def _places(setup: Setup) -> list[int]:
@@ -142,7 +152,6 @@ class NetworkSteps:
     stepping: ClassVar[Stepping] = "c"
     refused: ClassVar[str | None] = None
     check_on: ClassVar[int | None] = CHECKED_RUNS
-    routines: ClassVar[Routines | None] = None
     anchor: ClassVar[None] = None
 
     def __init__(self, setup: Setup) -> None:
@@ -153,6 +162,7 @@ class NetworkSteps:
             raise ValueError(f"no steps in C: {refusal(setup)}")
         self._setup, self._compiled, self._rule = setup, compiled, rule
         self.made_with: Mapping[str, str] = declared(compiled)
+        self.routines: Routines | None = records.routines_by(compiled)
         self._runs, self._state_names = setup.problem.runs, _state_names(rule)
         shapes = {name: (block.shape[1], block.shape[2]) for name, block in setup.problem.initial.items()}
         self._buffers = Buffers(shapes, self._runs, int(compiled.network_lanes()), self._state_names)
@@ -162,6 +172,8 @@ class NetworkSteps:
         self._gradient: Gradient | None = None
         self._last_plain: tuple[tuple[int, ...], Reached] | None = None
         self._setups: dict[tuple[int, ...], Setup] = {}
+        #: Whether a run may have diverged in the last call, which looks at every parameter and score.
+        self.suspects = True
         self._below: Tensor | None = None  # log losses that are watched, (R,)
         self._lay_out()
         self._threads = max(1, min(torch.get_num_threads(), self._runs))
@@ -218,14 +230,16 @@ class NetworkSteps:
     def advance(self, first: int, last: int) -> int:
         self._parameters = self._gradient = None
         steps = 1 if bool(self._held_plainly.any()) else last - first
-        held = self._buffers.copies() if self._runs > 1 else []
+        if self._runs > 1:
+            self._buffers.hold()
         made, why = self._call(first, steps, ~self._held_plainly)
         fewest = int(made.min())
         too_small = (why == TOO_SMALL) & (made == 0)
+        self.suspects = bool((why == LOOK).any() or too_small.any() or self._held_plainly.any())
         if fewest == 0:
             fewest = 1
         if bool((made > fewest).any()):
-            self._buffers.put_back(held, ahead := made > fewest)
+            self._buffers.put_back(ahead := made > fewest)
             self._call(first, fewest, ahead)
         if bool((plainly := too_small | self._held_plainly).any()):
             self._step_plainly(first + 1, plainly)
@@ -236,7 +250,7 @@ class NetworkSteps:
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         self.load(start)
         self.advance(t - 1, t)
-        return Reached(self.parameters, self.state if whole else {})
+        return Reached(self.parameters, self.state, self.gradient) if whole else Reached(self.parameters, {})
 
     def serve(self, average: StepAverage) -> bool:
         return False
@@ -255,15 +269,41 @@ class NetworkSteps:
         asked = CAsked(
             first=first, steps=steps, seen=1, active=asked_of.data_ptr(), made=made.data_ptr(), why=why.data_ptr()
         )  # fmt: skip
-        given, taken, told = ctypes.byref(self._given), ctypes.byref(ctypes.c_int64(0)), ctypes.byref(asked)
+        self._by_all(self._compiled.network_advance, asked, asked_of, made, why, self._below)
+        return made, why
+
+    def _by_all(self, function: Any, told: ctypes.Structure, *held: object) -> None:
+        """A function of network.c by all threads, this one among them."""
+        given, taken, at = ctypes.byref(self._given), ctypes.byref(ctypes.c_int64(0)), ctypes.byref(told)
 
         # What the call points to a thread holds until it is done, whatever becomes of this frame.
-        def work(thread: int, _held: object = (asked_of, made, why, self._below)) -> int:
-            done: int = self._compiled.network_advance(given, taken, self._work[thread].data_ptr(), told)
+        def work(thread: int, _held: object = held) -> int:
+            done: int = function(given, taken, self._work[thread].data_ptr(), at)
             return done
 
         by_all(work, self._threads, self._pool)
-        return made, why
+
+    def _looked(self) -> Gradient:
+        """Loss and gradient where the next update starts, by what updates are made by; plainly of runs whose entries are too
+        small."""
+        shapes = {name: block.shape for name, block in self._setup.problem.initial.items()}
+        outputs, samples = self._layers[len(shapes) - 1].units, int(self._given.samples)
+        scores = torch.empty(self._runs, outputs, samples, dtype=torch.float64)
+        unit, too_small = torch.empty(self._runs, dtype=torch.float64), torch.empty(self._runs, dtype=torch.long)
+        found = {name: torch.empty(shape, dtype=torch.float64) for name, shape in shapes.items()}
+        looked = CLooked(scores=scores.data_ptr(), unit=unit.data_ptr(), too_small=too_small.data_ptr())
+        for j, block in enumerate(found.values()):
+            looked.g[j] = block.data_ptr()
+        self._by_all(self._compiled.network_look, looked, scores, unit, too_small, found)
+        blocks = {name: Scaled(block, unit[:, None, None]) for name, block in found.items()}
+        places = tuple(int(run) for run in too_small.nonzero().flatten())
+        if places:
+            index = torch.tensor(places)
+            at = {name: block[index] for name, block in self.parameters.items()}
+            blocks = _with_blocks(blocks, self._of(places).objective.gradient(at).blocks, places)
+        objective = self._setup.objective
+        assert isinstance(objective, NetworkObjective)
+        return objective.gradient_of(scores, blocks)
 
     def _step_plainly(self, t: int, runs: Tensor) -> None:
         """The t-th update of these runs, as it is defined."""
@@ -318,7 +358,7 @@ class NetworkSteps:
     @property
     def gradient(self) -> Gradient:
         if self._gradient is None:
-            self._gradient = self._setup.objective.gradient(self.parameters)
+            self._gradient = self._looked()
         return self._gradient
 
     @property
@@ -327,7 +367,8 @@ class NetworkSteps:
 
     def _steps_of_a_call(self) -> int:
         work = 3 * _work(self._setup) * -(-self._runs // self._threads)
-        return max(1, min(MOST_STEPS, int(CALL_SECONDS * RATE / work)))
+        # One is what makes the gradient with every update, which is then looked at.
+        return max(2, min(MOST_STEPS, int(CALL_SECONDS * RATE / work)))
 
 
 def _state_names(rule: Rule) -> tuple[str, ...]:
@@ -339,12 +380,15 @@ def _state_names(rule: Rule) -> tuple[str, ...]:
 
 def _with(state: State, part: State, places: tuple[int, ...]) -> State:
     """A state with that of these runs in its place, with a log scale an entry."""
-    found: State = {}
-    for key, blocks in state.items():
-        found[key] = {}
-        for name, block in blocks.items():
-            mantissa, log_scale = block.mantissa.clone(), block.log_scale.expand_as(block.mantissa).clone()
-            mantissa[list(places)] = part[key][name].mantissa
-            log_scale[list(places)] = part[key][name].log_scale.expand_as(part[key][name].mantissa)
-            found[key][name] = Scaled(mantissa, log_scale)
+    return {key: _with_blocks(blocks, part[key], places) for key, blocks in state.items()}
+
+
+def _with_blocks(blocks: Mapping[str, Scaled], part: Mapping[str, Scaled], places: tuple[int, ...]) -> dict[str, Scaled]:
+    """Blocks with those of these runs in their place, with a log scale an entry."""
+    found: dict[str, Scaled] = {}
+    for name, block in blocks.items():
+        mantissa, log_scale = block.mantissa.clone(), block.log_scale.expand_as(block.mantissa).clone()
+        mantissa[list(places)] = part[name].mantissa
+        log_scale[list(places)] = part[name].log_scale.expand_as(part[name].mantissa)
+        found[name] = Scaled(mantissa, log_scale)
     return found

@@ -28,6 +28,7 @@ class Buffers:
         self._shapes, self._state = dict(shapes), tuple(state)
         self._matrices: dict[str, dict[str, Tensor]] = {}
         self._logs: dict[str, dict[str, Tensor]] = {}
+        self._copies: list[Tensor] = []
         for name, (units, inputs) in shapes.items():
             wide = -(-units // lanes) * lanes
             kinds = ("w", *"mr"[: len(state)])
@@ -69,13 +70,16 @@ class Buffers:
             for kind, key in zip("mr", self._state, strict=False)
         }
 
-    def copies(self) -> list[Tensor]:
-        """Of all that updates change."""
-        return [tensor.clone() for tensor in self._all()]
+    def hold(self) -> None:
+        """Copy all that updates change."""
+        if not self._copies:
+            self._copies = [torch.empty_like(tensor) for tensor in self._all()]
+        for copy, tensor in zip(self._copies, self._all(), strict=True):
+            copy.copy_(tensor)
 
-    def put_back(self, copies: Sequence[Tensor], runs: Tensor) -> None:
-        """What was copied, of these runs (R,)."""
-        for tensor, copy in zip(self._all(), copies, strict=True):
+    def put_back(self, runs: Tensor) -> None:
+        """What was held last, of these runs (R,)."""
+        for tensor, copy in zip(self._all(), self._copies, strict=True):
             tensor[runs] = copy[runs]
 
     def _all(self) -> list[Tensor]:

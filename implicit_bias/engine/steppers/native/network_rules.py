@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from implicit_bias.engine.steppers.native.compiling import Definitions
+from implicit_bias.engine.steppers.native.network_structures import MOST_LAYERS
 from implicit_bias.engine.steppers.native.rules import (
     ADAM,
     AVERAGE,
@@ -41,8 +42,6 @@ ACTIVATIONS = {
 }  # fmt: skip
 NO_POOL, MAX_POOL, AVERAGE_POOL = range(3)
 POOLS = {"none": NO_POOL, "max": MAX_POOL, "average": AVERAGE_POOL}
-#: network.c has room for so many layers.
-MOST_LAYERS = 16
 # Matrices with more rows have their polar factors from PyTorch, by decompositions of large blocks.
 MOST_ROWS = 20
 DEFINITIONS: Definitions = (

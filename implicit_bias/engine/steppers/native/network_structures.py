@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 
+from implicit_bias.engine.steppers.native.structures import declare_sizes
+
+#: network.c has room for so many layers.
+MOST_LAYERS = 16
 #: Numbers of every run.
 PER_RUN = ("lr", "power", "slope", "beta", "gain", "ahead_beta", "ahead_gain", "beta2", "log_eps", "decay")
 
@@ -41,11 +45,22 @@ class CAsked(ctypes.Structure):
     ]
 
 
+class CLooked(ctypes.Structure):
+    """Where network.c writes what a record says."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("scores", "unit", "too_small")),
+        ("g", ctypes.c_void_p * MOST_LAYERS),
+    ]
+
+
 def declared(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.network_lanes.restype = compiled.network_work_size.restype = compiled.network_advance.restype = ctypes.c_int64
     compiled.network_work_size.argtypes = [ctypes.c_void_p]
-    compiled.network_advance.argtypes = [ctypes.c_void_p] * 4
+    compiled.network_advance.argtypes = compiled.network_look.argtypes = [ctypes.c_void_p] * 4
+    compiled.network_look.restype = ctypes.c_int64
+    declare_sizes(compiled)
     compiled.network_made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.network_made_with().decode(errors="replace").split("\n")
     return {"compiler": compiler, "flags": flags}
