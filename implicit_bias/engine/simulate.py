@@ -152,17 +152,18 @@ class _Simulation:
         """Every update after the t-th, in calls that end where something is to be seen."""
         if t == 0:
             self._observe(0)
-        steps, due = self.problem.steps, time.monotonic()
+        steps, shown_at = self.problem.steps, time.monotonic()
         while t < steps and self.times.going.any():
             last = self._next_stop(t)
             self.before = reached_by(self.setup, self.stepper) if self.looks_back and last == t + 1 else None
             t = self.stepper.advance(t, last)
             looked_at = t in self.times.fixed  # a record looks more closely
-            if not looked_at and (self.stepper.most_steps > 1 or self.divergence.due(t)) and self._suspected():
+            due = self.stepper.suspects and (self.stepper.most_steps > 1 or self.divergence.due(t))
+            if not looked_at and due and self._suspected():
                 self._check(t, trained_by(self.stepper), self.times.going)
             self._observe(t)
-            if watch is not None and (t == steps or time.monotonic() >= due):
-                due = time.monotonic() + WATCH_SECONDS
+            if watch is not None and (t == steps or time.monotonic() >= shown_at):
+                shown_at = time.monotonic() + WATCH_SECONDS
                 watch(t, self.recorder.own_ratio())
             if keep is not None and t < steps and self.times.going.any():
                 keep(t, partial(self._snapshot, t))
@@ -187,9 +188,9 @@ class _Simulation:
 
     def _suspected(self) -> bool:
         """Whether a run may have diverged. Between records the parameters tell: what all samples say is looked at where each
-        step has evaluated it, and not for this alone."""
-        evaluated = self.problem.batch is None and self.stepper.most_steps == 1
-        gradient = self.stepper.gradient if evaluated else None
+        step has evaluated it, and not for this alone; of a network also where what makes its steps suspects it."""
+        evaluated = self.stepper.most_steps == 1 or not self.problem.model.linear
+        gradient = self.stepper.gradient if evaluated and self.problem.batch is None else None
         return self.divergence.suspected(self.stepper.parameters, gradient)
 
     def _observe(self, t: int) -> None:

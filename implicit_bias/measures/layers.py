@@ -20,6 +20,7 @@ from torch import Tensor
 from implicit_bias.measures.probe import Columns, Probe, Record
 from implicit_bias.models import Parameters
 from implicit_bias.norms import ParameterNorm
+from implicit_bias.norms.sizes import Sizes
 
 
 @dataclass
@@ -49,9 +50,10 @@ class LayerMargins(Probe):
         log_size, alignments = torch.zeros_like(record.q), []
         for name, degree in self.degrees.items():
             of_layer, w, c = norm.of_block(name), record.parameters[name], self.downhill[name]
-            size = of_layer.value({name: w})
+            sizes, duals = (Sizes({name: block}, record.routines) for block in (w, c))
+            size = sizes.value(of_layer)
             size = torch.where(size == 0, torch.full_like(size, torch.nan), size)
             log_size = log_size + degree * size.log()
-            alignments.append((w * c).sum(dim=(-2, -1)) / (size * of_layer.dual({name: c})))
+            alignments.append((w * c).sum(dim=(-2, -1)) / (size * duals.dual(of_layer)))
         margin = record.q.sign() * (record.q.abs().log() - log_size).exp()
         return {"layer_margin": margin, "layer_alignment": torch.stack(alignments).amin(dim=0)}

@@ -115,7 +115,7 @@ class CNN(Layered):
     def _convolved(self, blocks: Mapping[str, Tensor], j: int, patches: Tensor) -> Tensor:
         """Layer j with its activation and pooling: (R, channels, rows, columns, m)."""
         z = self._products(blocks, j, self._kernels(blocks, j), patches.flatten(start_dim=2))
-        if self._monotone():  # the same where pooling takes maxima, on a quarter of the numbers
+        if self.pools_arguments:  # the same where pooling takes maxima, on a quarter of the numbers
             h = self.activate(self._pooled(z))
         else:
             h = self._pooled(self.activate(z.flatten(start_dim=1, end_dim=2)).reshape(z.shape))
@@ -131,7 +131,9 @@ class CNN(Layered):
         z: Tensor = product(kernels, columns).unflatten(1, (self._cell**2, -1))
         return z + blocks[f"bias{j}"].mT.unsqueeze(1) if self.has_bias(j) else z
 
-    def _monotone(self) -> bool:
+    @property
+    def pools_arguments(self) -> bool:
+        """Whether the maximum is taken of what is activated then, which is the same where the activation never falls."""
         falls = self.activation == "leaky_relu" and bool(torch.as_tensor(self.slope).lt(0).any())
         return self.pool == "max" and ACTIVATIONS[self.activation].monotone and not falls
 
@@ -175,7 +177,7 @@ class CNN(Layered):
     def _remembered(self, blocks: Mapping[str, Tensor], j: int, patches: Tensor) -> _Remembered:
         kernels, columns = self._kernels(blocks, j), patches.flatten(start_dim=2)
         z, pool = self._products(blocks, j, kernels, columns), mean if self.pool == "average" else largest
-        if self._monotone():
+        if self.pools_arguments:
             top, spread = pool(z)
             kept = self.kept(top)
             h = self.value_of(kept)
@@ -186,7 +188,7 @@ class CNN(Layered):
 
     def _through_cells(self, layer: _Remembered, g: Tensor) -> Tensor:
         """From the derivative in what a layer makes, (R, channels, n), to that in z, (R, places, channels, n)."""
-        if self._monotone():
+        if self.pools_arguments:
             return layer.spread(self.pull_through(g, layer.kept))
         spread = layer.spread(g)
         return self.pull_through(spread.flatten(start_dim=1, end_dim=2), layer.kept).reshape(spread.shape)

@@ -328,7 +328,23 @@ class NetworkObjective(Objective):
         blocks = self._shallow(at, weights, terms.log_unit)
         if blocks is None:
             blocks = self._deep(at, parameters, self.loss.log_weights(u))
+        return self._gradient(blocks, u, terms, weights)
 
+    def gradient_of(self, scores: Tensor, blocks: dict[str, Scaled]) -> Gradient:
+        """:meth:`gradient` of all samples where scores and derivatives are known.
+
+        Args:
+            scores: Of the training set, (R, outputs, n).
+            blocks: The gradient of the mean loss, one scaled tensor (R, p, q) a block.
+
+        Returns:
+            The gradient.
+        """
+        u = self._negative_gaps(scores)
+        terms = self.loss.terms(u.clone())
+        return self._gradient(blocks, u, terms, self._weights(terms))
+
+    def _gradient(self, blocks: dict[str, Scaled], u: Tensor, terms: LossTerms, weights: Tensor) -> Gradient:
         def normalised() -> Tensor:
             return weights / weights.sum(dim=(-2, -1), keepdim=True)
 

@@ -73,7 +73,7 @@ class Sizes:
         Args:
             norm: N.
         """
-        entrywise = None if self._routines is None else _of_entries(norm)
+        entrywise = None if self._routines is None else self._of_entries(norm)
         if entrywise is not None:
             return self._entry_sizes[VALUES.index(entrywise)]
         found = _of_singular_values(norm)
@@ -94,7 +94,7 @@ class Sizes:
         return known[1]
 
     def _dual(self, norm: ParameterNorm) -> Tensor:
-        entrywise = None if self._routines is None else _of_entries(norm)
+        entrywise = None if self._routines is None else self._of_entries(norm)
         if entrywise is not None:
             return self._entry_sizes[DUALS.index(entrywise)]
         found = _of_singular_values(norm)
@@ -114,6 +114,12 @@ class Sizes:
             found = self._of_each(singular_values, w) if self._routines is None else self._routines.singular_values(w)
             self._singular_values[key] = basis, found
         return self._singular_values[key][1]
+
+    def _of_entries(self, norm: ParameterNorm) -> type[Norm] | None:
+        """Which function of all entries a norm is, by exact type; None: no such."""
+        whole = type(norm) is WholeVector or (type(norm) is SingleBlock and list(self.blocks) == [norm.block])
+        inner = type(norm.norm) if whole and isinstance(norm, WholeVector | SingleBlock) else None
+        return inner if inner in VALUES else None
 
     @cached_property
     def _several(self) -> bool:
@@ -136,12 +142,6 @@ class Sizes:
         assert self._routines is not None
         vectors = [block.flatten(start_dim=-2) for block in self.blocks.values()]
         return self._routines.entry_sizes(vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1))
-
-
-def _of_entries(norm: ParameterNorm) -> type[Norm] | None:
-    """Which function of all entries a norm is, by exact type; None: no such."""
-    inner = type(norm.norm) if type(norm) is WholeVector else None
-    return inner if inner in VALUES else None
 
 
 def _of_singular_values(norm: ParameterNorm) -> tuple[str, Spectral | Nuclear | Schatten, Tensor | None] | None:

@@ -26,8 +26,9 @@ from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.engine.steppers import verification
 from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.choose import choose
-from implicit_bias.engine.steppers.native import LinearSteps, refusal
-from implicit_bias.engine.steppers.native.compiling import FLAGS, compilers, foreign_hand, library, processor_flags
+from implicit_bias.engine.steppers.native import LinearSteps, network_rules, refusal
+from implicit_bias.engine.steppers.native import network as networks
+from implicit_bias.engine.steppers.native.compiling import FLAGS, Definitions, compilers, foreign_hand, library, processor_flags
 from implicit_bias.engine.steppers.native.linear import SOURCE
 from implicit_bias.engine.steppers.native.rules import DEFINITIONS
 from implicit_bias.engine.steppers.torch_compile import REPAID_STEPS
@@ -681,10 +682,13 @@ def test_momentum_zero_is_no_momentum_however_fast_the_loss_falls(
 
 @pytest.mark.slow
 @needs_compiler
-def test_the_source_compiles_without_a_warning_and_with_its_numbers_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("source", "definitions"), [(SOURCE, DEFINITIONS), (networks.SOURCE, network_rules.DEFINITIONS)])
+def test_a_source_compiles_without_a_warning_and_with_its_numbers_only(
+    source: Path, definitions: Definitions, tmp_path: Path
+) -> None:
     """At -O1 flows are followed, of which some warnings come, and a third of the time goes."""
-    macros = [f"-D{name}={number!r}" for name, number in DEFINITIONS] + ['-DCOMPILED_WITH="a test"']
-    strict = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(tmp_path / "linear.so"), str(SOURCE), "-lm"]
+    macros = [f"-D{name}={number!r}" for name, number in definitions] + ['-DCOMPILED_WITH="a test"']
+    strict = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(tmp_path / "made.so"), str(source), "-lm"]
     compiled = subprocess.run(
         [compilers()[0], *FLAGS, "-O1", *processor_flags()[0], *macros, *strict], capture_output=True, text=True
     )
@@ -695,8 +699,8 @@ def test_the_source_compiles_without_a_warning_and_with_its_numbers_only(tmp_pat
 
 @needs_compiler
 def test_constants_that_others_have_too_are_theirs_to_the_bit() -> None:
-    """As the compiler reads them: linear.c has no copy of its own."""
-    known = dict(DEFINITIONS)
+    """As the compiler reads them: the sources have no copy of their own."""
+    known = dict(network_rules.DEFINITIONS)  # linear.c's, and more
     assert known["RANK_TOLERANCE"] == RANK_TOLERANCE[torch.float64] and known["FLOOR"] == FLOOR[torch.float64]
     rules = [known[name] for name in ("SIGN", "NORMALISED", "GRADIENT", "POLAR", "ADAM", "COORDINATE", "ROWS", "RANK_ONE")]
     assert len(set(rules)) == len(rules)

@@ -22,7 +22,7 @@ from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
 from implicit_bias.schedules.base import Evaluation
 
-#: What makes the steps: linear.c, a function compiled by torch, a recorded CUDA graph, or torch's operations one by one.
+#: What makes the steps: linear.c or network.c, a function compiled by torch, a recorded CUDA graph, or torch's operations.
 Stepping = Literal["c", "torch.compile", "cuda graph", "torch"]
 
 
@@ -95,6 +95,10 @@ class Stepper(Protocol):
         """Why plain steps are made in place of its own by now; None while its own are made."""
 
     @property
+    def suspects(self) -> bool:
+        """Whether a run may have diverged in the last call of :meth:`advance`; always true of what does not look."""
+
+    @property
     def made_with(self) -> Mapping[str, str]:
         """What its code was compiled with, for the provenance; empty: nothing was compiled."""
 
@@ -102,8 +106,8 @@ class Stepper(Protocol):
         """Set the state from which the next update starts."""
 
     def advance(self, first: int, last: int) -> int:
-        """Updates ``first`` + 1 to ``last``, at most :attr:`most_steps`; or fewer, but one at least, where losses are watched.
-        Returns how many updates have been made by then: ``last``, or fewer."""
+        """Updates ``first`` + 1 to ``last``, at most :attr:`most_steps`; or fewer, but one at least, where losses are watched,
+        or a network may have diverged. Returns how many updates have been made by then: ``last``, or fewer."""
 
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         """The t-th update alone, from any point, none taken back; what was loaded may be lost. Buffers, gradient and what records

@@ -30,7 +30,7 @@ class Kind(NamedTuple):
 
 #: The fast ones, in the order in which they are tried.
 KINDS = (
-    Kind("c", native.refusal, native.LinearSteps),
+    Kind("c", native.refusal, native.steps),
     Kind("torch.compile", torch_compile.refusal, torch_compile.TorchCompile),
     Kind("cuda graph", cuda_graph.refusal, cuda_graph.CudaGraph, device="cuda"),
 )

@@ -48,6 +48,7 @@ class Eager:
     most_steps: ClassVar[int] = 1
     has_threads: ClassVar[bool] = False
     check_on: ClassVar[int | None] = None
+    suspects: ClassVar[bool] = True
     refused: str | None = None
     made_with: Mapping[str, str]
     routines: Routines | None = None

@@ -110,7 +110,7 @@ static void out_of_row_space(const Work *v, int64_t k, int64_t d, vec *a)
 }
 
 /* a (k, d) becomes its polar factor, or what polar() has besides, taken in that basis. Returns as polar(). */
-static vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q, vec *a)
+SHARED vec polar_in_row_space(Work *v, int64_t k, int64_t d, int64_t kind, vec q, vec *a)
 {
     const int64_t rows = k - 1;
     vec sizes;
@@ -130,7 +130,7 @@ static inline vec combined(double a, vec x, double b, vec y) { return fused(all(
 
 /* a (k, d) after so many quintic Newton-Schulz steps from a over its norm, or over eps where that is larger; each has three
  * coefficients. optimizers/muon_ns.py. */
-static void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, const double *coefficients, vec eps, vec *a)
+SHARED void newton_schulz(Work *v, int64_t k, int64_t d, int64_t iterations, const double *coefficients, vec eps, vec *a)
 {
     const int tall = k > d;
     const int64_t rows = tall ? d : k, columns = tall ? k : d;

@@ -156,6 +156,7 @@ class LinearSteps:
     stepping: ClassVar[Stepping] = "c"
     has_threads: ClassVar[bool] = True
     refused: ClassVar[str | None] = None
+    suspects: ClassVar[bool] = True
 
     def __init__(self, setup: Setup) -> None:
         compiled = library(SOURCE, SYMBOLS, DEFINITIONS)

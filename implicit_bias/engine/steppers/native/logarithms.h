@@ -45,7 +45,7 @@ static inline vec sample_loss(vec excess, vec own, vec others)
 
 /* log L of these samples, whose gradient was the last to be made. losses/: log l = a for the exponential loss, else log log1p(e^a).
  * Below `unit` = TAIL that is a, too, and sum e^a is `total`. */
-static vec log_loss(const Group *p, const Samples *of, const Work *v)
+SHARED vec log_loss(const Group *p, const Samples *of, const Work *v)
 {
     const vec deep = logarithm(v->total) + v->unit;
     const mask shallow = v->unit > TAIL;

@@ -8,7 +8,7 @@
 #include "group.h"
 
 /* Of equal entries the first is taken. */
-static void largest_entry_of_one(double *a, int64_t rows, int64_t columns, int64_t stride)
+SHARED void largest_entry_of_one(double *a, int64_t rows, int64_t columns, int64_t stride)
 {
     double top = 0, sign_of_top = 0;
     int64_t first = -1;
@@ -39,7 +39,7 @@ static void gram_of_one(const Work *v, const double *g, int64_t rows, int64_t co
 }
 
 /* newton_schulz() of one matrix. */
-static void newton_schulz_of_one(const Group *p, Work *v, vec eps, vec *a)
+SHARED void newton_schulz_of_one(const Group *p, Work *v, vec eps, vec *a)
 {
     const int tall = p->k > p->features;
     const int64_t rows = tall ? p->features : p->k, columns = tall ? p->k : p->features;

@@ -277,7 +277,7 @@ static double polar_of_one(Work *v, double *g, int64_t rows, int64_t columns, in
 }
 
 /* polar_in_row_space() of one matrix. */
-static vec polar_of_one_in_row_space(const Group *p, Work *v, int top_pair_only, vec *a)
+SHARED vec polar_of_one_in_row_space(const Group *p, Work *v, int top_pair_only, vec *a)
 {
     const int64_t k = p->k, rows = k - 1, columns = p->features, stride = p->d * LANES, tall = vectors_of(rows) * LANES;
     double *reduced = (double *)v->reduced, *factor = (double *)v->factor, *turned = (double *)a, sizes;

@@ -17,7 +17,7 @@ static vec log_norm_of(const vec *logs, int64_t count, vec q)
 }
 
 /* l_p: the direction of a part into `to` (k, columns); returns its dual norm in units of e^unit. */
-static vec lp_direction(const Group *p, const Work *v, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
+SHARED vec lp_direction(const Group *p, const Work *v, const Part *part, const vec *from, const vec *from_log, vec unit, vec *to)
 {
     const int64_t columns = part->end - part->first, count = p->k * columns;
     const vec q = *p->dual_exponent, *signs = from + part->first;

@@ -6,7 +6,7 @@ A subclass of any of them may override anything, and has none.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -87,6 +87,8 @@ WITH_MOMENTUM = frozenset({NMD, Signum, NMGD, Muon})
 
 #: The columns of W that each block has, (first, end).
 Columns = Mapping[str, tuple[int, int]]
+#: Normalised steepest descent in a norm on the parameter set; None where there is none in C.
+InNorm = Callable[[ParameterNorm, Columns], "Rule | None"]
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,18 @@ class Rule:
         return next((conjugate(part.exponent) for part in self.parts if part.exponent is not None), 2.0)
 
 
-def rule_of(optimizer: Optimizer, geometry: ParameterNorm, columns: Columns) -> Rule | None:
+def rule_of(optimizer: Optimizer, geometry: ParameterNorm, columns: Columns, found_in: InNorm | None = None) -> Rule | None:
     """The rule of an optimizer's step; None where linear.c has none: of buffers and gradient alone, and of these some.
 
     Args:
         optimizer: The method.
         geometry: The norm on the parameter set that it works in.
         columns: Of each block.
+        found_in: Normalised steepest descent in a norm; None: :func:`in_norm`.
     """
     if not optimizer.needs_gradient_only:
         return None
-    rule = _special(optimizer, columns) or _steepest(optimizer, geometry, columns)
+    rule = _special(optimizer, columns) or _steepest(optimizer, (found_in or in_norm)(geometry, columns))
     if rule is None or not isinstance(optimizer, WithWeightDecay):
         return rule
     return replace(rule, decay=optimizer.weight_decay)
@@ -170,8 +173,8 @@ def _special(optimizer: Any, columns: Columns) -> Rule | None:
     return None
 
 
-def _steepest(optimizer: Any, geometry: ParameterNorm, columns: Columns) -> Rule | None:
-    exact, rule = type(optimizer), _in_norm(geometry, columns)
+def _steepest(optimizer: Any, rule: Rule | None) -> Rule | None:
+    exact = type(optimizer)
     if rule is None:
         return None
     if exact in NORMALISED_DESCENT:
@@ -216,8 +219,13 @@ def _averaged(rule: Rule, optimizer: Any, gain: Any) -> Rule:
     return replace(rule, momentum=momentum, beta=optimizer.beta, gain=gain, ahead_beta=optimizer.beta, ahead_gain=gain)
 
 
-def _in_norm(geometry: ParameterNorm, columns: Columns) -> Rule | None:
-    """Normalised steepest descent in a norm on the parameter set."""
+def in_norm(geometry: ParameterNorm, columns: Columns) -> Rule | None:
+    """Normalised steepest descent in a norm on the parameter set; None where linear.c has none.
+
+    Args:
+        geometry: The norm.
+        columns: Of each block.
+    """
     if type(geometry) is not ProductNorm:
         part = _part(geometry, columns, 1.0)
         return None if part is None else Rule(STEEPEST, (part,))

@@ -72,15 +72,20 @@ class CSeen(ctypes.Structure):
     ]
 
 
+def declare_sizes(compiled: ctypes.CDLL) -> None:
+    """Declare what norms are computed by (sizes_of_many.h)."""
+    compiled.singular_values_size.argtypes, compiled.singular_values_size.restype = [ctypes.c_int64] * 2, ctypes.c_int64
+    compiled.singular_values.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2]
+    compiled.entry_sizes.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    compiled.singular_values.restype = compiled.entry_sizes.restype = None
+
+
 def declared(compiled: ctypes.CDLL) -> dict[str, str]:
     """Declare the functions of the library, and ask what it was compiled with."""
     compiled.lanes.restype = compiled.work_size.restype = compiled.advance_all.restype = ctypes.c_int64
     compiled.work_size.argtypes = [ctypes.c_int64] * 7
     compiled.advance_all.argtypes = [ctypes.c_void_p] * 5
-    compiled.singular_values_size.argtypes, compiled.singular_values_size.restype = [ctypes.c_int64] * 2, ctypes.c_int64
-    compiled.singular_values.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2]
-    compiled.entry_sizes.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
-    compiled.singular_values.restype = compiled.entry_sizes.restype = None
+    declare_sizes(compiled)
     compiled.made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.made_with().decode(errors="replace").split("\n")
     return {"compiler": compiler, "flags": flags}

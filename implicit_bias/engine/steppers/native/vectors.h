@@ -18,6 +18,9 @@
 #define LANES 4
 #endif
 
+/* A function of a header that not every source uses. */
+#define SHARED __attribute__((unused)) static
+
 typedef double vec __attribute__((vector_size(8 * LANES)));
 typedef int64_t mask __attribute__((vector_size(8 * LANES)));
 

@@ -1,0 +1,211 @@
+"""Steps of networks in C beside the plain ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from implicit_bias.core.scaled import Scaled
+from implicit_bias.engine import Diverged, Problem, simulate
+from implicit_bias.engine.mini_batches import mini_batches
+from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.native import NetworkSteps, refusal
+from implicit_bias.engine.steppers.native.compiling import compilers
+from implicit_bias.models import MODELS as MODEL_CLASSES
+from implicit_bias.models import Data
+from implicit_bias.schedules import SCHEDULES
+from tests.support.networks import cnn, mlp
+from tests.support.networks import problem as of_model
+from tests.support.quick import quick_of
+
+pytestmark = pytest.mark.skipif(not compilers(), reason="no C compiler here: the steps are plain")
+
+RUNS = 4
+PER_RUN = torch.linspace(0.1, 0.9, RUNS, dtype=torch.float64).view(-1, 1, 1)
+# Every way through network.c, with numbers of each run's own where they may differ.
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "signgd": ("signgd", {}),
+    "signum, look-ahead": ("signum", {"nesterov": True, "beta": PER_RUN}),
+    "signum, decay": ("signum", {"weight_decay": (PER_RUN - 0.5).clamp(min=0)}),
+    "ngd": ("ngd", {}),
+    "nmgd": ("nmgd", {"beta": PER_RUN}),
+    "gd": ("gd", {}),
+    "momentum_gd": ("momentum_gd", {"beta": PER_RUN}),
+    "spectral_gd": ("spectral_gd", {}),
+    "muon": ("muon", {"beta": PER_RUN}),
+    "muon_signum": ("muon_signum", {"ratio": 0.3}),
+    "adam": ("adam", {"beta1": PER_RUN, "beta2": PER_RUN.flip(0)}),
+    "adam, eps": ("adam", {"eps": 1e-3 * PER_RUN, "bias_correction": False, "weight_decay": 0.1}),
+}
+# Matrices that are wide, high and a row; units that fill vectors, and do not.
+MODELS: dict[str, tuple[Any, int, int]] = {
+    "two layers": (mlp(width=8, init_scale=1.0), 2, 7),
+    "three layers": (mlp(width=11, depth=3, init_scale=1.0, activation="relu"), 3, 7),
+    "leaky": (mlp(width=5, init_scale=1.0, activation="leaky_relu", slope=PER_RUN), 3, 7),
+    "quadratic": (mlp(width=5, init_scale=1.0, activation="quadratic"), 3, 7),
+    "linear": (mlp(width=9, depth=3, init_scale=1.0, activation="linear"), 2, 7),
+    # Sides that pooling divides, and does not.
+    "largest": (cnn(channels=[3, 6], kernel=2, init_scale=1.0), 2, 64),
+    "average": (cnn(channels=[5, 2], kernel=2, pool="average", init_scale=1.0, activation="quadratic"), 3, 64),
+    "unpooled": (cnn(channels=[4], kernel=3, pool="none", init_scale=1.0, activation="relu"), 3, 49),
+    "largest of leaky": (cnn(channels=[9], kernel=3, init_scale=1.0, activation="leaky_relu"), 2, 64),
+}
+
+
+def given(rule: str = "signgd", model: str = "two layers", steps: int = 12, loss: str = "cross_entropy", **more: Any) -> Problem:
+    name, hyper = RULES[rule]
+    network, k, features = MODELS[model]
+    generator = torch.Generator().manual_seed(k)
+    x = torch.randn(RUNS, 13, features, dtype=torch.float64, generator=generator)
+    data = Data(x, torch.randint(k, (RUNS, 13), generator=generator), k)
+    lr = 0.01 * torch.linspace(0.5, 2, RUNS, dtype=torch.float64)
+    more = {"kkt_products": 0, "logged": ("l2",), **more}
+    return of_model(network, data, name, steps, lr, hyper=hyper, loss=loss, weights="all", **more)
+
+
+def assert_each_step_near(problem: Problem) -> None:
+    """Each step from the plain trajectory's own state, relative to its length, to 1e-11, and the buffers after it."""
+    setup = Setup.of(problem)
+    assert refusal(setup) is None
+    snapshots: list[dict[str, Any]] = []
+    simulate(replace(problem, compile="off", points=1, measured={}), keep=lambda _, snapshot: snapshots.append(snapshot()))
+    steps = NetworkSteps(setup)
+    for now, then in pairwise(snapshots):
+        states = [{k: {n: Scaled(*b) for n, b in of.items()} for k, of in at["state"].items()} for at in (now, then)]
+        ours = steps.step(Reached(now["parameters"], states[0]), now["step"] + 1)
+        before, plain = now["parameters"], then["parameters"]
+        moved = torch.stack([(plain[n] - b).abs().amax(dim=(1, 2)) for n, b in before.items()]).amax(dim=0)
+        for name, block in before.items():
+            apart = (ours.parameters[name] - plain[name]).abs().amax(dim=(1, 2))
+            assert (apart <= 1e-11 * moved + 1e-15 * block.abs().amax(dim=(1, 2))).all(), (name, now["step"])
+        for key, blocks in states[1].items():
+            for name, block in blocks.items():
+                top = block.log_abs().amax(dim=-1, keepdim=True).nan_to_num(neginf=0.0)
+                torch.testing.assert_close(ours.state[key][name].relative_to(top), block.relative_to(top), rtol=0, atol=1e-11)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("loss", ["cross_entropy", "exponential"])
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), "signgd", "nmgd", "muon", "adam"))
+def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
+    for model in ("two layers", "three layers", "largest"):
+        assert_each_step_near(given(rule, model, loss=loss))
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("model", ["leaky", "quadratic", "linear", "average", "unpooled", "largest of leaky"])
+def test_every_step_of_other_activations_and_poolings_is_the_plain_one_to_round_off(model: str) -> None:
+    for rule in ("signum, look-ahead", "ngd"):
+        assert_each_step_near(given(rule, model))
+
+
+def far_apart(rule: str, sizes: list[float], **more: Any) -> Problem:
+    """A unit for every feature, samples of one feature each and gaps of very different size: what a run's units are fed with is
+    that far apart in size, the further the larger its weights are."""
+    x = torch.diag_embed(torch.linspace(0.2, 3, 7, dtype=torch.float64)).expand(RUNS, 7, 7)
+    data = Data(x, torch.arange(7).remainder(2).expand(RUNS, 7), 2)
+    first = (2 * torch.eye(8, 7, dtype=torch.float64) - 1).expand(RUNS, 8, 7)
+    second = (2 * torch.arange(8, dtype=torch.float64).remainder(2) - 1).expand(RUNS, 1, 8)
+    scale = torch.tensor(sizes, dtype=torch.float64).view(-1, 1, 1)
+    start = {"layer1": scale * (first + 0.01 * PER_RUN), "layer2": scale * second}
+    return replace(given(rule, **more), data=data, initial=start)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("rule", ["signgd", "muon", "adam"])
+def test_every_step_where_no_double_spans_the_weights_is_the_plain_one_to_round_off(rule: str) -> None:
+    """Alone, and in one run of several."""
+    for sizes in ([8.0, 9.0, 10.0, 11.0], [1.0, 2.0, 9.0, 3.0]):
+        problem = far_apart(rule, sizes)
+        plain = Setup.of(problem).objective.gradient(problem.initial).blocks["layer1"]
+        assert plain.log_scale.shape[-1] > 1, "some entry has a log scale of its own"
+        assert_each_step_near(problem)
+
+
+def same(a: Any, b: Any, run: int) -> None:
+    for t, blocks in b.parameters.items():
+        for name, block in blocks.items():
+            assert torch.equal(a.parameters[t][name][run], block[0]), (t, name)
+
+
+@pytest.mark.parametrize("rule", ["signgd", "muon", "adam"])
+@pytest.mark.parametrize("kind", ["two layers", "largest", "deep"])
+def test_a_run_has_the_same_bits_alone_in_a_batch_and_over_calls(rule: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = kind == "deep"
+    problem = far_apart(rule, [1.0, 2.0, 9.0, 3.0], steps=14, points=4) if deep else given(rule, kind, steps=40, points=4)
+    snapshots: dict[int, Any] = {}
+    together = simulate(problem)
+    assert together.stepping == "c"
+    for run in (0, RUNS - 1):
+        same(together, simulate(problem.at(torch.tensor([run]))), run)
+    monkeypatch.setattr(NetworkSteps, "_steps_of_a_call", lambda self: 7)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    pieces = simulate(problem, keep=lambda t, snapshot: snapshots.update({t: snapshot()}))
+    resumed = simulate(problem, resume=snapshots[min(t for t in snapshots if t > 5)])
+    for other in (pieces, resumed):
+        for t, blocks in together.parameters.items():
+            assert all(torch.equal(block, other.parameters[t][name]) for name, block in blocks.items()), t
+
+
+def test_losses_that_are_watched_are_met_at_the_plain_steps() -> None:
+    """Levels of the loss, and runs that stop."""
+    problem = given("ngd", steps=300, points=2, levels=4, stop_log_loss=-2.0)
+    problem = replace(problem, schedule=SCHEDULES.get("constant")(lr=0.05 * torch.linspace(0.5, 2, RUNS, dtype=torch.float64)))
+    ours, plain = simulate(problem), simulate(replace(problem, compile="off"))
+    assert ours.stepping == "c" and len(plain.steps) > 8
+    assert ours.steps == plain.steps
+    assert np.array_equal(ours.recorded, plain.recorded)
+
+
+@pytest.mark.parametrize("rate", [1e40, 0.9e152])
+def test_a_run_that_diverges_does_so_at_the_plain_step(rate: float) -> None:
+    """By steps that grow, and by one after which the loss is no number."""
+    lr = torch.tensor([0.01, 0.02, rate, 0.01], dtype=torch.float64)
+    problem = replace(given("gd", steps=50), schedule=SCHEDULES.get("constant")(lr=lr))
+    found = []
+    for stepping in ("auto", "off"):
+        with pytest.raises(Diverged) as diverged:
+            simulate(replace(problem, compile=stepping))
+        found.append((diverged.value.args, vars(diverged.value)))
+    assert found[0] == found[1]
+
+
+def in_single(problem: Problem) -> Problem:
+    return replace(
+        problem,
+        data=replace(problem.data, x=problem.data.x.float()),
+        initial={name: block.float() for name, block in problem.initial.items()},
+    )
+
+
+def test_what_is_not_covered_is_refused_in_words() -> None:
+    data = given().data
+
+    def refused(problem: Problem) -> str:
+        return refusal(Setup.of(problem)) or ""
+
+    def of(model: Any, name: str = "signgd", **more: Any) -> str:
+        return refused(of_model(model, more.pop("data", data), name, 5, 0.1, kkt_products=0, logged=("l2",), **more))
+
+    assert refused(given()) == ""
+    assert "biases" in of(mlp(width=4, bias="first")) and "frozen" in of(mlp(width=4, frozen=["layer2"]))
+    assert "model.activation=tanh" in of(mlp(width=4, activation="tanh", allow_inhomogeneous=True))
+    assert "layers" in of(mlp(width=2, depth=17, activation="relu")) and "layers" in of(mlp(depth=1))
+    assert "model=signed_diagonal" in of(MODEL_CLASSES.get("signed_diagonal")())
+    images = replace(data, x=data.x[..., :4])
+    assert "model.pool=max" in of(cnn(channels=[2], kernel=1, activation="quadratic"), data=images)
+    assert "optimizer=muon_adam" in of(mlp(width=4), "muon_adam") and "optimizer=lion" in of(mlp(width=4), "lion")
+    assert "polar factors" in of(mlp(width=32), "muon", data=replace(data, x=data.x.repeat(1, 1, 4)))
+    assert "schedule=lyu_li" in of(mlp(width=4), "gd", schedule=SCHEDULES.get("lyu_li")(lr=0.1))
+    assert "mini-batches" in of(mlp(width=4), batch=mini_batches(3, "reshuffle", torch.arange(RUNS), 13))
+    assert "float64" in refused(in_single(given()))
+    assert refused(replace(given(), compile="off")) == "compile=off"
+    wide = of_model(mlp(width=6000), replace(data, x=data.x.repeat(1, 20, 4), y=data.y.repeat(1, 20)), "signgd", 5, 0.1)
+    assert "larger" in refused(wide) and refused(replace(wide, compile="on")) == ""
+    told = simulate(of_model(mlp(width=4, bias="first"), data, "signgd", 3, 0.1, kkt_products=0)).stepping_refused
+    assert "biases" in told["c"]
