@@ -434,6 +434,7 @@ def test_the_compiled_step_is_the_plain_one_to_round_off(optimizer: str) -> None
     plain, compiled = (
         simulate(problem(optimizer, data, 3, 20, compile=wanted, loss="pair_logistic")) for wanted in ("off", "on")
     )
+    assert compiled.stepping == "torch.compile"
     for label, columns in plain.by_norm.items():
         np.testing.assert_allclose(compiled.by_norm[label]["margin"], columns["margin"], rtol=1e-11, atol=1e-13)
 

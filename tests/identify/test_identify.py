@@ -23,6 +23,7 @@ from implicit_bias.datasets import make_dataset
 from implicit_bias.identify import command
 from implicit_bias.identify.notebook import identify
 from implicit_bias.measures.exponents import CANNOT_TELL, MAXIMISES, NONE_OF_THESE, NOT_SEPARATED
+from implicit_bias.plotting import style
 from implicit_bias.storage.files import read_table
 
 # On one worker: its runs, and the optima of their data, are computed once.
@@ -53,6 +54,12 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(**{**keys, "optimizer": "nsd", "norm": "lp", "norm.p": 3, "log.weights": "all"})
     run(**{**keys, "optimizer": "signgd"})
     return folder
+
+
+@pytest.fixture
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are made, and not written as files, which takes most of the time: one test looks at those."""
+    monkeypatch.setattr(style, "saved", lambda figure, kind: b"")
 
 
 def folders(results: Path, pattern: str) -> list[str]:
@@ -115,7 +122,7 @@ def test_a_sweep_a_pattern_and_a_folder_are_the_same_runs(results: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_file_of_parameters_says_what_its_run_says(results: Path, tmp_path: Path) -> None:
+def test_a_file_of_parameters_says_what_its_run_says(results: Path, tmp_path: Path, unsaved: None) -> None:
     folder = Path(folders(results, "*nsd*seed1*")[0])
     arrays = np.load(folder / "final.npz")
     np.savez(tmp_path / "other.npz", W=arrays["weight"], b=np.zeros((2, 2)))
@@ -151,7 +158,7 @@ def test_arrays_from_python(results: Path) -> None:
 
 
 @pytest.mark.slow
-def test_networks_have_kkt_ratios_and_what_is_not_separated_no_exponent(results: Path, tmp_path: Path) -> None:
+def test_networks_have_kkt_ratios_and_what_is_not_separated_no_exponent(results: Path, tmp_path: Path, unsaved: None) -> None:
     named = folders(results, "*mlp*")
     assert command.main([*named, f"results_dir={results}", f"out={tmp_path}", "progress=off"]) == 0
     curves, verdicts = read_table(tmp_path / "identify.csv"), read_table(tmp_path / "verdicts.csv")
@@ -296,7 +303,9 @@ def test_arguments_from_python_are_checked(keys: dict[str, Any], line: str) -> N
 
 
 @pytest.mark.slow
-def test_optima_that_ran_out_of_time_are_told_of(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_optima_that_ran_out_of_time_are_told_of(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unsaved: None
+) -> None:
     """kappa is then known less closely: neither below what is proven nor above 1."""
     words = [folders(results, "*nsd*seed1*")[0], "family=lp", f"results_dir={tmp_path}", "reference_timeout=1e-9"]
     assert command.main(words) == 0

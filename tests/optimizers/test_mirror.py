@@ -191,7 +191,7 @@ def test_a_step_taken_back_leaves_the_dual_point_of_the_start(tmp_path: Path) ->
 def test_dual_acceleration_proves_what_it_reaches(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Several classes; without the reference, by the average that it keeps; beside cvxpy's optimum."""
     typed = ["optimizer=dual_acceleration", "dataset.num_classes=4", "dataset.dim=12", "dataset.samples_per_class=6",
-             "steps=1500", "log.norms=[linf]", f"results_dir={tmp_path}", "progress=off", *words]  # fmt: skip
+             "steps=800", "log.norms=[linf]", f"results_dir={tmp_path}", "progress=off", *words]  # fmt: skip
     table = run(*typed)[0]
     rows = table[table["norm"] == table["norm"].iloc[-1]]
     last = rows.iloc[-2]  # at the last record the optimum's own proof stands

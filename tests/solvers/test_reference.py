@@ -165,15 +165,15 @@ def test_published_numbers(label: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("label", "per_class"), [("l2", 50), ("row", 20), ("nuclear", 50)])
+@pytest.mark.parametrize(("label", "per_class"), [("l2", 50), ("row", 10), ("nuclear", 10)])
 def test_published_numbers_without_a_conic_solver(label: str, per_class: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the row norm nothing is published."""
+    """Of fewer samples, or in the row norm, nothing is published."""
     monkeypatch.setattr(reference, "CONIC_SIZE", 0)
     x, y = gaussian_mixture(per_class)
     (found,) = solve_certified(x[None], y[None], 10, make_norm(label))
     check(found, x, y, 10, label)
     assert found.solver == "primal-dual"
-    assert found.lower == pytest.approx(PUBLISHED.get(label, found.upper), rel=1e-5)
+    assert found.lower == pytest.approx(PUBLISHED[label] if per_class == 50 else found.upper, rel=1e-5)
 
 
 @pytest.mark.parametrize("label", FAST_NORMS)
@@ -299,20 +299,21 @@ def test_too_few_iterations_still_enclose_the_optimum(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("label", "iterations"), [("linf", 1000), ("l2", 500), ("spectral", 1000), ("nuclear", 500)])
-def test_improve_weights(label: str, iterations: int) -> None:
+@pytest.mark.parametrize("label", ["linf", "l2", "spectral", "nuclear"])
+def test_improve_weights(label: str) -> None:
     """From the free weights exp(-gap) of a descent's iterate: never worse, and nearly tight after some steps."""
-    problems = [gaussian_mixture(10, 5, 12, 0.7, seed) for seed in (1, 2)]
+    problems = [gaussian_mixture(5, 4, 8, 0.7, seed) for seed in (1, 2)]
     x, y = (torch.tensor(np.stack([p[j] for p in problems])) for j in (0, 1))
-    norm, game = make_norm(label), Game.of(x, y, 5)
-    w, weights = torch.zeros(2, 5, 12, dtype=torch.float64), game.uniform()
+    norm, game = make_norm(label), Game.of(x, y, 4)
+    w, weights = torch.zeros(2, 4, 8, dtype=torch.float64), game.uniform()
     for t in range(1, 500):
         w = w + 0.1 * t**-0.5 * norm.direction(game.combine(weights))
         weights = (-game.gaps(w) - 1e30 * game.onehot).flatten(1).softmax(dim=1).view_as(weights)
     free = game.upper(weights, norm)
-    optimum = torch.tensor([solve_exact(*p, 5, norm).lower for p in problems], dtype=torch.float64)
+    optimum = torch.tensor([solve_exact(*p, 4, norm).lower for p in problems], dtype=torch.float64)
+    assert (free >= 1.01 * optimum).all(), "there is something to improve"
     for separator in (None, w):
-        tight, upper = improve_weights(x, y, norm, weights.mT, separator, iterations)
+        tight, upper = improve_weights(x, y, norm, weights.mT, separator, 300)
         assert torch.allclose(game.upper(tight.mT.contiguous(), norm), upper, rtol=1e-12)
         assert (tight >= 0).all() and torch.allclose(tight.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
         assert (upper <= free).all() and (upper >= optimum * (1 - 1e-9)).all()
@@ -352,9 +353,9 @@ def idx(path: Path, header: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("label", "per_class"), [("l2", 50), ("nuclear", 20)])
+@pytest.mark.parametrize(("label", "per_class"), [("l2", 30), ("nuclear", 10)])
 def test_mnist(label: str, per_class: int) -> None:
-    """Hundreds of images, d = 784, dead pixels dropped: beyond the conic solver."""
+    """A hundred images and more, d = 784, dead pixels dropped: beyond the conic solver."""
     folder = Path(os.environ.get("IMPLICIT_BIAS_DATA", "/nonexistent"))
     files = {name: next(folder.rglob(f"t10k-{name}.gz"), None) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")}
     images, labels = files["images-idx3-ubyte"], files["labels-idx1-ubyte"]

@@ -230,11 +230,11 @@ def test_auto_lr_is_in_units_of_the_data(label: str) -> None:
 @pytest.mark.parametrize("optimizer", ["gd", "momentum_gd", "sd"])
 def test_unnormalised_methods_come_near_their_margin_by_default(tmp_path: Path, optimizer: str) -> None:
     """A ratio to the proven upper bound is at most the one to the optimum."""
-    typed = [f"optimizer={optimizer}", "dataset.seed=range(1,21)", "log.norms=[l2]", "log.points=5", "reference=none"]
+    typed = [f"optimizer={optimizer}", "dataset.seed=range(1,11)", "log.norms=[l2]", "log.points=5", "reference=none"]
     cells = compose([*typed, f"results_dir={tmp_path}"], multirun=True)
     ends = pd.concat([outcome.summary for outcome in execute([cell.spec for cell in cells], command="test")])
     ratio = ends["margin"] / ends["upper_bound"]
-    assert len(ratio) == 20
+    assert len(ratio) == 10
     assert ratio.mean() > 0.5
     assert ratio.min() > 0.3
 
