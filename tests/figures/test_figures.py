@@ -137,9 +137,8 @@ def fake_runs(name: str, folder: Path) -> list[Run]:
 
 #: What tables compute themselves takes seconds even at preset smoke, and is tested beside what computes it.
 TINY = {
+    "analysis.fingerprints.GRID": (0.0, 0.25, 0.5, 0.75, 1.0),
     "analysis.fingerprints.MOST_REFINEMENTS": 0,
-    "figures.not_optimal.kkt_not_optimal.REACH": PerPreset(1.2, 1.2, 1.2),
-    "figures.not_optimal.kkt_not_optimal.BEYOND_NOISE": PerPreset(0.12, 0.12, 0.12),
     "figures.liang_sur.margin_limits.POINTS": {"random": 2, "logistic": 2},
     "figures.infinite.infinite_descent.STARTS": PerPreset(1, 1, 1),
 }
