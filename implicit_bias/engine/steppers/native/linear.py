@@ -194,7 +194,7 @@ class LinearSteps:
         self._shape = (self._runs, self._n, self._k, self._d)
         parts = [CPart(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (CPart * len(parts))(*parts)
-        self._threads = max(1, min(torch.get_num_threads(), self._groups))
+        self._threads = max(1, min(setup.threads, self._groups))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self.routines: Routines | None = records.routines_by(compiled, self._threads, self._pool)
         sizes = (self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry)
