@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from implicit_bias.core.scaled import largest_size
 from implicit_bias.engine.divergence import BEYOND, LINEAR_EVERY, Divergence
 from implicit_bias.engine.problem import Problem
 from implicit_bias.engine.record_times import RecordTimes
@@ -144,7 +145,7 @@ class _Simulation:
         return t
 
     def _divergence(self, every: int, exact: bool = False) -> Divergence:
-        features = self.problem.data.x.abs().amax(dim=(-2, -1)) if self.problem.model.linear else None
+        features = largest_size(self.problem.data.x, (-2, -1)).flatten() if self.problem.model.linear else None
         return Divergence(self.problem.initial, every, exact, features)
 
     def _served(self, probe: Probe) -> bool:

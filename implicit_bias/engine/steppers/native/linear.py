@@ -209,7 +209,7 @@ class LinearSteps:
         rule = self._rule
         self._lr, self._power = self._layout.per_run(self._schedule.lr), self._layout.per_run(_power(self._schedule))
         self._x, self._y = self._layout.data(objective.data, self.alone)
-        self._own = self._layout.data_alone(objective.data, self.alone)
+        self._own = self._layout.data_alone(objective.data, self.alone) if self.alone else ()
         like = (self._groups, self._k, self._d, self.lanes)
         empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
         self._w, self._m, self._r, self._anchor, self._certificate = empty
