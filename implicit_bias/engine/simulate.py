@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from implicit_bias.core.scaled import largest_size
 from implicit_bias.engine.divergence import BEYOND, LINEAR_EVERY, Divergence
 from implicit_bias.engine.problem import Problem
 from implicit_bias.engine.record_times import RecordTimes
@@ -33,6 +34,9 @@ from implicit_bias.runtime.threads import threads_for
 # Called now and then with (steps made, own-norm ratio averaged over runs or nan).
 Watch = Callable[[int, float], None]
 WATCH_SECONDS = 0.1
+# What takes a thread some ms before the first step, of linear data of fewer numbers, is not shared out: other threads would wait
+# for more at full speed long after that.
+SMALL_DATA = 2**20
 # Called between steps with (steps made, a function that takes a snapshot); the next step may overwrite what that gives. After
 # every step, or where many are made in one call, between those.
 # Called at the end, between certificates that are tightened, with (how many are, of how many).
@@ -83,7 +87,12 @@ class _Simulation:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.setup = Setup.of(problem)
+        threads = torch.get_num_threads()
+        with threads_for(problem.data.x.numel(), SMALL_DATA) if problem.model.linear else nullcontext():
+            self._set_up(problem, threads)
+
+    def _set_up(self, problem: Problem, threads: int) -> None:
+        self.setup = Setup.of(problem, threads)
         self.times = RecordTimes(
             problem.steps, problem.points, problem.levels, problem.stop_log_loss, problem.runs, problem.cadence
         )
@@ -136,7 +145,7 @@ class _Simulation:
         return t
 
     def _divergence(self, every: int, exact: bool = False) -> Divergence:
-        features = self.problem.data.x.abs().amax(dim=(-2, -1)) if self.problem.model.linear else None
+        features = largest_size(self.problem.data.x, (-2, -1)).flatten() if self.problem.model.linear else None
         return Divergence(self.problem.initial, every, exact, features)
 
     def _served(self, probe: Probe) -> bool:

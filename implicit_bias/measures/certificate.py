@@ -106,7 +106,7 @@ class Certificate(Probe):
         pair_average = record.pair_average
         upper = self._lowest(
             label,
-            self._outwards(label, self._now(norm, record.c_sizes), 1 + self.average.count / AVERAGE_POWER),
+            self._outwards(label, self.bound(norm, record.c_sizes), 1 + self.average.count / AVERAGE_POWER),
             None if pair_average is None else self._outwards(label, norm.dual(pair_average), 1 + record.t / 2),
             record.runs,
         )
@@ -126,14 +126,22 @@ class Certificate(Probe):
         pairs = None if pile.pair_averages is None else Sizes(pile.pair_averages).dual(norm)
         upper = self._lowest(
             label,
-            self._outwards(label, self._now(norm, pile.c_sizes), 1 + counts / AVERAGE_POWER),
+            self._outwards(label, self.bound(norm, pile.c_sizes), 1 + counts / AVERAGE_POWER),
             None if pairs is None else self._outwards(label, pairs, 1 + pile.steps / 2),
             pile.runs,
         )
         return {"upper_bound": upper, "kkt_ratio": kkt_ratio(columns["margin"], upper, pile.q)}
 
-    def _now(self, norm: ParameterNorm, c: Sizes) -> Tensor:
-        """The lower of N_*(C) and N_*(average)."""
+    def bound(self, norm: ParameterNorm, c: Sizes) -> Tensor:
+        """The lower of N_*(C) and N_*(average), without what rounding may have taken.
+
+        Args:
+            norm: On the parameter set.
+            c: Of C under norms.
+
+        Returns:
+            The bound, (R,), or of several records, (M, R).
+        """
         return torch.minimum(c.dual(norm), self.average_sizes.dual(norm))
 
     def _lowest(self, label: str, bound: Tensor, of_pairs: Tensor | None, runs: Tensor) -> Tensor:

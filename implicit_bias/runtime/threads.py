@@ -12,15 +12,16 @@ THREADED_ELEMENTS = 2**16
 
 
 @contextmanager
-def threads_for(elements: int) -> Iterator[None]:
+def threads_for(elements: int, threaded: int = THREADED_ELEMENTS) -> Iterator[None]:
     """One thread for arrays too small to be worth sharing out (a decomposition of a small matrix is slower by far on two); the
     number that torch was given for larger ones.
 
     Args:
         elements: Numbers in an array (runs, classes, samples).
+        threaded: From so many on several threads are taken.
     """
     given = torch.get_num_threads()
-    torch.set_num_threads(given if elements >= THREADED_ELEMENTS else 1)
+    torch.set_num_threads(given if elements >= threaded else 1)
     try:
         yield
     finally:

@@ -18,7 +18,11 @@ from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.engine.steppers.base import Setup
 from implicit_bias.engine.steppers.native import LinearSteps, records, threads
+from implicit_bias.engine.steppers.native.compiling import library
+from implicit_bias.engine.steppers.native.linear import SOURCE, SYMBOLS
 from implicit_bias.engine.steppers.native.records import MOST_ENTRIES
+from implicit_bias.engine.steppers.native.rules import DEFINITIONS
+from implicit_bias.engine.steppers.native.structures import declared
 from implicit_bias.engine.trajectory import Diverged
 from implicit_bias.measures.margins import accuracy_and_margin
 from implicit_bias.models import Data, Gradient
@@ -225,6 +229,22 @@ def test_sizes_of_entries(numbers: int) -> None:
     w[2, -1] = torch.nan
     for column in sizes_of(w):
         assert column.isnan().tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("count", [1, 8, 21])
+def test_threads_that_share_out_matrices_and_entries_leave_their_bits(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of records one after the other, and of no more than a thread has."""
+    compiled = library(SOURCE, SYMBOLS, DEFINITIONS)
+    assert compiled is not None and declared(compiled)
+    monkeypatch.setattr(records, "LEAST_OF_MATRICES", 1)
+    monkeypatch.setattr(records, "LEAST_OF_ENTRIES", 1)
+    w = torch.randn(count, 2, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with futures.ThreadPoolExecutor(2) as pool:
+        alone, shared = records.routines_by(compiled), records.routines_by(compiled, 3, pool)
+        for mine, theirs in ((alone, w), (shared, w), (shared, w.flatten(0, 1))):
+            assert torch.equal(mine.singular_values(theirs).flatten(), alone.singular_values(w).flatten())
+            for ours, expected in zip(mine.entry_sizes(theirs.flatten(-2)), alone.entry_sizes(w.flatten(-2)), strict=True):
+                assert ours.shape == theirs.shape[:-2] and torch.equal(ours.flatten(), expected.flatten())
 
 
 @pytest.mark.parametrize("rule", ["muon", "adam"])

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from importlib import import_module
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.engine.mini_batches import mini_batches
-from implicit_bias.engine.waiting import Waiting
+from implicit_bias.engine.waiting import MOST_OF_A_RUN, MOST_RECORDS, Waiting, most_waiting
 from implicit_bias.measures.margins import Optimum
-from implicit_bias.measures.probe import Pile
+from implicit_bias.measures.probe import Columns, Pile, Probe, Record
 from implicit_bias.models import Data
-from implicit_bias.norms import make_norm
+from implicit_bias.norms import ParameterNorm, make_norm
 from implicit_bias.optimizers import OPTIMIZERS
 from implicit_bias.schedules import SCHEDULES
 from tests.engine.test_native import gaussian, problem
 
-RUNS, STEPS = 3, 90
+RUNS, STEPS = 3, 60
 # From entries, from singular values, with exponents, and by methods of a norm's own.
 NORMS = ("linf", "l1", "l2", "spectral", "nuclear", "schatten1.5", "lp3", "row", "hybrid0.5")
+
+
+class Twice(Probe):
+    """A probe of one's own that may wait."""
+
+    name: ClassVar[str] = "twice"
+    waits: ClassVar[bool] = True
+
+    def keep(self, record: Record) -> Mapping[str, torch.Tensor]:
+        return {"q": record.q}
+
+    def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, torch.Tensor]) -> Columns:
+        return {"twice": columns["margin"] + record.q}
+
+    def under_all(self, pile: Pile, label: str, norm: ParameterNorm, columns: Mapping[str, torch.Tensor]) -> Columns:
+        return {"twice": columns["margin"] + pile.kept[self.name]["q"]}
 
 
 def given(rule: str, **more: Any) -> Problem:
@@ -31,7 +50,7 @@ def given(rule: str, **more: Any) -> Problem:
     data = gaussian(3, 5, 24, RUNS)
     made = problem(rule, Data(data.x + 4 * functional.one_hot(data.y, 5), data.y, 3), STEPS, RUNS)
     best = torch.tensor([1.0, torch.nan, 2.0], dtype=torch.float64)
-    optima = {"linf": Optimum(best, made.initial), "spectral": Optimum(best)}
+    optima = {"linf": Optimum(best, made.initial), "spectral": Optimum(torch.ones_like(best))}
     return replace(made, measured={label: make_norm(label) for label in NORMS}, optima=optima, points=40, **more)
 
 
@@ -54,11 +73,9 @@ def in_float32(made: Problem) -> Problem:
 
 
 PROBLEMS: dict[str, Problem] = {
-    "levels and stops": given("muon", levels=3, stop_log_loss=-6.0),
+    "levels and stops": given("muon", levels=3, stop_log_loss=-6.0, probes=(Twice(),)),
     "deep": replace(given("signgd"), schedule=SCHEDULES.get("constant")(lr=30.0)),
-    "mini-batches, pairs": accelerated(batch=mini_batches(5, "reshuffle", torch.arange(RUNS), 24)),
-    "pairs": accelerated(levels=2),
-    "plain": given("adam", compile="off"),
+    "mini-batches, pairs": accelerated(batch=mini_batches(5, "reshuffle", torch.arange(RUNS), 24), levels=2),
     "float32": in_float32(given("muon")),
 }
 
@@ -71,8 +88,10 @@ def bits(found: Trajectory) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_records_measured_together_have_the_bits_of_records_measured_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In piles that are full, and in some that a snapshot cuts short, from which another batch goes on."""
+    """In piles that are full, and in some that a snapshot cuts short, from which another batch goes on. So has what is told."""
     piles: list[int] = []
+    told: dict[bool, list[float]] = {True: [], False: []}
+    monkeypatch.setattr(import_module("implicit_bias.engine.simulate"), "WATCH_SECONDS", 0)
     measured = Waiting.pile
 
     def counted(waiting: Waiting) -> Pile:
@@ -80,7 +99,7 @@ def test_records_measured_together_have_the_bits_of_records_measured_alone(name:
         return measured(waiting)
 
     monkeypatch.setattr(Waiting, "pile", counted)
-    together = simulate(PROBLEMS[name])
+    together = simulate(PROBLEMS[name], lambda _, ratio: told[True].append(ratio))
     assert max(piles) > 20 and sum(piles) == len(together.steps)
     snapshots: list[Any] = []
     piles.clear()
@@ -89,8 +108,24 @@ def test_records_measured_together_have_the_bits_of_records_measured_alone(name:
     gone_on = simulate(PROBLEMS[name], resume=snapshots[len(snapshots) // 2])
     monkeypatch.setattr("implicit_bias.engine.recorder.most_waiting", lambda initial: 1)
     piles.clear()
-    alone = bits(simulate(PROBLEMS[name]))
+    alone = bits(simulate(PROBLEMS[name], lambda _, ratio: told[False].append(ratio)))
     assert not piles
     assert len(alone) > 8 * len(NORMS)
+    np.testing.assert_array_equal(told[True], told[False])
     for found in (together, cut, gone_on):
         assert bits(found) == alone
+
+
+def test_columns_of_records_that_wait_are_one_number_a_record_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Twice, "under_all", lambda self, pile, *_: {"twice": pile.q[0]})
+    with pytest.raises(ValueError, match=r"probe twice: column twice is \(3,\); must be \(\d+, 3\), one number a record and run"):
+        simulate(PROBLEMS["levels and stops"])
+
+
+def test_so_many_records_wait_as_are_small() -> None:
+    def of(runs: int, numbers: int) -> int:
+        return most_waiting({"weight": torch.empty(runs, 1, numbers)})
+
+    assert of(1, 10) == MOST_RECORDS
+    assert of(64, 250) == 16
+    assert of(1, MOST_OF_A_RUN) == of(4096, 250) == 1

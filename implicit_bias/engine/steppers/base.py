@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
@@ -172,17 +173,27 @@ class Setup:
         geometry: The norm on the parameter set that the optimizer works in.
         objective: The model with its loss and data, in the precision of the steps.
         hidden: The blocks that are matrices of hidden layers.
+        threads: How many steps may be made by, of a stepper that has threads of its own.
     """
 
     problem: Problem
     geometry: ParameterNorm
     objective: Objective
     hidden: list[str]
+    threads: int
 
     @staticmethod
-    def of(problem: Problem) -> Setup:
-        """The set-up of a problem. Raises ValueError where its schedule takes steps back and its optimizer cannot, or the loss
-        that is read is not evaluated at every update."""
+    def of(problem: Problem, threads: int | None = None) -> Setup:
+        """The set-up of a problem.
+
+        Args:
+            problem: The batch.
+            threads: How many steps may be made by; None: as many as torch has.
+
+        Raises:
+            ValueError: the schedule takes steps back and the optimizer cannot, or the loss that is read is not evaluated at every
+                update.
+        """
         if problem.schedule.backs_off and problem.optimizer.foreign_state:
             raise ValueError(f"optimizer {problem.optimizer.name}: its state cannot be rolled back, as the schedule asks")
         if problem.schedule.backs_off and problem.batch is not None:
@@ -194,7 +205,8 @@ class Setup:
         hidden = model.hidden_matrices(names)
         geometry = problem.optimizer.geometry(names, problem.norm, model.row_bases(problem.data), hidden)
         objective = model.objective(problem.data, problem.loss, problem.frozen)
-        return Setup(problem, geometry, objective.read_in_one_unit(problem.optimizer.in_one_unit(geometry, names)), hidden)
+        objective = objective.read_in_one_unit(problem.optimizer.in_one_unit(geometry, names))
+        return Setup(problem, geometry, objective, hidden, threads or torch.get_num_threads())
 
     @cached_property
     def like(self) -> Tensor:

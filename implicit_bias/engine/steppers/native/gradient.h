@@ -270,6 +270,16 @@ static mask doubtful_entries(const Group *p, const Work *v)
     return p->alone && any(found) ? ~(mask){0} : found;
 }
 
+/* The lanes in which a score of these samples is no finite number, beside those known before. */
+static void look_for_far(const Group *p, const Samples *of, Work *v, int64_t first, int64_t count)
+{
+    for (int64_t c = 0; c < p->k; c++)
+        for (int64_t i = first; i < first + count; i++) {
+            const vec s = v->scores[c * of->n + i];
+            v->far |= (s - s) != 0;
+        }
+}
+
 /* n e^-unit grad L of these samples into g, with `row` and `total` = n e^-unit sum of weights. Not inlined: the same samples give
  * the same bits wherever it is called. */
 __attribute__((noinline)) static void gradient(const Group *p, const Samples *of, Work *v)
@@ -279,6 +289,7 @@ __attribute__((noinline)) static void gradient(const Group *p, const Samples *of
     for (int64_t i = 0, count; i < n; i += count) {
         count = next_block(n - i, most);
         scores_of(p, of, v, i, count);
+        if (v->looks) look_for_far(p, of, v, i, count);
         take_own(of, v, i, count);
         look_for_unit(p, of, v, i, count);
     }

@@ -79,6 +79,8 @@ typedef struct {
     vec log_divisor;                   /* log of the loss that eta is divided by; 0: it is not */
     vec unit, total, most_doubtful;    /* the largest of `doubtful` */
     double log_n;                      /* of the samples of g */
+    int looks;                         /* whether a record follows, which needs to know: */
+    mask far;                          /* the lanes in which some score is no finite number */
 } Work;
 
 #endif

@@ -184,6 +184,7 @@ static int64_t laid_out(
     const int64_t row = taken(alone, d), column = taken(alone, k), few = least(k, d), rows = batch ? k : 0;
     const int64_t either = k * row > d * column ? k * row : d * column; /* of a matrix or its transpose */
     int64_t used = 0;
+    v->looks = 0;
 #define TAKE(name, count) v->name = start ? start + used : NULL, used += (count)
     TAKE(scores, k * taken(alone, n));
     TAKE(own, taken(alone, n));

@@ -195,7 +195,7 @@ class LinearSteps:
         self._shape = (self._runs, self._n, self._k, self._d)
         parts = [CPart(first=part.first, end=part.end, kind=part.kind, weight=part.weight) for part in rule.parts]
         self._parts = (CPart * len(parts))(*parts)
-        self._threads = max(1, min(torch.get_num_threads(), self._groups))
+        self._threads = max(1, min(setup.threads, self._groups))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self.routines: Routines | None = records.routines_by(compiled, self._threads, self._pool)
         sizes = (self._n, self._k, self._d, len(parts), self._batch_size, self._by_entry)
@@ -210,7 +210,7 @@ class LinearSteps:
         rule = self._rule
         self._lr, self._power = self._layout.per_run(self._schedule.lr), self._layout.per_run(_power(self._schedule))
         self._x, self._y = self._layout.data(objective.data, self.alone)
-        self._own = self._layout.data_alone(objective.data, self.alone)
+        self._own = self._layout.data_alone(objective.data, self.alone) if self.alone else ()
         like = (self._groups, self._k, self._d, self.lanes)
         empty = (torch.zeros(like, dtype=torch.float64) for _ in range(5))
         self._w, self._m, self._r, self._anchor, self._certificate = empty

@@ -39,38 +39,25 @@ typedef struct {
     double look_share;
 } Call;
 
-/* The smallest gap and the share of samples whose gaps are all positive; in the lanes returned some score is no finite number. */
-static mask look_at_gaps(const Group *p, const Samples *of, Work *v, vec *margin, vec *accuracy)
+/* The smallest gap and the share of samples whose gaps are all positive, from the gaps that the gradient was made of; in the lanes
+ * returned some score is no finite number. */
+static mask look_at_gaps(const Group *p, const Samples *of, const Work *v, vec *margin, vec *accuracy)
 {
-    const int64_t most = p->k * LEAST_SAMPLES < TILE ? TILE / p->k : LEAST_SAMPLES;
-    mask far = {0};
     vec top = all(-INFINITY), right = all(0);
-    for (int64_t first = 0, count; first < of->n; first += count) {
-        count = next_block(of->n - first, most);
-        scores_of(p, of, v, first, count);
-        for (int64_t c = 0; c < p->k; c++)
-            for (int64_t i = first; i < first + count; i++) {
-                const vec s = v->scores[c * of->n + i];
-                far |= (s - s) != 0;
-            }
-        take_own(of, v, first, count);
-        for (int64_t i = first; i < first + count; i++) {
-            const vec gap = top_of_others(p, of, v, i) - v->own[i];
-            vec counts = choose(gap < 0, all(1), all(0));
-            if (p->alone)
-                for (int64_t l = of->count - i * LANES; l < LANES; l++) counts[l] = 0; /* filled up by the last */
-            top = larger(top, gap);
-            right += counts;
-        }
+    for (int64_t i = 0; i < of->n; i++) {
+        vec counts = choose(v->gap[i] < 0, all(1), all(0));
+        if (p->alone)
+            for (int64_t l = of->count - i * LANES; l < LANES; l++) counts[l] = 0; /* filled up by the last */
+        top = larger(top, v->gap[i]);
+        right += counts;
     }
     if (p->alone) {
         double sum = 0;
         for (int l = 0; l < LANES; l++) sum += right[l];
         top = largest_across(top), right = all(sum);
-        far = any(far) ? ~(mask){0} : far;
     }
     *margin = -top, *accuracy = right / (double)of->count;
-    return far;
+    return p->alone && any(v->far) ? ~(mask){0} : v->far;
 }
 
 /* Number e of a run's rows of `across` vectors each, row c: of lane l, or of the run alone. */
@@ -113,8 +100,9 @@ static void look_at(const Group *p, Work *v, double share, int64_t first, int64_
     const Samples *of = &p->samples;
     const int64_t size = p->k * p->features;
     vec margin, accuracy;
-    const mask far = look_at_gaps(p, of, v, &margin, &accuracy);
+    v->looks = 1, v->far = (mask){0};
     evaluate(p, of, v);
+    const mask far = look_at_gaps(p, of, v, &margin, &accuracy);
     const vec loss = choose(far, all(NAN), log_loss(p, of, v));
     if (share != 0) (p->entries ? collect_by_entry : collect)(p, v, share);
     per_weight(p, v, v->factor);
