@@ -108,11 +108,11 @@ def rotations(draw: np.random.Generator, rows: int, columns: int) -> NDArray[np.
 
 
 def singular_values_of(rows: int) -> list[NDArray[np.float64]]:
-    """Of one matrix a lane: equal ones, several conditions, on both sides of that up to which there are no rotations, two clusters,
-    deficient rank, zero."""
-    ones = np.ones(rows)
+    """Of one matrix a lane: equal ones, several conditions, on both sides of that up to which there are no rotations, two
+    clusters, deficient rank, zero."""
     spread = [np.geomspace(1, smallest, rows) for smallest in (1, 3e-2, 2.5e-3, 1e-3, 1e-7)]
-    return [*spread, np.where(np.arange(rows) < rows // 2 + 1, ones, 5e-3), np.where(np.arange(rows) < rows // 2 + 1, ones, 0), 0 * ones]
+    large = np.arange(rows) < rows // 2 + 1
+    return [*spread, np.where(large, 1, 5e-3), np.where(large, 1.0, 0.0), np.zeros(rows)]
 
 
 @pytest.mark.slow
