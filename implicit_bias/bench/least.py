@@ -3,9 +3,9 @@
 Beside the two products (4 n k d operations) and the n k exponentials a step does to every score, to make a softmax of it, and to
 every entry of W, to make the rule's step, what no method does without. It is counted in instructions of a vector processor, one a
 number, each of which takes the time of a multiply-add, two operations; loads and stores are taken to cost nothing. A root or a
-quotient to an ulp is an estimate and the multiply-adds that refine it. A polar factor of r x d is counted by rational functions of
-the Gram matrix (Nakatsukasa and Freund, SIAM Review 58, 2016), or, where that is less, by Jacobi's method on it (Golub and Van Loan,
-Matrix Computations, 8.5) with as many sweeps as are the rule for a cosine of 1e-7.
+quotient to an ulp is an estimate and the multiply-adds that refine it. A polar factor of r x d is counted by rational functions
+of the Gram matrix (Nakatsukasa and Freund, SIAM Review 58, 2016), or, where that is less, by Jacobi's method on it (Golub and Van
+Loan, Matrix Computations, 8.5) with as many sweeps as are the rule for a cosine of 1e-7.
 """
 
 from __future__ import annotations
