@@ -261,8 +261,8 @@ static const OfRows POLAR_OF[MOST_PACKED + 1] = {ENTRY(2), ENTRY(3), ENTRY(4), E
 /* Where there is such code. */
 static inline int has_functions(int64_t rows) { return FEWEST_ROWS <= rows && rows <= MOST_PACKED; }
 
-/* The last factor, into s->factor, of the two that make the polar factor of g (rows, columns); the first times g into `turned`. Returns
- * as second_factor(). */
+/* The last factor, into s->factor, of the two that make the polar factor of g (rows, columns); the first times g into `turned`.
+ * Returns as second_factor(). */
 static mask factors_of(Small *s, int64_t rows, int64_t columns, const vec *g, vec *turned, vec *nuclear)
 {
     const OfRows *of = POLAR_OF + rows;
