@@ -107,31 +107,41 @@ def rotations(draw: np.random.Generator, rows: int, columns: int) -> NDArray[np.
     return np.linalg.qr(draw.standard_normal((columns, rows)))[0].T.copy()
 
 
+def singular_values_of(rows: int) -> list[NDArray[np.float64]]:
+    """Of one matrix a lane: equal ones, several conditions, on both sides of that up to which there are no rotations, two
+    clusters, deficient rank, zero."""
+    spread = [np.geomspace(1, smallest, rows) for smallest in (1, 3e-2, 2.5e-3, 1e-3, 1e-7)]
+    large = np.arange(rows) < rows // 2 + 1
+    return [*spread, np.where(large, 1, 5e-3), np.where(large, 1.0, 0.0), np.zeros(rows)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(1, 7), (2, 2), (3, 24), (8, 8), (9, 25), (17, 30)])
 def test_polar_factors_of_any_condition(rows: int, columns: int, tmp_path: Path) -> None:
     """Those of U S V^T are U V^T, at conditions up to 1e7 and deficient rank beside each other, to round-off times the condition:
-    that is what double precision knows. Top pairs too."""
+    that is what double precision knows. Top pairs too. A lane has the same bits whatever is in the others."""
     made = compiled(POLAR, tmp_path, "of_polar", "lanes")
     made.lanes.restype = ctypes.c_int64
     lanes, draw = int(made.lanes()), np.random.default_rng(rows)
-    for batch in range(8 // lanes):
+
+    def polar(g: NDArray[np.float64], top: int) -> NDArray[np.float64]:
+        ours = g.copy()
+        made.of_polar(*map(ctypes.c_int64, (rows, columns, top)), at(ours))
+        return ours
+
+    for first in range(0, 8, lanes):
         g, factors, pairs, known = np.empty((rows, columns, lanes)), [], [], []
-        for lane in range(lanes):
+        for lane, values in enumerate(singular_values_of(rows)[first : first + lanes]):
             u, v = rotations(draw, rows, rows), rotations(draw, rows, columns)
-            s = [np.ones(rows), np.geomspace(1, 1e-3, rows), np.geomspace(1, 1e-7, rows), np.geomspace(2, 1, rows)]
-            values = s[lane % 4].copy()
-            if lane % 4 == 3:
-                values[rows // 2 + 1 :] = 0
             kept = values > RELATIVE_TO_TOP * values[0]
             g[:, :, lane] = (u * values) @ v
             factors.append((u * kept) @ v)
-            pairs.append(np.outer(u[:, 0], v[0]))
-            known.append(values[0] / values[kept][-1])
+            pairs.append(np.outer(u[:, 0] * kept[0], v[0]) if rows == 1 or values[1] < values[0] else None)
+            known.append(values[0] / values[kept][-1] if kept.any() else 1.0)
         for top, exact in ((0, factors), (1, pairs)):
-            ours = g.copy()
-            made.of_polar(*map(ctypes.c_int64, (rows, columns, top)), at(ours))
-            for lane in range(lanes):
-                if top and rows > 1 and lane % 4 == 0:
-                    continue  # all singular values are one: any pair is a top one
-                assert np.abs(ours[:, :, lane] - exact[lane]).max() < 1e-13 + 1e-15 * known[lane], (batch, top, lane)
+            ours = polar(g, top)
+            for lane, expected in enumerate(exact):
+                same = polar(np.ascontiguousarray(np.repeat(g[:, :, lane : lane + 1], lanes, axis=2)), top)
+                assert (same == ours[:, :, lane : lane + 1]).all(), (first, top, lane)
+                if expected is not None:  # where the largest singular values are equal any pair is a top one
+                    assert np.abs(ours[:, :, lane] - expected).max() < 5e-14 + 1e-15 * known[lane], (first, top, lane)
