@@ -201,6 +201,7 @@ def test_what_is_not_covered_is_refused_in_words() -> None:
     assert "model.pool=max" in of(cnn(channels=[2], kernel=1, activation="quadratic"), data=images)
     assert "optimizer=muon_adam" in of(mlp(width=4), "muon_adam") and "optimizer=lion" in of(mlp(width=4), "lion")
     assert "polar factors" in of(mlp(width=32), "muon", data=replace(data, x=data.x.repeat(1, 1, 4)))
+    assert "model.slope" in of(mlp(width=4, activation="leaky_relu", slope=-0.1))
     assert "schedule=lyu_li" in of(mlp(width=4), "gd", schedule=SCHEDULES.get("lyu_li")(lr=0.1))
     assert "mini-batches" in of(mlp(width=4), batch=mini_batches(3, "reshuffle", torch.arange(RUNS), 13))
     assert "float64" in refused(in_single(given()))
