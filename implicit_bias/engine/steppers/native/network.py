@@ -9,7 +9,7 @@ how its steps are shared out over calls.
 
 Where a gradient has entries so small that one log scale a run does not hold them, that run's update is the plain one, and others'
 are not. The state that such an update leaves may have a log scale an entry, which network.c has no place for: then that run's
-updates stay plain ones.
+updates stay plain ones. Plain updates of several runs are made together, so that these are the runs alone to round-off.
 """
 
 from __future__ import annotations
@@ -109,6 +109,8 @@ def _model_refusal(setup: Setup) -> str | None:
         return "networks with biases or frozen layers have no steps in C"
     if not 2 <= model.layer_count() <= MOST_LAYERS:
         return f"networks of fewer than 2 or more than {MOST_LAYERS} layers have no steps in C"
+    if model.activation == "leaky_relu" and bool(torch.as_tensor(model.slope).lt(0).any()):
+        return "model.slope below zero has no steps in C"
     if isinstance(model, CNN) and model.pool == "max" and not model.pools_arguments:
         return "model.pool=max of activations that fall has no steps in C"
     return None
@@ -170,7 +172,8 @@ class NetworkSteps:
         self._held_plainly = torch.zeros(self._runs, dtype=torch.bool)
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
-        self._last_plain: tuple[tuple[int, ...], Reached] | None = None
+        #: The gradient that the last plain update has led to, and of which runs.
+        self._last_plain: tuple[tuple[int, ...], Gradient | None] | None = None
         self._setups: dict[tuple[int, ...], Setup] = {}
         #: Whether a run may have diverged in the last call, which looks at every parameter and score.
         self.suspects = True
@@ -236,14 +239,14 @@ class NetworkSteps:
         made, why = self._call(first, steps, ~self._held_plainly)
         fewest = int(made.min())
         too_small = (why == TOO_SMALL) & (made == 0)
-        self.suspects = bool((why == LOOK).any() or too_small.any() or self._held_plainly.any())
+        self.suspects = bool((why == LOOK).any())
         if fewest == 0:
             fewest = 1
         if bool((made > fewest).any()):
             self._buffers.put_back(ahead := made > fewest)
             self._call(first, fewest, ahead)
         if bool((plainly := too_small | self._held_plainly).any()):
-            self._step_plainly(first + 1, plainly)
+            self.suspects = self._step_plainly(first + 1, plainly) or self.suspects
         else:
             self._last_plain = None
         return first + fewest
@@ -306,25 +309,25 @@ class NetworkSteps:
         assert isinstance(objective, NetworkObjective)
         return objective.gradient_of(scores, blocks)
 
-    def _step_plainly(self, t: int, runs: Tensor) -> None:
-        """The t-th update of these runs, as it is defined."""
+    def _step_plainly(self, t: int, runs: Tensor) -> bool:
+        """The t-th update of these runs, as it is defined. Returns whether one may have diverged, by what network.c looks at."""
         places = tuple(int(run) for run in runs.nonzero().flatten())
-        setup = self._of(places)
-        if self._last_plain is not None and self._last_plain[0] == places:
-            start = self._last_plain[1]
-        else:
-            index = torch.tensor(places)
-            state = {
-                key: {name: Scaled(block.mantissa[index], block.log_scale[index]) for name, block in blocks.items()}
-                for key, blocks in self._state_of_all().items()
-            }
-            start = Reached({name: block[index] for name, block in self._buffers.parameters().items()}, state)
+        setup, index = self._of(places), torch.tensor(places)
+        state = {
+            key: {name: Scaled(block.mantissa[index], block.log_scale[index]) for name, block in blocks.items()}
+            for key, blocks in self._state_of_all().items()
+        }
+        known = self._last_plain[1] if self._last_plain is not None and self._last_plain[0] == places else None
+        start = Reached({name: block[index] for name, block in self._buffers.parameters().items()}, state, known)
         reached = Eager(setup).step(start, t)
-        self._last_plain = places, reached
+        self._last_plain = places, reached.gradient
         self._buffers.put(reached.parameters, reached.state, places)
         held = ~by_rows(reached.state, len(places))
         self._held_plainly[list(places)] = held
         self._plain_state = _with(self._state_of_all(), reached.state, places) if bool(self._held_plainly.any()) else {}
+        assert reached.gradient is not None
+        largest = torch.stack([block.abs().amax() for block in reached.parameters.values()])
+        return not (bool((largest <= LARGEST).all()) and bool(reached.gradient.total.isfinite().all()))
 
     def _of(self, places: tuple[int, ...]) -> Setup:
         """The batch of these runs."""
