@@ -81,7 +81,7 @@ def assert_plain(changed: Problem, base: Problem) -> None:
 
 @pytest.mark.slow
 @needs_compiler
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(name=st.sampled_from(NAMES), hook=st.data(), weight=st.floats(0.125, 4), seed=st.integers(0, 99))
 def test_subclasses_of_optimizers_take_their_own_steps(name: str, hook: st.DataObject, weight: float, seed: int) -> None:
     base = problem(rule_of(name), gaussian(3, 4 + seed % 3, 9), 12)
