@@ -252,7 +252,7 @@ def kinds_for(rule: str) -> tuple[str, ...]:
     return FEW if "," in rule or rule == "heavy ball" else (*FEW, "signs", "tiny", "zeros")
 
 
-# Gradients of data with zeros have one scale an entry, as those of no other run beside them need: they are batches of their own.
+# Gradients of data with zeros have a scale for every entry, others one for every row: such runs are no batch together.
 ON_DATA = [f"{rule}{zeros}" for rule in sorted(RULES) for zeros in ("", " on zeros") if not zeros or "zeros" in kinds_for(rule)]
 
 
