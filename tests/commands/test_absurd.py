@@ -32,7 +32,7 @@ NEEDS = {
     ("dataset", None): {"model": "linear"},
 }
 ABSURD = ("1e300", "-1", "nan", str(10**30), "1e19", "1e12", "inf", "1e-300")
-#: Of keys whose numbers are integers alone: a double does not end at 2^63, nor is it a size of memory.
+#: For integers alone, which end at 2^63 and may be sizes in memory; to a double they are as 1e300 and 10^30 are.
 OF_INTEGERS = ("1e19", "1e12")
 #: Large, and possible: it would take for ever.
 POSSIBLE = {("steps", "1e12")}

@@ -81,7 +81,7 @@ def assert_plain(changed: Problem, base: Problem) -> None:
 
 @pytest.mark.slow
 @needs_compiler
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(name=st.sampled_from(NAMES), hook=st.data(), weight=st.floats(0.125, 4), seed=st.integers(0, 99))
 def test_subclasses_of_optimizers_take_their_own_steps(name: str, hook: st.DataObject, weight: float, seed: int) -> None:
     base = problem(rule_of(name), gaussian(3, 4 + seed % 3, 9), 12)
@@ -252,7 +252,7 @@ def kinds_for(rule: str) -> tuple[str, ...]:
     return FEW if "," in rule or rule == "heavy ball" else (*FEW, "signs", "tiny", "zeros")
 
 
-# Gradients of data with zeros have one scale an entry, as those of no other run beside them need: they are batches of their own.
+# Gradients of data with zeros have a scale for every entry, others one for every row: such runs are no batch together.
 ON_DATA = [f"{rule}{zeros}" for rule in sorted(RULES) for zeros in ("", " on zeros") if not zeros or "zeros" in kinds_for(rule)]
 
 
