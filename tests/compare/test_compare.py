@@ -401,7 +401,7 @@ FORGED = {
         b"optimizer: muon\n",
         b"dataset: {name: x}\n",
         b"a: [\n",
-        b"{" * 5000,
+        b"{" * 1000,
         b"\xff\xfe",
         b"1: 2\noptimizer: {name: muon}\n",
         b"optimizer: {name: [1]}\n",
