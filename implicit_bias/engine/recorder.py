@@ -64,7 +64,7 @@ class Recorder:
     def _room_to_wait(self) -> Waiting | None:
         """Where records wait for the norms; None: each is measured at once, as some probe, or the size of the batch, needs it."""
         under_norms = [probe for probe in self.probes.values() if probe.waits or type(probe).under is not Probe.under]
-        most = most_waiting(self._problem.initial) if self._problem.model.linear else 1
+        most = most_waiting(self._problem.initial) if self._problem.model.linear and self._norms else 1
         return Waiting(most, under_norms) if most > 1 and all(probe.waits for probe in under_norms) else None
 
     def _parameter_norms(self) -> dict[str, ParameterNorm]:
@@ -186,7 +186,7 @@ class Recorder:
         columns.update(new)
 
     def _check_own(self, waits: bool, under_norms: Columns, wanted: tuple[int, ...]) -> None:
-        """Raises ValueError where a probe of the own ones, one that waits or one that does not, has not given all that it says
+        """Raises ValueError where one of the own probes, of those that wait or of the others, has not given all that it says
         it writes at every record: in the last row, or in ``under_norms``, of this shape."""
         for probe in (self.probes[name] for name in self._own):
             if probe.waits is not waits or type(probe).complete is not Probe.complete:

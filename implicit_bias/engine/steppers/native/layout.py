@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.models import Data
+
+#: Weights in the certificates' average, one a step.
+Shares = NDArray[np.float64]
 
 
 class Layout(NamedTuple):
@@ -73,3 +79,8 @@ class Layout(NamedTuple):
 def numbers(number: Any) -> Tensor:
     """A hyper-parameter, one number or one a run, as a flat tensor of doubles: torch by itself makes a Python number single."""
     return torch.as_tensor(number, dtype=torch.float64).flatten()
+
+
+def log(number: float) -> float:
+    """The natural logarithm of a number that is not below zero; of zero, -inf."""
+    return math.log(number) if number > 0 else -math.inf

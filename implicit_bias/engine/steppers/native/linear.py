@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
@@ -32,7 +31,7 @@ from implicit_bias.engine.record_times import record_steps
 from implicit_bias.engine.steppers.base import Looked, Reached, Setup, Stepping
 from implicit_bias.engine.steppers.native import orders, records
 from implicit_bias.engine.steppers.native.compiling import library
-from implicit_bias.engine.steppers.native.layout import Layout, numbers
+from implicit_bias.engine.steppers.native.layout import Layout, Shares, log, numbers
 from implicit_bias.engine.steppers.native.rules import ADAM, DEFINITIONS, IN_GROUPS, LOSSES, NO_MOMENTUM, Columns, Rule, rule_of
 from implicit_bias.engine.steppers.native.structures import CCall, CGroup, CPart, CSamples, CTask, declared
 from implicit_bias.engine.steppers.native.threads import by_all
@@ -48,8 +47,6 @@ from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
 from implicit_bias.schedules import AUTO_POWER_LINEAR, Constant, LossBased, Power, Schedule, ScheduleState
 
-#: Weights in the certificates' average, one a step.
-Shares = NDArray[np.float64]
 SCHEDULES = frozenset({Power, Constant, LossBased})
 SOURCE = Path(__file__).with_name("linear.c")
 SYMBOLS = ("lanes", "work_size", "advance_all", "made_with", orders.SYMBOL, *records.SYMBOLS)
@@ -131,10 +128,6 @@ def _power(schedule: Schedule) -> Any:
     if not isinstance(schedule, Power):
         return 0.0
     return AUTO_POWER_LINEAR if isinstance(schedule.power, str) else schedule.power
-
-
-def _log(number: float) -> float:
-    return math.log(number) if number > 0 else -math.inf
 
 
 class LinearSteps:
@@ -222,7 +215,7 @@ class LinearSteps:
             "ahead_beta": self._layout.per_run(rule.ahead_beta),
             "ahead_gain": self._layout.per_run(rule.ahead_gain),
             "beta2": self._layout.per_run(rule.beta2),
-            "log_eps": self._layout.per_run(torch.tensor([_log(eps) for eps in numbers(rule.eps).tolist()], dtype=torch.float64)),
+            "log_eps": self._layout.per_run(torch.tensor([log(eps) for eps in numbers(rule.eps).tolist()], dtype=torch.float64)),
             "decay": self._layout.per_run(rule.decay),
             "dual_exponent": self._layout.per_run(rule.dual_exponent),
             "smallest_row": self._layout.per_run(objective.smallest_row),
