@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from implicit_bias.bench.busy import Watch
+from implicit_bias.bench.compiled import compiled_steps
 from implicit_bias.bench.least import least_seconds
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, OWN, STEPS, lean_loop, points_of, tight_loop, usual_loop
 from implicit_bias.bench.machine import Rates, compiled_works, kernel_seconds, measured_rates
@@ -19,8 +20,6 @@ from implicit_bias.bench.timing import LONG, SHORT, WHOLE, Timing, Work, faster,
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate, stepping_of
 from implicit_bias.engine.problem import Compile
-from implicit_bias.engine.steppers.base import Setup
-from implicit_bias.engine.steppers.native import LinearSteps, refusal
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import make_norm
@@ -108,22 +107,6 @@ def batched(name: str, data: Data, steps: int, stepping: Compile = "auto") -> li
     return margins
 
 
-def compiled_steps(name: str, data: Data, steps: int) -> Callable[[int], None] | None:
-    """Makes so many updates of a batch, at most ``steps``, by the steps in C without records; None: there are none."""
-    setup = Setup.of(problem_of(name, data, steps))
-    if refusal(setup) is not None:
-        return None
-    native, start = LinearSteps(setup), setup.begun()
-    native._recorded = frozenset()  # noqa: SLF001 - else a call that ends at a record looks at it, too
-
-    def advance(updates: int) -> None:
-        native.load(start)
-        for first in range(0, updates, native.most_steps):
-            native.advance(first, min(updates, first + native.most_steps))
-
-    return advance
-
-
 def measure(size: Size, name: str, plan: Plan) -> Iterator[dict[str, Any]]:
     """Microseconds an update and run of the plain loops and of the engine in batches, as rows of the bench table.
 
@@ -196,7 +179,7 @@ def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
             tried = {count: work.sized(SHORT) for count, work in tried.items()}
         works[key] = tried[faster(tried)]
     torch.set_num_threads(works["batched"].threads)  # it makes as many workers as there are threads
-    advance = compiled_steps(name, part, STEPS)
+    advance = compiled_steps(problem_of(name, part, STEPS))
     if advance is not None:
         # The same updates: some cost more than others.
         works["steps"] = replace(works["batched"], call=advance)

@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d, max_pool2d, softplus
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from implicit_bias.bench.baselines import UsualOptimizer
+from implicit_bias.bench.compiled import compiled_steps
 from implicit_bias.bench.timing import Work, interleaved
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.record_times import record_steps
@@ -169,9 +170,9 @@ class _ByMatrix(UsualOptimizer):
         return super().direction(name, g.flatten(start_dim=1), state).reshape(g.shape)
 
 
-def batched_networks(case: Case, name: str, data: Data, blocks: dict[str, Tensor]) -> list[float]:
-    """The engine on all runs at once; the smallest gap of each at the end."""
-    problem = Problem(
+def problem_of(case: Case, name: str, data: Data, blocks: dict[str, Tensor]) -> Problem:
+    """All runs as one batch."""
+    return Problem(
         model=case.model(),
         loss=LOSSES.get("cross_entropy")(),
         optimizer=OPTIMIZERS.get(name)(),
@@ -182,6 +183,11 @@ def batched_networks(case: Case, name: str, data: Data, blocks: dict[str, Tensor
         measured={"l2": make_norm("l2")},
         points=POINTS,
     )
+
+
+def batched_networks(case: Case, name: str, data: Data, blocks: dict[str, Tensor]) -> list[float]:
+    """The engine on all runs at once; the smallest gap of each at the end."""
+    problem = problem_of(case, name, data, blocks)
     columns = simulate(problem).by_norm["l2"]
     gaps: list[float] = (columns["margin"][-1] * columns["param_norm"][-1] ** problem.model.degree()).tolist()
     return gaps
@@ -213,15 +219,21 @@ def _row(case: Case, name: str, data: Data, blocks: dict[str, Tensor], counts: l
     for count in counts:
         works[f"batched {count}"] = Work(lambda _: batched_networks(case, name, data, blocks), case.steps, SEEDS, count)
         works[f"products {count}"] = Work(lambda _: products_of_all(), case.steps, SEEDS, count)
+        torch.set_num_threads(count)  # steps in C have as many workers as there are threads when they are set up
+        advance = compiled_steps(problem_of(case, name, data, blocks))
+        if advance is not None:
+            works[f"steps {count}"] = Work(advance, case.steps, SEEDS, count)
     found = interleaved(works)
     times = {key: 1e6 * timing.seconds for key, timing in found.items()}
     count = min(counts, key=lambda c: times[f"batched {c}"])
     batched, products = times[f"batched {count}"], times[f"products {count}"]
+    steps = times.get(f"steps {count}")
+    in_c = {} if steps is None else {"steps_us": steps, "outside": 1 - steps / batched, "steps_of_roofline": products / steps}
     return {
         "size": str(case), "optimizer": name, "runs": SEEDS, "threads": count, "usual_us": times["usual"],
         "lean_us": times["lean"], "batched_us": batched, "ratio_usual": times["usual"] / batched,
         "ratio_lean": times["lean"] / batched, "lean_by": "closed form" if case.kind == "mlp" else "autograd",
-        "roofline_us": products, "of_roofline": products / batched,
+        "roofline_us": products, "of_roofline": products / batched, **in_c,
         "spread": max(found[key].spread for key in ("usual", "lean", f"batched {count}")),
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ import torch
 
 from implicit_bias.bench import busy, command, linear, loops, machine, mini_batches, networks, scaling, timing
 from implicit_bias.bench.busy import Clock, Remarks
+from implicit_bias.bench.compiled import compiled_steps
 from implicit_bias.bench.least import OF_RULE, SOFTMAX, least_seconds
 from implicit_bias.bench.linear import Size, batched
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, lean_loop, tight_loop, usual_loop
@@ -62,6 +63,9 @@ def test_a_row_of_networks_says_what_was_timed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(networks, "CASES", (networks.Case("mlp", 12, 3, 3, width=4), networks.Case("cnn", 6, 10, 3)))
     monkeypatch.setattr(timing, "TIMES", 1)
     rows = pd.DataFrame(networks.network_rows(1))
+    if compilers():
+        assert (rows["steps_us"] > 0).all()
+        assert rows["outside"].tolist() == pytest.approx((1 - rows["steps_us"] / rows["batched_us"]).tolist())
     assert rows["lean_by"].tolist() == ["closed form"] * 2 + ["autograd"] * 2
     assert rows["ratio_lean"].tolist() == pytest.approx((rows["lean_us"] / rows["batched_us"]).tolist())
     assert rows["ratio_usual"].tolist() == pytest.approx((rows["usual_us"] / rows["batched_us"]).tolist())
@@ -262,7 +266,7 @@ def test_a_part_is_printed_and_not_written(small: Path, capsys: pytest.CaptureFi
 @pytest.mark.skipif(not compilers(), reason="no C compiler here")
 def test_steps_without_records_look_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a call ends at the step of a record."""
-    advance = linear.compiled_steps("signgd", Size(3, 3, 4).data(2), 40)
+    advance = compiled_steps(linear.problem_of("signgd", Size(3, 3, 4).data(2), 40))
     monkeypatch.setattr("implicit_bias.engine.steppers.native.records.Seen", lambda *_: pytest.fail("looked"))
     assert advance is not None
     advance(40)
