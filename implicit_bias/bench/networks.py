@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from implicit_bias.bench.baselines import UsualOptimizer
 from implicit_bias.bench.compiled import compiled_steps
 from implicit_bias.bench.timing import Work, interleaved
-from implicit_bias.engine import Problem, simulate
+from implicit_bias.engine import Problem, simulate, stepping_of
 from implicit_bias.engine.record_times import record_steps
 from implicit_bias.losses import LOSSES
 from implicit_bias.models import MODELS, Data, Model
@@ -228,12 +228,13 @@ def _row(case: Case, name: str, data: Data, blocks: dict[str, Tensor], counts: l
     count = min(counts, key=lambda c: times[f"batched {c}"])
     batched, products = times[f"batched {count}"], times[f"products {count}"]
     steps = times.get(f"steps {count}")
+    stepping = stepping_of(problem_of(case, name, data, blocks))
     in_c = {} if steps is None else {"steps_us": steps, "outside": 1 - steps / batched, "steps_of_roofline": products / steps}
     return {
         "size": str(case), "optimizer": name, "runs": SEEDS, "threads": count, "usual_us": times["usual"],
         "lean_us": times["lean"], "batched_us": batched, "ratio_usual": times["usual"] / batched,
         "ratio_lean": times["lean"] / batched, "lean_by": "closed form" if case.kind == "mlp" else "autograd",
-        "roofline_us": products, "of_roofline": products / batched, **in_c,
+        "roofline_us": products, "of_roofline": products / batched, "stepping": stepping, **in_c,
         "spread": max(found[key].spread for key in ("usual", "lean", f"batched {count}")),
     }  # fmt: skip
 

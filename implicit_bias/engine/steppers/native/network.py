@@ -179,7 +179,7 @@ class NetworkSteps:
         self.suspects = True
         self._below: Tensor | None = None  # log losses that are watched, (R,)
         self._lay_out()
-        self._threads = max(1, min(torch.get_num_threads(), self._runs))
+        self._threads = max(1, min(setup.threads, self._runs))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self.routines: Routines | None = records.routines_by(compiled, self._threads, self._pool)
         size = int(compiled.network_work_size(ctypes.byref(self._given)))
