@@ -63,9 +63,9 @@ class Recorder:
 
     def _room_to_wait(self) -> Waiting | None:
         """Where records wait for the norms; None: each is measured at once, as some probe, or the size of the batch, needs it."""
-        under_norms = [probe for probe in self.probes.values() if probe.waits or type(probe).under is not Probe.under]
+        under_norms = [probe for probe in self.probes.values() if probe.may_wait() or type(probe).under is not Probe.under]
         most = most_waiting(self._problem.initial) if self._problem.model.linear and self._norms else 1
-        return Waiting(most, under_norms) if most > 1 and all(probe.waits for probe in under_norms) else None
+        return Waiting(most, under_norms) if most > 1 and all(probe.may_wait() for probe in under_norms) else None
 
     def _parameter_norms(self) -> dict[str, ParameterNorm]:
         """The measured norms on the parameter set, by label."""
@@ -162,7 +162,7 @@ class Recorder:
         if not self._waiting:
             return
         pile, given = self._waiting.pile(), {}
-        probes = [probe for probe in self.probes.values() if probe.waits]
+        probes = [probe for probe in self.probes.values() if probe.may_wait()]
         for probe in probes:
             probe.gathered(pile)
         for label, norm in self._norms.items():
@@ -189,7 +189,7 @@ class Recorder:
         """Raises ValueError where one of the own probes, of those that wait or of the others, has not given all that it says
         it writes at every record: in the last row, or in ``under_norms``, of this shape."""
         for probe in (self.probes[name] for name in self._own):
-            if probe.waits is not waits or type(probe).complete is not Probe.complete:
+            if probe.may_wait() is not waits or type(probe).complete is not Probe.complete:
                 continue
             for column in probe.writes():
                 once = column in self._rows[-1]

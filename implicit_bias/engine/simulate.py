@@ -126,12 +126,16 @@ class _Simulation:
         return trajectory
 
     def _threads(self) -> AbstractContextManager[None]:
-        """With torch's threads, for what it computes between updates: of parameters, or where losses are watched of scores."""
+        """With torch's threads, for what it computes between updates: of parameters, and of the scores that it evaluates itself,
+        of a network, of held-out samples, or where losses are watched."""
         if not self.stepper.has_threads:
             return nullcontext()
-        data, numbers = self.problem.data, sum(block.numel() for block in self.problem.initial.values())
-        scores = self.problem.runs * data.num_classes * data.x.shape[1]
-        return threads_for(max(numbers, scores) if self.problem.watches_loss else numbers)
+        problem = self.problem
+        numbers = sum(block.numel() for block in problem.initial.values())
+        evaluated = [problem.data] if problem.watches_loss or not problem.model.linear else []
+        evaluated += [] if problem.test is None else [problem.test]
+        scores = [problem.runs * data.num_classes * data.x.shape[1] for data in evaluated]
+        return threads_for(max([numbers, *scores]))
 
     def _begin(self, resume: Snapshot | None) -> int:
         """Put the stepper where the batch begins, or goes on; returns the steps made."""

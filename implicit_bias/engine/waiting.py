@@ -22,6 +22,8 @@ MOST_OF_A_RUN = 2**15
 #: What is kept of a record: tensors, each by the name of a set and its own.
 Parts = dict[tuple[str, str], Tensor]
 OF_RUNS, PARAMETERS, C, DOWNHILL, PAIRS = "of runs", "parameters", "c", "downhill", "pairs"
+#: Before the name of a probe, which may be any.
+OF_PROBE = "probe "
 
 
 def most_waiting(initial: Parameters) -> int:
@@ -40,7 +42,7 @@ class Waiting:
 
     Args:
         most: So many records at most.
-        probes: Those with columns under norms; all of them :attr:`implicit_bias.measures.probe.Probe.waits`.
+        probes: Those with columns under norms; all of them :meth:`implicit_bias.measures.probe.Probe.may_wait`.
     """
 
     def __init__(self, most: int, probes: Sequence[Probe]) -> None:
@@ -66,18 +68,22 @@ class Waiting:
             C: record.c,
             DOWNHILL: {} if record.point.c is record.c else record.point.c,
             PAIRS: record.pair_average or {},
-            **{probe.name: probe.keep(record) for probe in self._probes},
+            **{OF_PROBE + probe.name: probe.keep(record) for probe in self._probes},
         }
         parts = {(of, name): tensor for of, tensors in sets.items() for name, tensor in tensors.items()}
         return parts if all(tensor.is_contiguous() for tensor in parts.values()) else None
 
     def goes_with(self, parts: Parts) -> bool:
         """Whether a record with these parts may wait beside the others, which all have the same."""
-        return not self._steps or self._memory.keys() == parts.keys()
+        return not self._steps or self._has_room_for(parts)
+
+    def _has_room_for(self, parts: Parts) -> bool:
+        held = {key: (rows.shape[1:], rows.dtype) for key, rows in self._memory.items()}
+        return held == {key: (tensor.shape, tensor.dtype) for key, tensor in parts.items()}
 
     def add(self, record: Record, parts: Parts) -> None:
         """Let a record wait that goes with the others, where these are not :attr:`full`."""
-        if self._memory.keys() != parts.keys():
+        if not self._has_room_for(parts):
             self._memory = {key: tensor.new_empty(self._most, *tensor.shape) for key, tensor in parts.items()}
         for key, tensor in parts.items():
             self._memory[key][len(self)] = tensor
@@ -94,7 +100,7 @@ class Waiting:
             point=Point(self._set(PARAMETERS), self._set(DOWNHILL) or c, q, self._degree, self._routines),
             c=c,
             pair_averages=self._set(PAIRS) or None,
-            kept={probe.name: self._set(probe.name) for probe in self._probes},
+            kept={probe.name: self._set(OF_PROBE + probe.name) for probe in self._probes},
             routines=self._routines,
         )
 

@@ -83,8 +83,9 @@ class Certificate(Probe):
     every_step: bool = True
     average: StepAverage = field(default_factory=StepAverage)
     best: dict[str, Tensor] = field(default_factory=dict)
-    #: Of the average under norms, at the record, or the records, that are measured.
+    #: Of the average under norms, at the last record, and at those that are measured together.
     average_sizes: Sizes = field(default_factory=lambda: Sizes({}))
+    gathered_sizes: Sizes = field(default_factory=lambda: Sizes({}))
 
     @property
     def averaged(self) -> StepAverage | None:  # type: ignore[override]
@@ -106,7 +107,7 @@ class Certificate(Probe):
         pair_average = record.pair_average
         upper = self._lowest(
             label,
-            self._outwards(label, self.bound(norm, record.c_sizes), 1 + self.average.count / AVERAGE_POWER),
+            self._outwards(label, self.bound(norm, record.c_sizes, self.average_sizes), 1 + self.average.count / AVERAGE_POWER),
             None if pair_average is None else self._outwards(label, norm.dual(pair_average), 1 + record.t / 2),
             record.runs,
         )
@@ -119,30 +120,31 @@ class Certificate(Probe):
     def gathered(self, pile: Pile) -> None:
         kept = pile.kept[self.name]
         blocks = {key.removeprefix(BLOCK): block for key, block in kept.items() if key != COUNT}
-        self.average_sizes = Sizes(blocks, pile.routines)
+        self.gathered_sizes = Sizes(blocks, pile.routines)
 
     def under_all(self, pile: Pile, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
         counts = pile.kept[self.name][COUNT].unsqueeze(-1)
         pairs = None if pile.pair_averages is None else Sizes(pile.pair_averages).dual(norm)
         upper = self._lowest(
             label,
-            self._outwards(label, self.bound(norm, pile.c_sizes), 1 + counts / AVERAGE_POWER),
+            self._outwards(label, self.bound(norm, pile.c_sizes, self.gathered_sizes), 1 + counts / AVERAGE_POWER),
             None if pairs is None else self._outwards(label, pairs, 1 + pile.steps / 2),
             pile.runs,
         )
         return {"upper_bound": upper, "kkt_ratio": kkt_ratio(columns["margin"], upper, pile.q)}
 
-    def bound(self, norm: ParameterNorm, c: Sizes) -> Tensor:
+    def bound(self, norm: ParameterNorm, c: Sizes, average: Sizes) -> Tensor:
         """The lower of N_*(C) and N_*(average), without what rounding may have taken.
 
         Args:
             norm: On the parameter set.
             c: Of C under norms.
+            average: Of the average.
 
         Returns:
             The bound, (R,), or of several records, (M, R).
         """
-        return torch.minimum(c.dual(norm), self.average_sizes.dual(norm))
+        return torch.minimum(c.dual(norm), average.dual(norm))
 
     def _lowest(self, label: str, bound: Tensor, of_pairs: Tensor | None, runs: Tensor) -> Tensor:
         """The running minimum of bounds, and of those of pairs where there are any, over the records of each run: ``runs`` are

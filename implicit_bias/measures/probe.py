@@ -146,6 +146,12 @@ class Probe:
     waits: ClassVar[bool] = False
 
     @classmethod
+    def may_wait(cls) -> bool:
+        """Whether its columns under norms may be measured later: not where a subclass has another ``under`` alone."""
+        has_under, has_under_all = (next(c for c in cls.__mro__ if name in vars(c)) for name in ("under", "under_all"))
+        return cls.waits and issubclass(has_under_all, has_under)
+
+    @classmethod
     def writes(cls) -> tuple[str, ...]:
         """The names of its columns."""
         return cls.columns or (cls.name,)

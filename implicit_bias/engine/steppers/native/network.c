@@ -175,7 +175,8 @@ static int64_t steps_of(const Network *p, Room *v, const Asked *asked, int64_t r
         const double t = asked->first + s + 1, eta = p->lr[run] * pow(t, -p->power[run]);
         *why = LOOK;
         (p->kernel ? forward_images : forward)(p, v, run);
-        if (!negative_gaps(p, v, run) && s) return s;
+        const int odd = !negative_gaps(p, v, run);
+        if (odd && s) return s;
         weights_of(p, v);
         if (p->below && s >= asked->seen && log_loss_of(p, v) < p->below[run]) return s;
         derivative_in_scores(p, v, run);
@@ -184,7 +185,7 @@ static int64_t steps_of(const Network *p, Room *v, const Asked *asked, int64_t r
         if (doubtful(p, v)) return s;
         update(p, v, run, eta, t);
         *why = LOOK;
-        if (beyond(p, run)) return s + 1;
+        if (odd || beyond(p, run)) return s + 1;
         *why = ALL_MADE;
     }
     return asked->steps;

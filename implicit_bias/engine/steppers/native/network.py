@@ -67,6 +67,8 @@ CALL_SECONDS = 0.05
 MOST_STEPS = 4096
 # Multiplications a second of a processor; only CALL_SECONDS depends on it.
 RATE = 2e10
+# What else takes time, in multiplications: of an update, of each of its entries, and of polar factors.
+LEAST_COST, UPDATE_COST, DECOMPOSITION_COST = 20_000, 10, 20
 # Log losses are looked at more closely this far, relative to themselves, above the numbers that they are watched for.
 BORDER = 1e-9
 #: Why a run has made no more updates in a call: network.c.
@@ -370,7 +372,12 @@ class NetworkSteps:
         return {}
 
     def _steps_of_a_call(self) -> int:
-        work = 3 * _work(self._setup) * -(-self._runs // self._threads)
+        shapes = [block.shape[1:] for block in self._setup.problem.initial.values()]
+        work = 3 * _work(self._setup) + LEAST_COST + UPDATE_COST * sum(rows * columns for rows, columns in shapes)
+        for (rows, columns), part in zip(shapes, _by_layer(self._rule, len(shapes)), strict=True):
+            if part.kind == POLAR:
+                work += DECOMPOSITION_COST * min(rows, columns) ** 2 * max(rows, columns)
+        work *= -(-self._runs // self._threads)
         # One is what makes the gradient with every update, which is then looked at.
         return max(2, min(MOST_STEPS, int(CALL_SECONDS * RATE / work)))
 

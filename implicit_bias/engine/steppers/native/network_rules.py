@@ -70,7 +70,7 @@ def network_rule_of(optimizer: Optimizer, geometry: ParameterNorm, names: Sequen
     if rule.kind in (ADAM, GRADIENT):
         return rule
     alone = len(rule.parts) == 1
-    known = all(part.kind in (SIGN, POLAR) or (part.kind == NORMALISED and alone) for part in rule.parts)
+    known = all(part.kind in (SIGN, POLAR) or (part.kind == NORMALISED and alone and part.weight == 1) for part in rule.parts)
     return rule if rule.kind == STEEPEST and rule.outer == OUTER_MAX and not rule.triples and known else None
 
 

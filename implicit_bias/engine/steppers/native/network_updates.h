@@ -36,6 +36,16 @@ static void normalise_units(int64_t rows, int64_t wide, const vec *top, vec *a, 
     }
 }
 
+/* Units with no entry but zeros have the log scale -inf, as in scaled.py: the largest that they ever had would stand above all others
+ * for good. */
+static void forget_empty_units(int64_t wide, const vec *top, vec *a_log)
+{
+    for (int64_t b = 0; b < wide; b++) a_log[b] = choose(top[b] == 0, all(-INFINITY), a_log[b]);
+}
+
+/* e^x, and 0 where that is no normal number: what is that much smaller than something else is nothing beside it. */
+static inline vec factor_of(vec x) { return choose(x >= LOWEST, exponential(x), all(0)); }
+
 /* to = old a + new g with a factor a unit, in units of its log scale `to_log`. */
 static void combine_units(
     Room *v, int64_t rows, int64_t wide, vec weight_old, vec weight_new, vec g_log, const vec *a, const vec *a_log, const vec *g,
@@ -52,6 +62,7 @@ static void combine_units(
             v->largest[b] = larger(v->largest[b], magnitude(to[e]));
         }
     normalise_units(rows, wide, v->largest, to, to_log);
+    forget_empty_units(wide, v->largest, to_log);
 }
 
 /* r = sqrt(beta2 r^2 + (1 - beta2) g^2). */
@@ -70,6 +81,7 @@ static void root_mean_squares(Room *v, const Layer *layer, vec beta2, vec g_log,
             v->largest[b] = larger(v->largest[b], *r);
         }
     normalise_units(rows, wide, v->largest, layer->r, layer->r_log);
+    forget_empty_units(wide, v->largest, layer->r_log);
 }
 
 /* w <- w - eta (m / correct_m) / (r / correct_r + eps), 0 / 0 = 0: optimizers/adam.py. */
@@ -109,8 +121,8 @@ static void polar_in_place(Room *v, double *g, int64_t rows, int64_t columns, in
     vec *a = (vec *)g, top = all(0);
     const int64_t count = rows * stride / LANES;
     for (int64_t e = 0; e < count; e++) top = larger(top, magnitude(a[e]));
-    const double size = largest_across(top)[0], inverse = size > 0 ? 1 / size : 1;
-    for (int64_t e = 0; e < count; e++) a[e] *= inverse;
+    const double size = largest_across(top)[0];
+    for (int64_t e = 0; e < count; e++) a[e] /= size > 0 ? size : 1; /* one over it may be infinite */
     if (rows > 1) {
         polar_of_one(&v->polar, g, rows, columns, stride, 0, (double *)v->turned);
         return;
@@ -126,7 +138,7 @@ static void take_polar_factor(Room *v, const Layer *layer, vec eta, const vec *f
     vec unit = from_log[0];
     for (int64_t b = 1; b < wide; b++) unit = larger(unit, from_log[b]);
     unit = largest_across(unit);
-    for (int64_t b = 0; b < wide; b++) v->scale[b] = exponential(from_log[b] - unit);
+    for (int64_t b = 0; b < wide; b++) v->scale[b] = factor_of(from_log[b] - unit);
     for (int64_t i = 0; i < p; i++)
         for (int64_t b = 0; b < wide; b++) v->turned[i * wide + b] = from[i * wide + b] * v->scale[b];
     if (p <= q) {
@@ -155,7 +167,7 @@ static void take_normalised(const Network *p, Room *v, int64_t run, vec eta, vec
         for (int64_t j = 0; j < p->layers; j++) {
             const Layer layer = layer_of(p, j, run);
             const int64_t wide = vectors_of(layer.units);
-            for (int64_t b = 0; b < wide; b++) v->scale[b] = exponential(from_log[j][b] - unit) / size;
+            for (int64_t b = 0; b < wide; b++) v->scale[b] = factor_of(from_log[j][b] - unit) / size;
             if (pass == 2) {
                 for (int64_t b = 0; b < wide; b++) v->scale[b] *= eta / (length > 0 ? length : 1);
                 take_multiples(&layer, v->scale, from[j]);
