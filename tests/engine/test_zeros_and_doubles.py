@@ -128,11 +128,10 @@ def assert_alone_and_beside(given: Problem, swept: Problem, covered: bool) -> No
     assert ours.stepping == batch.stepping == ("c" if covered else "torch")
     if covered:
         assert same_bits(batch, ours, 0)
-        plain, others = simulate(replace(alone, compile="off")), (ours, batch)
-    else:
-        plain, others = ours, (batch,)
+    plain = simulate(replace(alone, compile="off")) if covered else ours
     for step, blocks in plain.parameters.items():
-        for other in (found.parameters[step]["weight"][:1] for found in others):
+        for found in (ours, batch) if covered else (batch,):
+            other = found.parameters[step]["weight"][:1]
             assert torch.allclose(blocks["weight"], other, rtol=1e-11, atol=1e-13), step
 
 
