@@ -13,7 +13,7 @@ MEMORY = Path("/dev/shm")
 
 
 def in_memory() -> bool:
-    """Whether files may be made in memory: one can, run them too, and there is room."""
+    """Whether files may be made in memory: it can be written to, programs in it may run, and 1 GiB is free."""
     if not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
         return False
     return shutil.disk_usage(MEMORY).free > 2**30

@@ -50,6 +50,21 @@ def test_the_least_time_has_the_softmax_and_what_the_rule_does() -> None:
     assert set(OF_RULE) == set(LEARNING_RATES)
 
 
+def test_the_least_time_of_a_polar_factor_is_that_of_rational_functions_where_rotations_take_longer() -> None:
+    """Of the 9 x 25 that 10 classes leave: counted from zolotarev.h by hand, 45 entries in a symmetric matrix of 9 rows."""
+    n, k, d = 100, 10, 25
+    grams, factors = 2 * 45 * 25, 2 * 81 * 25  # of g and of what the first function makes, and what multiplies these two
+    sweep = 36 + 8 + 1  # of one row: the others' entries, their quotients, the reciprocal
+    inverses, products = 3 * 9 * sweep, 4 * 45 * 9  # one inverse of the first function, two of the second
+    # Entry by entry: the Gram matrix scaled, the first factor, two terms of the second, three of the rest, three of the series.
+    sums = (1 + 1 + 2 + 3 + 2 + 1) * 45
+    assert grams + factors + inverses + products + sums == 9585
+    rotations = 45 * 25 + 5 * 36 * (25 + 4 * 7 + 4 * 9) + 405 + 81 * 25
+    assert rotations == 19575
+    steps = least_seconds("muon", n, k, d, Rates(arithmetic=2.0, exponential=1e300))
+    assert steps == pytest.approx(2 * n * k * d + 4 * n * k + 7 * k * d + 9585, rel=1e-12)
+
+
 def test_rates_of_this_machine_are_those_of_a_computer_and_none_of_our_own_is_higher() -> None:
     rates, compiled = measured_rates(), compiled_rates(1)
     assert 1e8 < rates.arithmetic < 1e15 and 1e6 < rates.exponential < 1e13 and processor()

@@ -32,7 +32,7 @@ NEEDS = {
     ("dataset", None): {"model": "linear"},
 }
 ABSURD = ("1e300", "-1", "nan", str(10**30), "1e19", "1e12", "inf", "1e-300")
-#: For integers alone, which end at 2^63 and may be sizes in memory; to a double they are as 1e300 and 10^30 are.
+#: For integers alone, which end at 2^63 and may be sizes in memory; to a double they are as 10^30 is.
 OF_INTEGERS = ("1e19", "1e12")
 #: Large, and possible: it would take for ever.
 POSSIBLE = {("steps", "1e12")}

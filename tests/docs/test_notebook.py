@@ -40,10 +40,13 @@ def _text(output: Any) -> str:
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (judged,) = [cell for cell in notebook.cells if "steps=4000" in cell.source]
+    assert "judge(SignMomentum, data=(X, y), lr=0.1, steps=4000)" in judged.source
     judged.source = judged.source.replace("steps=4000", 'steps=1500, family="lp"')
     (looped,) = [cell for cell in notebook.cells if "range(1, 1001)" in cell.source]
     looped.source = looped.source.replace("range(1, 1001)", "range(1, 201)")
-    for cell in notebook.cells:
+    made = [cell for cell in notebook.cells if "(8, 12)" in cell.source or "zeros(3, 12" in cell.source]
+    assert len(made) == 2, "the data and a loop of one's own"
+    for cell in made:
         cell.source = cell.source.replace(", 12", ", 6")  # features
     # A class of the session is known to ``run``, too, by the source of its cell.
     notebook.cells.append(

@@ -33,12 +33,14 @@ def batched(rule: str, size: int, order: Order = "reshuffle", steps: int = 30, n
     return replace(given, batch=mini_batches(size, order, SEEDS, n))
 
 
-IN_ALL_BATCHES = ("signum", "nmgd", "muon", "adam", "signum, decay", "lion")
+QUICK = ("signum", "nmgd", "muon", "adam", "signum, decay", "lion")
+# And one of each kind that takes a gradient's matrix apart: of one sample it has rank one.
+IN_ALL_BATCHES = (*QUICK, "nucgd", "nmd in schatten", "row_gd", "muon_ns", "nmd in column")
 
 
 @needs_compiler
 @pytest.mark.numeric
-@pytest.mark.parametrize("rule", quick_of(sorted(RULES), *IN_ALL_BATCHES))
+@pytest.mark.parametrize("rule", quick_of(sorted(RULES), *QUICK))
 def test_every_step_is_the_plain_one_to_round_off(rule: str) -> None:
     """Also of data with zeros. Which samples a gradient is of is nothing to the rule: in batches of all kinds some are tried."""
     given = [batched(rule, 5, "cyclic", steps=7), batched(rule, 5, steps=7, variance_reduction="svrg")]

@@ -233,7 +233,7 @@ def test_sizes_of_entries(numbers: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 8, 21])
 def test_threads_that_share_out_matrices_and_entries_leave_their_bits(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of records one after the other, and of no more than a thread has."""
+    """Also of records one after the other, and of two matrices, which are fewer than the threads."""
     compiled = library(SOURCE, SYMBOLS, DEFINITIONS)
     assert compiled is not None and declared(compiled)
     monkeypatch.setattr(records, "LEAST_OF_MATRICES", 1)

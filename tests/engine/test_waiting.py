@@ -80,6 +80,10 @@ PROBLEMS: dict[str, Problem] = {
 }
 
 
+#: Those in which the norm of the optimizer's own steps has an optimum.
+TOLD = ("levels and stops", "float32")
+
+
 def bits(found: Trajectory) -> dict[str, bytes]:
     columns = {("", key): column for key, column in found.common.items()}
     columns |= {(label, key): column for label, of in found.by_norm.items() for key, column in of.items()}
@@ -88,7 +92,8 @@ def bits(found: Trajectory) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_records_measured_together_have_the_bits_of_records_measured_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In piles that are full, and in some that a snapshot cuts short, from which another batch goes on. So has what is told."""
+    """In piles that are full, and in some that a snapshot cuts short, from which another batch goes on. The ratios that
+    the display is told are the same, too."""
     piles: list[int] = []
     told: dict[bool, list[float]] = {True: [], False: []}
     monkeypatch.setattr(import_module("implicit_bias.engine.simulate"), "WATCH_SECONDS", 0)
@@ -112,8 +117,40 @@ def test_records_measured_together_have_the_bits_of_records_measured_alone(name:
     assert not piles
     assert len(alone) > 8 * len(NORMS)
     np.testing.assert_array_equal(told[True], told[False])
+    assert len(told[True]) > 20 and bool(np.isfinite(told[True]).all()) == (name in TOLD)
     for found in (together, cut, gone_on):
         assert bits(found) == alone
+
+
+class Strided(Twice):
+    """What it keeps does not lie together in memory."""
+
+    def keep(self, record: Record) -> Mapping[str, torch.Tensor]:
+        return {"q": torch.stack([record.q, record.q], dim=1)[:, 0]}
+
+
+class Sometimes(Twice):
+    """It keeps more in every other ten steps."""
+
+    def keep(self, record: Record) -> Mapping[str, torch.Tensor]:
+        return {"q": record.q} | ({"more": record.q} if record.t // 10 % 2 else {})
+
+
+@pytest.mark.parametrize(("probe", "piles"), [(Strided, 0), (Sometimes, STEPS // 10 + 1)])
+def test_records_that_cannot_wait_are_measured_alone_and_others_with_those_they_go_with(
+    probe: type[Probe], piles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bits of records that all wait together; there is another pile whenever something else is kept."""
+    expected = simulate(given("muon", probes=(Twice(),)))
+    found, measured = list[int](), Waiting.pile
+
+    def counted(waiting: Waiting) -> Pile:
+        found.append(len(waiting))
+        return measured(waiting)
+
+    monkeypatch.setattr(Waiting, "pile", counted)
+    assert bits(simulate(given("muon", probes=(probe(),)))) == bits(expected)
+    assert len(found) == piles
 
 
 def test_columns_of_records_that_wait_are_one_number_a_record_and_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ def small_problems(k: int, runs: int) -> Data:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("depth", "activation", "label", "k"), [(2, "squared_relu", "l2", 3), (3, "relu", "linf", 2), (3, "relu", "hybrid0.1", 3)]
+    ("depth", "activation", "label", "k"),
+    [(2, "squared_relu", "l2", 3), (3, "relu", "linf", 2), (3, "relu", "hybrid0.1", 2), (3, "relu", "hybrid0.1", 3)],
 )
 def test_a_unit_of_learning_rates_is_found_on_small_networks(depth: int, activation: str, label: str, k: int) -> None:
     """Where the search from the run's own start fails others are tried; where it does not its result stays, to the bit."""

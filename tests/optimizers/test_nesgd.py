@@ -82,7 +82,7 @@ def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("first", ["zero", "gradient"])
 @pytest.mark.parametrize(("scale", "eps"), [(10.0, 0.0), (0.3, 0.2)])
 def test_the_step_minimises_the_regularised_model(name: str, first: str, scale: float, eps: float) -> None:
-    """<m, D> + |D|^2 / (2 eta) is least at the step, where it is -eta |m|_*^2 / 2; 180 others are no better."""
+    """<m, D> + |D|^2 / (2 eta) is least at the step, where it is -eta |m|_*^2 / 2; others near it are no better."""
     averages, change = stepped(name, scale=scale, eps=eps, first=first)
 
     def model(d: Mapping[str, Tensor]) -> Tensor:

@@ -147,7 +147,7 @@ def test_runs_are_the_same_alone_and_after_a_kill_and_none_is_that_without_the_k
     whole = simulate(given, keep=lambda t, snapshot: snapshots.update({t: snapshot()} if t == 9 else {}))
     again = last(simulate(given, resume=snapshots[9]))
     assert torch.equal(last(whole)["weight"], again["weight"])
-    for run in (0, 1):
+    for run in (1, 2):
         alone = replace(given.at(torch.tensor([run])), optimizer=OPTIMIZERS.get(name)(weight_decay=float(decay[run])))
         assert torch.equal(last(simulate(replace(alone, measured=given.measured)))["weight"][0], last(whole)["weight"][run])
 

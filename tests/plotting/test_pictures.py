@@ -40,10 +40,10 @@ def marks() -> dict[str, str]:
     return {name: failed_mark([claim for claim in claims if claim.figure == name]) for name in NAMES}
 
 
-def drawn(name: str, mark: str) -> Drawing:
-    """The picture of the committed table, laid out.
+def drawn(name: str, mark: str, plainly: bool = False) -> Drawing:
+    """The picture of the committed table, laid out; ``plainly``: as matplotlib itself does it when it draws.
 
-    It is not rendered: boxes around axes give their texts the places that they have in the file, and legends are drawn. Minor
+    Else it is not rendered: boxes around axes give their texts the places that they have in the file; legends are drawn. Minor
     ticks without labels are left out. No fault is found or hidden by them: marks of ticks are in none of the boxes that are
     looked at.
     """
@@ -51,6 +51,10 @@ def drawn(name: str, mark: str) -> Drawing:
     with drawing():
         picture: Drawing = figure.draw(read_table(RESULTS / f"{name}.csv"), "default")
         header(picture, figure.title, mark)
+        if plainly:
+            FigureCanvasAgg(picture)
+            picture.draw_without_rendering()
+            return picture
         for axes in picture.axes:
             for axis in (axes.xaxis, axes.yaxis):
                 if isinstance(axis.get_minor_formatter(), NullFormatter):
@@ -185,6 +189,22 @@ def test_a_picture_has_no_faults_and_is_that_of_the_file(name: str, marks: dict[
     with Image.open(RESULTS / f"{name}.png") as image:
         inches = np.array(image.size) / DPI
     assert inches == pytest.approx(picture.get_size_inches(), abs=0.02), "not of the committed table"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exact_tail"])
+def test_everything_has_the_places_that_it_has_when_matplotlib_draws(name: str, marks: dict[str, str]) -> None:
+    """What is looked for faults is what is in the file: texts, axes with what belongs to them, and legends."""
+
+    def places(picture: Drawing) -> list[tuple[str, Bbox | None]]:
+        texts = [(text.get_text(), extent(text)) for text in shown_texts(picture)]
+        axes = [(each.get_title(), each.get_tightbbox()) for each in picture.axes]
+        return [*texts, *axes, *(("legend", extent(legend)) for legend in picture.findobj(Legend))]
+
+    ours, plain = places(drawn(name, marks[name])), places(drawn(name, marks[name], plainly=True))
+    assert [what for what, _ in ours] == [what for what, _ in plain] and len(ours) > 20
+    for (what, box), (_, other) in zip(ours, plain, strict=True):
+        assert box is not None and other is not None and np.allclose(box.extents, other.extents, rtol=0, atol=0.01), what
 
 
 @pytest.mark.parametrize("name", NAMES)
