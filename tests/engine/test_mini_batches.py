@@ -409,7 +409,7 @@ def test_certificates_average_gradients_of_all_samples_once_an_epoch(monkeypatch
 
     met: list[tuple[int, Tensor]] = []
     monkeypatch.setattr(Certificate, "collect", lambda self, t, gradient: met.append((t, gradient.total)))
-    monkeypatch.setattr(Certificate, "bound", lambda self, norm, c: c.dual(norm))
+    monkeypatch.setattr(Certificate, "bound", lambda self, norm, c, average: c.dual(norm))
     given = linear("signgd", 8, "reshuffle", steps=150, points=12)
     simulate(given)
     wanted = [3 * j for j in range(51) if StepAverage.wants(j)]
