@@ -39,9 +39,9 @@ WATCH_SECONDS = 0.1
 SMALL_DATA = 2**20
 # Called between steps with (steps made, a function that takes a snapshot); the next step may overwrite what that gives. After
 # every step, or where many are made in one call, between those.
+Keep = Callable[[int, Callable[[], Snapshot]], None]
 # Called at the end, between certificates that are tightened, with (how many are, of how many).
 Certified = Callable[[int, int], None]
-Keep = Callable[[int, Callable[[], Snapshot]], None]
 
 
 def simulate(

@@ -13,7 +13,7 @@ from implicit_bias.models import Parameters
 from implicit_bias.norms.sizes import Routines
 
 #: So many records wait at most, and so many numbers of the parameters of all their runs: what is measured together is to stay in
-#: the cache. Four copies are held, or six: 8 MB, or 12.
+#: the cache. Three to five copies are held (parameters, C, the average, and what some methods have besides): 6 to 10 MB.
 MOST_RECORDS, MOST_NUMBERS = 32, 2**18
 #: Records of runs of as many parameters do not wait: PyTorch shares out a sum over so many of a run alone among threads, which
 #: rounds otherwise than that over a run beside others.

@@ -228,8 +228,8 @@ def _segment(example: Example, start: Parameters, kkt_products: int) -> tuple[Pa
         measured={"l2": make_norm("l2")},
         points=1,
         kkt_products=kkt_products,
-        # Samples of D1 and D3 are mirror images, and so are their sums in plain steps, to the bit. Fused multiply-adds of steps in C
-        # round them apart, and steps of a share of the norm then go to and fro between the two, by as much.
+        # Samples of D1 and D3 are mirror images, and so are their sums in plain steps, to the bit. Fused multiply-adds of steps
+        # in C round them apart, and steps of a share of the norm then go to and fro between the two, by as much.
         compile="off",
     )
     trajectory = simulate(problem)

@@ -1,4 +1,4 @@
-"""Which step linear.c makes of an optimizer's: a table of classes and norms, compared by exact type.
+"""Which step linear.c, and of some network.c, makes of an optimizer's: a table of classes and norms, compared by exact type.
 
 A subclass of any of them may override anything, and has none.
 """

@@ -12,7 +12,7 @@
  * this holds: where a singular value is below 1/700, it does not.
  *
  * G knows a singular value s to round-off over s^2, but beside b_1 = 1e-4 no more is asked of it: errors are round-off times 1/s^2,
- * at most times 1e4 or less; 1e-13 was met at a condition of 700, where a singular value decomposition has 2e-14 to 1e-13. */
+ * at most times 1e4; 1e-13 was met at a condition of 700, where a singular value decomposition has 2e-14 to 1e-13. */
 
 #ifndef ZOLOTAREV_H
 #define ZOLOTAREV_H
