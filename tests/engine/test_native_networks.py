@@ -148,6 +148,21 @@ def test_every_step_where_no_double_spans_the_weights_is_the_plain_one_to_round_
         assert_each_step_near(problem, cancelled=0)
 
 
+def test_runs_do_not_make_many_steps_again_for_one_that_ends_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third makes plain updates all the time, the others' calls end with it."""
+    asked: list[int] = []
+    call = NetworkSteps._call
+
+    def counted(self: NetworkSteps, first: int, steps: int, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(steps)
+        return call(self, first, steps, active)
+
+    monkeypatch.setattr(NetworkSteps, "_call", counted)
+    steps = 60
+    assert simulate(far_apart("signgd", [1.0, 2.0, 9.0, 3.0], steps=steps, points=2)).stepping == "c"
+    assert steps <= sum(asked) <= 5 * steps
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()

@@ -12,10 +12,8 @@
  * largest, factors between scales at e^LOWEST, and buffers are scaled by powers of two. */
 
 /* Losses, rules, momenta, and the constants RANK_TOLERANCE, FLOOR and CANCELLED are macros that rules.py gives on the
- * compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
-#ifndef COMPILED_WITH
-#error "compiled by engine/steppers/native/compiling.py only"
-#endif
+ * compiler's command line (DEFINITIONS). */
+#include "made_with.h"
 
 #include "alone.h"
 #include "anchors.h"
@@ -163,15 +161,7 @@ static void adam_step(const Group *p, Work *v, vec eta, int64_t t)
 
 int64_t lanes(void) { return LANES; }
 
-/* The compiler, and on a second line the options it was called with. */
-const char *made_with(void)
-{
-#ifdef __clang__
-    return "clang " __clang_version__ "\n" COMPILED_WITH;
-#else
-    return "gcc " __VERSION__ "\n" COMPILED_WITH;
-#endif
-}
+const char *made_with(void) { return MADE_WITH; }
 
 /* Vectors that so many neighbouring numbers of a run take. */
 static int64_t taken(int64_t alone, int64_t numbers) { return alone ? vectors_of(numbers) : numbers; }

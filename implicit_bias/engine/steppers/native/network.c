@@ -9,10 +9,8 @@
  * cut may matter for it, the run's updates end, and the caller makes the next. */
 
 /* Names of losses, rules, momenta and activations, and the constants of the losses, are macros that network_rules.py gives on the
- * compiler's command line (DEFINITIONS), with COMPILED_WITH, the options. */
-#ifndef COMPILED_WITH
-#error "compiled by engine/steppers/native/compiling.py only"
-#endif
+ * compiler's command line (DEFINITIONS). */
+#include "made_with.h"
 
 #include "network.h"
 #include "network_gradient.h"
@@ -26,15 +24,7 @@ enum { ALL_MADE, LOOK, TOO_SMALL };
 
 int64_t network_lanes(void) { return LANES; }
 
-/* The compiler, and on a second line the options it was called with. */
-const char *network_made_with(void)
-{
-#ifdef __clang__
-    return "clang " __clang_version__ "\n" COMPILED_WITH;
-#else
-    return "gcc " __VERSION__ "\n" COMPILED_WITH;
-#endif
-}
+const char *network_made_with(void) { return MADE_WITH; }
 
 static inline int64_t more_of(int64_t a, int64_t b) { return a > b ? a : b; }
 

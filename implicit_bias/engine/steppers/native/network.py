@@ -187,6 +187,8 @@ class NetworkSteps:
         size = int(compiled.network_work_size(ctypes.byref(self._given)))
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(self._threads)]
         self.most_steps = self._steps_of_a_call()
+        #: Steps that the next call asks for at most: runs that get further than the slowest one have them made again.
+        self._reach = self.most_steps
 
     def _lay_out(self) -> None:
         """What network.c is given of the batch."""
@@ -235,7 +237,7 @@ class NetworkSteps:
 
     def advance(self, first: int, last: int) -> int:
         self._parameters = self._gradient = None
-        steps = 1 if bool(self._held_plainly.any()) else last - first
+        steps = 1 if bool(self._held_plainly.any()) else min(last - first, self._reach)
         if self._runs > 1:
             self._buffers.hold()
         made, why = self._call(first, steps, ~self._held_plainly)
@@ -251,6 +253,7 @@ class NetworkSteps:
             self.suspects = self._step_plainly(first + 1, plainly) or self.suspects
         else:
             self._last_plain = None
+        self._reach = 2 * fewest if fewest < steps else min(self.most_steps, max(self._reach, 2 * steps))
         return first + fewest
 
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
