@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import platform
 import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -26,7 +28,7 @@ from implicit_bias.engine.mini_batches import mini_batches
 from implicit_bias.engine.steppers import verification
 from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.choose import choose
-from implicit_bias.engine.steppers.native import LinearSteps, network_rules, refusal
+from implicit_bias.engine.steppers.native import LinearSteps, compiling, network_rules, refusal
 from implicit_bias.engine.steppers.native import network as networks
 from implicit_bias.engine.steppers.native.compiling import FLAGS, Definitions, compilers, foreign_hand, library, processor_flags
 from implicit_bias.engine.steppers.native.linear import SOURCE
@@ -690,11 +692,36 @@ def test_a_source_compiles_without_a_warning_and_with_its_numbers_only(
     macros = [f"-D{name}={number!r}" for name, number in definitions] + ['-DCOMPILED_WITH="a test"']
     strict = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-o", str(tmp_path / "made.so"), str(source), "-lm"]
     compiled = subprocess.run(
-        [compilers()[0], *FLAGS, "-O1", *processor_flags()[0], *macros, *strict], capture_output=True, text=True
+        [compilers()[0], *FLAGS, "-O1", *processor_flags()[1], *macros, *strict], capture_output=True, text=True
     )
     assert compiled.returncode == 0, compiled.stderr
     bare = subprocess.run([compilers()[0], *FLAGS, *strict], capture_output=True, text=True)
     assert bare.returncode != 0 and "compiling.py" in bare.stderr
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="an option of gcc for x86-64")
+@pytest.mark.parametrize("tuned_for", ["znver3", "haswell"])
+def test_sums_of_products_round_once_in_every_loop(
+    tuned_for: str, fresh_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For Zen gcc rounds the products of such a loop by themselves, and a run alone had other bits than in a group."""
+    if "avx2" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("needs a processor with AVX2")
+    source = tmp_path / "sums.c"
+    source.write_text(
+        "typedef double vec __attribute__((vector_size(32)));\n"
+        "void sums(const vec *a, const vec *b, vec *to, int count)\n"
+        "{\n    vec s = {-1, -1, -1, -1};\n    for (int i = 0; i < count; i++) s += a[i] * b[i];\n    *to = s;\n}\n"
+    )
+    monkeypatch.setattr(compiling, "PROCESSOR_FLAGS", (("-march=x86-64-v3", f"-mtune={tuned_for}"),))
+    compiled = library(source, ("sums",))
+    assert compiled is not None
+    near_one = torch.full((4,), 1 + 2.0**-30, dtype=torch.float64)  # its square is 1 + 2^-29 + 2^-60
+    a, b = torch.stack([near_one, torch.ones_like(near_one)]), torch.stack([near_one, torch.full_like(near_one, -(2.0**-29))])
+    found = torch.empty_like(near_one)
+    compiled.sums(*(ctypes.c_void_p(held.data_ptr()) for held in (a, b, found)), 2)
+    assert found.tolist() == [2.0**-60] * 4
 
 
 @needs_compiler
