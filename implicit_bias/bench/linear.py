@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from implicit_bias.bench.busy import Watch
 from implicit_bias.bench.compiled import compiled_steps
 from implicit_bias.bench.least import least_seconds
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, OWN, STEPS, lean_loop, points_of, tight_loop, usual_loop
-from implicit_bias.bench.machine import Rates, compiled_works, kernel_seconds, measured_rates
+from implicit_bias.bench.machine import Rates, compiled_works, measured_rates
 from implicit_bias.bench.timing import LONG, SHORT, WHOLE, Timing, Work, faster, interleaved
 from implicit_bias.datasets import make_dataset
 from implicit_bias.engine import Problem, simulate, stepping_of
@@ -45,8 +45,9 @@ class Size:
     d: int
     noise: float = 1.0
 
+    @cache  # noqa: B019 - of a few sizes
     def data(self, runs: int) -> Data:
-        """Gaussian mixtures of seeds 1, 2, ..., one a run."""
+        """Gaussian mixtures of seeds 1, 2, ..., one a run; not to be changed."""
         keys = {"num_classes": self.k, "dim": self.d, "samples_per_class": self.per_class, "noise": self.noise}
         sets = [make_dataset({"name": "gaussian_mixture", **keys, "seed": s + 1}).load() for s in range(runs)]
         return Data(torch.from_numpy(np.stack([s.x for s in sets])), torch.from_numpy(np.stack([s.y for s in sets])), self.k)
@@ -121,19 +122,19 @@ def measure(size: Size, name: str, plan: Plan) -> Iterator[dict[str, Any]]:
     works = _loops(size, name, data)
     for runs in plan.batches:
         works |= _batch(name, _part(data, runs, plan.device), plan)
-    works |= _rate_works({work.threads for key, work in works.items() if key.startswith("steps ")})
+    if plan.device == "cpu":
+        works |= _rate_works({work.threads for key, work in works.items() if key.startswith("steps ")})
     timings = interleaved(works)
     load, rates = watch.load(), {count: rate.or_faster(before[count]) for count, rate in plan.rates().items()}
     for runs in plan.batches:
         part, threads = _part(data, runs, plan.device), works[f"batched {runs}"].threads
         row: dict[str, Any] = {"size": str(size), "optimizer": name, "runs": runs, "device": plan.device, "threads": threads}
         row |= _numbers(timings, runs) | _limit(timings, runs, size, rates[threads])
-        if f"steps {runs}" in timings:
+        if plan.device == "cpu" and f"steps {runs}" in timings:
             row |= _least(timings, name, runs, size, threads)
         row["peak_mb"] = peak_bytes(partial(batched, name, part, MEMORY_STEPS)) / 1e6
         if plan.device != "cpu":
-            kernels = kernel_seconds(name, runs, size.n, size.k, size.d, plan.device) / runs
-            row |= {"steps_us": 1e6 * kernels, "stepping": stepping_of(problem_of(name, part, STEPS)), "differs": differs}
+            row |= {"stepping": stepping_of(problem_of(name, part, STEPS)), "differs": differs}
         yield row | {"load": load}
 
 
@@ -165,7 +166,7 @@ def leaner(timings: dict[str, Timing]) -> tuple[str, Timing]:
 
 
 def _batch(name: str, part: Data, plan: Plan) -> dict[str, Work]:
-    """The engine on a batch, its steps in C alone and, of some batches, PyTorch's steps, by as many threads as are faster."""
+    """The engine on a batch, its compiled steps alone and, of some batches, PyTorch's steps, by as many threads as are faster."""
     runs = len(part.x)
     calls: dict[str, Callable[[int], object]] = {"batched": partial(batched, name, part)}
     if runs in PLAIN or plan.device != "cpu":

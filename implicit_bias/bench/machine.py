@@ -129,25 +129,6 @@ def _rates_library() -> ctypes.CDLL | None:
     return compiled
 
 
-def kernel_seconds(name: str, runs: int, n: int, k: int, d: int, device: str = "cpu") -> float:
-    """A step's arithmetic alone, for a whole batch, each kernel measured by itself at the step's own shapes: the two products,
-    the exponentials and, for muon, the eigendecompositions of its Gram matrices.
-    """
-    x_t = torch.randn(runs, d, n, dtype=torch.float64, device=device)
-    w, p = x_t.new_ones(runs, k, d), torch.randn(runs, k, n, dtype=torch.float64, device=device)
-    out = torch.empty_like(p)
-    gram = torch.randn(runs, k - 1, d, dtype=torch.float64, device=device)
-    gram = gram @ gram.mT
-    kernels: list[Callable[[], object]] = [
-        lambda: torch.bmm(w, x_t, out=out),
-        lambda: torch.bmm(p, x_t.mT),
-        lambda: torch.exp(p, out=out),
-    ]
-    if name == "muon":
-        kernels.append(lambda: torch.linalg.eigh(gram))
-    return sum(seconds_of(kernel, device, calls=20) for kernel in kernels)
-
-
 def seconds_of(work: Callable[[], object], device: str = "cpu", calls: int = 1) -> float:
     """Seconds of one call, the least of several measurements of ``calls`` calls in a row."""
     work()

@@ -15,6 +15,7 @@ import torch
 from implicit_bias.engine import Problem, Trajectory, simulate
 from implicit_bias.engine.mini_batches import MiniBatches
 from implicit_bias.engine.snapshot import Snapshot
+from implicit_bias.engine.steppers import choose
 from implicit_bias.engine.steppers.base import Reached, Setup
 from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.verification import disagreement
@@ -32,6 +33,8 @@ NONE = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GP
 REAL = pytest.param("cuda", marks=[pytest.mark.cuda, NONE])
 #: Rules whose runs do not amplify round-off.
 STABLE = ("signgd", "ngd", "spectral_gd", "adam, eps", "signum, decay", "gd")
+#: Rules that linear.cu has.
+KERNELS = [rule for rule in RULES if not rule.startswith("muon_ns") and not rule.endswith(("lp", "schatten", "column"))]
 
 
 def cases(rules: Iterable[str], tried: Collection[str]) -> list[Any]:
@@ -114,7 +117,9 @@ def test_networks_agree(name: str, device: torch.device) -> None:
 @pytest.mark.cuda
 @NONE
 @pytest.mark.parametrize("rule", ["signgd", "signum, decay", "ngd", "adam, eps"])
-def test_entrywise_steps_are_recorded_as_a_graph(rule: str) -> None:
+def test_entrywise_steps_are_recorded_as_a_graph(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no kernel, which would be taken first."""
+    monkeypatch.setattr(choose, "KINDS", [kind for kind in choose.KINDS if kind.stepping == "cuda graph"])
     said: list[str] = []
     base = on("cuda", problem(rule, gaussian(4, 6, 12), 300, tell=said.append))
     ours, plain = simulate(base), simulate(replace(base, compile="off"))
@@ -123,9 +128,31 @@ def test_entrywise_steps_are_recorded_as_a_graph(rule: str) -> None:
 
 
 @pytest.mark.cuda
+@NONE
+@pytest.mark.parametrize("shape", [(4, 6, 12), (15, 25, 750)])
+@pytest.mark.parametrize("rule", KERNELS)
+def test_the_kernel_makes_the_plain_steps(rule: str, shape: tuple[int, int, int]) -> None:
+    """Whichever they are; and stable runs are those of the CPU, whose data and labels may be shared."""
+    said: list[str] = []
+    base = problem(rule, gaussian(*shape), 120, tell=said.append, certificate_iterations=1)
+    ours = simulate(on("cuda", base))
+    assert (ours.stepping, said) == ("cuda kernel", []) and ours.compiled_with["compiler"].startswith("NVRTC")
+    if rule in STABLE:
+        assert apart(simulate(base), ours) < 1e-9
+
+
+@pytest.mark.cuda
+@NONE
+def test_a_runs_bits_from_the_kernel_do_not_depend_on_its_batch() -> None:
+    base = on("cuda", problem("muon", gaussian(3, 5, 12), 60))
+    assert same_bits(on("cpu", simulate(base)), on("cpu", simulate(base.at(torch.tensor([5], device="cuda")))), 5)
+
+
+@pytest.mark.cuda
 @pytest.mark.slow
 @NONE
-def test_steps_compiled_by_torch_agree_on_a_gpu() -> None:
+def test_steps_compiled_by_torch_agree_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "KINDS", [kind for kind in choose.KINDS if kind.stepping == "torch.compile"])
     base = on("cuda", problem("adam, eps", gaussian(4, 6, 12), 200, compile="on"))
     ours = simulate(base)
     assert ours.stepping == "torch.compile" and apart(simulate(replace(base, compile="off")), ours) < 1e-9

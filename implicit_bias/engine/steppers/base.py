@@ -23,8 +23,8 @@ from implicit_bias.optimizers import ForeignState, Here
 from implicit_bias.schedules import ScheduleState
 from implicit_bias.schedules.base import Evaluation
 
-#: What makes the steps: linear.c or network.c, a function compiled by torch, a recorded CUDA graph, or torch's operations.
-Stepping = Literal["c", "torch.compile", "cuda graph", "torch"]
+#: What makes the steps: linear.c or network.c, linear.cu, what torch compiles, a recorded CUDA graph, or torch's operations.
+Stepping = Literal["c", "cuda kernel", "torch.compile", "cuda graph", "torch"]
 
 
 class Looked(NamedTuple):

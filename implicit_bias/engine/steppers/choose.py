@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from implicit_bias.engine.steppers import cuda_graph, native, torch_compile
+from implicit_bias.engine.steppers import cuda_graph, cuda_kernel, native, torch_compile
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepper, Stepping
 from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.verification import wrong
@@ -31,6 +31,7 @@ class Kind(NamedTuple):
 #: The fast ones, in the order in which they are tried.
 KINDS = (
     Kind("c", native.refusal, native.steps),
+    Kind("cuda kernel", cuda_kernel.refusal, cuda_kernel.CudaKernel, device="cuda"),
     Kind("torch.compile", torch_compile.refusal, torch_compile.TorchCompile),
     Kind("cuda graph", cuda_graph.refusal, cuda_graph.CudaGraph, device="cuda"),
 )

@@ -9,6 +9,7 @@ fails.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
@@ -71,10 +72,10 @@ def recorded(work: Callable[[], Any]) -> tuple[Replay, Any]:
     try:
         with torch.cuda.stream(aside):
             work()  # makes what is made once
-            torch.cuda.set_sync_debug_mode("error")
+            _look_for_waits("error")
             work()
     finally:
-        torch.cuda.set_sync_debug_mode(mode)
+        _look_for_waits(mode)
         before.wait_stream(aside)  # also where it fails: what was begun there may still read what is freed here
     graph = torch.cuda.CUDAGraph()
     try:
@@ -83,6 +84,13 @@ def recorded(work: Callable[[], Any]) -> tuple[Replay, Any]:
     finally:
         torch.cuda.set_stream(before)  # a recording that fails stays in its own
     return graph.replay, made
+
+
+def _look_for_waits(mode: int | str) -> None:
+    """Set torch's check for what makes the host wait, which says each time that it is not finished."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _copied(objective: Objective) -> Objective:
