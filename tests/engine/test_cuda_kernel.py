@@ -180,7 +180,9 @@ def test_what_the_kernel_is_not_made_for_is_said() -> None:
         ({"levels": 2.0}, "losses that are looked at after every step"),
         ({"optimizer": MuonAdam()}, "optimizer=muon_adam, or its norm, has no kernel"),
         ({"model": MODELS.get("linear")(blocks=[1, 3])}, "has no kernel"),
-        ({}, "this PyTorch has no CUDA compiler (NVRTC)"),
+        ({}, "fewer than 1,000 steps do not repay compiling"),
+        ({"steps": 1000}, "this PyTorch has no CUDA compiler (NVRTC)"),
+        ({"compile": "on"}, "this PyTorch has no CUDA compiler (NVRTC)"),
     ]
     with pretended_cuda() as device:
 
@@ -196,7 +198,22 @@ def test_what_the_kernel_is_not_made_for_is_said() -> None:
         assert there(base, batch=batch) == "mini-batches (batch.size) have no kernel"
         zeros = replace(base, data=with_zeros(base.data))
         assert there(zeros) == "data with zeros have no kernel"
+        assert there(base, compile="on") == "this PyTorch has no CUDA compiler (NVRTC)"
     assert kernel.refusal(Setup.of(base)) == "needs float64 data on a CUDA GPU"
+
+
+def test_a_kernel_that_does_not_compile_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("nvrtcCompileProgram: no such thing\nand more")
+
+    monkeypatch.setattr(kernel, "libraries", lambda: object())
+    monkeypatch.setattr(kernel, "_most_shared", lambda: ROOM)
+    monkeypatch.setattr(kernel, "compiled", fails)
+    base = problem("signum", gaussian(3, 4, 6), 1000)
+    with pretended_cuda() as device:
+        chosen = choose.choose(Setup.of(on(device, base)))
+    assert chosen.refused["cuda kernel"] == "the kernel cannot be compiled (RuntimeError: nvrtcCompileProgram: no such thing)"
+    assert chosen.stepper.stepping == "cuda graph"
 
 
 def test_a_block_has_room_for_what_the_source_lays_out() -> None:

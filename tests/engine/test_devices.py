@@ -134,7 +134,7 @@ def test_entrywise_steps_are_recorded_as_a_graph(rule: str, monkeypatch: pytest.
 def test_the_kernel_makes_the_plain_steps(rule: str, shape: tuple[int, int, int]) -> None:
     """Whichever they are; and stable runs are those of the CPU, whose data and labels may be shared."""
     said: list[str] = []
-    base = problem(rule, gaussian(*shape), 120, tell=said.append, certificate_iterations=1)
+    base = problem(rule, gaussian(*shape), 120, tell=said.append, certificate_iterations=1, compile="on")
     ours = simulate(on("cuda", base))
     assert (ours.stepping, said) == ("cuda kernel", []) and ours.compiled_with["compiler"].startswith("NVRTC")
     if rule in STABLE:
@@ -144,7 +144,7 @@ def test_the_kernel_makes_the_plain_steps(rule: str, shape: tuple[int, int, int]
 @pytest.mark.cuda
 @NONE
 def test_a_runs_bits_from_the_kernel_do_not_depend_on_its_batch() -> None:
-    base = on("cuda", problem("muon", gaussian(3, 5, 12), 60))
+    base = on("cuda", problem("muon", gaussian(3, 5, 12), 60, compile="on"))
     assert same_bits(on("cpu", simulate(base)), on("cpu", simulate(base.at(torch.tensor([5], device="cuda")))), 5)
 
 

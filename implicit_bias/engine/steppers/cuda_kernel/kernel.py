@@ -1,11 +1,11 @@
 """Many steps of all runs of a linear model in one launch: linear.cu behind tensors.
 
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are float64 data
-without zeros on a GPU, in one block, full batches, the losses cross_entropy and exponential, the schedules power and constant, and
-steepest descent in linf, l2, l1, the row norm and, in the row space, the spectral and the nuclear norm, normalised or not, with and
-without momentum, Lion and Adam; with decoupled weight decay where they have it. A run is a block of threads with its scores,
-parameters and buffers in shared memory, its data too where they fit: so a run's numbers do not depend on its batch, nor on how its
-steps are shared out over launches. The kernel is compiled for the problem's sizes and rule, which takes a second or two.
+without zeros on a GPU, in one block, full batches, the losses cross_entropy and exponential, the schedules power and constant,
+and steepest descent in linf, l2, l1, the row norm and, in the row space, the spectral and the nuclear norm, normalised or not,
+with and without momentum, Lion and Adam; with decoupled weight decay where they have it. A run is a block of threads with its
+scores, parameters and buffers in shared memory, its data too where they fit: so a run's numbers do not depend on its batch, nor
+on how its steps are shared out over launches. The kernel is compiled for the problem's sizes and rule.
 
 Which rule an optimizer has is said in :mod:`implicit_bias.engine.steppers.native.rules`, as for the steps in C.
 """
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
+from implicit_bias.engine.problem import Problem
 from implicit_bias.engine.steppers.base import Looked, Reached, Setup, Stepping
 from implicit_bias.engine.steppers.cuda_kernel.compiling import Kernel, Macros, OnGpu, libraries
 from implicit_bias.engine.steppers.native.rules import (
@@ -41,6 +42,7 @@ from implicit_bias.engine.steppers.native.rules import (
     Rule,
     rule_of,
 )
+from implicit_bias.engine.steppers.torch_compile import in_a_line
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
 from implicit_bias.engine.variance_reduction import Anchor
 from implicit_bias.measures.averages import StepAverage
@@ -63,6 +65,8 @@ NUMBERS = ("lr", "power", "beta", "gain", "ahead_beta", "ahead_gain", "beta2", "
 # Threads of a block: one a sample, up to these; from MANY samples on each sums SUMMED classes of a part of them.
 WARP, FEWEST_THREADS, MOST_THREADS, THREADS_OF_MANY = 32, 64, 256, 512
 MANY, SUMMED, MOST_SUMMED, MOST_SCORES = 257, 4, 8, 12
+# Compiling takes one to three seconds, in which plain steps make a thousand updates and more.
+REPAID_STEPS = 1000
 # A launch is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 LAUNCH_SECONDS = 0.05
 MOST_STEPS = 4096
@@ -109,22 +113,51 @@ def refusal(setup: Setup) -> str | None:
     x = objective.data.x
     if x.device.type != "cuda" or x.dtype != torch.float64:
         return "needs float64 data on a CUDA GPU"
-    if problem.batch is not None:
-        return "mini-batches (batch.size) have no kernel"
-    if problem.watches_loss:
-        return "losses that are looked at after every step (log.loss_levels, stop_log10_loss) have no kernel"
-    if objective.uneven:
-        return "data with zeros have no kernel"
-    if type(problem.schedule) not in SCHEDULES:
-        return f"schedule={problem.schedule.name} has no kernel"
-    rule = _rule_of(setup)
+    rule, uncovered = _rule_of(setup), _uncovered(problem, objective)
+    if uncovered is not None:
+        return f"{uncovered} no kernel"
     if rule is None:
         return f"optimizer={problem.optimizer.name}, or its norm, has no kernel"
+    if problem.compile != "on" and problem.steps < REPAID_STEPS:
+        return f"fewer than {REPAID_STEPS:,} steps do not repay compiling; compile=on compiles them"
+    return _unmade(setup, rule)
+
+
+def _uncovered(problem: Problem, objective: LinearObjective) -> str | None:
+    """What of a problem has no kernel, with the verb; None: nothing but its optimizer may have none."""
+    if problem.batch is not None:
+        return "mini-batches (batch.size) have"
+    if problem.watches_loss:
+        return "losses that are looked at after every step (log.loss_levels, stop_log10_loss) have"
+    if objective.uneven:
+        return "data with zeros have"
+    if type(problem.schedule) not in SCHEDULES:
+        return f"schedule={problem.schedule.name} has"
+    return None
+
+
+def _unmade(setup: Setup, rule: Rule) -> str | None:
+    """Why it cannot be made here; None: it is."""
     if libraries() is None:
         return "this PyTorch has no CUDA compiler (NVRTC)"
     if Shape.of(setup, rule).bytes(x_shared=False) > _most_shared():
         return "the scores of a run are more than a block of threads can share"
+    try:
+        _made(setup, rule, compiled, _most_shared())
+    except RuntimeError as error:
+        return f"the kernel cannot be compiled ({in_a_line(error)})"
     return None
+
+
+def _made(setup: Setup, rule: Rule, compile_: Compile, most_shared: int) -> tuple[Kernel, bool]:
+    """The kernel, and whether data are in shared memory.
+
+    Raises:
+        RuntimeError: it does not compile.
+    """
+    shape, loss = Shape.of(setup, rule), LOSSES[type(setup.objective.loss)]  # type: ignore[attr-defined]
+    x_shared = shape.bytes(x_shared=True) <= most_shared
+    return compile_(shape.macros(loss, x_shared), shape.threads, shape.bytes(x_shared)), x_shared
 
 
 def _rule_of(setup: Setup) -> Rule | None:
@@ -229,10 +262,7 @@ class CudaKernel:
             raise ValueError(f"no kernel: {refusal(setup)}")
         self._rule, self._objective, self._runs = rule, objective, setup.problem.runs
         shape = Shape.of(setup, rule)
-        shared = shape.bytes(x_shared=True)
-        x_shared = shared <= (_most_shared() if most_shared is None else most_shared)
-        macros = shape.macros(LOSSES[type(objective.loss)], x_shared)
-        self._kernel = compile_(macros, shape.threads, shared if x_shared else shape.bytes(x_shared=False))
+        self._kernel, x_shared = _made(setup, rule, compile_, _most_shared() if most_shared is None else most_shared)
         self.made_with: Mapping[str, str] = self._kernel.made_with
         self.most_steps = max(1, min(MOST_STEPS, int(LAUNCH_SECONDS / shape.seconds(self._runs))))
         self._served: StepAverage | None = None
@@ -283,8 +313,8 @@ class CudaKernel:
         return last
 
     def _make(self, first: int, shares: np.ndarray) -> None:
-        """Updates first + 1, first + 2, ..., one for each of the shares: the weights in the certificates' average of the gradients
-        that these are made from."""
+        """Updates first + 1, first + 2, ..., one for each of the shares: the weights in the certificates' average of the
+        gradients that these are made from."""
         self._parameters = self._gradient = None
         weights = torch.from_numpy(shares).to(self._x.device)
         held = {
