@@ -25,6 +25,7 @@ from typing import Any
 
 from implicit_bias.config.files import config_directory
 from implicit_bias.core import plugins
+from implicit_bias.core.installation import sources_below
 from implicit_bias.datasets.mnist import cache_folder
 from implicit_bias.figures.base import FIGURES, Preset
 from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
@@ -122,7 +123,7 @@ def write_stamp(
 @cache
 def everything(preset: Preset) -> str:
     """Digest of all that a figure can depend on, but for the runs."""
-    sources = [*sorted(ROOT.rglob("*.py")), *sorted(ROOT.rglob("*.[ch]")), *sorted(config_directory().rglob("*.yaml"))]
+    sources = [*sources_below(ROOT), *sorted(config_directory().rglob("*.yaml"))]
     return _digest([preset, *versions(), *map(_content, [*sources, *plugins.source_files()]), *_data_files()])
 
 
@@ -135,7 +136,7 @@ def drawing(module: str) -> str:
 @cache
 def _files_below(root: Path) -> tuple[Path, ...]:
     """The package's files, which are looked for once."""
-    return tuple(path for pattern in ("*.py", "*.[ch]") for path in sorted(root.rglob(pattern)))
+    return tuple(sources_below(root))
 
 
 def _source(path: Path) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from implicit_bias.cli.messages import warn
-from implicit_bias.core.installation import version
+from implicit_bias.core.installation import sources_below, version
 from implicit_bias.engine import Problem, Snapshot
 from implicit_bias.engine.snapshot_checks import misfit
 from implicit_bias.runtime.signals import reason_to_stop
@@ -282,5 +282,4 @@ def _code() -> str:
 
 def stepping_sources(root: Path) -> list[Path]:
     """The files of the package at ``root`` that the numbers of a batch depend on."""
-    sources = [*root.rglob("*.py"), *root.rglob("*.[ch]")]
-    return sorted(path for path in sources if path.relative_to(root).with_suffix("").parts[0] in STEPPING_PARTS)
+    return sorted(path for path in sources_below(root) if path.relative_to(root).with_suffix("").parts[0] in STEPPING_PARTS)

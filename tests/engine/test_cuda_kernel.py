@@ -199,7 +199,7 @@ def test_what_the_kernel_is_not_made_for_is_said() -> None:
         zeros = replace(base, data=with_zeros(base.data))
         assert there(zeros) == "data with zeros have no kernel"
         assert there(base, compile="on") == "this PyTorch has no CUDA compiler (NVRTC)"
-    assert kernel.refusal(Setup.of(base)) == "needs float64 data on a CUDA GPU"
+    assert kernel.refusal(Setup.of(base)) == "needs float64 data on the current CUDA GPU"
 
 
 def test_a_kernel_that_does_not_compile_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

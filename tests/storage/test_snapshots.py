@@ -236,7 +236,13 @@ def test_only_code_that_numbers_depend_on_makes_a_checkpoint_of_other_code(tmp_p
     """A new figure, or another way to write tables, leaves the checkpoints of long batches as they are."""
     package = Path(checkpoints.__file__).parent.parent
     sources = {str(path.relative_to(package)) for path in checkpoints.stepping_sources(package)}
-    for needed in ("engine/simulate.py", "engine/steppers/native/linear.c", "optimizers/adam.py", "measures/certificate.py"):
+    for needed in (
+        "engine/steppers/cuda_kernel/linear.cu",
+        "engine/simulate.py",
+        "engine/steppers/native/linear.c",
+        "optimizers/adam.py",
+        "measures/certificate.py",
+    ):
         assert needed in sources
     assert {"schedules/lyu_li.py", "models/linear.py", "norms/l1.py", "datasets/mnist.py", "probes/rank.py"} <= sources
     others = {path.parts[0] for path in map(Path, sources)}

@@ -97,9 +97,13 @@ class _Arrays(ctypes.Structure):
 Compile = Callable[[Macros, int, int], Kernel]
 
 
-@cache
 def compiled(macros: Macros, threads: int, shared: int) -> Kernel:
-    """The kernel on this GPU, compiled once."""
+    """The kernel on the current GPU, compiled once."""
+    return _compiled_on(torch.cuda.current_device(), macros, threads, shared)
+
+
+@cache
+def _compiled_on(_device: int, macros: Macros, threads: int, shared: int) -> Kernel:
     return OnGpu(SOURCE.read_text(), NAME, macros, threads, shared)
 
 
@@ -111,8 +115,8 @@ def refusal(setup: Setup) -> str | None:
     if type(objective) is not LinearObjective or type(objective.loss) not in LOSSES:
         return f"model={problem.model.name} with loss={problem.loss.name} has no kernel"
     x = objective.data.x
-    if x.device.type != "cuda" or x.dtype != torch.float64:
-        return "needs float64 data on a CUDA GPU"
+    if x.device.type != "cuda" or x.dtype != torch.float64 or x.device.index not in (None, torch.cuda.current_device()):
+        return "needs float64 data on the current CUDA GPU"
     rule, uncovered = _rule_of(setup), _uncovered(problem, objective)
     if uncovered is not None:
         return f"{uncovered} no kernel"
