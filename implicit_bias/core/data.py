@@ -35,6 +35,9 @@ class Data:
         Args:
             samples: Integers in [0, n), of shape (b,), the same in every run, or (R, b).
 
+        Returns:
+            The samples; ``self`` where these are all, in their order.
+
         Raises:
             ValueError: other shapes, types or indices.
         """
@@ -44,6 +47,8 @@ class Data:
             raise ValueError(f"a batch of shape {tuple(samples.shape)} ({samples.dtype}); must be integers (b,) or ({runs}, b)")
         if bool(((samples < 0) | (samples >= n)).any()):
             raise ValueError(f"a batch has samples from {int(samples.min())} to {int(samples.max())}; must be in 0..{n - 1}")
+        if samples.shape[-1] == n and bool((samples == torch.arange(n, device=samples.device)).all()):
+            return self
         if samples.dim() == 1:
             return Data(self.x[:, samples], self.y[:, samples], self.num_classes)
         run = torch.arange(runs, device=samples.device)[:, None]

@@ -353,8 +353,12 @@ class NetworkObjective(Objective):
 
     def _on(self, batch: Tensor) -> NetworkObjective:
         """The same objective of these samples."""
+        chosen = self.data.batch(batch)
+        if chosen is self.data:
+            # Copied anew they would lie otherwise in memory, and a product's bits depend on how its operands lie there.
+            return self
         part = copy(self)
-        part._take(self.data.batch(batch))  # noqa: SLF001 - a copy of this very object
+        part._take(chosen)  # noqa: SLF001 - a copy of this very object
         return part
 
     def weights(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -90,6 +90,46 @@ def test_all_samples_in_order_give_the_full_gradients_bits(name: str, kind: str,
     assert all(torch.equal(a, b) for a, b in zip(bits(objective.gradient(parameters)), whole, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("option", "keys", "n", "d"),
+    [
+        ("linear", {"init": "gaussian"}, 64, 64),
+        ("mlp", {"width": 16}, 64, 64),
+        ("mlp", {"width": 33, "depth": 3}, 77, 101),
+        ("mlp", {"width": 64}, 100, 784),
+        ("cnn", {}, 64, 196),
+        ("cnn", {"channels": [4], "pool": "none"}, 20, 9),
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_so_they_do_at_usual_sizes(option: str, keys: dict[str, Any], n: int, d: int, shared: bool) -> None:
+    """Where a product takes another way through memory if one of its operands is transposed, and rounds otherwise."""
+    rng = np.random.RandomState(0)
+    sets = 1 if shared else RUNS
+    samples = Data(torch.tensor(rng.randn(sets, n, d)), torch.tensor(rng.randint(0, K, (sets, n))), K)
+    model = MODELS.get(option)(init_scale=1.0, **keys)
+    objective, parameters = model.objective(samples, LOSSES.get("cross_entropy")()), model.initial(samples, range(RUNS))
+    whole = bits(objective.gradient(parameters))
+    for batch in (torch.arange(n), torch.arange(n).expand(RUNS, n)):
+        assert all(torch.equal(a, b) for a, b in zip(bits(objective.gradient(parameters, batch)), whole, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_all_samples_in_order_are_the_sets_themselves(kind: str, dtype: torch.dtype) -> None:
+    samples, every = data(kind, K), torch.arange(N, dtype=dtype)
+    assert samples.batch(every) is samples
+    assert samples.batch(every.expand(RUNS, N)) is samples
+    other = every.repeat(RUNS, 1)
+    other[-1, -2:] = other[-1, -2:].flip(0)
+    for batch in (every.flip(0), every[:-1], every.clamp(max=N - 2), other, torch.cat([every, every])):
+        chosen, rows = samples.batch(batch), batch.long().expand(RUNS, -1)
+        for r in range(RUNS):
+            x, y, found = samples.x[r % len(samples.x)], samples.y[r % len(samples.y)], r % len(chosen.x)
+            assert torch.equal(chosen.x[found], x[rows[r]])
+            assert torch.equal(chosen.y[found], y[rows[r]])
+
+
 @pytest.mark.parametrize("name", ["linear", "one output"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_is_exact_far_below_the_smallest_double(name: str, kind: str) -> None:
