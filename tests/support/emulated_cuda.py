@@ -40,7 +40,7 @@ class Emulated:
     def launch(self, blocks: int, arguments: list[Any]) -> None:
         arrays, first, steps = arguments
         within = self._library.launch(blocks, ctypes.byref(arrays), first, steps, self._backwards, self._shared)
-        assert within, f"more than {self._shared} bytes of shared memory are written"
+        assert within, f"a thread waits for ever, or more than {self._shared} bytes of shared memory are written"
 
 
 @cache

@@ -70,13 +70,14 @@ REPAID_STEPS = 1000
 # A launch is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 LAUNCH_SECONDS = 0.05
 MOST_STEPS = 4096
-# A step of a run alone, in seconds for each of so many operations, and operations a second of all runs: far from what is reached;
-# only LAUNCH_SECONDS depends on them.
+# A step of a run alone, in seconds for each of so many operations, and operations a second of all runs: about what an H100
+# reaches; only LAUNCH_SECONDS depends on them. GPUs of other kinds make doubles so much more slowly.
 ALONE, OPERATIONS, RATE = 1e-5, 1e5, 2e12
-EXPONENTIAL_COST, SWEEPS_COST = 20, 60
+EXPONENTIAL_COST, SWEEPS_COST = 20, 150
+FULL_RATE, SLOWER = frozenset({(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}), 32
 # How much of the gradients before and after an update an average takes in that is compared.
 CHECKED_SHARES = (0.75, 0.25)
-#: Shared memory of a block as every GPU has it, kept free for the system.
+#: Bytes of a block's shared memory that are left free.
 RESERVED = 1024
 
 
@@ -98,13 +99,23 @@ Compile = Callable[[Macros, int, int], Kernel]
 
 
 def compiled(macros: Macros, threads: int, shared: int) -> Kernel:
-    """The kernel on the current GPU, compiled once."""
-    return _compiled_on(torch.cuda.current_device(), macros, threads, shared)
+    """The kernel on the current GPU, compiled once, also where that fails.
+
+    Raises:
+        RuntimeError: it does not compile, or cannot be loaded.
+    """
+    made = _compiled_on(torch.cuda.current_device(), macros, threads, shared)
+    if isinstance(made, RuntimeError):
+        raise made
+    return made
 
 
 @cache
-def _compiled_on(_device: int, macros: Macros, threads: int, shared: int) -> Kernel:
-    return OnGpu(SOURCE.read_text(), NAME, macros, threads, shared)
+def _compiled_on(_device: int, macros: Macros, threads: int, shared: int) -> Kernel | RuntimeError:
+    try:
+        return OnGpu(SOURCE.read_text(), NAME, macros, threads, shared)
+    except RuntimeError as error:
+        return error
 
 
 def refusal(setup: Setup) -> str | None:
@@ -145,11 +156,13 @@ def _unmade(setup: Setup, rule: Rule) -> str | None:
     if libraries() is None:
         return "this PyTorch has no CUDA compiler (NVRTC)"
     if Shape.of(setup, rule).bytes(x_shared=False) > _most_shared():
-        return "the scores of a run are more than a block of threads can share"
+        return "a run's scores, parameters and buffers are more than a block of threads can share"
     try:
         _made(setup, rule, compiled, _most_shared())
     except RuntimeError as error:
-        return f"the kernel cannot be compiled ({in_a_line(error)})"
+        reason = f"the kernel cannot be compiled ({in_a_line(error)})"
+        setup.problem.tell(f"{reason}; other steps are taken")
+        return reason
     return None
 
 
@@ -175,6 +188,11 @@ def _rule_of(setup: Setup) -> Rule | None:
 def _most_shared() -> int:
     most: int = torch.cuda.get_device_properties().shared_memory_per_block_optin  # type: ignore[attr-defined]
     return most - RESERVED
+
+
+def _slower(device: torch.device) -> int:
+    full = device.type != "cuda" or torch.cuda.get_device_capability(device) in FULL_RATE
+    return 1 if full else SLOWER
 
 
 class Shape:
@@ -219,13 +237,13 @@ class Shape:
         numbers += n * (d + 1) * x_shared
         return 8 * (numbers + 2) + 4 * n
 
-    def seconds(self, runs: int) -> float:
-        """Of a step of so many runs, at most, about."""
+    def seconds(self, runs: int, slower: int = 1) -> float:
+        """Of a step of so many runs, about, on a GPU that is so many times slower than those which are made for doubles."""
         n, k, d = self.n, self.k, self.d
         work = 4 * n * k * d + EXPONENTIAL_COST * n * k
         if self.kind in DECOMPOSED:
             work += SWEEPS_COST * min(k, d) ** 2 * max(k, d)
-        return max(ALONE * (1 + work / OPERATIONS), runs * work / RATE)
+        return slower * max(ALONE * (1 + work / OPERATIONS), runs * work / RATE)
 
     def macros(self, loss: int, x_shared: bool) -> Macros:
         """What linear.cu is compiled with."""
@@ -268,7 +286,7 @@ class CudaKernel:
         shape = Shape.of(setup, rule)
         self._kernel, x_shared = _made(setup, rule, compile_, _most_shared() if most_shared is None else most_shared)
         self.made_with: Mapping[str, str] = self._kernel.made_with
-        self.most_steps = max(1, min(MOST_STEPS, int(LAUNCH_SECONDS / shape.seconds(self._runs))))
+        self.most_steps = max(1, min(MOST_STEPS, int(LAUNCH_SECONDS / shape.seconds(self._runs, _slower(setup.like.device)))))
         self._served: StepAverage | None = None
         self._average: Parameters | None = None  # the value of that, where the array is the same
         self._parameters: Parameters | None = None
@@ -278,10 +296,10 @@ class CudaKernel:
     def _lay_out(self, setup: Setup, shape: Shape, x_shared: bool) -> None:
         """Arrays for linear.cu: the data, the rule's numbers, and empty parameters and buffers."""
         x, y = setup.problem.data.x.contiguous(), setup.problem.data.y.contiguous()
-        if len(x) != len(y):  # of one of them all runs share one
+        if len(x) != len(y):  # all runs share the one, and not the other
             x, y = (part.expand(self._runs, *part.shape[1:]).contiguous() for part in (x, y))
         self._x, self._y = x, y
-        self._columns = x if x_shared else x.mT.contiguous()
+        self._columns = x if x_shared else self._objective.x_t.expand(len(x), -1, -1).contiguous()
         self._doubtful = self._objective.doubtful.expand(len(x), 1, -1).contiguous()
         schedule, rule, like = setup.problem.schedule, self._rule, (self._runs, shape.k, shape.d)
         power = getattr(schedule, "power", 0.0)
@@ -293,8 +311,10 @@ class CudaKernel:
         }  # fmt: skip
         columns = [torch.as_tensor(given[key], dtype=torch.float64).flatten().to(x.device) for key in NUMBERS]
         self._numbers = torch.stack([column.expand(self._runs) for column in columns], dim=1).contiguous()
-        self._w, self._m, self._r, self._certificate = (x.new_zeros(like) for _ in range(4))
-        self._m_log, self._r_log = (x.new_full((*like[:2], 1), -math.inf) for _ in range(2))
+        self._w, self._certificate = x.new_zeros(like), x.new_zeros(like)
+        has_m, has_r = rule.momentum != NO_MOMENTUM, rule.kind == ADAM
+        self._m, self._r = (x.new_zeros(like if has else 0) for has in (has_m, has_r))
+        self._m_log, self._r_log = (x.new_full((*like[:2], 1) if has else (0,), -math.inf) for has in (has_m, has_r))
 
     def load(self, start: Reached) -> None:
         self._w.copy_(start.parameters[WEIGHT])
@@ -302,6 +322,8 @@ class CudaKernel:
             to = (self._r, self._r_log) if buffer == SECOND_ROOT else (self._m, self._m_log)
             for array, part in zip(to, (blocks[WEIGHT].mantissa, blocks[WEIGHT].log_scale), strict=True):
                 array.copy_(part)
+        self._certificate.zero_()
+        self._average = None
         self._parameters, self._gradient = start.parameters, start.gradient
 
     def advance(self, first: int, last: int) -> int:
@@ -336,15 +358,13 @@ class CudaKernel:
 
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         self.load(start)
-        self._certificate.zero_()
         self._make(t - 1, np.array(CHECKED_SHARES[:1]))
         parameters = self.parameters
         if not whole:
             return Reached(parameters, {})
-        gradient, self._average = self.gradient, None
-        # At the end of a launch the average is left to whoever asks.
+        # At the end of a launch the average is left to whoever asks, and the gradient is the objective's own.
+        gradient = self.gradient
         average = self._certificate.lerp(gradient.per_weight()[WEIGHT], CHECKED_SHARES[1])
-        self._certificate.zero_()
         return Reached(parameters, self.state, looked=Looked(gradient, {WEIGHT: average}, CHECKED_SHARES))
 
     def serve(self, average: StepAverage) -> bool:

@@ -333,10 +333,12 @@ __device__ static double in_common(double a_log, double b_log, double *a, double
     return common;
 }
 
-/* A warp's row whose entries, the largest is given, have become too small or large for their squares back to about one. */
+/* Bring a warp's row whose entries, the largest is given, have become too small or large for their squares back to about one; returns
+ * its log scale. A row that is zero has none, so that it makes nothing else underflow. */
 __device__ static double normalised(double *row, double top, double row_log)
 {
     top = warp_max(top);
+    if (top == 0) return -INF;
     if (!(top > 0 && top < INF) || (top >= SMALL && top <= LARGE)) return row_log;
     const int e = ilogb(top) < LEAST_EXPONENT ? LEAST_EXPONENT : ilogb(top);
     const double factor = scalbn(1.0, -e);
@@ -573,6 +575,7 @@ __device__ static void step_of_all(const Block &b, const double *own, int s)
     const double *from = MOMENTUM == AVERAGE ? b.m : b.g;
     double unit = -INF, top = 0;
     for (int c = 0; c < K; c++) unit = larger(unit, b.from_log[c]);
+    unit = unit == -INF ? 0 : unit; /* of a buffer that is zero */
     for (int e = threadIdx.x; e < ENTRIES; e += THREADS) {
         const double plain = exp(b.from_log[e / D] - unit) * from[e];
 #if KIND == SIGN || KIND == ROWS
@@ -683,7 +686,7 @@ __device__ static void fill(const Block &b, const double *own, long long t)
 /* Updates first + 1, ..., first + steps of the run that the block is. */
 extern "C" __global__ void __launch_bounds__(THREADS) advance(struct Arrays of, long long first, long long steps)
 {
-    extern __shared__ double memory[];
+    extern __shared__ __align__(16) double memory[];
     Block b = laid_out(memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const long long run = blockIdx.x, set = of.sets > 1 ? run : 0;

@@ -181,7 +181,8 @@ static void steepest(const Group *p, Work *v, const vec *from, const vec *from_l
     vec *to = v->direction, *divide = v->divide, divisor = exponential(-v->log_divisor), size = eta * divisor, whole = all(1);
     for (int64_t b = 0; b < p->parts; b++) {
         const Part *part = p->part + b;
-        v->dual_log[b] = largest_of(from_log, p->k);
+        const vec unit = largest_of(from_log, p->k);
+        v->dual_log[b] = choose(unit == -INFINITY, all(0), unit);
         v->dual[b] = direction(p, v, part, from, from_log, v->dual_log[b], to, divide);
         to += p->k * (part->end - part->first), divide += p->k;
     }

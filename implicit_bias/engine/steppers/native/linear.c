@@ -37,10 +37,12 @@
 #define FORGOTTEN -64        /* log2 of a number that changes nothing when it is taken from one */
 #define LOG_2 0x1.62e42fefa39efp-1
 
-/* Bring a row whose entries have become too small or large for their squares back to about one. */
+/* Bring a row whose entries have become too small or large for their squares back to about one; one that is zero has no scale, so that
+ * it makes nothing else underflow. */
 static void normalise_row(const Group *p, vec *row, vec *row_log)
 {
     vec top = largest_in_rows(p, row, 1, p->d);
+    *row_log = choose(top == 0, all(-INFINITY), *row_log);
     mask far = (top > 0) & ((top < SMALL) | (top > LARGE));
     if (!any(far)) return;
     vec factor = all(1);
