@@ -42,8 +42,9 @@ def test_the_committed_claims_are_those_of_the_committed_tables() -> None:
 
 def test_the_committed_claims_at_preset_paper_are_those_of_their_tables() -> None:
     folder = RESULTS / "paper"
-    there = sorted((made(path.stem) for path in (folder / "figures").glob("*.csv")), key=lambda f: (f.order, f.name))
-    tables = {figure.name: read_table(folder / "figures" / f"{figure.name}.csv") for figure in there}
+    paths = {path.name.removesuffix(".csv.gz"): path for path in (folder / "figures").glob("*.csv.gz")}
+    there = sorted(map(made, paths), key=lambda figure: (figure.order, figure.name))
+    tables = {name: read_table(path) for name, path in paths.items()}
     again = csv_bytes(claims_table([claim for f in there for claim in f.claims(tables[f.name], "paper")])).decode()
     assert there and again.splitlines() == (folder / "claims.csv").read_text(encoding="utf-8").splitlines()
 
