@@ -7,10 +7,10 @@ import pandas as pd
 
 
 def few_records(table: pd.DataFrame, a_decade: int) -> pd.DataFrame:
-    """A table of trajectories with about ``a_decade`` records for each power of ten steps.
+    """A table of trajectories with about ``a_decade`` records of each run for each power of ten steps.
 
-    The steps are those of all runs together, so that means over runs have all of them at each. The first and the last record of
-    every run are kept, and rows without a step.
+    Of runs that are recorded at the same steps the same ones are kept, so that means over runs have all of them at each. The
+    first and the last record of every run are kept, and rows without a step.
 
     Args:
         table: Runs below each other, with the column ``step``, ascending within a run.
@@ -18,11 +18,11 @@ def few_records(table: pd.DataFrame, a_decade: int) -> pd.DataFrame:
     """
     step = table["step"].to_numpy(float)
     known = np.isfinite(step)
-    ends = known & (np.append(step[1:] < step[:-1], True) | np.append(~known[1:], True))
-    steps = np.unique(step[known])
+    begins = np.append(True, ~known[:-1] | (step[1:] < step[:-1]))[: len(step)]
+    rows = pd.DataFrame({"run": begins.cumsum(), "step": step})[known].drop_duplicates()
     # A step on a boundary opens its interval, whatever the logarithm's last bit.
-    places = np.floor(np.log10(np.maximum(steps, 0.5)) * a_decade + 1e-9)
-    opens = np.append(True, places[1:] > places[:-1]) if len(steps) else np.zeros(0, dtype=bool)
-    kept = np.union1d(steps[opens], step[ends])
-    few: pd.DataFrame = table[~known | np.isin(step, kept)].reset_index(drop=True)
+    place = np.floor(np.log10(rows["step"].clip(lower=0.5)) * a_decade + 1e-9)
+    rows["kept"] = (place.groupby(rows["run"]).diff() != 0) | ~rows["run"].duplicated(keep="last")
+    chosen = rows[rows["kept"]].set_index(["run", "step"]).index
+    few: pd.DataFrame = table[~known | pd.MultiIndex.from_arrays([begins.cumsum(), step]).isin(chosen)].reset_index(drop=True)
     return few

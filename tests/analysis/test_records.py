@@ -23,11 +23,25 @@ def test_ends_and_powers_of_ten_stay_and_so_many_a_decade(a_decade: int) -> None
     pd.testing.assert_frame_equal(few, table[table["step"].isin(few["step"])].reset_index(drop=True))
 
 
-def test_the_end_of_a_shorter_run_stays_also_where_rows_have_no_step() -> None:
+def test_each_run_keeps_its_ends_also_where_rows_have_no_step() -> None:
     table = pd.concat([runs(77, 200), pd.DataFrame({"seed": [9], "step": [np.nan], "value": [1.0]}), runs(31)], ignore_index=True)
     few = few_records(table, 1)
-    assert few["step"].isna().sum() == 1
-    assert {31, 77, 200} <= set(few["step"])
+    assert [[float(step) for step in part] for part in np.split(few["step"], [4, 9, 10])] == [
+        [0, 1, 10, 77], [0, 1, 10, 100, 200], [pytest.approx(np.nan, nan_ok=True)], [0, 1, 10, 31],
+    ]  # fmt: skip
+
+
+def test_runs_that_are_recorded_at_other_steps_are_kept_as_far_as_others() -> None:
+    steps = (range(100, 1000), range(100, 1000, 7), range(103, 1000, 11))
+    table = pd.concat([pd.DataFrame({"seed": i, "norm": "l2", "step": of}) for i, of in enumerate(steps)], ignore_index=True)
+    counts = few_records(table, 5).groupby("seed").size()
+    assert counts.tolist() == [6, 6, 6]
+
+
+def test_rows_of_one_record_stay_together() -> None:
+    rows = [(seed, step, norm) for seed in (1, 2) for step in range(1, 100) for norm in ("l2", "linf")]
+    few = few_records(pd.DataFrame(rows, columns=["seed", "step", "norm"]), 4)
+    assert few.groupby(["seed", "step"]).size().eq(2).all() and len(few) < 40
 
 
 def test_all_records_stay_where_there_are_no_more() -> None:

@@ -76,6 +76,7 @@ class Fromage(Figure):
     kind = "paper"
     paper = "fromage"
     minutes = PerPreset(smoke=0.05, default=0.3, paper=10.0)
+    records_a_decade = 20
 
     def setting(self, preset: Preset) -> str:
         return f"{_seeds(SEEDS.at(preset))} of {MIXTURE}; linear model from a Gaussian start, {STEPS.at(preset):,} steps"
