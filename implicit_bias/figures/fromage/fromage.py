@@ -56,6 +56,8 @@ ETA, BLIND_STEPS = 0.1, PerPreset(smoke=100, default=1000, paper=1000)
 STEPS = PerPreset(smoke=100, default=10_000, paper=100_000)
 NETWORK_STEPS = PerPreset(smoke=50, default=2000, paper=20_000)
 SEEDS = PerPreset(smoke=1, default=5, paper=20)
+#: Levels of the loss down to 10^-EARLY are all kept.
+EARLY = 20
 NETWORK_SEEDS = PerPreset(smoke=1, default=3, paper=10)
 NETWORK = ("dataset=digits", "dataset.task=parity", "dataset.samples=100", "model=mlp", "model.width=32", "reference=none")
 LEVELS = 2
@@ -119,6 +121,13 @@ class Fromage(Figure):
         parts.append(composed.assign(part=LAYERS))
         columns = ["part", "method", "seed", "step", "ratio", "log_loss", "layer_margin", "size"]
         return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+
+    def kept(self, table: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+        """Fewer records, but all of the networks' early levels of the loss, where layer margins change from one to the next."""
+        numbered = table.assign(row=range(len(table)))
+        early = (table["part"] == LAYERS) & (table["log_loss"] > -EARLY * np.log(10))
+        few = early | numbered["row"].isin(super().kept(numbered, preset)["row"])
+        return table[few].reset_index(drop=True)
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.9)
