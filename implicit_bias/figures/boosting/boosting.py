@@ -136,7 +136,7 @@ class Boosting(Figure):
             measured=numbers([found.min(), found.max()], 4),
             tolerance=f"{NEAR:g}",
             holds=bool(((found - LIMIT).abs() <= NEAR).all()),
-            reason="from zero it does, and from most small Gaussian starts; some come to another cycle, that of the maximum margin",
+            reason="from zero it does, and from most small Gaussian starts; some come to another cycle, of the maximum margin",
         )
 
     def _optimum(self, last: pd.DataFrame, preset: Preset) -> Claim:
