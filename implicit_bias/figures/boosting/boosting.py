@@ -53,7 +53,7 @@ class Boosting(Figure):
     source = "Rudin, Daubechies and Schapire, JMLR 5 (2004)"
     kind = "paper"
     paper = "boosting"
-    minutes = PerPreset(smoke=0.1, default=0.4, paper=5.0)
+    minutes = PerPreset(smoke=0.1, default=0.4, paper=4.0)
 
     def setting(self, preset: Preset) -> str:
         return (

@@ -77,7 +77,7 @@ class Fromage(Figure):
     source = "Bernstein, Vahdat, Yue and Liu, arXiv 2002.03432"
     kind = "paper"
     paper = "fromage"
-    minutes = PerPreset(smoke=0.05, default=0.3, paper=10.0)
+    minutes = PerPreset(smoke=0.05, default=0.3, paper=17.0)
     records_a_decade = 20
 
     def setting(self, preset: Preset) -> str:

@@ -109,7 +109,7 @@ class ProductNorms(Figure):
     source = "this project's own check; the norms are those of Crawshaw et al., arXiv 2510.09827, section 3"
     kind = "check"
     paper = "nesgd"
-    minutes = PerPreset(smoke=0.1, default=1.2, paper=30.0)
+    minutes = PerPreset(smoke=0.1, default=1.2, paper=6.0)
 
     def setting(self, preset: Preset) -> str:
         first, second = BLOCKS

@@ -40,7 +40,7 @@ class NeuralCollapse(Figure):
     title = "Neural collapse: networks whose maximum margin is known"
     kind = "derived"
     source = "derived here: a closed form for the unconstrained features model of neural collapse"
-    minutes = PerPreset(smoke=0.1, default=0.5, paper=7.0)
+    minutes = PerPreset(smoke=0.1, default=0.5, paper=2.0)
     records_a_decade = 6
 
     def setting(self, preset: Preset) -> str:

@@ -70,7 +70,7 @@ class RobustPrice(Figure):
     )
     kind = "paper"
     paper = "price"
-    minutes = PerPreset(smoke=0.1, default=0.8, paper=8.0)
+    minutes = PerPreset(smoke=0.1, default=0.8, paper=7.0)
 
     def setting(self, preset: Preset) -> str:
         return (
