@@ -49,6 +49,18 @@ def test_the_committed_claims_at_preset_paper_are_those_of_their_tables() -> Non
     assert there and again.splitlines() == (folder / "claims.csv").read_text(encoding="utf-8").splitlines()
 
 
+FEWER = [name for name in NAMES if made(name).records_a_decade or type(made(name)).kept is not Figure.kept]
+
+
+@pytest.mark.parametrize("name", FEWER)
+def test_what_is_kept_of_a_table_at_the_papers_sizes_gives_the_same_verdicts(name: str) -> None:
+    figure, table = made(name), committed(name)
+    pd.testing.assert_frame_equal(figure.kept(table, "default"), table)
+    few = figure.kept(table, "paper")
+    assert 0 < len(few) < len(table) and few.index.equals(pd.RangeIndex(len(few)))
+    assert [(claim.claim, claim.holds) for claim in figure.claims(few, "default")] == [(c.claim, c.holds) for c in judged(name)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_claim_says_where_it_was_measured_or_why_it_was_not(name: str) -> None:
     figure = made(name)

@@ -111,7 +111,7 @@ def test_a_table_at_the_papers_sizes_is_compressed_and_says_the_same(tmp_path: P
         write_table(table, path)
         assert path.read_bytes() == first
         found.append(read_table(path))
-    pd.testing.assert_frame_equal(*found)
+    pd.testing.assert_frame_equal(found[0], found[1])
     assert gzip.decompress(first) == (tmp_path / "figure.csv").read_bytes()
 
 

@@ -127,7 +127,8 @@ class Fromage(Figure):
         numbered = table.assign(row=range(len(table)))
         early = (table["part"] == LAYERS) & (table["log_loss"] > -EARLY * np.log(10))
         few = early | numbered["row"].isin(super().kept(numbered, preset)["row"])
-        return table[few].reset_index(drop=True)
+        kept: pd.DataFrame = table[few].reset_index(drop=True)
+        return kept
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.9)
