@@ -42,7 +42,7 @@ MARGINS = {"l2": norm_look("l2"), "l1": norm_look("l1")}
 SLOPE, SAME, LOW, HIGH, LARGE = 0.05, 0.1, 0.8, 0.99, 0.8
 
 
-#: Of wd eta t: nothing changes after it.
+#: Of wd eta t: the transition is over long before.
 LAST_SHOWN = 10.0
 
 
