@@ -1,5 +1,6 @@
 """Fill the generated parts of README.md (the output of the default run, how many claims hold), of docs/figures.md (figure ->
-minutes -> number) and of docs/papers.md (paper -> figures -> verdicts, and verdicts by whose number it is).
+minutes -> number) and of docs/papers.md (paper -> figures -> verdicts, verdicts by whose number it is, and those at the papers'
+sizes).
 
 python scripts/readme_tables.py          rewrite them from results/claims.csv and a run
 python scripts/readme_tables.py --check  exit 1 if a table of them is not what results/ says
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from implicit_bias.figures import FIGURES, Claim
@@ -82,6 +83,35 @@ def kinds_table(claims: Sequence[Claim]) -> str:
     return "\n".join(rows)
 
 
+def larger_table(claims: Sequence[Claim], larger: Sequence[Claim]) -> str:
+    """One row a figure that was made at the papers' sizes: how many of its claims hold there and at the default ones, and which
+    verdicts differ."""
+    rows = ["| figure | claims that hold | at the default sizes | what differs |", "| --- | --- | --- | --- |"]
+    for name in dict.fromkeys(claim.figure for claim in larger):
+        here, there = ([claim for claim in found if claim.figure == name] for found in (larger, claims))
+        counts = [f"{counted(found).holds} of {counted(found).tested}" for found in (here, there)]
+        told = "; ".join(_differing(here, there))
+        rows.append(f"| [{name}](../results/paper/figures/{name}.png) | {' | '.join([*counts, told])} |")
+    return "\n".join(rows)
+
+
+def _differing(here: Sequence[Claim], there: Sequence[Claim]) -> Iterator[str]:
+    """The claims of a figure with another verdict than at the default sizes, or none there that holds."""
+    by_wording = {_wording(claim): claim for claim in there}
+    same = there if len(here) == len(there) else [by_wording.get(_wording(claim)) for claim in here]
+    for claim, other in zip(here, same, strict=True):
+        before = None if other is None else other.holds
+        if claim.holds and before is False:
+            yield f"holds: {claim.claim}"
+        elif claim.holds is False and before is not False:
+            yield f"does not hold: {claim.claim}"
+
+
+def _wording(claim: Claim) -> str:
+    """A claim without its numbers."""
+    return re.sub(r"(\d[\d.,e+-]*(, )?)+", "#", claim.claim)
+
+
 def run_output() -> str:
     """What the default run prints."""
     with tempfile.TemporaryDirectory() as folder:
@@ -102,6 +132,7 @@ def main() -> int:
     """Rewrite or check README.md, docs/figures.md and docs/papers.md."""
     readme, figures, papers = ROOT / "README.md", ROOT / "docs" / "figures.md", ROOT / "docs" / "papers.md"
     claims = read_claims(ROOT / "results" / "claims.csv")
+    larger = read_claims(ROOT / "results" / "paper" / "claims.csv")
     minutes = json.loads((ROOT / "results" / "figures" / "minutes.json").read_text())
     before = {page: page.read_text(encoding="utf-8") for page in (readme, figures, papers)}
     after = {
@@ -112,8 +143,11 @@ def main() -> int:
             f"{verdict_line(claims)} ([by whose number each is held against](docs/papers.md#whose-number)).",
         ),
         figures: replaced(figures, before[figures], "figures", figures_table(claims, minutes)),
-        papers: replaced(papers, replaced(papers, before[papers], "papers", papers_table(claims)), "kinds", kinds_table(claims)),
+        papers: before[papers],
     }
+    tables = {"papers": papers_table(claims), "kinds": kinds_table(claims), "larger": larger_table(claims, larger)}
+    for mark, table in tables.items():
+        after[papers] = replaced(papers, after[papers], mark, table)
     if "--check" in sys.argv[1:]:
         stale = [page.name for page in before if after[page] != before[page]]
         for name in stale:

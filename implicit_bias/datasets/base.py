@@ -4,7 +4,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +48,18 @@ class Dataset:
     cautions: tuple[str, ...] = ()
     reading: str = ""
     rows: tuple[int, ...] | None = None
+
+    @property
+    def test_left_out(self) -> bool:
+        """Whether its test samples are a stand-in of their shape: :meth:`without_test`."""
+        return self.x_test is not None and self.x_test.strides == (0, 0)
+
+    def without_test(self) -> "Dataset":
+        """The same with a stand-in for the test samples that takes no memory; who needs them loads them again."""
+        if self.x_test is None or self.y_test is None:
+            return self
+        nothing = np.broadcast_to(np.float64(np.nan), self.x_test.shape), np.broadcast_to(np.int64(0), self.y_test.shape)
+        return replace(self, x_test=nothing[0], y_test=nothing[1])
 
     def content(self) -> dict[str, Any]:
         """How many samples, features and classes there are, and how many samples of each class by its name."""

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure as Drawing
 
+from implicit_bias.analysis.records import few_records
 from implicit_bias.analysis.runs import Run, numbers
 from implicit_bias.core.registry import Registry
 from implicit_bias.figures.claims import UNKNOWN, Claim, Finding, Kind
@@ -67,6 +68,8 @@ class Figure(ABC):
     #: How far, relative, a table that is made again may be from the one that is kept; of single columns below.
     tolerance: ClassVar[float] = 1e-3
     tolerances: ClassVar[Mapping[str, float]] = {}
+    #: At preset=paper about so many records of each power of ten steps are kept of its curves, and their ends; None: all.
+    records_a_decade: ClassVar[int | None] = None
 
     @abstractmethod
     def caption(self, preset: Preset) -> str:
@@ -99,6 +102,10 @@ class Figure(ABC):
     @abstractmethod
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
         """The tidy table that is kept, from all runs; measurements that are no run of the engine are made here."""
+
+    def kept(self, table: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+        """What is kept of a table, from which the picture is drawn and the claims are judged."""
+        return table if preset != "paper" or self.records_a_decade is None else few_records(table, self.records_a_decade)
 
     @abstractmethod
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:

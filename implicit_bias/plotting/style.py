@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # Widths of a one-column and a two-column picture in a paper, inches.
 SINGLE, DOUBLE = 3.3, 6.8
 POINTS_PER_INCH = 72
+#: Pixels an inch of a PNG.
+DPI = 200
 RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -53,8 +55,6 @@ RC: Any = {
     "lines.markersize": 4.2,
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
-    "figure.dpi": 200,
-    "savefig.dpi": 200,
     "pdf.fonttype": 42,
     "mathtext.fontset": "dejavusans",
 }
@@ -198,11 +198,11 @@ def tint(color: str, place: float) -> str:
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """Matplotlib with this module's settings alone, without the user's."""
+def drawing(dpi: int = DPI) -> Iterator[None]:
+    """Matplotlib with this module's settings alone, without the user's, and so many pixels an inch of a PNG."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(RC)
+        mpl.rcParams.update({**RC, "figure.dpi": dpi, "savefig.dpi": dpi})
         yield
 
 

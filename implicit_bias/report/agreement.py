@@ -68,10 +68,10 @@ def difference(figure: Figure, kept: pd.DataFrame, made: pd.DataFrame) -> Differ
     return worst
 
 
-def kept_beside(figure: Figure, target: Path, made: pd.DataFrame) -> Difference | None:
-    """The difference of a table to the one in ``target.csv``; None where there is none that can be read."""
+def kept_beside(figure: Figure, path: Path, made: pd.DataFrame) -> Difference | None:
+    """The difference of a table to the one in the file ``path``; None where there is none that can be read."""
     try:
-        kept = read_table(target.with_suffix(".csv"))
+        kept = read_table(path)
     except (OSError, ValueError):
         return None
     return difference(figure, kept, read_back(made))

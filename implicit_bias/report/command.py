@@ -223,7 +223,7 @@ def _verify(request: Request) -> int:
     with Progress() as progress:
         _make(apart, progress, made)
     agree: list[bool] = []
-    for figure, found in compared(made_at(request), request.folder, apart.folder):
+    for figure, found in compared(made_at(request), request.preset, request.folder, apart.folder):
         agree.append(found.within)
         print(f"{figure.name}: {found}", flush=True)
     print(f"{sum(agree)} of {len(agree)} tables agree", flush=True)

@@ -11,24 +11,33 @@ import pandas as pd
 from implicit_bias.analysis.runs import rounded
 from implicit_bias.figures.base import Figure, Preset
 from implicit_bias.figures.claims import Claim, counted
-from implicit_bias.plotting.style import drawing, header, saved
-from implicit_bias.storage.files import atomic_write_bytes, csv_bytes, read_table
+from implicit_bias.plotting.style import DPI, drawing, header, saved
+from implicit_bias.report.request import table_ending
+from implicit_bias.storage.files import atomic_write_bytes, read_table, table_bytes
+
+#: Pixels an inch of pictures at the papers' sizes, which stand beside the default ones: half their bytes.
+DPI_AT_PAPER = 140
 
 
-def write_table(table: pd.DataFrame, target: Path) -> None:
-    """Write ``target.csv``. Raises OSError."""
-    atomic_write_bytes(target.with_suffix(".csv"), csv_bytes(rounded(table)))
+def table_path(target: Path, preset: Preset) -> Path:
+    """The table of a figure whose files are ``target.*``."""
+    return target.with_name(f"{target.name}.{table_ending(preset)}")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a figure's table. Raises OSError."""
+    atomic_write_bytes(path, table_bytes(rounded(table), path))
 
 
 def draw_and_judge(figure: Figure, target: Path, preset: Preset) -> list[Claim]:
-    """Write ``target.png`` and ``target.pdf`` from ``target.csv``, each whole or not at all; the claims of that table.
+    """Write ``target.png`` and ``target.pdf`` from the table beside them, each whole or not at all; the claims of that table.
 
     Raises:
         OSError: a file cannot be read or written.
     """
-    table = read_table(target.with_suffix(".csv"))
+    table = read_table(table_path(target, preset))
     claims = figure.claims(table, preset)
-    with drawing():
+    with drawing(DPI_AT_PAPER if preset == "paper" else DPI):
         picture = figure.draw(table, preset)
         header(picture, figure.title, failed_mark(claims), "" if preset == "default" else f"preset {preset}")
         for kind in ("png", "pdf"):

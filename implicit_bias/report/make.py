@@ -22,7 +22,7 @@ from implicit_bias.figures import FIGURES, Claim, Figure, Run
 from implicit_bias.report import uptodate
 from implicit_bias.report.agreement import kept_beside
 from implicit_bias.report.expected import TABLE, FigureWork
-from implicit_bias.report.files import draw_and_judge, write_table
+from implicit_bias.report.files import draw_and_judge, table_path, write_table
 from implicit_bias.report.minutes import Minutes, keep_minutes
 from implicit_bias.report.request import Request
 from implicit_bias.report.uptodate import write_stamp
@@ -40,7 +40,7 @@ def keep_unchanged(figure: Figure, request: Request, progress: Progress, changed
         module = type(figure).__module__
         claims = uptodate.unchanged(request.folder, figure.name, request.preset)
         # Naming the runs takes a while: not where it could not help.
-        if claims is None and uptodate.drawn_alike(request.folder, figure.name, module):
+        if claims is None and uptodate.drawn_alike(request.folder, figure.name, module, request.preset):
             progress.status(f"{figure.name}: looking for what has changed")
             folders = _finished_folders(specs_of(figure, request))
             if folders is not None:
@@ -201,19 +201,20 @@ def make(figure: Figure, request: Request, progress: Titled, runs_of: RunsOf | N
         runs_of: Gives runs that have been computed already; without it they are computed here.
     """
     target = request.folder / "figures" / figure.name
+    path = table_path(target, request.preset)
     if request.redraw:
-        if not target.with_suffix(".csv").exists():
-            raise RuntimeError(f"redraw=true: {target.with_suffix('.csv')} does not exist; draw it without redraw first")
+        if not path.exists():
+            raise RuntimeError(f"redraw=true: {path} does not exist; draw it without redraw first")
         return draw_and_judge(figure, target, request.preset)
     computed = runs_of() if runs_of else _runs(figure, request, progress)
     progress.status("measuring and drawing")
     progress.work.begin(TABLE)
     began = time.perf_counter()
-    table = figure.table(computed.runs, request.preset)
-    apart = kept_beside(figure, target, table)
+    table = figure.kept(figure.table(computed.runs, request.preset), request.preset)
+    apart = kept_beside(figure, path, table)
     moved = apart is None or not apart.within
     if moved:
-        write_table(table, target)
+        write_table(table, path)
     claims = draw_and_judge(figure, target, request.preset)
     keep_minutes(request.folder, figure.name, Minutes.of(computed.seconds, time.perf_counter() - began), moved=moved)
     write_stamp(request.folder, figure.name, type(figure).__module__, request.preset, computed.folders, claims)

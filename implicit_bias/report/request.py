@@ -12,6 +12,11 @@ from implicit_bias.core.registry import hyper
 Preset = Literal["smoke", "default", "paper"]
 
 
+def table_ending(preset: Preset) -> str:
+    """How a figure's table ends: those of the papers' sizes are compressed, to a fourth, and pandas reads them as they are."""
+    return "csv.gz" if preset == "paper" else "csv"
+
+
 @dataclass(frozen=True)
 class Request:
     """What the command line asks for."""

@@ -30,6 +30,7 @@ from implicit_bias.datasets.mnist import cache_folder
 from implicit_bias.figures.base import FIGURES, Preset
 from implicit_bias.figures.claims import CLAIM_COLUMNS, Claim
 from implicit_bias.optimizers.foreign.target import EXTRA
+from implicit_bias.report.request import table_ending
 from implicit_bias.storage.files import atomic_write_text
 from implicit_bias.storage.integrity import PROVENANCE
 from implicit_bias.storage.provenance import PACKAGES
@@ -38,7 +39,6 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Packages, and modules at the top, whose sources no table, claim or picture depends on.
 DRAW_NOTHING = ("__init__.py", "__main__.py", "run.py", "bench", "cli", "compare", "identify", "runtime", "sweep")
 MISSING = "missing"
-KINDS = ("csv", "png", "pdf")
 #: The packages of optimizers, too: a figure leaves out what is of one that is not installed.
 DRAWN_BY = (*PACKAGES, "matplotlib", *EXTRA)
 
@@ -72,19 +72,19 @@ def stamp_path(folder: Path, name: str) -> Path:
 def unchanged(folder: Path, name: str, preset: Preset) -> list[Claim] | None:
     """The figure's claims if nothing at all has changed since it was made, else None."""
     stamp = _read(folder, name)
-    if stamp is None or stamp.everything != everything(preset) or stamp.outputs != _outputs(folder, name):
+    if stamp is None or stamp.everything != everything(preset) or stamp.outputs != _outputs(folder, name, preset):
         return None
     return _claims(stamp) if stamp.touched == _touched(folder, stamp.runs) else None
 
 
-def drawn_alike(folder: Path, name: str, module: str) -> bool:
+def drawn_alike(folder: Path, name: str, module: str, preset: Preset) -> bool:
     """Whether the figure's files are those of its stamp, and the sources that made them of its runs.
 
     Args:
         module: Where the figure's class is defined.
     """
     stamp = _read(folder, name)
-    return stamp is not None and stamp.drawing == drawing(module) and stamp.outputs == _outputs(folder, name)
+    return stamp is not None and stamp.drawing == drawing(module) and stamp.outputs == _outputs(folder, name, preset)
 
 
 def same_runs(folder: Path, name: str, module: str, preset: Preset, directories: Sequence[Path]) -> list[Claim] | None:
@@ -114,7 +114,7 @@ def write_stamp(
         drawing(module),
         runs,
         _touched(folder, runs),
-        _outputs(folder, name),
+        _outputs(folder, name, preset),
         [asdict(claim) for claim in claims],
     )
     atomic_write_text(stamp_path(folder, name), json.dumps(asdict(stamp), indent=1) + "\n")
@@ -199,8 +199,13 @@ def _runs(directories: Sequence[Path]) -> dict[str, str]:
     return {directory.name: _content(directory / PROVENANCE) for directory in sorted(set(directories))}
 
 
-def _outputs(folder: Path, name: str) -> dict[str, str]:
-    return {kind: _content(folder / "figures" / f"{name}.{kind}") for kind in KINDS}
+def endings(preset: Preset) -> tuple[str, ...]:
+    """Of a figure's files."""
+    return (table_ending(preset), "png", "pdf")
+
+
+def _outputs(folder: Path, name: str, preset: Preset) -> dict[str, str]:
+    return {ending: _content(folder / "figures" / f"{name}.{ending}") for ending in endings(preset)}
 
 
 def _content(path: Path) -> str:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from implicit_bias.figures import Figure
+from implicit_bias.figures.base import Preset
 from implicit_bias.report.agreement import Difference, difference
+from implicit_bias.report.files import table_path
 from implicit_bias.report.request import Request
 from implicit_bias.report.uptodate import everything
 from implicit_bias.storage.files import atomic_write_text, read_table
@@ -36,14 +38,14 @@ def beside(request: Request) -> Request:
     return apart
 
 
-def compared(figures: Sequence[Figure], kept: Path, made: Path) -> Iterator[tuple[Figure, Difference]]:
+def compared(figures: Sequence[Figure], preset: Preset, kept: Path, made: Path) -> Iterator[tuple[Figure, Difference]]:
     """Each figure that was made, and how far its table is from the one that is kept.
 
     Args:
         kept, made: The two folders of results.
     """
     for figure in figures:
-        again, before = (folder / "figures" / f"{figure.name}.csv" for folder in (made, kept))
+        again, before = (table_path(folder / "figures" / figure.name, preset) for folder in (made, kept))
         if not again.exists():
             continue
         if not before.exists():

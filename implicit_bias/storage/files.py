@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import io
 import os
 import shutil
@@ -26,7 +27,7 @@ _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision":
 
 
 def read_table(path: Path | IO[bytes]) -> pd.DataFrame:
-    """A CSV file of this package, or one that is open; floats read back to the last bit."""
+    """A CSV file of this package, compressed where it ends in .gz, or one that is open; floats read back to the last bit."""
     table: pd.DataFrame = pd.read_csv(path, **_EXACT_FLOATS)
     return table
 
@@ -34,6 +35,12 @@ def read_table(path: Path | IO[bytes]) -> pd.DataFrame:
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """A table as CSV: shortest representations that round-trip, empty where there is no value."""
     return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def table_bytes(table: pd.DataFrame, path: Path) -> bytes:
+    """A table as the file of this name holds it: as CSV, compressed where that ends in .gz; equal tables give equal bytes."""
+    plain = csv_bytes(table)
+    return gzip.compress(plain, mtime=0) if path.suffix == ".gz" else plain
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

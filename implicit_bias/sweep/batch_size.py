@@ -18,6 +18,8 @@ from implicit_bias.sweep.problem import build_problem
 # Arrays of a run's scores, data and parameters that a step, a record or an improved certificate may hold at once: more than any
 # does. Where so many would fit into this part of the free memory, nothing is measured.
 CRUDE_ARRAYS = 100
+# The same of the scores and the data of a test, of which nothing is needed but the class with the largest score.
+CRUDE_TEST_ARRAYS = 10
 EASILY = 0.1
 # What a run is measured by: steps, and the certificate's iterations. How many runs more than the first tell its share from what
 # all runs share: steps in C take the memory of whole groups of runs, and 1 + 8 runs have one or two groups more than 1.
@@ -47,15 +49,19 @@ def fitting(cells: Sequence[Cell], sharing: int = 1) -> int:
 
 def _crude_bytes(cell: Cell) -> int:
     """An upper estimate of the bytes that a run needs."""
-    x, shapes = cell.dataset.x, block_shapes(cell)
+    x, test, shapes = cell.dataset.x, cell.dataset.x_test, block_shapes(cell)
     widest = max(rows for rows, _ in shapes)
-    return 8 * CRUDE_ARRAYS * (x.size + len(x) * widest + _size(shapes)) + _kept_bytes(cell)
+    tested = 0 if test is None else test.size + len(test) * widest
+    return 8 * (CRUDE_ARRAYS * (x.size + len(x) * widest + _size(shapes)) + CRUDE_TEST_ARRAYS * tested) + _kept_bytes(cell)
 
 
 def _kept_bytes(cell: Cell) -> int:
-    """The parameters of all records, where those are kept."""
-    spec = cell.spec
-    return 8 * len(record_steps(spec.steps, spec.log.points)) * _size(block_shapes(cell)) if spec.log.weights == "all" else 0
+    """The test samples, which measuring does not see, and the parameters of all records, where those are kept."""
+    spec, test = cell.spec, cell.dataset.x_test
+    held = 0 if test is None else test.size
+    if spec.log.weights == "all":
+        held += len(record_steps(spec.steps, spec.log.points)) * _size(block_shapes(cell))
+    return 8 * held
 
 
 def block_shapes(cell: Cell) -> list[tuple[int, int]]:

@@ -31,6 +31,9 @@ from implicit_bias.sweep.start import Starts
 
 # A margin of an earlier version may lie above the lower end of an optimum's interval by that interval's width.
 EARLIER_ROUNDING = 1e-5
+#: So many numbers of test samples, 128 MB, are held by the cells of a command; those of further datasets are drawn again by the
+#: batch that they are for.
+HELD_TEST = 2**24
 
 
 def prepared(specs: Sequence[RunSpec], tell: bool = True) -> Iterator[Cell | tuple[int, Outcome]]:
@@ -86,11 +89,12 @@ def proven_optima(directory: Path, trajectory: pd.DataFrame) -> frozenset[str] |
 def located(specs: Sequence[RunSpec], tell: bool = False) -> Iterator[Cell | tuple[int, Outcome]]:
     """Cells with their data and run folders, finished or not; or the place and outcome of those that cannot be loaded."""
     datasets: dict[str, tuple[Dataset, str] | BadInput] = {}
+    held = 0
     starts = Starts()
     for index, spec in enumerate(specs):
         key = spec.dataset_text
         if key not in datasets:
-            datasets[key] = _loaded(spec, tell)
+            datasets[key], held = _within(_loaded(spec, tell), held)
         loaded = datasets[key]
         if isinstance(loaded, BadInput):
             kind: Kind = "no_data" if isinstance(loaded, NoData) else "bad_input"
@@ -106,6 +110,15 @@ def located(specs: Sequence[RunSpec], tell: bool = False) -> Iterator[Cell | tup
         origin = "" if start is None else fingerprint_of(start)
         digest = spec.hash(fingerprint, origin, plugin_fingerprint(spec), spec.optimizer.identity)
         yield Cell(index, spec, dataset, kept_directory(spec, digest), start)
+
+
+def _within(loaded: tuple[Dataset, str] | BadInput, held: int) -> tuple[tuple[Dataset, str] | BadInput, int]:
+    """What was loaded, its test samples left out where more of them would be held than are to be; and how many are then."""
+    if isinstance(loaded, BadInput) or loaded[0].x_test is None:
+        return loaded, held
+    dataset, fingerprint = loaded
+    held += loaded[0].x_test.size
+    return (loaded, held) if held <= HELD_TEST else ((dataset.without_test(), fingerprint), held - loaded[0].x_test.size)
 
 
 def _taken(cell: Cell) -> str | None:

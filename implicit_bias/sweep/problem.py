@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,7 +37,7 @@ def build_problem(cells: Sequence[Cell], references: Sequence[Optima]) -> Proble
     """The engine's problem for cells of one batch, each with its references (empty: none)."""
     spec = cells[0].spec
     dtype, device = spec.dtype, spec.torch_device
-    data, test = _stacked_data([cell.dataset for cell in cells], dtype, device)
+    data, test = _stacked_data(cells, dtype, device)
     model = _batched([cell.spec.model for cell in cells], dtype, device, (-1, 1, 1))
     start = _initial(cells, model, data)
     initial = {name: block for name, block in start.items() if name not in model.frozen_blocks()}
@@ -183,15 +184,24 @@ def _batched_norm(norms: Sequence[Norm], dtype: torch.dtype, device: torch.devic
     return norm
 
 
-def _stacked_data(datasets: Sequence[Dataset], dtype: torch.dtype, device: torch.device) -> tuple[Data, Data | None]:
+def _stacked_data(cells: Sequence[Cell], dtype: torch.dtype, device: torch.device) -> tuple[Data, Data | None]:
     """Training and test sets, of one run each or, where all runs have the same, once."""
-    first = datasets[0]
-    own = [first] if all(d is first for d in datasets) else datasets
+    first = cells[0].dataset
+    own = cells[:1] if all(cell.dataset is first for cell in cells) else cells
 
-    def stacked(xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> Data:
-        x: Tensor = torch.from_numpy(np.stack(xs)).to(device, dtype)
-        return Data(x, torch.from_numpy(np.stack(ys)).to(device), first.num_classes)
+    def stacked(samples: Iterator[tuple[np.ndarray | None, np.ndarray | None]]) -> Data:
+        x, y = next(samples)
+        assert x is not None and y is not None
+        # One after the other: test samples that are loaded again are held once.
+        xs, ys = np.empty((len(own), *x.shape), x.dtype), np.empty((len(own), *y.shape), y.dtype)
+        for run, pair in enumerate(chain([(x, y)], samples)):
+            xs[run], ys[run] = pair
+        return Data(torch.from_numpy(xs).to(device, dtype), torch.from_numpy(ys).to(device), first.num_classes)
 
-    tests = [(d.x_test, d.y_test) for d in own if d.x_test is not None and d.y_test is not None]
-    test = stacked([x for x, _ in tests], [y for _, y in tests]) if tests else None
-    return stacked([d.x for d in own], [d.y for d in own]), test
+    test = None if first.x_test is None else stacked((d.x_test, d.y_test) for d in map(_with_test, own))
+    return stacked((cell.dataset.x, cell.dataset.y) for cell in own), test
+
+
+def _with_test(cell: Cell) -> Dataset:
+    """A cell's data with their test samples, loaded again where they were left out."""
+    return cell.spec.dataset.load() if cell.dataset.test_left_out else cell.dataset

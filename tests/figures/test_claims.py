@@ -42,10 +42,23 @@ def test_the_committed_claims_are_those_of_the_committed_tables() -> None:
 
 def test_the_committed_claims_at_preset_paper_are_those_of_their_tables() -> None:
     folder = RESULTS / "paper"
-    there = sorted((made(path.stem) for path in (folder / "figures").glob("*.csv")), key=lambda f: (f.order, f.name))
-    tables = {figure.name: read_table(folder / "figures" / f"{figure.name}.csv") for figure in there}
+    paths = {path.name.removesuffix(".csv.gz"): path for path in (folder / "figures").glob("*.csv.gz")}
+    there = sorted(map(made, paths), key=lambda figure: (figure.order, figure.name))
+    tables = {name: read_table(path) for name, path in paths.items()}
     again = csv_bytes(claims_table([claim for f in there for claim in f.claims(tables[f.name], "paper")])).decode()
     assert there and again.splitlines() == (folder / "claims.csv").read_text(encoding="utf-8").splitlines()
+
+
+FEWER = [name for name in NAMES if made(name).records_a_decade or type(made(name)).kept is not Figure.kept]
+
+
+@pytest.mark.parametrize("name", FEWER)
+def test_what_is_kept_of_a_table_at_the_papers_sizes_gives_the_same_verdicts(name: str) -> None:
+    figure, table = made(name), committed(name)
+    pd.testing.assert_frame_equal(figure.kept(table, "default"), table)
+    few = figure.kept(table, "paper")
+    assert 0 < len(few) < len(table) and few.index.equals(pd.RangeIndex(len(few)))
+    assert [(claim.claim, claim.holds) for claim in figure.claims(few, "default")] == [(c.claim, c.holds) for c in judged(name)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import inspect
 import json
 import re
@@ -212,12 +213,12 @@ def test_what_was_made_at_preset_paper_stands_beside_and_is_not_counted(tmp_path
     larger = replace(ODD, claim="the claim at length", preset="paper", setting="many steps")
     (tmp_path / "paper" / "claims.csv").write_bytes(csv_bytes(claims_table([larger])))
     assert content(tmp_path, "default", [FanFig1()], [UNTESTED], {}).figures[0].at_paper is None  # without a table
-    (tmp_path / "paper" / "figures" / "fan_fig1.csv").write_text("a\n1\n")
+    (tmp_path / "paper" / "figures" / "fan_fig1.csv.gz").write_bytes(gzip.compress(b"a\n1\n"))
     said = content(tmp_path, "default", [FanFig1()], [UNTESTED], {})
     assert [(counts.all, counts.fails) for counts in said.counts.values()] == [(1, 0)]
     for text in (markdown(said), unescape(html(said, tmp_path))):
         assert "At preset paper 0 of 1 claims hold" in text and "the claim at length" in text and "many steps" in text
-        assert "paper/figures/fan_fig1.csv" in text and "preset=paper only=fan_fig1" in text
+        assert "paper/figures/fan_fig1.csv.gz" in text and "preset=paper only=fan_fig1" in text
     assert content(tmp_path, "paper", [FanFig1()], [], {}).figures[0].at_paper is None
 
 

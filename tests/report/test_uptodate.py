@@ -32,7 +32,7 @@ def fresh() -> Iterator[None]:
 
 def stamped(folder: Path) -> list[Claim]:
     """A figure's files, a run folder and a stamp, all made up."""
-    for kind in uptodate.KINDS:
+    for kind in uptodate.endings("smoke"):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         (folder / "figures" / f"rates.{kind}").write_text(kind)
     (folder / "runs" / "a").mkdir(parents=True)
@@ -53,19 +53,19 @@ def test_a_stamp_gives_back_the_claims_until_something_changes(tmp_path: Path) -
     (tmp_path / "runs" / "a" / "provenance.json").write_text("{ }")
     assert uptodate.unchanged(tmp_path, "rates", "smoke") is None
     module = "implicit_bias.figures.fan.rates"
-    assert uptodate.drawn_alike(tmp_path, "rates", module)
+    assert uptodate.drawn_alike(tmp_path, "rates", module, "smoke")
     assert uptodate.same_runs(tmp_path, "rates", module, "smoke", [tmp_path / "runs" / "a"]) is None
     (tmp_path / "runs" / "a" / "provenance.json").write_text("{}")
     assert uptodate.same_runs(tmp_path, "rates", module, "smoke", [tmp_path / "runs" / "a"]) == claims
     assert uptodate.unchanged(tmp_path, "rates", "smoke") == claims
 
 
-@pytest.mark.parametrize("kind", uptodate.KINDS)
+@pytest.mark.parametrize("kind", uptodate.endings("smoke"))
 def test_a_file_that_was_edited_or_is_gone_is_no_longer_up_to_date(kind: str, tmp_path: Path) -> None:
     stamped(tmp_path)
     (tmp_path / "figures" / f"rates.{kind}").write_text("edited")
     assert uptodate.unchanged(tmp_path, "rates", "smoke") is None
-    assert not uptodate.drawn_alike(tmp_path, "rates", "implicit_bias.figures.fan.rates")
+    assert not uptodate.drawn_alike(tmp_path, "rates", "implicit_bias.figures.fan.rates", "smoke")
     (tmp_path / "figures" / f"rates.{kind}").unlink()
     assert uptodate.unchanged(tmp_path, "rates", "smoke") is None
 

@@ -1,15 +1,17 @@
 """Tables that are made again: how far they are from those that are kept, and what is written then."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from implicit_bias.figures.base import PerPreset
+from implicit_bias.figures.base import PerPreset, Preset
 from implicit_bias.figures.own.newton_schulz import NewtonSchulz
 from implicit_bias.report import command as report
 from implicit_bias.report.agreement import difference, relative
+from implicit_bias.report.files import table_path, write_table
 from implicit_bias.report.minutes import Minutes, keep_minutes, last_minutes, read_minutes
 from implicit_bias.storage.files import csv_bytes, read_table
 
@@ -95,3 +97,29 @@ def test_verify_is_not_for_tables_that_are_there(tmp_path: Path, capsys: pytest.
     assert report.main(["verify=true", "redraw=true", f"results_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err == "error: verify=true: not with redraw=true, which makes no table\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_at_the_papers_sizes_is_compressed_and_says_the_same(tmp_path: Path) -> None:
+    table = pd.DataFrame({"method": ["a", "b"], "step": [1, 2], "ratio": [1 / 3, np.nan]})
+    presets: tuple[tuple[Preset, str], ...] = (("default", "csv"), ("paper", "csv.gz"))
+    found = []
+    for preset, ending in presets:
+        path = table_path(tmp_path / "figure", preset)
+        assert path == tmp_path / f"figure.{ending}"
+        write_table(table, path)
+        first = path.read_bytes()
+        write_table(table, path)
+        assert path.read_bytes() == first
+        found.append(read_table(path))
+    pd.testing.assert_frame_equal(found[0], found[1])
+    assert gzip.decompress(first) == (tmp_path / "figure.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("preset", "rows"), [("default", 1000), ("paper", 10)])
+def test_fewer_records_are_kept_at_the_papers_sizes_alone(preset: Preset, rows: int) -> None:
+    class Few(NewtonSchulz):
+        records_a_decade = 3
+
+    table = pd.DataFrame({"step": range(1, 1001)})
+    assert len(Few().kept(table, preset)) == rows
+    assert len(FIGURE.kept(table, preset)) == 1000

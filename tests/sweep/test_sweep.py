@@ -18,7 +18,8 @@ from implicit_bias.models import MODELS, Data
 from implicit_bias.norms import NORMS, make_norm
 from implicit_bias.schedules import AUTO_GAP_CHANGE, AUTO_GAP_CHANGE_SATURATING, SCHEDULES, auto_lr
 from implicit_bias.storage.runs import read_run
-from implicit_bias.sweep import Outcome, execute
+from implicit_bias.sweep import Outcome, execute, loading
+from implicit_bias.sweep import batch_size as fitting
 from implicit_bias.sweep.plan import Cell, batch_size, batches, group_key
 from implicit_bias.sweep.table import sweep_table
 
@@ -319,3 +320,37 @@ def test_schedules() -> None:
     moving: list[tuple[str, dict[str, float]]] = [("power", {}), ("power", {"power": 0.5}), ("loss_based", {}), ("lyu_li", {})]
     assert all(SCHEDULES.get(name)(**keys).constant for name, keys in still)
     assert not any(SCHEDULES.get(name)(**keys).constant for name, keys in moving)
+
+
+TESTED = ["dataset=gaussian_clusters", "dataset.num_classes=3", "dataset.dim=5", "dataset.test_samples=40", "reference=none"]
+
+
+def test_test_samples_that_are_loaded_again_are_those_that_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for held in (10**9, 3 * 40 * 5, 0):  # all of them, those of three seeds, none
+        monkeypatch.setattr(loading, "HELD_TEST", held)
+        words = [*TESTED, "optimizer=signgd,ngd", "seed=range(1,6)", "steps=20", f"results_dir={tmp_path / str(held)}"]
+        mine = [cell.spec for cell in compose(words, multirun=True)]
+        left_out = [isinstance(cell, Cell) and cell.dataset.test_left_out for cell in loading.located(mine)]
+        assert left_out == 2 * [held < 40 * 5 * seed for seed in range(1, 6)]
+        found.append([outcome.trajectory for outcome in execute(mine, command="test")])
+    for tables in zip(*found, strict=True):
+        assert tables[0] is not None and tables[0]["test_accuracy"].notna().all()
+        for other in tables[1:]:
+            pd.testing.assert_frame_equal(tables[0], other)
+
+
+def test_test_samples_that_are_left_out_take_no_memory_and_are_counted_for_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "HELD_TEST", 0)
+    words = [*TESTED, "dataset.test_samples=100000", "seed=range(1,5)", "steps=20", f"results_dir={tmp_path}"]
+    cells = [cell for cell in loading.located([one.spec for one in compose(words, multirun=True)]) if isinstance(cell, Cell)]
+    for cell in cells:
+        assert cell.dataset.x_test is not None and cell.dataset.x_test.shape == (100_000, 5)
+        assert cell.dataset.x_test.base is not None and cell.dataset.x_test.base.nbytes == 8
+        assert cell.dataset.without_test().x_test is not None and cell.dataset.x is cell.dataset.without_test().x
+    assert fitting.fitting(cells) == 4
+    each = 8 * 100_000 * (5 + 3)  # the samples and their scores
+    monkeypatch.setattr(fitting, "available", lambda _: 3 * each)
+    assert fitting.fitting(cells) < 3

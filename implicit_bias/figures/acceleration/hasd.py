@@ -58,7 +58,7 @@ class Hasd(Figure):
     source = "Bai and Bullins, arXiv 2409.19200"
     kind = "theorem"
     paper = "acceleration"
-    minutes = PerPreset(smoke=0.1, default=0.5, paper=10.0)
+    minutes = PerPreset(smoke=0.1, default=0.5, paper=3.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

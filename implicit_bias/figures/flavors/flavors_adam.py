@@ -53,7 +53,7 @@ class FlavorsAdam(Figure):
     source = "Tsilivis, Gronich, Kempe and Vardi, arXiv 2410.22069, Fig. 2"
     kind = "paper"
     paper = "flavors"
-    minutes = PerPreset(smoke=0.05, default=0.3, paper=20.0)
+    minutes = PerPreset(smoke=0.05, default=0.3, paper=4.0)
 
     def setting(self, preset: Preset) -> str:
         return one_line(f"""

@@ -42,6 +42,10 @@ MARGINS = {"l2": norm_look("l2"), "l1": norm_look("l1")}
 SLOPE, SAME, LOW, HIGH, LARGE = 0.05, 0.1, 0.8, 0.99, 0.8
 
 
+#: Of wd eta t: the transition is over long before.
+LAST_SHOWN = 10.0
+
+
 @FIGURES.register
 class Grokking(Figure):
     """The time at which a diagonal network generalises is linear in log(alpha), with slope 1 / wd: l2 margin first, l1 later."""
@@ -103,7 +107,8 @@ class Grokking(Figure):
         figure, axes = panels(1, 3, height=2.7)
         accuracy, margins, times = axes[0]
         table = table[table["time"] > 0.01]
-        slow, fast = (table[np.isclose(table["decay"], decay)] for decay in DECAYS)
+        shown = table[table["time"] <= LAST_SHOWN]
+        slow, fast = (shown[np.isclose(shown["decay"], decay)] for decay in DECAYS)
         for scale, look in LOOKS.items():
             _draw(accuracy, slow[slow["scale"] == scale], "test_accuracy", look)
         for norm, look in MARGINS.items():

@@ -41,7 +41,7 @@ class ModularAddition(Figure):
     source = "Morwani, Edelman, Oncescu, Zhao and Kakade, arXiv 2311.07568"
     kind = "theorem"
     paper = "morwani"
-    minutes = PerPreset(smoke=0.1, default=0.5, paper=15.0)
+    minutes = PerPreset(smoke=0.1, default=0.5, paper=25.0)
 
     def setting(self, preset: Preset) -> str:
         return (

@@ -66,7 +66,7 @@ class NaturalGradient(Figure):
     source = "Shoji, Suzuki and Kozachkov, arXiv 2409.16422"
     kind = "theorem"
     paper = "natural"
-    minutes = PerPreset(smoke=0.1, default=0.4, paper=15.0)
+    minutes = PerPreset(smoke=0.1, default=0.4, paper=1.0)
 
     def setting(self, preset: Preset) -> str:
         return f"{SEEDS.at(preset)} seeds of {DATA}; linear model, full batch, {STEPS.at(preset):,} steps"

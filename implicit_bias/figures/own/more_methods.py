@@ -40,7 +40,7 @@ SAME, REACHED, LEFT_BEHIND, APART, NEAR = 1e-5, 0.98, 0.85, 0.15, 0.02
 
 @FIGURES.register
 class MoreMethods(Figure):
-    """Lion's second memory costs it the max-norm margin; MVN-Grad is nearer to l2's; clipping ends before it matters."""
+    """Lion's second memory delays its max-norm margin; MVN-Grad is nearer to l2's; clipping ends before it matters."""
 
     name = "more_methods"
     headline = "MVN-Grad"
@@ -115,6 +115,7 @@ class MoreMethods(Figure):
                 measured=f"{_told(short)} and {_told(long)}",
                 tolerance=f">= {REACHED:g}, < {LEFT_BEHIND:g}",
                 holds=short.mean() >= REACHED and long.mean() < LEFT_BEHIND,
+                reason="the longer memory seems to delay it only: with shorter steps later on it comes near that margin, too",
             ),
         ]
 
@@ -129,6 +130,9 @@ class MoreMethods(Figure):
                     measured=f"{_told(more)} ({better} {_told(ratio[method, better])})",
                     tolerance=f">= {APART:g}",
                     holds=more.mean() >= APART,
+                    reason="the gap between the two closes with more steps: its linf ratio rises, and that of l2 hardly changes"
+                    if method == "MVN-Grad"
+                    else "",
                 )
             )
         return found

@@ -70,7 +70,7 @@ class RobustPrice(Figure):
     )
     kind = "paper"
     paper = "price"
-    minutes = PerPreset(smoke=0.1, default=0.8, paper=20.0)
+    minutes = PerPreset(smoke=0.1, default=0.8, paper=7.0)
 
     def setting(self, preset: Preset) -> str:
         return (
@@ -240,7 +240,7 @@ def _draw_margins(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set_xlabel("step")
     axis.set_ylabel("1 - robust margin / maximum")
     axis.set_xlim(rows["step"].min(), rows["step"].max())
-    axis.set_ylim(1e-3, 1)
+    axis.set_ylim(min(1e-3, 0.7 * min((end.y for end in ends if end.y > 0), default=1)), 1)
     for which in ("x", "y"):
         log_axis(axis, which)
     end_labels(axis, ends)

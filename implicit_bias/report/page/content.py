@@ -19,6 +19,7 @@ from implicit_bias.report.page.glossary import GLOSSARY, Term
 from implicit_bias.report.page.heat import Heat, heat
 from implicit_bias.report.page.kept import kept
 from implicit_bias.report.page.kept_claims import read_claims
+from implicit_bias.report.request import table_ending
 from implicit_bias.report.uptodate import drawing
 from implicit_bias.storage.files import read_table
 
@@ -243,7 +244,8 @@ def _settled(claim: Claim, figure: Figure, preset: Preset) -> Claim:
 def _at_paper(folder: Path, figure: Figure, claims: Sequence[Claim]) -> AtPaper | None:
     mine = tuple(_settled(claim, figure, LARGER) for claim in claims if claim.figure == figure.name)
     # Without PDF, which is not committed at that size: the page is the same wherever it is made.
-    paths = {kind: f"{LARGER}/figures/{figure.name}.{kind}" for kind in ENDINGS if kind != "pdf"}
+    endings = {"png": "png", "csv": table_ending(LARGER)}
+    paths = {kind: f"{LARGER}/figures/{figure.name}.{ending}" for kind, ending in endings.items()}
     files = {kind: path for kind, path in paths.items() if (folder / path).exists()}
     return AtPaper(f"python -m implicit_bias.report preset={LARGER} only={figure.name}", mine, files) if mine and files else None
 
