@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup figures report smoke verify bench gpu test system-tests coverage numeric lint typecheck site format clean
 
 help:  ## this list
-	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=fan_fig1,rates] [ARGS=...]'
+	@echo 'make <target> [PYTHON=$(PYTHON)] [PRESET=$(PRESET)] [WORKERS=$(WORKERS)] [FIGURE=rates,...]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## the environment in .venv, with the tested versions
@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 	@echo 'ready; now type: source $(BIN)/activate; implicit-bias optimizer=muon'
 
-figures: $(READY)  ## every figure with its CSV, the claims, results/report.html (or FIGURE=...; what has not changed is kept)
+figures: $(READY)  ## every figure, its CSV, the claims, the report (or FIGURE=...)
 	$(BIN)/python -m implicit_bias.report preset=$(PRESET) workers=$(WORKERS) only=$(FIGURE)
 
 report: figures  ## the same
@@ -37,19 +37,19 @@ report: figures  ## the same
 smoke: $(READY)  ## the figures in small, in two or three minutes
 	$(BIN)/python -m implicit_bias.report preset=smoke workers=$(WORKERS)
 
-verify: $(READY)  ## every figure's table made again in results/verify and compared with the one in results/figures (or FIGURE=...)
+verify: $(READY)  ## every table made again and compared (or FIGURE=...)
 	$(BIN)/python -m implicit_bias.report verify=true preset=$(PRESET) workers=$(WORKERS) only=$(FIGURE)
 
-bench: $(READY)  ## speed beside plain PyTorch loops (or a part: ARGS="size=100x10x25 optimizer=muon")
+bench: $(READY)  ## speed beside plain PyTorch loops (ARGS="size=100x10x25": a part)
 	$(BIN)/python -m implicit_bias.bench $(ARGS)
 
-gpu: $(READY)  ## all that is to be found out on a GPU: tests, speed, figures of networks in small (or ARGS="tests bench smoke paper")
+gpu: $(READY)  ## on a GPU: tests, speed, networks (or ARGS="tests bench smoke")
 	$(BIN)/python scripts/gpu.py $(ARGS)
 
 test: $(READY)  ## all tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-system-tests: $(READY)  ## those on a Slurm of their own and in a browser, whose programs root gets by apt-get first
+system-tests: $(READY)  ## those on a Slurm of their own and in a browser (as root)
 	.ci/system-packages
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m system $(ARGS)
 
@@ -59,10 +59,10 @@ coverage: $(READY)  ## all tests, and which lines they run; fails under 90 perce
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered
 
-numeric: $(READY)  ## the tests of rounding, under each instruction set this processor has
+numeric: $(READY)  ## the tests of rounding under each instruction set there is
 	$(BIN)/python scripts/numeric_tests.py -n $(WORKERS) $(ARGS)
 
-lint: typecheck  ## style, formatting, spelling, types, and which package may import which
+lint: typecheck  ## style, spelling, types, and which package may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
@@ -79,6 +79,6 @@ format: $(READY)  ## mend style and formatting in place
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean:  ## remove runs, sweeps and caches; figures, tables and the environment stay
-	rm -rf results/runs results/sweeps results/cache build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find implicit_bias scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+clean:  ## remove runs, sweeps, caches; figures and the environment stay
+	@rm -rf results/runs results/sweeps results/cache build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find implicit_bias scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ from implicit_bias.analysis.sources import sources_of
 from implicit_bias.cli.arguments import Interface, Reader, a_folder
 from implicit_bias.cli.exit_codes import DONE
 from implicit_bias.cli.messages import loading
-from implicit_bias.cli.paths import MOST_LETTERS, exists, is_path, named_path
+from implicit_bias.cli.paths import MOST_LETTERS, exists, is_path, make_folder, named_path
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
@@ -174,6 +174,7 @@ def compare(request: Request) -> int:
             header(picture, request.title)
         files = {f"comparison.{kind}": saved(picture, kind) for kind in ("png", "pdf")}
     files["comparison.csv"] = csv_bytes(rows)
+    make_folder(Path(request.out or "results"), "out")
     folder = Path(request.out or Path("results") / "compare" / _digest(request, files["comparison.csv"]))
     for name, content in files.items():
         atomic_write_bytes(folder / name, content)

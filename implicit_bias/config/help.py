@@ -58,7 +58,7 @@ MORE = "implicit-bias --help says what each is, with all keys, their defaults an
 ENDING = """\
 FROM PYTHON
   from implicit_bias import run
-  trajectory, summary = run(optimizer="muon", steps=1000, **{"dataset.noise": 0.5})
+  trajectory, summary = run(optimizer="muon", **{"dataset.noise": 0.5})
 
 OPTIONS OF YOUR OWN
   IMPLICIT_BIAS_PLUGINS=folder[:folder]   folders with optimizers/, norms/, losses/ ... as docs/extending.md describes them; \

@@ -1,5 +1,23 @@
 """Errors that the user can correct; the command prints them as one line."""
 
+from collections.abc import Callable
+
+
+def line_of(error: BaseException, mine: Callable[[str, str], bool]) -> int | None:
+    """The line in which an error arose, or passed through last, of the code that is ``mine``; None where it did not.
+
+    Args:
+        error: Any; of a SyntaxError the line that it names.
+        mine: Of a file's name and its module's.
+    """
+    line = error.lineno if isinstance(error, SyntaxError) and mine(error.filename or "", "") else None
+    trace = error.__traceback__
+    while trace is not None:
+        if mine(trace.tb_frame.f_code.co_filename, str(trace.tb_frame.f_globals.get("__name__", ""))):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
 
 class BadInput(ValueError):
     """Unusable input. The message is one line that begins with the offending key and says what is allowed."""

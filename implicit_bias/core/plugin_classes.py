@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from implicit_bias.core import plugins
-from implicit_bias.core.errors import NameTaken
+from implicit_bias.core.errors import NameTaken, line_of
 
 ROOT = Path(__file__).resolve().parents[1]
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -144,12 +144,7 @@ def _reason(error: BaseException, place: Path | str) -> str:
     """What went wrong where a file was imported, and in which of its lines."""
     if isinstance(error, Unusable):
         return str(error)
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(place) else None
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(place):
-            line = trace.tb_lineno
-        trace = trace.tb_next
+    line = line_of(error, lambda file, _: file == str(place))
     where = f"line {line}: " if line else ""
     said = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"cannot be imported: {where}{type(error).__name__}{f': {said}' if said else ''}"

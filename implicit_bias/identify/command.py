@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from implicit_bias.cli.arguments import Interface, a_folder
 from implicit_bias.cli.exit_codes import DONE
 from implicit_bias.cli.messages import loading
-from implicit_bias.cli.paths import exists, is_path, named_path
+from implicit_bias.cli.paths import exists, is_path, make_folder, named_path
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper, hyper_fields
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from implicit_bias.analysis.weights import Weights
     from implicit_bias.datasets import Dataset
 
-USAGE = "python -m implicit_bias.identify RUN [RUN ...] [dataset=...] [key=value ...], or identify optimizer=... alone"
+USAGE = "python -m implicit_bias.identify RUN ... [key=value ...], or optimizer=..."
 ABOUT = """\
 Which norm's margin does it maximise? For the entrywise l_p and the Schatten norms, all p from 1 to inf, the margin of the \
 parameters is held against the certified optimum; where the ratio kappa peaks, and how near to 1, is the answer. For networks \
@@ -171,6 +171,7 @@ def answer(request: Request) -> int:
     runs = Reader(dataset, seed).read(request.runs)
     if dataset is not None and all(run.dataset is not dataset for run in runs):
         raise BadInput(f"{request.dataset[0]}: run folders name their own data; allowed with files of parameters only")
+    make_folder(Path(request.out or request.results_dir), "out" if request.out else "results_dir")
     cache = ReferenceCache(request.results_dir)
     with Progress(enabled=request.progress != "off") as progress:
         shared = progress.single("curves", IDENTIFYING * len(runs))

@@ -15,6 +15,7 @@ from implicit_bias.cli.tables import print_table
 from implicit_bias.config.overrides import compose_methods
 from implicit_bias.norms import Norm
 from implicit_bias.optimizers import Optimizer
+from implicit_bias.optimizers.foreign.probe import NOT_FINITE
 
 # Below this a difference is round-off.
 NOTHING = 1e-12
@@ -38,7 +39,7 @@ def studied(words: Sequence[str]) -> int:
     for place, (optimizer, norm) in enumerate(methods, 1):
         found = study(optimizer, norm)
         if found.failed is not None:
-            messages.error(found.failed)
+            messages.error(f"{called(optimizer, norm)}: {found.failed}" if found.failed == NOT_FINITE else found.failed)
             code = FAILED
             continue
         print_table(

@@ -22,7 +22,7 @@ from implicit_bias.optimizers.foreign.base import FEEDS, Foreign, known_of
 from implicit_bias.optimizers.foreign.callables import SESSION
 from implicit_bias.optimizers.foreign.instance import Make, Named
 from implicit_bias.optimizers.foreign.probe import ConstantSteps
-from implicit_bias.optimizers.foreign.target import Target, checked_kwargs, find, in_a_line, named
+from implicit_bias.optimizers.foreign.target import Target, checked_kwargs, find, in_a_line, line_in_user_file, named
 from implicit_bias.schedules import Schedule
 
 #: Classes that treat every entry by itself: one instance can hold all runs of a batch. A test of steps cannot prove that of
@@ -171,9 +171,13 @@ class Torch(Foreign):
         """Raises BadInput where the class refuses what it is to be made with."""
         try:
             self.make([("weight", torch.nn.Parameter(torch.zeros(3, 4, dtype=torch.float64)))])
-        except Exception as error:  # noqa: BLE001 - the class is not ours
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the class is not ours
+            line = line_in_user_file(error)
+            said = in_a_line(error) if line is None else f"{in_a_line(error)}, line {line}"
+            if not self.kwargs:
+                raise BadInput(f"optimizer.target={self.target}: cannot be made without optimizer.kwargs ({said})") from None
             raise BadInput(
-                f"optimizer.kwargs={shown(dict(self.kwargs))}: {self.target} cannot be made with it ({in_a_line(error)})"
+                f"optimizer.kwargs={shown(dict(self.kwargs))}: {self.target} cannot be made with it ({said})"
             ) from None
 
 

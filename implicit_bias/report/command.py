@@ -98,6 +98,8 @@ def _page_named(text: str) -> str | None:
     """A file that is there or can be made."""
     if not text or text.endswith("/") or Path(text).is_dir():
         raise BadInput(f"out={text}: must be a file, such as {OWN_PAGE}, or null")
+    if text != "null" and Path(text).suffix.lower() not in (".html", ".htm"):
+        raise BadInput(f"out={text}: must end in .html, since the page is of that kind")
     return None if text == "null" else text
 
 
@@ -174,6 +176,7 @@ def _own_runs(request: Request) -> int:
     from implicit_bias.report.page.runs import runs_page
     from implicit_bias.storage.files import atomic_write_text
 
+    make_folder(Path(request.out).parent if request.out else Path(request.results_dir), "out" if request.out else "results_dir")
     out = Path(request.out or Path(request.results_dir) / OWN_PAGE)
     typed = [f"runs={','.join(named)}", *([f"out={request.out}"] if request.out else [])]
     atomic_write_text(out, runs_page(sources, f"python -m implicit_bias.report {shlex.join(typed)}"))
@@ -265,7 +268,7 @@ def _outlook(figures: Sequence[Figure], changed: Sequence[Figure], request: Requ
     """One line that announces what will be computed."""
     kept = len(figures) - len(changed)
     if not changed:
-        return f"preset {request.preset}: {_count(kept)} up to date"
+        return f"preset {request.preset}: {_count(kept)} up to date (force=true makes {'it' if kept == 1 else 'them'} again)"
     minutes = sum(figure.minutes.at(request.preset) for figure in changed)
     line = f"{_count(len(changed), '')}, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet"
     return f"{line}; {kept} more {'is' if kept == 1 else 'are'} up to date" if kept else line

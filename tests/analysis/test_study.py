@@ -158,7 +158,7 @@ def test_a_class_without_a_learning_rate_is_studied_at_its_own(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("Still", "it does not move at a constant gradient"), ("Raises", "ValueError in step 1: no step today")]
+    ("name", "line"), [("Still", "it does not move at a constant gradient"), ("Raises", "ValueError in step 1, line ")]
 )
 def test_a_class_of_which_nothing_is_known_is_said_to_be(name: str, line: str, tmp_path: Path) -> None:
     (said,) = study(torch_class(mine(tmp_path), name)).lines()

@@ -452,8 +452,8 @@ def test_too_many_configurations_and_a_folder_that_cannot_be_made(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    assert compare.main([f"{results}/runs/*", f"out={file}/below"]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {file}")
+    assert compare.main([f"{results}/runs/*", f"out={file}/below"]) == 2
+    assert capsys.readouterr().err == f"error: out={file}/below: must be a folder that can be written to (Not a directory)\n"
     monkeypatch.setattr(compare, "MOST_CURVES", 2)
     assert compare.main([f"{results}/runs/*", f"out={tmp_path}/out"]) == 2
     assert capsys.readouterr().err.startswith("error: RUN: 3 configurations; must be at most 2")

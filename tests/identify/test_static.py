@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,17 @@ def test_a_class_that_raises_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert command.main(["optimizer=torch", f"optimizer.target={mine(tmp_path)}:Raises"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
-    assert "ValueError in step 1: no step today nor tomorrow" in captured.err
+    assert re.search(r"ValueError in step 1, line \d+: no step today nor tomorrow", captured.err)
+
+
+def test_a_class_whose_steps_are_no_numbers_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lost.py"
+    step = (
+        "    @torch.no_grad()\n    def step(self, closure=None):\n        self.param_groups[0]['params'][0].fill_(float('nan'))\n"
+    )
+    path.write_text(f"import torch\n\n\nclass Lost(torch.optim.SGD):\n{step}")
+    assert command.main(["optimizer=torch", f"optimizer.target={path}:Lost"]) == 1
+    assert capsys.readouterr().err == "error: Lost: its steps at a constant gradient are no finite numbers\n"
 
 
 @pytest.mark.parametrize(

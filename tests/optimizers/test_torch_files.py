@@ -116,7 +116,15 @@ def test_groups_that_are_none_are_one_line(typed: str, line: str, tmp_path: Path
 
 FILES = {
     "syntax.py": ("class Broken(", "syntax.py:Broken: cannot be imported (SyntaxError"),
-    "raises.py": ("raise OSError('no disk')", "raises.py:Broken: cannot be imported (OSError: no disk)"),
+    "raises.py": ("raise OSError('no disk')", "raises.py:Broken: cannot be imported (OSError: no disk, line 1)"),
+    "leaves.py": (
+        "import sys\nsys.exit(3)",
+        "leaves.py:Broken: cannot be imported (SystemExit: 3, line 2); what it does as a script must stand under if __name__",
+    ),
+    "made.py": (
+        "import torch\nclass Broken(torch.optim.SGD):\n    def __init__(self, params, lr=1):\n        raise ValueError('no')\n",
+        "made.py:Broken: cannot be made without optimizer.kwargs (ValueError: no, line 4)",
+    ),
     "empty.py": ("", "empty.py:Broken: the file has no Broken; allowed: a class derived from torch.optim.Optimizer"),
     "other.py": ("class Broken: pass", "other.py:Broken: must be a class derived from torch.optim.Optimizer"),
 }
@@ -213,7 +221,8 @@ def test_a_class_that_raises_fails_its_run_in_one_line(rate: str, tmp_path: Path
     typed = [*SMALL, f"results_dir={tmp_path}/results", f"optimizer.target={path}:Raises", f"schedule.lr={rate}"]
     assert main(typed) == 1
     (said,) = capsys.readouterr().err.splitlines()
-    assert said == f"error: optimizer.target={path}:Raises: ValueError in step 1: no step today nor tomorrow"
+    (line,) = (n for n, text in enumerate(path.read_text().splitlines(), 1) if "raise ValueError" in text)
+    assert said == f"error: optimizer.target={path}:Raises: ValueError in step 1, line {line}: no step today nor tomorrow"
 
 
 def test_a_class_that_stands_still_has_no_automatic_rate(tmp_path: Path) -> None:

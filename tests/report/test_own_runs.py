@@ -109,6 +109,7 @@ def test_the_command_writes_the_page_and_how_to_make_it(
         (["runs=muon-0.1-1"], "runs=muon-0.1-1: damaged, "),
         (["out=page.html"], "out=page.html: only with runs="),
         (["runs=muon-*/*.csv", "out=muon-0.1-1"], "out=muon-0.1-1: must be a file"),
+        (["runs=muon-*/*.csv", "out=page.pdf"], "out=page.pdf: must end in .html"),
         (["runs=muon-*/*.csv", "redraw=true"], "redraw: not with runs="),
     ],
 )

@@ -16,7 +16,14 @@ from implicit_bias.core.errors import RunFailed
 from implicit_bias.norms import Norm, ParameterNorm, make_norm, over_blocks
 from implicit_bias.optimizers.base import Blocks, Here, Optimizer, Step
 from implicit_bias.optimizers.foreign.instance import SEED, Instances, Make
-from implicit_bias.optimizers.foreign.probe import TRIED_LR, ConstantSteps, constant_steps, halving_scale, unable_to_resume
+from implicit_bias.optimizers.foreign.probe import (
+    NOT_FINITE,
+    TRIED_LR,
+    ConstantSteps,
+    constant_steps,
+    halving_scale,
+    unable_to_resume,
+)
 from implicit_bias.schedules import Schedule
 
 FEEDS = ("loss", "log_loss")
@@ -84,7 +91,8 @@ class Foreign(Optimizer, ABC):
             RunFailed: the optimizer raises.
         """
         if self.constant.failed is not None:
-            raise RunFailed(self.constant.failed)
+            failed = self.constant.failed
+            raise RunFailed(f"{self.title}: {failed}" if failed == NOT_FINITE else failed)
         return self.constant.unit(make_norm(self.working_norm))
 
     @property

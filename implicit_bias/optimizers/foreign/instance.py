@@ -14,7 +14,7 @@ from torch import Tensor
 from implicit_bias.core.errors import RunFailed
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.optimizers.base import Here
-from implicit_bias.optimizers.foreign.target import in_a_line
+from implicit_bias.optimizers.foreign.target import in_a_line, line_in_user_file
 
 Named = list[tuple[str, torch.nn.Parameter]]
 #: Parameters with their names to an optimizer of them.
@@ -224,7 +224,7 @@ class Instances:
             self._check_shapes(moved)
         except (MemoryError, torch.OutOfMemoryError, RunFailed):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed(error, t) from error
         return moved
 
@@ -274,7 +274,7 @@ class Instances:
                 runs = range(self._runs)
                 blocks = [{name: block[run] for name, block in parameters.items()} for run in runs]
                 self.instances = [Instance(self.make, mine, self.seed) for mine in blocks]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RunFailed(f"{self.label}: {in_a_line(error)} when it is made") from error
 
     def _by_gradient(self, point: Here, rates: Sequence[float], t: int) -> None:
@@ -335,12 +335,14 @@ class Instances:
                         " optimizer.kwargs.eps=1e-300"
                     )
 
-    def _failed(self, error: Exception, t: int) -> RunFailed:
+    def _failed(self, error: Exception | SystemExit, t: int) -> RunFailed:
         said = " ".join(str(error).split())
         if _OF_SHAPES.search(said):  # torch names the sizes that do not fit, not whose they are
             sizes = " and ".join(" x ".join(map(str, block.shape)) for block in self.instances[0].trained().values())
             said = f"parameters are {sizes}, and it computes with another shape ({said})"
-        return RunFailed(f"{self.label}: {type(error).__name__} in step {t}: {said}".removesuffix(": "))
+        line = line_in_user_file(error)
+        where = f"in step {t}" if line is None else f"in step {t}, line {line}"
+        return RunFailed(f"{self.label}: {type(error).__name__} {where}: {said}".removesuffix(": "))
 
 
 def _rates(log_lr: Tensor, runs: int) -> list[float]:

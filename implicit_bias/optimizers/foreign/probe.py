@@ -54,6 +54,8 @@ LINEAR, GROWTH = 1e-3, (0.6, 1.15)
 UNNORMALISED_DEGREE = 0.5
 # An exponent whose alignment is this little below the best one's is called by the plainer name.
 AS_GOOD = 1e-3
+#: Of an optimizer that is named beside it.
+NOT_FINITE = "its steps at a constant gradient are no finite numbers"
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ def constant_steps(
     step, growth = late_step(points, LR)
     size = float(step.norm())
     if not math.isfinite(size) or size == 0:
-        return ConstantSteps(closure=closure, failed=None if size == 0 else "its steps are no finite numbers")
+        return ConstantSteps(closure=closure, failed=None if size == 0 else NOT_FINITE)
     degree = _degree(size, smaller, LR)
     moved = points[STEPS] - points[0]
     known = ConstantSteps(
@@ -306,7 +308,7 @@ def _without_rate(optimizer: Optimizer, gradient: Tensor, closure: bool, apply: 
     step, growth = late_step(points, 1.0)
     size = float(step.norm())
     if not math.isfinite(size) or size == 0:
-        failed = None if size == 0 else "its steps are no finite numbers"
+        failed = None if size == 0 else NOT_FINITE
         return ConstantSteps(closure=closure, failed=failed, rateless=True)
     degree = _degree(size, smaller, 1.0)
     return ConstantSteps(closure=closure, moves=True, rateless=True, growth=growth, degree=degree, **_alignments(gradient, step))

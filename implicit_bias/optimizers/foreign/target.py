@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from implicit_bias.core.errors import BadInput
+from implicit_bias.core.errors import BadInput, line_of
 from implicit_bias.core.words import shown, suggestion
 from implicit_bias.optimizers.foreign.callables import SESSION, USER_FILE, allowed, is_optimizer, names_nothing, unusable, usable
 
@@ -177,7 +177,7 @@ def _imported(name: str, typed: str, key: str) -> ModuleType | None:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
         raise _not_importable(error, typed, key) from None
-    except Exception as error:  # noqa: BLE001 - a module may do anything when it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may do anything when it is imported
         raise _not_importable(error, typed, key) from None
 
 
@@ -209,14 +209,24 @@ def _module_of_file(path: str, typed: str, key: str) -> tuple[ModuleType, str]:
         exec(compile(content, path, "exec"), module.__dict__)
     except BaseException as error:
         del sys.modules[name]
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception | SystemExit):
             raise
-        raise _not_importable(error, typed, key) from None
+        raise _not_importable(error, typed, key, path) from None
     return module, digest
 
 
-def _not_importable(error: Exception, typed: str, key: str) -> BadInput:
-    return BadInput(f"{key}={typed}: cannot be imported ({in_a_line(error)}); must be importable here")
+def _not_importable(error: Exception | SystemExit, typed: str, key: str, file: str | None = None) -> BadInput:
+    line = line_of(error, lambda name, _: name == file)
+    said = f"{in_a_line(error)}, line {line}" if line is not None and not isinstance(error, SyntaxError) else in_a_line(error)
+    must = 'what it does as a script must stand under if __name__ == "__main__":'
+    return BadInput(
+        f"{key}={typed}: cannot be imported ({said}); {must if isinstance(error, SystemExit) else 'must be importable here'}"
+    )
+
+
+def line_in_user_file(error: BaseException) -> int | None:
+    """The line of a user's file in which an error arose; None: it did in no such file."""
+    return line_of(error, lambda _, module: module.startswith(USER_FILE))
 
 
 def in_a_line(error: BaseException) -> str:
