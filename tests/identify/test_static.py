@@ -53,7 +53,7 @@ def test_a_class_whose_steps_are_no_numbers_is_named(tmp_path: Path, capsys: pyt
     )
     path.write_text(f"import torch\n\n\nclass Lost(torch.optim.SGD):\n{step}")
     assert command.main(["optimizer=torch", f"optimizer.target={path}:Lost"]) == 1
-    assert capsys.readouterr().err == "error: Lost: its steps at a constant gradient are no finite numbers\n"
+    assert capsys.readouterr().err == f"error: torch {path}:Lost: its steps at a constant gradient are no finite numbers\n"
 
 
 @pytest.mark.parametrize(
