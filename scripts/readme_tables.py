@@ -36,7 +36,7 @@ def figures_table(claims: Sequence[Claim], minutes: dict[str, float]) -> str:
         holding = ", ".join(f"{c.holds} of {c.tested} {words}" for words, c in counts_by_kind(mine).items() if c.tested)
         rows.append(
             f"| [{name}](../results/figures/{name}.png) | {minutes[name]:.1f} "
-            f"| {told.claim} | {told.expected} | {KIND_WORDS[told.kind]} | {told.measured} | {holding} |"
+            f"| {_cell(told.claim)} | {_cell(told.expected)} | {KIND_WORDS[told.kind]} | {_cell(told.measured)} | {holding} |"
         )
     return "\n".join(rows)
 
@@ -102,9 +102,14 @@ def _differing(here: Sequence[Claim], there: Sequence[Claim]) -> Iterator[str]:
     for claim, other in zip(here, same, strict=True):
         before = None if other is None else other.holds
         if claim.holds and before is False:
-            yield f"holds: {claim.claim}"
+            yield _cell(f"holds: {claim.claim}: {claim.measured}")
         elif claim.holds is False and before is not False:
-            yield f"does not hold: {claim.claim}"
+            yield _cell(f"does not hold: {claim.claim}: {claim.measured}")
+
+
+def _cell(text: str) -> str:
+    """A text as it stands in a cell of a table."""
+    return text.replace("|", "\\|")
 
 
 def _wording(claim: Claim) -> str:

@@ -167,6 +167,7 @@ def compare(request: Request) -> int:
     without = lacking(rows, request.x) if request.x != "step" else []
     if without:
         raise BadInput(f"x={request.x}: {without[0]} has none; allowed here: step")
+    make_folder(Path(request.out or "results"), "out")
     with drawing():
         words = {column: key.rsplit(".", 1)[-1] for column, key in keys.items()}
         picture = overlay(rows, norms, quantity, request.x, words)
@@ -174,7 +175,6 @@ def compare(request: Request) -> int:
             header(picture, request.title)
         files = {f"comparison.{kind}": saved(picture, kind) for kind in ("png", "pdf")}
     files["comparison.csv"] = csv_bytes(rows)
-    make_folder(Path(request.out or "results"), "out")
     folder = Path(request.out or Path("results") / "compare" / _digest(request, files["comparison.csv"]))
     for name, content in files.items():
         atomic_write_bytes(folder / name, content)

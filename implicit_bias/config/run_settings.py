@@ -53,7 +53,7 @@ class RunSettings:
     )
     compile: Literal["auto", "on", "off"] = hyper(
         "auto",
-        help="compiled steps; auto: in C, on a GPU by a kernel, where there are such, by torch.compile for long other runs",
+        help="compiled steps; auto: in C, or by a kernel on a GPU, where the run has them; else torch.compile for long runs",
         choices=("auto", "on", "off"),
     )
 

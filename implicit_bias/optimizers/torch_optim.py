@@ -175,7 +175,9 @@ class Torch(Foreign):
             line = line_in_user_file(error)
             said = in_a_line(error) if line is None else f"{in_a_line(error)}, line {line}"
             if not self.kwargs:
-                raise BadInput(f"optimizer.target={self.target}: cannot be made without optimizer.kwargs ({said})") from None
+                raise BadInput(
+                    f"optimizer.target={self.target}: cannot be made ({said}); optimizer.kwargs are what it takes"
+                ) from None
             raise BadInput(
                 f"optimizer.kwargs={shown(dict(self.kwargs))}: {self.target} cannot be made with it ({said})"
             ) from None

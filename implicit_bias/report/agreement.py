@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def kept_beside(figure: Figure, path: Path, made: pd.DataFrame) -> Difference | 
     """The difference of a table to the one in the file ``path``; None where there is none that can be read."""
     try:
         kept = read_table(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError, zlib.error):  # the last two of one that is compressed and cut off or damaged
         return None
     return difference(figure, kept, read_back(made))
 

@@ -162,7 +162,7 @@ def test_a_class_without_a_learning_rate_is_studied_at_its_own(tmp_path: Path) -
 )
 def test_a_class_of_which_nothing_is_known_is_said_to_be(name: str, line: str, tmp_path: Path) -> None:
     (said,) = study(torch_class(mine(tmp_path), name)).lines()
-    assert line in said and "nan" not in said
+    assert line in said and "nan" not in said and (name != "Raises" or "no step today" in said)
 
 
 def test_an_exponent_at_an_end_is_that_end() -> None:

@@ -123,7 +123,7 @@ FILES = {
     ),
     "made.py": (
         "import torch\nclass Broken(torch.optim.SGD):\n    def __init__(self, params, lr=1):\n        raise ValueError('no')\n",
-        "made.py:Broken: cannot be made without optimizer.kwargs (ValueError: no, line 4)",
+        "made.py:Broken: cannot be made (ValueError: no, line 4); optimizer.kwargs are",
     ),
     "empty.py": ("", "empty.py:Broken: the file has no Broken; allowed: a class derived from torch.optim.Optimizer"),
     "other.py": ("class Broken: pass", "other.py:Broken: must be a class derived from torch.optim.Optimizer"),

@@ -10,7 +10,7 @@ import pytest
 from implicit_bias.figures.base import PerPreset, Preset
 from implicit_bias.figures.own.newton_schulz import NewtonSchulz
 from implicit_bias.report import command as report
-from implicit_bias.report.agreement import difference, relative
+from implicit_bias.report.agreement import difference, kept_beside, relative
 from implicit_bias.report.files import table_path, write_table
 from implicit_bias.report.minutes import Minutes, keep_minutes, last_minutes, read_minutes
 from implicit_bias.storage.files import csv_bytes, read_table
@@ -113,6 +113,10 @@ def test_a_table_at_the_papers_sizes_is_compressed_and_says_the_same(tmp_path: P
         found.append(read_table(path))
     pd.testing.assert_frame_equal(found[0], found[1])
     assert gzip.decompress(first) == (tmp_path / "figure.csv").read_bytes()
+    figure = NewtonSchulz()
+    for damaged in (first[: len(first) // 2], first[:12] + bytes(8) + first[20:]):
+        path.write_bytes(damaged)
+        assert kept_beside(figure, path, table) is None, "it is made again"
 
 
 @pytest.mark.parametrize(("preset", "rows"), [("default", 1000), ("paper", 10)])
