@@ -244,7 +244,7 @@ def test_what_the_kernel_is_not_made_for_is_said() -> None:
         ({"compile": "off"}, "compile=off"),
         ({"loss": PairLogistic()}, "model=linear with loss=pair_logistic has no kernel"),
         ({"schedule": LyuLi(lr=0.1)}, "schedule=lyu_li has no kernel"),
-        ({"levels": 2.0}, "losses that are looked at after every step"),
+        ({"levels": 2.0}, "losses that are looked at after every step (log.levels, stop_log10_loss) have no kernel"),
         ({"optimizer": MuonAdam()}, "optimizer=muon_adam, or its norm, has no kernel"),
         ({"model": MODELS.get("linear")(blocks=[1, 3])}, "has no kernel"),
         ({}, "fewer than 1,000 steps do not repay compiling"),

@@ -143,7 +143,7 @@ def _uncovered(problem: Problem, objective: LinearObjective) -> str | None:
     if problem.batch is not None:
         return "mini-batches (batch.size) have"
     if problem.watches_loss:
-        return "losses that are looked at after every step (log.loss_levels, stop_log10_loss) have"
+        return "losses that are looked at after every step (log.levels, stop_log10_loss) have"
     if objective.uneven:
         return "data with zeros have"
     if type(problem.schedule) not in SCHEDULES:
@@ -191,6 +191,7 @@ def _most_shared() -> int:
 
 
 def _slower(device: torch.device) -> int:
+    """How many times more slowly than GPUs that are made for doubles this one computes with them, about."""
     full = device.type != "cuda" or torch.cuda.get_device_capability(device) in FULL_RATE
     return 1 if full else SLOWER
 
