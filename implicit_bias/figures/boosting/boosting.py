@@ -53,6 +53,7 @@ class Boosting(Figure):
     source = "Rudin, Daubechies and Schapire, JMLR 5 (2004)"
     kind = "paper"
     paper = "boosting"
+    records_a_decade = 8
     minutes = PerPreset(smoke=0.1, default=0.4, paper=4.0)
 
     def setting(self, preset: Preset) -> str:

@@ -49,6 +49,7 @@ class FastMargins(Figure):
     source = "Ji, Srebro and Telgarsky, arXiv 2107.00595"
     kind = "theorem"
     paper = "fast_margins"
+    records_a_decade = 8
     minutes = PerPreset(smoke=0.1, default=0.7, paper=9.0)
 
     def setting(self, preset: Preset) -> str:

@@ -48,6 +48,7 @@ class LargeSteps(Figure):
     source = "derived here; phases as stated by Wu, Bartlett, Telgarsky and Yu, arXiv 2402.15926"
     kind = "theorem"
     paper = "large_steps"
+    records_a_decade = 8
     minutes = PerPreset(smoke=0.1, default=0.3, paper=4.0)
 
     def setting(self, preset: Preset) -> str:
