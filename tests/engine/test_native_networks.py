@@ -61,6 +61,18 @@ MODELS: dict[str, tuple[Any, int, int]] = {
     "average": (cnn(channels=[5, 2], kernel=2, pool="average", init_scale=1.0, activation="quadratic"), 3, 64),
     "unpooled": (cnn(channels=[4], kernel=3, pool="none", init_scale=1.0, activation="relu"), 3, 49),
     "largest of leaky": (cnn(channels=[9], kernel=3, init_scale=1.0, activation="leaky_relu"), 2, 64),
+    "sigmoid": (mlp(width=11, init_scale=1.0, activation="sigmoid", allow_inhomogeneous=True), 3, 7),
+    "largest of sigmoid": (
+        cnn(channels=[3], kernel=2, init_scale=1.0, activation="sigmoid", bias="none", allow_inhomogeneous=True),
+        3,
+        64,
+    ),
+    # Layers that are not trained: the first, one between others, the last.
+    "first frozen": (mlp(width=11, depth=3, init_scale=1.0, activation="relu", frozen=["layer1"]), 3, 7),
+    "second frozen": (mlp(width=11, depth=3, init_scale=1.0, activation="relu", frozen=["layer2"]), 2, 7),
+    "last frozen": (mlp(width=8, init_scale=1.0, frozen=["layer2"]), 2, 7),
+    "kernel frozen": (cnn(channels=[3, 6], kernel=2, init_scale=1.0, frozen=["layer1"]), 2, 64),
+    "head frozen": (cnn(channels=[3, 6], kernel=2, init_scale=1.0, frozen=["layer2", "layer3"]), 3, 64),
 }
 
 
@@ -125,6 +137,23 @@ def test_every_step_of_other_activations_and_poolings_is_the_plain_one_to_round_
         assert_each_step_near(given(rule, model))
 
 
+@pytest.mark.numeric
+@pytest.mark.parametrize("model", ["sigmoid", "largest of sigmoid"])
+def test_every_step_of_sigmoids_is_the_plain_one_to_round_off(model: str) -> None:
+    for rule in ("nmgd", "muon", "adam"):
+        assert_each_step_near(given(rule, model))
+
+
+@pytest.mark.parametrize("model", quick_of(sorted(name for name in MODELS if name.endswith("frozen")), "second frozen"))
+def test_every_step_beside_frozen_layers_is_the_plain_one_to_round_off(model: str) -> None:
+    """Of a rule that knows no layers, of those by layer, and of the norm of all that is trained."""
+    for rule in ("signum, decay", "signum, look-ahead", "nmgd", "muon", "momentum_gd", "adam"):
+        problem = given(rule, model, steps=8)
+        assert problem.frozen
+        assert_each_step_near(problem)
+        assert simulate(problem).stepping == "c"
+
+
 def far_apart(rule: str, sizes: list[float], **more: Any) -> Problem:
     """A unit for every feature, samples of one feature each and gaps of very different size: what a run's units are fed with is
     that far apart in size, the further the larger its weights are."""
@@ -177,7 +206,7 @@ def same(a: Any, b: Any, run: int) -> None:
 
 
 @pytest.mark.parametrize("rule", quick_of(["signgd", "muon", "adam"], "signgd"))
-@pytest.mark.parametrize("kind", ["two layers", "largest", "deep"])
+@pytest.mark.parametrize("kind", ["two layers", "largest", "second frozen", "sigmoid", "deep"])
 def test_a_run_has_the_same_bits_alone_in_a_batch_and_over_calls(
     rule: str, kind: str, threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +268,7 @@ def test_what_is_not_covered_is_refused_in_words() -> None:
         return refused(of_model(model, more.pop("data", data), name, 5, 0.1, kkt_products=0, logged=("l2",), **more))
 
     assert refused(given()) == ""
-    assert "biases" in of(mlp(width=4, bias="first")) and "frozen" in of(mlp(width=4, frozen=["layer2"]))
+    assert "biases" in of(mlp(width=4, bias="first")) and of(mlp(width=4, frozen=["layer2"])) == ""
     assert "model.activation=tanh" in of(mlp(width=4, activation="tanh", allow_inhomogeneous=True))
     assert "layers" in of(mlp(width=2, depth=17, activation="relu")) and "layers" in of(mlp(depth=1))
     assert "model=signed_diagonal" in of(MODEL_CLASSES.get("signed_diagonal")())
@@ -252,7 +281,7 @@ def test_what_is_not_covered_is_refused_in_words() -> None:
     assert "mini-batches" in of(mlp(width=4), batch=mini_batches(3, "reshuffle", torch.arange(RUNS), 13))
     assert "float64" in refused(in_single(given()))
     assert refused(replace(given(), compile="off")) == "compile=off"
-    wide = of_model(mlp(width=6000), replace(data, x=data.x.repeat(1, 20, 4), y=data.y.repeat(1, 20)), "signgd", 5, 0.1)
+    wide = of_model(mlp(width=15_000), replace(data, x=data.x.repeat(1, 20, 4), y=data.y.repeat(1, 20)), "signgd", 5, 0.1)
     assert "larger" in refused(wide) and refused(replace(wide, compile="on")) == ""
     told = simulate(of_model(mlp(width=4, bias="first"), data, "signgd", 3, 0.1, kkt_products=0)).stepping_refused
     assert "biases" in told["c"]

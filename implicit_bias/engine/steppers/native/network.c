@@ -46,9 +46,9 @@ static int64_t layer_laid_out(const Network *p, Room *v, int64_t j, vec *start)
     TAKE(kept[j], kept);
     TAKE(value[j], inside && !same ? value : 0);
     if (same) v->value[j] = v->kept[j];
-    TAKE(g[j], vectors_in(of));
+    TAKE(g[j], trained(p, j) || p->kernel ? vectors_in(of) : 0);
     TAKE(scales[j], vectors_of(of->units));
-    TAKE(ahead[j], p->momentum == LOOK_AHEAD ? vectors_in(of) : 0);
+    TAKE(ahead[j], p->momentum == LOOK_AHEAD && trained(p, j) ? vectors_in(of) : 0);
     return used;
 }
 
@@ -106,6 +106,7 @@ static void update(const Network *p, Room *v, int64_t run, double eta, double t)
     vec *from[MOST_LAYERS], *scales[MOST_LAYERS];
     const double keep = 1 - eta * p->decay[run];
     for (int64_t j = 0; j < p->layers; j++) {
+        if (!trained(p, j)) continue;
         const Layer layer = layer_of(p, j, run);
         const int64_t rows = layer.inputs, wide = vectors_of(layer.units);
         const vec *g = v->g[j];
@@ -123,13 +124,14 @@ static void update(const Network *p, Room *v, int64_t run, double eta, double t)
         if (keep != 1)
             for (int64_t e = 0; e < rows * wide; e++) layer.w[e] *= keep;
     }
-    if (p->rule == STEEPEST && p->layer[0].kind == NORMALISED) {
+    if (p->rule == STEEPEST && p->layer[first_trained(p)].kind == NORMALISED) {
         take_normalised(p, v, run, all(eta), from, (const vec *const *)scales);
         return;
     }
     const double beta1 = p->beta[run], beta2 = p->beta2[run];
     const double correct_m = p->bias_correction ? 1 - pow(beta1, t) : 1, correct_r = p->bias_correction ? sqrt(1 - pow(beta2, t)) : 1;
     for (int64_t j = 0; j < p->layers; j++) {
+        if (!trained(p, j)) continue;
         const Layer layer = layer_of(p, j, run);
         const vec size = all(eta / layer.weight);
         if (p->rule == ADAM) {
@@ -152,7 +154,7 @@ static int beyond(const Network *p, int64_t run)
     mask found = {0};
     for (int64_t j = 0; j < p->layers; j++) {
         const Layer layer = layer_of(p, j, run);
-        for (int64_t e = 0; e < vectors_in(&layer); e++) found |= ~(magnitude(layer.w[e]) <= p->most);
+        for (int64_t e = 0; trained(p, j) && e < vectors_in(&layer); e++) found |= ~(magnitude(layer.w[e]) <= p->most);
     }
     return any(found);
 }
@@ -218,7 +220,7 @@ int64_t network_look(const Network *p, int64_t *next, vec *work, const Looked *t
         for (int64_t j = 0; j < p->layers; j++) {
             const Layer *layer = p->layer + j;
             const int64_t inputs = layer->inputs, units = layer->units;
-            by_units((const double *)v.g[j], inputs, units, vectors_of(units) * LANES, to->g[j] + run * units * inputs);
+            if (trained(p, j)) by_units((const double *)v.g[j], inputs, units, vectors_of(units) * LANES, to->g[j] + run * units * inputs);
         }
     }
     return 0;

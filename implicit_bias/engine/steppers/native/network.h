@@ -12,7 +12,7 @@
  * as it does, and have a log scale a unit. */
 typedef struct {
     int64_t inputs, units;
-    int64_t kind;               /* how it descends, of SIGN, NORMALISED and POLAR */
+    int64_t kind;               /* how it descends, of SIGN, NORMALISED and POLAR; FROZEN: not at all, it has no buffers */
     double weight;              /* of its norm in the norm of all layers */
     vec *w, *m, *m_log, *r, *r_log; /* of all runs */
 } Layer;
@@ -62,6 +62,16 @@ typedef struct {
 } Room;
 
 static inline int64_t vectors_in(const Layer *layer) { return layer->inputs * vectors_of(layer->units); }
+
+static inline int trained(const Network *p, int64_t j) { return p->layer[j].kind != FROZEN; }
+
+/* The first layer that is trained: nothing is differentiated below it. */
+static inline int64_t first_trained(const Network *p)
+{
+    int64_t j = 0;
+    while (!trained(p, j)) j++;
+    return j;
+}
 
 /* A layer of one run. */
 static inline Layer layer_of(const Network *p, int64_t j, int64_t run)

@@ -1,11 +1,11 @@
 """Many steps of many networks in one call: network.c behind tensors.
 
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are MLPs and CNNs
-without biases, all of whose layers are trained, with the activations linear, relu, leaky_relu, squared_relu and quadratic;
-float64 data on a CPU and full batches; the losses cross_entropy and exponential; the schedules power and constant; and steepest
-descent in linf, in l2 and in the spectral norm of small layers, with and without momentum, hybrids of these, gradient descent and
-Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on the number of threads, nor on
-how its steps are shared out over calls.
+without biases, all of whose layers are trained or some frozen, with the activations linear, relu, leaky_relu, squared_relu,
+quadratic and sigmoid; float64 data on a CPU and full batches; the losses cross_entropy and exponential; the schedules power and
+constant; and steepest descent in linf, in l2 and in the spectral norm of small layers, with and without momentum, hybrids of
+these, gradient descent and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on
+the number of threads, nor on how its steps are shared out over calls.
 
 Where a gradient has entries so small that one log scale a run does not hold them, that run's update is the plain one, and others'
 are not. The state that such an update leaves may have a log scale an entry, which network.c has no place for: then that run's
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +35,7 @@ from implicit_bias.engine.steppers.native.network_buffers import Buffers, by_row
 from implicit_bias.engine.steppers.native.network_rules import (
     ACTIVATIONS,
     DEFINITIONS,
+    FROZEN,
     MOST_ROWS,
     POOLS,
     network_rule_of,
@@ -61,7 +62,7 @@ SYMBOLS = ("network_lanes", "network_work_size", "network_advance", "network_loo
 
 # Larger networks are for PyTorch's products, which use all of the processor for one run: so many multiplications of a run's
 # scores are left to one thread. How many runs there are is not asked: a run's bits must not depend on it.
-MOST_WORK = 40_000_000
+MOST_WORK = 100_000_000
 # A call is not interrupted: so long it may take at most, about, so that Ctrl-C, the display and checkpoints come in between.
 CALL_SECONDS = 0.05
 MOST_STEPS = 4096
@@ -107,8 +108,8 @@ def _model_refusal(setup: Setup) -> str | None:
     assert isinstance(model, Layered)
     if model.activation not in ACTIVATIONS:
         return f"model.activation={model.activation} has no steps in C"
-    if model.bias != "none" or model.frozen:
-        return "networks with biases or frozen layers have no steps in C"
+    if model.bias != "none":
+        return "networks with biases have no steps in C"
     if not 2 <= model.layer_count() <= MOST_LAYERS:
         return f"networks of fewer than 2 or more than {MOST_LAYERS} layers have no steps in C"
     if model.activation == "leaky_relu" and bool(torch.as_tensor(model.slope).lt(0).any()):
@@ -122,7 +123,7 @@ def _places(setup: Setup) -> list[int]:
     """How often every layer is applied to a sample: a kernel at all places of its image, a matrix once."""
     model: Any = setup.problem.model
     if not isinstance(model, CNN):
-        return [1] * len(setup.problem.initial)
+        return [1] * len(_all_layers(setup))
     side, pooled, found = math.isqrt(setup.problem.data.x.shape[-1]), 1 if model.pool == "none" else 2, []
     for _ in model.channels:
         side = (side - model.kernel + 1) // pooled
@@ -130,17 +131,25 @@ def _places(setup: Setup) -> list[int]:
     return [*found, 1]
 
 
+def _all_layers(setup: Setup) -> Parameters:
+    """The weights of all layers, frozen ones among them, in the order in which they are applied."""
+    model = setup.problem.model
+    assert isinstance(model, Layered)
+    blocks = {**setup.problem.initial, **setup.problem.frozen}
+    return {name: blocks[name] for name in model.block_names()}
+
+
 def _work(setup: Setup) -> int:
     """Multiplications of a run's scores."""
-    blocks = setup.problem.initial.values()
+    blocks = _all_layers(setup).values()
     weights = sum(places * block[0].numel() for places, block in zip(_places(setup), blocks, strict=True))
     return setup.problem.data.x.shape[1] * weights
 
 
-def _by_layer(rule: Rule, layers: int) -> list[Part]:
-    """The part that each layer is in; of rules without parts, any."""
+def _by_layer(rule: Rule, trained: Sequence[str]) -> dict[str, Part]:
+    """The part that each layer which is trained is in; of rules without parts, any."""
     found = {j: part for part in rule.parts for j in range(part.first, part.end)}
-    return [found.get(j, Part(SIGN, j, j + 1)) for j in range(layers)]
+    return {name: found.get(j, Part(SIGN, j, j + 1)) for j, name in enumerate(trained)}
 
 
 class NetworkSteps:
@@ -168,8 +177,10 @@ class NetworkSteps:
         self._setup, self._compiled, self._rule = setup, compiled, rule
         self.made_with: Mapping[str, str] = declared(compiled)
         self._runs, self._state_names = setup.problem.runs, _state_names(rule)
-        shapes = {name: (block.shape[1], block.shape[2]) for name, block in setup.problem.initial.items()}
-        self._buffers = Buffers(shapes, self._runs, int(compiled.network_lanes()), self._state_names)
+        lanes = int(compiled.network_lanes())
+        self._buffers = Buffers(_shapes(setup.problem.initial), self._runs, lanes, self._state_names)
+        self._frozen = Buffers(_shapes(setup.problem.frozen), self._runs, lanes, ())
+        self._frozen.put(setup.problem.frozen, {}, range(self._runs))
         self._plain_state: State = {}  # of runs whose buffers have a log scale an entry, which is all that is right in it
         self._held_plainly = torch.zeros(self._runs, dtype=torch.bool)
         self._parameters: Parameters | None = None
@@ -206,9 +217,12 @@ class NetworkSteps:
         images: dict[str, int] = {}
         if isinstance(model, CNN):
             images = {"kernel": model.kernel, "pool": POOLS[model.pool], "side": math.isqrt(d)}
+        parts = _by_layer(rule, self._names)
         layers = [
-            CLayer(kind=part.kind, weight=part.weight, **self._buffers.layer(name))
-            for name, part in zip(self._names, _by_layer(rule, len(self._names)), strict=True)
+            CLayer(kind=parts[name].kind, weight=parts[name].weight, **self._buffers.layer(name))
+            if name in parts
+            else CLayer(kind=FROZEN, weight=1.0, **self._frozen.layer(name))
+            for name in _all_layers(self._setup)
         ]
         self._layers = (CLayer * len(layers))(*layers)
         self._given = CNetwork(
@@ -296,13 +310,13 @@ class NetworkSteps:
         """Loss and gradient where the next update starts, by what updates are made by; plainly of runs whose entries are too
         small."""
         shapes = {name: block.shape for name, block in self._setup.problem.initial.items()}
-        outputs, samples = self._layers[len(shapes) - 1].units, int(self._given.samples)
+        outputs, samples = self._layers[len(self._layers) - 1].units, int(self._given.samples)
         scores = torch.empty(self._runs, outputs, samples, dtype=torch.float64)
         unit, too_small = torch.empty(self._runs, dtype=torch.float64), torch.empty(self._runs, dtype=torch.long)
         found = {name: torch.empty(shape, dtype=torch.float64) for name, shape in shapes.items()}
         looked = CLooked(scores=scores.data_ptr(), unit=unit.data_ptr(), too_small=too_small.data_ptr())
-        for j, block in enumerate(found.values()):
-            looked.g[j] = block.data_ptr()
+        for j, name in enumerate(_all_layers(self._setup)):
+            looked.g[j] = found[name].data_ptr() if name in found else None
         self._by_all(self._compiled.network_look, looked, scores, unit, too_small, found)
         blocks = {name: Scaled(block, unit[:, None, None]) for name, block in found.items()}
         places = tuple(int(run) for run in too_small.nonzero().flatten())
@@ -375,14 +389,20 @@ class NetworkSteps:
         return {}
 
     def _steps_of_a_call(self) -> int:
-        shapes = [block.shape[1:] for block in self._setup.problem.initial.values()]
-        work = 3 * _work(self._setup) + LEAST_COST + UPDATE_COST * sum(rows * columns for rows, columns in shapes)
-        for (rows, columns), part in zip(shapes, _by_layer(self._rule, len(shapes)), strict=True):
+        shapes = _shapes(self._setup.problem.initial)
+        work = 3 * _work(self._setup) + LEAST_COST + UPDATE_COST * sum(rows * columns for rows, columns in shapes.values())
+        for name, part in _by_layer(self._rule, self._names).items():
+            rows, columns = shapes[name]
             if part.kind == POLAR:
                 work += DECOMPOSITION_COST * min(rows, columns) ** 2 * max(rows, columns)
         work *= -(-self._runs // self._threads)
         # One is what makes the gradient with every update, which is then looked at.
         return max(2, min(MOST_STEPS, int(CALL_SECONDS * RATE / work)))
+
+
+def _shapes(blocks: Parameters) -> dict[str, tuple[int, int]]:
+    """Rows and columns of blocks (R, rows, columns)."""
+    return {name: (block.shape[1], block.shape[2]) for name, block in blocks.items()}
 
 
 def _state_names(rule: Rule) -> tuple[str, ...]:

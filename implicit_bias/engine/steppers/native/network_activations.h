@@ -1,5 +1,5 @@
 /* Activations and their derivatives, from what is kept of the argument: models/activations.py. A leaky ReLU's value, which is kept,
- * has the sign of its argument. */
+ * has the sign of its argument. A sigmoid's is 1/2 in lanes beyond the last unit, which nothing is made from. */
 
 #ifndef NETWORK_ACTIVATIONS_H
 #define NETWORK_ACTIVATIONS_H
@@ -9,6 +9,7 @@
 static inline vec kept_of(int64_t activation, vec slope, vec z)
 {
     if (activation == RELU || activation == SQUARED_RELU) return choose(z < 0, all(0), z);
+    if (activation == SIGMOID) return 1 / (1 + exponential(-z));
     return activation == LEAKY_RELU ? choose(z > 0, z, slope * z) : z;
 }
 
@@ -19,6 +20,7 @@ static inline vec passed(int64_t activation, vec slope, vec kept, vec g)
 {
     if (squares(activation)) return 2 * (g * kept);
     if (activation == LINEAR) return g;
+    if (activation == SIGMOID) return g * (1 - kept) * kept;
     return choose(kept > 0, g, activation == RELU ? all(0) : slope * g);
 }
 

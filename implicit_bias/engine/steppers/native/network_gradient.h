@@ -55,14 +55,15 @@ static void forward(const Network *p, Room *v, int64_t run)
 static void backward(const Network *p, Room *v, int64_t run)
 {
     const vec slope = all(p->slope[run]);
+    const int64_t first = first_trained(p);
     derivative_by_sample(p, v);
-    for (int64_t j = p->layers - 1; j >= 0; j--) {
+    for (int64_t j = p->layers - 1; j >= first; j--) {
         const Layer layer = layer_of(p, j, run);
         const int64_t wide = vectors_of(layer.units), inputs = vectors_of(layer.inputs);
         int64_t stride;
         const double *h = inputs_of(p, v, run, j, &stride);
-        product_in_pieces(layer.inputs, wide, p->samples, SAMPLES_AT_A_TIME, h, 1, stride, v->here, v->g[j]);
-        if (!j) break;
+        if (trained(p, j)) product_in_pieces(layer.inputs, wide, p->samples, SAMPLES_AT_A_TIME, h, 1, stride, v->here, v->g[j]);
+        if (j == first) break;
         transpose_across((const double *)layer.w, layer.inputs, layer.units, wide * LANES, (double *)v->back, inputs * LANES);
         product_in_pieces(p->samples, inputs, layer.units, FEATURES_AT_A_TIME, (double *)v->here, wide * LANES, 1, v->back, v->before);
         through_activation(p->activation, slope, p->samples * inputs, v->kept[j - 1], v->before);
@@ -77,7 +78,7 @@ static int doubtful(const Network *p, const Room *v)
     if (!(v->least[0] < SMALL_ENTRY)) return 0;
     mask found = {0};
     for (int64_t j = 0; j < p->layers; j++)
-        for (int64_t e = 0; e < vectors_in(p->layer + j); e++) {
+        for (int64_t e = 0; trained(p, j) && e < vectors_in(p->layer + j); e++) {
             const vec size = magnitude(v->g[j][e]);
             found |= (size > 0) & (size < SMALL_ENTRY);
         }

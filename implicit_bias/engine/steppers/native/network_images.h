@@ -301,12 +301,13 @@ static void image_backward(const Network *p, Room *v, int64_t run, const Convolu
 /* The gradient of every layer, in units of e^unit / n, from the derivative in the scores. */
 static void backward_images(const Network *p, Room *v, int64_t run)
 {
+    const int64_t first = first_trained(p);
     head_backward(p, v, run);
-    for (int64_t j = p->layers - 2; j >= 0; j--) {
+    for (int64_t j = p->layers - 2; j >= first; j--) {
         const Convolution c = convolution_of(p, j);
         through_cells(p, v, &c, j, all(p->slope[run]));
-        kernels_backward(p, v, &c, j, image_before(p, v, run, j));
-        if (j) image_backward(p, v, run, &c, j, v->here);
+        if (trained(p, j)) kernels_backward(p, v, &c, j, image_before(p, v, run, j));
+        if (j > first) image_backward(p, v, run, &c, j, v->here);
     }
 }
 

@@ -36,17 +36,22 @@ from implicit_bias.norms.hybrid import Hybrid
 from implicit_bias.norms.spectral import Spectral
 from implicit_bias.optimizers import Optimizer
 
-LINEAR, RELU, LEAKY_RELU, SQUARED_RELU, QUADRATIC = range(5)
+LINEAR, RELU, LEAKY_RELU, SQUARED_RELU, QUADRATIC, SIGMOID = range(6)
 ACTIVATIONS = {
     "linear": LINEAR, "relu": RELU, "leaky_relu": LEAKY_RELU, "squared_relu": SQUARED_RELU, "quadratic": QUADRATIC,
+    "sigmoid": SIGMOID,
 }  # fmt: skip
 NO_POOL, MAX_POOL, AVERAGE_POOL = range(3)
 POOLS = {"none": NO_POOL, "max": MAX_POOL, "average": AVERAGE_POOL}
+#: The kind of a layer that is not trained, beside those of rules.py.
+FROZEN = -1
 # Matrices with more rows have their polar factors from PyTorch, by decompositions of large blocks.
 MOST_ROWS = 20
 DEFINITIONS: Definitions = (
     *LINEAR_DEFINITIONS,
     *{"LINEAR": LINEAR, "RELU": RELU, "LEAKY_RELU": LEAKY_RELU, "SQUARED_RELU": SQUARED_RELU, "QUADRATIC": QUADRATIC}.items(),
+    ("SIGMOID", SIGMOID),
+    ("FROZEN", FROZEN),
     *{"NO_POOL": NO_POOL, "MAX_POOL": MAX_POOL, "AVERAGE_POOL": AVERAGE_POOL}.items(),
     ("MOST_LAYERS", MOST_LAYERS),
     ("SMALL_ENTRY", UNDERFLOW[torch.float64]),
@@ -77,7 +82,8 @@ def network_rule_of(optimizer: Optimizer, geometry: ParameterNorm, names: Sequen
 def _by_layer(geometry: ParameterNorm, columns: Columns) -> Rule | None:
     """Normalised steepest descent in the spectral norm of every layer, or in an entrywise one."""
     if type(geometry) is not ProductNorm:
-        return in_norm(geometry, columns)
+        part = _part(geometry, columns, 1.0)  # of a single layer, the others being frozen, it is that layer's
+        return None if part is None else Rule(STEEPEST, (part,))
     found = [_part(of.norm, {name: columns[name] for name in of.blocks}, of.weight) for of in geometry.parts]
     parts = tuple(part for part in found if part is not None)
     return Rule(STEEPEST, parts) if geometry.outer == "max" and len(parts) == len(found) else None

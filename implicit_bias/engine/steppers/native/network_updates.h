@@ -158,13 +158,14 @@ static void take_normalised(const Network *p, Room *v, int64_t run, vec eta, vec
 {
     vec unit = all(-INFINITY), top = all(1), sum = all(0);
     for (int64_t j = 0; j < p->layers; j++)
-        for (int64_t b = 0; b < vectors_of(p->layer[j].units); b++) unit = larger(unit, from_log[j][b]);
+        for (int64_t b = 0; trained(p, j) && b < vectors_of(p->layer[j].units); b++) unit = larger(unit, from_log[j][b]);
     unit = largest_across(unit);
     for (int pass = 0; pass < 3; pass++) {
         const vec size = pass ? top : all(1);
         if (!pass) top = all(0);
         const double length = sqrt(added_in_order(0, sum, LANES));
         for (int64_t j = 0; j < p->layers; j++) {
+            if (!trained(p, j)) continue;
             const Layer layer = layer_of(p, j, run);
             const int64_t wide = vectors_of(layer.units);
             for (int64_t b = 0; b < wide; b++) v->scale[b] = factor_of(from_log[j][b] - unit) / size;
