@@ -168,7 +168,7 @@ def test_polar_factors_of_any_condition(rows: int, columns: int, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_polar_factors_of_10_to_20_columns_by_rational_functions(tmp_path: Path) -> None:
+def test_polar_factors_of_2_to_20_columns_by_rational_functions(tmp_path: Path) -> None:
     """To round-off times the condition up to one of 1e8, like numpy's; columns of zeros stay. Matrices deficient in rank, or so
     nearly that they are taken for it (1e-12), and those with numbers that are none are refused and left as they are; between 1e8
     and 1e12 they are right or refused."""
@@ -186,7 +186,7 @@ def test_polar_factors_of_10_to_20_columns_by_rational_functions(tmp_path: Path)
             return None
         return ours if to is None else added
 
-    for columns in range(10, 21):
+    for columns in range(2, 21):
         for rows in (columns, columns + 1, 37, 64):
             u, v = rotations(draw, columns, rows).T, rotations(draw, columns, columns)
             half, last = np.arange(columns) < columns // 2, np.arange(columns) < columns - 1
@@ -206,11 +206,12 @@ def test_polar_factors_of_10_to_20_columns_by_rational_functions(tmp_path: Path)
                 ours = narrow(x)
                 assert ours is None or (below > 1e-11 and np.abs(ours - u @ v).max() < 1e-14 / below), (columns, rows, below)
             x = (u * np.geomspace(1, 1e-3, columns)) @ v
-            where, to = draw.choice(columns, draw.integers(1, columns - 1), replace=False), draw.standard_normal(x.shape)
+            where, to = draw.choice(columns, draw.integers(1, columns), replace=False), draw.standard_normal(x.shape)
             x[:, where] = 0
             left, sizes, right = np.linalg.svd(x, full_matrices=False)
-            expected = (left * (sizes > RELATIVE_TO_TOP * sizes[0])) @ right
+            kept = sizes > RELATIVE_TO_TOP * sizes[0]
+            expected, known = (left * kept) @ right, 5e-14 + 1e-15 * sizes[0] / sizes[kept][-1]
             ours, scaled = narrow(x), narrow(1e-60 * x, -0.3, to)
             assert ours is not None and scaled is not None and (ours[:, where] == 0).all() and (scaled == to)[:, where].all()
-            assert np.abs(ours - expected).max() < 1e-13 and np.abs(scaled - (to - 0.3 * expected)).max() < 1e-13
+            assert np.abs(ours - expected).max() < 2 * known and np.abs(scaled - (to - 0.3 * expected)).max() < 2 * known
             assert narrow(0 * x) is None and narrow(np.where(x == x.max(), np.inf, x)) is None and narrow(1e-160 * x) is None

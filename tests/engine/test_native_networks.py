@@ -56,7 +56,7 @@ MODELS: dict[str, tuple[Any, int, int]] = {
     "leaky": (mlp(width=5, init_scale=1.0, activation="leaky_relu", slope=PER_RUN), 3, 7),
     "quadratic": (mlp(width=5, init_scale=1.0, activation="quadratic"), 3, 7),
     "linear": (mlp(width=9, depth=3, init_scale=1.0, activation="linear"), 2, 7),
-    # Polar factors by narrow_polar.h: of matrices that are wide and high, and square ones of deficient rank, which it refuses.
+    # Polar factors of 10 to 20 rows: of matrices that are wide and high, and square ones of deficient rank, left to rotations.
     "widens": (mlp(width=17, init_scale=1.0), 2, 12),
     "narrows": (mlp(width=11, init_scale=1.0, activation="relu"), 3, 13),
     "square": (mlp(width=17, depth=3, init_scale=1.0), 2, 10),

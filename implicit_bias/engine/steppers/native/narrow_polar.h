@@ -1,7 +1,7 @@
-/* Polar factors of one matrix with 10 to 20 columns, and no fewer rows, without rotations: the rational functions of
+/* Polar factors of one matrix with 2 to 20 columns, and no fewer rows, without rotations: the rational functions of
  * zolotarev.h on vectors of neighbouring columns.
  *
- * Symmetric matrices are held whole: rows of whole vectors, zeros beyond the last column. There is code for 12, 16 and 20
+ * Symmetric matrices are held whole: rows of whole vectors, zeros beyond the last column. There is code for 4, 8, ... 20
  * columns; columns of zeros, those of the matrix too, stay what they are.
  *
  * Singular values below 1/700 need the first function again: it takes them up by up to 200 each time. Round-off in the product
@@ -16,7 +16,7 @@
 #include "one_polar.h"
 #include "zolotarev.h"
 
-#define FEWEST_NARROW 10
+#define FEWEST_NARROW 2
 #define MOST_NARROW 20 /* columns */
 #define PASSES 4
 #define SINGULAR 1e14 /* the trace of an inverse Gram matrix, times the norm of that, from which on they are too few */
@@ -105,8 +105,8 @@ INLINE void gram_of_columns(const int columns, int64_t count, const vec *x, cons
 {
     const int wide = WIDE(columns);
 #if LANES == 8
-    if (wide == 2) {
-        gram_block(columns, 0, columns, 0, 2, count, x, y, to);
+    if (wide <= 2) {
+        gram_block(columns, 0, columns, 0, wide, count, x, y, to);
     } else {
         gram_block(columns, 0, 8, 0, 3, count, x, y, to);
         gram_block(columns, 8, columns - 8, 1, 2, count, x, y, to);
@@ -311,7 +311,7 @@ INLINE int narrow_polar(
     { \
         return narrow_polar(C, &NARROW_##C, count, x, turned, by, add, to); \
     }
-NARROW(12) NARROW(16) NARROW(20)
+NARROW(4) NARROW(8) NARROW(12) NARROW(16) NARROW(20)
 
 static inline int is_narrow(int64_t columns) { return FEWEST_NARROW <= columns && columns <= MOST_NARROW; }
 
@@ -320,7 +320,7 @@ static int polar_of_narrow(int64_t columns, int64_t count, const vec *x, vec *tu
 {
     switch ((columns + FEW - 1) / FEW * FEW) {
 #define POLAR_OF_NARROW(C) case C: return narrow_polar_##C(count, x, turned, by, add, to);
-        POLAR_OF_NARROW(12) POLAR_OF_NARROW(16) POLAR_OF_NARROW(20)
+        POLAR_OF_NARROW(4) POLAR_OF_NARROW(8) POLAR_OF_NARROW(12) POLAR_OF_NARROW(16) POLAR_OF_NARROW(20)
     }
     return 0;
 }

@@ -116,7 +116,7 @@ static void take_multiples(const Layer *layer, const vec *size, const vec *from)
         for (int64_t b = 0; b < wide; b++) layer->w[i * wide + b] -= size[b] * from[i * wide + b];
 }
 
-/* The polar factor of rows <= columns, `stride` numbers apart, in their place. */
+/* The polar factor of rows <= columns, `stride` numbers apart, in their place: by rotations. */
 static void polar_in_place(Room *v, double *g, int64_t rows, int64_t columns, int64_t stride)
 {
     vec *a = (vec *)g, top = all(0);
@@ -125,7 +125,7 @@ static void polar_in_place(Room *v, double *g, int64_t rows, int64_t columns, in
     const double size = largest_across(top)[0];
     for (int64_t e = 0; e < count; e++) a[e] /= size > 0 ? size : 1; /* one over it may be infinite */
     if (rows > 1) {
-        polar_of_one(&v->polar, g, rows, columns, stride, 0, (double *)v->turned);
+        polar_of_one_by_rotations(&v->polar, g, rows, columns, stride, 0, (double *)v->turned);
         return;
     }
     const double length = sqrt(dot_across(g, g, columns));
