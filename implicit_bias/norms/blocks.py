@@ -115,12 +115,34 @@ class ProductNorm(ParameterNorm):
     rest: tuple[str, ...] = ()
 
     def value(self, blocks: Blocks) -> Tensor:
-        values = torch.stack([part.weight * part.norm.value(part.of(blocks)) for part in self.parts])
-        return values.amax(dim=0) if self.outer == "max" else lp_value(values.movedim(0, -1), 2)
+        return self.value_of([part.norm.value(part.of(blocks)) for part in self.parts])
 
     def dual(self, blocks: Blocks) -> Tensor:
-        duals = self._duals(blocks)
-        return duals.sum(dim=0) if self.outer == "max" else lp_value(duals.movedim(0, -1), 2)
+        return self.dual_of([part.norm.dual(part.of(blocks)) for part in self.parts])
+
+    def value_of(self, values: Sequence[Tensor]) -> Tensor:
+        """N from N_b of every part.
+
+        Args:
+            values: (R,) each.
+
+        Returns:
+            N, (R,).
+        """
+        weighted = torch.stack([part.weight * value for part, value in zip(self.parts, values, strict=True)])
+        return weighted.amax(dim=0) if self.outer == "max" else lp_value(weighted.movedim(0, -1), 2)
+
+    def dual_of(self, duals: Sequence[Tensor]) -> Tensor:
+        """N_* from N_b* of every part.
+
+        Args:
+            duals: (R,) each.
+
+        Returns:
+            N_*, (R,).
+        """
+        weighted = self._weighted(duals)
+        return weighted.sum(dim=0) if self.outer == "max" else lp_value(weighted.movedim(0, -1), 2)
 
     def direction(self, blocks: Blocks) -> dict[str, Tensor]:
         if self.outer == "max":
@@ -173,7 +195,10 @@ class ProductNorm(ParameterNorm):
         )
 
     def _duals(self, blocks: Blocks) -> Tensor:
-        return torch.stack([part.norm.dual(part.of(blocks)) / part.weight for part in self.parts])
+        return self._weighted([part.norm.dual(part.of(blocks)) for part in self.parts])
+
+    def _weighted(self, duals: Sequence[Tensor]) -> Tensor:
+        return torch.stack([dual / part.weight for part, dual in zip(self.parts, duals, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ def test_sizes_are_those_of_each_norm_alone_and_share_singular_values(
     for norm, (value, dual) in zip(norms, alone, strict=True):
         assert torch.equal(together.value(norm), value) and torch.equal(together.dual(norm), dual)
         assert together.dual(norm) is together.dual(norm)
-    # Of a matrix itself for values, of what the basis leaves of it for duals: for the three norms together.
-    assert made == ([(3, 4, 5), (3, 3, 5)] if len(names) == 1 else [])
+    # Of a matrix itself for values, of what the basis leaves of it for duals: for all norms together, also composed of blocks.
+    assert made == [shape for shape in ((3, 4, 5), (3, 3, 5)) for _ in names]
 
 
 def test_a_subclass_of_a_known_norm_is_asked_itself() -> None:
