@@ -139,9 +139,12 @@ class _Simulation:
 
     def _begin(self, resume: Snapshot | None) -> int:
         """Put the stepper where the batch begins, or goes on; returns the steps made."""
-        t, start = (0, self.setup.begun()) if resume is None else (resume["step"], self._restored(resume))
+        evaluates = self.stepper.evaluates
+        t, start = (0, self.setup.begun(not evaluates)) if resume is None else (resume["step"], self._restored(resume))
         self.choice = self.choice.verified(self.setup, start, t)
         self.stepper = self.choice.stepper
+        if resume is None and evaluates and not self.stepper.evaluates:
+            start = self.setup.begun()
         self.stepper.load(start)
         self.unserved = [probe for probe in self.recorder.probes.values() if not self._served(probe)]
         every, batched = LINEAR_EVERY if self.problem.model.linear else 1, self.problem.batch is not None
@@ -261,7 +264,7 @@ class _Simulation:
         self.recorder.restore(snapshot)
         gradient = gradient_from(snapshot["gradient"])
         foreign = self.problem.optimizer.foreign_state
-        state = unpacked(snapshot["state"], lambda: self.setup.first_state(gradient), foreign)
+        state = unpacked(snapshot["state"], lambda: self.setup.first_state(gradient.blocks), foreign)
         seen = gradient if self.problem.batch is None else None
         return Reached(snapshot["parameters"], state, seen, snapshot["schedule"], self._anchor(snapshot))
 

@@ -41,8 +41,7 @@ class LaterCosine(Probe):
         t, parameters = record.t, record.parameters
         if t in self.chosen:
             for step in [s for s in self.past if DECADE * s <= t]:
-                earlier = {name: block.to(parameters[name]) for name, block in self.past.pop(step).items()}
-                self.later[step] = torch.where(record.runs, cosine(earlier, parameters), torch.nan)
+                self.later[step] = torch.where(record.runs, _cosine(self.past.pop(step), record), torch.nan)
             if 0 < DECADE * t <= self.steps:
                 self.past[t] = {name: block.float() for name, block in parameters.items()}
         return {}
@@ -56,3 +55,14 @@ class LaterCosine(Probe):
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         self.past, self.later = dict(snapshot["past"]), dict(snapshot["later"])
+
+
+def _cosine(earlier: Parameters, record: Record) -> Tensor:
+    routines, largest, parameters = record.routines, record.point.sizes.largest_entry, record.parameters
+    if routines is not None and routines.block_cosines is not None and largest is not None and _are_single(earlier):
+        return routines.block_cosines(earlier, parameters, largest)
+    return cosine({name: block.to(parameters[name]) for name, block in earlier.items()}, parameters)
+
+
+def _are_single(blocks: Parameters) -> bool:
+    return all(block.dtype == torch.float32 for block in blocks.values())

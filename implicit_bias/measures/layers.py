@@ -11,16 +11,14 @@ layer alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from implicit_bias.measures.probe import Columns, Probe, Record
-from implicit_bias.models import Parameters
 from implicit_bias.norms import ParameterNorm
-from implicit_bias.norms.sizes import Sizes
 
 
 @dataclass
@@ -30,30 +28,22 @@ class LayerMargins(Probe):
 
     Attributes:
         degrees: k_l by block; empty where there are none.
-        downhill: -g at the last record, one tensor (R, p, q) a block, in any unit of each run's own.
     """
 
     name: ClassVar[str] = "layers"
     columns: ClassVar[tuple[str, ...]] = ("layer_margin", "layer_alignment")
 
     degrees: Mapping[str, float]
-    downhill: Parameters = field(default_factory=dict)
-
-    def measure(self, record: Record) -> Columns:
-        self.downhill = record.gradient.downhill()
-        return {}
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
         if set(self.degrees) != set(record.parameters):
             nothing = torch.full_like(record.q, torch.nan)
             return dict.fromkeys(self.columns, nothing)
-        log_size, alignments = torch.zeros_like(record.q), []
-        for name, degree in self.degrees.items():
-            of_layer, w, c = norm.of_block(name), record.parameters[name], self.downhill[name]
-            sizes, duals = (Sizes({name: block}, record.routines) for block in (w, c))
-            size = sizes.value(of_layer)
-            size = torch.where(size == 0, torch.full_like(size, torch.nan), size)
-            log_size = log_size + degree * size.log()
-            alignments.append((w * c).sum(dim=(-2, -1)) / (size * duals.dual(of_layer)))
-        margin = record.q.sign() * (record.q.abs().log() - log_size).exp()
-        return {"layer_margin": margin, "layer_alignment": torch.stack(alignments).amin(dim=0)}
+        point = record.point
+        sizes, duals = point.sizes.of_each_block(norm), point.c_sizes.duals_of_each_block(norm)
+        sizes = sizes.masked_fill(sizes == 0, torch.nan)
+        # One after the other: the order of a sum that PyTorch makes may depend on how many runs there are.
+        log_size = torch.zeros_like(record.q)
+        for name, log in zip(record.parameters, sizes.log(), strict=True):
+            log_size = log_size + self.degrees[name] * log
+        return {"layer_margin": point.over(log_size), "layer_alignment": (point.descents / (sizes * duals)).amin(dim=0)}

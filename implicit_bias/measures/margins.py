@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from implicit_bias.models import Parameters
-from implicit_bias.models.gradient import largest_entry
+from implicit_bias.models.gradient import Sized, largest_entry
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.sizes import Routines, Sizes
 
@@ -89,14 +89,48 @@ class Point:
         sizes, c_sizes: Of theta and of c under norms.
     """
 
-    def __init__(self, parameters: Parameters, c: Parameters, q: Tensor, degree: float, routines: Routines | None = None) -> None:
-        self.parameters, self.c, self.q, self.degree = parameters, c, q, degree
-        self.sizes, self.c_sizes = Sizes(parameters, routines), Sizes(c, routines)
+    def __init__(
+        self,
+        parameters: Parameters,
+        c: Parameters,
+        q: Tensor,
+        degree: float,
+        routines: Routines | None = None,
+        sized: Sized | None = None,
+    ) -> None:
+        self.parameters, self.c, self.q, self.degree, self._routines = parameters, c, q, degree, routines
+        known = (None, None, None) if sized is None else sized
+        self.sizes, self.c_sizes = Sizes(parameters, routines, known[0]), Sizes(c, routines, known[1])
+        self._inner = known[2]
+
+    @cached_property
+    def descents(self) -> Tensor:
+        """<theta_l, c_l> of every block, (B, R)."""
+        if self._inner is not None:
+            return self._inner
+        if self._routines is not None and self._routines.block_products is not None:
+            return self._routines.block_products(self.parameters, self.c)
+        return torch.stack([(block * self.c[n]).sum(dim=(-2, -1)) for n, block in self.parameters.items()])
 
     @cached_property
     def descent(self) -> Tensor:
         """<theta, c>, (R,)."""
+        if len(self.parameters) > 1:
+            return self.descents.sum(dim=0)
         return inner(self.parameters, self.c)
+
+    @cached_property
+    def _sign_and_log(self) -> tuple[Tensor, Tensor]:
+        return self.q.sign(), self.q.abs().log()
+
+    def over(self, log_power: Tensor) -> Tensor:
+        """q / e^log_power, where e^log_power itself may over- or underflow.
+
+        Args:
+            log_power: (R,).
+        """
+        sign, log = self._sign_and_log
+        return sign * (log - log_power).exp()
 
     @cached_property
     def ray(self) -> Ray:
@@ -207,7 +241,7 @@ def measure(norm: ParameterNorm, point: Point, optimum: Optimum | None) -> dict[
     """
     size, nothing = point.sizes.value(norm), point.nothing
     size_or_nan = torch.where(size == 0, nothing, size)
-    margin = over_power(point.q, size_or_nan, point.degree)
+    margin = point.q / size_or_nan if point.degree == 1 else point.over(point.degree * size_or_nan.log())
     max_margin = nothing if optimum is None else optimum.max_margin
     ray = None if optimum is None else optimum.ray
     return {

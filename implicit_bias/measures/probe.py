@@ -12,6 +12,7 @@ from torch import Tensor
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.measures.margins import Point
 from implicit_bias.models import Gradient, Objective, Parameters
+from implicit_bias.models.base import Derivatives
 from implicit_bias.norms import ParameterNorm
 from implicit_bias.norms.sizes import Routines, Sizes
 
@@ -82,12 +83,19 @@ class Record:
     @cached_property
     def point(self) -> Point:
         """What all norms share there: margins are of theta and the gradient downhill."""
-        return Point(self.parameters, self.gradient.downhill(), self.q, self.degree, self.routines)
+        found, downhill = self.gradient.found, self.gradient.downhill()
+        known = found is not None and downhill is found.per_weight
+        return Point(self.parameters, downhill, self.q, self.degree, self.routines, found.sized if known and found else None)
 
     @cached_property
     def c_sizes(self) -> Sizes:
         """N_*(c) under norms."""
         return self.point.c_sizes if self.point.c is self.c else Sizes(self.c, self.routines)
+
+    @cached_property
+    def derivatives(self) -> Derivatives:
+        """Jacobian products there, which all norms share."""
+        return self.objective.derivatives(self.parameters)
 
     @cached_property
     def weights(self) -> Tensor | None:

@@ -22,13 +22,17 @@ class SoftMargin(Probe):
     Attributes:
         loss: The loss.
         samples: n.
+        known: log L of the last record and its soft gap, (R,) each, which all norms share.
     """
 
     name: ClassVar[str] = "soft_margin"
 
     loss: Loss
     samples: int
+    known: tuple[Tensor, Tensor] | None = None
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
-        soft = self.loss.soft_gap(record.gradient.log_loss + math.log(self.samples))
-        return {"soft_margin": over_power(soft, columns["param_norm"], record.degree)}
+        log_loss = record.gradient.log_loss
+        if self.known is None or self.known[0] is not log_loss:
+            self.known = log_loss, self.loss.soft_gap(log_loss + math.log(self.samples))
+        return {"soft_margin": over_power(self.known[1], columns["param_norm"], record.degree)}

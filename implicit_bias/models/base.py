@@ -166,6 +166,56 @@ class Objective(ABC):
             The derivatives of all gaps.
         """
 
+    def derivatives(self, parameters: Mapping[str, Tensor]) -> Derivatives:
+        """Many Jacobian products at one point, which may share what they are made from.
+
+        Args:
+            parameters: Where the gaps are differentiated, one tensor (R, p, q) a block, not to be changed.
+
+        Returns:
+            :meth:`pull` and :meth:`push` there.
+        """
+        return Derivatives(self, parameters)
+
+
+class Derivatives:
+    """Jacobian products of an objective at one point.
+
+    Args:
+        objective: The model with its loss and data.
+        parameters: The point.
+    """
+
+    def __init__(self, objective: Objective, parameters: Mapping[str, Tensor]) -> None:
+        self._objective, self._parameters = objective, parameters
+        self._kept: tuple[Tensor, Parameters] | None = None
+
+    def pull(self, weights: Tensor) -> Parameters:
+        """As :meth:`Objective.pull`.
+
+        Args:
+            weights: w, (R, pairs, n).
+        """
+        return self._objective.pull(self._parameters, weights)
+
+    def pull_once(self, weights: Tensor) -> Parameters:
+        """The same, which is kept for who asks for these very weights again.
+
+        Args:
+            weights: w, (R, pairs, n), not to be changed.
+        """
+        if self._kept is None or self._kept[0] is not weights:
+            self._kept = weights, self.pull(weights)
+        return self._kept[1]
+
+    def push(self, tangent: Mapping[str, Tensor]) -> Tensor:
+        """As :meth:`Objective.push`.
+
+        Args:
+            tangent: v, one tensor (R, p, q) a block.
+        """
+        return self._objective.push(self._parameters, tangent)
+
 
 @dataclass(frozen=True)
 class Model(Option, ABC):

@@ -21,6 +21,15 @@ FAR = 1e6
 LOSES_DIGITS = {torch.float64: 1e-200, torch.float32: 1e-20}
 
 
+class Sized(NamedTuple):
+    """The largest |entry|, the sum of all |entry| and the root of the sum of squares of every one of B blocks, and after them of
+    all together, (3, B + 1, R), of the parameters and of -grad L / sum w; and their inner product, block by block, (B, R)."""
+
+    parameters: Tensor
+    per_weight: Tensor
+    inner: Tensor
+
+
 class Found(NamedTuple):
     """What is known beside a gradient, where it has been found with it.
 
@@ -32,6 +41,7 @@ class Found(NamedTuple):
         q: The smallest gap, (R,).
         parameter: The largest absolute entry of the parameters, (R,); nan where one is no finite number.
         evaluate: Evaluates the gradient once more, with all that is not known.
+        sized: Of the parameters and of ``per_weight``; None: it is computed where it is asked for.
     """
 
     log_loss: Tensor
@@ -41,6 +51,7 @@ class Found(NamedTuple):
     q: Tensor
     parameter: Tensor
     evaluate: Callable[[], Gradient]
+    sized: Sized | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,19 @@ class Gradient:
     weights: Callable[[], Tensor] | None = None
     largest: Callable[[], Tensor | None] | None = None
     found: Found | None = None
+
+    def of(self, runs: Tensor) -> Gradient:
+        """The same of these runs alone.
+
+        Args:
+            runs: Their places.
+        """
+        blocks = {name: Scaled(block.mantissa[runs], block.log_scale[runs]) for name, block in self.blocks.items()}
+        weights = self.weights
+        return Gradient(
+            blocks, self.total[runs], self.log_unit[runs], lambda: self.log_losses()[runs],
+            None if weights is None else lambda: weights()[runs],
+        )  # fmt: skip
 
     @cached_property
     def log_weight(self) -> Tensor:

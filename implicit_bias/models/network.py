@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from implicit_bias.core.registry import hyper
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.losses import FLOOR, LOSSES, Loss, LossTerms
 from implicit_bias.models.bands import sum_in_bands
-from implicit_bias.models.base import Model, Objective
+from implicit_bias.models.base import Derivatives, Model, Objective
 from implicit_bias.models.gradient import Gradient
 from implicit_bias.models.linearised import Linearised, by_autograd
 from implicit_bias.norms import Norm, ParameterNorm, over_blocks
@@ -281,8 +281,6 @@ class NetworkObjective(Objective):
     label's counts for nothing.
     """
 
-    inputs: Tensor
-
     def __init__(self, network: Network, data: Data, loss: Loss, frozen: Mapping[str, Tensor]) -> None:
         self.network = network
         self.loss = loss
@@ -290,8 +288,7 @@ class NetworkObjective(Objective):
         self.in_one_unit: frozenset[str] = frozenset()
         self.binary = network.outputs(data.num_classes) == 1
         self._take(data)
-        # Read at every step: products with what lies in memory row by row are a tenth faster.
-        self.inputs = self.inputs.contiguous()
+        self._read_often = True
 
     def _take(self, data: Data) -> None:
         """All that depends on the samples."""
@@ -301,7 +298,17 @@ class NetworkObjective(Objective):
         self.sign = (2 * data.y - 1).to(data.x.dtype).unsqueeze(-2)
         self.against = -self.sign
         self.log_n = math.log(data.x.shape[1])
-        self.inputs = self.network.prepared(data.x)
+        self._inputs: Tensor | None = None
+        self._read_often = False
+
+    @property
+    def inputs(self) -> Tensor:
+        """What the network's functions read of the samples, made when it is first asked for: steps in C do not."""
+        if self._inputs is None:
+            made = self.network.prepared(self.data.x)
+            # Read at every step: products with what lies in memory row by row are a tenth faster.
+            self._inputs = made.contiguous() if self._read_often else made
+        return self._inputs
 
     def scores(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         return self.network.forward({**parameters, **self.frozen}, self.network.prepared(x))
@@ -383,6 +390,9 @@ class NetworkObjective(Objective):
     def pull(self, parameters: Mapping[str, Tensor], weights: Tensor) -> Parameters:
         return {name: -g for name, g in self._vector_jacobian(self._linearised(parameters), weights).items()}
 
+    def derivatives(self, parameters: Mapping[str, Tensor]) -> Derivatives:
+        return _AtPoint(self, parameters)
+
     def push(self, parameters: Mapping[str, Tensor], tangent: Mapping[str, Tensor]) -> Tensor:
         names = list(parameters)
 
@@ -391,6 +401,17 @@ class NetworkObjective(Objective):
 
         primals = tuple(parameters[name] for name in names)
         change: Tensor = torch.func.jvp(outputs, primals, tuple(tangent[name] for name in names))[1]
+        return self.in_gaps(change)
+
+    def in_gaps(self, change: Tensor) -> Tensor:
+        """The change of all gaps, (R, pairs, n), 0 at the label, from that of the scores.
+
+        Args:
+            change: (R, outputs, n).
+
+        Returns:
+            The change.
+        """
         if self.binary:
             return self.sign * change
         return change.gather(-2, self.index.expand(len(change), 1, -1)) - change
@@ -450,6 +471,25 @@ class NetworkObjective(Objective):
         part._take(Data(data.x[own, samples], data.y[own, samples], data.num_classes))  # noqa: SLF001 - a copy of this very object
         at = part._linearised({name: of_runs(block) for name, block in parameters.items()})  # noqa: SLF001
         return part._vector_jacobian(at, weights)  # noqa: SLF001
+
+
+class _AtPoint(Derivatives):
+    """Of a network: all from one linearisation."""
+
+    def __init__(self, objective: NetworkObjective, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__(objective, parameters)
+        self._network = objective
+
+    @cached_property
+    def _linearised(self) -> Linearised:
+        return self._network._linearised(self._parameters)  # noqa: SLF001 - a part of that class
+
+    def pull(self, weights: Tensor) -> Parameters:
+        return {name: -g for name, g in self._network._vector_jacobian(self._linearised, weights).items()}  # noqa: SLF001
+
+    def push(self, tangent: Mapping[str, Tensor]) -> Tensor:
+        push = self._linearised.push
+        return super().push(tangent) if push is None else self._network.in_gaps(push(tangent))
 
 
 def layers_degree(orders: Sequence[float | None], trained: Sequence[bool], biases: Sequence[str], describe: Any) -> float | str:

@@ -87,6 +87,10 @@ class Stepper(Protocol):
         done they wait for more at full speed, on processors that its own need."""
 
     @property
+    def evaluates(self) -> bool:
+        """Whether it finds the gradient where it begins by itself, and needs none of what is loaded, nor its layout."""
+
+    @property
     def check_on(self) -> int | None:
         """The runs of a batch that a comparison with plain steps takes: others like it are made for so many; None: it is itself
         compared, on the whole batch."""
@@ -213,26 +217,38 @@ class Setup:
         """A tensor (R,) of the type and on the device of the data."""
         return self.problem.data.x.new_zeros(self.problem.runs)
 
-    def first_state(self, gradient: Gradient) -> Any:
+    def first_state(self, blocks: Mapping[str, Scaled]) -> Any:
         """The optimizer's state before the first update.
+
+        Args:
+            blocks: A gradient, whose layout buffers have.
 
         Raises:
             TypeError: the optimizer does not say which kind of state it has.
         """
         optimizer = self.problem.optimizer
-        state: Any = optimizer.init(gradient.blocks)
+        state: Any = optimizer.init(dict(blocks))
         if isinstance(state, ForeignState) != optimizer.foreign_state:
             raise TypeError(f"optimizer {optimizer.name}: foreign_state must say whether init makes an object of its own")
         if not optimizer.foreign_state:
             check_buffers(optimizer.name, state)
         return state
 
-    def begun(self) -> Reached:
-        """Where the batch is before the first update."""
+    def begun(self, evaluated: bool = True) -> Reached:
+        """Where the batch is before the first update.
+
+        Args:
+            evaluated: Whether with the gradient there; else whoever needs it evaluates it, and buffers have one log scale a row.
+        """
         parameters = {name: block.clone() for name, block in self.problem.initial.items()}
+        schedule = self.problem.schedule.init(self.like)
+        if not evaluated:
+            return Reached(
+                parameters, self.first_state({name: Scaled.zeros(w) for name, w in parameters.items()}), None, schedule
+            )
         gradient = self.objective.gradient(parameters)
         # Buffers have the layout of the full gradient, which those of all batches share.
-        state, schedule = self.first_state(gradient), self.problem.schedule.init(self.like)
+        state = self.first_state(gradient.blocks)
         return Reached(parameters, state, gradient if self.problem.batch is None else None, schedule)
 
     def evaluated(self, t: int) -> Callable[[Mapping[str, Tensor]], Gradient]:

@@ -31,6 +31,13 @@ def rows_apart(one: Scaled, other: Scaled) -> Tensor:
     return ratio(rows, torch.isfinite(top).to(rows).squeeze(-1)).amax(dim=-1)
 
 
+def losses_apart(one: Gradient, other: Gradient) -> Tensor:
+    """The same of log L, (R,), where both are finite or the same."""
+    a, b = one.log_loss, other.log_loss
+    rounding = ROUNDING * torch.finfo(a.dtype).eps * b.abs()
+    return torch.where(a == b, 0.0, ((a - b).expm1().abs() - rounding).clamp(min=0))
+
+
 def ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(a == 0, torch.zeros_like(a), a / b)
 

@@ -47,6 +47,7 @@ class Eager:
     stepping: Stepping = "torch"
     most_steps: ClassVar[int] = 1
     has_threads: ClassVar[bool] = False
+    evaluates: ClassVar[bool] = False
     check_on: ClassVar[int | None] = None
     suspects: ClassVar[bool] = True
     refused: str | None = None

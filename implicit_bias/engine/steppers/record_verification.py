@@ -20,7 +20,7 @@ from implicit_bias.engine.steppers.base import Looked, Reached, Setup
 from implicit_bias.engine.steppers.closeness import DIRECTIONS, NUDGE, ROUNDING, SLACK, TOLERANCE, direction, loss_of, rows_apart
 from implicit_bias.measures.margins import accuracy_and_margin
 from implicit_bias.models import Gradient, Parameters
-from implicit_bias.models.gradient import FAR, largest_entry
+from implicit_bias.models.gradient import FAR, Found, largest_entry
 from implicit_bias.norms.singular import singular_values
 from implicit_bias.norms.sizes import VALUES, Routines
 
@@ -30,7 +30,9 @@ Compared = Iterator[tuple[str, Tensor, Tensor]]
 Numbers = list[tuple[str, Scaled | Tensor]]
 
 
-def wrong_record(setup: Setup, before: Reached, ours: Reached, routines: Routines | None, t: int) -> str | None:
+def wrong_record(
+    setup: Setup, before: Reached, ours: Reached, routines: Routines | None, t: int, decomposed: bool = True
+) -> str | None:
     """What of a record after an update is not what it should be; None where all is.
 
     Runs whose loss or gradient is no finite number are left out.
@@ -41,20 +43,73 @@ def wrong_record(setup: Setup, before: Reached, ours: Reached, routines: Routine
         ours: Where it has led, with what records would be made of there.
         routines: What they compute norms by; None: by the norms' own methods.
         t: The update.
+        decomposed: Whether records may ask for singular values.
     """
     parameters, looked = ours.parameters, ours.looked
-    compared = [] if routines is None else [*_sizes(routines, parameters)]
+    compared = [] if routines is None else [*_sizes(routines, parameters, decomposed)]
     finite = torch.ones_like(setup.like, dtype=torch.bool)
-    if looked is not None:
+    if looked is not None and setup.problem.model.linear:
         plain = setup.objective.gradient(parameters)
         finite = plain.log_loss.isfinite() & plain.largest_entry.isfinite()
         compared += [*_gradients(setup, before, parameters, looked, plain), *_gaps(setup, parameters, looked.gradient)]
-    for what, apart, allowed in compared:
-        wrong = ~(apart <= allowed) & finite
-        if bool(wrong.any()):
-            run = int(wrong.nonzero()[0])
-            return f"{what} of run {run + 1} of {len(wrong)} after step {t} is off by {float(apart[run]):.1e}"
+    elif looked is not None and looked.gradient.found is not None:
+        plain = looked.gradient.found.evaluate()
+        finite = plain.log_loss.isfinite() & plain.largest_entry.isfinite()
+        compared += [*_of_network(parameters, looked.gradient, looked.gradient.found, plain)]
+    if not compared:
+        return None
+    named, apart, allowed = (list(side) for side in zip(*compared, strict=True))
+    wrong = ~(torch.stack(apart) <= torch.stack(allowed)) & finite
+    for what, of_runs, by in zip(named, wrong, apart, strict=True) if bool(wrong.any()) else ():
+        if bool(of_runs.any()):
+            run = int(of_runs.nonzero()[0])
+            return f"{what} of run {run + 1} of {len(of_runs)} after step {t} is off by {float(by[run]):.1e}"
     return None
+
+
+def _of_network(parameters: Parameters, gradient: Gradient, found: Found, plain: Gradient) -> Compared:
+    """What is known beside the gradient of a network, which is compared with the plain one as the update is: ``plain`` is what
+    PyTorch makes of the same gradient, and of the scores that it was made from."""
+    eps = torch.finfo(found.q.dtype).eps
+    known = NUDGE * eps + ROUNDING * eps * plain.log_unit.abs().squeeze(-1)
+    yield "log_loss", (found.log_loss - plain.log_loss).abs(), NUDGE * eps * (1 + plain.log_loss.abs())
+    yield "the samples' weight", (gradient.total - plain.total).abs().amax(dim=-1), NUDGE * eps * plain.total.amax(dim=-1)
+    assert plain.largest is not None
+    largest = plain.largest()
+    assert largest is not None
+    share, q = accuracy_and_margin(largest)
+    yield "the smallest gap", (found.q - q).abs(), torch.zeros_like(q)
+    yield "accuracy", (found.accuracy - share).abs(), torch.full_like(q, eps)
+    c, ours = plain.per_weight(), found.per_weight
+    off = torch.stack([(ours[name] - block).abs().amax(dim=(-2, -1)) for name, block in c.items()]).amax(dim=0)
+    yield "the gradient over the weights' sum", off, known * largest_entry(c)
+    if found.sized is None:
+        return
+    of_w, of_c = (found.sized.parameters, found.parameter), (found.sized.per_weight, found.largest)
+    for blocks, (sized, top), of in ((parameters, of_w, "parameter"), (ours, of_c, "entry")):
+        own = _sizes_of_blocks(blocks)
+        numbers = sum(block[0].numel() for block in blocks.values())
+        apart = (sized - own).abs() / own.masked_fill(own == 0, 1.0)
+        # A sum may be off by an ulp a term.
+        yield f"the largest {of}", torch.maximum(apart[0].amax(dim=0), (top - own[0, -1]).abs()), torch.zeros_like(q)
+        yield f"the {of} sizes", apart[1:].amax(dim=(0, 1)), torch.full_like(q, (NUDGE + numbers) * eps)
+    inner = torch.stack([(block * ours[name]).sum(dim=(-2, -1)) for name, block in parameters.items()])
+    lengths = found.sized.parameters[2, :-1] * found.sized.per_weight[2, :-1]
+    yield "the alignment", ((found.sized.inner - inner).abs() - NUDGE * eps * lengths).amax(dim=0), torch.zeros_like(q)
+
+
+def _sizes_of_blocks(blocks: Parameters) -> Tensor:
+    """As :class:`implicit_bias.models.gradient.Sized`, (3, B + 1, R)."""
+    vectors = [block.flatten(start_dim=1).abs() for block in blocks.values()]
+    tops = torch.stack([vector.amax(dim=1) for vector in vectors])
+    unit = tops.masked_fill(tops == 0, 1.0)
+    sums = torch.stack([vector.sum(dim=1) for vector in vectors])
+    lengths = unit * torch.stack([torch.linalg.vector_norm(v / u[:, None], dim=1) for v, u in zip(vectors, unit, strict=True)])
+    largest = tops.amax(dim=0, keepdim=True)
+    length = largest * torch.linalg.vector_norm(lengths / largest.masked_fill(largest == 0, 1.0), dim=0, keepdim=True)
+    return torch.stack(
+        [torch.cat([tops, largest]), torch.cat([sums, sums.sum(dim=0, keepdim=True)]), torch.cat([lengths, length])]
+    )
 
 
 def _gradients(setup: Setup, start: Reached, parameters: Parameters, looked: Looked, plain: Gradient) -> Compared:
@@ -146,11 +201,15 @@ def _gaps(setup: Setup, parameters: Parameters, gradient: Gradient) -> Compared:
     yield "the largest parameter", (found.parameter - largest_entry(parameters)).abs(), torch.zeros_like(q)
 
 
-def _sizes(routines: Routines, parameters: Parameters) -> Compared:
+def _sizes(routines: Routines, parameters: Parameters, decomposed: bool) -> Compared:
     info = torch.finfo(next(iter(parameters.values())).dtype)
     for block in parameters.values():
+        if not decomposed or block[0].numel() > routines.largest_matrix:
+            continue  # nobody asks for them, or they are LAPACK's
         ours, own = routines.singular_values(block), singular_values(block)
         yield "a singular value", (ours - own).abs().amax(dim=-1), NUDGE * info.eps * own[..., 0] + info.tiny
+    if routines.block_sizes is not None:
+        return  # which are compared beside the gradient
     entries = torch.cat([block.flatten(start_dim=1) for block in parameters.values()], dim=1)
     for norm, size in zip(VALUES, routines.entry_sizes(entries), strict=True):
         own = norm().value(entries.unsqueeze(-2))

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from implicit_bias.core.scaled import Scaled
+from implicit_bias.core.scaled import LARGE, Scaled, largest_size
 from implicit_bias.engine.steppers.base import Reached, Setup, Stepper
 from implicit_bias.engine.steppers.closeness import (
     DIRECTIONS,
@@ -33,7 +33,7 @@ from implicit_bias.engine.steppers.closeness import (
     SLACK,
     TOLERANCE,
     direction,
-    loss_of,
+    losses_apart,
     noise_like,
     ratio,
     rows_apart,
@@ -67,6 +67,7 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
     count = min(CHECKED_STEPS, setup.problem.steps - t)
     if count <= 0:
         return None
+    asked = bool(setup.problem.probes) or not all(norm.entrywise for norm in setup.problem.measured.values())
     try:
         if stepper.check_on is not None and setup.problem.runs > stepper.check_on:
             some = torch.linspace(0, setup.problem.runs - 1, stepper.check_on).long()
@@ -86,7 +87,7 @@ def wrong(setup: Setup, stepper: Stepper, make: Make, start: Reached, t: int) ->
         if found is not None or not last:
             return found
         here, there = last[0]
-        return wrong_record(setup, here, there, stepper.routines, t + count)
+        return wrong_record(setup, here, there, stepper.routines, t + count, asked)
     except (ArithmeticError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None  # numbers that are not finite: the run itself will meet them
 
@@ -100,7 +101,8 @@ def _of_runs(setup: Setup, start: Reached, runs: Tensor) -> Reached:
     schedule = {key: column[runs] for key, column in start.schedule.items()}
     parameters = {name: block[runs] for name, block in start.parameters.items()}
     anchor = None if start.anchor is None else start.anchor.of(runs, setup.objective.gradient)
-    return Reached(parameters, state, None, schedule, anchor)
+    gradient = None if start.gradient is None else start.gradient.of(runs)
+    return Reached(parameters, state, gradient, schedule, anchor)
 
 
 def disagreement(
@@ -166,17 +168,24 @@ def _all_near(made: Sequence[_Made]) -> bool:
     """Whether all agree to the tolerance, parameters after every update and buffers after the last."""
     if not made:
         return True
-    before, plain, fast = (_together(side) for side in zip(*(step[1:] for step in made), strict=True))
     last = made[-1]
-    buffers = [rows_apart(a, b) for a, b in _scaled_pairs(last.ours, last.there)]
-    apart = torch.cat([_apart(fast, plain, before, before).flatten(), *(rows.flatten() for rows in buffers)])
+    found = [rows_apart(a, b) for a, b in _scaled_pairs(last.ours, last.there)]
+    found += _losses(last.ours, last.there)
+    # Of what is small operations cost by their number, of what is large by its size: then nothing is copied.
+    small = sum(block.numel() for block in last.here.parameters.values()) < LARGE
+    for steps in [made] if small else [[step] for step in made]:
+        before, plain, fast = (_together(side) for side in zip(*(step[1:] for step in steps), strict=True))
+        found.append(_apart(fast, plain, before, before).flatten())
+    apart = torch.cat(found)
     return bool((apart <= TOLERANCE * torch.finfo(apart.dtype).eps).all())
 
 
 def _together(reached: Sequence[Reached]) -> Reached:
-    """Parameters (S, R, p, q) of S points."""
-    names = reached[0].parameters
-    return Reached({name: torch.stack([point.parameters[name] for point in reached]) for name in names}, {})
+    """Parameters of S points end to end as one block (S, R, 1, m); of one alone as they are."""
+    if len(reached) == 1:
+        return Reached(reached[0].parameters, {})
+    vectors = [torch.cat([block.flatten(start_dim=1) for block in point.parameters.values()], dim=1) for point in reached]
+    return Reached({"": torch.stack(vectors).unsqueeze(-2)}, {})
 
 
 def _finite(reached: Reached) -> Tensor:
@@ -187,11 +196,11 @@ def _apart(one: Reached, other: Reached, one_from: Reached, other_from: Reached)
     """How far two steps are apart, (2, R): in parameters, relative to the other's length, and in buffers and gradients, relative
     to the other's largest entry in every row. Parameters count by their moves, less what rounding them makes."""
     moves = {name: block - other_from.parameters[name] for name, block in other.parameters.items()}
-    differ = _largest({n: (one.parameters[n] - one_from.parameters[n]) - move for n, move in moves.items()})
+    differ = _largest({n: (one.parameters[n] - one_from.parameters[n]).sub_(move) for n, move in moves.items()})
     size = torch.maximum(_largest(other_from.parameters), _largest(other.parameters))
     rounding = ROUNDING * torch.finfo(size.dtype).eps * size
     in_parameters = ratio((differ - rounding).clamp(min=0), _largest(moves))
-    rows = [rows_apart(a, b) for a, b in _scaled_pairs(one, other)]
+    rows = [*(rows_apart(a, b) for a, b in _scaled_pairs(one, other)), *_losses(one, other)]
     in_buffers = torch.stack(rows).amax(dim=0) if rows else torch.zeros_like(in_parameters)
     # What is no number on one side alone is as far apart as can be.
     return torch.stack([in_parameters, in_buffers]).nan_to_num(nan=torch.inf)
@@ -202,11 +211,16 @@ def _scaled_pairs(one: Reached, other: Reached) -> Iterator[tuple[Scaled, Scaled
         yield from ((block, other.state[buffer][name]) for name, block in blocks.items())
     if one.gradient is not None and other.gradient is not None:
         yield from ((one.gradient.blocks[name], block) for name, block in other.gradient.blocks.items())
-        yield loss_of(one.gradient), loss_of(other.gradient)
+
+
+def _losses(one: Reached, other: Reached) -> list[Tensor]:
+    """How far their losses are apart, (R,), where both know theirs."""
+    return [] if one.gradient is None or other.gradient is None else [losses_apart(one.gradient, other.gradient)]
 
 
 def _largest(blocks: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([block.abs().amax(dim=(-2, -1)) for block in blocks.values()]).amax(dim=0)
+    found = [largest_size(block, (-2, -1)).flatten(start_dim=-3) for block in blocks.values()]
+    return found[0] if len(found) == 1 else torch.stack(found).amax(dim=0)
 
 
 def _uncertainty(plain: OneStep, setup: Setup, here: Reached, there: Reached, t: int, decomposes: bool) -> Tensor:

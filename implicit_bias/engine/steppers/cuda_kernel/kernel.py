@@ -273,6 +273,7 @@ class CudaKernel:
 
     stepping: ClassVar[Stepping] = "cuda kernel"
     has_threads: ClassVar[bool] = False
+    evaluates: ClassVar[bool] = False
     refused: ClassVar[str | None] = None
     suspects: ClassVar[bool] = True
     check_on: ClassVar[int | None] = CHECKED_RUNS

@@ -148,6 +148,7 @@ class LinearSteps:
 
     stepping: ClassVar[Stepping] = "c"
     has_threads: ClassVar[bool] = True
+    evaluates: ClassVar[bool] = False
     refused: ClassVar[str | None] = None
     suspects: ClassVar[bool] = True
 

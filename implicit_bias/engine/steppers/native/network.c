@@ -17,6 +17,7 @@
 #include "network_images.h"
 #include "network_scores.h"
 #include "network_updates.h"
+#include "sizes_of_blocks.h"
 #include "sizes_of_many.h"
 
 /* Why a run makes no more updates: it has made all; its loss is low enough, or its numbers are odd; an entry is too small. */
@@ -72,6 +73,7 @@ static int64_t laid_out(const Network *p, Room *v, vec *start)
     TAKE(u, k * n);
     TAKE(top, n);
     TAKE(size, n);
+    TAKE(total, n);
     TAKE(old, units);
     TAKE(new, units);
     TAKE(scale, units);
@@ -158,11 +160,59 @@ static int beyond(const Network *p, int64_t run)
     return any(found);
 }
 
+/* Whether the scores are finite numbers, and weights in place of their gaps. */
+static int weighted(const Network *p, Room *v, int64_t run)
+{
+    (p->kernel ? forward_images : forward)(p, v, run);
+    const int finite = negative_gaps(p, v, run);
+    weights_of(p, v);
+    return finite;
+}
+
+static void differentiate(const Network *p, Room *v, int64_t run)
+{
+    derivative_in_scores(p, v, run);
+    (p->kernel ? backward_images : backward)(p, v, run);
+}
+
+/* The gradient of a run is where a record has found it, or will; or again in scratch memory, `scratch`. */
+static void go_to_seen(const Network *p, Room *v, int64_t run, vec **scratch)
+{
+    for (int64_t j = 0; j < p->layers; j++) {
+        scratch[j] = v->g[j];
+        if (trained(p, j)) v->g[j] = layer_of(p, j, run).g;
+    }
+    v->unit = all(p->seen_unit[run]);
+}
+
+static void go_back(const Network *p, Room *v, vec *const *scratch)
+{
+    for (int64_t j = 0; j < p->layers; j++) v->g[j] = scratch[j];
+}
+
+/* The first update from the gradient that a record has looked at; returns whether it is made, and in `why` why no more are. */
+static int64_t step_from_seen(const Network *p, Room *v, const Asked *asked, int64_t run, int64_t *why)
+{
+    const int64_t seen = p->seen[run];
+    const double t = asked->first + 1, eta = p->lr[run] * pow(t, -p->power[run]);
+    vec *scratch[MOST_LAYERS];
+    p->seen[run] = 0, *why = TOO_SMALL;
+    if (seen & DOUBTFUL) return 0;
+    go_to_seen(p, v, run, scratch);
+    update(p, v, run, eta, t);
+    go_back(p, v, scratch);
+    *why = (seen & ODD) || beyond(p, run) ? LOOK : ALL_MADE;
+    return 1;
+}
+
 /* The updates of one run; returns how many. */
 static int64_t steps_of(const Network *p, Room *v, const Asked *asked, int64_t run, int64_t *why)
 {
+    int64_t s = 0;
     *why = ALL_MADE;
-    for (int64_t s = 0; s < asked->steps; s++) {
+    if (p->seen[run] && asked->steps) s = step_from_seen(p, v, asked, run, why);
+    if (*why != ALL_MADE) return s;
+    for (; s < asked->steps; s++) {
         const double t = asked->first + s + 1, eta = p->lr[run] * pow(t, -p->power[run]);
         *why = LOOK;
         (p->kernel ? forward_images : forward)(p, v, run);
@@ -201,26 +251,51 @@ static void by_units(const double *a, int64_t inputs, int64_t units, int64_t str
             for (int64_t l = i; l < least(inputs, i + LANES); l++) b[u * inputs + l] = a[l * stride + u];
 }
 
-/* Scores, and the gradient where the next update starts, of the runs that no other thread has taken. */
+/* W, its gradient and C of every layer that is trained, row by row, and their sizes. */
+static void write_layers(const Network *p, Room *v, int64_t run, double sum, const Looked *to)
+{
+    int64_t blocks = 0, block = 0;
+    for (int64_t j = 0; j < p->layers; j++) blocks += trained(p, j);
+    for (int64_t j = 0; j < p->layers; j++) {
+        if (!trained(p, j)) continue;
+        const Layer layer = layer_of(p, j, run);
+        const int64_t inputs = layer.inputs, units = layer.units, count = inputs * units, stride = vectors_of(units) * LANES;
+        double *w = to->w[j] + run * count, *g = to->g[j] + run * count, *c = to->c[j] + run * count;
+        by_units((const double *)layer.w, inputs, units, stride, w);
+        by_units((const double *)v->g[j], inputs, units, stride, g);
+        for (int64_t e = 0; e < count; e++) c[e] = -g[e] / sum;
+        sizes_of_block(w, count, block, blocks, run, p->runs, to->w_sizes);
+        sizes_of_block(c, count, block, blocks, run, p->runs, to->c_sizes);
+        to->inner[block++ * p->runs + run] = inner_of(w, c, count);
+    }
+    sizes_of_all(blocks, run, p->runs, to->w_sizes);
+    sizes_of_all(blocks, run, p->runs, to->c_sizes);
+}
+
+/* What a record says, and the gradient where the next update starts, of the runs that no other thread has taken. */
 int64_t network_look(const Network *p, int64_t *next, vec *work, const Looked *to)
 {
     Room v;
     const int64_t k = p->layer[p->layers - 1].units, n = vectors_of(p->samples);
     memset(work, 0, laid_out(p, &v, work) * sizeof(vec));
     for (int64_t run; (run = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < p->runs;) {
+        vec *scratch[MOST_LAYERS];
+        go_to_seen(p, &v, run, scratch);
         (p->kernel ? forward_images : forward)(p, &v, run);
         for (int64_t c = 0; c < k; c++)
             memcpy(to->scores + (run * k + c) * p->samples, v.u + c * n, p->samples * sizeof(double));
-        negative_gaps(p, &v, run);
+        const int finite = negative_gaps(p, &v, run);
         weights_of(p, &v);
+        memcpy(to->total + run * p->samples, v.total, p->samples * sizeof(double));
+        const double sum = sum_of_weights(p, &v);
+        look_at_gaps(p, &v, to->accuracy + run, to->margin + run);
+        to->unit[run] = p->seen_unit[run] = v.unit[0], to->log_loss[run] = finite ? log_loss_of(p, &v) : NAN;
+        if (!finite) to->accuracy[run] = to->margin[run] = NAN;
         derivative_in_scores(p, &v, run);
         (p->kernel ? backward_images : backward)(p, &v, run);
-        to->unit[run] = v.unit[0] - p->log_n, to->too_small[run] = doubtful(p, &v);
-        for (int64_t j = 0; j < p->layers; j++) {
-            const Layer *layer = p->layer + j;
-            const int64_t inputs = layer->inputs, units = layer->units;
-            if (trained(p, j)) by_units((const double *)v.g[j], inputs, units, vectors_of(units) * LANES, to->g[j] + run * units * inputs);
-        }
+        p->seen[run] = SEEN | (finite ? 0 : ODD) | (doubtful(p, &v) ? DOUBTFUL : 0);
+        write_layers(p, &v, run, sum, to);
+        go_back(p, &v, scratch);
     }
     return 0;
 }

@@ -15,6 +15,7 @@ typedef struct {
     int64_t kind;               /* how it descends, of SIGN, NORMALISED and POLAR; FROZEN: not at all, it has no buffers */
     double weight;              /* of its norm in the norm of all layers */
     vec *w, *m, *m_log, *r, *r_log; /* of all runs */
+    vec *g;                     /* the gradient at w, as it lies there, of the runs that a record has looked at since it changed */
 } Layer;
 
 typedef struct {
@@ -28,7 +29,12 @@ typedef struct {
     const Layer *layer;
     /* a number a run; the last NULL where no loss is watched */
     const double *lr, *power, *slope, *beta, *gain, *ahead_beta, *ahead_gain, *beta2, *log_eps, *decay, *below;
+    int64_t *seen;                           /* (runs): what a record has found there, of SEEN, ODD and DOUBTFUL; 0: none has looked */
+    double *seen_unit;                       /* (runs): log scale of the weights that g was made from */
 } Network;
+
+/* Whether a record has looked at a run, whether a score is no finite number, and whether an entry is too small for one log scale. */
+enum { SEEN = 1, ODD = 2, DOUBTFUL = 4 };
 
 /* What a call is to do, and where it writes, of every run, how many updates it has made and why no more. */
 typedef struct {
@@ -39,9 +45,13 @@ typedef struct {
 
 /* What a record says of every run: where it is written. */
 typedef struct {
-    double *scores, *unit;     /* (runs, outputs, samples), (runs): log scale of the gradient */
-    int64_t *too_small;        /* (runs): whether an entry is too small for one log scale */
-    double *g[MOST_LAYERS];    /* (runs, units, inputs) a layer */
+    double *scores, *total;                   /* (runs, outputs, samples); (runs, samples): sum_c w_ic = total e^unit */
+    double *unit, *log_loss, *accuracy, *margin; /* (runs): log scale of the weights; log L, the share of samples with positive gaps,
+                                               * the smallest gap, NaN where a score is no finite number */
+    double *inner;                            /* (trained layers, runs): <W, C> of a layer */
+    double *w_sizes, *c_sizes;                /* (3, trained layers + 1, runs): as block_sizes() has them */
+    double *w[MOST_LAYERS], *g[MOST_LAYERS], *c[MOST_LAYERS]; /* (runs, units, inputs) a layer: W, its gradient in units of
+                                               * e^unit / n, and C = -grad L / sum w */
 } Looked;
 
 typedef struct {
@@ -53,8 +63,8 @@ typedef struct {
     vec *made[MOST_LAYERS];                      /* of convolutions, (units, rows, columns, samples): the same before pooling */
     mask *which[MOST_LAYERS];                    /* the place in a cell that has its largest output */
     vec *back;                                   /* (units, inputs) */
-    vec *u, *top, *size;                         /* (outputs, samples), (samples), (samples): negative gaps, weights in place of
-                                                  * them later */
+    vec *u, *top, *size, *total;                 /* (outputs, samples): negative gaps, in place of which weights come later; (samples):
+                                                  * the largest gap, sum_c e^(u_c - top), sum_c w_c */
     vec *old, *new, *scale, *largest;            /* (units) */
     vec *matrix, *turned;                        /* of the smaller side of a layer, and its rows */
     Work polar;
@@ -78,7 +88,7 @@ static inline Layer layer_of(const Network *p, int64_t j, int64_t run)
 {
     Layer one = p->layer[j];
     const int64_t matrix = run * vectors_in(&one), row = run * vectors_of(one.units);
-    one.w += matrix, one.m += matrix, one.r += matrix, one.m_log += row, one.r_log += row;
+    one.w += matrix, one.m += matrix, one.r += matrix, one.g += matrix, one.m_log += row, one.r_log += row;
     return one;
 }
 

@@ -21,14 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.divergence import LARGEST
-from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
+from implicit_bias.engine.steppers.base import Looked, Reached, Setup, Stepping
 from implicit_bias.engine.steppers.eager import Eager
-from implicit_bias.engine.steppers.native import records
+from implicit_bias.engine.steppers.native import network_records, records
 from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.engine.steppers.native.layout import numbers
 from implicit_bias.engine.steppers.native.network_buffers import Buffers, by_rows
@@ -40,7 +42,7 @@ from implicit_bias.engine.steppers.native.network_rules import (
     POOLS,
     network_rule_of,
 )
-from implicit_bias.engine.steppers.native.network_structures import MOST_LAYERS, CAsked, CLayer, CLooked, CNetwork, declared
+from implicit_bias.engine.steppers.native.network_structures import MOST_LAYERS, CAsked, CLayer, CNetwork, declared
 from implicit_bias.engine.steppers.native.rules import ADAM, LOSSES, NO_MOMENTUM, POLAR, SIGN, Part, Rule
 from implicit_bias.engine.steppers.native.threads import by_all
 from implicit_bias.engine.steppers.verification import CHECKED_RUNS
@@ -56,9 +58,23 @@ from implicit_bias.optimizers.adam import FIRST, SECOND_ROOT
 from implicit_bias.optimizers.descent import MOMENTUM
 from implicit_bias.schedules import Constant, Power, ScheduleState
 
+#: A truth value, and a count, of every run, (R,).
+Flags = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+
 SCHEDULES = frozenset({Power, Constant})
 SOURCE = Path(__file__).with_name("network.c")
-SYMBOLS = ("network_lanes", "network_work_size", "network_advance", "network_look", "network_made_with", *records.SYMBOLS)
+SYMBOLS = (
+    "network_lanes",
+    "network_work_size",
+    "network_advance",
+    "network_look",
+    "network_made_with",
+    "block_sizes",
+    "block_products",
+    "block_cosines",
+    *records.SYMBOLS,
+)
 
 # Larger networks are for PyTorch's products, which use all of the processor for one run: so many multiplications of a run's
 # scores are left to one thread. How many runs there are is not asked: a run's bits must not depend on it.
@@ -68,12 +84,16 @@ CALL_SECONDS = 0.05
 MOST_STEPS = 4096
 # Multiplications a second of a processor; only CALL_SECONDS depends on it.
 RATE = 2e10
+# Runs that are compared with plain ones have so many multiplications of scores at most, about, and are so many at least.
+CHECKED_WORK, LEAST_CHECKED = 2**22, 3
 # What else takes time, in multiplications: of an update, of each of its entries, and of polar factors.
 LEAST_COST, UPDATE_COST, DECOMPOSITION_COST = 20_000, 10, 20
 # Log losses are looked at more closely this far, relative to themselves, above the numbers that they are watched for.
 BORDER = 1e-9
 #: Why a run has made no more updates in a call: network.c.
 ALL_MADE, LOOK, TOO_SMALL = range(3)
+#: What it has found of a run that a record has looked at: an entry is too small for one log scale.
+DOUBTFUL = 4
 
 
 def refusal(setup: Setup) -> str | None:
@@ -164,8 +184,8 @@ class NetworkSteps:
 
     stepping: ClassVar[Stepping] = "c"
     refused: ClassVar[str | None] = None
-    check_on: ClassVar[int | None] = CHECKED_RUNS
     has_threads: ClassVar[bool] = True
+    evaluates: ClassVar[bool] = True
     anchor: ClassVar[None] = None
 
     def __init__(self, setup: Setup) -> None:
@@ -182,7 +202,7 @@ class NetworkSteps:
         self._frozen = Buffers(_shapes(setup.problem.frozen), self._runs, lanes, ())
         self._frozen.put(setup.problem.frozen, {}, range(self._runs))
         self._plain_state: State = {}  # of runs whose buffers have a log scale an entry, which is all that is right in it
-        self._held_plainly = torch.zeros(self._runs, dtype=torch.bool)
+        self._held_plainly, self._all_runs = torch.zeros(self._runs, dtype=torch.bool), np.ones(self._runs, dtype=bool)
         self._parameters: Parameters | None = None
         self._gradient: Gradient | None = None
         #: The gradient that the last plain update has led to, and of which runs.
@@ -194,7 +214,10 @@ class NetworkSteps:
         self._lay_out()
         self._threads = max(1, min(setup.threads, self._runs))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
-        self.routines: Routines | None = records.routines_by(compiled, self._threads, self._pool)
+        self._routines = network_records.routines_by(compiled, self._threads, self._pool)
+        self.routines: Routines | None = self._routines
+        # Where losses decide what is recorded, they are PyTorch's, of the scores that network.c finds.
+        self._finds = not setup.problem.watches_loss
         size = int(compiled.network_work_size(ctypes.byref(self._given)))
         self._work = [torch.empty(size, dtype=torch.float64) for _ in range(self._threads)]
         self.most_steps = self._steps_of_a_call()
@@ -211,7 +234,7 @@ class NetworkSteps:
             "gain": rule.gain, "ahead_beta": rule.ahead_beta, "ahead_gain": rule.ahead_gain, "beta2": rule.beta2,
             "log_eps": torch.tensor(eps, dtype=torch.float64), "decay": rule.decay,
         }  # fmt: skip
-        self._numbers = {name: numbers(number).expand(self._runs).contiguous() for name, number in given.items()}
+        self._numbers = {name: self._per_run(number) for name, number in given.items()}
         n, d = data.x.shape[1:]
         self._x, self._y = self._samples(data.x), data.y.contiguous()
         images: dict[str, int] = {}
@@ -230,9 +253,15 @@ class NetworkSteps:
             x_run=self._x[0].numel() if len(self._x) > 1 else 0, y_run=n if len(self._y) > 1 else 0,
             loss=LOSSES[type(problem.loss)], activation=ACTIVATIONS[model.activation], rule=rule.kind, momentum=rule.momentum,
             bias_correction=rule.bias_correction, log_n=math.log(n), most=LARGEST,
+            seen=self._buffers.seen.data_ptr(), seen_unit=self._buffers.unit.data_ptr(),
             **images, x=self._x.data_ptr(), y=self._y.data_ptr(), layer=self._layers,
             **{name: tensor.data_ptr() for name, tensor in self._numbers.items()},
         )  # fmt: skip
+
+    def _per_run(self, number: Any) -> Tensor:
+        if isinstance(number, Tensor):
+            return numbers(number).expand(self._runs).contiguous()
+        return torch.full((self._runs,), float(number), dtype=torch.float64)
 
     def _samples(self, x: Tensor) -> Tensor:
         """Rows of samples; or of pixels, filled up to whole vectors by the last sample."""
@@ -242,28 +271,35 @@ class NetworkSteps:
         lanes = int(self._compiled.network_lanes())
         return x.mT[..., torch.arange(-(-n // lanes) * lanes).clamp(max=n - 1)].contiguous()
 
+    @property
+    def check_on(self) -> int | None:
+        # Every run is stepped by itself: of large ones fewer show as much.
+        return max(LEAST_CHECKED, min(CHECKED_RUNS, CHECKED_WORK // _work(self._setup)))
+
     def load(self, start: Reached) -> None:
         self._buffers.take(start.parameters, start.state)
         self._held_plainly = ~by_rows(start.state, self._runs)
-        self._plain_state = dict(start.state) if bool(self._held_plainly.any()) else {}
+        self._plain_state = dict(start.state) if start.state and bool(self._held_plainly.any()) else {}
         self._last_plain = None
-        self._parameters, self._gradient = start.parameters, start.gradient
+        # Whoever made the gradient there, records have one of a kind, and the next update begins with it.
+        self._parameters, self._gradient = start.parameters, None
 
     def advance(self, first: int, last: int) -> int:
         self._parameters = self._gradient = None
-        steps = 1 if bool(self._held_plainly.any()) else min(last - first, self._reach)
-        if self._runs > 1:
+        held = bool(self._plain_state)
+        steps = 1 if held else min(last - first, self._reach)
+        if self._runs > 1 and steps > 1:
             self._buffers.hold()
-        made, why = self._call(first, steps, ~self._held_plainly)
-        fewest = int(made.min())
-        too_small = (why == TOO_SMALL) & (made == 0)
+        made, why = self._call(first, steps, ~self._held_plainly.numpy() if held else self._all_runs)
+        fewest, too_small = int(made.min()), (why == TOO_SMALL) & (made == 0)
         self.suspects = bool((why == LOOK).any())
         if fewest == 0:
             fewest = 1
-        if bool((made > fewest).any()):
-            self._buffers.put_back(ahead := made > fewest)
+        if (ahead := made > fewest).any():
+            self._buffers.put_back(torch.from_numpy(ahead))
             self._call(first, fewest, ahead)
-        if bool((plainly := too_small | self._held_plainly).any()):
+        if held or too_small.any():
+            plainly = torch.from_numpy(too_small) | self._held_plainly
             self.suspects = self._step_plainly(first + 1, plainly) or self.suspects
         else:
             self._last_plain = None
@@ -272,8 +308,14 @@ class NetworkSteps:
 
     def step(self, start: Reached, t: int, whole: bool = True) -> Reached:
         self.load(start)
+        if whole:
+            self._looked()  # as before most calls: the update is then made from what a record has found
         self.advance(t - 1, t)
-        return Reached(self.parameters, self.state, self.gradient) if whole else Reached(self.parameters, {})
+        if not whole:
+            return Reached(self.parameters, {})
+        gradient = self.gradient
+        looked = None if gradient.found is None else Looked(gradient, {}, (0.0, 0.0))
+        return Reached(self.parameters, self.state, gradient, looked=looked)
 
     def serve(self, average: StepAverage) -> bool:
         return False
@@ -284,13 +326,12 @@ class NetworkSteps:
         self._given.below = self._below.data_ptr()
         return True
 
-    def _call(self, first: int, steps: int, active: Tensor) -> tuple[Tensor, Tensor]:
+    def _call(self, first: int, steps: int, active: Flags) -> tuple[Counts, Counts]:
         """Updates of these runs after ``first``, by all threads, this one among them; how many each has made (others: as many as
         are asked for), and why no more."""
-        asked_of = active.long()
-        made, why = torch.full((self._runs,), steps), torch.zeros(self._runs, dtype=torch.long)
+        asked_of, made, why = active.astype(np.int64), np.full(self._runs, steps), np.zeros(self._runs, dtype=np.int64)
         asked = CAsked(
-            first=first, steps=steps, seen=1, active=asked_of.data_ptr(), made=made.data_ptr(), why=why.data_ptr()
+            first=first, steps=steps, seen=1, active=asked_of.ctypes.data, made=made.ctypes.data, why=why.ctypes.data
         )  # fmt: skip
         self._by_all(self._compiled.network_advance, asked, asked_of, made, why, self._below)
         return made, why
@@ -309,24 +350,20 @@ class NetworkSteps:
     def _looked(self) -> Gradient:
         """Loss and gradient where the next update starts, by what updates are made by; plainly of runs whose entries are too
         small."""
-        shapes = {name: block.shape for name, block in self._setup.problem.initial.items()}
+        shapes = {name: tuple(block.shape) for name, block in self._setup.problem.initial.items()}
         outputs, samples = self._layers[len(self._layers) - 1].units, int(self._given.samples)
-        scores = torch.empty(self._runs, outputs, samples, dtype=torch.float64)
-        unit, too_small = torch.empty(self._runs, dtype=torch.float64), torch.empty(self._runs, dtype=torch.long)
-        found = {name: torch.empty(shape, dtype=torch.float64) for name, shape in shapes.items()}
-        looked = CLooked(scores=scores.data_ptr(), unit=unit.data_ptr(), too_small=too_small.data_ptr())
-        for j, name in enumerate(_all_layers(self._setup)):
-            looked.g[j] = found[name].data_ptr() if name in found else None
-        self._by_all(self._compiled.network_look, looked, scores, unit, too_small, found)
-        blocks = {name: Scaled(block, unit[:, None, None]) for name, block in found.items()}
-        places = tuple(int(run) for run in too_small.nonzero().flatten())
-        if places:
-            index = torch.tensor(places)
-            at = {name: block[index] for name, block in self.parameters.items()}
-            blocks = _with_blocks(blocks, self._of(places).objective.gradient(at).blocks, places)
+        seen = network_records.Seen(shapes, outputs, samples, list(_all_layers(self._setup)))
+        self._by_all(self._compiled.network_look, seen.fields, seen)
+        if self._parameters is None:
+            self._parameters = seen.parameters
         objective = self._setup.objective
         assert isinstance(objective, NetworkObjective)
-        return objective.gradient_of(scores, blocks)
+        gradient = seen.gradient(objective, self._finds)
+        places = tuple(np.flatnonzero(self._buffers.seen.numpy() & DOUBTFUL).tolist())
+        if not places:
+            return gradient
+        at = {name: block[list(places)] for name, block in self.parameters.items()}
+        return network_records.with_runs(gradient, self._of(places).objective.gradient(at), at, places, self._routines)
 
     def _step_plainly(self, t: int, runs: Tensor) -> bool:
         """The t-th update of these runs, as it is defined. Returns whether one may have diverged, by what network.c looks at."""

@@ -22,34 +22,51 @@ class Buffers:
         runs: R.
         lanes: Numbers of a vector.
         state: Names of the optimizer's buffers, two at most: they are the layers' m, and r.
+
+    Attributes:
+        seen: Not zero for runs whose gradient at W network.c holds, since a record has looked at it, (R,): network.h.
+        unit: The log scale of the weights that it was made from, (R,).
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]], runs: int, lanes: int, state: Sequence[str]) -> None:
         self._shapes, self._state = dict(shapes), tuple(state)
         self._matrices: dict[str, dict[str, Tensor]] = {}
         self._logs: dict[str, dict[str, Tensor]] = {}
+        self._gradient: dict[str, Tensor] = {}
         self._copies: list[Tensor] = []
         for name, (units, inputs) in shapes.items():
             wide = -(-units // lanes) * lanes
             kinds = ("w", *"mr"[: len(state)])
             self._matrices[name] = {kind: torch.zeros(runs, inputs, wide, dtype=torch.float64) for kind in kinds}
+            self._gradient[name] = torch.zeros(runs, inputs, wide, dtype=torch.float64)
             self._logs[name] = {kind: torch.full((runs, wide), -math.inf, dtype=torch.float64) for kind in kinds if kind != "w"}
+        self.seen, self.unit = torch.zeros(runs, dtype=torch.long), torch.zeros(runs, dtype=torch.float64)
 
     def layer(self, name: str) -> dict[str, int]:
         """The fields of a layer that network.c is given."""
         units, inputs = self._shapes[name]
         at = {kind: tensor.data_ptr() for kind, tensor in self._matrices[name].items()}
         logs = {f"{kind}_log": tensor.data_ptr() for kind, tensor in self._logs[name].items()}
-        return {"inputs": inputs, "units": units, **at, **logs}
+        return {"inputs": inputs, "units": units, "g": self._gradient[name].data_ptr(), **at, **logs}
 
     def take(self, parameters: Mapping[str, Tensor], state: State) -> None:
         """Take in weights and buffers of all runs; of runs whose buffers have a log scale an entry, the weights alone."""
         runs = len(next(iter(parameters.values())))
-        self.put(parameters, state, range(runs))
+        if state and not bool(by_rows(state, runs).all()):
+            self.put(parameters, state, range(runs))
+            return
+        self.seen.zero_()
+        for name, (units, _) in self._shapes.items():
+            matrices, logs = self._matrices[name], self._logs[name]
+            matrices["w"][:, :, :units] = parameters[name].mT
+            for kind, key in zip("mr", self._state, strict=False):
+                matrices[kind][:, :, :units] = state[key][name].mantissa.mT
+                logs[kind][:, :units] = state[key][name].log_scale.amax(dim=-1)
 
     def put(self, parameters: Mapping[str, Tensor], state: State, places: Sequence[int]) -> None:
         """The same of these runs."""
         index = torch.as_tensor(list(places))
+        self.seen[index] = 0
         fits = by_rows(state, len(index))
         for name, (units, _) in self._shapes.items():
             matrices, logs = self._matrices[name], self._logs[name]
@@ -79,6 +96,7 @@ class Buffers:
 
     def put_back(self, runs: Tensor) -> None:
         """What was held last, of these runs (R,)."""
+        self.seen[runs] = 0
         for tensor, copy in zip(self._all(), self._copies, strict=True):
             tensor[runs] = copy[runs]
 

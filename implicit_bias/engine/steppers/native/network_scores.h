@@ -56,6 +56,7 @@ static void weights_of(const Network *p, Room *v)
         const vec top = v->top[i], below = p->loss == CROSS_ENTROPY ? smaller(top, all(0)) : top;
         vec share = share_of(below - unit);
         if (p->loss == CROSS_ENTROPY) share /= exponential(below - top) + v->size[i] * exponential(below);
+        v->total[i] = v->size[i] * share;
         for (int64_t c = 0; c < k; c++) {
             vec *w = v->u + c * n + i;
             const mask label = *w == 0;
@@ -92,6 +93,24 @@ static double log_loss_of(const Network *p, const Room *v)
         sum += !logistic ? size[i] * exp(top[i] - unit) : (a > 0 ? a + log1p(exp(-a)) : log1p(exp(a)));
     }
     return log(sum) + (logistic ? 0 : unit) - p->log_n;
+}
+
+/* sum_ic w_ic in units of e^unit. */
+static double sum_of_weights(const Network *p, const Room *v)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < p->samples; i++) sum += ((const double *)v->total)[i];
+    return sum;
+}
+
+/* The share of samples whose gaps are all positive, and the smallest gap. */
+static void look_at_gaps(const Network *p, const Room *v, double *accuracy, double *margin)
+{
+    const double *top = (const double *)v->top;
+    int64_t right = 0;
+    double most = -INFINITY;
+    for (int64_t i = 0; i < p->samples; i++) right += top[i] < 0, most = larger_number(most, top[i]);
+    *accuracy = (double)right / (double)p->samples, *margin = -most;
 }
 
 #endif

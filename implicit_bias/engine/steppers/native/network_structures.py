@@ -18,7 +18,7 @@ class CLayer(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("inputs", "units", "kind")),
         ("weight", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("w", "m", "m_log", "r", "r_log")),
+        *((name, ctypes.c_void_p) for name in ("w", "m", "m_log", "r", "r_log", "g")),
     ]
 
 
@@ -32,7 +32,7 @@ class CNetwork(ctypes.Structure):
         *((name, ctypes.c_double) for name in ("log_n", "most")),
         *((name, ctypes.c_void_p) for name in ("x", "y")),
         ("layer", ctypes.POINTER(CLayer)),
-        *((name, ctypes.c_void_p) for name in (*PER_RUN, "below")),
+        *((name, ctypes.c_void_p) for name in (*PER_RUN, "below", "seen", "seen_unit")),
     ]
 
 
@@ -49,8 +49,9 @@ class CLooked(ctypes.Structure):
     """Where network.c writes what a record says."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("scores", "unit", "too_small")),
-        ("g", ctypes.c_void_p * MOST_LAYERS),
+        *((name, ctypes.c_void_p) for name in ("scores", "total", "unit", "log_loss", "accuracy", "margin", "inner")),
+        *((name, ctypes.c_void_p) for name in ("w_sizes", "c_sizes")),
+        *((name, ctypes.c_void_p * MOST_LAYERS) for name in ("w", "g", "c")),
     ]
 
 
@@ -61,6 +62,11 @@ def declared(compiled: ctypes.CDLL) -> dict[str, str]:
     compiled.network_advance.argtypes = compiled.network_look.argtypes = [ctypes.c_void_p] * 4
     compiled.network_look.restype = ctypes.c_int64
     declare_sizes(compiled)
+    sets = ctypes.POINTER(ctypes.c_void_p)
+    compiled.block_sizes.argtypes = [sets, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
+    compiled.block_products.argtypes = [sets, sets, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
+    compiled.block_cosines.argtypes = [sets, sets, ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2]
+    compiled.block_sizes.restype = compiled.block_products.restype = compiled.block_cosines.restype = None
     compiled.network_made_with.restype = ctypes.c_char_p
     compiler, flags = compiled.network_made_with().decode(errors="replace").split("\n")
     return {"compiler": compiler, "flags": flags}

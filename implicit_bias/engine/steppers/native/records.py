@@ -83,13 +83,24 @@ def routines_by(compiled: ctypes.CDLL, threads: int = 1, pool: ThreadPoolExecuto
         threads: That share out what is much.
         pool: Has the others but for this one; None: there are none.
     """
-    share = partial(_shared_out, threads=threads, pool=pool)
-    return Routines(partial(_singular_values, compiled, share), partial(_entry_sizes, compiled, share))
+    share = partial(shared_out, threads=threads, pool=pool)
+    singular, entries = partial(_singular_values, compiled, share), partial(_entry_sizes, compiled, share)
+    return Routines(singular, entries, largest_matrix=MOST_ENTRIES)
 
 
-def _shared_out(
+def shared_out(
     work: Callable[[int, int], None], count: int, size: int, least: int, *, threads: int, pool: ThreadPoolExecutor | None
 ) -> None:
+    """As :data:`Share`.
+
+    Args:
+        work: Of things first, ..., last - 1.
+        count: How many things there are.
+        size: The numbers of each.
+        least: Those that a thread has at least.
+        threads: At most so many, this one among them.
+        pool: The others.
+    """
     used = max(1, min(threads, count * size // least))
     part = -(-count // (used * WHOLE)) * WHOLE
 
