@@ -54,6 +54,7 @@ class _Network:
         self.gradient, self.weights, self.c = gradient, gradient.weights(), gradient.per_weight()
         gaps = -self.objective.negative_gaps(self.parameters)
         self.q = gaps.amin(dim=(-2, -1))
+        self.derivatives = self.objective.derivatives(self.parameters)
         self.searches: dict[str, KktRatios] = {}
 
     def norm(self, family: str, u: float) -> ParameterNorm:
@@ -67,7 +68,7 @@ class _Network:
         search, found = self.searches[family], {}
         for u in us:
             norm = self.norm(family, u)
-            ratio = search.best(family, norm, self.parameters, self.c, self.weights, self.q)
+            ratio = search.best(family, norm, self.parameters, self.c, self.weights, self.q, at=self.derivatives)
             margin = over_power(self.q, norm.value(self.parameters), self.degree)
             found[u] = margin.double().cpu().numpy(), ratio.clamp(max=1).double().cpu().numpy()
         return found

@@ -20,6 +20,7 @@ from torch import Tensor
 from implicit_bias.measures.averages import StepAverage
 from implicit_bias.measures.probe import Columns, Probe, Record
 from implicit_bias.models import Gradient, Objective, Parameters
+from implicit_bias.models.base import Derivatives
 from implicit_bias.norms import ParameterNorm
 
 # Weights below e^-DEEPEST of the largest could not come back within a few iterations.
@@ -65,10 +66,15 @@ class KktRatios(Probe):
             self.average.add({WEIGHTS: gradient.weights()})
 
     def under(self, record: Record, label: str, norm: ParameterNorm, columns: Mapping[str, Tensor]) -> Columns:
-        if record.weights is None:
+        if record.gradient.weights is None:
             return {}
-        ratio = self.best(label, norm, record.parameters, record.c, record.weights, record.q, record.runs)
-        return {"kkt_ratio": ratio}
+        if self.products == 0:
+            bound = self.degree * record.q / columns["param_norm"]
+            return {"kkt_ratio": torch.where(record.q > 0, bound / record.c_sizes.dual(norm), torch.nan)}
+        assert record.weights is not None
+        sizes = columns["param_norm"], record.c_sizes.dual(norm)
+        there = record.parameters, record.c, record.weights, record.q, record.runs
+        return {"kkt_ratio": self.best(label, norm, *there, at=record.derivatives, sizes=sizes)}
 
     def snapshot(self) -> dict[str, Any]:
         return {"average": self.average.value, "count": self.average.count, "warm": self.warm}
@@ -86,19 +92,23 @@ class KktRatios(Probe):
         weights: Tensor,
         q: Tensor,
         runs: Tensor | None = None,
+        *,
+        at: Derivatives | None = None,
+        sizes: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The largest ratio found under ``norm``, (R,); nan where q <= 0.
 
         Args:
             label: Of the norm.
             norm: On the parameter set.
-            parameters, q: theta and min m_j.
             parameters: theta, one tensor (R, p, q) a block.
             c: sum_j w_j grad m_j for the loss gradient's own weights.
             weights: Those weights, (R, pairs, n).
             q: min m_j, (R,).
             runs: The runs whose checkpoint it is, (R,); None for all. What is found for others is forgotten: a run's ratios do
                 not depend on its companions.
+            at: Jacobian products at theta, for searches that share them; None: they are this one's own.
+            sizes: N(theta) and N_*(c), (R,) each; None: they are computed.
 
         Returns:
             The ratio kappa, (R,).
@@ -106,19 +116,21 @@ class KktRatios(Probe):
         ratio = torch.full_like(q, torch.nan)
         if not bool((q > 0).any()):
             return ratio
-        bound = self.degree * q / norm.value(parameters)
-        found = _Search(weights, norm.dual(c), c)
+        at = at or self.objective.derivatives(parameters)
+        size, dual = sizes or (norm.value(parameters), norm.dual(c))
+        bound = self.degree * q / size
+        found = _Search(weights, dual, c)
         warm = self.warm.get(label, torch.zeros_like(weights))
         if self.products > 0 and self.average.value:
             average = self.average.value[WEIGHTS]
-            found.offer(average, norm, self.objective.pull(parameters, average))
+            found.offer(average, norm, at.pull_once(average))  # the same under every norm
         if self.products > 1 and label in self.warm:
             known = warm.sum(dim=(-2, -1)) > 0
-            found.offer(warm, norm, self.objective.pull(parameters, warm), known)
+            found.offer(warm, norm, at.pull(warm), known)
         for _ in range((self.products - STARTS) // 2):
-            slopes = self.objective.push(parameters, norm.direction(found.gradient))
+            slopes = at.push(norm.direction(found.gradient))
             stepped = _mirror_step(found.weights, slopes, found.dual - bound)
-            found.move(stepped, norm, self.objective.pull(parameters, stepped))
+            found.move(stepped, norm, at.pull(stepped))
         here = (q > 0) if runs is None else (q > 0) & runs
         self.warm[label] = torch.where(here[:, None, None], found.best_weights, warm)
         return torch.where(q > 0, bound / found.best_dual, ratio)

@@ -17,10 +17,12 @@ class Linearised(NamedTuple):
     Attributes:
         scores: f_c(x_i), (R, outputs, m).
         pull: Weights c (R, outputs, m) to sum_ic c_ic grad f_c(x_i), one tensor (R, p, q) a trained block; any number of times.
+        push: A parameter set v, trained blocks (R, p, q), to <grad f_c(x_i), v>, (R, outputs, m); None: it is not known.
     """
 
     scores: Tensor
     pull: Callable[[Tensor], Parameters]
+    push: Callable[[Mapping[str, Tensor]], Tensor] | None = None
 
 
 def by_autograd(forward: Callable[[Mapping[str, Tensor]], Tensor], trained: Mapping[str, Tensor]) -> Linearised:

@@ -54,7 +54,7 @@ class MLP(Layered):
 
     def linearised(self, trained: Mapping[str, Tensor], frozen: Mapping[str, Tensor], inputs: Tensor) -> Linearised:
         """Back-propagation in closed form: G_j = g_j h_{j-1}^T of layer j, with g_k the weights on the scores and
-        g_{j-1} = (W_j^T g_j) s'(z_{j-1})."""
+        g_{j-1} = (W_j^T g_j) s'(z_{j-1}); and forwards dz_j = V_j h_{j-1} + W_j (s'(z_{j-1}) dz_{j-1})."""
         blocks, kept, layer_inputs = {**trained, **frozen}, [], [inputs]
         for j in range(1, self.depth):
             kept.append(self.kept(self._affine(blocks, j, layer_inputs[-1])))
@@ -68,4 +68,19 @@ class MLP(Layered):
                 found |= self.gradients(j, trained, g, layer_inputs[j - 1])
             return {name: found[name] for name in trained}
 
-        return Linearised(self._affine(blocks, self.depth, layer_inputs[-1]), pull)
+        def push(tangent: Mapping[str, Tensor]) -> Tensor:
+            change: Tensor | None = None
+            for j in range(first, self.depth + 1):
+                if change is not None:
+                    change = product(blocks[f"layer{j}"], self.pull_through(change, kept[j - 2]))
+                for moved in self._moves(j, tangent, layer_inputs[j - 1]):
+                    change = moved if change is None else change + moved
+            assert change is not None
+            return change
+
+        return Linearised(self._affine(blocks, self.depth, layer_inputs[-1]), pull, push)
+
+    def _moves(self, j: int, tangent: Mapping[str, Tensor], h: Tensor) -> list[Tensor]:
+        """What changes of the blocks of layer j change in W_j h + b_j, those that are in the set, (R, q, m) each."""
+        found = [product(tangent[f"layer{j}"], h)] if f"layer{j}" in tangent else []
+        return [*found, tangent[f"bias{j}"].mT.expand(-1, -1, h.shape[-1])] if f"bias{j}" in tangent else found

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from implicit_bias.engine import simulate
 from implicit_bias.measures.kkt import KktRatios
+from implicit_bias.measures.probe import Record
 from implicit_bias.models import MODELS, Data, Objective, Parameters
+from implicit_bias.models.network import NetworkObjective
 from implicit_bias.norms import ParameterNorm, make_norm, over_blocks
 from implicit_bias.solvers.reference import solve_exact
-from tests.support.networks import F64, cnn, diagonal, mlp, objective, problem
+from tests.support.networks import F64, cnn, diagonal, mlp, objective, problem, random_blocks, taught
 from tests.support.quick import quick_of
 
 
@@ -154,3 +156,53 @@ def test_kkt_ratios_and_alignments_never_exceed_one(optimizer: str, model: Any, 
         assert np.nanmax(np.abs(columns["alignment"])) <= 1 + 1e-9
         assert np.isfinite(columns["alignment"]).mean() > 0.9  # empty where all units have died and the gradient is 0
         assert (columns["soft_margin"] <= columns["margin"] * (1 + 1e-9) + 1e-15).all()
+
+
+@pytest.mark.parametrize("model", [mlp(width=4), cnn(channels=[2], kernel=2, activation="leaky_relu")], ids=["mlp", "cnn"])
+def test_norms_share_what_a_record_differentiates(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One forward pass for all Jacobian products, one product with the average, and the ratios of searches alone."""
+    blocks = random_blocks(model, 16, 1, seed=0, runs=2)
+    data = taught(model, blocks, 8, 16, 2, 0)
+    target, degree = objective(model, data), model.degree()
+    gradient, q = target.gradient(blocks), -target.negative_gaps(blocks).amax(dim=(-2, -1))
+    assert bool((q > 0).all()) and gradient.weights is not None
+    record = Record(0, torch.ones(2, dtype=torch.bool), blocks, gradient, target, degree, q)
+    together, alone = KktRatios(target, degree, 8), KktRatios(target, degree, 8)
+    for search in (together, alone):
+        search.collect(0, target.gradient({name: 0.5 * block for name, block in blocks.items()}))
+    forward: list[str] = []
+    pull: list[str] = []
+    linearised, jacobian = NetworkObjective._linearised, NetworkObjective._vector_jacobian
+
+    def counted(made: list[str], of: Any) -> Any:
+        def call(*told: Any) -> Any:
+            made.append("once")
+            return of(*told)
+
+        return call
+
+    monkeypatch.setattr(NetworkObjective, "_linearised", counted(forward, linearised))
+    monkeypatch.setattr(NetworkObjective, "_vector_jacobian", counted(pull, jacobian))
+    labels, found = ("l2", "linf", "spectral"), {}
+    norms = {label: over_blocks(make_norm(label), list(blocks)) for label in labels}
+    for label, norm in norms.items():
+        found[label] = together.under(record, label, norm, {"param_norm": norm.value(blocks)})["kkt_ratio"]
+    # Of each three moves, and the average once for all.
+    assert len(forward) == 1 and len(pull) == 3 * len(labels) + 1
+    for label, norm in norms.items():
+        ratio = alone.best(label, norm, blocks, gradient.per_weight(), gradient.weights(), q)
+        torch.testing.assert_close(found[label], ratio, rtol=1e-12, atol=0)
+
+
+def test_without_products_a_ratio_is_that_of_the_losses_own_weights() -> None:
+    model = mlp(width=4)
+    blocks = random_blocks(model, 16, 1, seed=0, runs=2)
+    target = objective(model, taught(model, blocks, 8, 16, 2, 0))
+    gradient, q = target.gradient(blocks), -target.negative_gaps(blocks).amax(dim=(-2, -1))
+    q[1] = -1.0
+    record = Record(0, torch.ones(2, dtype=torch.bool), blocks, gradient, target, model.degree(), q)
+    norm, search = over_blocks(make_norm("l1"), list(blocks)), KktRatios(target, model.degree(), 0)
+    assert gradient.weights is not None
+    ratio = search.best("l1", norm, blocks, gradient.per_weight(), gradient.weights(), q)
+    ours = search.under(record, "l1", norm, {"param_norm": norm.value(blocks)})["kkt_ratio"]
+    assert torch.equal(ours.isnan(), q < 0) and torch.allclose(ours, ratio, rtol=1e-15, atol=0, equal_nan=True)

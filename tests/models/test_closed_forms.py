@@ -1,5 +1,6 @@
 """Back-propagation in closed form is what autograd makes of the forward pass, ties of pooling and kinks included."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,18 @@ def assert_closed_form(model: Any, dim: int, outputs: int) -> None:
         assert list(found) == list(expected)
         for name, block in expected.items():
             torch.testing.assert_close(found[name], block, rtol=1e-12, atol=1e-13 * block.abs().max().item(), msg=name)
+    if ours.push is not None:
+        tangent = random_blocks(model, dim, outputs, seed=7, runs=RUNS)
+        moves = tuple(tangent[name] for name in theta)
+        blocks_of = partial(zip, theta, strict=True)
+        primal = torch.func.jvp(
+            lambda *leaves: model.forward({**dict(blocks_of(leaves)), **frozen}, inputs), tuple(theta.values()), moves
+        )
+        change = ours.push({name: tangent[name] for name in theta})
+        torch.testing.assert_close(change, primal[1], rtol=1e-12, atol=1e-13 * primal[1].abs().max().item())
+        # <c, grad f v> either way.
+        both = sum((found[name] * tangent[name]).sum() for name in theta), (weights * change).sum()
+        torch.testing.assert_close(*both, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
