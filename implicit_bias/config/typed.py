@@ -35,7 +35,11 @@ _WORD = re.compile(r"[A-Za-z_][\w./-]*")
 _PATH = re.compile(r"(/[\w.-]+)+", re.ASCII)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?([0-9]+\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
+_MUST = "must be a value, or with -m several: a,b,c or range(start,stop,step)"
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
+
+# Brackets.
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 #: Commands beside this one, which somebody may take for a word of it.
 COMMANDS = ("bench", "compare", "identify", "report")
@@ -130,7 +134,8 @@ def parsed(text: str, multirun: bool) -> Setting:
         raise _unknown(bare, " (nor can keys be added with +)")
     value = " ".join(value.split())
     if key.startswith("-"):
-        raise BadInput(f"{key}: keys have no dashes; write {key.lstrip('-')}={value}")
+        meant = without_dashes(key, value) or f"{key.lstrip('-')}={value}"
+        raise BadInput(f"{key}: keys have no dashes; write {meant}")
     if not key or not equals:
         raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
     simple = plain(key, value)
@@ -141,17 +146,32 @@ def parsed(text: str, multirun: bool) -> Setting:
     try:
         override = _override(text)
     except HydraException as error:
-        raise BadInput(f"{key}={value}: cannot be read ({_reason(error)}); quote the value: '{key}=\"...\"'") from None
+        raise _unreadable(key, value, error) from None
     if override.package is not None or "/" in key:
         raise _unknown(key)
     if not override.is_sweep_override():
         return Setting(key, (_unquoted(override.value()),), (override.get_value_string().strip(),))
     if not override.is_discrete_sweep():
-        raise BadInput(f"{key}={value}: must be a value, or with -m several: a,b,c or range(start,stop,step)")
+        raise BadInput(f"{key}={value}: {_MUST}")
     if not multirun:
         command = f"python -m implicit_bias.run -m {shlex.quote(f'{key}={value}')}"
         raise BadInput(f"{key}={value}: several values need -m: {command}")
     return _sweep(override, key)
+
+
+def without_dashes(flag: str, value: str) -> str | None:
+    """``optimizer=muon`` for ``--optimizer`` with ``muon`` behind it; None: such a key there is not.
+
+    Args:
+        flag: As it was typed, with its dashes.
+        value: What follows; nothing where that is another argument.
+    """
+    key = flag.lstrip("-").replace("-", "_")
+    if not flag.startswith("--") or not key:
+        return None
+    if key.split(".")[0] not in _sections():
+        key = (key_meant(key) or "").partition(" ")[0]  # without the remark behind it
+    return f"{key}={value or '...'}" if key else None
 
 
 @lru_cache(maxsize=10_000)
@@ -239,12 +259,50 @@ def _unquoted(value: Any) -> Any:
     return value
 
 
-def _reason(error: HydraException) -> str:
-    """Why Hydra's parser refuses a value, in a few words."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if lines[0].startswith("LexerNoViableAlt"):
-        return "an unexpected character"
-    return shown(lines[1] if lines[0].startswith("Error parsing override") and len(lines) > 1 else lines[0])
+def _unreadable(key: str, value: str, error: HydraException) -> BadInput:
+    """The error for a value that Hydra's grammar does not read: what is wrong with it, and what may be meant."""
+    if "while evaluating" in str(error):  # a function that there is not, or arguments that it does not take
+        return BadInput(f"{key}={value}: {_MUST}")
+    wrong, mended = _slip(value) or ("an unexpected character", None)
+    if mended:
+        return BadInput(f"{key}={value}: cannot be read ({wrong}){asked(shlex.quote(f'{key}={mended}'))}")
+    text = "..." if mended == "" or '"' in value else value
+    quoted = shlex.quote(f'{key}="{text}"')
+    return BadInput(f"{key}={value}: cannot be read ({wrong}); a text stands in quotes: {quoted}")
+
+
+def _slip(value: str) -> tuple[str, str] | None:
+    """What is wrong with a value, and the value that may be meant (nothing: none is clear); None: that is not known."""
+    if found := _unbalanced(value):
+        return found
+    if value.startswith("~/"):
+        return "a shell reads ~ at the beginning of a word alone", os.path.expanduser(value)
+    bare = value.strip("=, ")
+    if bare and bare != value:
+        return "a sign too many", bare
+    several = re.fullmatch(r"\(([^()]*)\)", value)
+    return ("values stand without round brackets", several[1]) if several else None
+
+
+def _unbalanced(value: str) -> tuple[str, str] | None:
+    """The same of its brackets and quotes; None where each has its other one."""
+    opened: list[str] = []
+    quote = ""
+    for sign in value:
+        if quote or sign in "'\"":
+            quote = sign if not quote else "" if sign == quote else quote
+        elif sign in _PAIRS:
+            opened.append(sign)
+        elif sign in _PAIRS.values() and (not opened or _PAIRS[opened.pop()] != sign):
+            first = next(start for start, end in _PAIRS.items() if end == sign)
+            alone = sign != ")" and value.endswith(sign) and not set(value[:-1]) & {*_PAIRS, *_PAIRS.values()}
+            return f"the bracket {sign} closes nothing", f"{first}{value}" if alone else ""
+    if quote:
+        double = value.replace("'", '"')  # which the shell needs no escapes for
+        return f"the quote {quote} is not closed", "" if opened else f'{double}"'
+    if not opened:
+        return None
+    return f"the bracket {opened[-1]} is not closed", value.rstrip(", ") + "".join(_PAIRS[start] for start in reversed(opened))
 
 
 def check_options(setting: Setting) -> None:
@@ -258,6 +316,8 @@ def check_options(setting: Setting) -> None:
     for value in setting.values:
         if value is None and group in OPTIONAL_GROUPS:
             continue
+        if isinstance(value, list) and len(value) > 1 and all(name in options for name in value):
+            raise BadInput(f"{group}={shown(value)}: must be one option, or with -m several: {group}={','.join(value)}")
         if not isinstance(value, str) or value not in options:
             raise no_such_option(group, value, [*options, "null"] if group in OPTIONAL_GROUPS else options)
 

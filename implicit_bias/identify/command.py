@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from implicit_bias.cli.arguments import Interface, a_folder
+from implicit_bias.cli.arguments import Interface, a_folder, tell_repeated
 from implicit_bias.cli.exit_codes import DONE
 from implicit_bias.cli.messages import loading
 from implicit_bias.cli.paths import exists, is_path, make_folder, named_path
@@ -87,6 +87,8 @@ def request_from(arguments: Sequence[str]) -> Request:
     words, keys = INTERFACE.read(arguments)
     dataset, method = tuple(filter(_is_dataset, words)), tuple(filter(_is_method, words))
     runs = tuple(named_path(word) for word in words if word not in (*dataset, *method))
+    tell_repeated(dataset)
+    tell_repeated(method, several=lambda key: True)
     if method:
         _check_method(method, words, keys)
     elif not runs:
@@ -150,6 +152,7 @@ INTERFACE = Interface(
     is_operand=_is_operand,
     operand="dataset=, optimizer=, norm=, name=path of a run",
     ending=lambda: ENDING,
+    interrupted="interrupted; optima that are solved are kept, and the same command goes on from there",
     place="out",
 )
 

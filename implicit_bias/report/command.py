@@ -119,6 +119,8 @@ INTERFACE = Interface(
         "runs": _runs_named,
         "out": _page_named,
     },
+    homes=("preset", "only"),
+    elsewhere=dict.fromkeys(("figure", "figures", "name"), "only"),
     ending=_figures_there_are,
     interrupted="interrupted; finished runs are kept, and the same command goes on from there",
 )

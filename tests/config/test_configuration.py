@@ -84,8 +84,22 @@ BAD = [
     ("=3", "=3: must be key=value"),
     ("seed=1,2", "seed=1,2: several values need -m: python -m implicit_bias.run -m seed=1,2"),
     ("seed=range(1,5)", "seed=range(1,5): several values need -m: python -m implicit_bias.run -m 'seed=range(1,5)'"),
-    ("seed=range(2", "seed=range(2: cannot be read ("),
-    ("seed=[1", "seed=[1: cannot be read ("),
+    ("seed=range(2", "seed=range(2: cannot be read (the bracket ( is not closed); did you mean 'seed=range(2)'?"),
+    ("seed=[1", "seed=[1: cannot be read (the bracket [ is not closed); did you mean 'seed=[1]'?"),
+    (
+        "log.norms=[l1,[l2,",
+        "log.norms=[l1,[l2,: cannot be read (the bracket [ is not closed); did you mean 'log.norms=[l1,[l2]]'?",
+    ),
+    ("log.norms=l1,l2]", "log.norms=l1,l2]: cannot be read (the bracket ] closes nothing); did you mean 'log.norms=[l1,l2]'?"),
+    ("log.norms=[l1)", "log.norms=[l1): cannot be read (the bracket ) closes nothing); a text stands in quotes: 'log."),
+    ("name='a", "name='a: cannot be read (the quote ' is not closed); did you mean 'name=\"a\"'?"),
+    ('name=[a,"b]', 'name=[a,"b]: cannot be read (the quote " is not closed); a text stands in quotes: \'name="..."\''),
+    ("name=a(1", "name=a(1: cannot be read (the bracket ( is not closed); did you mean 'name=a(1)'?"),
+    ("name=a(1).csv", "name=a(1).csv: cannot be read (an unexpected character); a text stands in quotes: 'name=\"a(1).csv\"'"),
+    ("optimizer.beta==0.5", "optimizer.beta==0.5: cannot be read (a sign too many); did you mean optimizer.beta=0.5?"),
+    ("seed=rang(2)", "seed=rang(2): must be a value, or with -m several: a,b,c or range(start,stop,step)"),
+    ("seed=[1,2]", "seed=[1,2]: must be an integer in [0, 4294967295]; several values: -m seed=1,2"),
+    ("optimizer=[muon,gd]", "optimizer=[muon,gd]: must be one option, or with -m several: optimizer=muon,gd"),
     ("seed=interval(1,2)", "seed=interval(1,2): must be a value"),
     ("seed.foo=1", "seed.foo: unknown key; allowed: seed"),
     ("seed=-1", "seed=-1: must be an integer in [0, 4294967295]"),
@@ -182,6 +196,10 @@ BAD_SWEEPS = [
     ("device=cpu,auto", "device: cannot be swept"),
     ("results_dir=a,b", "results_dir: cannot be swept"),
     ("schedule.lr=interval(1,2)", "schedule.lr=interval(1,2): must be a value, or with -m several"),
+    ("seed=range(1,5", "seed=range(1,5: cannot be read (the bracket ( is not closed); did you mean 'seed=range(1,5)'?"),
+    ("seed=range(a)", "seed=range(a): must be a value, or with -m several: a,b,c or range(start,stop,step)"),
+    ("seed=1,2,", "seed=1,2,: cannot be read (a sign too many); did you mean seed=1,2?"),
+    ("seed=(1,2)", "seed=(1,2): cannot be read (values stand without round brackets); did you mean seed=1,2?"),
 ]
 
 
@@ -627,6 +645,12 @@ def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunSettings().seed = 3  # type: ignore[misc]
+
+
+def test_a_home_that_the_shell_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    with pytest.raises(BadInput, match=r"; did you mean dataset\.path=/home/me/wine\.csv\?$"):
+        compose(["dataset=file", "dataset.path=~/wine.csv"])
 
 
 def test_the_last_of_a_repeated_key_counts() -> None:
