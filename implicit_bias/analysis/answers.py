@@ -153,7 +153,8 @@ def _added(trajectory: pd.DataFrame, last: int, factor: float) -> dict[str, floa
     earlier = min(steps, key=lambda step: abs(math.log(step * factor / last)), default=None)
     if earlier is None:
         return {}
-    then, now = (trajectory[trajectory["step"] == step].set_index("norm")["margin"] for step in (earlier, last))
+    rows = {step: trajectory[trajectory["step"] == step] for step in (earlier, last)}
+    then, now = (dict(zip(of["norm"], of["margin"], strict=True)) for of in rows.values())
     decades = math.log10(last / earlier)
     return {str(norm): (1 - margin / now[norm]) / decades for norm, margin in then.items() if margin > 0 and norm in now}
 

@@ -88,7 +88,7 @@ def dataset_named(data: Any, seed: int) -> Dataset:
     """Data as they are given; those of a name that have a seed are made with ``seed``. Raises BadInput."""
     if isinstance(data, str) and data in DATASETS and "seed" in hyper_fields(DATASETS.get(data)):
         return make_dataset({"name": data, "seed": seed}).load()
-    return as_dataset(data)
+    return as_dataset(data, "data")
 
 
 def name_of(make_optimizer: Any) -> str:

@@ -24,7 +24,7 @@ from implicit_bias.measures.exponents import FAMILIES, possible_families
 from implicit_bias.models import MODELS
 from implicit_bias.norms import make_norm
 from implicit_bias.solvers.primal_dual import Game
-from implicit_bias.storage.files import read_table
+from implicit_bias.storage.files import read_table, why_no_table
 from implicit_bias.storage.integrity import damage
 from implicit_bias.storage.runs import DATA, read_config, read_provenance, read_run
 
@@ -251,8 +251,10 @@ def _places(text: str) -> Iterator[Path]:
 def _folders_of_sweep(path: Path) -> list[Path]:
     try:
         names = list(dict.fromkeys(read_table(path / "table.csv")["folder"]))
-    except (ValueError, KeyError) as error:
-        raise BadInput(f"{path / 'table.csv'}: no table of a sweep ({error}); must have a column folder") from None
+    except KeyError:
+        raise BadInput(f"{path / 'table.csv'}: no table of a sweep; must have a column folder") from None
+    except ValueError as error:
+        raise BadInput(f"{path / 'table.csv'}: no table of a sweep, {why_no_table(error)}; must be as it was written") from None
     folders = [path.parent.parent / "runs" / str(name) for name in names]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:

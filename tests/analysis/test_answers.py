@@ -125,7 +125,8 @@ def test_more_steps_are_advised_only_where_the_margin_still_moves_fast_enough(sh
     assert found == f"muon reached 88.0 % of the largest spectral margin, {said}".replace(
         ": nearest", ", and at most 10.0 % of any other (l2): nearest"
     )
-    alone = answer_sentence("muon", *(table[table["norm"] == "spectral"] for table in (pd.concat([first, half]), last)))
+    curve, end = (table[table["norm"] == "spectral"] for table in (pd.concat([first, half]), last))
+    alone = answer_sentence("muon", curve, end)
     assert alone is not None and ("more steps" in alone) == ("more steps" in said)
 
 

@@ -332,8 +332,10 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "cannot be read as CSV"),
-        ("\x00\xff\n", "cannot be read as CSV|must have the columns seed"),
+        ("", "no table, it is empty; must be CSV with the columns seed, step, norm, margin"),
+        ("\x00\xff\n", "no table, it is no text; must be CSV|must have the columns seed"),
+        ("some\nlines\nof code(x, y)\n", "no table, line 3 has 2 values, lines above have 1; must be CSV with the columns seed"),
+        ('seed,step\n1,"2\n', "no table, a quote in line 2 is not closed; must be CSV"),
         ("seed,step,margin\n1,1,2\n", "no column norm; must have the columns seed, step, norm, margin"),
         ("seed,step,norm,margin\n", "empty"),
         ("seed,step,norm,margin\n1,1,l2,big\n", "margin=big in row 1; must be a number or empty"),

@@ -43,6 +43,7 @@ BAD = [
     ("--optimizer=muon", "--optimizer: keys have no dashes; write optimizer=muon"),
     ("compare", "compare: must be key=value; another command is called python -m implicit_bias.compare"),
     ("dataset=iris", "dataset=iris: no such option; did you mean dataset=sklearn dataset.name=iris? allowed: "),
+    ("dataset=a/My.CSV", "dataset=a/My.CSV: no such option; did you mean dataset=file dataset.path=a/My.CSV? allowed: "),
     ("dataset=sklearn dataset.name=irs", "dataset.name=irs: must be iris, wine, breast_cancer or digits"),
     ("optimizer=adam optimizer.beta=0.5", "optimizer.beta=0.5: optimizer=adam has no such key; did you mean optimizer.beta1? "),
     ("lr=0.1", "lr: unknown key; did you mean schedule.lr? allowed: dataset, "),
