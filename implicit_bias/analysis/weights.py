@@ -80,9 +80,17 @@ class Weights:
 
     def smallest_gaps(self) -> Tensor:
         """q(W) of each record of a linear model, shape (S,)."""
+        return self._gaps(self.w).amin(dim=-1)
+
+    def wrong_samples(self) -> int:
+        """How many samples the last record of a linear model does not classify: those whose smallest gap is not positive."""
+        return int((self._gaps(self.w[-1:]) <= 0).sum())
+
+    def _gaps(self, w: Tensor) -> Tensor:
+        """The smallest gap of each sample, (S, n)."""
         x, y = torch.from_numpy(self.dataset.x)[None], torch.from_numpy(self.dataset.y)[None]
-        game = Game.of(x.expand(len(self.w), -1, -1), y.expand(len(self.w), -1), self.dataset.num_classes)
-        return game.gaps(self.w).masked_fill(game.onehot > 0, torch.inf).amin(dim=(1, 2))
+        game = Game.of(x.expand(len(w), -1, -1), y.expand(len(w), -1), self.dataset.num_classes)
+        return game.gaps(w).masked_fill(game.onehot > 0, torch.inf).amin(dim=1)
 
 
 class Reader:

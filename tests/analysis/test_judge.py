@@ -244,8 +244,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"data": "my.csv"},
-        'data=my.csv: a file is read by make_dataset({"name": "file", "path": "my.csv", "label": "<its column of labels>"})'
-        ".load(), from implicit_bias.datasets import make_dataset",
+        (
+            'data=my.csv: a file is read by make_dataset({"name": "file", "path": "my.csv", "label": "<its column of labels>"})'
+            ".load(), from implicit_bias.datasets import make_dataset"
+        ),
     ),
     ({"data": Path("my.npz")}, 'data=my.npz: a file is read by make_dataset({"name": "file", "path": "my.npz"}).load(), from'),
     ({"data": "iris"}, "data=iris: no such dataset; did you mean sklearn.datasets.load_iris(return_X_y=True)?"),

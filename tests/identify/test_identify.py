@@ -22,9 +22,10 @@ from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.datasets import make_dataset
 from implicit_bias.identify import command
 from implicit_bias.identify.notebook import identify
-from implicit_bias.measures.exponents import CANNOT_TELL, MAXIMISES, NONE_OF_THESE, NOT_SEPARATED
+from implicit_bias.measures.exponents import CANNOT_TELL, GRID, MAXIMISES, NONE_OF_THESE, NOT_SEPARATED, exponent
 from implicit_bias.plotting import style
 from implicit_bias.storage.files import read_table
+from implicit_bias.storage.references import ReferenceCache
 
 # On one worker: its runs, and the optima of their data, are computed once.
 pytestmark = pytest.mark.xdist_group("identify")
@@ -285,6 +286,41 @@ def test_bad_input_is_one_line(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_optimum_is_solved_for_weights_that_separate_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unsaved: None
+) -> None:
+    """But for one that proves that the classes can be separated; the tables are those that all optima would have made."""
+
+    def solve(*_: Any, **__: Any) -> None:
+        raise AssertionError("not reached")
+
+    solved: list[str] = []
+    put = ReferenceCache.put
+
+    def noted(cache: ReferenceCache, x: Any, y: Any, norm: Any, *of: Any) -> None:
+        solved.append(norm.label)
+        put(cache, x, y, norm, *of)
+
+    monkeypatch.setattr("implicit_bias.analysis.exponent_optima.solve_from", solve)
+    monkeypatch.setattr(ReferenceCache, "put", noted)
+    data = make_dataset({"name": "gaussian_mixture", **DATA, "seed": 1}).load()
+    w = np.stack([data.x[data.y == c].mean(axis=0) for c in (1, 0, 2)])  # two classes in each other's place
+    np.savez(tmp_path / "w.npz", W=w)
+    words = [str(tmp_path / "w.npz"), *TYPED, f"results_dir={tmp_path}", f"out={tmp_path / 'out'}", "progress=off"]
+    assert command.main(words) == 0
+    wrong = sum(int((w @ x).argmax() != y) for x, y in zip(data.x, data.y, strict=True))
+    assert 0 < wrong < 12
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"w: not separated: {wrong} of 12 samples are not classified; its rows must be in the order of the sorted labels" in said
+    )
+    assert solved == ["l2"]
+    curves, verdicts = read_table(tmp_path / "out" / "identify.csv"), read_table(tmp_path / "out" / "verdicts.csv")
+    assert verdicts["verdict"].tolist() == [NOT_SEPARATED] * 2
+    assert sorted(curves["p"].unique()) == sorted(exponent(u) for u in GRID)
+    assert (curves["margin"] < 0).all() and curves[["kappa_lower", "kappa_upper", "resolution"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
