@@ -53,6 +53,8 @@ SHOWN_VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", 
 COLUMN = max(map(len, VERDICTS.values()))
 # Without a terminal.
 PLAIN_WIDTH = 160
+# Figures say how long they take on so many cores.
+CORES = 2
 # Of so many figures the pictures are named one by one.
 MOST_PICTURES = 6
 
@@ -271,9 +273,19 @@ def _outlook(figures: Sequence[Figure], changed: Sequence[Figure], request: Requ
     kept = len(figures) - len(changed)
     if not changed:
         return f"preset {request.preset}: {_count(kept)} up to date (force=true makes {'it' if kept == 1 else 'them'} again)"
-    minutes = sum(figure.minutes.at(request.preset) for figure in changed)
-    line = f"{_count(len(changed), '')}, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet"
-    return f"{line}; {kept} more {'is' if kept == 1 else 'are'} up to date" if kept else line
+    from implicit_bias.report.minutes import known_minutes
+
+    known = known_minutes(request.folder)
+    minutes = sum(known.get(figure.name) or CORES * figure.minutes.at(request.preset) for figure in changed)
+    several = request.workers > 1
+    on = f"on {request.workers} processes" if several else "of one process"
+    parts = [f"{_count(len(changed), '')}, preset {request.preset}: about {_duration(minutes / request.workers)} {on}"]
+    parts[0] += " if nothing is there yet"
+    if kept:
+        parts.append(f"{kept} more {'is' if kept == 1 else 'are'} up to date")
+    if request.only is None and len(changed) > 1:
+        parts.append(f"only=NAME,... makes some (--help has the names){'' if several else ', workers=2 computes on two'}")
+    return "; ".join(parts)
 
 
 def _count(figures: int, verb: str = "are") -> str:
