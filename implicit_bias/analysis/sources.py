@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from implicit_bias.cli.paths import MOST_LETTERS, exists
+from implicit_bias.cli.paths import MOST_LETTERS, exists, no_run_folder
 from implicit_bias.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _run_folder(called: str, path: Path) -> Source:
     if not path.is_dir():
         raise BadInput(f"{path}: no such run; the sweep's runs must be in {path.parent}")
     if not (path / TRAJECTORY).is_file():
-        raise BadInput(f"{path}: no run folder, it has no {TRAJECTORY}; must be one such as results/runs/<name>-<hash>")
+        raise no_run_folder(path)
     found = damage(path)
     if found:
         raise BadInput(f"{path}: damaged, {found}; must be as the run left it, compute it again")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from implicit_bias.analysis.data import array_of
 from implicit_bias.analysis.runs import Run
-from implicit_bias.cli.paths import MOST_LETTERS, exists
+from implicit_bias.cli.paths import MOST_LETTERS, exists, no_run_folder
 from implicit_bias.config.spec import config_hash
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
@@ -168,7 +168,10 @@ class Reader:
         if path.name == FINAL and self._given is None and (path.parent / "config.yaml").is_file():
             return self._run(called, path.parent)
         if path.suffix.lower() != ".npz":
-            raise BadInput(f"{path}: must be a run folder, a sweep's folder or an .npz file with a matrix (classes, features)")
+            raise BadInput(
+                f"{path}: must be a run folder, a sweep's folder or an .npz file with a matrix (classes, features), as by"
+                f" numpy.savez('{path.stem}.npz', {GIVEN}=...)"
+            )
         if self._given is None:
             raise BadInput(f"dataset: must be given, {path} does not say what it was trained on; as in dataset=digits")
         arrays = read_arrays(path, str(path))
@@ -273,7 +276,7 @@ def _folders_of_sweep(path: Path) -> list[Path]:
 def _checked_run(path: Path) -> tuple[dict[str, Any], str | None, int]:
     """The configuration of a run, the norm of its optimizer and its last step. Raises BadInput: it is none, or damaged."""
     if not (path / "trajectory.csv").is_file():
-        raise BadInput(f"{path}: no run folder, it has no trajectory.csv; must be one such as results/runs/<name>-<hash>")
+        raise no_run_folder(path)
     found = damage(path)
     if found:
         raise BadInput(f"{path}: damaged, {found}; must be as the run left it, compute it again")
@@ -302,5 +305,7 @@ def _finite(path: Path, name: str, array: np.ndarray) -> Tensor:
 
 def _check_shape(path: Path, w: Tensor, dataset: Dataset) -> None:
     wanted = (dataset.num_classes, dataset.x.shape[1])
-    if tuple(w.shape[1:]) != wanted:
-        raise BadInput(f"{path}: a matrix of shape {tuple(w.shape[1:])}; must be {wanted}, (classes, features) of the data")
+    found = tuple(w.shape[1:])
+    if found != wanted:
+        turned = ", as its transpose is" if found[::-1] == wanted else ""
+        raise BadInput(f"{path}: a matrix of shape {found}; must be {wanted}, (classes, features) of the data{turned}")

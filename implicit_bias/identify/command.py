@@ -91,6 +91,8 @@ def request_from(arguments: Sequence[str]) -> Request:
     tell_repeated(method, several=lambda key: True)
     if method:
         _check_method(method, words, keys)
+    elif meant := next((word for word in words if _is_optimizer(word)), None):
+        raise BadInput(f"{meant}: no such run; did you mean optimizer={meant}?")
     elif not runs:
         raise BadInput(
             "RUN: no run is named; must be a run folder, a sweep's folder or an .npz file of parameters, or optimizer=... alone"
@@ -126,6 +128,15 @@ def _is_dataset(word: str) -> bool:
 def _is_method(word: str) -> bool:
     """Whether a word names an optimizer, its norm, or a key of these."""
     return word.partition("=")[0].partition(".")[0] in ("optimizer", "norm") and "=" in word and not exists(word)
+
+
+def _is_optimizer(word: str) -> bool:
+    """Whether a word that is no path is the name of an optimizer."""
+    if "=" in word or "/" in word or exists(word):
+        return False
+    from implicit_bias.config.files import groups
+
+    return word in groups()["optimizer"]
 
 
 def families_of(names: Sequence[str]) -> tuple[str, ...]:

@@ -134,6 +134,7 @@ def report(request: Request) -> int:
         return _own_runs(request)
     if request.out is not None:
         raise BadInput(f"out={request.out}: only with runs=, which it is the page of")
+    _check_tables(request)
     make_folder(request.folder)
     if request.estimate:
         return _estimate(request)
@@ -153,6 +154,21 @@ def report(request: Request) -> int:
     _print_claims(made.claims, request.only or ())
     _print_places(request, made)
     return _told(request, made)
+
+
+def _check_tables(request: Request) -> None:
+    """Raises BadInput where tables are to be drawn, or compared with, of which there is none."""
+    asked = [key for key in ("redraw", "verify", "estimate") if getattr(request, key)]
+    if len(asked) != 1 or request.estimate:  # several of them are refused where they are done
+        return
+    (key,) = asked
+    from implicit_bias.report.files import table_path
+    from implicit_bias.report.make import made_at
+
+    paths = [table_path(request.folder / "figures" / figure.name, request.preset) for figure in made_at(request)]
+    if not any(path.exists() for path in paths):
+        more = f" (nor {len(paths) - 1} other{'s' if len(paths) > 2 else ''})" if len(paths) > 1 else ""
+        raise BadInput(f"{key}=true: there is no {paths[0]}{more}; must be made first, without {key}=true")
 
 
 def _print_places(request: Request, made: Making) -> None:

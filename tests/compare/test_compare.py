@@ -298,6 +298,7 @@ def test_auto_is_the_gap_where_there_are_optima_else_the_margin(table: pd.DataFr
         (["nowhere/*"], "nowhere/*: no run matches"),
         (["mine=nowhere/x.csv"], "nowhere/x.csv: no such run"),
         (["."], ".: no run folder, it has no trajectory.csv"),
+        (["HOLDER"], "HOLDER: no run folder, but one of them; did you mean 'HOLDER/*', all of its runs?"),
         (["signgd=OWN", "RUNS"], "OWN: another curve is called signgd; give it a name of its own"),
         (["a=OWN", "a=OTHER"], "OTHER: seed 1 of a is in OWN too"),
         (["OTHER", "OWN"], "norms: nothing in common, no norm is in every run (other has l1; own has linf)"),
@@ -314,7 +315,7 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     own_table(tmp_path / "OWN" if "out=OWN" in arguments else tmp_path / "own.csv")
     own_table(tmp_path / "other.csv", norm="l1")
-    names = {"RUNS": f"{results}/runs/*", "OWN": "own.csv", "OTHER": "other.csv"}
+    names = {"RUNS": f"{results}/runs/*", "HOLDER": f"{results}/runs", "OWN": "own.csv", "OTHER": "other.csv"}
 
     def real(text: str) -> str:
         for name, path in names.items():

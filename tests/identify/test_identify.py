@@ -252,6 +252,13 @@ def test_margins_stand_beside_certified_maxima() -> None:
         (["{w}", "dataset=digits"], "a matrix of shape (3, 30); must be (10, 64)"),
         (["{w}", "dataset=digit"], "dataset=digit: no such option; did you mean digits?"),
         (["{w}", "dataset=digits", "dataset.dimm=3"], "dataset.dimm: unknown key"),
+        (["muon"], "muon: no such run; did you mean optimizer=muon?"),
+        (["{run}/.."], "/..: no run folder, but one of them; did you mean '"),
+        (
+            ["{turned}", *TYPED],
+            "a matrix of shape (30, 3); must be (3, 30), (classes, features) of the data, as its transpose is",
+        ),
+        (["{plain}", *TYPED], "numpy.savez('plain.npz', W=...)"),
         (["{run}/config.yaml"], "config.yaml: must be a run folder, a sweep's folder or an .npz file"),
         (["a={run}", "a={nsd}"], "and one seed; must have names of their own, name=RUN"),
         (["{empty}"], "no run folder, it has no trajectory.csv"),
@@ -270,13 +277,16 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "w.npz", W=np.ones((3, 30)))
+    np.savez(tmp_path / "turned.npz", W=np.ones((30, 3)))
+    np.save(tmp_path / "plain.npy", np.ones((3, 30)))
     np.savez(tmp_path / "vectors.npz", v=np.ones(3))
     np.savez(tmp_path / "nan.npz", W=np.full((3, 30), np.nan))
     before = sorted(tmp_path.rglob("*"))
     places = {
         "run": folders(early, "*signgd*")[0],
         "nsd": folders(early, "*nsd*seed1*")[0],
-        **{name: f"{name}.npz" for name in ("w", "vectors", "nan")},
+        **{name: f"{name}.npz" for name in ("w", "turned", "vectors", "nan")},
+        "plain": "plain.npy",
         "empty": "empty",
     }
     assert command.main([word.format(**places) for word in words]) == 2
