@@ -233,10 +233,12 @@ def _sweep(override: Override, key: str) -> Setting:
 
 
 def _elements(override: Override, key: str) -> list[Any]:
+    from hydra.errors import HydraException
+
     try:
         elements = list(itertools.islice(override.sweep_iterator(), MOST_VALUES + 1))
-    except ValueError as error:  # range with a step of zero
-        raise BadInput(f"{key}={override.get_value_string()}: {error}") from None
+    except (ValueError, ArithmeticError, HydraException):  # a range with a step of zero, or without an end
+        raise BadInput(f"{key}={override.get_value_string()}: {_MUST}, with a step that leads from start to stop") from None
     if len(elements) > MOST_VALUES:
         raise BadInput(f"{key}={override.get_value_string()}: a sweep over too many values; allowed: at most {MOST_VALUES}")
     return elements
@@ -383,5 +385,7 @@ def _meant_option(word: str) -> str:
     """``, such as optimizer=muon`` for a bare word that is an option; of another command how that is called."""
     if word in COMMANDS:
         return f"; another command is called python -m implicit_bias.{word}"
+    if word in ("help", "version", "json"):
+        return asked(f"--{word}")
     homes = [f"{group}={word}" for group, options in groups().items() if word in options]
     return f", such as {either(homes)}" if homes else ", such as optimizer=muon"

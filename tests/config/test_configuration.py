@@ -82,6 +82,7 @@ BAD = [
     ("optimizer.name=adam", "optimizer.name=adam: an option is chosen by its group; allowed: optimizer=adam"),
     ("norm=l7", "norm=l7: no such option"),
     ("muon", "muon: must be key=value, such as optimizer=muon"),
+    ("help", "help: must be key=value; did you mean --help?"),
     ("=3", "=3: must be key=value"),
     ("seed=1,2", "seed=1,2: several values need -m: python -m implicit_bias.run -m seed=1,2"),
     ("seed=range(1,5)", "seed=range(1,5): several values need -m: python -m implicit_bias.run -m 'seed=range(1,5)'"),
@@ -200,6 +201,11 @@ BAD_SWEEPS = [
     ("seed=range(1,5", "seed=range(1,5: cannot be read (the bracket ( is not closed); did you mean 'seed=range(1,5)'?"),
     ("seed=range(a)", "seed=range(a): must be a value, or with -m several: a,b,c or range(start,stop,step)"),
     ("seed=1,2,", "seed=1,2,: cannot be read (a sign too many); did you mean seed=1,2?"),
+    ("seed=range(1,5,0)", "seed=range(1,5,0): must be a value, or with -m several: a,b,c or range(start,stop,step), with a step"),
+    ("schedule.lr=range(.1,.5,0)", "schedule.lr=range(.1,.5,0): must be a value, or with -m several: a,b,c or range("),
+    ("schedule.lr=range(0,1,nan)", "schedule.lr=range(0,1,nan): must be a value, or with -m several: a,b,c or range("),
+    ("seed=0..4", "seed=0..4: must be an integer in [0, 4294967295]; several values: -m 'seed=range(0,5)'"),
+    ("steps=10-20", "steps=10-20: must be an integer >= 1; several values: -m 'steps=range(10,21)'"),
     ("seed=(1,2)", "seed=(1,2): cannot be read (values stand without round brackets); did you mean seed=1,2?"),
 ]
 
