@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -126,7 +126,7 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
     """
     from implicit_bias.config.overrides import as_override, compose
 
-    typed = [text for item in overrides for text in ([item] if isinstance(item, str) else item)]
+    typed = _texts(overrides)
     keys, kept = _with_data_files(typed, keys)
     given = [as_override(key, value) for key, value in keys.items()]
     cells = compose([*typed, *given], multirun=multirun or any("=choice(" in text for text in given))
@@ -135,6 +135,20 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
         _raise_failures(cells, outcomes)
     good = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status != "failed"]
     return _stacked([(c, o.trajectory) for c, o in good]), _stacked([(c, o.summary) for c, o in good])
+
+
+def _texts(overrides: Sequence[Any]) -> list[str]:
+    """Strings, and lists of them, as strings. Raises BadInput: something else is among them."""
+    found: list[str] = []
+    for item in overrides:
+        if isinstance(item, Mapping):
+            raise BadInput(f"overrides: a {type(item).__name__}; keys with their values go as run(**{{...}})")
+        texts = [item] if isinstance(item, str) or not isinstance(item, Iterable) else item
+        for text in texts:
+            if not isinstance(text, str):
+                raise BadInput(f'overrides: a {type(text).__name__}; must be strings such as "steps=100", or lists of them')
+            found.append(text)
+    return found
 
 
 def _with_data_files(typed: Sequence[str], keys: Mapping[str, Any]) -> tuple[dict[str, Any], KeptData | None]:

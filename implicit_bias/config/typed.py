@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, lru_cache
@@ -70,7 +70,9 @@ def as_override(key: str, value: Any) -> str:
         return _as_override(key, value)
     except _NoText as error:
         what = type(error.args[0]).__name__
-        must = ARRAYS if hasattr(error.args[0], "ndim") else "must be a number, a text, or a list of them"
+        listed = getattr(error.args[0], "ndim", 1) == 1
+        must = "must be a number, a text, or a list of them" if listed else ARRAYS
+        must += " (.tolist() makes one)" if listed and hasattr(error.args[0], "tolist") else ""
         raise BadInput(f"{key}: a value of type {what} cannot be a key's; {must}") from None
 
 
@@ -85,7 +87,7 @@ def _as_override(key: str, value: Any) -> str:
 
 
 class _NoText(Exception):
-    """A value that cannot be typed: an array, or a function."""
+    """A value that cannot be typed: an array, a function, or a set, which has no order."""
 
 
 def _literal(value: Any) -> str:
@@ -101,7 +103,7 @@ def _literal(value: Any) -> str:
         return _literal(f"{value.__module__}.{value.__qualname__}")
     if isinstance(value, os.PathLike):
         return _literal(os.fspath(value))
-    if getattr(value, "ndim", 0) or callable(value):
+    if getattr(value, "ndim", 0) or callable(value) or isinstance(value, Set):
         raise _NoText(value)
     return shown(value.item() if hasattr(value, "item") else value)
 

@@ -236,7 +236,14 @@ def test_a_terminal_shows_it_once(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"make_optimizer": "adam"}, "make_optimizer: a str; must be a function of the parameters, or a class"),
+    (
+        {"make_optimizer": "adam"},
+        "make_optimizer: a str; must be a function of the parameters, such as lambda params: MyOptimizer(params, lr=0.01), or",
+    ),
+    (
+        {"make_optimizer": torch.optim.SGD([torch.zeros(1)], lr=0.1)},
+        "make_optimizer: a SGD; must be a function of the parameters, such as lambda params: SGD(params, lr=0.01), or a class",
+    ),
     ({"make_optimizer": lambda p: 3}, "make_optimizer: gives a int; must give a torch.optim.Optimizer"),
     (
         {"make_optimizer": lambda p: torch.optim.Adam(p, lr=-1)},

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from implicit_bias import run
 from implicit_bias.config import composition, files, overrides, schema
 from implicit_bias.config.files import config_directory, groups, main_page
 from implicit_bias.config.overrides import as_override, cannot_differ, compose
@@ -652,6 +654,26 @@ def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunSettings().seed = 3  # type: ignore[misc]
+
+
+def test_values_of_python_that_cannot_be_typed_are_refused() -> None:
+    for value, says in (
+        ({"muon"}, "optimizer: a value of type set cannot be a key's; must be a number, a text, or a list of them"),
+        (
+            np.arange(2),
+            "optimizer: a value of type ndarray cannot be a key's; must be a number, a text, or a list of them (.tolist() ",
+        ),
+        (
+            np.ones((2, 2)),
+            "optimizer: a value of type ndarray cannot be a key's; arrays go to judge(make_optimizer, data=(X, y)) and",
+        ),
+    ):
+        with pytest.raises(BadInput, match=re.escape(says)):
+            as_override("optimizer", value)
+    with pytest.raises(BadInput, match=r'^overrides: a int; must be strings such as "steps=100", or lists of them$'):
+        run(["optimizer=muon", 3])
+    with pytest.raises(BadInput, match=r"^overrides: a dict; keys with their values go as run\(\*\*\{\.\.\.\}\)$"):
+        run({"optimizer": "muon"})
 
 
 def test_a_home_that_the_shell_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
