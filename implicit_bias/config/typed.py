@@ -6,7 +6,8 @@ import itertools
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, lru_cache
@@ -103,7 +104,7 @@ def _literal(value: Any) -> str:
         return _literal(f"{value.__module__}.{value.__qualname__}")
     if isinstance(value, os.PathLike):
         return _literal(os.fspath(value))
-    if getattr(value, "ndim", 0) or callable(value) or isinstance(value, Set):
+    if getattr(value, "ndim", 0) or callable(value) or isinstance(value, AbstractSet):
         raise _NoText(value)
     return shown(value.item() if hasattr(value, "item") else value)
 
