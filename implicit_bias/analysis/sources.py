@@ -120,7 +120,9 @@ def _own_table(called: str, path: Path) -> Source:
 
     try:
         table = read_table(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({why_no_table(error)})") from None
+    except ValueError as error:
         columns = f"must be CSV with the columns {', '.join(NEEDED)}"
         raise BadInput(f"{path}: no table, {why_no_table(error)}; {columns}") from None
     name = called or (path.resolve().parent.name if path.name == TRAJECTORY else path.stem)

@@ -1,7 +1,9 @@
 """``compare``: which runs are one curve and what each is called, what is drawn, written and printed, and what is refused."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -357,6 +359,16 @@ def test_bad_input_is_one_line(
 def test_a_table_from_elsewhere_is_checked(content: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text(content, encoding="latin-1")
     with pytest.raises(BadInput, match=says):
+        compare.compare(compare.request_from([str(tmp_path / "own.csv")]))
+
+
+def test_a_table_that_may_not_be_read_is_no_matter_of_its_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    (tmp_path / "own.csv").write_text("")
+    monkeypatch.setattr("implicit_bias.storage.files.read_table", refuse)
+    with pytest.raises(BadInput, match=r"own\.csv: cannot be read \(Permission denied\)$"):
         compare.compare(compare.request_from([str(tmp_path / "own.csv")]))
 
 
