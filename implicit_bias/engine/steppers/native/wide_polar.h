@@ -12,7 +12,9 @@
  *
  * Singular values that do count as zero stay small: after two times those below 2e-13 (of a matrix without full rank there is
  * rounding in their place), after three those below 3e-14. Where all others are one by then, Y is all but a projection, which
- * ||Y - Y^2|| shows, and what is left of them goes by a product with Y. Between the two limits are matrices for rotations. */
+ * ||Y - Y^2|| shows, and what is left of them goes by a product with Y. Where singular values are between the two limits, those on
+ * either side of what counts as zero are told apart by the sign of G - cut I, after four times: (I + sign) / 2 is the projection on
+ * the space of those that count. On the rest G is made one, and what is left has a condition of 700 or less. */
 
 #ifndef WIDE_POLAR_H
 #define WIDE_POLAR_H
@@ -22,6 +24,8 @@
 
 #define TERMS_AT_A_TIME 96 /* of a Gram matrix: their lines stay near */
 #define MOST_PASSES 4
+#define SIGN_PASSES 3    /* of the first function, of a sign: eigenvalues down to 7e-9 of the largest */
+#define SQUARINGS 14
 #define LAST_SCALE 0.31011469
 #define LAST_POLES 4
 static const double LAST_WEIGHT[LAST_POLES] = {0.112139644, 0.228782837, 0.610410543, 2.3476276};
@@ -29,22 +33,22 @@ static const double LAST_POLE[LAST_POLES] = {6.41808507e-4, 0.0104500675, 0.0834
 
 /* Matrices (wide LANES, wide), and lines of one. */
 typedef struct {
-    vec *gram, *one, *other, *last, *square, *series, *line, *minus;
+    vec *gram, *one, *other, *last, *square, *series, *whole, *line, *minus;
 } Wide;
 
 /* Vectors of that memory. */
 static int64_t wide_size(int64_t rows)
 {
     const int64_t wide = vectors_of(rows);
-    return (6 * wide + 2) * wide * LANES;
+    return (7 * wide + 2) * wide * LANES;
 }
 
 static Wide room_for_wide(vec *start, int64_t wide)
 {
     const int64_t count = wide * wide * LANES;
-    vec *m[6], *line = start + 6 * count;
-    for (int i = 0; i < 6; i++) m[i] = start + i * count;
-    return (Wide){m[0], m[1], m[2], m[3], m[4], m[5], line, line + wide * LANES};
+    vec *m[7], *line = start + 7 * count;
+    for (int i = 0; i < 7; i++) m[i] = start + i * count;
+    return (Wide){m[0], m[1], m[2], m[3], m[4], m[5], m[6], line, line + wide * LANES};
 }
 
 /* The lower triangle as the upper one is. */
@@ -230,6 +234,71 @@ static const vec *last_factor_of_wide(const Wide *v, int64_t wide, int pass)
     return v->one;
 }
 
+/* The largest eigenvalue of v->whole, to 1e-4 of itself or less: by the sizes of its powers. */
+static double largest_eigenvalue(const Wide *v, int64_t wide)
+{
+    const int64_t count = wide * wide * LANES;
+    double found = 0, part = 1;
+    memcpy(v->one, v->whole, count * sizeof(vec));
+    for (int k = 0; k < SQUARINGS; k++, part /= 2) {
+        const double size = frobenius(wide, v->one);
+        found += part * log(size);
+        for (int64_t e = 0; e < count; e++) v->other[e] = v->one[e] / size;
+        commuting_product(wide, v->other, v->other, v->one);
+    }
+    return exp(found);
+}
+
+/* v->whole becomes its sign; 0: it is not found. */
+static int sign_of_wide(const Wide *v, int64_t wide)
+{
+    vec *m = v->whole;
+    const int64_t bytes = wide * wide * LANES * sizeof(vec);
+    for (int pass = 1; pass <= SIGN_PASSES; pass++) {
+        commuting_product(wide, m, m, v->gram);
+        first_factor_of_wide(v, wide, 1);
+        commuting_product(wide, m, v->one, v->other);
+        memcpy(m, v->other, bytes);
+        commuting_product(wide, m, m, v->gram);
+        const vec *factor = last_factor_of_wide(v, wide, 1);
+        if (!factor) continue;
+        commuting_product(wide, m, factor, v->last);
+        memcpy(m, v->last, bytes);
+        return 1;
+    }
+    return 0;
+}
+
+/* gram_of_columns(), and one in the space that v->whole is not the projection on. */
+static void gram_of_kept(const Wide *v, int64_t wide, int64_t length, const vec *x)
+{
+    gram_of_columns(wide, length, x, v->gram);
+    for (int64_t e = 0; e < wide * wide * LANES; e++) v->gram[e] -= v->whole[e];
+    shift_diagonal(wide, 1, v->gram);
+}
+
+/* The polar factor in the space of the singular values that count, of which there are others: after MOST_PASSES times of the first
+ * function, with the first Gram matrix, whose unit is `unit`, in v->whole. */
+static int polar_of_kept(const Wide *v, int64_t wide, int64_t length, double unit, vec **x, vec **spare)
+{
+    double cut = RANK_TOLERANCE * sqrt(largest_eigenvalue(v, wide) / unit);
+    for (int pass = 0; pass < MOST_PASSES; pass++) cut *= FIRST_SCALE * (1 + FIRST_WEIGHT / (cut * cut + FIRST_POLE));
+    shifted_inverse(v, wide, 1, cut * cut, v->whole); /* (G - cut^2 I) / (G + cut^2 I) has the same sign */
+    for (int64_t e = 0; e < wide * wide * LANES; e++) v->whole[e] *= -2 * cut * cut;
+    shift_diagonal(wide, 1, v->whole);
+    if (!sign_of_wide(v, wide)) return 0;
+    shift_diagonal(wide, 1, v->whole);
+    for (int64_t e = 0; e < wide * wide * LANES; e++) v->whole[e] *= 0.5;
+    columns_times(wide, length, v->whole, x, spare);
+    gram_of_kept(v, wide, length, *x);
+    first_factor_of_wide(v, wide, 1);
+    columns_times(wide, length, v->one, x, spare);
+    gram_of_kept(v, wide, length, *x);
+    const vec *factor = last_factor_of_wide(v, wide, 1);
+    if (factor) columns_times(wide, length, factor, x, spare);
+    return factor ? MOST_PASSES + 1 : 0;
+}
+
 /* *x (length, wide), the transpose of g, becomes that of g's polar factor, and *spare, of its size, something else; they may have
  * changed places. Entries are to be of such a size that fourth powers are normal numbers. Returns how often the first function was
  * taken; 0: it is not found, and *x is something else, too. */
@@ -238,6 +307,7 @@ static int polar_of_wide(const Wide *v, int64_t wide, int64_t length, vec **x, v
     gram_of_columns(wide, length, *x, v->gram);
     const double unit = frobenius(wide, v->gram);
     if (!(unit > 0 && unit < INFINITY)) return 0;
+    memcpy(v->whole, v->gram, wide * wide * LANES * sizeof(vec));
     for (int pass = 1; pass <= MOST_PASSES; pass++) {
         first_factor_of_wide(v, wide, pass == 1 ? unit : 1);
         columns_times(wide, length, v->one, x, spare);
@@ -247,7 +317,7 @@ static int polar_of_wide(const Wide *v, int64_t wide, int64_t length, vec **x, v
         columns_times(wide, length, factor, x, spare);
         return pass;
     }
-    return 0;
+    return polar_of_kept(v, wide, length, unit, x, spare);
 }
 
 #endif
