@@ -56,6 +56,10 @@ MODELS: dict[str, tuple[Any, int, int]] = {
     "leaky": (mlp(width=5, init_scale=1.0, activation="leaky_relu", slope=PER_RUN), 3, 7),
     "quadratic": (mlp(width=5, init_scale=1.0, activation="quadratic"), 3, 7),
     "linear": (mlp(width=9, depth=3, init_scale=1.0, activation="linear"), 2, 7),
+    # Polar factors of 10 to 20 rows: of matrices that are wide and high, and square ones of deficient rank.
+    "widens": (mlp(width=17, init_scale=1.0), 2, 12),
+    "narrows": (mlp(width=11, init_scale=1.0, activation="relu"), 3, 13),
+    "square": (mlp(width=17, depth=3, init_scale=1.0), 2, 10),
     # Matrices of many rows, high and wide, of less than full rank: there are fewer samples than rows.
     "high matrix": (mlp(width=25, init_scale=1.0), 2, 30),
     "wide matrix": (mlp(width=37, init_scale=1.0, activation="relu"), 3, 26),
@@ -170,6 +174,14 @@ def test_every_step_beside_frozen_layers_is_the_plain_one_to_round_off(model: st
         assert simulate(problem).stepping == "c"
 
 
+@pytest.mark.numeric
+@pytest.mark.parametrize("model", ["widens", "narrows", "square"])
+def test_every_step_with_polar_factors_of_10_to_20_rows_is_the_plain_one_to_round_off(model: str) -> None:
+    """Without momentum where a gradient is deficient in rank: an average of two has no rank that round-off leaves as it is."""
+    for rule in ("spectral_gd", "nsd in spectral") if model == "square" else ("muon", "nsd in spectral"):
+        assert_each_step_near(given(rule, model))
+
+
 def far_apart(rule: str, sizes: list[float], **more: Any) -> Problem:
     """A unit for every feature, samples of one feature each and gaps of very different size: what a run's units are fed with is
     that far apart in size, the further the larger its weights are."""
@@ -222,7 +234,7 @@ def same(a: Any, b: Any, run: int) -> None:
 
 
 @pytest.mark.parametrize("rule", quick_of(["signgd", "muon", "adam"], "signgd"))
-@pytest.mark.parametrize("kind", ["two layers", "largest", "second frozen", "sigmoid", "deep"])
+@pytest.mark.parametrize("kind", ["two layers", "widens", "largest", "second frozen", "sigmoid", "deep"])
 def test_a_run_has_the_same_bits_alone_in_a_batch_and_over_calls(
     rule: str, kind: str, threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,9 @@ __attribute__((always_inline)) static inline void spread_tile(
         for (int b = 0; b < vectors; b++) c[a * c_row + b] = sum[a * vectors + b];
 }
 
+/* One or two vectors leave registers over, for more rows. */
+#define MOST_HIGH(wide) (LANES == 8 && (wide) <= 2 ? 8 : MOST_ROWS)
+
 /* The same for any number of rows and vectors; product() of one run. */
 __attribute__((noinline)) static void spread_product(
     int64_t rows, int64_t vectors, int add, int64_t length, const double *p, int64_t p_row, int64_t p_length, const vec *q,
@@ -166,17 +169,18 @@ __attribute__((noinline)) static void spread_product(
     for (int64_t b = 0, wide; b < vectors; b += wide) {
         wide = next_block(vectors - b, MOST_COLUMNS);
         for (int64_t a = 0, high; a < rows; a += high) {
-            high = next_block(rows - a, MOST_ROWS);
+            high = next_block(rows - a, MOST_HIGH(wide));
             const double *pa = p + a * p_row;
             vec *cab = c + a * c_row + b;
-            switch (wide * 8 + high) {
+            switch (wide * 16 + high) {
 #define SPREAD(V, R) \
-    case V * 8 + R: spread_tile(R, V, add, length, pa, p_row, p_length, q + b, q_length, cab, c_row); break;
+    case V * 16 + R: spread_tile(R, V, add, length, pa, p_row, p_length, q + b, q_length, cab, c_row); break;
 #define SPREAD_ROWS(V) SPREAD(V, 1) SPREAD(V, 2) SPREAD(V, 3) SPREAD(V, 4)
                 SPREAD_ROWS(1) SPREAD_ROWS(2) SPREAD_ROWS(3)
 #if LANES == 8
                 SPREAD_ROWS(4) SPREAD_ROWS(5)
                 SPREAD(1, 5) SPREAD(2, 5) SPREAD(3, 5) SPREAD(4, 5) SPREAD(5, 5)
+                SPREAD(1, 6) SPREAD(2, 6) SPREAD(1, 7) SPREAD(2, 7) SPREAD(1, 8) SPREAD(2, 8)
 #endif
             }
         }

@@ -87,7 +87,6 @@ static int64_t laid_out(const Network *p, Room *v, vec *start)
     TAKE(polar.norm, vectors_of(few));
     TAKE(polar.inverse, vectors_of(few));
     TAKE(many, few < MANY_ROWS ? 0 : wide_size(few));
-    v->polar.small = (Small *)(start ? start + used : NULL), used += sizeof(Small) / sizeof(vec);
     return used;
 }
 

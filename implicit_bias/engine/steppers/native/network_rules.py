@@ -45,8 +45,8 @@ NO_POOL, MAX_POOL, AVERAGE_POOL = range(3)
 POOLS = {"none": NO_POOL, "max": MAX_POOL, "average": AVERAGE_POOL}
 #: The kind of a layer that is not trained, beside those of rules.py.
 FROZEN = -1
-# From so many rows on polar factors are made by wide_polar.h, in less time than of as many rows by rotations, or by PyTorch. Of
-# larger matrices PyTorch's decompositions use all of the processor for one run.
+# From so many rows on polar factors that narrow_polar.h has not are made by wide_polar.h, in less time than by rotations or by
+# PyTorch. Of larger matrices PyTorch's decompositions use all of the processor for one run.
 MANY_ROWS, MOST_ROWS = 10, 256
 DEFINITIONS: Definitions = (
     *LINEAR_DEFINITIONS,

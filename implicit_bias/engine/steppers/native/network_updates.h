@@ -4,6 +4,7 @@
 #ifndef NETWORK_UPDATES_H
 #define NETWORK_UPDATES_H
 
+#include "narrow_polar.h"
 #include "network_gradient.h"
 #include "wide_polar.h"
 
@@ -116,7 +117,7 @@ static void take_multiples(const Layer *layer, const vec *size, const vec *from)
         for (int64_t b = 0; b < wide; b++) layer->w[i * wide + b] -= size[b] * from[i * wide + b];
 }
 
-/* The polar factor of rows <= columns, `stride` numbers apart, in their place. */
+/* The polar factor of rows <= columns, `stride` numbers apart, in their place: by rotations. */
 static void polar_in_place(Room *v, double *g, int64_t rows, int64_t columns, int64_t stride)
 {
     vec *a = (vec *)g, top = all(0);
@@ -125,11 +126,23 @@ static void polar_in_place(Room *v, double *g, int64_t rows, int64_t columns, in
     const double size = largest_across(top)[0];
     for (int64_t e = 0; e < count; e++) a[e] /= size > 0 ? size : 1; /* one over it may be infinite */
     if (rows > 1) {
-        polar_of_one(&v->polar, g, rows, columns, stride, 0, (double *)v->turned);
+        polar_of_one_by_rotations(&v->polar, g, rows, columns, stride, 0, (double *)v->turned);
         return;
     }
     const double length = sqrt(dot_across(g, g, columns));
     for (int64_t e = 0; e < count; e++) a[e] /= length > 0 ? length : 1;
+}
+
+/* w <- w - eta times the polar factor of v->turned, which lies as w does, where that takes no rotations; returns whether. */
+static int take_narrow_polar_factor(Room *v, const Layer *layer, vec eta)
+{
+    const int64_t p = layer->inputs, q = layer->units, wide = vectors_of(q), tall = vectors_of(p);
+    if (p >= q) return polar_of_narrow(q, p, v->turned, v->matrix, -eta[0], 1, layer->w);
+    transpose_across((double *)v->turned, p, q, wide * LANES, (double *)v->matrix, tall * LANES);
+    if (!polar_of_narrow(p, q, v->matrix, v->polar.across, 1, 0, v->matrix)) return 0;
+    transpose_across((double *)v->matrix, q, p, tall * LANES, (double *)v->turned, wide * LANES);
+    for (int64_t e = 0; e < vectors_in(layer); e++) layer->w[e] -= eta * v->turned[e];
+    return 1;
 }
 
 /* v->turned <- `from`, with log scales a unit, in units of the largest of these. */
@@ -144,8 +157,8 @@ static void in_one_unit(Room *v, const Layer *layer, const vec *from, const vec 
         for (int64_t b = 0; b < wide; b++) v->turned[i * wide + b] = from[i * wide + b] * v->scale[b];
 }
 
-/* The polar factor of v->turned, in its place or in v->matrix, by rows: of few of them, or by rotations. */
-static const vec *polar_of_few(Room *v, int64_t p, int64_t q)
+/* The polar factor of v->turned, in its place or in v->matrix, by rotations. */
+static const vec *polar_by_rows(Room *v, int64_t p, int64_t q)
 {
     const int64_t wide = vectors_of(q), tall = vectors_of(p);
     if (p <= q) {
@@ -188,8 +201,9 @@ static void take_polar_factor(Room *v, const Layer *layer, vec eta, const vec *f
     const int64_t p = layer->inputs, q = layer->units;
     const vec *found = NULL;
     in_one_unit(v, layer, from, from_log);
+    if (is_narrow(least(p, q)) && take_narrow_polar_factor(v, layer, eta)) return;
     if (least(p, q) >= MANY_ROWS && !(found = polar_of_many(v, p, q))) in_one_unit(v, layer, from, from_log);
-    if (!found) found = polar_of_few(v, p, q);
+    if (!found) found = polar_by_rows(v, p, q);
     for (int64_t e = 0; e < vectors_in(layer); e++) layer->w[e] -= eta * found[e];
 }
 

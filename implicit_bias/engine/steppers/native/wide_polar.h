@@ -1,20 +1,24 @@
 /* Polar factors of one matrix of many rows, without rotations: the rational functions of zolotarev.h, in vectors that hold
- * neighbouring rows.
+ * neighbouring rows; of any condition and rank. Where there are few rows, and no singular value is small, narrow_polar.h is
+ * faster.
  *
- * The matrix lies transposed, (length, wide): x = g^T, wide vectors of rows. What is made of its Gram matrix G = g g^T are matrices
- * (wide LANES, wide), and g's products with them are x's from the other side. Inverses of shifted Gram matrices are L^(-T) L^(-1) by
- * Cholesky's factor: eliminations that make them directly know them less well, and polar factors to 1e-11 only, not to 1e-13.
+ * The matrix lies transposed, (length, wide): x = g^T, wide vectors of rows. What is made of its Gram matrix G = g g^T are
+ * matrices (wide LANES, wide), and g's products with them are x's from the other side. Inverses of shifted Gram matrices are
+ * L^(-T) L^(-1) by Cholesky's factor: eliminations that make them directly know them less well, and polar factors to 1e-11
+ * only, not to 1e-13.
  *
- * The first function is that of zolotarev.h. Inverses cost little beside the products with g, so that the last one has four poles:
- * what the first has made of singular values from 1/3900 to 1, [0.05, 1] or more, it leaves with 1 - x^2 within 3.2e-4 of zero. Where
- * that is not enough, the first function is taken once more, by a new Gram matrix of what it has made: small singular values grow by
- * 198 every time. Four times reach from 3e-11, larger than what counts as zero in a polar factor (RANK_TOLERANCE).
+ * The first function is that of zolotarev.h. Inverses cost little beside the products with g, so that the last one has four
+ * poles: what the first has made of singular values from 1/3900 to 1, [0.05, 1] or more, it leaves with 1 - x^2 within 3.2e-4
+ * of zero. Where that is not enough, the first function is taken once more, by a new Gram matrix of what it has made: small
+ * singular values grow by 198 every time. Four times reach from 3e-11, larger than what counts as zero in a polar factor
+ * (RANK_TOLERANCE).
  *
  * Singular values that do count as zero stay small: after two times those below 2e-13 (of a matrix without full rank there is
  * rounding in their place), after three those below 3e-14. Where all others are one by then, Y is all but a projection, which
- * ||Y - Y^2|| shows, and what is left of them goes by a product with Y. Where singular values are between the two limits, those on
- * either side of what counts as zero are told apart by the sign of G - cut I, after four times: (I + sign) / 2 is the projection on
- * the space of those that count. On the rest G is made one, and what is left has a condition of 700 or less. */
+ * ||Y - Y^2|| shows, and what is left of them goes by a product with Y. Where singular values are between the two limits,
+ * those on either side of what counts as zero are told apart by the sign of G - cut I, after four times: (I + sign) / 2 is
+ * the projection on the space of those that count. On the rest G is made one, and what is left has a condition of 700 or
+ * less. */
 
 #ifndef WIDE_POLAR_H
 #define WIDE_POLAR_H
@@ -52,7 +56,7 @@ static Wide room_for_wide(vec *start, int64_t wide)
 }
 
 /* The lower triangle as the upper one is. */
-static void mirror(int64_t wide, vec *m)
+static void mirror_wide(int64_t wide, vec *m)
 {
     const int64_t n = wide * LANES;
     double *of = (double *)m;
@@ -62,8 +66,8 @@ static void mirror(int64_t wide, vec *m)
                 for (int64_t j = b > i ? b : i + 1; j < b + LANES; j++) of[j * n + i] = of[i * n + j];
 }
 
-/* c = p q, which is symmetric, p (wide LANES, length) of numbers, q (length, wide). If both are triangular, p = q^T and q with zeros
- * above its diagonal blocks, terms that are zero are left out. */
+/* c = p q, which is symmetric, p (wide LANES, length) of numbers, q (length, wide). If both are triangular, p = q^T and q with
+ * zeros above its diagonal blocks, terms that are zero are left out. */
 static void symmetric_product(
     int64_t wide, int64_t length, int triangular, const double *p, int64_t p_row, int64_t p_length, const vec *q, vec *c)
 {
@@ -74,10 +78,10 @@ static void symmetric_product(
             high = next_block(n - a, MOST_ROWS);
             if (from < least(length, l + TERMS_AT_A_TIME))
                 spread_product(
-                    high, wide - first, from > begin, least(length, l + TERMS_AT_A_TIME) - from, p + a * p_row + from * p_length, p_row,
-                    p_length, q + from * wide + first, wide, c + a * wide + first, wide);
+                    high, wide - first, from > begin, least(length, l + TERMS_AT_A_TIME) - from, p + a * p_row + from * p_length,
+                    p_row, p_length, q + from * wide + first, wide, c + a * wide + first, wide);
         }
-    mirror(wide, c);
+    mirror_wide(wide, c);
 }
 
 /* p q of symmetric matrices that commute. */
@@ -86,7 +90,7 @@ static void commuting_product(int64_t wide, const vec *p, const vec *q, vec *c)
     symmetric_product(wide, wide * LANES, 0, (const double *)p, wide * LANES, 1, q, c);
 }
 
-static void gram_of_columns(int64_t wide, int64_t length, const vec *x, vec *gram)
+static void gram_of_wide(int64_t wide, int64_t length, const vec *x, vec *gram)
 {
     symmetric_product(wide, length, 0, (const double *)x, 1, wide * LANES, x, gram);
 }
@@ -104,8 +108,8 @@ static void shift_diagonal(int64_t wide, double number, vec *m)
     for (int64_t a = 0; a < wide * LANES; a++) ((double *)m)[a * (wide * LANES + 1)] += number;
 }
 
-/* Where a row of g is zero, as those beyond the last are, the diagonal of its Gram matrix gets a number: a singular value like the
- * others, of nothing. */
+/* Where a row of g is zero, as those beyond the last are, the diagonal of its Gram matrix gets a number: a singular value like
+ * the others, of nothing. */
 static void fill_diagonal(int64_t wide, double number, vec *m)
 {
     for (int64_t a = 0; a < wide * LANES; a++) {
@@ -122,7 +126,8 @@ static double frobenius(int64_t wide, const vec *m)
     return sqrt(added_in_order(0, (sum[0] + sum[1]) + (sum[2] + sum[3]), LANES));
 }
 
-/* d <- L^(-1) of a block d = L L^T: a row after the other is taken from those below it, and its share of the unit matrix with it. */
+/* d <- L^(-1) of a block d = L L^T: a row after the other is taken from those below it, and its share of the unit matrix with
+ * it. */
 static inline void invert_factor_of_block(vec *d)
 {
 #pragma GCC unroll 8
@@ -210,8 +215,8 @@ static void series_of_wide(const Wide *v, int64_t wide)
     shift_diagonal(wide, 1, v->series);
 }
 
-/* The factor of both, by the Gram matrix of what the first function has made in so many passes; NULL: they do not make the polar
- * factor. */
+/* The factor of both, by the Gram matrix of what the first function has made in so many passes; NULL: they do not make the
+ * polar factor. */
 static const vec *last_factor_of_wide(const Wide *v, int64_t wide, int pass)
 {
     const int64_t count = wide * wide * LANES;
@@ -269,16 +274,16 @@ static int sign_of_wide(const Wide *v, int64_t wide)
     return 0;
 }
 
-/* gram_of_columns(), and one in the space that v->whole is not the projection on. */
+/* gram_of_wide(), and one in the space that v->whole is not the projection on. */
 static void gram_of_kept(const Wide *v, int64_t wide, int64_t length, const vec *x)
 {
-    gram_of_columns(wide, length, x, v->gram);
+    gram_of_wide(wide, length, x, v->gram);
     for (int64_t e = 0; e < wide * wide * LANES; e++) v->gram[e] -= v->whole[e];
     shift_diagonal(wide, 1, v->gram);
 }
 
-/* The polar factor in the space of the singular values that count, of which there are others: after MOST_PASSES times of the first
- * function, with the first Gram matrix, whose unit is `unit`, in v->whole. */
+/* The polar factor in the space of the singular values that count, of which there are others: after MOST_PASSES times of the
+ * first function, with the first Gram matrix, whose unit is `unit`, in v->whole. */
 static int polar_of_kept(const Wide *v, int64_t wide, int64_t length, double unit, vec **x, vec **spare)
 {
     double cut = RANK_TOLERANCE * sqrt(largest_eigenvalue(v, wide) / unit);
@@ -299,19 +304,19 @@ static int polar_of_kept(const Wide *v, int64_t wide, int64_t length, double uni
     return factor ? MOST_PASSES + 1 : 0;
 }
 
-/* *x (length, wide), the transpose of g, becomes that of g's polar factor, and *spare, of its size, something else; they may have
- * changed places. Entries are to be of such a size that fourth powers are normal numbers. Returns how often the first function was
- * taken; 0: it is not found, and *x is something else, too. */
+/* *x (length, wide), the transpose of g, becomes that of g's polar factor, and *spare, of its size, something else; they may
+ * have changed places. Entries are to be of such a size that fourth powers are normal numbers. Returns how often the first
+ * function was taken; 0: it is not found, and *x is something else, too. */
 static int polar_of_wide(const Wide *v, int64_t wide, int64_t length, vec **x, vec **spare)
 {
-    gram_of_columns(wide, length, *x, v->gram);
+    gram_of_wide(wide, length, *x, v->gram);
     const double unit = frobenius(wide, v->gram);
     if (!(unit > 0 && unit < INFINITY)) return 0;
     memcpy(v->whole, v->gram, wide * wide * LANES * sizeof(vec));
     for (int pass = 1; pass <= MOST_PASSES; pass++) {
         first_factor_of_wide(v, wide, pass == 1 ? unit : 1);
         columns_times(wide, length, v->one, x, spare);
-        gram_of_columns(wide, length, *x, v->gram);
+        gram_of_wide(wide, length, *x, v->gram);
         const vec *factor = last_factor_of_wide(v, wide, pass);
         if (!factor) continue;
         columns_times(wide, length, factor, x, spare);
