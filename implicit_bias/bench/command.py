@@ -145,6 +145,7 @@ INTERFACE = Interface(
     "scaling.csv, bench.png and bench.pdf. With size=, optimizer= or runs= only a part is measured, and printed. With "
     "device=cuda the batches of linear models run on the GPU, and gpu.csv is written.",
     readers={"results_dir": a_folder("results_dir", "bench"), "size": _parts_named},
+    homes=("optimizer", "size", "runs", "device"),
 )
 
 
