@@ -9,15 +9,16 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from implicit_bias.cli import messages
-from implicit_bias.cli.arguments import TRACEBACK
+from implicit_bias.cli.arguments import TRACEBACK, tell_repeated, value_behind
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, TERMINATED
 from implicit_bias.cli.messages import show_warning
 from implicit_bias.cli.paths import make_folder
@@ -25,6 +26,7 @@ from implicit_bias.cli.show import FORMS
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput, NoData, NotSeparable
 from implicit_bias.core.plugins import folders, untold
+from implicit_bias.core.runtime_keys import RUNTIME_KEYS
 from implicit_bias.runtime.collection import uncollected
 from implicit_bias.runtime.processors import limit_threads, prepare_process
 from implicit_bias.runtime.termination import Terminated, terminable
@@ -69,14 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; every foreseeable mistake is one line on stderr. Returns the exit code."""
     limit_threads()
     prepare_process()
+    typed = sys.argv[1:] if argv is None else argv
     try:
         with terminable():
             folders()  # one that is missing is refused whatever is asked
-            return _answer(_request(sys.argv[1:] if argv is None else argv))
+            return _answer(_request(typed))
     except (BadInput, NotSeparable) as error:
         return _complain(error, BAD_INPUT)
     except KeyboardInterrupt as error:
-        messages.note("interrupted; finished runs are kept, and the same command goes on from there")
+        messages.note(f"interrupted{_where_it_goes_on(error, several=not {'-m', '--multirun'}.isdisjoint(typed))}")
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a command ends in one line, never in a traceback
         if os.environ.get(TRACEBACK):
@@ -84,6 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return FAILED
         messages.error(f"{type(error).__name__}: {_line(error)} (this is a bug; set {TRACEBACK}=1 for the traceback)")
         return FAILED
+
+
+def _where_it_goes_on(interrupt: BaseException, several: bool) -> str:
+    """What is there of a command that was interrupted, for the same command to go on from."""
+    if several:
+        return "; finished runs are kept, and the same command goes on from there"
+    kept = getattr(interrupt, "__notes__", None)
+    if kept:
+        return f" at {kept[0]}; the same command goes on from there"
+    return "; the same command goes on from what is kept: optima, and the last checkpoint, if there is one"
 
 
 def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -113,7 +126,7 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
     """
     from implicit_bias.config.overrides import as_override, compose
 
-    typed = [text for item in overrides for text in ([item] if isinstance(item, str) else item)]
+    typed = _texts(overrides)
     keys, kept = _with_data_files(typed, keys)
     given = [as_override(key, value) for key, value in keys.items()]
     cells = compose([*typed, *given], multirun=multirun or any("=choice(" in text for text in given))
@@ -122,6 +135,20 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
         _raise_failures(cells, outcomes)
     good = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status != "failed"]
     return _stacked([(c, o.trajectory) for c, o in good]), _stacked([(c, o.summary) for c, o in good])
+
+
+def _texts(overrides: Sequence[Any]) -> list[str]:
+    """Strings, and lists of them, as strings. Raises BadInput: something else is among them."""
+    found: list[str] = []
+    for item in overrides:
+        if isinstance(item, Mapping):
+            raise BadInput(f"overrides: a {type(item).__name__}; keys with their values go as run(**{{...}})")
+        texts = [item] if isinstance(item, str) or not isinstance(item, Iterable) else item
+        for text in texts:
+            if not isinstance(text, str):
+                raise BadInput(f'overrides: a {type(text).__name__}; must be strings such as "steps=100", or lists of them')
+            found.append(text)
+    return found
 
 
 def _with_data_files(typed: Sequence[str], keys: Mapping[str, Any]) -> tuple[dict[str, Any], KeptData | None]:
@@ -166,13 +193,20 @@ def _request(arguments: Sequence[str]) -> Request:
         if argument.startswith("-") and "=" not in argument:
             flag = FLAGS.get(argument, argument)
             if flag not in known:
-                raise BadInput(
-                    f"{argument}: unknown flag; allowed: -m, --multirun, -h, --help, --cfg, --version, {', '.join(FORMS)}"
-                )
+                raise _unknown_flag(argument, value_behind(next(iter(arguments[position + 1 :]), "")))
             flags.append(flag)
         else:
             overrides.append(argument)
     return Request(frozenset(flags), tuple(overrides))
+
+
+def _unknown_flag(flag: str, value: str) -> BadInput:
+    """The error for a flag that there is not, or a key as other programs have them, with the word behind it."""
+    from implicit_bias.config.typed import without_dashes
+
+    meant = without_dashes(flag, value)
+    allowed = f"-m, --multirun, -h, --help, --cfg, --version, {', '.join(FORMS)}"
+    return BadInput(f"{flag}: {f'keys have no dashes; write {meant}' if meant else f'unknown flag; allowed: {allowed}'}")
 
 
 def _answer(request: Request) -> int:
@@ -190,12 +224,14 @@ def _answer(request: Request) -> int:
         return DONE
     _ = request.form  # of which there is one at most
     if _answered_before(request):
+        _tell_repeated(request)
         return DONE
     multirun = request.multirun
     with messages.loading(), uncollected():
         from implicit_bias.config.overrides import cannot_differ, compose
 
         cells = compose(request.overrides, multirun)
+    _tell_repeated(request)
     if "--cfg" in request.flags:
         _print_configurations(cells)
         return DONE
@@ -221,6 +257,12 @@ def _answer(request: Request) -> int:
         return FAILED
     sys.stdout.flush()
     return _report_failures(cells, outcomes, multirun)
+
+
+def _tell_repeated(request: Request) -> None:
+    """Warn of keys that are given twice, once everything else is right: bad input is one line."""
+    flag = "" if request.multirun else "-m "
+    tell_repeated(request.overrides, several=lambda key: key.partition(".")[0] not in RUNTIME_KEYS, flag=flag)
 
 
 @contextmanager
@@ -313,13 +355,27 @@ def _report_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], multiru
             _error(outcome), BAD_INPUT if outcome.error_kind in ("bad_input", "no_data", "not_separable") else FAILED
         )
     messages.note(f"{len(failed)} of {len(cells)} cells failed:")
-    lines = [f"  {_line(_error(outcome))}\n    {COMMAND} {shlex.join(cell.overrides)}".rstrip() for cell, outcome in failed]
-    for line in lines[:MOST_FAILURES]:
-        messages.note(line)
-    if len(failed) > MOST_FAILURES:
-        messages.note(f"  ... and {len(failed) - MOST_FAILURES} more, {_written_failures(cells, outcomes, lines)}")
+    reasons = [(_line(_error(outcome)), f"{COMMAND} {shlex.join(cell.overrides)}".rstrip()) for cell, outcome in failed]
+    shown = _told_by_reason(reasons)
+    if shown < len(failed):
+        lines = [f"  {reason}\n    {command}" for reason, command in reasons]
+        messages.note(f"  ... and {len(failed) - shown} more, {_written_failures(cells, outcomes, lines)}")
     all_unusable = len(failed) == len(cells) and all(outcome.error_kind in ("bad_input", "no_data") for _, outcome in failed)
     return BAD_INPUT if all_unusable else FAILED
+
+
+def _told_by_reason(failed: Sequence[tuple[str, str]]) -> int:
+    """List every reason once, with the commands of its runs, of each reason equally many where they are too many for a screen.
+    Returns how many runs are listed."""
+    commands: dict[str, list[str]] = {}
+    for reason, command in failed:
+        commands.setdefault(reason, []).append(command)
+    most, shown = max(1, MOST_FAILURES // len(commands)), 0
+    for reason, of_reason in islice(commands.items(), MOST_FAILURES):
+        runs = f" ({len(of_reason)} runs)" if len(of_reason) > 1 else ""
+        messages.note("\n    ".join([f"  {reason}{runs}", *of_reason[:most]]))
+        shown += len(of_reason[:most])
+    return shown
 
 
 def _written_failures(cells: Sequence[Cell], outcomes: Sequence[Outcome], lines: Sequence[str]) -> str:

@@ -12,6 +12,9 @@ from implicit_bias.cli.tables import share_of
 
 # A margin has come to rest where its share changes by less than this over a decade of steps.
 AT_REST = 1e-3
+# More steps can tell something where a decade of them adds at least this part of what is missing. Gradient descent, whose
+# direction moves as 1 / log t, adds a tenth at t = 1e10; what adds less may as well converge to less than the largest margin.
+APPROACHING = 0.1
 # `maximises` as identify has it: from this share on, and where what is missing falls at least by a factor of two a decade.
 MAXIMISED, HALVED = 0.97, 2.0
 # Norms are one here where margins and optima agree to these, relative (optima are known to 1e-6 each).
@@ -29,6 +32,7 @@ class _Reached:
         share: The share at the end.
         about: What to say before it: ``at least `` where no optimum is known.
         before: The share a decade of steps earlier; nan where that is not recorded.
+        lately: What the last half of the steps added to the share, in proportion for a decade; nan likewise.
         alike: The labels of the norms that are this one on these data.
         robust: Whether samples are perturbed, so that margins and optima are robust ones.
     """
@@ -37,6 +41,7 @@ class _Reached:
     share: float
     about: str
     before: float
+    lately: float
     alike: tuple[str, ...]
     robust: bool
 
@@ -58,11 +63,23 @@ class _Reached:
         missing, before = 1 - self.share, 1 - self.before
         return self.share >= MAXIMISED and (missing <= AT_REST or before >= HALVED * missing)
 
+    @property
+    def rising(self) -> bool:
+        """Whether it rises over the last decade of steps, and has not come to rest since."""
+        return self.change > AT_REST and not abs(self.lately) < AT_REST
+
+    @property
+    def approaching(self) -> bool:
+        """Whether it rises fast enough for more steps to tell where it ends."""
+        return self.rising and self.change >= APPROACHING * (1 - self.share)
+
     def trend(self) -> str:
         if math.isnan(self.change):
             return ""
         if abs(self.change) < AT_REST:
             return ", at rest"
+        if abs(self.lately) < AT_REST:
+            return f", {'risen' if self.change > 0 else 'fallen'} {abs(100 * self.change):.1f} % in a decade and now at rest"
         return f", {'still rising' if self.change > 0 else 'falling'} {abs(100 * self.change):.1f} % a decade"
 
 
@@ -110,21 +127,36 @@ def answer_sentence(name: str, trajectory: pd.DataFrame, summary: pd.DataFrame, 
 
 def _all_reached(trajectory: pd.DataFrame, summary: pd.DataFrame) -> dict[str, _Reached]:
     last = int(summary["step"].iloc[0])
-    steps = trajectory.loc[trajectory["step"] > 0, "step"].unique()
-    earlier = min(steps, key=lambda step: abs(math.log(step * 10 / last)), default=last)
-    decades = math.log10(last / earlier) if 0 < earlier < last else math.nan
-    then = trajectory[trajectory["step"] == earlier].set_index("norm")["margin"]
+    added, halfway = _added(trajectory, last, 10), _added(trajectory, last, 2)
     found = {}
     for _, row in summary.iterrows():
         share, about = share_of(row)
         if math.isfinite(share):
-            # The share of then is of the same largest margin; spread over one decade.
-            change = share * (1 - then.get(row["norm"], math.nan) / row["margin"]) / decades
-            before = share - change if then.get(row["norm"], -1.0) > 0 else math.nan
+            # The share of then is of the same largest margin.
+            change, lately = (share * parts.get(row["norm"], math.nan) for parts in (added, halfway))
             found[str(row["norm"])] = _Reached(
-                str(row["norm"]), share, "at least " if about else "", before, _alike(row, summary), "robust_accuracy" in summary
+                str(row["norm"]),
+                share,
+                "at least " if about else "",
+                share - change,
+                lately,
+                _alike(row, summary),
+                "robust_accuracy" in summary,
             )
     return found
+
+
+def _added(trajectory: pd.DataFrame, last: int, factor: float) -> dict[str, float]:
+    """The part of each norm's last margin that was added since the record nearest to step last / factor, in proportion for a
+    decade of steps; norms whose margin was not positive then are not there."""
+    steps = trajectory.loc[(trajectory["step"] > 0) & (trajectory["step"] < last), "step"].unique()
+    earlier = min(steps, key=lambda step: abs(math.log(step * factor / last)), default=None)
+    if earlier is None:
+        return {}
+    rows = {step: trajectory[trajectory["step"] == step] for step in (earlier, last)}
+    then, now = (dict(zip(of["norm"], of["margin"], strict=True)) for of in rows.values())
+    decades = math.log10(last / earlier)
+    return {str(norm): (1 - margin / now[norm]) / decades for norm, margin in then.items() if margin > 0 and norm in now}
 
 
 def _alike(row: pd.Series, summary: pd.DataFrame) -> tuple[str, ...]:
@@ -161,15 +193,16 @@ def _conclusion(own: _Reached, best: _Reached | None, others: Sequence[_Reached]
     if own.maximised:
         return f"it maximises the {own.margin}{_apart([best] if best else [])}"
     if best is None or own.share >= best.share:
-        rising = own.change > AT_REST
         if any(one.about for one in (own, *others)):  # how near any of them is, is known from below alone
-            return f"whether it maximises the {own.margin} {'more steps will tell' if rising else 'is not known'}"
-        more = "more steps will tell" if rising else "without reaching it"
+            return f"whether it maximises the {own.margin} {'more steps will tell' if own.approaching else 'is not known'}"
+        if best is None and own.approaching:
+            return f"the {own.margin} is not reached yet, more steps will tell"
+        pace = " at this pace" if own.rising else ""
         if best is None:
-            return f"the {own.margin} is not reached yet, {more}" if rising else f"the {own.margin} is not reached"
-        return f"nearest to the {own.margin}, {more}"
+            return f"the {own.margin} is not reached{pace}"
+        return f"nearest to the {own.margin}, {'more steps will tell' if own.approaching else f'without reaching it{pace}'}"
     seen = f"that it maximises the {own.margin}, its own norm's, does not show"
-    return f"{seen} yet" if own.change > AT_REST else seen
+    return f"{seen} yet" if own.approaching else seen
 
 
 def _apart(others: Sequence[_Reached]) -> str:

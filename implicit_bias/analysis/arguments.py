@@ -88,13 +88,16 @@ def dataset_named(data: Any, seed: int) -> Dataset:
     """Data as they are given; those of a name that have a seed are made with ``seed``. Raises BadInput."""
     if isinstance(data, str) and data in DATASETS and "seed" in hyper_fields(DATASETS.get(data)):
         return make_dataset({"name": data, "seed": seed}).load()
-    return as_dataset(data)
+    return as_dataset(data, "data")
 
 
 def name_of(make_optimizer: Any) -> str:
     """The name of the class. Raises BadInput where no optimizer is made."""
     if not callable(make_optimizer):
-        raise BadInput(f"make_optimizer: a {type(make_optimizer).__name__}; must be a function of the parameters, or a class")
+        called = type(make_optimizer).__name__
+        made = called if isinstance(make_optimizer, torch.optim.Optimizer) else "MyOptimizer"
+        such = f"such as lambda params: {made}(params, lr=0.01)"
+        raise BadInput(f"make_optimizer: a {called}; must be a function of the parameters, {such}, or a class")
     try:
         made = make_optimizer([torch.nn.Parameter(torch.zeros(3, 4, dtype=torch.float64))])
     except Exception as error:  # noqa: BLE001 - the function is the caller's

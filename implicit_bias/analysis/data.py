@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.hints import asked, is_data_file, option_meant
 from implicit_bias.core.words import suggestion
 from implicit_bias.datasets import DATASETS, Dataset, make_dataset
 from implicit_bias.datasets.base import checked_dataset
@@ -21,24 +23,40 @@ from implicit_bias.datasets.columns import about_sizes
 from implicit_bias.storage.files import atomic_write_bytes, npz_bytes
 
 
-def as_dataset(data: Any) -> Dataset:
+def as_dataset(data: Any, key: str = "dataset") -> Dataset:
     """A dataset: as it is, by its name with its default keys (``"digits"``), or a pair of features (n, d) and labels (n,).
 
     Labels may be any values: sorted, they become 0 to k - 1. Arrays, lists, tensors and DataFrames will do.
+
+    Args:
+        data: Any of these.
+        key: The argument that it is, for errors.
 
     Raises:
         BadInput: no such dataset, or samples that cannot be used.
     """
     if isinstance(data, Dataset):
         return data
-    if isinstance(data, str):
-        if data not in DATASETS:
-            meant = suggestion(data, DATASETS.names()) or ";"
-            raise BadInput(f"dataset={data}: no such dataset{meant} allowed: {', '.join(DATASETS.names())}")
+    if isinstance(data, str) and data in DATASETS:
         return make_dataset({"name": data}).load()
+    if isinstance(data, str | PathLike):
+        raise _no_such_dataset(fspath(data), key)
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise BadInput(f"dataset: a {type(data).__name__}; must be a pair (X, y), a Dataset or the name of a dataset")
-    return dataset_of(*data)
+        raise BadInput(f"{key}: a {type(data).__name__}; must be a pair (X, y), a Dataset or the name of a dataset")
+    x, y = data
+    return dataset_of(x, y, origin=key)
+
+
+def _no_such_dataset(name: str, key: str) -> BadInput:
+    """The error for a name that no dataset has, which may be that of a file, or of a set of scikit-learn."""
+    if is_data_file(name):
+        label = "" if name.casefold().endswith(".npz") else ', "label": "<its column of labels>"'
+        made = f'make_dataset({{"name": "file", "path": "{name}"{label}}}).load()'
+        return BadInput(f"{key}={name}: a file is read by {made}, from implicit_bias.datasets import make_dataset")
+    if (option_meant("dataset", name) or "").startswith("dataset=sklearn "):
+        return BadInput(f"{key}={name}: no such dataset{asked(f'sklearn.datasets.load_{name}(return_X_y=True)')}")
+    meant = suggestion(name, DATASETS.names()) or ";"
+    return BadInput(f"{key}={name}: no such dataset{meant} allowed: {', '.join(DATASETS.names())}")
 
 
 def dataset_of(x: Any, y: Any, origin: str = "dataset") -> Dataset:

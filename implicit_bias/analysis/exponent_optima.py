@@ -93,7 +93,8 @@ class ExponentOptima:
         """
         named = NAMED[self.family]
         # All others begin at those of the named norms.
-        lacking = [set(us) - set(known) if known else {*us, *named} for us, known in zip(wanted, self.known, strict=True)]
+        sets = [set(us) for us in wanted]
+        lacking = [us - set(known) if known or not us else us | set(named) for us, known in zip(sets, self.known, strict=True)]
         self._solve_named([[u for u in named if u in us] for us in lacking], sum(map(len, lacking)))
         self._read([us - set(named) for us in lacking])
         self._tell(lacking)
@@ -104,6 +105,18 @@ class ExponentOptima:
                     raise OutOfTime
                 self._solve(wave[start : start + size], sum(map(len, self._open(lacking))))
                 self._tell(lacking)
+
+    def check_separable(self, places: Sequence[int]) -> None:
+        """Have it proven that the classes of these datasets can be separated, by the l2 optimum, the cheapest.
+
+        Raises:
+            BadInput: they cannot be.
+        """
+        wanted = [(self.datasets[place], {"l2": make_norm("l2")}) for place in places]
+        solved = solve_all(wanted, "exact", self.cache, self.notify, self._seconds(len(places), len(places)))
+        for place, found in zip(places, solved, strict=True):
+            if isinstance(found, NotSeparable):
+                raise _refusal(self.datasets[place], found)
 
     def _open(self, lacking: Sequence[set[float]]) -> list[set[float]]:
         """Of the exponents that are lacking, those that have not been solved since."""

@@ -138,7 +138,10 @@ def _refined(optima: ExponentOptima, runs: Sequence[Weights], of_run: Sequence[i
     There are none where there is no time for the grid.
     """
     gaps = [run.smallest_gaps() for run in runs]
-    wanted: list[set[float]] = [set(GRID) for _ in optima.datasets]
+    # Of data that no record of any run separates optima would be held against nothing.
+    separated = {place for q, place in zip(gaps, of_run, strict=True) if bool((q > 0).any())}
+    optima.check_separable([place for place in range(len(optima.datasets)) if place not in separated])
+    wanted: list[set[float]] = [set(GRID) if place in separated else set() for place in range(len(optima.datasets))]
     for turn in range(MOST_REFINEMENTS + 1):
         try:
             optima.want(wanted)
@@ -148,7 +151,7 @@ def _refined(optima: ExponentOptima, runs: Sequence[Weights], of_run: Sequence[i
             break
         wanted = [set() for _ in optima.datasets]
         for run, q, place in zip(runs, gaps, of_run, strict=True):
-            us = sorted(optima.known[place])
+            us = _known(optima, place)
             last = _curves(optima, place, us, margins(q[-1:], run.w[-1:], optima.family, us))[0]
             if last.separated:
                 wanted[place].update(neighbourhood(float(last.u[last.lower.argmax()])), neighbourhood(last.peak()[0]))
@@ -158,7 +161,7 @@ def _refined(optima: ExponentOptima, runs: Sequence[Weights], of_run: Sequence[i
 
 
 def _fingerprint(optima: ExponentOptima, run: Weights, q: Tensor, place: int) -> Fingerprint:
-    us = sorted(optima.known[place])
+    us = _known(optima, place)
     found = margins(q, run.w, optima.family, us)
     curves = tuple(_curves(optima, place, us, found))
     last = curves[-1]
@@ -180,8 +183,14 @@ def _fingerprint(optima: ExponentOptima, run: Weights, q: Tensor, place: int) ->
     return Fingerprint(tuple(us), found, curves, ideal, fit)
 
 
+def _known(optima: ExponentOptima, place: int) -> list[float]:
+    """The exponents whose optimum is known; where none was wanted those of the grid, for the margins' sake."""
+    return sorted(optima.known[place] or GRID)
+
+
 def _curves(optima: ExponentOptima, place: int, us: Sequence[float], found: Array) -> list[Curve]:
-    lower, upper = (np.array([getattr(optima.known[place][u], side) for u in us]) for side in ("lower", "upper"))
+    known = optima.known[place]
+    lower, upper = (np.array([getattr(known[u], side) if known else math.nan for u in us]) for side in ("lower", "upper"))
     return [Curve.of(us, row, lower, upper) for row in found]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from implicit_bias.cli.paths import MOST_LETTERS, exists
+from implicit_bias.cli.paths import MOST_LETTERS, exists, no_run_folder
 from implicit_bias.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -53,12 +53,14 @@ def _found(called: str, path: Path) -> Iterator[Source]:
 
 
 def _folders_of_sweep(path: Path) -> list[Path]:
-    from implicit_bias.storage.files import read_table
+    from implicit_bias.storage.files import read_table, why_no_table
 
     try:
         names = list(dict.fromkeys(read_table(path / "table.csv")["folder"].dropna()))
-    except (ValueError, KeyError) as error:
-        raise BadInput(f"{path / 'table.csv'}: no table of a sweep ({error}); must have a column folder") from None
+    except KeyError:
+        raise BadInput(f"{path / 'table.csv'}: no table of a sweep; must have a column folder") from None
+    except ValueError as error:
+        raise BadInput(f"{path / 'table.csv'}: no table of a sweep, {why_no_table(error)}; must be as it was written") from None
     return [path.parent.parent / "runs" / str(name) for name in names]
 
 
@@ -70,7 +72,7 @@ def _run_folder(called: str, path: Path) -> Source:
     if not path.is_dir():
         raise BadInput(f"{path}: no such run; the sweep's runs must be in {path.parent}")
     if not (path / TRAJECTORY).is_file():
-        raise BadInput(f"{path}: no run folder, it has no {TRAJECTORY}; must be one such as results/runs/<name>-<hash>")
+        raise no_run_folder(path)
     found = damage(path)
     if found:
         raise BadInput(f"{path}: damaged, {found}; must be as the run left it, compute it again")
@@ -113,13 +115,16 @@ def _share(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> float | 
 
 
 def _own_table(called: str, path: Path) -> Source:
-    from implicit_bias.analysis.comparison import Source
-    from implicit_bias.storage.files import read_table
+    from implicit_bias.analysis.comparison import NEEDED, Source
+    from implicit_bias.storage.files import read_table, why_no_table
 
     try:
         table = read_table(path)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: cannot be read as CSV ({' '.join(str(error).split())[:MOST_LETTERS]})") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({why_no_table(error)})") from None
+    except ValueError as error:
+        columns = f"must be CSV with the columns {', '.join(NEEDED)}"
+        raise BadInput(f"{path}: no table, {why_no_table(error)}; {columns}") from None
     name = called or (path.resolve().parent.name if path.name == TRAJECTORY else path.stem)
     return Source(str(path), _checked(path, table), name)
 

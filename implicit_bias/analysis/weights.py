@@ -15,7 +15,7 @@ from torch import Tensor
 
 from implicit_bias.analysis.data import array_of
 from implicit_bias.analysis.runs import Run
-from implicit_bias.cli.paths import MOST_LETTERS, exists
+from implicit_bias.cli.paths import MOST_LETTERS, exists, no_run_folder
 from implicit_bias.config.spec import config_hash
 from implicit_bias.core.arrays import read_arrays
 from implicit_bias.core.errors import BadInput
@@ -24,7 +24,7 @@ from implicit_bias.measures.exponents import FAMILIES, possible_families
 from implicit_bias.models import MODELS
 from implicit_bias.norms import make_norm
 from implicit_bias.solvers.primal_dual import Game
-from implicit_bias.storage.files import read_table
+from implicit_bias.storage.files import read_table, why_no_table
 from implicit_bias.storage.integrity import damage
 from implicit_bias.storage.runs import DATA, read_config, read_provenance, read_run
 
@@ -80,9 +80,17 @@ class Weights:
 
     def smallest_gaps(self) -> Tensor:
         """q(W) of each record of a linear model, shape (S,)."""
+        return self._gaps(self.w).amin(dim=-1)
+
+    def wrong_samples(self) -> int:
+        """How many samples the last record of a linear model does not classify: those whose smallest gap is not positive."""
+        return int((self._gaps(self.w[-1:]) <= 0).sum())
+
+    def _gaps(self, w: Tensor) -> Tensor:
+        """The smallest gap of each sample, (S, n)."""
         x, y = torch.from_numpy(self.dataset.x)[None], torch.from_numpy(self.dataset.y)[None]
-        game = Game.of(x.expand(len(self.w), -1, -1), y.expand(len(self.w), -1), self.dataset.num_classes)
-        return game.gaps(self.w).masked_fill(game.onehot > 0, torch.inf).amin(dim=(1, 2))
+        game = Game.of(x.expand(len(w), -1, -1), y.expand(len(w), -1), self.dataset.num_classes)
+        return game.gaps(w).masked_fill(game.onehot > 0, torch.inf).amin(dim=1)
 
 
 class Reader:
@@ -160,7 +168,10 @@ class Reader:
         if path.name == FINAL and self._given is None and (path.parent / "config.yaml").is_file():
             return self._run(called, path.parent)
         if path.suffix.lower() != ".npz":
-            raise BadInput(f"{path}: must be a run folder, a sweep's folder or an .npz file with a matrix (classes, features)")
+            raise BadInput(
+                f"{path}: must be a run folder, a sweep's folder or an .npz file with a matrix (classes, features), as by"
+                f" numpy.savez('{path.stem}.npz', {GIVEN}=...)"
+            )
         if self._given is None:
             raise BadInput(f"dataset: must be given, {path} does not say what it was trained on; as in dataset=digits")
         arrays = read_arrays(path, str(path))
@@ -251,8 +262,10 @@ def _places(text: str) -> Iterator[Path]:
 def _folders_of_sweep(path: Path) -> list[Path]:
     try:
         names = list(dict.fromkeys(read_table(path / "table.csv")["folder"]))
-    except (ValueError, KeyError) as error:
-        raise BadInput(f"{path / 'table.csv'}: no table of a sweep ({error}); must have a column folder") from None
+    except KeyError:
+        raise BadInput(f"{path / 'table.csv'}: no table of a sweep; must have a column folder") from None
+    except ValueError as error:
+        raise BadInput(f"{path / 'table.csv'}: no table of a sweep, {why_no_table(error)}; must be as it was written") from None
     folders = [path.parent.parent / "runs" / str(name) for name in names]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
@@ -263,7 +276,7 @@ def _folders_of_sweep(path: Path) -> list[Path]:
 def _checked_run(path: Path) -> tuple[dict[str, Any], str | None, int]:
     """The configuration of a run, the norm of its optimizer and its last step. Raises BadInput: it is none, or damaged."""
     if not (path / "trajectory.csv").is_file():
-        raise BadInput(f"{path}: no run folder, it has no trajectory.csv; must be one such as results/runs/<name>-<hash>")
+        raise no_run_folder(path)
     found = damage(path)
     if found:
         raise BadInput(f"{path}: damaged, {found}; must be as the run left it, compute it again")
@@ -292,5 +305,7 @@ def _finite(path: Path, name: str, array: np.ndarray) -> Tensor:
 
 def _check_shape(path: Path, w: Tensor, dataset: Dataset) -> None:
     wanted = (dataset.num_classes, dataset.x.shape[1])
-    if tuple(w.shape[1:]) != wanted:
-        raise BadInput(f"{path}: a matrix of shape {tuple(w.shape[1:])}; must be {wanted}, (classes, features) of the data")
+    found = tuple(w.shape[1:])
+    if found != wanted:
+        turned = ", as its transpose is" if found[::-1] == wanted else ""
+        raise BadInput(f"{path}: a matrix of shape {found}; must be {wanted}, (classes, features) of the data{turned}")

@@ -39,7 +39,7 @@ import torch
 from implicit_bias.bench.busy import Remarks, Watch
 from implicit_bias.bench.linear import BATCHES, GPU_BATCHES, Plan, Size, measure
 from implicit_bias.bench.loops import LEARNING_RATES
-from implicit_bias.bench.machine import named_device, processor
+from implicit_bias.bench.machine import named_device
 from implicit_bias.bench.mini_batches import mini_batch_rows
 from implicit_bias.bench.networks import network_rows
 from implicit_bias.bench.picture import draw
@@ -51,7 +51,7 @@ from implicit_bias.cli.paths import make_folder
 from implicit_bias.cli.streams import unharmed_by_output
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.registry import hyper
-from implicit_bias.runtime.processors import prepare_process
+from implicit_bias.runtime.processors import prepare_process, processor
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes
 
 BY_BATCHES, NETWORKS, SCALING = "batches", "networks", "scaling"
@@ -145,6 +145,7 @@ INTERFACE = Interface(
     "scaling.csv, bench.png and bench.pdf. With size=, optimizer= or runs= only a part is measured, and printed. With "
     "device=cuda the batches of linear models run on the GPU, and gpu.csv is written.",
     readers={"results_dir": a_folder("results_dir", "bench"), "size": _parts_named},
+    homes=("optimizer", "size", "runs", "device"),
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import torch
 from implicit_bias.engine.steppers import native
 from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.engine.steppers.native.rules import DEFINITIONS
+from implicit_bias.runtime.processors import processor
 
 # Large enough to be limited by arithmetic alone, small enough for the cache; on a GPU large enough to fill it.
 MATRIX_SIDE, GPU_MATRIX_SIDE = 384, 4096
@@ -141,15 +141,6 @@ def seconds_of(work: Callable[[], object], device: str = "cpu", calls: int = 1) 
         _wait_for(device)
         times.append((time.perf_counter() - start) / calls)
     return min(times)
-
-
-def processor() -> str:
-    """The name of the machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def named_device(device: str) -> str:

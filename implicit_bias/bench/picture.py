@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from implicit_bias.bench.machine import processor
 from implicit_bias.plotting.labels import End, end_labels, theory, titled
 from implicit_bias.plotting.style import GREY, drawing, log_axis, optimizer_look, panels, saved
+from implicit_bias.runtime.processors import processor
 
 #: The batch that titles speak of, and the size whose times are laid out one by one.
 BATCH, SIZE = 64, "n=100, k=10, d=25"

@@ -15,7 +15,7 @@ import operator
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from implicit_bias.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from implicit_bias.cli.wrapping import entry, fitted, terminal_width
 from implicit_bias.core import plugins
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.hints import asked
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.words import shown, suggestion
@@ -53,6 +54,8 @@ class Interface:
         readers: Keys with rules of their own: from the text to the value, or BadInput.
         is_operand: Whether a word is no key but something to work on; without it every word must be a key.
         operand: What such a word is, in words that follow "allowed: key=, or".
+        homes: Keys whose value a word alone may be meant as; the first that may have it is named.
+        elsewhere: What keys are called elsewhere, in small letters, and here.
         ending: What ``--help`` says last; called where it is shown, as it may need to import something.
         interrupted: What is said at Ctrl-C.
         place: The key that an error of writing is blamed on where the system names no file.
@@ -64,6 +67,8 @@ class Interface:
     readers: Mapping[str, Reader] = field(default_factory=dict)
     is_operand: Callable[[str], bool] | None = None
     operand: str = ""
+    homes: Sequence[str] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
     ending: Callable[[], str] | None = None
     interrupted: str = "interrupted"
     place: str = "results_dir"
@@ -100,7 +105,7 @@ class Interface:
             return _failed(f"{what} (this is a bug; set {TRACEBACK}=1 for the traceback)", FAILED)
 
     def read(self, typed: Sequence[str]) -> Arguments:
-        """The arguments, checked. Of a key that is given twice the last counts.
+        """The arguments, checked. Of a key that is given twice the last counts, and a warning says so.
 
         Raises:
             BadInput: A flag or a key that there is not, or a value that is not allowed.
@@ -108,17 +113,21 @@ class Interface:
         operands: list[str] = []
         values: dict[str, Any] = {}
         known = kinds(self.request)
-        for word in typed:
+        for word, following in zip(typed, [*typed[1:], ""], strict=False):
             key, equals, text = word.partition("=")
             if word.startswith("-"):
-                raise BadInput(f"{key}: unknown flag; allowed: -h, --help")
+                raise self._flag(word, following, known)
             if self.is_operand is not None and self.is_operand(word):
                 operands.append(word)
             elif equals and key in known:
-                values[key] = self.readers[key](text) if key in self.readers else value_of(key, text, known[key])
+                values[key] = self._value(key, text, known[key])
             else:
-                raise self._unknown(key, list(known))
+                raise self._unknown(word, known)
+        tell_repeated(word for word in typed if word.partition("=")[0] in values)
         return Arguments(tuple(operands), values)
+
+    def _value(self, key: str, text: str, kind: Kind) -> Any:
+        return self.readers[key](text) if key in self.readers else value_of(key, text, kind)
 
     def help_text(self, width: int | None = None) -> str:
         """What ``--help`` prints: usage, purpose, every key with its default, its meaning and what is allowed.
@@ -136,10 +145,62 @@ class Interface:
         ending = ["", *fitted(self.ending(), width).split("\n")] if self.ending is not None else []
         return "\n".join([*lines, *ending])
 
-    def _unknown(self, key: str, known: Sequence[str]) -> BadInput:
-        meant = suggestion(key, known) or ";"
+    def _flag(self, word: str, following: str, known: Mapping[str, Kind]) -> BadInput:
+        """The error for a word with a dash in front, which may be a key as other programs have them."""
+        flag, equals, text = word.partition("=")
+        key = self.elsewhere.get(flag.strip("-").lower(), flag.strip("-").replace("-", "_"))
+        if key not in known or not flag.startswith("--"):
+            return BadInput(f"{_in_a_line(flag)}: unknown flag; allowed: -h, --help")
+        value = text if equals else value_behind(following) or ("true" if known[key].scalar is bool else "...")
+        return BadInput(f"{flag}: keys have no dashes; write {_in_a_line(f'{key}={value}')}")
+
+    def _unknown(self, word: str, known: Mapping[str, Kind]) -> BadInput:
+        """The error for a word that is no argument: a key that there is not, or a value without its key."""
+        key, equals, _ = word.partition("=")
         others = f", or {self.operand}" if self.operand else ""
-        return BadInput(f"{_in_a_line(key)}: unknown key{meant} allowed: {', '.join(f'{name}=' for name in known)}{others}")
+        all_keys = f"allowed: {', '.join(f'{name}=' for name in known)}{others}"
+        there = self.elsewhere.get(key.lower())
+        meant = (asked(there) if there else suggestion(key, known)) or ";"
+        if equals:
+            return BadInput(f"{_in_a_line(key)}: unknown key{meant} {all_keys}")
+        home = self._home(word, known)
+        said = f", such as {home};" if home else meant
+        return BadInput(f"{_in_a_line(word)}: must be key=value{said} {all_keys}")
+
+    def _home(self, word: str, known: Mapping[str, Kind]) -> str | None:
+        """``only=rates`` for a word alone that may be a key's value; None: it can be none's."""
+        if word in known and known[word].scalar is bool:
+            return f"{word}=true"
+        for key in self.homes:
+            try:
+                self._value(key, word, known[key])
+            except BadInput:
+                continue
+            return f"{key}={word}"
+        return None
+
+
+def value_behind(word: str) -> str:
+    """The value that a word behind ``--key`` is meant as; nothing where it is an argument of its own."""
+    return "" if word.startswith("-") or "=" in word else word
+
+
+def tell_repeated(words: Iterable[str], several: Callable[[str], bool] = lambda key: False, flag: str = "") -> None:
+    """Warn of keys that have another value later on. That one counts, as in Hydra: scripts end in the words of their caller.
+
+    Args:
+        words: Of the form key=value.
+        several: Says whether a key may have several values, with commas between them.
+        flag: What is to be typed in front of these.
+    """
+    given: dict[str, str] = {}
+    for word in words:
+        key, _, text = (" ".join(part.split()) for part in word.partition("="))
+        before = given.setdefault(key, text)
+        given[key] = text
+        if before != text:
+            both = f"; for both: {flag}{key}={before},{text}" if several(key) and before not in text.split(",") else ""
+            messages.warn(f"{key}: is given twice; {key}={text} counts, {key}={before} does not{both}")
 
 
 def value_of(key: str, text: str, kind: Kind) -> Any:

@@ -35,6 +35,14 @@ def make_folder(folder: Path, key: str = "results_dir") -> None:
         raise BadInput(f"{key}={folder}: must be a folder that can be written to ({refused})")
 
 
+def no_run_folder(path: Path) -> BadInput:
+    """The error for a folder that is none of a run, which may hold those of runs."""
+    for pattern in ("*", "runs/*"):
+        if any((inside / "trajectory.csv").is_file() for inside in path.glob(pattern)):
+            return BadInput(f"{path}: no run folder, but one of them; did you mean '{path / pattern}', all of its runs?")
+    return BadInput(f"{path}: no run folder, it has no trajectory.csv; must be one such as results/runs/<name>-<hash>")
+
+
 def is_path(value: str, ending: str) -> bool:
     """Whether a value reads as a path: it has a slash or the ending, or it, or what its pattern matches, is there."""
     return bool(value) and ("/" in value or value.endswith(ending) or exists(value) or bool(glob.glob(value)))

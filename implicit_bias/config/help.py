@@ -12,6 +12,7 @@ from typing import Any
 from implicit_bias.cli.wrapping import entry, fitted, terminal_width, wrapped
 from implicit_bias.config.files import Page, groups, main_page, options_of
 from implicit_bias.config.run_settings import SECTIONS, RunSettings
+from implicit_bias.config.typed import meant_key
 from implicit_bias.core.errors import BadInput
 from implicit_bias.core.kinds import Kind, kinds
 from implicit_bias.core.registry import hyper_fields
@@ -220,7 +221,7 @@ def _unknown(name: str) -> BadInput:
         known = list(dict.fromkeys(f"{prefix}.{key}" for key in names if key != "name")) or [prefix]
     else:
         known = [*groups(), *SECTIONS, *hyper_fields(RunSettings), PROBE_TOPICS[-1]]
-    close = suggestion(name, known) or ";"
+    close = (suggestion(name, known) if dot else meant_key(name, known)) or ";"
     return BadInput(f"--help {shown(name)}: no such group or key{close} allowed: {', '.join(known)}, or group=option")
 
 

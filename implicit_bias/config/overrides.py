@@ -35,6 +35,10 @@ __all__ = ["Cell", "as_override", "cannot_differ", "compose", "compose_methods"]
 
 # The key by which an option says which of several it is.
 _SET = "set"
+# A list in the place of one value.
+_LIST = re.compile(r"([\w.]+)=\[([^\[\]]+)\]: must be (?!.*\blist\b)")
+# The same of a span of integers.
+_SPAN = re.compile(r"([\w.]+)=(\d{1,9})(?:\.{2,3}|-|:)(\d{1,9}): must be ")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -137,7 +141,12 @@ def _of_members(chosen: list[Setting]) -> list[Setting]:
 
 
 def _as_typed(error: BadInput, overrides: Sequence[str]) -> BadInput:
-    """An error about ``dataset.set`` in the words of whoever typed ``dataset.name``."""
+    """An error about ``dataset.set`` in the words of whoever typed ``dataset.name``, and how several values are typed."""
+    several, span = _LIST.match(str(error)), _SPAN.match(str(error))
+    if several is not None:
+        return BadInput(f"{error}; several values: -m {several[1]}={several[2]}")
+    if span is not None:
+        return BadInput(f"{error}; several values: -m '{span[1]}=range({span[2]},{int(span[3]) + 1})'")
     key = re.match(rf"(\w+)\.{_SET}=", str(error))
     name = f"{key[1]}.name=" if key else ""
     if key is None or not any(text.replace(" ", "").startswith(name) for text in overrides):

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, lru_cache
@@ -35,7 +36,11 @@ _WORD = re.compile(r"[A-Za-z_][\w./-]*")
 _PATH = re.compile(r"(/[\w.-]+)+", re.ASCII)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?([0-9]+\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
+_MUST = "must be a value, or with -m several: a,b,c or range(start,stop,step)"
 _SPECIAL_WORDS = ("true", "false", "null", "nan", "inf")
+
+# Brackets.
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 #: Commands beside this one, which somebody may take for a word of it.
 COMMANDS = ("bench", "compare", "identify", "report")
@@ -66,7 +71,9 @@ def as_override(key: str, value: Any) -> str:
         return _as_override(key, value)
     except _NoText as error:
         what = type(error.args[0]).__name__
-        must = ARRAYS if hasattr(error.args[0], "ndim") else "must be a number, a text, or a list of them"
+        listed = getattr(error.args[0], "ndim", 1) == 1
+        must = "must be a number, a text, or a list of them" if listed else ARRAYS
+        must += " (.tolist() makes one)" if listed and hasattr(error.args[0], "tolist") else ""
         raise BadInput(f"{key}: a value of type {what} cannot be a key's; {must}") from None
 
 
@@ -81,7 +88,7 @@ def _as_override(key: str, value: Any) -> str:
 
 
 class _NoText(Exception):
-    """A value that cannot be typed: an array, or a function."""
+    """A value that cannot be typed: an array, a function, or a set, which has no order."""
 
 
 def _literal(value: Any) -> str:
@@ -97,7 +104,7 @@ def _literal(value: Any) -> str:
         return _literal(f"{value.__module__}.{value.__qualname__}")
     if isinstance(value, os.PathLike):
         return _literal(os.fspath(value))
-    if getattr(value, "ndim", 0) or callable(value):
+    if getattr(value, "ndim", 0) or callable(value) or isinstance(value, AbstractSet):
         raise _NoText(value)
     return shown(value.item() if hasattr(value, "item") else value)
 
@@ -130,7 +137,8 @@ def parsed(text: str, multirun: bool) -> Setting:
         raise _unknown(bare, " (nor can keys be added with +)")
     value = " ".join(value.split())
     if key.startswith("-"):
-        raise BadInput(f"{key}: keys have no dashes; write {key.lstrip('-')}={value}")
+        meant = without_dashes(key, value) or f"{key.lstrip('-')}={value}"
+        raise BadInput(f"{key}: keys have no dashes; write {meant}")
     if not key or not equals:
         raise BadInput(f"{' '.join(text.split())}: must be key=value{_meant_option(key)}")
     simple = plain(key, value)
@@ -141,17 +149,32 @@ def parsed(text: str, multirun: bool) -> Setting:
     try:
         override = _override(text)
     except HydraException as error:
-        raise BadInput(f"{key}={value}: cannot be read ({_reason(error)}); quote the value: '{key}=\"...\"'") from None
+        raise _unreadable(key, value, error) from None
     if override.package is not None or "/" in key:
         raise _unknown(key)
     if not override.is_sweep_override():
         return Setting(key, (_unquoted(override.value()),), (override.get_value_string().strip(),))
     if not override.is_discrete_sweep():
-        raise BadInput(f"{key}={value}: must be a value, or with -m several: a,b,c or range(start,stop,step)")
+        raise BadInput(f"{key}={value}: {_MUST}")
     if not multirun:
         command = f"python -m implicit_bias.run -m {shlex.quote(f'{key}={value}')}"
         raise BadInput(f"{key}={value}: several values need -m: {command}")
     return _sweep(override, key)
+
+
+def without_dashes(flag: str, value: str) -> str | None:
+    """``optimizer=muon`` for ``--optimizer`` with ``muon`` behind it; None: such a key there is not.
+
+    Args:
+        flag: As it was typed, with its dashes.
+        value: What follows; nothing where that is another argument.
+    """
+    key = flag.lstrip("-").replace("-", "_")
+    if not flag.startswith("--") or not key:
+        return None
+    if key.split(".")[0] not in _sections():
+        key = (key_meant(key) or "").partition(" ")[0]  # without the remark behind it
+    return f"{key}={value or '...'}" if key else None
 
 
 @lru_cache(maxsize=10_000)
@@ -213,10 +236,12 @@ def _sweep(override: Override, key: str) -> Setting:
 
 
 def _elements(override: Override, key: str) -> list[Any]:
+    from hydra.errors import HydraException
+
     try:
         elements = list(itertools.islice(override.sweep_iterator(), MOST_VALUES + 1))
-    except ValueError as error:  # range with a step of zero
-        raise BadInput(f"{key}={override.get_value_string()}: {error}") from None
+    except (ValueError, ArithmeticError, HydraException):  # a range with a step of zero, or without an end
+        raise BadInput(f"{key}={override.get_value_string()}: {_MUST}, with a step that leads from start to stop") from None
     if len(elements) > MOST_VALUES:
         raise BadInput(f"{key}={override.get_value_string()}: a sweep over too many values; allowed: at most {MOST_VALUES}")
     return elements
@@ -239,12 +264,50 @@ def _unquoted(value: Any) -> Any:
     return value
 
 
-def _reason(error: HydraException) -> str:
-    """Why Hydra's parser refuses a value, in a few words."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if lines[0].startswith("LexerNoViableAlt"):
-        return "an unexpected character"
-    return shown(lines[1] if lines[0].startswith("Error parsing override") and len(lines) > 1 else lines[0])
+def _unreadable(key: str, value: str, error: HydraException) -> BadInput:
+    """The error for a value that Hydra's grammar does not read: what is wrong with it, and what may be meant."""
+    if "while evaluating" in str(error):  # a function that there is not, or arguments that it does not take
+        return BadInput(f"{key}={value}: {_MUST}")
+    wrong, mended = _slip(value) or ("an unexpected character", None)
+    if mended:
+        return BadInput(f"{key}={value}: cannot be read ({wrong}){asked(shlex.quote(f'{key}={mended}'))}")
+    text = "..." if mended == "" or '"' in value else value
+    quoted = shlex.quote(f'{key}="{text}"')
+    return BadInput(f"{key}={value}: cannot be read ({wrong}); a text stands in quotes: {quoted}")
+
+
+def _slip(value: str) -> tuple[str, str] | None:
+    """What is wrong with a value, and the value that may be meant (nothing: none is clear); None: that is not known."""
+    if found := _unbalanced(value):
+        return found
+    if value.startswith("~/"):
+        return "a shell reads ~ at the beginning of a word alone", os.path.expanduser(value)
+    bare = value.strip("=, ")
+    if bare and bare != value:
+        return "a sign too many", bare
+    several = re.fullmatch(r"\(([^()]*)\)", value)
+    return ("values stand without round brackets", several[1]) if several else None
+
+
+def _unbalanced(value: str) -> tuple[str, str] | None:
+    """The same of its brackets and quotes; None where each has its other one."""
+    opened: list[str] = []
+    quote = ""
+    for sign in value:
+        if quote or sign in "'\"":
+            quote = sign if not quote else "" if sign == quote else quote
+        elif sign in _PAIRS:
+            opened.append(sign)
+        elif sign in _PAIRS.values() and (not opened or _PAIRS[opened.pop()] != sign):
+            first = next(start for start, end in _PAIRS.items() if end == sign)
+            alone = sign != ")" and value.endswith(sign) and not set(value[:-1]) & {*_PAIRS, *_PAIRS.values()}
+            return f"the bracket {sign} closes nothing", f"{first}{value}" if alone else ""
+    if quote:
+        double = value.replace("'", '"')  # which the shell needs no escapes for
+        return f"the quote {quote} is not closed", "" if opened else f'{double}"'
+    if not opened:
+        return None
+    return f"the bracket {opened[-1]} is not closed", value.rstrip(", ") + "".join(_PAIRS[start] for start in reversed(opened))
 
 
 def check_options(setting: Setting) -> None:
@@ -258,6 +321,8 @@ def check_options(setting: Setting) -> None:
     for value in setting.values:
         if value is None and group in OPTIONAL_GROUPS:
             continue
+        if isinstance(value, list) and len(value) > 1 and all(name in options for name in value):
+            raise BadInput(f"{group}={shown(value)}: must be one option, or with -m several: {group}={','.join(value)}")
         if not isinstance(value, str) or value not in options:
             raise no_such_option(group, value, [*options, "null"] if group in OPTIONAL_GROUPS else options)
 
@@ -323,5 +388,7 @@ def _meant_option(word: str) -> str:
     """``, such as optimizer=muon`` for a bare word that is an option; of another command how that is called."""
     if word in COMMANDS:
         return f"; another command is called python -m implicit_bias.{word}"
+    if word in ("help", "version", "json"):
+        return asked(f"--{word}")
     homes = [f"{group}={word}" for group, options in groups().items() if word in options]
     return f", such as {either(homes)}" if homes else ", such as optimizer=muon"

@@ -52,6 +52,9 @@ KEYS: Mapping[str, str] = {
     "verbose": "progress",
 }
 
+#: What files of data are called at the end.
+DATA_FILES = (".npz", ".csv", ".parquet")
+
 _OF_TORCH = ["Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "LBFGS", "NAdam", "RAdam", "RMSprop", "Rprop"]
 #: The same of options, group by group: what to type instead.
 OPTIONS: Mapping[str, Mapping[str, str]] = {
@@ -95,8 +98,15 @@ def key_meant(word: str) -> str | None:
     return KEYS.get(word.casefold().replace("-", "_"))
 
 
+def is_data_file(word: str) -> bool:
+    """Whether a word is the name of a file of data."""
+    return word.casefold().endswith(DATA_FILES)
+
+
 def option_meant(group: str, word: str) -> str | None:
-    """What to type for an option that is called otherwise elsewhere; None: not known."""
+    """What to type for an option that is called otherwise elsewhere, or a file of data; None: not known."""
+    if group == "dataset" and is_data_file(word):
+        return f"dataset=file dataset.path={word}"
     return OPTIONS.get(group, {}).get(word.casefold().replace("-", "_"))
 
 

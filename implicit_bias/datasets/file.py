@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from implicit_bias.core.arrays import array_names, read_arrays
 from implicit_bias.core.errors import BadInput
+from implicit_bias.core.hints import DATA_FILES
 from implicit_bias.core.registry import hyper
 from implicit_bias.datasets.base import DATASETS, Dataset, checked_dataset, unreadable
 from implicit_bias.datasets.classes import classes_of
@@ -22,8 +23,6 @@ from implicit_bias.datasets.words import listing, shortened
 #: The names under which an .npz file may hold its features and its labels; the first one present is taken.
 FEATURE_KEYS = ("X", "x", "data")
 LABEL_KEYS = ("y", "labels", "target")
-#: What files may be called at the end.
-KINDS = (".npz", ".csv", ".parquet")
 # Of a path in a message.
 _LONGEST_PATH = 200
 
@@ -75,7 +74,7 @@ class File(Prepared):
         if not self.path:
             raise BadInput("dataset.path: dataset=file needs the path of an .npz, .csv or .parquet file")
         path = Path(self.path).expanduser()
-        if path.suffix.lower() not in KINDS:
+        if path.suffix.lower() not in DATA_FILES:
             raise BadInput(f"{origin(path)}: must be an .npz, .csv or .parquet file")
         try:
             there = path.exists()

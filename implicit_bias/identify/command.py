@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from implicit_bias.cli.arguments import Interface, a_folder
+from implicit_bias.cli.arguments import Interface, a_folder, tell_repeated
 from implicit_bias.cli.exit_codes import DONE
 from implicit_bias.cli.messages import loading
 from implicit_bias.cli.paths import exists, is_path, make_folder, named_path
@@ -87,8 +87,12 @@ def request_from(arguments: Sequence[str]) -> Request:
     words, keys = INTERFACE.read(arguments)
     dataset, method = tuple(filter(_is_dataset, words)), tuple(filter(_is_method, words))
     runs = tuple(named_path(word) for word in words if word not in (*dataset, *method))
+    tell_repeated(dataset)
+    tell_repeated(method, several=lambda key: True)
     if method:
         _check_method(method, words, keys)
+    elif meant := next((word for word in words if _is_optimizer(word)), None):
+        raise BadInput(f"{meant}: no such run; did you mean optimizer={meant}?")
     elif not runs:
         raise BadInput(
             "RUN: no run is named; must be a run folder, a sweep's folder or an .npz file of parameters, or optimizer=... alone"
@@ -126,6 +130,15 @@ def _is_method(word: str) -> bool:
     return word.partition("=")[0].partition(".")[0] in ("optimizer", "norm") and "=" in word and not exists(word)
 
 
+def _is_optimizer(word: str) -> bool:
+    """Whether a word that is no path is the name of an optimizer."""
+    if "=" in word or "/" in word or exists(word):
+        return False
+    from implicit_bias.config.files import groups
+
+    return word in groups()["optimizer"]
+
+
 def families_of(names: Sequence[str]) -> tuple[str, ...]:
     """Names of families, each once. Raises BadInput: there is no such family."""
     from implicit_bias.core.words import suggestion
@@ -150,6 +163,7 @@ INTERFACE = Interface(
     is_operand=_is_operand,
     operand="dataset=, optimizer=, norm=, name=path of a run",
     ending=lambda: ENDING,
+    interrupted="interrupted; optima that are solved are kept, and the same command goes on from there",
     place="out",
 )
 

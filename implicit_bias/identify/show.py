@@ -98,14 +98,24 @@ def notes(found: Identified, runs: Sequence[Weights]) -> list[str]:
     lines += [f"{one.run}: {one.line('a larger reference_timeout')}" for one in unfinished(found.curves)]
     for run in runs:
         if (found.verdicts[found.verdicts["run"] == run.run]["verdict"] == NOT_SEPARATED).any():
-            where = f" at step {run.steps[-1]}" if run.steps else ""
-            lines.append(f"{run.run}: not separated{where}; more steps, or another schedule.lr")
+            lines.append(f"{run.run}: {_not_separated(run)}")
     if any(not run.linear for run in runs):
         lines.append(
             "networks: kappa is the largest KKT ratio that was found, 1 at a KKT direction of the norm's margin problem;"
             " a low one, at a loss that is not very small, says nothing against a norm"
         )
     return lines
+
+
+def _not_separated(run: Weights) -> str:
+    """What is not separated, and what may help."""
+    where = f" at step {run.steps[-1]}" if run.steps else ""
+    samples = f": {run.wrong_samples()} of {len(run.dataset.y)} samples are not classified" if run.linear else ""
+    if run.config is not None:
+        return f"not separated{where}{samples}; more steps, or another schedule.lr"
+    return (
+        f"not separated{where}{samples}; its rows must be in the order of the sorted labels, and the data as they were trained on"
+    )
 
 
 def _number(value: Any, form: str) -> str:

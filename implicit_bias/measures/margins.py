@@ -206,8 +206,12 @@ def accuracy(scores: Tensor, y: Tensor) -> Tensor:
     Returns:
         Accuracy in [0, 1], (R,).
     """
-    predicted = (scores > 0).long().squeeze(-2) if scores.shape[-2] == 1 else scores.argmax(dim=-2)
-    return (predicted == y).to(scores.dtype).mean(dim=-1)
+    return (predicted(scores) == y).to(scores.dtype).mean(dim=-1)
+
+
+def predicted(scores: Tensor) -> Tensor:
+    """The class that scores (R, k, m) speak for, (R, m): the one with the largest; of one score, 1 where it is positive."""
+    return (scores > 0).long().squeeze(-2) if scores.shape[-2] == 1 else scores.argmax(dim=-2)
 
 
 def over_power(q: Tensor, size: Tensor, degree: float) -> Tensor:

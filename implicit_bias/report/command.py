@@ -53,6 +53,8 @@ SHOWN_VERDICTS = {True: "[green]holds[/]", False: "[bold red]does not hold[/]", 
 COLUMN = max(map(len, VERDICTS.values()))
 # Without a terminal.
 PLAIN_WIDTH = 160
+# Figures say how long they take on so many cores.
+CORES = 2
 # Of so many figures the pictures are named one by one.
 MOST_PICTURES = 6
 
@@ -119,6 +121,8 @@ INTERFACE = Interface(
         "runs": _runs_named,
         "out": _page_named,
     },
+    homes=("preset", "only"),
+    elsewhere=dict.fromkeys(("figure", "figures", "name"), "only"),
     ending=_figures_there_are,
     interrupted="interrupted; finished runs are kept, and the same command goes on from there",
 )
@@ -130,6 +134,7 @@ def report(request: Request) -> int:
         return _own_runs(request)
     if request.out is not None:
         raise BadInput(f"out={request.out}: only with runs=, which it is the page of")
+    _check_tables(request)
     make_folder(request.folder)
     if request.estimate:
         return _estimate(request)
@@ -149,6 +154,21 @@ def report(request: Request) -> int:
     _print_claims(made.claims, request.only or ())
     _print_places(request, made)
     return _told(request, made)
+
+
+def _check_tables(request: Request) -> None:
+    """Raises BadInput where tables are to be drawn, or compared with, of which there is none."""
+    asked = [key for key in ("redraw", "verify", "estimate") if getattr(request, key)]
+    if len(asked) != 1 or request.estimate:  # several of them are refused where they are done
+        return
+    (key,) = asked
+    from implicit_bias.report.files import table_path
+    from implicit_bias.report.make import made_at
+
+    paths = [table_path(request.folder / "figures" / figure.name, request.preset) for figure in made_at(request)]
+    if not any(path.exists() for path in paths):
+        more = f" (nor {len(paths) - 1} other{'s' if len(paths) > 2 else ''})" if len(paths) > 1 else ""
+        raise BadInput(f"{key}=true: there is no {paths[0]}{more}; must be made first, without {key}=true")
 
 
 def _print_places(request: Request, made: Making) -> None:
@@ -269,9 +289,19 @@ def _outlook(figures: Sequence[Figure], changed: Sequence[Figure], request: Requ
     kept = len(figures) - len(changed)
     if not changed:
         return f"preset {request.preset}: {_count(kept)} up to date (force=true makes {'it' if kept == 1 else 'them'} again)"
-    minutes = sum(figure.minutes.at(request.preset) for figure in changed)
-    line = f"{_count(len(changed), '')}, preset {request.preset}: about {_duration(minutes)} on two cores if nothing is there yet"
-    return f"{line}; {kept} more {'is' if kept == 1 else 'are'} up to date" if kept else line
+    from implicit_bias.report.minutes import known_minutes
+
+    known = known_minutes(request.folder)
+    minutes = sum(known.get(figure.name) or CORES * figure.minutes.at(request.preset) for figure in changed)
+    several = request.workers > 1
+    on = f"on {request.workers} processes" if several else "of one process"
+    parts = [f"{_count(len(changed), '')}, preset {request.preset}: about {_duration(minutes / request.workers)} {on}"]
+    parts[0] += " if nothing is there yet"
+    if kept:
+        parts.append(f"{kept} more {'is' if kept == 1 else 'are'} up to date")
+    if request.only is None and len(changed) > 1:
+        parts.append(f"only=NAME,... makes some (--help has the names){'' if several else ', workers=2 computes on two'}")
+    return "; ".join(parts)
 
 
 def _count(figures: int, verb: str = "are") -> str:

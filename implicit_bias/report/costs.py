@@ -1,10 +1,9 @@
-"""``estimate=true``: what the runs of a figure cost, from a real start of each kind of batch that it has."""
+"""``estimate=true``: what the runs of a figure cost, from a start of each kind of batch that it has."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,22 +11,17 @@ import pandas as pd
 
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.errors import BadInput, NoData
-from implicit_bias.engine import simulate
-from implicit_bias.engine.snapshot import Snapshot
-from implicit_bias.runtime.threads import threads_for
+from implicit_bias.report.trials import Clock, light, test_samples, trial_of
+from implicit_bias.runtime.processors import processor
 from implicit_bias.storage.files import atomic_write_bytes, csv_bytes, read_table
-from implicit_bias.sweep.batch_size import fitting
-from implicit_bias.sweep.execute import elements
 from implicit_bias.sweep.loading import located
 from implicit_bias.sweep.outcome import Outcome
 from implicit_bias.sweep.plan import Cell, batches, group_key
-from implicit_bias.sweep.problem import build_problem
 
-#: So much of a batch's steps is made, but no longer than so many seconds; at least so many steps.
-SHARE, SECONDS, LEAST_STEPS = 0.01, 20.0, 3
+#: Seconds that a figure's steps are made for, shared out among its kinds of batches, and the most that one of these gets. What
+#: has to be done before a step can be timed comes on top.
+SECONDS, MOST_SECONDS = 40.0, 10.0
 FILE = "costs.csv"
-#: Seconds that the process has computed: other programs on the machine do not count.
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -36,10 +30,11 @@ class Cost:
 
     Attributes:
         figure: Its name.
-        runs: How many there are, and in how many ``batches`` they are computed.
+        runs: How many there are, and in how many ``batches`` they are computed where the memory holds whole ones.
         steps: Of all batches together.
         measured_steps: Those of them that were made.
-        seconds: That all of them would take.
+        seconds: That all of them would take, with their records.
+        machine: The processor that the seconds are of.
     """
 
     figure: str
@@ -48,10 +43,11 @@ class Cost:
     steps: int
     measured_steps: int
     seconds: float
+    machine: str
 
     @property
     def ms_per_step(self) -> float:
-        """Milliseconds a step of a batch takes, on average."""
+        """Milliseconds a step of a batch takes with its share of the records, on average."""
         return 1e3 * self.seconds / self.steps if self.steps else 0.0
 
     @property
@@ -62,10 +58,6 @@ class Cost:
     def __str__(self) -> str:
         what = f"{_counted(self.runs, 'run')}, {_counted(self.batches, 'batch', 'batches')}, {self.steps:,} steps in all"
         return f"{self.figure}: {what} of {self.ms_per_step:.3g} ms: {lasting(self.hours)} of one processor"
-
-
-class _Enough(Exception):
-    """Raised between two steps to end a batch."""
 
 
 def _counted(count: int, one: str, several: str = "") -> str:
@@ -81,63 +73,41 @@ def lasting(hours: float) -> str:
     return f"about {hours:.2g} hours" if hours < 100 else f"about {round(hours, -1):,.0f} hours"
 
 
-def cost_of(figure: str, specs: Sequence[RunSpec]) -> Cost:
+def cost_of(figure: str, specs: Sequence[RunSpec], clock: Clock = time.process_time) -> Cost:
     """The cost of a figure's runs, whether they are finished or not.
 
-    Of each kind of batch the first is started. Optima, and what a figure measures beside its runs, are not counted.
+    Of each kind of batch the first is tried (:func:`implicit_bias.report.trials.trial_of`), as if the memory held whole ones.
+    Optima, the search for a network's learning rate, the certificates of the last record, and what a figure measures beside its
+    runs are not counted; runs that end at a loss are counted with all their steps.
 
     Raises:
         NoData, BadInput: data of a run are not there, or cannot be used.
     """
+    given = list(dict.fromkeys(specs))
     cells: list[Cell] = []
-    for found in located(list(dict.fromkeys(specs)), tell=False):
+    for found in located([light(spec) for spec in given], tell=False):
         if not isinstance(found, Cell):
             raise _unusable(found[1])
         cells.append(found)
-    plan = batches(cells, (), fitting)
-    kinds: dict[tuple[str, int], tuple[int, float]] = {}
-    seconds = 0.0
+    plan = batches(cells)
+    kinds: dict[tuple[str, int, int], list[Cell]] = {}
     for batch in plan:
-        kind = (group_key(batch[0]), len(batch))
-        if kind not in kinds:
-            kinds[kind] = started(batch)
-        seconds += kinds[kind][1] * batch[0].spec.steps
-    steps, made = sum(batch[0].spec.steps for batch in plan), sum(count for count, _ in kinds.values())
-    return Cost(figure, len(cells), len(plan), steps, made, seconds)
+        kinds.setdefault(_kind(batch, given), batch)
+    each = min(MOST_SECONDS, SECONDS / max(1, len(kinds)))
+    trials = {kind: trial_of(batch, kind[2], each, clock) for kind, batch in kinds.items()}
+    seconds = sum(trials[_kind(batch, given)].seconds(batch[0].spec) for batch in plan)
+    steps, made = sum(batch[0].spec.steps for batch in plan), sum(trial.steps for trial in trials.values())
+    return Cost(figure, len(cells), len(plan), steps, made, seconds, processor())
+
+
+def _kind(batch: Sequence[Cell], given: Sequence[RunSpec]) -> tuple[str, int, int]:
+    """Equal for batches that cost the same: what they share, how many runs they have, and how many test samples these ask for."""
+    return group_key(batch[0]), len(batch), test_samples(given[batch[0].index])
 
 
 def _unusable(outcome: Outcome) -> BadInput:
     kind = NoData if outcome.error_kind == "no_data" else BadInput
     return kind(f"a run failed: {outcome.error}")
-
-
-def started(batch: Sequence[Cell], clock: Clock = time.process_time) -> tuple[int, float]:
-    """The steps that the start of a batch has made, and the seconds that each of the later half of them took."""
-    problem = build_problem(batch, [{} for _ in batch])
-    wanted = max(LEAST_STEPS, math.ceil(SHARE * problem.steps))
-    times: list[tuple[int, float]] = []
-
-    def keep(step: int, _: Callable[[], Snapshot]) -> None:
-        times.append((step, clock()))
-        if step >= wanted or (len(times) >= LEAST_STEPS and clock() - times[0][1] > SECONDS):
-            raise _Enough
-
-    with threads_for(elements(problem)):
-        begun = clock()
-        try:
-            simulate(problem, keep=keep)
-        except _Enough:
-            pass
-        else:  # so short that it ended first
-            times.append((problem.steps, clock()))
-    return times[-1][0], _per_step([(0, begun), *times])
-
-
-def _per_step(times: Sequence[tuple[int, float]]) -> float:
-    """Seconds a step of the later half: the first ones are verified, and recorded often."""
-    last, end = times[-1]
-    middle, half = max((t for t in times[:-1] if t[0] <= last / 2), key=lambda t: t[0])
-    return (end - half) / (last - middle)
 
 
 def write_costs(folder: Path, costs: Iterable[Cost]) -> None:
@@ -147,7 +117,7 @@ def write_costs(folder: Path, costs: Iterable[Cost]) -> None:
         known[cost.figure] = {
             "figure": cost.figure, "runs": cost.runs, "batches": cost.batches, "steps": cost.steps,
             "measured_steps": cost.measured_steps, "ms_per_step": float(f"{cost.ms_per_step:.3g}"),
-            "hours": float(f"{cost.hours:.3g}"),
+            "hours": float(f"{cost.hours:.3g}"), "machine": cost.machine,
         }  # fmt: skip
     atomic_write_bytes(folder / FILE, csv_bytes(pd.DataFrame([known[name] for name in sorted(known)])))
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from implicit_bias.config.spec import RunSpec
 from implicit_bias.core.work import Work
 from implicit_bias.figures import Figure
-from implicit_bias.report.minutes import last_minutes, read_minutes
+from implicit_bias.report.minutes import known_minutes, last_minutes
 from implicit_bias.report.request import Request
 
 #: The piece that makes a figure's table, picture and verdicts, in the work of a figure that is made alone.
@@ -34,7 +34,7 @@ class FigureWork:
 
     def __init__(self, work: Work, request: Request, figures: Sequence[Figure]) -> None:
         self._work, self._redraw, self._preset = work, request.redraw, request.preset
-        self._last, self._shown = last_minutes(request.folder), read_minutes(request.folder)
+        self._last, self._known = last_minutes(request.folder), known_minutes(request.folder)
         self._figures = {figure.name: figure for figure in figures}
 
     def plan_alone(self) -> None:
@@ -90,9 +90,7 @@ class FigureWork:
 
     def _minutes(self, name: str) -> float:
         """Of a figure from nothing: the last ones, those that are shown, or those that it says itself."""
-        if name in self._last:
-            return sum(self._last[name])
-        return self._shown.get(name) or self._figures[name].minutes.at(self._preset)
+        return self._known.get(name) or self._figures[name].minutes.at(self._preset)
 
     def _split(self, name: str, together: float) -> tuple[float, float]:
         """Seconds for a figure's runs, of which ``together`` would be expected without it, and for its table and picture."""

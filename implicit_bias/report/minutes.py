@@ -57,6 +57,11 @@ def last_minutes(folder: Path) -> dict[str, Minutes]:
     return {name: Minutes(*map(float, parts)) for name, parts in known.items() if _are_minutes(parts)}
 
 
+def known_minutes(folder: Path) -> dict[str, float]:
+    """Minutes of one process by figure, from nothing: the last ones on this machine, else those beside the figures."""
+    return read_minutes(folder) | {name: sum(minutes) for name, minutes in last_minutes(folder).items()}
+
+
 def _are_minutes(parts: object) -> TypeGuard[list[float]]:
     return isinstance(parts, list) and len(parts) == len(Minutes._fields) and all(map(_is_time, parts))
 

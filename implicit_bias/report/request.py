@@ -46,8 +46,8 @@ class Request:
     )
     estimate: bool = hyper(
         False,
-        help="true: no figure is made; the first hundredth of every kind of batch is, at most 20 seconds of each, and the hours"
-        " are printed that all of them would take",
+        help="true: no figure is made; of every kind of batch the first hundredth of the steps, at most 10 seconds, and a record"
+        " are, on one thread, and the hours are printed that all of them would take",
     )
     force: bool = hyper(False, help="true: compute again what is finished, and draw what has not changed")
     workers: int = hyper(

@@ -6,6 +6,7 @@ The standard library alone: it is asked before numpy loads.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def _keep_freed_memory() -> None:
         return  # another C library
     for option, size in ((m_mmap_threshold, 1 << 28), (m_trim_threshold, 1 << 28), (m_top_pad, 1 << 24)):
         mallopt(option, size)
+
+
+def processor() -> str:
+    """The name of the machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def available_processors() -> int:

@@ -138,6 +138,8 @@ class Checkpoint:
             return
         try:
             atomic_write_bytes(self.path, self._content(step, snapshot(), self.seconds + before - self._began))
+            if reason is not None:
+                reason.add_note(f"step {step:,}")  # for whoever tells of it
         except OSError as error:
             if not self._warned:
                 warn(f"{self.path}: cannot be written ({error.strerror}); the computation goes on without a checkpoint")

@@ -7,6 +7,7 @@ import errno
 import gzip
 import io
 import os
+import re
 import shutil
 import socket
 import time
@@ -21,6 +22,9 @@ import pandas as pd
 
 from implicit_bias.storage.integrity import PARTIAL
 
+# Of a message that somebody else wrote.
+MOST_LETTERS = 200
+
 # From 3.1 on pandas always reads floats to the last bit, and complains when it is asked to.
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
@@ -30,6 +34,22 @@ def read_table(path: Path | IO[bytes]) -> pd.DataFrame:
     """A CSV file of this package, compressed where it ends in .gz, or one that is open; floats read back to the last bit."""
     table: pd.DataFrame = pd.read_csv(path, **_EXACT_FLOATS)
     return table
+
+
+def why_no_table(error: Exception) -> str:
+    """Why :func:`read_table` does not read a file, in words for whoever named it."""
+    said = " ".join(str(error).split())
+    if isinstance(error, pd.errors.EmptyDataError):
+        return "it is empty"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text"
+    uneven = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", said)
+    if uneven:
+        return f"line {uneven[2]} has {uneven[3]} values, lines above have {uneven[1]}"
+    unclosed = re.search(r"EOF inside string starting at row (\d+)", said)
+    if unclosed:
+        return f"a quote in line {int(unclosed[1]) + 1} is not closed"
+    return getattr(error, "strerror", None) or said[:MOST_LETTERS] or type(error).__name__
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:

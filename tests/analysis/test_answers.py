@@ -104,6 +104,32 @@ def test_what_is_said_of_a_run(margins: Margins, own: str | None, said: str) -> 
     assert answer_sentence("muon", *run_of(margins, own)) == said
 
 
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.80, 0.85, 0.88), "still rising 8.0 % a decade: nearest to the spectral margin, more steps will tell"),
+        ((0.878, 0.879, 0.88), "still rising 0.2 % a decade: nearest to the spectral margin, without reaching it at this pace"),
+        (
+            (0.80, 0.88, 0.88),
+            "risen 8.0 % in a decade and now at rest: nearest to the spectral margin, without reaching it",
+        ),
+        ((0.90, 0.88, 0.88), "fallen 2.0 % in a decade and now at rest: nearest to the spectral margin, without reaching it"),
+        ((0.90, 0.89, 0.88), "falling 2.0 % a decade: nearest to the spectral margin, without reaching it"),
+    ],
+)
+def test_more_steps_are_advised_only_where_the_margin_still_moves_fast_enough(shares: tuple[float, ...], said: str) -> None:
+    """Shares at a tenth of the steps, at half of them and at the end; without another norm the same is said of the one."""
+    first, last = run_of({"spectral": (shares[0], shares[-1], 1), "l2": (0.1, 0.1, 1)})
+    half = first.tail(2).assign(step=5000, margin=lambda rows: rows["margin"].where(rows["norm"] == "l2", shares[1]))
+    found = answer_sentence("muon", pd.concat([first, half]), last)
+    assert found == f"muon reached 88.0 % of the largest spectral margin, {said}".replace(
+        ": nearest", ", and at most 10.0 % of any other (l2): nearest"
+    )
+    curve, end = (table[table["norm"] == "spectral"] for table in (pd.concat([first, half]), last))
+    alone = answer_sentence("muon", curve, end)
+    assert alone is not None and ("more steps" in alone) == ("more steps" in said)
+
+
 def test_norms_that_are_one_on_the_data_are_no_rivals() -> None:
     found = answer_sentence("muon", *run_of({"linf": (0.5, 0.6, 1), "l2": (1.9, 1.98, 2), "spectral": (1.9, 1.98, 2)}), classes=2)
     assert found is not None

@@ -236,15 +236,31 @@ def test_a_terminal_shows_it_once(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"make_optimizer": "adam"}, "make_optimizer: a str; must be a function of the parameters, or a class"),
+    (
+        {"make_optimizer": "adam"},
+        "make_optimizer: a str; must be a function of the parameters, such as lambda params: MyOptimizer(params, lr=0.01), or",
+    ),
+    (
+        {"make_optimizer": torch.optim.SGD([torch.zeros(1)], lr=0.1)},
+        "make_optimizer: a SGD; must be a function of the parameters, such as lambda params: SGD(params, lr=0.01), or a class",
+    ),
     ({"make_optimizer": lambda p: 3}, "make_optimizer: gives a int; must give a torch.optim.Optimizer"),
     (
         {"make_optimizer": lambda p: torch.optim.Adam(p, lr=-1)},
         "make_optimizer: cannot make an optimizer of a list of parameters (Val",
     ),
-    ({"data": "digitz"}, "dataset=digitz: no such dataset; did you mean digits?"),
-    ({"data": 3}, "dataset: a int; must be a pair (X, y), a Dataset or the name of a dataset"),
-    ({"data": (np.zeros((3, 2)), [0, 1])}, "dataset: "),
+    (
+        {"data": "my.csv"},
+        (
+            'data=my.csv: a file is read by make_dataset({"name": "file", "path": "my.csv", "label": "<its column of labels>"})'
+            ".load(), from implicit_bias.datasets import make_dataset"
+        ),
+    ),
+    ({"data": Path("my.npz")}, 'data=my.npz: a file is read by make_dataset({"name": "file", "path": "my.npz"}).load(), from'),
+    ({"data": "iris"}, "data=iris: no such dataset; did you mean sklearn.datasets.load_iris(return_X_y=True)?"),
+    ({"data": "digitz"}, "data=digitz: no such dataset; did you mean digits?"),
+    ({"data": 3}, "data: a int; must be a pair (X, y), a Dataset or the name of a dataset"),
+    ({"data": (np.zeros((3, 2)), [0, 1])}, "data: "),
     ({"steps": 0}, "steps=0: must be an integer >= 1"),
     ({"steps": 1.5}, "steps=1.5: must be an integer >= 1"),
     ({"lr": 0}, "lr=0: must be None or a number > 0"),
@@ -266,8 +282,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 4, "batch_order": "shuffle"}, "batch_order=shuffle: must be reshuffle, cyclic or replace"),
     ({"progress": "on"}, "progress=on: must be auto or off"),
     ({"results_dir": 3}, "results_dir=3: must be None or the path of a folder"),
-    ({"data": ([[1.0], [1.0, 2.0]], [0, 1])}, "dataset: the features cannot be read as an array (setting an array element"),
-    ({"data": (np.eye(2), ["ash", None])}, "dataset: the label of sample 2 is missing; must be one label a sample"),
+    ({"data": ([[1.0], [1.0, 2.0]], [0, 1])}, "data: the features cannot be read as an array (setting an array element"),
+    ({"data": (np.eye(2), ["ash", None])}, "data: the label of sample 2 is missing; must be one label a sample"),
 ]
 
 

@@ -14,12 +14,13 @@ from implicit_bias.bench.compiled import compiled_steps
 from implicit_bias.bench.least import OF_RULE, SOFTMAX, least_seconds
 from implicit_bias.bench.linear import Size, batched
 from implicit_bias.bench.loops import GRADIENTS, LEARNING_RATES, lean_loop, tight_loop, usual_loop
-from implicit_bias.bench.machine import Rates, compiled_rates, measured_rates, processor
+from implicit_bias.bench.machine import Rates, compiled_rates, measured_rates
 from implicit_bias.bench.picture import cost_title, gain_title, growth_title
 from implicit_bias.bench.scaling import AXES, METHODS, Shape, log_slope, scaling_table
 from implicit_bias.bench.timing import Timing, Work, faster, interleaved
 from implicit_bias.cli.exit_codes import BAD_INPUT, DONE
 from implicit_bias.engine.steppers.native.compiling import compilers
+from implicit_bias.runtime.processors import processor
 
 
 def test_slopes_are_exponents() -> None:

@@ -1,5 +1,6 @@
 """The reader of ``key=value`` arguments that report, compare and bench share."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,7 +37,14 @@ class Request:
     folder: str = hyper("here", help="where to")
 
 
-INTERFACE = Interface(Request, "python -m a.command [key=value ...]", "Does it.", readers={"folder": a_folder("folder", "x")})
+INTERFACE = Interface(
+    Request,
+    "python -m a.command [key=value ...]",
+    "Does it.",
+    readers={"folder": a_folder("folder", "x")},
+    homes=("colour", "count"),
+    elsewhere={"hue": "colour"},
+)
 
 
 def work(typed: Sequence[str]) -> int:
@@ -62,9 +70,14 @@ def test_values_have_the_type_of_their_field(typed: str, key: str, value: Any) -
     assert INTERFACE.read([typed]) == ((), {key: value})
 
 
-def test_keys_that_are_not_given_keep_their_defaults_and_the_last_of_a_repeated_one_counts() -> None:
+def test_keys_that_are_not_given_keep_their_defaults_and_the_last_of_a_repeated_one_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert Request(**INTERFACE.read([]).keys) == Request()
+    assert INTERFACE.read(["quick=true", "count=3", "quick=true"]).keys == {"count": 3, "quick": True}
+    assert capsys.readouterr().err == ""
     assert INTERFACE.read(["count=2", "count=3"]).keys == {"count": 3}
+    assert capsys.readouterr().err == "warning: count: is given twice; count=3 counts, count=2 does not\n"
 
 
 @pytest.mark.parametrize(
@@ -84,13 +97,23 @@ def test_keys_that_are_not_given_keep_their_defaults_and_the_last_of_a_repeated_
         (f"folder={'f' * 5000}", f"folder={'f' * 20}...: must be a folder, or a name that can be one"),
         ("folder=a\0b", "folder=a\0b...: must be a folder, or a name that can be one"),
         ("color=red", "color: unknown key; did you mean colour? allowed: colour=, count=, share=, quick=, names=, folder="),
-        ("red", "red: unknown key; allowed: colour=, "),
-        ("--colour=red", "--colour: unknown flag; allowed: -h, --help"),
+        ("red", "red: must be key=value, such as colour=red; allowed: colour=, "),
+        ("7", "7: must be key=value, such as count=7; allowed: colour=, "),
+        ("quick", "quick: must be key=value, such as quick=true; allowed: colour=, "),
+        ("green", "green: must be key=value; allowed: colour=, "),
+        ("color", "color: must be key=value; did you mean colour? allowed: colour=, "),
+        ("hue=red", "hue: unknown key; did you mean colour? allowed: colour=, "),
+        ("--colour=red", "--colour: keys have no dashes; write colour=red"),
+        ("--colour red", "--colour: keys have no dashes; write colour=red"),
+        ("--hue red", "--hue: keys have no dashes; write colour=red"),
+        ("--quick", "--quick: keys have no dashes; write quick=true"),
+        ("--folder count=3", "--folder: keys have no dashes; write folder=..."),
+        ("--color red", "--color: unknown flag; allowed: -h, --help"),
         ("-x", "-x: unknown flag; allowed: -h, --help"),
     ],
 )
 def test_what_is_not_allowed_is_one_line(typed: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert INTERFACE.answer([typed], work) == BAD_INPUT
+    assert INTERFACE.answer(typed.split(" "), work) == BAD_INPUT
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: {says}") and captured.err.count("\n") == 1
@@ -150,6 +173,34 @@ def test_help_describes_every_key_and_starts_nothing(
         for key, declared in hyper_fields(interface.request).items():
             assert f" {key}=" in said and declared.metadata["hyper"].help in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "meant"),
+    [
+        ("report", "fan_fig1", "only=fan_fig1"),
+        ("report", "fan_fig1,rates", "only=fan_fig1,rates"),
+        ("report", "smoke", "preset=smoke"),
+        ("report", "redraw", "redraw=true"),
+        ("bench", "muon", "optimizer=muon"),
+        ("bench", "100x10x25", "size=100x10x25"),
+        ("bench", "networks", "size=networks"),
+        ("bench", "64", "runs=64"),
+    ],
+)
+def test_a_value_without_its_key_is_answered_with_both(
+    command: str, typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, _ = COMMANDS[command]
+    assert main([typed]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {typed}: must be key=value, such as {meant}; allowed: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("typed", [["FIGURE=rates"], ["--figure", "rates"], ["--only=rates"]])
+def test_a_figure_is_named_by_only(typed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(typed) == 2
+    assert re.search("did you mean only\\?|write only=rates", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

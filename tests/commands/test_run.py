@@ -114,6 +114,12 @@ def one_line(text: str) -> str:
         (["seed=range(2"], "error: seed=range(2: cannot be read"),
         (["--frobnicate"], "error: --frobnicate: unknown flag; allowed: -m, --multirun, -h, --help"),
         (["-x"], "error: -x: unknown flag"),
+        (["--optimizer", "muon"], "error: --optimizer: keys have no dashes; write optimizer=muon"),
+        (["--optimizer=muon"], "error: --optimizer: keys have no dashes; write optimizer=muon"),
+        (["--norm.p", "3"], "error: --norm.p: keys have no dashes; write norm.p=3"),
+        (["--weight-decay", ".1"], "error: --weight-decay: keys have no dashes; write optimizer.weight_decay=.1"),
+        (["--lr=.1"], "error: --lr: keys have no dashes; write schedule.lr=.1"),
+        (["--steps", "seed=3"], "error: --steps: keys have no dashes; write steps=..."),
         (["-m", "optimizer=muon,mu0n"], "error: optimizer=mu0n: no such option"),
         (["--cfg", "steps=0"], "error: steps=0: "),
     ],
@@ -183,9 +189,22 @@ def test_a_sweep_with_failed_cells_finishes_the_others_and_lists_the_failed_with
     assert "4 computed, 0 finished before, 2 failed" in captured.out
     lines = captured.err.splitlines()
     assert lines[0] == "2 of 6 cells failed:"
-    assert lines[1] == "  the classes overlap"
+    assert lines[1] == "  the classes overlap (2 runs)"
     assert lines[2] == "    python -m implicit_bias.run seed=1 optimizer=muon dataset.noise=0.5 'log.norms=[l1]'"
-    assert len(lines) == 5
+    assert len(lines) == 4
+
+
+def test_a_reason_is_listed_once_and_leaves_room_for_others(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(lambda spec: failure(spec, "it broke" if spec.seed == 1 else "the disk is full", "io"))
+    assert main(["-m", "seed=range(100)"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if not line.startswith("    ")][:-1] == [
+        "100 of 100 cells failed:",
+        "  the disk is full (99 runs)",
+        "  it broke",
+    ]
+    assert lines[-2] == "    python -m implicit_bias.run seed=1"
+    assert lines[-1].startswith("  ... and 89 more, all in ") and len(lines) == 1 + 2 + 10 + 1 + 1
 
 
 def test_the_command_that_computes_a_failed_cell_again_is_that_cell(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,8 +240,36 @@ def raising(error: BaseException) -> Result:
 
 def test_ctrl_c_is_130_and_one_line(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake(raising(KeyboardInterrupt()))
+    assert main(["-m", "seed=1,2"]) == main(["--multirun", "seed=1,2"]) == 130
+    for line in capsys.readouterr().err.splitlines():
+        assert line == "interrupted; finished runs are kept, and the same command goes on from there"
     assert main([]) == 130
-    assert one_line(capsys.readouterr().err).startswith("interrupted; finished runs are kept")
+    assert one_line(capsys.readouterr().err).startswith("interrupted; the same command goes on from what is kept: optima")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["steps=10", "steps=20"], "steps: is given twice; steps=20 counts, steps=10 does not; for both: -m steps=10,20"),
+        (["-m", "seed=1", "seed=2"], "seed: is given twice; seed=2 counts, seed=1 does not; for both: seed=1,2"),
+        (["device=auto", "device=cpu"], "device: is given twice; device=cpu counts, device=auto does not"),
+        (["steps=10", "seed=3", "steps=10"], None),
+        (["optimizer=nsd", "norm=lp", "norm.p=3"], None),
+    ],
+)
+def test_a_key_that_is_given_twice_is_told(
+    fake: Any, capsys: pytest.CaptureFixture[str], words: list[str], line: str | None
+) -> None:
+    """Scripts end in the words of whoever calls them, so that the last counts; two values by mistake are not to go unseen."""
+    fake(outcome)
+    assert main(words) == 0
+    assert capsys.readouterr().err == ("" if line is None else f"warning: {line}\n")
+
+
+def test_bad_input_is_one_line_where_a_key_is_given_twice_too(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(outcome)
+    assert main(["steps=10", "steps=0"]) == 2
+    assert one_line(capsys.readouterr().err).startswith("error: steps=0: ")
 
 
 def test_sigterm_ends_the_work_like_ctrl_c(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -738,7 +785,7 @@ def test_ctrl_c_in_the_middle_of_a_real_run(tmp_path: Path) -> None:
         command.send(signal.SIGINT)
         ended = command.end(60)
     assert ended.returncode == 130
-    assert one_line(ended.stderr).startswith("interrupted")
+    assert re.fullmatch(r"interrupted at step [\d,]+; the same command goes on from there", one_line(ended.stderr))
     runs = tmp_path / "out" / "runs"
     assert not runs.exists() or list(runs.iterdir()) == []
 
@@ -816,7 +863,8 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.Captu
 
 
 def test_a_quick_run_without_a_terminal_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, "reference=none", f"results_dir={tmp_path}", "progress=auto"]) == 0
+    words = [word for word in SMALL if word != "progress=off"]
+    assert main([*words, "reference=none", f"results_dir={tmp_path}", "progress=auto"]) == 0
     assert capsys.readouterr().err == ""
 
 

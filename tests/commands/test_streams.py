@@ -90,7 +90,8 @@ def test_the_exit_code_of_work_that_fails_stays_its_own(
         file.write_text("")
         assert main([*SMALL, f"results_dir={file / 'below'}"]) == 2
         assert capsys.readouterr().err.startswith("error: results_dir=")
-        assert main(["-m", *SMALL, "dataset.noise=0.3,1e150", f"results_dir={tmp_path}/out"]) == 1
+        swept = [word.replace("noise=0.3", "noise=0.3,1e150") for word in SMALL]
+        assert main(["-m", *swept, f"results_dir={tmp_path}/out"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "1 of 2 cells failed:"
     assert LOST.fullmatch(f"{lines[-1]}\n")

@@ -1,7 +1,9 @@
 """``compare``: which runs are one curve and what each is called, what is drawn, written and printed, and what is refused."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -298,6 +300,7 @@ def test_auto_is_the_gap_where_there_are_optima_else_the_margin(table: pd.DataFr
         (["nowhere/*"], "nowhere/*: no run matches"),
         (["mine=nowhere/x.csv"], "nowhere/x.csv: no such run"),
         (["."], ".: no run folder, it has no trajectory.csv"),
+        (["HOLDER"], "HOLDER: no run folder, but one of them; did you mean 'HOLDER/*', all of its runs?"),
         (["signgd=OWN", "RUNS"], "OWN: another curve is called signgd; give it a name of its own"),
         (["a=OWN", "a=OTHER"], "OTHER: seed 1 of a is in OWN too"),
         (["OTHER", "OWN"], "norms: nothing in common, no norm is in every run (other has l1; own has linf)"),
@@ -314,7 +317,7 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     own_table(tmp_path / "OWN" if "out=OWN" in arguments else tmp_path / "own.csv")
     own_table(tmp_path / "other.csv", norm="l1")
-    names = {"RUNS": f"{results}/runs/*", "OWN": "own.csv", "OTHER": "other.csv"}
+    names = {"RUNS": f"{results}/runs/*", "HOLDER": f"{results}/runs", "OWN": "own.csv", "OTHER": "other.csv"}
 
     def real(text: str) -> str:
         for name, path in names.items():
@@ -332,8 +335,10 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "cannot be read as CSV"),
-        ("\x00\xff\n", "cannot be read as CSV|must have the columns seed"),
+        ("", "no table, it is empty; must be CSV with the columns seed, step, norm, margin"),
+        ("\x00\xff\n", "no table, it is no text; must be CSV|must have the columns seed"),
+        ("some\nlines\nof code(x, y)\n", "no table, line 3 has 2 values, lines above have 1; must be CSV with the columns seed"),
+        ('seed,step\n1,"2\n', "no table, a quote in line 2 is not closed; must be CSV"),
         ("seed,step,margin\n1,1,2\n", "no column norm; must have the columns seed, step, norm, margin"),
         ("seed,step,norm,margin\n", "empty"),
         ("seed,step,norm,margin\n1,1,l2,big\n", "margin=big in row 1; must be a number or empty"),
@@ -354,6 +359,16 @@ def test_bad_input_is_one_line(
 def test_a_table_from_elsewhere_is_checked(content: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text(content, encoding="latin-1")
     with pytest.raises(BadInput, match=says):
+        compare.compare(compare.request_from([str(tmp_path / "own.csv")]))
+
+
+def test_a_table_that_may_not_be_read_is_no_matter_of_its_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    (tmp_path / "own.csv").write_text("")
+    monkeypatch.setattr("implicit_bias.storage.files.read_table", refuse)
+    with pytest.raises(BadInput, match=r"own\.csv: cannot be read \(Permission denied\)$"):
         compare.compare(compare.request_from([str(tmp_path / "own.csv")]))
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from implicit_bias import run
 from implicit_bias.config import composition, files, overrides, schema
 from implicit_bias.config.files import config_directory, groups, main_page
 from implicit_bias.config.overrides import as_override, cannot_differ, compose
@@ -43,6 +45,7 @@ BAD = [
     ("--optimizer=muon", "--optimizer: keys have no dashes; write optimizer=muon"),
     ("compare", "compare: must be key=value; another command is called python -m implicit_bias.compare"),
     ("dataset=iris", "dataset=iris: no such option; did you mean dataset=sklearn dataset.name=iris? allowed: "),
+    ("dataset=a/My.CSV", "dataset=a/My.CSV: no such option; did you mean dataset=file dataset.path=a/My.CSV? allowed: "),
     ("dataset=sklearn dataset.name=irs", "dataset.name=irs: must be iris, wine, breast_cancer or digits"),
     ("optimizer=adam optimizer.beta=0.5", "optimizer.beta=0.5: optimizer=adam has no such key; did you mean optimizer.beta1? "),
     ("lr=0.1", "lr: unknown key; did you mean schedule.lr? allowed: dataset, "),
@@ -81,11 +84,26 @@ BAD = [
     ("optimizer.name=adam", "optimizer.name=adam: an option is chosen by its group; allowed: optimizer=adam"),
     ("norm=l7", "norm=l7: no such option"),
     ("muon", "muon: must be key=value, such as optimizer=muon"),
+    ("help", "help: must be key=value; did you mean --help?"),
     ("=3", "=3: must be key=value"),
     ("seed=1,2", "seed=1,2: several values need -m: python -m implicit_bias.run -m seed=1,2"),
     ("seed=range(1,5)", "seed=range(1,5): several values need -m: python -m implicit_bias.run -m 'seed=range(1,5)'"),
-    ("seed=range(2", "seed=range(2: cannot be read ("),
-    ("seed=[1", "seed=[1: cannot be read ("),
+    ("seed=range(2", "seed=range(2: cannot be read (the bracket ( is not closed); did you mean 'seed=range(2)'?"),
+    ("seed=[1", "seed=[1: cannot be read (the bracket [ is not closed); did you mean 'seed=[1]'?"),
+    (
+        "log.norms=[l1,[l2,",
+        "log.norms=[l1,[l2,: cannot be read (the bracket [ is not closed); did you mean 'log.norms=[l1,[l2]]'?",
+    ),
+    ("log.norms=l1,l2]", "log.norms=l1,l2]: cannot be read (the bracket ] closes nothing); did you mean 'log.norms=[l1,l2]'?"),
+    ("log.norms=[l1)", "log.norms=[l1): cannot be read (the bracket ) closes nothing); a text stands in quotes: 'log."),
+    ("name='a", "name='a: cannot be read (the quote ' is not closed); did you mean 'name=\"a\"'?"),
+    ('name=[a,"b]', 'name=[a,"b]: cannot be read (the quote " is not closed); a text stands in quotes: \'name="..."\''),
+    ("name=a(1", "name=a(1: cannot be read (the bracket ( is not closed); did you mean 'name=a(1)'?"),
+    ("name=a(1).csv", "name=a(1).csv: cannot be read (an unexpected character); a text stands in quotes: 'name=\"a(1).csv\"'"),
+    ("optimizer.beta==0.5", "optimizer.beta==0.5: cannot be read (a sign too many); did you mean optimizer.beta=0.5?"),
+    ("seed=rang(2)", "seed=rang(2): must be a value, or with -m several: a,b,c or range(start,stop,step)"),
+    ("seed=[1,2]", "seed=[1,2]: must be an integer in [0, 4294967295]; several values: -m seed=1,2"),
+    ("optimizer=[muon,gd]", "optimizer=[muon,gd]: must be one option, or with -m several: optimizer=muon,gd"),
     ("seed=interval(1,2)", "seed=interval(1,2): must be a value"),
     ("seed.foo=1", "seed.foo: unknown key; allowed: seed"),
     ("seed=-1", "seed=-1: must be an integer in [0, 4294967295]"),
@@ -182,6 +200,15 @@ BAD_SWEEPS = [
     ("device=cpu,auto", "device: cannot be swept"),
     ("results_dir=a,b", "results_dir: cannot be swept"),
     ("schedule.lr=interval(1,2)", "schedule.lr=interval(1,2): must be a value, or with -m several"),
+    ("seed=range(1,5", "seed=range(1,5: cannot be read (the bracket ( is not closed); did you mean 'seed=range(1,5)'?"),
+    ("seed=range(a)", "seed=range(a): must be a value, or with -m several: a,b,c or range(start,stop,step)"),
+    ("seed=1,2,", "seed=1,2,: cannot be read (a sign too many); did you mean seed=1,2?"),
+    ("seed=range(1,5,0)", "seed=range(1,5,0): must be a value, or with -m several: a,b,c or range(start,stop,step), with a step"),
+    ("schedule.lr=range(.1,.5,0)", "schedule.lr=range(.1,.5,0): must be a value, or with -m several: a,b,c or range("),
+    ("schedule.lr=range(0,1,nan)", "schedule.lr=range(0,1,nan): must be a value, or with -m several: a,b,c or range("),
+    ("seed=0..4", "seed=0..4: must be an integer in [0, 4294967295]; several values: -m 'seed=range(0,5)'"),
+    ("steps=10-20", "steps=10-20: must be an integer >= 1; several values: -m 'steps=range(10,21)'"),
+    ("seed=(1,2)", "seed=(1,2): cannot be read (values stand without round brackets); did you mean seed=1,2?"),
 ]
 
 
@@ -627,6 +654,32 @@ def test_a_broken_experiment_is_one_line(own_configs: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunSettings().seed = 3  # type: ignore[misc]
+
+
+def test_values_of_python_that_cannot_be_typed_are_refused() -> None:
+    for value, says in (
+        ({"muon"}, "optimizer: a value of type set cannot be a key's; must be a number, a text, or a list of them"),
+        (
+            np.arange(2),
+            "optimizer: a value of type ndarray cannot be a key's; must be a number, a text, or a list of them (.tolist() ",
+        ),
+        (
+            np.ones((2, 2)),
+            "optimizer: a value of type ndarray cannot be a key's; arrays go to judge(make_optimizer, data=(X, y)) and",
+        ),
+    ):
+        with pytest.raises(BadInput, match=re.escape(says)):
+            as_override("optimizer", value)
+    with pytest.raises(BadInput, match=r'^overrides: a int; must be strings such as "steps=100", or lists of them$'):
+        run(["optimizer=muon", 3])
+    with pytest.raises(BadInput, match=r"^overrides: a dict; keys with their values go as run\(\*\*\{\.\.\.\}\)$"):
+        run({"optimizer": "muon"})
+
+
+def test_a_home_that_the_shell_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    with pytest.raises(BadInput, match=r"; did you mean dataset\.path=/home/me/wine\.csv\?$"):
+        compose(["dataset=file", "dataset.path=~/wine.csv"])
 
 
 def test_the_last_of_a_repeated_key_counts() -> None:

@@ -143,6 +143,8 @@ def test_an_experiment_shows_what_it_sets() -> None:
     ("topic", "says"),
     [
         ("optimizr", "--help optimizr: no such group or key; did you mean optimizer? allowed: dataset, "),
+        ("lr", "--help lr: no such group or key; did you mean schedule.lr? allowed: dataset, "),
+        ("noise", "--help noise: no such group or key; did you mean dataset.noise"),
         ("step", "--help step: no such group or key; did you mean steps?"),
         ("optimizer=adm", "optimizer=adm: no such option; did you mean adam? allowed: adam, "),
         ("optimizer=", "optimizer=: no such option; allowed: adam, "),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from implicit_bias.engine.steppers.native.compiling import compilers, library
+from implicit_bias.engine.steppers.native.compiling import Definitions, compilers, library
 from implicit_bias.engine.steppers.native.linear import SOURCE
 from implicit_bias.engine.steppers.native.rules import DEFINITIONS
 from implicit_bias.norms.singular import RANK_TOLERANCE
@@ -78,12 +78,12 @@ int64_t of_narrow(int64_t rows, int64_t columns, double by, int64_t add, double 
 """
 
 
-def compiled(text: str, folder: Path, *symbols: str) -> ctypes.CDLL:
+def compiled(text: str, folder: Path, *symbols: str, definitions: Definitions = DEFINITIONS) -> ctypes.CDLL:
     for header in SOURCE.parent.glob("*.h"):  # beside the source: a library is known by the text of both
         shutil.copy(header, folder)
     source = folder / "wrappers.c"
     source.write_text(text)
-    made = library(source, symbols, DEFINITIONS)
+    made = library(source, symbols, definitions)
     assert made is not None
     return made
 

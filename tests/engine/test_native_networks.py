@@ -56,10 +56,13 @@ MODELS: dict[str, tuple[Any, int, int]] = {
     "leaky": (mlp(width=5, init_scale=1.0, activation="leaky_relu", slope=PER_RUN), 3, 7),
     "quadratic": (mlp(width=5, init_scale=1.0, activation="quadratic"), 3, 7),
     "linear": (mlp(width=9, depth=3, init_scale=1.0, activation="linear"), 2, 7),
-    # Polar factors of 10 to 20 rows: of matrices that are wide and high, and square ones of deficient rank, left to rotations.
+    # Polar factors of 10 to 20 rows: of matrices that are wide and high, and square ones of deficient rank.
     "widens": (mlp(width=17, init_scale=1.0), 2, 12),
     "narrows": (mlp(width=11, init_scale=1.0, activation="relu"), 3, 13),
     "square": (mlp(width=17, depth=3, init_scale=1.0), 2, 10),
+    # Matrices of many rows, high and wide, of less than full rank: there are fewer samples than rows.
+    "high matrix": (mlp(width=25, init_scale=1.0), 2, 30),
+    "wide matrix": (mlp(width=37, init_scale=1.0, activation="relu"), 3, 26),
     # Sides that pooling divides, and does not.
     "largest": (cnn(channels=[3, 6], kernel=2, init_scale=1.0), 2, 64),
     "average": (cnn(channels=[5, 2], kernel=2, pool="average", init_scale=1.0, activation="quadratic"), 3, 64),
@@ -132,6 +135,19 @@ def assert_each_step_near(problem: Problem, cancelled: float = CANCELLED) -> Non
 def test_every_step_is_the_plain_one_to_round_off(rule: str, loss: str) -> None:
     for model in ("two layers", "three layers", "largest"):
         assert_each_step_near(given(rule, model, loss=loss))
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("model", ["high matrix", "wide matrix"])
+@pytest.mark.parametrize("rule", quick_of(["muon", "muon_signum", "spectral_gd"], "muon"))
+def test_every_step_by_polar_factors_of_many_rows_is_the_plain_one_to_round_off(rule: str, model: str) -> None:
+    """Of less than full rank, and of full rank."""
+    deficient = given(rule, model)
+    assert_each_step_near(deficient)
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(RUNS, 90, deficient.data.x.shape[-1], dtype=torch.float64, generator=generator)
+    data = Data(x, torch.randint(deficient.data.num_classes, (RUNS, 90), generator=generator), deficient.data.num_classes)
+    assert_each_step_near(replace(deficient, data=data))
 
 
 @pytest.mark.numeric
@@ -287,7 +303,7 @@ def test_what_is_not_covered_is_refused_in_words() -> None:
     images = replace(data, x=data.x[..., :4])
     assert "model.pool=max" in of(cnn(channels=[2], kernel=1, activation="quadratic"), data=images)
     assert "optimizer=muon_adam" in of(mlp(width=4), "muon_adam") and "optimizer=lion" in of(mlp(width=4), "lion")
-    assert "polar factors" in of(mlp(width=32), "muon", data=replace(data, x=data.x.repeat(1, 1, 4)))
+    assert "polar factors" in of(mlp(width=257), "muon", data=replace(data, x=data.x.repeat(1, 1, 37)))
     assert "model.slope" in of(mlp(width=4, activation="leaky_relu", slope=-0.1))
     assert "schedule=lyu_li" in of(mlp(width=4), "gd", schedule=SCHEDULES.get("lyu_li")(lr=0.1))
     assert "mini-batches" in of(mlp(width=4), batch=mini_batches(3, "reshuffle", torch.arange(RUNS), 13))

@@ -17,7 +17,7 @@ from implicit_bias.core.registry import hyper_fields
 from implicit_bias.core.scaled import Scaled, combine
 from implicit_bias.engine import Problem, simulate
 from implicit_bias.engine.steppers import choose, torch_compile, verification
-from implicit_bias.engine.steppers.base import Reached, Setup
+from implicit_bias.engine.steppers.base import Reached, Setup, Stepping
 from implicit_bias.engine.steppers.eager import Eager
 from implicit_bias.engine.steppers.native import LinearSteps
 from implicit_bias.engine.steppers.native import linear as native
@@ -315,7 +315,7 @@ def test_compiled_steps_that_are_not_the_plain_ones_are_not_taken(optimizer: str
 class Many(Eager):
     """A stepper as a kernel of one's own might be: several updates a call."""
 
-    stepping = "c"
+    stepping: Stepping = "c"
     most_steps: ClassVar[int] = 7
     check_on: ClassVar[int | None] = 3
 
@@ -349,3 +349,64 @@ def test_a_stepper_that_nobody_knows_is_compared_all_the_same(made: type[Eager],
     else:
         assert ours.stepping == "torch" and len(said) == 1 and said[0].startswith("steps by c are not the plain ones (step 2 ")
         assert ours.stepping_refused["c"] in said[0]
+
+
+class Kernel(Short):
+    """A wrong one by another name."""
+
+    stepping = "cuda kernel"
+
+
+class Graph(Many):
+    """A right one by another name."""
+
+    stepping = "cuda graph"
+
+
+class WrongGraph(Short):
+    """A wrong one by that name."""
+
+    stepping = "cuda graph"
+
+
+@pytest.mark.parametrize(
+    ("graph", "made_by", "lines"),
+    [
+        (Graph, "cuda graph", ["cuda kernel; cuda graph"]),
+        (WrongGraph, "torch", ["cuda kernel; cuda graph", "cuda graph; plain"]),
+    ],
+)
+def test_where_one_kind_fails_the_next_that_does_not_refuse_is_verified_in_its_turn(
+    graph: type[Many], made_by: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = problem("signum", gaussian(4, 6, 10, runs=RUNS), 40)
+    kinds = (
+        choose.Kind("c", lambda setup: "not for these data", Many),
+        choose.Kind("cuda kernel", lambda setup: None, Kernel),
+        choose.Kind("torch.compile", lambda setup: "too few steps", Many),
+        choose.Kind("cuda graph", lambda setup: None, graph),
+    )
+    monkeypatch.setattr(choose, "KINDS", kinds)
+    said: list[str] = []
+    ours, plain = simulate(replace(base, tell=said.append)), simulate(replace(base, compile="off"))
+    assert same_bits(plain, ours)
+    assert ours.stepping == made_by
+    assert len(said) == len(lines)
+    for line, told in zip(said, lines, strict=True):
+        failed, taken = told.split("; ")
+        assert line.startswith(f"steps by {failed} are not the plain ones (step 2 ")
+        assert line.endswith("; plain steps are taken" if taken == "plain" else f"; steps by {taken} are taken")
+    reasons = dict(ours.stepping_refused)
+    assert (reasons.pop("c"), reasons.pop("torch.compile")) == ("not for these data", "too few steps")
+    assert list(reasons) == ["cuda kernel", "cuda graph"][: len(lines)]
+    assert all("are not the plain ones" in reason for reason in reasons.values())
+
+
+def test_a_kind_for_another_device_is_not_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = problem("signum", gaussian(4, 6, 10, runs=RUNS), 40)
+    kinds = (choose.Kind("c", lambda setup: None, Short), choose.Kind("cuda graph", lambda setup: None, Graph, device="cuda"))
+    monkeypatch.setattr(choose, "KINDS", kinds)
+    said: list[str] = []
+    ours = simulate(replace(base, tell=said.append))
+    assert ours.stepping == "torch" and list(ours.stepping_refused) == ["c"]
+    assert len(said) == 1 and said[0].endswith("; plain steps are taken")

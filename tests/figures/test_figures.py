@@ -473,7 +473,7 @@ def test_adam_eps_judges_the_handover_and_its_exponent() -> None:
         ("preset=big", "preset=big: must be one of smoke, default, paper"),
         ("only=fan_fig9", "only=fan_fig9: no such figure; did you mean fan_fig1? allowed: adam_batch"),
         ("pre=smoke", "pre: unknown key"),
-        ("smoke", "smoke: unknown key"),
+        ("smoke", "smoke: must be key=value, such as preset=smoke"),
         ("force=1", "force=1: must be true or false"),
     ],
 )
@@ -541,5 +541,9 @@ def test_a_broken_figure_costs_exit_code_one_and_nothing_else(
 
 
 def test_redrawing_what_is_not_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main(["only=rates", "redraw=true", f"results_dir={tmp_path}"]) == 1
-    assert "does not exist" in capsys.readouterr().err
+    assert report.main(["only=rates,fan_fig1", "redraw=true", f"results_dir={tmp_path / 'results'}"]) == 2
+    said = "there is no {}; must be made first, without redraw=true".format(
+        f"{tmp_path}/results/figures/fan_fig1.csv (nor 1 other)"
+    )
+    assert capsys.readouterr().err == f"error: redraw=true: {said}\n"
+    assert list(tmp_path.iterdir()) == []

@@ -22,9 +22,10 @@ from implicit_bias.core.errors import BadInput, NotSeparable
 from implicit_bias.datasets import make_dataset
 from implicit_bias.identify import command
 from implicit_bias.identify.notebook import identify
-from implicit_bias.measures.exponents import CANNOT_TELL, MAXIMISES, NONE_OF_THESE, NOT_SEPARATED
+from implicit_bias.measures.exponents import CANNOT_TELL, GRID, MAXIMISES, NONE_OF_THESE, NOT_SEPARATED, exponent
 from implicit_bias.plotting import style
 from implicit_bias.storage.files import read_table
+from implicit_bias.storage.references import ReferenceCache
 
 # On one worker: its runs, and the optima of their data, are computed once.
 pytestmark = pytest.mark.xdist_group("identify")
@@ -251,6 +252,13 @@ def test_margins_stand_beside_certified_maxima() -> None:
         (["{w}", "dataset=digits"], "a matrix of shape (3, 30); must be (10, 64)"),
         (["{w}", "dataset=digit"], "dataset=digit: no such option; did you mean digits?"),
         (["{w}", "dataset=digits", "dataset.dimm=3"], "dataset.dimm: unknown key"),
+        (["muon"], "muon: no such run; did you mean optimizer=muon?"),
+        (["{run}/.."], "/..: no run folder, but one of them; did you mean '"),
+        (
+            ["{turned}", *TYPED],
+            "a matrix of shape (30, 3); must be (3, 30), (classes, features) of the data, as its transpose is",
+        ),
+        (["{plain}", *TYPED], "numpy.savez('plain.npz', W=...)"),
         (["{run}/config.yaml"], "config.yaml: must be a run folder, a sweep's folder or an .npz file"),
         (["a={run}", "a={nsd}"], "and one seed; must have names of their own, name=RUN"),
         (["{empty}"], "no run folder, it has no trajectory.csv"),
@@ -269,13 +277,16 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "w.npz", W=np.ones((3, 30)))
+    np.savez(tmp_path / "turned.npz", W=np.ones((30, 3)))
+    np.save(tmp_path / "plain.npy", np.ones((3, 30)))
     np.savez(tmp_path / "vectors.npz", v=np.ones(3))
     np.savez(tmp_path / "nan.npz", W=np.full((3, 30), np.nan))
     before = sorted(tmp_path.rglob("*"))
     places = {
         "run": folders(early, "*signgd*")[0],
         "nsd": folders(early, "*nsd*seed1*")[0],
-        **{name: f"{name}.npz" for name in ("w", "vectors", "nan")},
+        **{name: f"{name}.npz" for name in ("w", "turned", "vectors", "nan")},
+        "plain": "plain.npy",
         "empty": "empty",
     }
     assert command.main([word.format(**places) for word in words]) == 2
@@ -285,6 +296,41 @@ def test_bad_input_is_one_line(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_optimum_is_solved_for_weights_that_separate_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unsaved: None
+) -> None:
+    """But for one that proves that the classes can be separated; the tables are those that all optima would have made."""
+
+    def solve(*_: Any, **__: Any) -> None:
+        raise AssertionError("not reached")
+
+    solved: list[str] = []
+    put = ReferenceCache.put
+
+    def noted(cache: ReferenceCache, x: Any, y: Any, norm: Any, *of: Any) -> None:
+        solved.append(norm.label)
+        put(cache, x, y, norm, *of)
+
+    monkeypatch.setattr("implicit_bias.analysis.exponent_optima.solve_from", solve)
+    monkeypatch.setattr(ReferenceCache, "put", noted)
+    data = make_dataset({"name": "gaussian_mixture", **DATA, "seed": 1}).load()
+    w = np.stack([data.x[data.y == c].mean(axis=0) for c in (1, 0, 2)])  # two classes in each other's place
+    np.savez(tmp_path / "w.npz", W=w)
+    words = [str(tmp_path / "w.npz"), *TYPED, f"results_dir={tmp_path}", f"out={tmp_path / 'out'}", "progress=off"]
+    assert command.main(words) == 0
+    wrong = sum(int((w @ x).argmax() != y) for x, y in zip(data.x, data.y, strict=True))
+    assert 0 < wrong < 12
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"w: not separated: {wrong} of 12 samples are not classified; its rows must be in the order of the sorted labels" in said
+    )
+    assert solved == ["l2"]
+    curves, verdicts = read_table(tmp_path / "out" / "identify.csv"), read_table(tmp_path / "out" / "verdicts.csv")
+    assert verdicts["verdict"].tolist() == [NOT_SEPARATED] * 2
+    assert sorted(curves["p"].unique()) == sorted(exponent(u) for u in GRID)
+    assert (curves["margin"] < 0).all() and curves[["kappa_lower", "kappa_upper", "resolution"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,9 @@ def test_what_agrees_is_left_as_it_is_and_what_does_not_is_told(
     monkeypatch.setattr("implicit_bias.report.files.saved", lambda picture, kind: kind.encode())
     monkeypatch.setattr("implicit_bias.report.page.write_report", lambda *given: None)
     arguments = ["only=newton_schulz", f"results_dir={tmp_path}"]
-    assert report.main([*arguments, "verify=true"]) == 1
-    assert f"there is no {tmp_path}/figures/newton_schulz.csv to compare with" in capsys.readouterr().out
+    assert report.main([*arguments, "verify=true"]) == 2
+    said = f"there is no {tmp_path}/figures/newton_schulz.csv; must be made first, without verify=true"
+    assert capsys.readouterr().err == f"error: verify=true: {said}\n" and list(tmp_path.iterdir()) == []
     assert report.main(arguments) == 0
     path = tmp_path / "figures" / "newton_schulz.csv"
     kept = read_table(path)

@@ -1,8 +1,8 @@
-"""Which stepper makes the steps of a batch: the first of a table that does not refuse it, and proves to make the plain steps."""
+"""Which stepper makes the steps of a batch: the first of a table that does not refuse it and proves to make the plain steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,15 +52,19 @@ class Choice:
     refused: dict[str, str] = field(default_factory=dict)
 
     def verified(self, setup: Setup, start: Reached, t: int) -> Choice:
-        """The same; or the plain stepper, with one line, where the first updates after the t-th are not the plain ones."""
-        if self.kind is None:
-            return self
-        differ = wrong(setup, self.stepper, self.kind.make, start, t)
-        if differ is None:
-            return self
-        reason = f"steps by {self.stepper.stepping} are not the plain ones ({differ})"
-        setup.problem.tell(f"{reason}; plain steps are taken")
-        return Choice(Eager(setup), None, {**self.refused, self.kind.stepping: reason})
+        """The same; or, where the first updates after the t-th are not the plain ones, the next of the table whose are, each with
+        one line: at last the plain stepper."""
+        choice = self
+        while choice.kind is not None:
+            differ = wrong(setup, choice.stepper, choice.kind.make, start, t)
+            if differ is None:
+                return choice
+            reason = f"steps by {choice.stepper.stepping} are not the plain ones ({differ})"
+            after = KINDS[KINDS.index(choice.kind) + 1 :]
+            choice = _first(after, setup, {**choice.refused, choice.kind.stepping: reason})
+            taken = "plain steps" if choice.kind is None else f"steps by {choice.stepper.stepping}"
+            setup.problem.tell(f"{reason}; {taken} are taken")
+        return choice
 
     def refusals(self) -> dict[str, str]:
         """The reason why each faster stepper is not used, by its name, with those found while running."""
@@ -71,12 +75,17 @@ class Choice:
 
 def choose(setup: Setup) -> Choice:
     """The fastest stepper that does not refuse the batch."""
-    refused: dict[str, str] = {}
-    for kind in KINDS:
+    return _first(KINDS, setup, {})
+
+
+def _first(kinds: Sequence[Kind], setup: Setup, refused: Mapping[str, str]) -> Choice:
+    """The first of some kinds that does not refuse the batch, else the plain one; with why others were not taken before."""
+    reasons = dict(refused)
+    for kind in kinds:
         if kind.device not in (None, setup.like.device.type):
             continue
         reason = kind.refusal(setup)
         if reason is None:
-            return Choice(kind.make(setup), kind, refused)
-        refused[kind.stepping] = reason
-    return Choice(Eager(setup), None, refused)
+            return Choice(kind.make(setup), kind, reasons)
+        reasons[kind.stepping] = reason
+    return Choice(Eager(setup), None, reasons)

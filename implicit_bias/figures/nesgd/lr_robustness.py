@@ -49,6 +49,8 @@ SEEDS = PerPreset(smoke=1, default=3, paper=10)
 SAMPLES, WIDTH, SIZE = 100, 16, 20
 #: Of the claims, in decades of loss: what a loss is below where a rate is called good; how near the stale norm comes.
 GOOD, NEAR = -1.0, 0.15
+#: What is below is off the picture: single runs fit the digits to losses that leave no room for the others'.
+LOWEST = -14
 
 
 @FIGURES.register
@@ -76,8 +78,9 @@ class LrRobustness(Figure):
             Cross entropy of all {SAMPLES} digits (base 10) after {STEPS.at(preset)} steps by learning rate, mean of seeds 1 to
             {SEEDS.at(preset)} and their range; ReLU MLP 64-{WIDTH}-{WIDTH}-10. MuonAdam and MuonMax as published: Muon's factor
             10, momentum .95, eps 1e-8. Dashed: steps of the rate given. Lines: steps cut off where an averaged linear model of
-            the loss meets its lower bound 0 (Momo); dotted with nuclear norms of the step before. The loss of chance is 0.36.
-            The paper's own figure is of language models; the small network is this project's.
+            the loss meets its lower bound 0 (Momo); dotted with nuclear norms of the step before. The loss of chance is
+            0.36; what is below 10^{LOWEST} is not shown. The paper's own figure is of language models; the small
+            network is this project's.
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
@@ -99,6 +102,8 @@ class LrRobustness(Figure):
             _draw_panel(axis, table[table["batch"] == batch])
             axis.set_title(batch if batch == FULL else f"mini-batches of {SIZE}")
         axes[0, 0].set_ylabel(r"$\log_{10}$ of the loss")
+        if axes[0, 0].get_ylim()[0] < LOWEST:
+            axes[0, 0].set_ylim(LOWEST, 1)
         legend_below(figure, [look.handle() for look in LOOKS.values()], ncols=3)
         return figure
 
@@ -116,6 +121,9 @@ class LrRobustness(Figure):
     def _largest_rate(self, table: pd.DataFrame, batch: str, preset: Preset) -> Claim:
         ends = {method: _by_rate(table, batch, method)[max(_rates(table))] for method in METHODS}
         momo = [f"{name}-{MOMO}" for name in PLAIN]
+        seeds = len(ends[PLAIN[0]])
+        below = {name: int((ends[f"{name}-{MOMO}"] < ends[name]).sum()) for name in PLAIN}
+        so_many = " and ".join(f"{count} of {seeds} seeds ({LOOKS[name].label})" for name, count in below.items())
         return self.claim(
             preset,
             f"{batch}: at the largest rate both truncated methods end below the same methods without truncation, in every seed:"
@@ -123,8 +131,9 @@ class LrRobustness(Figure):
             measured=f"{_told(ends, momo)} against {_told(ends, PLAIN)}",
             expected="low loss over a wide range of rates",
             tolerance="below",
-            holds=all(bool((ends[m] < ends[name]).all()) for m, name in zip(momo, PLAIN, strict=True)),
-            reason="MuonMax without truncation has not reached its own largest rate here: its steps shrink with the gradient",
+            holds=all(lower == seeds for lower in below.values()),
+            reason=f"it is so in {so_many}; in the others training without truncation gets past its large steps, and then on"
+            " faster than with it",
         )
 
     def _good_rates(self, table: pd.DataFrame, batch: str, preset: Preset) -> Claim:

@@ -12,8 +12,9 @@ from implicit_bias.plotting.style import optimizer_look
 
 MEASURED = "this project's own check: numbers of an earlier computation of it"
 METHODS = ("ngd", "signgd", "spectral_gd", "muon")
-# The constant, relative, and the offset of log loss; of the slope of log loss; and what the margin is to be below then.
-LAW, OFFSET, SLOPE, STILL = 0.02, 0.02, 1e-3, 0.9995
+# The constant, relative, and the offset of log loss; of the slope of log loss, and of its error over the margin's gap, which
+# shrinks with the number of steps.
+LAW, OFFSET, SLOPE, NEARER = 0.02, 0.02, 1e-3, 0.1
 
 
 def claims(figure: Figure, table: pd.DataFrame, preset: Preset) -> list[Claim]:
@@ -89,7 +90,7 @@ def _of_signs(figure: Figure, ends: pd.DataFrame, before: pd.DataFrame, preset: 
             expected="0",
             tolerance=f"{LAW:g}, every seed",
             holds=bool((np.abs(changed) <= LAW).all()),
-            reason="entries of the gradient that change sign from step to step move the margin to and fro",
+            reason="the weights of some samples in the loss have not settled: small ones still shift, and the constant with them",
         ),
         figure.claim(
             preset,
@@ -122,13 +123,15 @@ def _of_spectral(figure: Figure, ends: pd.DataFrame, before: pd.DataFrame, prese
 
 def _read(figure: Figure, ends: pd.DataFrame, method: str, preset: Preset) -> Claim:
     read, margin = ends["read"].to_numpy(), 1 - ends["gap"]
+    share = float((ends["read"].abs() / ends["gap"]).max())
     return figure.claim(
         preset,
         f"{optimizer_look(method).label}: the optimum is read off the loss curve, -d log L / d(sum of steps) over the last decade"
-        " of steps over gamma* (seed furthest off), while the margin is still short of it (least and largest over gamma*)",
-        measured=f"{1 + read[np.abs(read).argmax()]:.5f}; {margin.min():.4f} to {margin.max():.4f}",
+        " of steps over gamma* (seed furthest off), while the margin is still short of it (least and largest over gamma*; error"
+        " of the slope over the margin's gap, largest)",
+        measured=f"{1 + read[np.abs(read).argmax()]:.5f}; {margin.min():.4f} to {margin.max():.4f}; {share:.4f}",
         expected="1",
-        tolerance=f"{SLOPE:g}; below {STILL:g}",
-        holds=bool((np.abs(read) <= SLOPE).all() and margin.max() < STILL),
-        reason="the margin has arrived, too" if (np.abs(read) <= SLOPE).all() else "the slope is not yet that of the limit",
+        tolerance=f"{SLOPE:g}; below {NEARER:g} of the gap",
+        holds=bool((np.abs(read) <= SLOPE).all() and share < NEARER),
+        reason="the slope is not yet that of the limit",
     )

@@ -115,7 +115,7 @@ class MoreMethods(Figure):
                 measured=f"{_told(short)} and {_told(long)}",
                 tolerance=f">= {REACHED:g}, < {LEFT_BEHIND:g}",
                 holds=short.mean() >= REACHED and long.mean() < LEFT_BEHIND,
-                reason="the longer memory seems to delay it only: with shorter steps later on it comes near that margin, too",
+                reason="the longer memory delays it only: with shorter steps later on it comes to that margin, too",
             ),
         ]
 

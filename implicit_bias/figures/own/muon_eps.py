@@ -17,7 +17,7 @@ from implicit_bias.analysis.weights import Weights, run_weights
 from implicit_bias.figures.base import FIGURES, Figure, PerPreset, Preset, one_line
 from implicit_bias.figures.claims import Claim, Finding
 from implicit_bias.figures.own import muon_eps_judged as judged
-from implicit_bias.figures.own.muon_eps_judged import L2_OPTIMUM, RUN, SLOPE, TORCH, USUAL
+from implicit_bias.figures.own.muon_eps_judged import L2_OPTIMUM, RUN, SLOPE, TORCH, USUAL, lifted
 from implicit_bias.models import Data
 from implicit_bias.norms import make_norm
 from implicit_bias.plotting.explorer import STEP, Explorer, Quantity
@@ -39,7 +39,9 @@ LOOKS = {
 # Scales of the gradients that torch's own class is handed, matrices of this shape.
 SCALES, SHAPE = (1.0, 1e-8, 1e-9, 1e-10, 1e-12), (8, 16)
 LEAST_GRADIENT, LN_10 = -14.0, float(np.log(10))
-COLUMNS = ["part", "eps", "seed", "step", "log10_gradient", "length", "descent", *NORMS]
+# Records of a power of ten of the loss: steps get short within two of them, and between records lengths are interpolated.
+LEVELS = 5
+COLUMNS = ["part", "eps", "seed", "step", "log10_gradient", "share", "length", "law", "descent", *NORMS]
 
 
 @FIGURES.register
@@ -70,17 +72,19 @@ class MuonEps(Figure):
         """)
 
     def sweeps(self, preset: Preset) -> list[list[str]]:
-        eps = ",".join(f"{e:g}" for e in EPS)
+        free, *others = (f"{e:g}" for e in EPS)
         size = [f"steps={STEPS.at(preset)}", f"seed=range(1,{SEEDS.at(preset) + 1})"]
-        return [[f"experiment={self.name}", f"optimizer.eps={eps}", *size]]
+        kept = [f"optimizer.eps={','.join(others)}", f"log.levels={LEVELS}"]
+        return [[f"experiment={self.name}", *own, *size] for own in ([f"optimizer.eps={free}"], kept)]
 
     def table(self, runs: Sequence[Run], preset: Preset) -> pd.DataFrame:
-        """part, eps, seed, step, log10_gradient, length, descent, l2, spectral.
+        """part, eps, seed, step, log10_gradient, share, length, law, descent, l2, spectral.
 
-        Part ``run``, the records of every run after its start: log10 of the gradient's Frobenius norm, spectral norm of the step
-        that is taken there, its Frobenius norm over that of 485 gradient / eps, and margins over their optima. Part ``l2
-        optimum``: the same margins of the l2 separator, to which descent goes. Part ``torch``: log10 of a random gradient's norm
-        and the spectral norm of the step that torch.optim.Muon, without momentum, makes of it.
+        Part ``run``, the records of every run after its start: log10 of the gradient's Frobenius norm, its largest singular value
+        over that, spectral norm of the step that is taken there and the one that its law gives (:func:`lifted` of the singular
+        values), Frobenius norm of the step over that of 485 gradient / eps, and margins over their optima. Part ``l2 optimum``:
+        the same margins of the l2 separator, to which descent goes. Part ``torch``: the same of random gradients, and of the
+        steps that torch.optim.Muon, without momentum, makes of them.
         """
         found = [_followed(run, weights) for run, weights in zip(runs, run_weights(runs), strict=True)]
         found += [_optimum(run) for run in runs if run.spec.value("optimizer.eps") == USUAL]
@@ -124,7 +128,7 @@ class MuonEps(Figure):
     def _draw_steps(self, axis: Axes, rows: pd.DataFrame) -> None:
         # In the end all with eps > 0 are one curve: those beneath are wider.
         for (eps, look), width in zip(LOOKS.items(), (1.4, 3.2, 2.1, 1.0), strict=True):
-            mine = rows[rows["eps"] == eps]
+            mine = _shared(rows[rows["eps"] == eps])
             mean = np.exp(np.log(mine["length"]).groupby(mine["step"]).mean())
             axis.plot(mean.index, mean, color=look.color, ls=look.line, lw=width)
         last = rows["step"].max()
@@ -138,8 +142,9 @@ class MuonEps(Figure):
 
     def _draw_margins(self, axis: Axes, rows: pd.DataFrame) -> None:
         for eps in (USUAL, 0.0):
+            mine = _shared(rows[rows["eps"] == eps])
             for norm in NORMS:
-                mean = rows[rows["eps"] == eps].groupby("step")[norm].mean()
+                mean = mine.groupby("step")[norm].mean()
                 axis.plot(mean.index, mean, color=norm_look(norm).color, ls="-" if eps else DASHED, lw=1.4)
         axis.axhline(1, color=GREY, lw=0.7, ls=":")
         axis.set_xlim(100, rows["step"].max())
@@ -155,6 +160,13 @@ class MuonEps(Figure):
         return [] if preset == "smoke" else judged.findings(table)
 
 
+def _shared(rows: pd.DataFrame) -> pd.DataFrame:
+    """The records of steps at which every seed has one: those at levels of the loss are each seed's own."""
+    seeds = rows.groupby("step")["seed"].transform("nunique")
+    found: pd.DataFrame = rows[seeds == rows["seed"].nunique()]
+    return found
+
+
 def _followed(run: Run, weights: Weights) -> pd.DataFrame:
     """The records of a run: the gradient there, and the step that the optimizer takes from it."""
     data = Data(torch.from_numpy(weights.dataset.x)[None], torch.from_numpy(weights.dataset.y)[None], weights.dataset.num_classes)
@@ -163,8 +175,16 @@ def _followed(run: Run, weights: Weights) -> pd.DataFrame:
     _, step = optimizer.update(optimizer.init(gradient), gradient, 1, optimizer.geometry(list(gradient), None))
     (g,), (direction,) = gradient.values(), step.direction.values()
     unit = g.unit()
-    log_size = (unit + _frobenius(g.relative_to(unit)).log()).flatten()
-    shown: dict[str, object] = {"log10_gradient": log_size / LN_10, "length": torch.linalg.matrix_norm(direction, 2)}
+    matrices = g.relative_to(unit)
+    size = _frobenius(matrices)
+    log_size = (unit + size.log()).flatten()
+    singular = (torch.linalg.svdvals(matrices) / size[..., 0]).numpy()
+    shown: dict[str, object] = {
+        "log10_gradient": log_size / LN_10,
+        "share": singular[:, 0],
+        "length": torch.linalg.matrix_norm(direction, 2),
+        "law": _law(singular, log_size.numpy(), eps),
+    }
     if eps > 0:
         shown["descent"] = _frobenius(direction).flatten() / (SLOPE / eps * log_size.exp())
     rows = pd.DataFrame({"step": weights.steps, **{key: np.asarray(column) for key, column in shown.items()}})
@@ -172,6 +192,13 @@ def _followed(run: Run, weights: Weights) -> pd.DataFrame:
         mine = run.trajectory[run.trajectory["norm"] == norm]
         rows = rows.merge(pd.DataFrame({"step": mine["step"], norm: mine["margin"] / mine["max_margin"]}), how="left", on="step")
     return rows[rows["step"] > 0].assign(part=RUN, eps=eps, seed=run.spec.seed)
+
+
+def _law(singular: np.ndarray, log_size: np.ndarray, eps: float) -> np.ndarray:
+    """The spectral norm of the step, from singular values (R, r) in units of the Frobenius norm, and its logarithm (R,)."""
+    inside = 1.0 if eps == 0 else np.exp(np.minimum(0.0, log_size - np.log(eps)))[:, None]
+    longest: np.ndarray = lifted(singular * inside).max(-1)
+    return longest
 
 
 def _frobenius(matrices: Tensor) -> Tensor:
@@ -193,9 +220,11 @@ def _torch_steps(seeds: int) -> pd.DataFrame:
     found = []
     for seed in range(1, seeds + 1):
         normal = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        singular = (torch.linalg.svdvals(normal) / normal.norm()).numpy()[None]
         for scale in SCALES:
             w = torch.zeros_like(normal).requires_grad_()
             w.grad = normal * (scale / normal.norm())
             torch.optim.Muon([w], lr=1.0, weight_decay=0.0, momentum=0.0, nesterov=False, eps=USUAL).step()
-            found.append((seed, np.log10(scale), float(torch.linalg.matrix_norm(w.detach(), 2))))
-    return pd.DataFrame(found, columns=["seed", "log10_gradient", "length"]).assign(part=TORCH, eps=USUAL)
+            law = _law(singular, np.log([scale]), USUAL)[0]
+            found.append((seed, np.log10(scale), singular[0, 0], float(torch.linalg.matrix_norm(w.detach(), 2)), law))
+    return pd.DataFrame(found, columns=["seed", "log10_gradient", "share", "length", "law"]).assign(part=TORCH, eps=USUAL)

@@ -7,7 +7,7 @@
  * Singular values below 1/700 need the first function again: it takes them up by up to 200 each time. Round-off in the product
  * with its factor, whose entries are up to 200, makes about 1e-14 of what should be zero, less than 1e-6 in the last pass,
  * where the second function still tells it from a singular value. Errors are round-off times the condition. What is deficient
- * in rank, or nearly (beyond a condition of 1e9), is left to rotations, which alone decide on rank. */
+ * in rank, or nearly (beyond a condition of 1e9), is left to wide_polar.h and to rotations, which decide on rank. */
 
 #ifndef NARROW_POLAR_H
 #define NARROW_POLAR_H

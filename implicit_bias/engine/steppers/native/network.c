@@ -88,6 +88,7 @@ static int64_t laid_out(const Network *p, Room *v, vec *start)
     TAKE(polar.sweep, sweep_size(few));
     TAKE(polar.norm, vectors_of(few));
     TAKE(polar.inverse, vectors_of(few));
+    TAKE(many, few < MANY_ROWS ? 0 : wide_size(few));
     return used;
 }
 

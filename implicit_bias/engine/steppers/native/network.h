@@ -68,6 +68,7 @@ typedef struct {
     vec *old, *new, *scale, *largest;            /* (units) */
     vec *matrix, *turned;                        /* of the smaller side of a layer, and its rows */
     Work polar;
+    vec *many;                                   /* of polar factors of many rows */
     vec unit, least;                             /* log scale of the weights, and the least of them */
 } Room;
 

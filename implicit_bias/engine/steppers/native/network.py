@@ -3,9 +3,9 @@
 The steps are those of :mod:`implicit_bias.engine.steppers.eager` to round-off (one step to 1e-11). Covered are MLPs and CNNs
 without biases, all of whose layers are trained or some frozen, with the activations linear, relu, leaky_relu, squared_relu,
 quadratic and sigmoid; float64 data on a CPU and full batches; the losses cross_entropy and exponential; the schedules power and
-constant; and steepest descent in linf, in l2 and in the spectral norm of small layers, with and without momentum, hybrids of
-these, gradient descent and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its batch, on
-the number of threads, nor on how its steps are shared out over calls.
+constant; and steepest descent in linf, in l2 and in the spectral norm of layers not too large, with and without momentum,
+hybrids of these, gradient descent and Adam; with decoupled weight decay where they have it. A run's numbers do not depend on its
+batch, on the number of threads, nor on how its steps are shared out over calls.
 
 Where a gradient has entries so small that one log scale a run does not hold them, that run's update is the plain one, and others'
 are not. The state that such an update leaves may have a log scale an entry, which network.c has no place for: then that run's
@@ -86,8 +86,9 @@ MOST_STEPS = 4096
 RATE = 2e10
 # Runs that are compared with plain ones have so many multiplications of scores at most, about, and are so many at least.
 CHECKED_WORK, LEAST_CHECKED = 2**22, 3
-# What else takes time, in multiplications: of an update, of each of its entries, and of polar factors.
-LEAST_COST, UPDATE_COST, DECOMPOSITION_COST = 20_000, 10, 20
+# What else takes time, in multiplications: of an update, of each of its entries, and of polar factors; of large ones it is less.
+LEAST_COST, UPDATE_COST, DECOMPOSITION_COST, LARGE_COST = 20_000, 10, 20, 4
+LARGE_ROWS = 32
 # Log losses are looked at more closely this far, relative to themselves, above the numbers that they are watched for.
 BORDER = 1e-9
 #: Why a run has made no more updates in a call: network.c.
@@ -114,7 +115,7 @@ def refusal(setup: Setup) -> str | None:
         return f"optimizer={problem.optimizer.name}, or its norm, has no steps of networks in C"
     shapes = [block.shape[1:] for block in problem.initial.values()]
     if any(min(*shapes[part.first]) > MOST_ROWS for part in rule.parts if part.kind == POLAR):
-        return f"polar factors of more than {MOST_ROWS} rows are no faster in C than by PyTorch's decompositions"
+        return f"polar factors of more than {MOST_ROWS} rows are no faster in C than by PyTorch, with all of the processor"
     if problem.compile != "on" and _work(setup) > MOST_WORK:
         return "larger networks are no faster in C than by PyTorch's products; compile=on takes C"
     return None if library(SOURCE, SYMBOLS, DEFINITIONS) else "there is no C compiler (cc, gcc, clang) that compiles them"
@@ -431,7 +432,8 @@ class NetworkSteps:
         for name, part in _by_layer(self._rule, self._names).items():
             rows, columns = shapes[name]
             if part.kind == POLAR:
-                work += DECOMPOSITION_COST * min(rows, columns) ** 2 * max(rows, columns)
+                cost = LARGE_COST if min(rows, columns) >= LARGE_ROWS else DECOMPOSITION_COST
+                work += cost * min(rows, columns) ** 2 * max(rows, columns)
         work *= -(-self._runs // self._threads)
         # One is what makes the gradient with every update, which is then looked at.
         return max(2, min(MOST_STEPS, int(CALL_SECONDS * RATE / work)))

@@ -45,14 +45,16 @@ NO_POOL, MAX_POOL, AVERAGE_POOL = range(3)
 POOLS = {"none": NO_POOL, "max": MAX_POOL, "average": AVERAGE_POOL}
 #: The kind of a layer that is not trained, beside those of rules.py.
 FROZEN = -1
-# Matrices with more rows have their polar factors from PyTorch, by decompositions of large blocks.
-MOST_ROWS = 20
+# From so many rows on polar factors that narrow_polar.h has not are made by wide_polar.h, in less time than by rotations or by
+# PyTorch. Of larger matrices PyTorch's decompositions use all of the processor for one run.
+MANY_ROWS, MOST_ROWS = 10, 256
 DEFINITIONS: Definitions = (
     *LINEAR_DEFINITIONS,
     *{"LINEAR": LINEAR, "RELU": RELU, "LEAKY_RELU": LEAKY_RELU, "SQUARED_RELU": SQUARED_RELU, "QUADRATIC": QUADRATIC}.items(),
     ("SIGMOID", SIGMOID),
     ("FROZEN", FROZEN),
     *{"NO_POOL": NO_POOL, "MAX_POOL": MAX_POOL, "AVERAGE_POOL": AVERAGE_POOL}.items(),
+    ("MANY_ROWS", MANY_ROWS),
     ("MOST_LAYERS", MOST_LAYERS),
     ("SMALL_ENTRY", UNDERFLOW[torch.float64]),
     ("LEAST_WEIGHT", math.exp(FLOOR[torch.float64])),

@@ -6,6 +6,7 @@
 
 #include "narrow_polar.h"
 #include "network_gradient.h"
+#include "wide_polar.h"
 
 #define SMALL 0x1p-100 /* a unit's entries are scaled anew when the largest leaves [SMALL, LARGE] */
 #define LARGE 0x1p+100
@@ -144,26 +145,65 @@ static int take_narrow_polar_factor(Room *v, const Layer *layer, vec eta)
     return 1;
 }
 
-/* w <- w - eta times the polar factor of `from`, with log scales a unit. */
-static void take_polar_factor(Room *v, const Layer *layer, vec eta, const vec *from, const vec *from_log)
+/* v->turned <- `from`, with log scales a unit, in units of the largest of these. */
+static void in_one_unit(Room *v, const Layer *layer, const vec *from, const vec *from_log)
 {
-    const int64_t p = layer->inputs, q = layer->units, wide = vectors_of(q), tall = vectors_of(p);
+    const int64_t wide = vectors_of(layer->units);
     vec unit = from_log[0];
     for (int64_t b = 1; b < wide; b++) unit = larger(unit, from_log[b]);
     unit = largest_across(unit);
     for (int64_t b = 0; b < wide; b++) v->scale[b] = factor_of(from_log[b] - unit);
-    for (int64_t i = 0; i < p; i++)
+    for (int64_t i = 0; i < layer->inputs; i++)
         for (int64_t b = 0; b < wide; b++) v->turned[i * wide + b] = from[i * wide + b] * v->scale[b];
-    if (is_narrow(least(p, q)) && take_narrow_polar_factor(v, layer, eta)) return;
+}
+
+/* The polar factor of v->turned, in its place or in v->matrix, by rotations. */
+static const vec *polar_by_rows(Room *v, int64_t p, int64_t q)
+{
+    const int64_t wide = vectors_of(q), tall = vectors_of(p);
     if (p <= q) {
-        memcpy(v->matrix, v->turned, vectors_in(layer) * sizeof(vec));
+        memcpy(v->matrix, v->turned, p * wide * sizeof(vec));
         polar_in_place(v, (double *)v->matrix, p, q, wide * LANES);
-    } else {
-        transpose_across((double *)v->turned, p, q, wide * LANES, (double *)v->matrix, tall * LANES);
-        polar_in_place(v, (double *)v->matrix, q, p, tall * LANES);
-        transpose_across((double *)v->matrix, q, p, tall * LANES, (double *)v->turned, wide * LANES);
+        return v->matrix;
     }
-    const vec *found = p <= q ? v->matrix : v->turned;
+    transpose_across((double *)v->turned, p, q, wide * LANES, (double *)v->matrix, tall * LANES);
+    polar_in_place(v, (double *)v->matrix, q, p, tall * LANES);
+    transpose_across((double *)v->matrix, q, p, tall * LANES, (double *)v->turned, wide * LANES);
+    return v->turned;
+}
+
+/* The same of many rows, without rotations; NULL: it is not found so, and v->turned is something else. */
+static const vec *polar_of_many(Room *v, int64_t p, int64_t q)
+{
+    const int64_t wide = vectors_of(q), tall = vectors_of(p), count = p * wide;
+    vec *x = v->turned, *spare = v->matrix;
+    const double size = largest_across(largest_size(x, count))[0];
+    if (size > 0 && isfinite(size) && (size < SMALL || size > LARGE)) {
+        const int found = ilogb(size);
+        const double factor = ldexp(1, found < LEAST_EXPONENT ? -LEAST_EXPONENT : -found);
+        for (int64_t e = 0; e < count; e++) x[e] *= factor;
+    }
+    if (size == 0) return x;
+    if (p < q) {
+        transpose_across((double *)x, p, q, wide * LANES, (double *)spare, tall * LANES);
+        x = v->matrix, spare = v->turned;
+    }
+    const Wide room = room_for_wide(v->many, least(wide, tall));
+    if (!polar_of_wide(&room, least(wide, tall), p < q ? q : p, &x, &spare)) return NULL;
+    if (p >= q) return x;
+    transpose_across((double *)x, q, p, tall * LANES, (double *)spare, wide * LANES);
+    return spare;
+}
+
+/* w <- w - eta times the polar factor of `from`, with log scales a unit. */
+static void take_polar_factor(Room *v, const Layer *layer, vec eta, const vec *from, const vec *from_log)
+{
+    const int64_t p = layer->inputs, q = layer->units;
+    const vec *found = NULL;
+    in_one_unit(v, layer, from, from_log);
+    if (is_narrow(least(p, q)) && take_narrow_polar_factor(v, layer, eta)) return;
+    if (least(p, q) >= MANY_ROWS && !(found = polar_of_many(v, p, q))) in_one_unit(v, layer, from, from_log);
+    if (!found) found = polar_by_rows(v, p, q);
     for (int64_t e = 0; e < vectors_in(layer); e++) layer->w[e] -= eta * found[e];
 }
 
