@@ -93,17 +93,19 @@ class FlavorsShampoo(Figure):
 
     def draw(self, table: pd.DataFrame, preset: Preset) -> Drawing:
         figure, axes = panels(1, 3, height=2.5)
+        begins = table["step"].max() / 20
         for method in METHODS:
             mine = table[table["method"] == method]
             loss = mine[mine["norm"] == NORMS[0]].assign(log10_loss=lambda t: t["log_loss"] / 2.302585)
             band(axes[0, 0], loss, "log10_loss", optimizer_look(method))
             for axis, norm in zip(axes[0, 1:], NORMS, strict=True):
-                band(axis, separated(mine[mine["norm"] == norm]), "margin", optimizer_look(method))
+                shown = mine[(mine["norm"] == norm) & (mine["step"] >= begins)]
+                band(axis, separated(shown), "margin", optimizer_look(method))
         log_loss_axis(axes[0, 0])
         for axis, norm in zip(axes[0, 1:], NORMS, strict=True):
             axis.set_ylabel(f"{norm_look(norm).label} margin")
             log_axis(axis, "y")
-            axis.set_xlim(table["step"].max() / 20, table["step"].max() * 1.05)
+            axis.set_xlim(begins, table["step"].max() * 1.05)
         axes[0, 0].set_xlim(1, table["step"].max() * 1.05)
         for axis in axes[0]:
             log_axis(axis, "x")
