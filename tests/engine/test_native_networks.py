@@ -164,6 +164,17 @@ def test_every_step_of_sigmoids_is_the_plain_one_to_round_off(model: str) -> Non
         assert_each_step_near(given(rule, model))
 
 
+@pytest.mark.parametrize("argument", [-705.0, -712.0, -800.0])
+def test_units_at_which_a_sigmoid_is_all_but_zero_or_zero_move_as_by_plain_steps(argument: float) -> None:
+    """Exponentials in C are cut, and leave a gradient whose sign means nothing."""
+    for rule in ("signgd", "adam"):
+        problem = given(rule, "sigmoid", steps=6)
+        first = problem.initial["layer1"].clone()
+        first[:, 0, :] = argument / first.shape[-1]
+        data = replace(problem.data, x=torch.ones_like(problem.data.x))
+        assert_each_step_near(replace(problem, data=data, initial={**problem.initial, "layer1": first}))
+
+
 @pytest.mark.parametrize("model", quick_of(sorted(name for name in MODELS if name.endswith("frozen")), "second frozen"))
 def test_every_step_beside_frozen_layers_is_the_plain_one_to_round_off(model: str) -> None:
     """Of a rule that knows no layers, of those by layer, and of the norm of all that is trained."""
@@ -234,7 +245,9 @@ def same(a: Any, b: Any, run: int) -> None:
 
 
 @pytest.mark.parametrize("rule", quick_of(["signgd", "muon", "adam"], "signgd"))
-@pytest.mark.parametrize("kind", ["two layers", "widens", "largest", "second frozen", "sigmoid", "deep"])
+@pytest.mark.parametrize(
+    "kind", ["two layers", "widens", "wide matrix", "largest", "second frozen", "kernel frozen", "sigmoid", "deep"]
+)
 def test_a_run_has_the_same_bits_alone_in_a_batch_and_over_calls(
     rule: str, kind: str, threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,3 +180,18 @@ def test_a_matrix_without_numbers_has_no_polar_factor(polar: Callable[[Matrix], 
         g: Any = np.random.default_rng(4).standard_normal((21, 25))
         g[4, 7] = bad
         assert polar(g)[1] == 0
+
+
+@pytest.mark.parametrize("rows", [15, 17, 23, 40])
+def test_a_singular_value_near_what_counts_as_zero_is_found_beside_padding(
+    rows: int, polar: Callable[[Matrix], tuple[Matrix, int]]
+) -> None:
+    """Where the last vector of rows is not full, too: the projection on what does not count leaves padding alone."""
+    rng = np.random.default_rng(rows)
+    for least in (5e-12, 2e-11, 4e-11):
+        values = np.ones(rows)
+        values[-1] = least
+        left, right = (np.linalg.qr(rng.standard_normal((n, rows)))[0] for n in (rows, rows + 2))
+        found, passes = polar(left * values @ right.T)
+        assert passes > 0
+        assert np.abs(found @ found.T - np.eye(rows)).max() < 1e-10

@@ -9,7 +9,7 @@
 static inline vec kept_of(int64_t activation, vec slope, vec z)
 {
     if (activation == RELU || activation == SQUARED_RELU) return choose(z < 0, all(0), z);
-    if (activation == SIGMOID) return 1 / (1 + exponential(-z));
+    if (activation == SIGMOID) return choose(z == z, 1 / (1 + exponential(-z)), z);
     return activation == LEAKY_RELU ? choose(z > 0, z, slope * z) : z;
 }
 

@@ -72,10 +72,10 @@ static void backward(const Network *p, Room *v, int64_t run)
     }
 }
 
-/* Whether an entry is so small that weights which have been cut may matter for it. */
+/* Whether an entry is so small that weights which have been cut may matter for it; or a sigmoid, whose exponential is cut, too. */
 static int doubtful(const Network *p, const Room *v)
 {
-    if (!(v->least[0] < SMALL_ENTRY)) return 0;
+    if (p->activation != SIGMOID && !(v->least[0] < SMALL_ENTRY)) return 0;
     mask found = {0};
     for (int64_t j = 0; j < p->layers; j++)
         for (int64_t e = 0; trained(p, j) && e < vectors_in(p->layer + j); e++) {

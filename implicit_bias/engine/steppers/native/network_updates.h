@@ -13,11 +13,14 @@
 #define LEAST_EXPONENT -1000 /* powers of two that they are scaled by: 2^1023 is the largest there is */
 #define LOG_2 0x1.62e42fefa39efp-1
 
+/* e^x, and 0 where that is no normal number: what is that much smaller than something else is nothing beside it. */
+static inline vec factor_of(vec x) { return choose(x >= LOWEST, exponential(x), all(0)); }
+
 /* log e^a + e^b's larger part, and the factors of both to it; a buffer with no weight counts for nothing. */
 static inline vec common_scale(vec weight, vec old_log, vec new_log, vec *old, vec *new)
 {
     const vec counts = choose(weight == 0, all(-INFINITY), old_log), common = larger(counts, new_log);
-    *old = exponential(counts - common), *new = exponential(new_log - common);
+    *old = factor_of(counts - common), *new = factor_of(new_log - common);
     return common;
 }
 
@@ -44,9 +47,6 @@ static void forget_empty_units(int64_t wide, const vec *top, vec *a_log)
 {
     for (int64_t b = 0; b < wide; b++) a_log[b] = choose(top[b] == 0, all(-INFINITY), a_log[b]);
 }
-
-/* e^x, and 0 where that is no normal number: what is that much smaller than something else is nothing beside it. */
-static inline vec factor_of(vec x) { return choose(x >= LOWEST, exponential(x), all(0)); }
 
 /* to = old a + new g with a factor a unit, in units of its log scale `to_log`. */
 static void combine_units(

@@ -239,7 +239,7 @@ static const vec *last_factor_of_wide(const Wide *v, int64_t wide, int pass)
     return v->one;
 }
 
-/* The largest eigenvalue of v->whole, to 1e-4 of itself or less: by the sizes of its powers. */
+/* The largest eigenvalue of v->whole, by the sizes of its powers: at most log(rows) / 2^14 of it too large. */
 static double largest_eigenvalue(const Wide *v, int64_t wide)
 {
     const int64_t count = wide * wide * LANES;
@@ -278,6 +278,7 @@ static int sign_of_wide(const Wide *v, int64_t wide)
 static void gram_of_kept(const Wide *v, int64_t wide, int64_t length, const vec *x)
 {
     gram_of_wide(wide, length, x, v->gram);
+    fill_diagonal(wide, 1, v->gram);
     for (int64_t e = 0; e < wide * wide * LANES; e++) v->gram[e] -= v->whole[e];
     shift_diagonal(wide, 1, v->gram);
 }
