@@ -125,7 +125,7 @@ class Recorder:
         self._rows.append(row)
         self._under_norms(record)
         self._keep_parameters(t, shown.parameters, runs)
-        if t == problem.steps:
+        if t == problem.steps and Certificate.name in self.probes:  # a record of a network holds all its layers' outputs
             self._last = record
 
     def _pair_average(self, stepper: Stepper) -> Parameters | None:

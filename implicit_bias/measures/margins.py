@@ -116,7 +116,11 @@ class Point:
     def descent(self) -> Tensor:
         """<theta, c>, (R,)."""
         if len(self.parameters) > 1:
-            return self.descents.sum(dim=0)
+            # One after the other: the order of a sum that PyTorch makes may depend on how many runs there are.
+            descent = torch.zeros_like(self.descents[0])
+            for of_block in self.descents:
+                descent = descent + of_block
+            return descent
         return inner(self.parameters, self.c)
 
     @cached_property

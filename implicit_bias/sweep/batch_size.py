@@ -93,5 +93,7 @@ def _jacobian_products(problem: Problem) -> None:
     """What KKT ratios take; a run has none before all its gaps are positive."""
     with torch.no_grad():
         objective = problem.model.objective(problem.data, problem.loss, problem.frozen)
-        weights = objective.weights(problem.initial).mT
-        objective.push(problem.initial, objective.pull(problem.initial, weights))
+        at, weights = objective.derivatives(problem.initial), objective.weights(problem.initial).mT
+        # As a search makes them: what the first has led to is kept, and so is the network's linearisation.
+        slopes = at.push(at.pull_once(weights))
+        at.pull(slopes)

@@ -19,14 +19,16 @@ from implicit_bias.engine.steppers.native.compiling import library
 from implicit_bias.engine.steppers.native.network import SOURCE, SYMBOLS
 from implicit_bias.engine.steppers.native.network_rules import DEFINITIONS
 from implicit_bias.engine.steppers.native.network_structures import declared
-from implicit_bias.measures.margins import accuracy_and_margin, cosine
+from implicit_bias.measures.margins import Point, accuracy_and_margin, cosine
 from implicit_bias.measures.probe import Record
-from implicit_bias.models import Gradient
+from implicit_bias.models import Data, Gradient
 from implicit_bias.models.gradient import largest_entry
 from implicit_bias.norms import make_norm
 from implicit_bias.norms.l2 import L2
 from implicit_bias.norms.sizes import Routines
 from tests.engine.test_native_networks import RUNS, far_apart, given, pytestmark
+from tests.support.networks import mlp
+from tests.support.networks import problem as of_model
 from tests.support.quick import quick_of
 
 __all__ = ["pytestmark"]
@@ -121,6 +123,17 @@ def test_a_run_has_the_same_records_alone_and_in_a_batch(kind: str) -> None:
                 np.testing.assert_allclose(column[:, 0], of_batch, rtol=4e-15, atol=0)
 
 
+@pytest.mark.parametrize("runs", [16, 64])
+def test_alignments_of_many_layers_are_the_same_alone_and_in_a_batch(runs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, c = ({f"layer{j}": torch.randn(runs, 5, 5, dtype=torch.float64, generator=generator) for j in range(6)} for _ in "wc")
+    q = torch.ones(runs, dtype=torch.float64)
+    together = Point(w, c, q, 6).descent
+    for run in range(runs):
+        own, downhill = ({name: block[run : run + 1] for name, block in of.items()} for of in (w, c))
+        assert torch.equal(Point(own, downhill, q[:1], 6).descent, together[run : run + 1])
+
+
 @pytest.mark.parametrize("rule", quick_of(["signgd", "nmgd", "muon", "adam", "signum, look-ahead"], "nmgd", "muon"))
 @pytest.mark.parametrize("kind", ["two layers", "three layers", "largest", "second frozen", "kernel frozen", "deep"])
 def test_an_update_from_what_a_record_has_found_has_the_same_bits(kind: str, rule: str) -> None:
@@ -182,6 +195,60 @@ def test_wrong_records_in_c_are_not_taken(what: str, monkeypatch: pytest.MonkeyP
     # Losses are compared with the plain ones, too, and before the rest.
     where = f"step 5 of run 1 of {RUNS} " if what == "log_loss" else f"{what} of run 1 of {RUNS} after step 5 "
     assert len(said) == 1 and said[0].startswith(f"steps by c are not the plain ones ({where}")
+
+
+@pytest.mark.parametrize("watched", [{}, {"stop_log_loss": -50.0}], ids=["not watched", "watched"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("block_sizes", "the largest entry of W"),
+        ("block_products", "an inner product"),
+        ("block_cosines", "the cosine with an earlier record"),
+    ],
+)
+def test_wrong_routines_in_c_are_not_taken(name: str, said: str, watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where losses are watched, and no other size is compared."""
+    told: list[str] = []
+    routines_by = network_records.routines_by
+
+    def wrong(*given_: Any) -> Routines:
+        right = routines_by(*given_)
+        off: dict[str, Any] = {name: lambda *of: (1 + 1e-9) * getattr(right, name)(*of)}
+        return right._replace(**off)
+
+    problem = replace(given("nmgd"), tell=told.append, **watched)
+    assert simulate(problem).stepping == "c" and not told
+    monkeypatch.setattr(network_records, "routines_by", wrong)
+    assert simulate(problem).stepping == "torch"
+    assert told[0].startswith(f"steps by c are not the plain ones ({said} of run 1 of {RUNS} after step 5 ")
+
+
+def test_runs_of_huge_losses_that_are_recorded_plainly_are_the_plain_ones() -> None:
+    """Their units are rounded otherwise, by more than one, which neither C nor PyTorch is wrong about."""
+    problem, said = given("nmgd", "three layers", steps=20, loss="exponential"), list[str]()
+    problem = replace(problem, schedule=replace(problem.schedule, lr=1e8 * problem.schedule.lr), tell=said.append)
+    assert simulate(problem).stepping == "c" and not said
+
+
+def test_losses_whose_sum_is_beyond_a_double_have_a_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 300, 7, dtype=torch.float64, generator=generator)
+    data = Data(x, torch.randint(2, (2, 300), generator=generator), 2)
+    lr = torch.ones(2, dtype=torch.float64)
+    problem = of_model(mlp(width=5, depth=4, init_scale=1.0, activation="relu"), data, "signgd", 3, lr, kkt_products=0)
+    for size in (100.0, 706.0):  # from where the loss is homogeneous, too, to where sums are beyond, but means are not
+        log_loss = Setup.of(problem).objective.gradient(problem.initial).log_loss.view(2, 1, 1)
+        grown = ((size - log_loss) / 4).exp()
+        problem = replace(problem, initial={name: block * grown for name, block in problem.initial.items()})
+    setup = Setup.of(problem)
+    steps = NetworkSteps(setup)
+    steps.load(setup.begun(evaluated=False))
+    torch.testing.assert_close(steps.gradient.log_loss, torch.full((2,), 706.0, dtype=torch.float64), rtol=1e-13, atol=0)
+
+
+def test_frozen_layers_have_no_memory_for_gradients() -> None:
+    steps = NetworkSteps(Setup.of(given(model="second frozen")))
+    assert [bool(layer.g) for layer in steps._layers] == [True, False, True]
 
 
 @pytest.mark.parametrize("labels", [("spectral",), ("l2",)])

@@ -3,7 +3,8 @@
 After the last update that is made both ways (:mod:`implicit_bias.engine.steppers.verification`), at the stepper's own parameters:
 loss and gradient of all samples, also where updates are of mini-batches, the samples' weights, C = -grad L / sum w, the average
 of C that certificates are made from, the smallest gap, the share of positive ones; and the singular values and sizes of entries
-that norms are computed by. They agree to 1e-11 of the largest entry in every row, or to ten times what changes of the order of
+that norms are computed by, and of networks the sizes, inner products and cosines of blocks, also where losses are watched and all
+else is PyTorch's. They agree to 1e-11 of the largest entry in every row, or to ten times what changes of the order of
 round-off make of it; gaps and sizes to what rounding may have changed, some 1e-13.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.steppers.base import Looked, Reached, Setup
 from implicit_bias.engine.steppers.closeness import DIRECTIONS, NUDGE, ROUNDING, SLACK, TOLERANCE, direction, loss_of, rows_apart
-from implicit_bias.measures.margins import accuracy_and_margin
+from implicit_bias.measures.margins import accuracy_and_margin, cosine
 from implicit_bias.models import Gradient, Parameters
 from implicit_bias.models.gradient import FAR, Found, largest_entry
 from implicit_bias.norms.singular import singular_values
@@ -47,6 +48,8 @@ def wrong_record(
     """
     parameters, looked = ours.parameters, ours.looked
     compared = [] if routines is None else [*_sizes(routines, parameters, decomposed)]
+    if routines is not None:
+        compared += [*_of_blocks(routines, before.parameters, ours)]
     finite = torch.ones_like(setup.like, dtype=torch.bool)
     if looked is not None and setup.problem.model.linear:
         plain = setup.objective.gradient(parameters)
@@ -87,15 +90,45 @@ def _of_network(parameters: Parameters, gradient: Gradient, found: Found, plain:
         return
     of_w, of_c = (found.sized.parameters, found.parameter), (found.sized.per_weight, found.largest)
     for blocks, (sized, top), of in ((parameters, of_w, "parameter"), (ours, of_c, "entry")):
-        own = _sizes_of_blocks(blocks)
-        numbers = sum(block[0].numel() for block in blocks.values())
-        apart = (sized - own).abs() / own.masked_fill(own == 0, 1.0)
-        # A sum may be off by an ulp a term.
-        yield f"the largest {of}", torch.maximum(apart[0].amax(dim=0), (top - own[0, -1]).abs()), torch.zeros_like(q)
-        yield f"the {of} sizes", apart[1:].amax(dim=(0, 1)), torch.full_like(q, (NUDGE + numbers) * eps)
+        yield from _sizes_apart(blocks, sized, top, of)
     inner = torch.stack([(block * ours[name]).sum(dim=(-2, -1)) for name, block in parameters.items()])
     lengths = found.sized.parameters[2, :-1] * found.sized.per_weight[2, :-1]
     yield "the alignment", ((found.sized.inner - inner).abs() - NUDGE * eps * lengths).amax(dim=0), torch.zeros_like(q)
+
+
+def _of_blocks(routines: Routines, earlier: Parameters, ours: Reached) -> Compared:
+    """What is computed by block, of parameters and gradient, and of earlier parameters in single precision; of a run of which
+    PyTorch's is no finite number, nothing."""
+    blocks = ours.parameters
+    numbers = sum(block[0].numel() for block in blocks.values())
+    allowed = (NUDGE + numbers) * torch.finfo(next(iter(blocks.values())).dtype).eps
+    own = _sizes_of_blocks(blocks)
+    if routines.block_sizes is not None:
+        found = routines.block_sizes(blocks)
+        for what, apart, by in _sizes_apart(blocks, found, found[0, -1], "entry of W"):
+            yield what, apart.where(own.isfinite().flatten(end_dim=1).all(dim=0), 0.0), by
+    if routines.block_products is not None and ours.gradient is not None:
+        c = ours.gradient.per_weight()
+        inner = torch.stack([(block * c[name]).sum(dim=(-2, -1)) for name, block in blocks.items()])
+        lengths = own[2, :-1] * _sizes_of_blocks(c)[2, :-1]
+        known = allowed * lengths + torch.finfo(own.dtype).tiny
+        apart = ((routines.block_products(blocks, c) - inner).abs() - known).amax(dim=0)
+        yield "an inner product", apart.where((inner + lengths).isfinite().all(dim=0), 0.0), torch.zeros_like(apart)
+    if routines.block_cosines is not None:
+        single = {name: block.float() for name, block in earlier.items()}
+        angle = cosine({name: block.to(blocks[name]) for name, block in single.items()}, blocks)
+        apart = (routines.block_cosines(single, blocks, own[0, -1].contiguous()) - angle).abs()
+        yield "the cosine with an earlier record", apart.where(angle.isfinite(), 0.0), torch.full_like(apart, allowed)
+
+
+def _sizes_apart(blocks: Parameters, sized: Tensor, largest: Tensor, of: str) -> Compared:
+    """Of sizes (3, B + 1, R), and of the largest entry (R,), which is known twice."""
+    own = _sizes_of_blocks(blocks)
+    numbers = sum(block[0].numel() for block in blocks.values())
+    apart = (sized - own).abs() / own.masked_fill(own == 0, 1.0)
+    yield f"the largest {of}", torch.maximum(apart[0].amax(dim=0), (largest - own[0, -1]).abs()), torch.zeros_like(largest)
+    # A sum may be off by an ulp a term.
+    yield f"the {of} sizes", apart[1:].amax(dim=(0, 1)), torch.full_like(largest, (NUDGE + numbers) * torch.finfo(own.dtype).eps)
 
 
 def _sizes_of_blocks(blocks: Parameters) -> Tensor:
@@ -209,7 +242,7 @@ def _sizes(routines: Routines, parameters: Parameters, decomposed: bool) -> Comp
         ours, own = routines.singular_values(block), singular_values(block)
         yield "a singular value", (ours - own).abs().amax(dim=-1), NUDGE * info.eps * own[..., 0] + info.tiny
     if routines.block_sizes is not None:
-        return  # which are compared beside the gradient
+        return  # by which records have them
     entries = torch.cat([block.flatten(start_dim=1) for block in parameters.values()], dim=1)
     for norm, size in zip(VALUES, routines.entry_sizes(entries), strict=True):
         own = norm().value(entries.unsqueeze(-2))

@@ -161,21 +161,6 @@ static int beyond(const Network *p, int64_t run)
     return any(found);
 }
 
-/* Whether the scores are finite numbers, and weights in place of their gaps. */
-static int weighted(const Network *p, Room *v, int64_t run)
-{
-    (p->kernel ? forward_images : forward)(p, v, run);
-    const int finite = negative_gaps(p, v, run);
-    weights_of(p, v);
-    return finite;
-}
-
-static void differentiate(const Network *p, Room *v, int64_t run)
-{
-    derivative_in_scores(p, v, run);
-    (p->kernel ? backward_images : backward)(p, v, run);
-}
-
 /* The gradient of a run is where a record has found it, or will; or again in scratch memory, `scratch`. */
 static void go_to_seen(const Network *p, Room *v, int64_t run, vec **scratch)
 {

@@ -200,7 +200,7 @@ class NetworkSteps:
         self._runs, self._state_names = setup.problem.runs, _state_names(rule)
         lanes = int(compiled.network_lanes())
         self._buffers = Buffers(_shapes(setup.problem.initial), self._runs, lanes, self._state_names)
-        self._frozen = Buffers(_shapes(setup.problem.frozen), self._runs, lanes, ())
+        self._frozen = Buffers(_shapes(setup.problem.frozen), self._runs, lanes, (), trained=False)
         self._frozen.put(setup.problem.frozen, {}, range(self._runs))
         self._plain_state: State = {}  # of runs whose buffers have a log scale an entry, which is all that is right in it
         self._held_plainly, self._all_runs = torch.zeros(self._runs, dtype=torch.bool), np.ones(self._runs, dtype=bool)

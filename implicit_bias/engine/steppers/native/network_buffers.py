@@ -22,13 +22,16 @@ class Buffers:
         runs: R.
         lanes: Numbers of a vector.
         state: Names of the optimizer's buffers, two at most: they are the layers' m, and r.
+        trained: Whether the layers have gradients.
 
     Attributes:
         seen: Not zero for runs whose gradient at W network.c holds, since a record has looked at it, (R,): network.h.
         unit: The log scale of the weights that it was made from, (R,).
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, int]], runs: int, lanes: int, state: Sequence[str]) -> None:
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, int]], runs: int, lanes: int, state: Sequence[str], trained: bool = True
+    ) -> None:
         self._shapes, self._state = dict(shapes), tuple(state)
         self._matrices: dict[str, dict[str, Tensor]] = {}
         self._logs: dict[str, dict[str, Tensor]] = {}
@@ -38,7 +41,8 @@ class Buffers:
             wide = -(-units // lanes) * lanes
             kinds = ("w", *"mr"[: len(state)])
             self._matrices[name] = {kind: torch.zeros(runs, inputs, wide, dtype=torch.float64) for kind in kinds}
-            self._gradient[name] = torch.zeros(runs, inputs, wide, dtype=torch.float64)
+            if trained:
+                self._gradient[name] = torch.zeros(runs, inputs, wide, dtype=torch.float64)
             self._logs[name] = {kind: torch.full((runs, wide), -math.inf, dtype=torch.float64) for kind in kinds if kind != "w"}
         self.seen, self.unit = torch.zeros(runs, dtype=torch.long), torch.zeros(runs, dtype=torch.float64)
 
@@ -47,7 +51,9 @@ class Buffers:
         units, inputs = self._shapes[name]
         at = {kind: tensor.data_ptr() for kind, tensor in self._matrices[name].items()}
         logs = {f"{kind}_log": tensor.data_ptr() for kind, tensor in self._logs[name].items()}
-        return {"inputs": inputs, "units": units, "g": self._gradient[name].data_ptr(), **at, **logs}
+        if name in self._gradient:
+            at["g"] = self._gradient[name].data_ptr()
+        return {"inputs": inputs, "units": units, **at, **logs}
 
     def take(self, parameters: Mapping[str, Tensor], state: State) -> None:
         """Take in weights and buffers of all runs; of runs whose buffers have a log scale an entry, the weights alone."""

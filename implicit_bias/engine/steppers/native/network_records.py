@@ -15,7 +15,7 @@ from implicit_bias.core.scaled import Scaled
 from implicit_bias.engine.steppers.native import records
 from implicit_bias.engine.steppers.native.network_structures import CLooked
 from implicit_bias.models import Parameters
-from implicit_bias.models.gradient import Found, Gradient, Sized
+from implicit_bias.models.gradient import FAR, Found, Gradient, Sized
 from implicit_bias.models.network import NetworkObjective
 from implicit_bias.norms.sizes import Routines
 
@@ -108,9 +108,13 @@ def with_runs(gradient: Gradient, plain: Gradient, at: Parameters, places: Seque
         routines: What the others' sizes were found by.
     """
     index, found = torch.tensor(list(places)), gradient.found
+    # Far from zero, PyTorch's unit and that of the totals, which stay, round scores differently: -grad L / sum w needs one unit.
+    unit = gradient.log_unit[index]
+    moved = (unit - plain.log_unit).unsqueeze(-1)
+    moved = torch.where((unit.abs() > FAR).unsqueeze(-1) & moved.isfinite(), moved, 0.0)
     for name, block in gradient.blocks.items():
         own, log_scale = plain.blocks[name], block.log_scale.expand_as(block.mantissa).clone()
-        block.mantissa[index], log_scale[index] = own.mantissa, own.log_scale.expand_as(own.mantissa)
+        block.mantissa[index], log_scale[index] = own.mantissa, (own.log_scale + moved).expand_as(own.mantissa)
         gradient.blocks[name] = Scaled(block.mantissa, log_scale)
     if found is None or found.sized is None:
         return gradient

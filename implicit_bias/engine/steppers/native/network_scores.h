@@ -82,7 +82,8 @@ static void derivative_in_scores(const Network *p, Room *v, int64_t run)
     }
 }
 
-/* log L, from what weights_of() has left. Losses far below one are e^a, a = top + log size, for cross entropy, too. */
+/* log L, from what weights_of() has left. Losses far below one are e^a, a = top + log size, for cross entropy, too; of losses near
+ * the largest double the sum is of shares of them. */
 static double log_loss_of(const Network *p, const Room *v)
 {
     const double unit = v->unit[0], *top = (const double *)v->top, *size = (const double *)v->size;
@@ -91,6 +92,11 @@ static double log_loss_of(const Network *p, const Room *v)
     for (int64_t i = 0; i < p->samples; i++) {
         const double a = top[i] + log(size[i]);
         sum += !logistic ? size[i] * exp(top[i] - unit) : (a > 0 ? a + log1p(exp(-a)) : log1p(exp(a)));
+    }
+    if (sum == INFINITY && logistic) {
+        double shares = 0;
+        for (int64_t i = 0; i < p->samples; i++) shares += larger_number(0, top[i] + log(size[i])) / (double)p->samples;
+        return log(shares);
     }
     return log(sum) + (logistic ? 0 : unit) - p->log_n;
 }
