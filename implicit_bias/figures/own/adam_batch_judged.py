@@ -90,7 +90,7 @@ def _directions(figure: Figure, problem: str, ends: pd.DataFrame, preset: Preset
         expected="1",
         tolerance=f">= {NEAR.at(preset):g}",
         holds=bool((least >= NEAR.at(preset)).all()),
-        reason=_reason(problem, float(least.idxmin()), preset),
+        reason=_reason(problem, float(least.index[int(least.to_numpy().argmin())]), preset),
     )
 
 
