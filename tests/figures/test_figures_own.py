@@ -8,6 +8,7 @@ import pytest
 
 from implicit_bias.config.overrides import compose
 from implicit_bias.figures.base import Preset
+from implicit_bias.figures.claims import UNKNOWN
 from implicit_bias.figures.fromage.fromage import (
     CONSTANT,
     DECAYING,
@@ -22,13 +23,15 @@ from implicit_bias.figures.fromage.measured import COMPOSITIONS, Composition
 from implicit_bias.figures.fromage.measured import growth as norm_growth
 from implicit_bias.figures.own import torch_classes
 from implicit_bias.figures.own.adam_batch import AdamBatch
-from implicit_bias.figures.own.adam_batch_judged import BINARY, EXPONENT
+from implicit_bias.figures.own.adam_batch_judged import BINARY, EXPONENT, MOVES
 from implicit_bias.figures.own.atlas import Atlas
 from implicit_bias.figures.own.atlas_drawn import exponent_text
 from implicit_bias.figures.own.atlas_judged import nearest, own_norms
 from implicit_bias.figures.own.fingerprints import CLASSES, Fingerprints
 from implicit_bias.figures.own.fingerprints_drawn import exponent_color
 from implicit_bias.figures.own.fingerprints_judged import growth, kappa_at
+from implicit_bias.figures.own.muon_eps import MuonEps
+from implicit_bias.figures.own.muon_eps_judged import SHORT, USUAL, _lengths
 from implicit_bias.figures.own.shampoo_accumulation import AVERAGE, NONE, PAIR, SUM, ShampooAccumulation
 from implicit_bias.figures.own.torch_classes import (
     ADAM,
@@ -248,3 +251,23 @@ def test_adam_by_batches_is_judged_in_every_seed() -> None:
     assert judged(ended(0.031, 0.989)) == [False, False, False, True, True]
     assert judged(ended(0.0, 1.0, (0.5, 0.98, 0.6))) == [True, True, True, False, True]
     assert judged(ended(0.0, 1.0, us=(0.4, 0.5, 0.0))) == [True, True, True, True, False]
+
+
+def test_what_is_known_of_adam_at_one_sample_is_told_of_one_sample_alone() -> None:
+    def reasons(table: pd.DataFrame, preset: Preset) -> list[str]:
+        return [claim.reason for claim in AdamBatch().claims(table, preset)][:3]
+
+    assert reasons(ended(0.029, 0.991), "paper") == [MOVES] * 3
+    assert reasons(ended(0.031, 0.989), "default") == [UNKNOWN] * 3
+    table = ended(0.029, 0.991)
+    others = table["batch"] != 1
+    table = table.assign(ratio=table["ratio"].where(others, table["predicted"]), cosine=table["cosine"].where(others, 1.0))
+    assert reasons(table, "paper") == [UNKNOWN] * 3
+
+
+def test_lengths_of_muon_s_steps_that_are_off_name_the_seeds_and_their_singular_values() -> None:
+    figure, share = MuonEps(), [0.7, 0.97]
+    table = pd.DataFrame({"seed": [1, 2], "eps": USUAL, "log10_gradient": SHORT, "length": [0.052, 0.07], "share": share})
+    whole, short = _lengths(figure, pd.concat([table, table.assign(log10_gradient=-4.0, length=[1.05, 0.7])]), "paper")
+    assert not whole.holds and not short.holds and whole.kind == short.kind == "check"
+    assert all("0.970 in seed 2 " in claim.reason and "seed 1" not in claim.reason for claim in (whole, short))

@@ -12,8 +12,8 @@ from implicit_bias.plotting.style import optimizer_look
 
 MEASURED = "this project's own check: numbers of an earlier computation of it"
 METHODS = ("ngd", "signgd", "spectral_gd", "muon")
-# The constant, relative, and the offset of log loss; of the slope of log loss, and of its error over the margin's gap, which
-# shrinks with the number of steps.
+# The constant, relative, and the offset of log loss; of the slope of log loss, and of its error over the margin's gap. The laws
+# give the slope's limit and no rate, so that these two are a check's: as steps go on the gap shrinks, the ratio need not.
 LAW, OFFSET, SLOPE, NEARER = 0.02, 0.02, 1e-3, 0.1
 
 
@@ -129,6 +129,8 @@ def _read(figure: Figure, ends: pd.DataFrame, method: str, preset: Preset) -> Cl
         f"{optimizer_look(method).label}: the optimum is read off the loss curve, -d log L / d(sum of steps) over the last decade"
         " of steps over gamma* (seed furthest off), while the margin is still short of it (least and largest over gamma*; error"
         " of the slope over the margin's gap, largest)",
+        source="this project's own check: the limit is derived in implicit_bias/measures/decay_laws.py, the tolerances are not",
+        kind="check",
         measured=f"{1 + read[np.abs(read).argmax()]:.5f}; {margin.min():.4f} to {margin.max():.4f}; {share:.4f}",
         expected="1",
         tolerance=f"{SLOPE:g}; below {NEARER:g} of the gap",

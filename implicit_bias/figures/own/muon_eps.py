@@ -39,7 +39,8 @@ LOOKS = {
 # Scales of the gradients that torch's own class is handed, matrices of this shape.
 SCALES, SHAPE = (1.0, 1e-8, 1e-9, 1e-10, 1e-12), (8, 16)
 LEAST_GRADIENT, LN_10 = -14.0, float(np.log(10))
-# Records of a power of ten of the loss: steps get short within two of them, and between records lengths are interpolated.
+# Records of a power of ten of the loss: steps get short within two of them, and between records, a fifth of a power apart,
+# lengths are interpolated.
 LEVELS = 5
 COLUMNS = ["part", "eps", "seed", "step", "log10_gradient", "share", "length", "law", "descent", *NORMS]
 
