@@ -280,7 +280,7 @@ def _unreadable(key: str, value: str, error: HydraException, multirun: bool) -> 
 
 
 def _accepted(key: str, value: str) -> tuple[str, str | None]:
-    """The flag that a value needs where it is a sweep, and the value, a list as a sweep if the key takes none; None: it is none."""
+    """The flag that a value needs where it is a sweep, and the value, a list as a sweep if the key takes none; None: none."""
     from hydra.errors import HydraException
 
     from implicit_bias.config.schema import list_keys
