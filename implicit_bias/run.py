@@ -9,9 +9,10 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -131,7 +132,7 @@ def run(*overrides: Any, multirun: bool = False, **keys: Any) -> tuple[pd.DataFr
     given = [as_override(key, value) for key, value in keys.items()]
     cells = compose([*typed, *given], multirun=multirun or any("=choice(" in text for text in given))
     with _kept(kept, Path(cells[0].spec.results_dir)):
-        outcomes = _execute(cells, f"implicit_bias.run({', '.join(map(repr, [*typed, *given]))})")
+        outcomes = _execute(cells, f"implicit_bias.run({', '.join(map(repr, [*typed, *given]))})", lambda: None)
         _raise_failures(cells, outcomes)
     good = [(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status != "failed"]
     return _stacked([(c, o.trajectory) for c, o in good]), _stacked([(c, o.summary) for c, o in good])
@@ -231,8 +232,8 @@ def _answer(request: Request) -> int:
         from implicit_bias.config.overrides import cannot_differ, compose
 
         cells = compose(request.overrides, multirun)
-    _tell_repeated(request)
     if "--cfg" in request.flags:
+        _tell_repeated(request)
         _print_configurations(cells)
         return DONE
     warning = cannot_differ(cells)
@@ -244,7 +245,7 @@ def _answer(request: Request) -> int:
     command = f"{COMMAND} {shlex.join([*(['-m'] if multirun else []), *request.overrides])}".rstrip()
     try:
         with _folder(results):
-            outcomes = _execute(cells, command)
+            outcomes = _execute(cells, command, partial(_tell_repeated, request))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         messages.error(f"results_dir={cells[0].spec.results_dir}: {error.strerror or _line(error)}{where}")
@@ -284,7 +285,7 @@ def _folder(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
+def _execute(cells: Sequence[Cell], command: str, checked: Callable[[], None]) -> list[Outcome]:
     with messages.loading(), uncollected():
         from implicit_bias.cli.progress import Progress
         from implicit_bias.sweep import execute
@@ -292,7 +293,8 @@ def _execute(cells: Sequence[Cell], command: str) -> list[Outcome]:
     specs, launcher = [cell.spec for cell in cells], cells[0].spec.launcher
     with Progress(enabled=cells[0].spec.progress == "auto") as progress:
         if launcher.cluster == "inline":
-            return execute(specs, command=command, progress=progress)
+            return execute(specs, command=command, progress=progress, checked=checked)
+        checked()
         from implicit_bias.sweep.clusters.launch import launch
 
         return launch(specs, launcher, command=command, progress=progress)

@@ -64,23 +64,37 @@ class _Reached:
         return self.share >= MAXIMISED and (missing <= AT_REST or before >= HALVED * missing)
 
     @property
+    def paces(self) -> list[float]:
+        """What is known of what a decade of steps adds: over all of the last one, and by its last half."""
+        return [pace for pace in (self.change, self.lately) if not math.isnan(pace)]
+
+    @property
     def rising(self) -> bool:
-        """Whether it rises over the last decade of steps, and has not come to rest since."""
-        return self.change > AT_REST and not abs(self.lately) < AT_REST
+        """Whether it rises at the end: over the last half of the steps, or over a decade where that is all that is known."""
+        return bool(self.paces) and self.paces[-1] >= AT_REST
 
     @property
     def approaching(self) -> bool:
-        """Whether it rises fast enough for more steps to tell where it ends."""
-        return self.rising and self.change >= APPROACHING * (1 - self.share)
+        """Whether it rises fast enough for more steps to tell where it ends. One that gathers pace is judged by its last half."""
+        return self.rising and max(self.paces) >= APPROACHING * (1 - self.share)
 
     def trend(self) -> str:
-        if math.isnan(self.change):
+        if not self.paces:
             return ""
-        if abs(self.change) < AT_REST:
+        first, last = (_moving(pace) for pace in (self.paces[0], self.paces[-1]))
+        if first == last == "at rest":
             return ", at rest"
-        if abs(self.lately) < AT_REST:
-            return f", {'risen' if self.change > 0 else 'fallen'} {abs(100 * self.change):.1f} % in a decade and now at rest"
-        return f", {'still rising' if self.change > 0 else 'falling'} {abs(100 * self.change):.1f} % a decade"
+        size = f"{abs(100 * self.paces[0]):.1f} %"
+        if first == last:
+            late = " of late" if math.isnan(self.change) else ""
+            return f", {'still rising' if first == 'rising' else 'falling'} {size} a decade{late}"
+        moved = {"rising": f"risen {size} in a decade", "falling": f"fallen {size} in a decade", "at rest": "as a decade before"}
+        return f", {moved[first]} and now {last}"
+
+
+def _moving(pace: float) -> str:
+    """What a change of the share in a decade of steps is called."""
+    return "at rest" if abs(pace) < AT_REST else "rising" if pace > 0 else "falling"
 
 
 def depth_line(summary: pd.DataFrame) -> str:
@@ -197,12 +211,17 @@ def _conclusion(own: _Reached, best: _Reached | None, others: Sequence[_Reached]
             return f"whether it maximises the {own.margin} {'more steps will tell' if own.approaching else 'is not known'}"
         if best is None and own.approaching:
             return f"the {own.margin} is not reached yet, more steps will tell"
-        pace = " at this pace" if own.rising else ""
+        if best is None and not own.paces:
+            return f"whether it maximises the {own.margin} it is too early to tell"
+        # How fast it rises says nothing of where it ends: Lion's rises 2 % a decade at 3000 steps, and is reached at 1e6.
+        slowly = ", hardly rising" if own.rising else ""
         if best is None:
-            return f"the {own.margin} is not reached{pace}"
-        return f"nearest to the {own.margin}, {'more steps will tell' if own.approaching else f'without reaching it{pace}'}"
+            return f"the {own.margin} is not reached{slowly}"
+        if not own.paces:
+            return f"nearest to the {own.margin}, too early to tell whether it maximises that"
+        return f"nearest to the {own.margin}{', more steps will tell' if own.approaching else slowly or ', without reaching it'}"
     seen = f"that it maximises the {own.margin}, its own norm's, does not show"
-    return f"{seen} yet" if own.approaching else seen
+    return f"{seen} yet" if own.approaching or not own.paces else seen
 
 
 def _apart(others: Sequence[_Reached]) -> str:

@@ -149,7 +149,7 @@ def parsed(text: str, multirun: bool) -> Setting:
     try:
         override = _override(text)
     except HydraException as error:
-        raise _unreadable(key, value, error) from None
+        raise _unreadable(key, value, error, multirun) from None
     if override.package is not None or "/" in key:
         raise _unknown(key)
     if not override.is_sweep_override():
@@ -264,16 +264,33 @@ def _unquoted(value: Any) -> Any:
     return value
 
 
-def _unreadable(key: str, value: str, error: HydraException) -> BadInput:
+def _unreadable(key: str, value: str, error: HydraException, multirun: bool) -> BadInput:
     """The error for a value that Hydra's grammar does not read: what is wrong with it, and what may be meant."""
     if "while evaluating" in str(error):  # a function that there is not, or arguments that it does not take
         return BadInput(f"{key}={value}: {_MUST}")
     wrong, mended = _slip(value) or ("an unexpected character", None)
     if mended:
-        return BadInput(f"{key}={value}: cannot be read ({wrong}){asked(shlex.quote(f'{key}={mended}'))}")
+        flag, mended = _accepted(key, mended)
+    if mended:
+        words = shlex.quote(f"{key}={mended}")
+        return BadInput(f"{key}={value}: cannot be read ({wrong}){asked(words if multirun else f'{flag}{words}')}")
     text = "..." if mended == "" or '"' in value else value
     quoted = shlex.quote(f'{key}="{text}"')
     return BadInput(f"{key}={value}: cannot be read ({wrong}); a text stands in quotes: {quoted}")
+
+
+def _accepted(key: str, value: str) -> tuple[str, str | None]:
+    """The flag that a value needs where it is a sweep, and the value, a list as a sweep if the key takes none; None: none."""
+    from hydra.errors import HydraException
+
+    from implicit_bias.config.schema import list_keys
+
+    inside = re.fullmatch(r"\[([^\[\]{}()]*,[^\[\]{}()]*)\]", value)
+    value = inside[1] if inside and key not in list_keys() else value
+    try:
+        return "-m " if _override(f"{key}={value}").is_sweep_override() else "", value
+    except HydraException:
+        return "", None
 
 
 def _slip(value: str) -> tuple[str, str] | None:
@@ -303,8 +320,13 @@ def _unbalanced(value: str) -> tuple[str, str] | None:
             alone = sign != ")" and value.endswith(sign) and not set(value[:-1]) & {*_PAIRS, *_PAIRS.values()}
             return f"the bracket {sign} closes nothing", f"{first}{value}" if alone else ""
     if quote:
-        double = value.replace("'", '"')  # which the shell needs no escapes for
-        return f"the quote {quote} is not closed", "" if opened else f'{double}"'
+        if opened:
+            mended = ""
+        elif value[0] == quote:
+            mended = f'"{value[1:]}"' if '"' not in value[1:] else f"{value}{quote}"  # double ones need no escapes in the shell
+        else:
+            mended = f'"{value}"' if '"' not in value else ""  # the sign is part of the text
+        return f"the quote {quote} is not closed", mended
     if not opened:
         return None
     return f"the bracket {opened[-1]} is not closed", value.rstrip(", ") + "".join(_PAIRS[start] for start in reversed(opened))

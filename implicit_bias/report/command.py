@@ -207,7 +207,7 @@ def _own_runs(request: Request) -> int:
 def _estimate(request: Request) -> int:
     """Measure what the runs of each figure cost, and print it; what is not there to be measured is said."""
     from implicit_bias.cli.progress import Progress
-    from implicit_bias.report.costs import Cost, cost_of, lasting, write_costs
+    from implicit_bias.report.costs import NOT_IN_IT, Cost, cost_of, lasting, write_costs
     from implicit_bias.report.make import Making, Titled, chosen, specs_of
 
     other = next((key for key in ("redraw", "verify", "force") if getattr(request, key)), None)
@@ -229,7 +229,7 @@ def _estimate(request: Request) -> int:
                 print(costs[-1], flush=True)
                 write_costs(request.folder, costs[-1:])
     together = lasting(sum(cost.hours for cost in costs))
-    print(f"all together: {together} of one processor, without optima", flush=True)
+    print(f"all together: {together} of one processor, {NOT_IN_IT}", flush=True)
     return _told(request, failed)
 
 

@@ -22,6 +22,8 @@ from implicit_bias.sweep.plan import Cell, batches, group_key
 #: has to be done before a step can be timed comes on top.
 SECONDS, MOST_SECONDS = 40.0, 10.0
 FILE = "costs.csv"
+#: What an estimate leaves out.
+NOT_IN_IT = "without optima, the search for a network's rate and what comes after the last record"
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def records(spec: RunSpec) -> int:
 
 def test_samples(spec: RunSpec) -> int:
     """The test samples that a run asks for."""
-    return int(spec.canonical["dataset"].get("test_samples", 0))
+    return int(getattr(spec.dataset, "test_samples", 0))
 
 
 def light(spec: RunSpec) -> RunSpec:

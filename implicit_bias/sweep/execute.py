@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,7 +35,13 @@ from implicit_bias.sweep.tidying import still_there, tidy_after, tidy_before
 
 
 def execute(
-    specs: Sequence[RunSpec], *, command: str, progress: Progress | None = None, sharing: int = 1, part: bool = False
+    specs: Sequence[RunSpec],
+    *,
+    command: str,
+    progress: Progress | None = None,
+    sharing: int = 1,
+    part: bool = False,
+    checked: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Compute every run that has no finished run folder, in batches, and write each one's folder.
 
@@ -47,6 +53,7 @@ def execute(
         command: What the user typed, for the provenance.
         progress: Told of every stage.
         sharing: So many processes share the memory there is.
+        checked: Called before the first step, once the data are there; not where every cell is refused.
         part: These are some of the cells of a command, and whoever shared them out tells of their data and tidies up.
 
     Returns:
@@ -62,6 +69,8 @@ def execute(
             ready.append(found)
         else:
             outcomes[found[0]] = found[1]
+    if ready or any(outcome is not None and outcome.status != "failed" for outcome in outcomes):
+        checked()
     watcher.cells(len(specs) - len(ready), len(specs))
     plan = batches(ready, interrupted_batches(ready), partial(fitting, sharing=sharing))
     for batch, piece in zip(plan, expected_pieces(plan, watcher.work), strict=True):

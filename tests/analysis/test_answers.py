@@ -108,7 +108,13 @@ def test_what_is_said_of_a_run(margins: Margins, own: str | None, said: str) -> 
     ("shares", "said"),
     [
         ((0.80, 0.85, 0.88), "still rising 8.0 % a decade: nearest to the spectral margin, more steps will tell"),
-        ((0.878, 0.879, 0.88), "still rising 0.2 % a decade: nearest to the spectral margin, without reaching it at this pace"),
+        ((0.878, 0.879, 0.88), "still rising 0.2 % a decade: nearest to the spectral margin, hardly rising"),
+        ((0.87, 0.87, 0.88), "still rising 1.0 % a decade: nearest to the spectral margin, more steps will tell"),
+        ((0.80, 0.89, 0.88), "risen 8.0 % in a decade and now falling: nearest to the spectral margin, without reaching it"),
+        ((0.90, 0.86, 0.88), "fallen 2.0 % in a decade and now rising: nearest to the spectral margin, more steps will tell"),
+        ((0.88, 0.90, 0.88), "as a decade before and now falling: nearest to the spectral margin, without reaching it"),
+        ((-0.1, 0.83, 0.88), "still rising 16.6 % a decade of late: nearest to the spectral margin, more steps will tell"),
+        ((-0.1, 0.88, 0.88), "at rest: nearest to the spectral margin, without reaching it"),
         (
             (0.80, 0.88, 0.88),
             "risen 8.0 % in a decade and now at rest: nearest to the spectral margin, without reaching it",
@@ -128,6 +134,15 @@ def test_more_steps_are_advised_only_where_the_margin_still_moves_fast_enough(sh
     curve, end = (table[table["norm"] == "spectral"] for table in (pd.concat([first, half]), last))
     alone = answer_sentence("muon", curve, end)
     assert alone is not None and ("more steps" in alone) == ("more steps" in said)
+
+
+def test_where_no_margin_was_positive_before_it_is_too_early_to_tell() -> None:
+    found = answer_sentence("muon", *run_of({"spectral": (-0.1, 0.12, 1), "l2": (-0.1, 0.1, 1)}))
+    assert found is not None and found.endswith(": nearest to the spectral margin, too early to tell whether it maximises that")
+    found = answer_sentence("muon", *run_of({"spectral": (-0.1, 0.12, 1)}))
+    assert found is not None and found.endswith("margin: whether it maximises the spectral margin it is too early to tell")
+    found = answer_sentence("muon", *run_of({"spectral": (-0.1, 0.12, 1), "l2": (-0.1, 0.2, 1)}))
+    assert found is not None and found.endswith(": that it maximises the spectral margin, its own norm's, does not show yet")
 
 
 def test_norms_that_are_one_on_the_data_are_no_rivals() -> None:

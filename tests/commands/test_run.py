@@ -79,7 +79,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Result], 
     def install(result: Result) -> list[str]:
         commands = []
 
-        def execute(cells: Sequence[RunSpec], *, command: str, progress: Any = None) -> list[Outcome]:
+        def execute(cells: Sequence[RunSpec], *, command: str, progress: Any, checked: Callable[[], None]) -> list[Outcome]:
+            checked()
             commands.append(command)
             progress.status("computing")
             progress.tell(0.5, 1)

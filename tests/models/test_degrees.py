@@ -117,11 +117,19 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "line"), REFUSED)
 def test_refused_in_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["dataset=digits", "steps=1", "progress=off", f"results_dir={tmp_path}", *arguments]) == 2
+    data = [] if any(word.startswith("dataset=") for word in arguments) else ["dataset=digits"]
+    assert main([*data, "steps=1", "progress=off", f"results_dir={tmp_path}", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {line}"), error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_what_data_refuse_is_one_line_where_a_key_is_given_twice_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["dataset=digits", "dataset=gaussian_mixture", "dataset.dim=24", "model=cnn", "steps=1", "progress=off"]
+    assert main([*words, f"results_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: model=cnn: needs square images") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("wanted", [{"activation": "sigmoid"}, {"activation": "tanh"}, {"bias": "all"}])

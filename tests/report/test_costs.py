@@ -140,7 +140,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.DataFrame([{"figure": "rates", "runs": 1, "hours": 2.0}]).to_csv(folder / "costs.csv", index=False)
     asked = ["estimate=true", "preset=smoke", f"results_dir={tmp_path}"]
     assert main([*asked, "only=exact_tail"]) == 0
-    assert "exact_tail: 1 run, 1 batch, 300 steps in all of " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "exact_tail: 1 run, 1 batch, 300 steps in all of " in said
+    left_out = "without optima, the search for a network's rate and what comes after the last record"
+    assert said.splitlines()[-1].startswith("all together: ") and said.splitlines()[-1].endswith(f" of one processor, {left_out}")
     table = pd.read_csv(folder / "costs.csv", index_col="figure")
     assert list(table.index) == ["exact_tail", "rates"]
     row = table.loc["exact_tail"]

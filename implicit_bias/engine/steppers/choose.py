@@ -52,18 +52,21 @@ class Choice:
     refused: dict[str, str] = field(default_factory=dict)
 
     def verified(self, setup: Setup, start: Reached, t: int) -> Choice:
-        """The same; or, where the first updates after the t-th are not the plain ones, the next of the table whose are, each with
-        one line: at last the plain stepper."""
+        """The same; or, where the first updates after the t-th are not the plain ones, the next of the table whose are, at last
+        the plain stepper. One line says which were refused, and which is taken."""
         choice = self
+        failed: list[str] = []
         while choice.kind is not None:
             differ = wrong(setup, choice.stepper, choice.kind.make, start, t)
             if differ is None:
-                return choice
+                break
             reason = f"steps by {choice.stepper.stepping} are not the plain ones ({differ})"
             after = KINDS[KINDS.index(choice.kind) + 1 :]
             choice = _first(after, setup, {**choice.refused, choice.kind.stepping: reason})
+            failed.append(reason)
+        if failed:  # what is taken instead is known once it is verified itself
             taken = "plain steps" if choice.kind is None else f"steps by {choice.stepper.stepping}"
-            setup.problem.tell(f"{reason}; {taken} are taken")
+            setup.problem.tell(f"{'; '.join(failed)}; {taken} are taken")
         return choice
 
     def refusals(self) -> dict[str, str]:
