@@ -80,7 +80,7 @@ class Case:
         return model
 
 
-CASES = (Case("mlp", 64, 8, 200, width=16), Case("mlp", 512, 28, 60, width=64), Case("cnn", 64, 14, 100))
+CASES = (Case("mlp", 64, 8, 1000, width=16), Case("mlp", 512, 28, 60, width=64), Case("cnn", 64, 14, 100))
 
 
 def usual_network_loop(case: Case, name: str, data: Data, run: int, blocks: dict[str, Tensor]) -> float:
