@@ -53,7 +53,7 @@ def test_the_package_alone_says_what_there_is_and_the_command_alone_computes(
     assert main(["--cfg", "optimizer=muon"]) == 0
     assert capsys.readouterr().out == configuration
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("implicit_bias.run._execute", lambda cells, command: pytest.fail(f"{len(cells)} computed"))
+    monkeypatch.setattr("implicit_bias.run._execute", lambda cells, *_: pytest.fail(f"{len(cells)} computed"))
     with pytest.raises(pytest.fail.Exception, match="1 computed"):
         main([])
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
